@@ -1,0 +1,194 @@
+// Package strictjson decodes JSON that must have exactly one meaning.
+//
+// encoding/json takes members whose names differ only in case, keeps the last
+// of two members with one name, and leaves absent fields at zero. Two readers
+// of such a document can see two things in it, and a misspelt security option
+// is one that is not set. Here each of these is an error.
+package strictjson
+
+import (
+	"bytes"
+	"encoding"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+	"unicode/utf8"
+)
+
+// maxDepth bounds nesting; no document of ours comes near.
+const maxDepth = 32
+
+// Unmarshal decodes data into the value that v points to.
+//
+// Refused are: members unknown to v or spelt in another case, two members with
+// one name, absent members (unless the field says omitempty or omitzero), null,
+// anything after the value, invalid UTF-8, and more than 32 levels. A type that decodes itself (json.Unmarshaler,
+// encoding.TextUnmarshaler) checks its own inside.
+func Unmarshal(data []byte, v any) error {
+	target := reflect.TypeOf(v)
+	if target == nil || target.Kind() != reflect.Pointer {
+		panic(fmt.Sprintf("strictjson: internal error: Unmarshal into %T, want a pointer", v))
+	}
+	if !utf8.Valid(data) {
+		return errors.New("got invalid UTF-8")
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber()
+	w := walker{decoder: decoder}
+	if err := w.value("", target.Elem(), 0); err != nil {
+		return err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("got data after the JSON value")
+	}
+	strict := json.NewDecoder(bytes.NewReader(data))
+	strict.DisallowUnknownFields()
+	return strict.Decode(v)
+}
+
+// walker compares the tokens of one document with the type it is meant for.
+type walker struct{ decoder *json.Decoder }
+
+// value walks one JSON value meant for type t; t is nil inside a type that
+// decodes itself, where only duplicates and depth are checked.
+func (w walker) value(path string, t reflect.Type, depth int) error {
+	if depth > maxDepth {
+		return fmt.Errorf("%s: nested more than %d levels deep", name(path), maxDepth)
+	}
+	token, err := w.decoder.Token()
+	if err != nil {
+		return unexpectedEOF(err)
+	}
+	if t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if token == nil && t != nil {
+		return fmt.Errorf("%s: got null", name(path))
+	}
+	if t != nil && decodesItself(t) {
+		t = nil
+	}
+	switch token {
+	case json.Delim('{'):
+		return w.object(path, t, depth)
+	case json.Delim('['):
+		return w.array(path, t, depth)
+	}
+	return nil
+}
+
+func (w walker) array(path string, t reflect.Type, depth int) error {
+	var element reflect.Type
+	if t != nil && (t.Kind() == reflect.Slice || t.Kind() == reflect.Array) {
+		element = t.Elem()
+	}
+	count := 0
+	for ; w.decoder.More(); count++ {
+		if err := w.value(fmt.Sprintf("%s[%d]", path, count), element, depth+1); err != nil {
+			return err
+		}
+	}
+	if t != nil && t.Kind() == reflect.Array && count != t.Len() {
+		return fmt.Errorf("%s: got %d elements, want %d", name(path), count, t.Len())
+	}
+	_, err := w.decoder.Token()
+	return unexpectedEOF(err)
+}
+
+func (w walker) object(path string, t reflect.Type, depth int) error {
+	var known map[string]field // :: member name -> what it is for
+	var element reflect.Type
+	if t != nil && t.Kind() == reflect.Struct {
+		known = fields(t)
+	} else if t != nil && t.Kind() == reflect.Map {
+		element = t.Elem()
+	}
+	seen := map[string]bool{}
+	for w.decoder.More() {
+		token, err := w.decoder.Token()
+		if err != nil {
+			return unexpectedEOF(err)
+		}
+		member := token.(string) // the decoder refuses other member names
+		inside := strings.TrimPrefix(path+"."+member, ".")
+		if seen[member] {
+			return fmt.Errorf("%s: got it twice", name(inside))
+		}
+		seen[member] = true
+		want := element
+		if known != nil {
+			f, ok := known[member]
+			if !ok {
+				return fmt.Errorf("%s: unknown member", name(inside))
+			}
+			want = f.typ
+		}
+		if err := w.value(inside, want, depth+1); err != nil {
+			return err
+		}
+	}
+	for member, f := range known {
+		if !f.optional && !seen[member] {
+			return fmt.Errorf("%s: missing", name(strings.TrimPrefix(path+"."+member, ".")))
+		}
+	}
+	_, err := w.decoder.Token()
+	return unexpectedEOF(err)
+}
+
+type field struct {
+	typ      reflect.Type
+	optional bool
+}
+
+// fields lists the members of struct type t as encoding/json names them.
+func fields(t reflect.Type) map[string]field {
+	all := map[string]field{}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		tag, hasTag := f.Tag.Lookup("json")
+		label, options, _ := strings.Cut(tag, ",")
+		if f.Anonymous && label == "" && f.Type.Kind() == reflect.Struct {
+			for member, inner := range fields(f.Type) {
+				all[member] = inner
+			}
+			continue
+		}
+		if !f.IsExported() || hasTag && label == "-" {
+			continue
+		}
+		if label == "" {
+			label = f.Name
+		}
+		optional := strings.Contains(options, "omitempty") || strings.Contains(options, "omitzero")
+		all[label] = field{f.Type, optional}
+	}
+	return all
+}
+
+var (
+	jsonUnmarshaler = reflect.TypeFor[json.Unmarshaler]()
+	textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
+)
+
+func decodesItself(t reflect.Type) bool {
+	p := reflect.PointerTo(t)
+	return p.Implements(jsonUnmarshaler) || p.Implements(textUnmarshaler)
+}
+
+func name(path string) string {
+	if path == "" {
+		return "the value"
+	}
+	return fmt.Sprintf("%q", path)
+}
+
+func unexpectedEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

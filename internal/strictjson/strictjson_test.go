@@ -1,0 +1,91 @@
+package strictjson
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+type inner struct {
+	Count int `json:"count"`
+}
+
+type document struct {
+	Name   string           `json:"name"`
+	List   []inner          `json:"list"`
+	Maybe  *inner           `json:"maybe,omitempty"`
+	Map    map[string]inner `json:"map"`
+	Pair   [2]int           `json:"pair"`
+	Opaque json.RawMessage  `json:"opaque"`
+	inner
+}
+
+const good = `{"name":"n","list":[{"count":1}],"map":{"k":{"count":2}},"pair":[1,2],"opaque":{"x":1},"count":7}`
+
+func TestAccepts(t *testing.T) {
+	var got document
+	if err := Unmarshal([]byte(good), &got); err != nil {
+		t.Fatal(err)
+	}
+	want := document{Name: "n", List: []inner{{1}}, Map: map[string]inner{"k": {2}},
+		Pair: [2]int{1, 2}, Opaque: json.RawMessage(`{"x":1}`), inner: inner{7}}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(document{})); diff != "" {
+		t.Error(diff)
+	}
+	withOptional := strings.Replace(good, `"name"`, `"maybe":{"count":3},"name"`, 1)
+	if err := Unmarshal([]byte(withOptional), &got); err != nil || got.Maybe == nil || got.Maybe.Count != 3 {
+		t.Errorf("optional member: got %v, %v", got.Maybe, err)
+	}
+}
+
+func TestRefuses(t *testing.T) {
+	replace := func(old, new string) string { return strings.Replace(good, old, new, 1) }
+	for _, c := range []struct{ name, data, want string }{
+		{"unknown", replace(`"name":`, `"nom":1,"name":`), `"nom": unknown`},
+		{"other case", replace(`"name"`, `"Name"`), `"Name": unknown`},
+		{"both cases", replace(`"name":`, `"NAME":"m","name":`), `"NAME": unknown`},
+		{"twice", replace(`"name":`, `"name":"m","name":`), `"name": got it twice`},
+		{"twice by escape", replace(`"name":`, `"n\u0061me":"m","name":`), `"name": got it twice`},
+		{"twice in a list", replace(`{"count":1}`, `{"count":1,"count":2}`), `"list[0].count": got it twice`},
+		{"twice in a map", replace(`{"k":`, `{"k":{"count":1},"k":`), `"map.k": got it twice`},
+		{"twice in an opaque value", replace(`{"x":1}`, `{"x":1,"x":2}`), `"opaque.x": got it twice`},
+		{"missing", replace(`"name":"n",`, ``), `"name": missing`},
+		{"missing in a list", replace(`{"count":1}`, `{}`), `"list[0].count": missing`},
+		{"missing embedded", replace(`,"count":7`, ``), `"count": missing`},
+		{"null", replace(`"n"`, `null`), `"name": got null`},
+		{"null optional", replace(`"name"`, `"maybe":null,"name"`), `"maybe": got null`},
+		{"null list", replace(`[{"count":1}]`, `null`), `"list": got null`},
+		{"short array", replace(`[1,2]`, `[1]`), `"pair": got 1 elements, want 2`},
+		{"long array", replace(`[1,2]`, `[1,2,3]`), `"pair": got 3 elements, want 2`},
+		{"trailing value", good + `{}`, "after the JSON value"},
+		{"trailing bracket", good + `]`, "after the JSON value"},
+		{"wrong type", replace(`"n"`, `1`), "name"},
+		{"truncated", good[:len(good)-1], "unexpected EOF"},
+		{"empty", "", "unexpected EOF"},
+		{"invalid UTF-8", replace(`"n"`, "\"\xff\""), "UTF-8"},
+		{"deep", strings.Repeat("[", 100), "levels deep"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var v document
+			var err error
+			if c.name == "deep" {
+				var raw json.RawMessage
+				err = Unmarshal([]byte(c.data), &raw)
+			} else {
+				err = Unmarshal([]byte(c.data), &v)
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got error %v, want one with %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestTrailingWhitespaceIsFine(t *testing.T) {
+	var v inner
+	if err := Unmarshal([]byte(" {\"count\":1}\n"), &v); err != nil {
+		t.Error(err)
+	}
+}
