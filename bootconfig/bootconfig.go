@@ -1,0 +1,171 @@
+// Package bootconfig reads and writes boot.json, the measured configuration of a rootvouch guest.
+//
+// boot.json stands inside the initramfs, so the launch digest covers every byte
+// of it: whoever changes one setting changes the measurement, and gets no key.
+// Nothing that arrives later replaces what stands here. The format is described
+// in docs/spec/bootconfig.md.
+//
+// What it does not protect: the file is public. It holds no secret, and the host
+// can read it.
+//
+// Strings are checked against narrow alphabets, so that those which PID 1 hands
+// on (to the SPIRE agent's HCL, to resolv.conf) can carry no quote, line break,
+// interpolation or option of their own.
+package bootconfig
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/rootvouch/rootvouch/internal/strictjson"
+	"github.com/rootvouch/rootvouch/pins"
+)
+
+// Version is the only version of boot.json.
+const Version = 1
+
+// MaxSize is the size in bytes above which Decode refuses a boot.json.
+const MaxSize = 128 << 10
+
+// Values of Config.ReportDevice: where the guest gets attestation reports.
+const (
+	ReportConfigfsTSM = "configfs-tsm" // /sys/kernel/config/tsm/report, Linux 6.7 and later
+	ReportSEVGuest    = "sev-guest"    // ioctls of /dev/sev-guest
+	ReportVirtioPort  = "virtio-port"  // the software AMD-SP of the emulated platform: NOT CONFIDENTIAL
+)
+
+// Values of Config.Verification.
+const (
+	VerificationFull = "full" // every block is read through dm-verity before the switch
+	VerificationLazy = "lazy" // blocks are checked only when something reads them
+)
+
+// Values of Network.Mode.
+const (
+	NetworkDHCP   = "dhcp"
+	NetworkStatic = "static"
+)
+
+// Config is one boot.json. The zero value is not valid: every field without a
+// documented default must be set, and nothing in it means "unchecked".
+type Config struct {
+	// Version is 1.
+	Version int `json:"version"`
+	// TrustDomain is the SPIFFE trust domain name, without "spiffe://".
+	TrustDomain string `json:"trust_domain"`
+	SPIRE       SPIRE  `json:"spire"`
+	KMS         KMS    `json:"kms"`
+	Disk        Disk   `json:"disk"`
+	// Network is how PID 1 configures the first network interface.
+	Network Network `json:"network"`
+	// ReportDevice is one of ReportConfigfsTSM, ReportSEVGuest, ReportVirtioPort.
+	ReportDevice string `json:"report_device"`
+	// Verification is VerificationFull or VerificationLazy.
+	Verification string `json:"verification"`
+	// ClockFloor is a time that has passed when the configuration is made: UTC,
+	// whole seconds. The clock is the host's, and PID 1 sets it to the floor when
+	// it shows an earlier time, so that certificates which expired before the
+	// floor stay expired.
+	ClockFloor time.Time `json:"clock_floor"`
+	// Console says whether PID 1 writes its steps to the console. A refusal is
+	// always written.
+	Console bool `json:"console"`
+}
+
+// SPIRE says which SPIRE server the agent attests to.
+type SPIRE struct {
+	// Address is "host:port"; see Config.Check for its grammar.
+	Address string `json:"address"`
+	// TrustRoot is one or more certificates in canonical PEM: the long-lived
+	// roots of the trust domain, which outlive the SPIRE server's own daily CA.
+	TrustRoot string `json:"trust_root"`
+}
+
+// KMS says which key server gets asked, and who it must prove to be.
+type KMS struct {
+	// Address is "host:port"; see Config.Check for its grammar.
+	Address string `json:"address"`
+	// SPIFFEID is the SPIFFE ID of the key server, a member of TrustDomain.
+	SPIFFEID string `json:"spiffe_id"`
+}
+
+// Disk pins the root filesystem.
+type Disk struct {
+	// Verity is always here: nothing that comes with the key replaces it.
+	pins.Verity
+	// Filesystem is what the payload holds.
+	Filesystem pins.Filesystem `json:"filesystem"`
+	// Header pins the LUKS2 header, or is nil: then the key server's reply must
+	// pin it, and PID 1 refuses a reply without a pin. Where both speak, they
+	// must agree.
+	Header *pins.Header `json:"header,omitempty"`
+}
+
+// Network is how PID 1 configures the first network interface.
+type Network struct {
+	// Mode is NetworkDHCP or NetworkStatic. The other fields belong to
+	// NetworkStatic and must be absent with NetworkDHCP.
+	Mode string `json:"mode"`
+	// Address is the interface's own address with the length of its prefix.
+	Address netip.Prefix `json:"address,omitzero"`
+	// Gateway is the default route's next hop, on the interface's own network.
+	// Without one, only that network can be reached.
+	Gateway netip.Addr `json:"gateway,omitzero"`
+	// Nameservers are at most three, the limit of resolv.conf(5). There must be
+	// one when an address of SPIRE or the KMS is a name.
+	Nameservers []netip.Addr `json:"nameservers,omitempty"`
+}
+
+// NewDisk takes a disk's pins. Without withHeader the LUKS2 header's pin is left
+// to the key server, so that a disk can be rekeyed under the same measurement.
+func NewDisk(p pins.Pins, withHeader bool) Disk {
+	d := Disk{Verity: p.Verity, Filesystem: p.Filesystem}
+	if withHeader {
+		header := p.Header
+		d.Header = &header
+	}
+	return d
+}
+
+// Emulated reports whether the reports come from the software AMD-SP, so that
+// nothing in this guest is confidential.
+func (c Config) Emulated() bool { return c.ReportDevice == ReportVirtioPort }
+
+// Decode reads a boot.json: strict JSON, with every value checked as by Check.
+// White space and the order of members are free; Encode gives the one form that
+// goes into an initramfs.
+func Decode(data []byte) (Config, error) {
+	if len(data) > MaxSize {
+		return Config{}, fmt.Errorf("decoding boot configuration: size is %d bytes, want at most %d", len(data), MaxSize)
+	}
+	var c Config
+	if err := strictjson.Unmarshal(data, &c); err != nil {
+		return Config{}, fmt.Errorf("decoding boot configuration: %v", err)
+	}
+	if err := c.Check(); err != nil {
+		return Config{}, fmt.Errorf("decoding boot configuration: %v", err)
+	}
+	return c, nil
+}
+
+// Encode checks c and returns its canonical form: indented by two spaces,
+// members in the order of the type, a newline at the end.
+func (c Config) Encode() ([]byte, error) {
+	if err := c.Check(); err != nil {
+		return nil, fmt.Errorf("encoding boot configuration: %v", err)
+	}
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(c); err != nil {
+		return nil, fmt.Errorf("encoding boot configuration: %v", err)
+	}
+	if buf.Len() > MaxSize {
+		return nil, fmt.Errorf("encoding boot configuration: size is %d bytes, want at most %d", buf.Len(), MaxSize)
+	}
+	return buf.Bytes(), nil
+}
