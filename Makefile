@@ -1,0 +1,52 @@
+# Every target is one that a newcomer can use. `make demo` and `make test` do
+# their own set-up (scripts/setup: Debian 12 or 13, root or sudo, Go).
+
+CACHE  := $(or $(ROOTVOUCH_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rootvouch)
+SPIRE  := $(CACHE)/spire/1.13.3
+HOST   := rootvouch rootvouch-kms snp-server-plugin
+GUEST  := init fetchkey snp-agent-plugin attestd
+FLAGS  := -trimpath -buildvcs=false -ldflags=-s
+FUZZTIME ?= 30s
+
+.PHONY: check build demo test vm race fuzz bench interop vuln setup clean
+
+check: ## formatting, vet, lint when installed, and the fast tests: no root, no network, no VM
+	@scripts/check
+
+build: ## host tools in bin/, guest binaries in bin/guest/
+	@mkdir -p bin/guest
+	CGO_ENABLED=0 go build $(FLAGS) -o bin/ $(HOST:%=./cmd/%)
+	CGO_ENABLED=0 go build $(FLAGS) -o bin/guest/ $(GUEST:%=./cmd/%)
+
+setup: ## everything that demo and test need, into the cache
+	@scripts/setup
+
+bin/guest/spire-agent: setup build
+	@cmp -s $(SPIRE)/spire-agent $@ || { cp $(SPIRE)/spire-agent $@.part && mv $@.part $@; }
+
+demo: setup build bin/guest/spire-agent ## the main job, end to end, emulated: NOT CONFIDENTIAL
+	bin/rootvouch demo
+
+test: setup build bin/guest/spire-agent ## every test, VM boots included
+	ROOTVOUCH_TEST=full go test -timeout 60m ./...
+
+vm: setup build bin/guest/spire-agent ## the VM boots alone
+	ROOTVOUCH_TEST=full go test -timeout 60m -v ./boot ./test/e2e
+
+race: ## the fast tests under the race detector
+	go test -race ./...
+
+fuzz: ## each fuzz target for FUZZTIME
+	@scripts/fuzz $(FUZZTIME)
+
+bench: setup build ## figures as ratios against the peers, in one run
+	@scripts/bench
+
+interop: setup build ## what cryptsetup, veritysetup and go-sev-guest say of our output
+	go test -count=1 -v -run 'Interop|Oracle' ./...
+
+vuln: ## known vulnerabilities in what we link (needs the vulnerability database)
+	go run golang.org/x/vuln/cmd/govulncheck@latest ./...
+
+clean: ## what make built; the cache stays
+	rm -rf bin out
