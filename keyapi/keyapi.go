@@ -1,0 +1,205 @@
+// Package keyapi holds the messages between a guest that asks for its disk's key and the key server.
+//
+// Two requests, each a POST of one JSON document over mutual TLS: PathNonce gets
+// a nonce, ReleasePath gets the key. The reply's key is sealed by HPKE (RFC 9180)
+// to a public key that the caller's evidence binds, so that the holder of the TLS
+// session alone cannot read it. The format is described in docs/spec/keyapi.md.
+//
+// Every document has one form: compact JSON, members in the order of the type.
+// Decode refuses any other, so that "the very same request" is a comparison of
+// bytes.
+package keyapi
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+
+	"github.com/rootvouch/rootvouch/internal/strictjson"
+	"github.com/rootvouch/rootvouch/pins"
+)
+
+// Version is the only version of every message of this package.
+const Version = 1
+
+// Limits in bytes, checked before anything is decoded.
+const (
+	// MaxRequestSize bounds both requests. The evidence is the largest part of
+	// one: at most 64 KiB, 88 KiB in base64.
+	MaxRequestSize = 96 << 10
+	// MaxEvidenceSize bounds ReleaseRequest.Evidence; docs/spec/evidence.md.
+	MaxEvidenceSize = 64 << 10
+	// MaxReplySize bounds every reply.
+	MaxReplySize = 8 << 10
+)
+
+// PathNonce is where a caller gets a nonce.
+const PathNonce = "/v1/nonce"
+
+// ReleasePath is where a caller gets the key of disk.
+func ReleasePath(disk pins.UUID) string { return "/v1/disks/" + disk.String() + "/release" }
+
+// Nonce makes evidence fresh: the key server's own 32 random bytes. Its text form
+// is lower-case hex.
+type Nonce [32]byte
+
+func (n Nonce) String() string { return hex.EncodeToString(n[:]) }
+
+// MarshalText writes n as lower-case hex.
+func (n Nonce) MarshalText() ([]byte, error) { return []byte(n.String()), nil }
+
+// UnmarshalText reads 64 lower-case hex digits.
+func (n *Nonce) UnmarshalText(text []byte) error {
+	return decodeHex32((*[32]byte)(n), "nonce", text)
+}
+
+// PublicKey is an X25519 public key, as RFC 9180 serializes it (SerializePublicKey,
+// section 7.1.1: the 32 bytes of RFC 7748). Its text form is lower-case hex.
+type PublicKey [32]byte
+
+func (k PublicKey) String() string { return hex.EncodeToString(k[:]) }
+
+// MarshalText writes k as lower-case hex.
+func (k PublicKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText reads 64 lower-case hex digits.
+func (k *PublicKey) UnmarshalText(text []byte) error {
+	return decodeHex32((*[32]byte)(k), "HPKE public key", text)
+}
+
+func decodeHex32(dst *[32]byte, what string, text []byte) error {
+	d, err := pins.ParseDigest(string(text))
+	if err != nil {
+		return fmt.Errorf("parsing %s: want 64 lower-case hex digits", what)
+	}
+	*dst = d
+	return nil
+}
+
+// NonceRequest is the body of a POST to PathNonce.
+type NonceRequest struct {
+	Version int `json:"version"`
+}
+
+// NonceReply answers it. The nonce serves one release, asked for with the same
+// SVID, within the time that the server keeps it (a minute by default).
+type NonceReply struct {
+	Version int   `json:"version"`
+	Nonce   Nonce `json:"nonce"`
+}
+
+// ReleaseRequest is the body of a POST to ReleasePath.
+type ReleaseRequest struct {
+	Version int `json:"version"`
+	// Nonce is the one that the evidence binds.
+	Nonce Nonce `json:"nonce"`
+	// HPKEPublicKey is the ephemeral key that the reply is sealed to.
+	HPKEPublicKey PublicKey `json:"hpke_public_key"`
+	// Evidence is one evidence document (docs/spec/evidence.md), in base64. Its
+	// REPORT_DATA binds the nonce, the disk's UUID, the public key of the
+	// caller's SVID and HPKEPublicKey. A guest sends it always; the server decides
+	// by the record whether it may be empty.
+	Evidence []byte `json:"evidence"`
+}
+
+// ReleaseReply answers it.
+type ReleaseReply struct {
+	Version int `json:"version"`
+	// Sealed is a Released, sealed to the request's HPKEPublicKey; see Seal.
+	Sealed []byte `json:"sealed"`
+}
+
+// Code is all that a caller learns about a refusal. The reason is in the server's
+// audit log.
+type Code string
+
+// The codes, each with the one HTTP status that carries it.
+const (
+	CodeMalformed   Code = "malformed"   // 400: the request is not one of this package's
+	CodeDenied      Code = "denied"      // 403: no key for this caller, this disk, this evidence; final
+	CodeNonce       Code = "nonce"       // 409: nonce unknown, used or too old; get another and new evidence
+	CodeBusy        Code = "busy"        // 429: too many nonces outstanding for this caller; wait
+	CodeUnavailable Code = "unavailable" // 503: the server cannot do it now; wait
+)
+
+// UnmarshalText accepts the codes above and nothing else.
+func (c *Code) UnmarshalText(text []byte) error {
+	switch code := Code(text); code {
+	case CodeMalformed, CodeDenied, CodeNonce, CodeBusy, CodeUnavailable:
+		*c = code
+		return nil
+	}
+	return fmt.Errorf("error code is %q, want one of the key API", text)
+}
+
+// ErrorReply answers a request that was refused.
+type ErrorReply struct {
+	Version int  `json:"version"`
+	Error   Code `json:"error"`
+}
+
+// Message is any document of this package.
+type Message interface {
+	NonceRequest | NonceReply | ReleaseRequest | ReleaseReply | ErrorReply
+}
+
+// Encode writes m in its one form.
+func Encode[M Message](m M) []byte {
+	data, err := json.Marshal(m)
+	if err != nil {
+		panic("keyapi: internal error: " + err.Error())
+	}
+	return data
+}
+
+// Decode reads one message: strict JSON, in the one form that Encode writes.
+func Decode[M Message](data []byte) (M, error) {
+	var m, none M
+	if limit := maxSize(m); len(data) > limit {
+		return none, fmt.Errorf("decoding %T: got %d bytes, want at most %d", m, len(data), limit)
+	}
+	if err := strictjson.Unmarshal(data, &m); err != nil {
+		return none, fmt.Errorf("decoding %T: %v", m, err)
+	}
+	if err := check(m); err != nil {
+		return none, fmt.Errorf("decoding %T: %v", m, err)
+	}
+	if !bytes.Equal(Encode(m), data) {
+		return none, fmt.Errorf("decoding %T: got another form than the canonical one", m)
+	}
+	return m, nil
+}
+
+func maxSize(m any) int {
+	switch m.(type) {
+	case NonceRequest, ReleaseRequest:
+		return MaxRequestSize
+	}
+	return MaxReplySize
+}
+
+func check(m any) error {
+	got := Version
+	switch m := m.(type) {
+	case NonceRequest:
+		got = m.Version
+	case NonceReply:
+		got = m.Version
+	case ReleaseRequest:
+		got = m.Version
+		if len(m.Evidence) > MaxEvidenceSize {
+			return fmt.Errorf("evidence has %d bytes, want at most %d", len(m.Evidence), MaxEvidenceSize)
+		}
+	case ReleaseReply:
+		got = m.Version
+	case ErrorReply:
+		got = m.Version
+	default:
+		panic(fmt.Sprintf("keyapi: internal error: no check for %T", m))
+	}
+	if got != Version {
+		return fmt.Errorf("version is %d, want %d", got, Version)
+	}
+	return nil
+}
