@@ -1,0 +1,423 @@
+package verity
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/rootvouch/rootvouch/pins"
+)
+
+// vectors returns the bytes of a shared vector file, or skips.
+func vectors(t testing.TB, name string) []byte {
+	t.Helper()
+	path := filepath.Join("..", "..", "shared", "vectors", "verity", name)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		t.Skipf("SKIPPED: no vectors at %s", path)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func unhex(t testing.TB, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// buffer is an io.WriterAt that grows.
+type buffer struct{ bytes []byte }
+
+func (m *buffer) WriteAt(b []byte, offset int64) (int, error) {
+	if end := int(offset) + len(b); end > len(m.bytes) {
+		m.bytes = append(m.bytes, make([]byte, end-len(m.bytes))...)
+	}
+	return copy(m.bytes[offset:], b), nil
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
+
+func TestPublishedVectors(t *testing.T) {
+	var file struct {
+		Vectors []struct {
+			ID            string
+			Data          struct{ Size uint64 }
+			DataBlocks    uint64 `json:"data_blocks"`
+			DataBlockSize int    `json:"data_block_size"`
+			HashBlockSize int    `json:"hash_block_size"`
+			HashType      uint32 `json:"hash_type"`
+			Hash          Algorithm
+			Salt          string
+			Superblock    bool
+			UUID          *pins.UUID
+			RootHash      string `json:"root_hash"`
+			DeviceSHA256  string `json:"hash_device_sha256"`
+			DeviceSize    int    `json:"hash_device_size"`
+		}
+	}
+	if err := json.Unmarshal(vectors(t, "published.json"), &file); err != nil {
+		t.Fatal(err)
+	}
+	if len(file.Vectors) == 0 {
+		t.Fatal("got no vectors")
+	}
+	for _, v := range file.Vectors {
+		t.Run(v.ID, func(t *testing.T) {
+			p := Params{v.Hash, v.HashType, v.DataBlockSize, v.HashBlockSize, v.DataBlocks, unhex(t, v.Salt)}
+			if p.DataBlocks == 0 {
+				p.DataBlocks = v.Data.Size / uint64(v.DataBlockSize)
+			}
+			var tree buffer
+			root, err := Build(p, zeros{}, &tree)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := hex.EncodeToString(root); got != v.RootHash {
+				t.Errorf("root hash is %s, want %s", got, v.RootHash)
+			}
+			device := tree.bytes
+			switch {
+			case v.DeviceSHA256 == "":
+				return // one device: the tree is another vector's
+			case v.Superblock && v.HashType == 1 && v.Hash == SHA256 && v.HashBlockSize == BlockSize:
+				sb, err := Superblock{*v.UUID, p.DataBlocks, p.Salt}.Marshal()
+				if err != nil {
+					t.Fatal(err)
+				}
+				device = append(append(sb, make([]byte, BlockSize-len(sb))...), device...)
+			case v.Superblock:
+				return // outside the profile: the tree is the -nosb vector's
+			}
+			if len(device) != v.DeviceSize {
+				t.Errorf("hash device has %d bytes, want %d", len(device), v.DeviceSize)
+			}
+			if got := sha256.Sum256(device); hex.EncodeToString(got[:]) != v.DeviceSHA256 {
+				t.Errorf("hash device differs from the published one")
+			}
+		})
+	}
+}
+
+func TestGeometry(t *testing.T) {
+	for _, c := range []struct {
+		blocks uint64
+		want   Geometry
+	}{
+		{1, Geometry{}},
+		{2, Geometry{[]Level{{0, 1}}, 4096}},
+		{128, Geometry{[]Level{{0, 1}}, 4096}},
+		{129, Geometry{[]Level{{4096, 2}, {0, 1}}, 3 * 4096}},
+		{128 * 128, Geometry{[]Level{{4096, 128}, {0, 1}}, 129 * 4096}},
+		{128*128 + 1, Geometry{[]Level{{3 * 4096, 129}, {4096, 2}, {0, 1}}, 132 * 4096}},
+	} {
+		if diff := cmp.Diff(c.want, Profile(c.blocks, nil).Geometry()); diff != "" {
+			t.Errorf("%d blocks: %s", c.blocks, diff)
+		}
+	}
+}
+
+func TestCheckRefuses(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*Params)
+		want   string
+	}{
+		{"algorithm", func(p *Params) { p.Algorithm = "md5" }, `hash algorithm is "md5"`},
+		{"hash type", func(p *Params) { p.HashType = 2 }, "hash_type is 2"},
+		{"data block size", func(p *Params) { p.DataBlockSize = 4095 }, "data_block_size is 4095"},
+		{"hash block size", func(p *Params) { p.HashBlockSize = 256 }, "hash_block_size is 256"},
+		{"no data", func(p *Params) { p.DataBlocks = 0 }, "data_blocks is 0"},
+		{"too much data", func(p *Params) { p.DataBlocks = 1<<40 + 1 }, "data_blocks is 1099511627777"},
+		{"salt", func(p *Params) { p.Salt = make([]byte, 257) }, "salt has 257 bytes"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := Profile(10, nil)
+			c.change(&p)
+			if err := p.Check(); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got error %v, want one with %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestBuildRefusesShortData(t *testing.T) {
+	_, err := Build(Profile(200, nil), io.LimitReader(zeros{}, 200*BlockSize-1), nil)
+	if !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("got error %v, want %v", err, io.ErrUnexpectedEOF)
+	}
+}
+
+// counter is the deterministic data of the vectors: SHA-256 over seed, colon and
+// a decimal counter.
+func counter(seed string, size int) []byte {
+	var out []byte
+	for n := uint64(0); len(out) < size; n++ {
+		block := sha256.Sum256(strconv.AppendUint([]byte(seed+":"), n, 10))
+		out = append(out, block[:]...)
+	}
+	return out[:size]
+}
+
+// TestBuildNoticesEveryBlock changes one bit in each of 300 blocks.
+func TestBuildNoticesEveryBlock(t *testing.T) {
+	p := Profile(300, []byte("salt"))
+	data := counter("notice", 300*BlockSize)
+	seen := map[string]int{}
+	for i := -1; i < 300; i++ {
+		if i >= 0 {
+			data[i*BlockSize+i] ^= 1
+		}
+		root, err := Build(p, bytes.NewReader(data), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if before, ok := seen[string(root)]; ok {
+			t.Errorf("changes of blocks %d and %d have one root hash", before, i)
+		}
+		seen[string(root)] = i
+		if i >= 0 {
+			data[i*BlockSize+i] ^= 1
+		}
+	}
+}
+
+func sample() Superblock {
+	return Superblock{UUID: pins.UUID{1, 2, 3}, DataBlocks: 300, Salt: bytes.Repeat([]byte{7}, 32)}
+}
+
+func TestSuperblockRefuses(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		offset int
+		value  []byte
+		want   string
+	}{
+		{"magic", 0, []byte("w"), "magic is"},
+		{"version", 8, []byte{2}, "version is 2, want 1"},
+		{"hash type", 12, []byte{0}, "hash_type is 0, want 1"},
+		{"algorithm", 32, []byte("sha512"), `algorithm is "sha512", want "sha256"`},
+		{"algorithm, not padded", 40, []byte("x"), "algorithm is"},
+		{"data block size", 64, []byte{0, 2}, "data_block_size is 512, want 4096"},
+		{"hash block size", 68, []byte{0, 4}, "hash_block_size is 1024, want 4096"},
+		{"no blocks", 72, make([]byte, 8), "data_blocks is 0"},
+		{"too many blocks", 79, []byte{1}, "data_blocks is"},
+		{"salt size", 80, []byte{1, 1}, "salt_size is 257"},
+		{"salt size within the field", 80, []byte{31}, "padding after the salt: byte 0x77 is not zero"},
+		{"pad 1", 82, []byte{1}, "padding after salt_size: byte 0x52 is not zero"},
+		{"after the salt", 0x157, []byte{1}, "padding after the salt: byte 0x157 is not zero"},
+		{"pad 2", 344, []byte{1}, "padding at the end: byte 0x158 is not zero"},
+		{"last byte", 511, []byte{0x80}, "padding at the end: byte 0x1ff is not zero"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b, err := sample().Marshal()
+			if err != nil {
+				t.Fatal(err)
+			}
+			copy(b[c.offset:], c.value)
+			if _, err := ParseSuperblock(b); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got error %v, want one with %q", err, c.want)
+			}
+		})
+	}
+	for _, size := range []int{0, 511, 513} {
+		if _, err := ParseSuperblock(make([]byte, size)); err == nil {
+			t.Errorf("got no error for %d bytes", size)
+		}
+	}
+}
+
+func FuzzSuperblock(f *testing.F) {
+	b, err := sample().Marshal()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := ParseSuperblock(b)
+		if err != nil {
+			return
+		}
+		again, err := s.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(again, b) {
+			t.Errorf("got %x, want %x", again, b)
+		}
+	})
+}
+
+// TestInteropVeritysetup makes hash devices with both and compares the bytes.
+func TestInteropVeritysetup(t *testing.T) {
+	tool, err := exec.LookPath("veritysetup")
+	if err != nil {
+		t.Skip("SKIPPED: no veritysetup")
+	}
+	dir := t.TempDir()
+	for _, blocks := range []int{2, 127, 128, 129, 300, 128*128 + 1} {
+		for _, salt := range []int{0, 32, 64, 256} {
+			if blocks > 300 && salt != 32 {
+				continue // 64 MiB: once is enough
+			}
+			sb := Superblock{UUID: pins.UUID{1, 2, 3}, DataBlocks: uint64(blocks), Salt: counter("salt", salt)}
+			data := counter("data", blocks*BlockSize)
+			path, device := filepath.Join(dir, "data"), filepath.Join(dir, "hash")
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			os.Remove(device)
+			saltArg := "-"
+			if salt > 0 {
+				saltArg = hex.EncodeToString(sb.Salt)
+			}
+			out, err := exec.Command(tool, "format", "--uuid", sb.UUID.String(), "--salt", saltArg, path, device).CombinedOutput()
+			if err != nil {
+				t.Fatalf("veritysetup format: %v: %s", err, out)
+			}
+			head, err := sb.Marshal()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := &buffer{}
+			root, err := Build(sb.Params(), bytes.NewReader(data), got)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(string(out), fmt.Sprintf("%x", root)) {
+				t.Errorf("%d blocks, salt of %d: root hash %x is not in %s", blocks, salt, root, out)
+			}
+			want, err := os.ReadFile(device)
+			if err != nil {
+				t.Fatal(err)
+			}
+			whole := append(append(head, make([]byte, BlockSize-len(head))...), got.bytes...)
+			if !bytes.Equal(whole, want) {
+				t.Errorf("%d blocks, salt of %d: hash device differs from veritysetup's", blocks, salt)
+			}
+		}
+	}
+}
+
+// TestNegatives plays the published mutations of one data and hash device. The
+// superblock must not parse, or what it says must not give the root hash.
+func TestNegatives(t *testing.T) {
+	var file struct {
+		RootHash     string `json:"root_hash"`
+		DeviceSHA256 string `json:"hash_device_sha256"`
+		Salt         string
+		UUID         pins.UUID
+		Cases        []struct {
+			Case   string
+			Accept bool
+		}
+	}
+	if err := json.Unmarshal(vectors(t, "negatives.json"), &file); err != nil {
+		t.Fatal(err)
+	}
+	data := counter("neg", 300*BlockSize)
+	sb := Superblock{UUID: file.UUID, DataBlocks: 300, Salt: unhex(t, file.Salt)}
+	device, err := sb.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tree buffer
+	if _, err := Build(sb.Params(), bytes.NewReader(data), &tree); err != nil {
+		t.Fatal(err)
+	}
+	device = append(append(device, make([]byte, BlockSize-len(device))...), tree.bytes...)
+	if got := sha256.Sum256(device); hex.EncodeToString(got[:]) != file.DeviceSHA256 {
+		t.Fatal("hash device differs from the published one")
+	}
+	// Where we are stricter than veritysetup, and why.
+	stricter := map[string]string{
+		"superblock pad: bit 0 of byte 84 flipped":                     "padding must be zero",
+		"superblock pad2 / after salt area: bit 0 of byte 344 flipped": "padding must be zero",
+		"superblock last superblock byte: bit 0 of byte 511 flipped":   "padding must be zero",
+		"upper case root hash":                                         "one value has one text",
+	}
+	for _, c := range file.Cases {
+		t.Run(c.Case, func(t *testing.T) {
+			data, device, root := bytes.Clone(data), bytes.Clone(device), file.RootHash
+			var bit, offset int
+			name := c.Case[strings.Index(c.Case, ":")+1:]
+			if n, _ := fmt.Sscanf(strings.TrimSpace(name), "bit %d of byte %d flipped", &bit, &offset); n == 2 {
+				device[offset] ^= 1 << bit
+			} else if n, _ := fmt.Sscanf(name, "data bit %d of byte %d flipped", &bit, &offset); n == 2 {
+				data[offset] ^= 1 << bit
+			} else if n, _ := fmt.Sscanf(name, "hash device bit %d of byte %d flipped", &bit, &offset); n == 2 {
+				device[offset] ^= 1 << bit
+			} else {
+				switch c.Case {
+				case "untouched":
+				case "data truncated by 1 block":
+					data = data[:len(data)-BlockSize]
+				case "data extended by 1 zero block":
+					data = append(data, make([]byte, BlockSize)...)
+				case "hash device truncated by 1 block":
+					device = device[:len(device)-BlockSize]
+				case "data blocks swapped 0,1":
+					data = append(append(bytes.Clone(data[BlockSize:2*BlockSize]), data[:BlockSize]...), data[2*BlockSize:]...)
+				case "wrong root hash (1 bit)":
+					root = "94" + root[2:]
+				case "short root hash":
+					root = root[:62]
+				case "upper case root hash":
+					root = strings.ToUpper(root)
+				case "root hash with spaces":
+					root = root[:32] + " " + root[32:]
+				default:
+					t.Fatalf("unknown case")
+				}
+			}
+			want := c.Accept && stricter[c.Case] == ""
+			if err := check(data, device, root); (err == nil) != want {
+				t.Errorf("got error %v, want accepted: %v", err, want)
+			}
+		})
+	}
+}
+
+// check is what image verify does, in one goroutine: the tree of the data must
+// be the stored one and lead to the root hash.
+func check(data, device []byte, root string) error {
+	want, err := pins.ParseDigest(root)
+	if err != nil {
+		return err
+	}
+	sb, err := ParseSuperblock(device[:SuperblockSize])
+	if err != nil {
+		return err
+	}
+	var tree buffer
+	got, err := Build(sb.Params(), bytes.NewReader(data), &tree)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(got, want[:]) {
+		return errors.New("root hash differs")
+	}
+	if !bytes.Equal(tree.bytes, device[BlockSize:]) {
+		return errors.New("tree differs")
+	}
+	return nil
+}
