@@ -1,0 +1,165 @@
+// Package bootlog reads and writes the boot log: what PID 1 did, in order, with
+// times. The format is described in docs/spec/bootlog.md.
+//
+// A boot log is information, not proof. Its digest stands in the owner's
+// attestation, but after the switch it is the booted OS that answers, and root
+// there can write another log. What proves the disk is the measured root hash.
+package bootlog
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/rootvouch/rootvouch/internal/strictjson"
+	"github.com/rootvouch/rootvouch/pins"
+)
+
+// Version is the only version of a boot log.
+const Version = 1
+
+// MaxSize is the size in bytes above which Decode refuses a boot log.
+const MaxSize = 16 << 10
+
+// Values of Log.Verification; they are those of boot.json.
+const (
+	full = "full"
+	lazy = "lazy"
+)
+
+const (
+	maxSteps    = 64
+	maxStepName = 32   // bytes
+	maxSPIFFEID = 2048 // bytes (SPIFFE-ID, section 2.3)
+)
+
+// Log is one boot log.
+type Log struct {
+	// Version is 1.
+	Version int `json:"version"`
+	// DiskUUID and HeaderSHA256 are the header pin that the disk was found and
+	// opened by.
+	DiskUUID     pins.UUID   `json:"disk_uuid"`
+	HeaderSHA256 pins.Digest `json:"luks2_header_sha256"`
+	// RootHash is the root hash that every block is checked against.
+	RootHash pins.Digest `json:"verity_root_hash"`
+	// KeyGeneration is the generation of the key, as its KMS counts them, from 1.
+	KeyGeneration uint64 `json:"key_generation"`
+	// KMSSPIFFEID is the SPIFFE ID of the KMS that released the key.
+	KMSSPIFFEID string `json:"kms_spiffe_id"`
+	// Verification is "full" when every block was read before the switch, or "lazy".
+	Verification string `json:"verification"`
+	// Steps are those that were finished when the log was written, in order.
+	Steps []Step `json:"steps"`
+}
+
+// Step is one finished step of PID 1.
+type Step struct {
+	Name       string `json:"name"`
+	StartMS    uint64 `json:"start_ms"`    // milliseconds from the start of the kernel to the start of the step
+	DurationMS uint64 `json:"duration_ms"` // milliseconds
+}
+
+// Check returns every fault of l at once, or nil.
+func (l Log) Check() error {
+	var errs []error
+	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if l.Version != Version {
+		add("version is %d, want %d", l.Version, Version)
+	}
+	if err := (pins.Header{DiskUUID: l.DiskUUID, HeaderSHA256: l.HeaderSHA256}).Check(); err != nil {
+		errs = append(errs, err)
+	}
+	if l.RootHash == (pins.Digest{}) {
+		add("verity_root_hash is all zero")
+	}
+	if l.KeyGeneration == 0 {
+		add("key_generation is 0, want at least 1")
+	}
+	if err := checkSPIFFEID(l.KMSSPIFFEID); err != nil {
+		errs = append(errs, err)
+	}
+	if l.Verification != full && l.Verification != lazy {
+		add("verification is %q, want %q or %q", l.Verification, full, lazy)
+	}
+	if len(l.Steps) == 0 || len(l.Steps) > maxSteps {
+		add("steps are %d, want 1 to %d", len(l.Steps), maxSteps)
+	}
+	for i, s := range l.Steps {
+		if !validName(s.Name) {
+			add("name of step %d is %q, want 1 to %d lower-case letters and hyphens", i, s.Name, maxStepName)
+		}
+		if i > 0 && s.StartMS < l.Steps[i-1].StartMS {
+			add("step %d starts at %d ms, want at least %d: steps are in order", i, s.StartMS, l.Steps[i-1].StartMS)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func checkSPIFFEID(s string) error {
+	if len(s) > maxSPIFFEID || !strings.HasPrefix(s, "spiffe://") {
+		return fmt.Errorf("kms_spiffe_id is %.64q, want a SPIFFE ID of at most %d bytes", s, maxSPIFFEID)
+	}
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return fmt.Errorf("kms_spiffe_id has %#x at offset %d, want printable ASCII", s[i], i)
+		}
+	}
+	return nil
+}
+
+func validName(s string) bool {
+	return s != "" && len(s) <= maxStepName && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz-") == ""
+}
+
+// Encode checks l and returns its one form: indented by two spaces, members in
+// the order of the type, a newline at the end.
+func (l Log) Encode() ([]byte, error) {
+	if err := l.Check(); err != nil {
+		return nil, fmt.Errorf("encoding boot log: %v", err)
+	}
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(l); err != nil {
+		return nil, fmt.Errorf("encoding boot log: %v", err)
+	}
+	if buf.Len() > MaxSize {
+		return nil, fmt.Errorf("encoding boot log: size is %d bytes, want at most %d", buf.Len(), MaxSize)
+	}
+	return buf.Bytes(), nil
+}
+
+// Decode reads what Encode writes, and nothing else: a log has one form, so that
+// it has one digest.
+func Decode(data []byte) (Log, error) {
+	if len(data) > MaxSize {
+		return Log{}, fmt.Errorf("decoding boot log: size is %d bytes, want at most %d", len(data), MaxSize)
+	}
+	var l Log
+	if err := strictjson.Unmarshal(data, &l); err != nil {
+		return Log{}, fmt.Errorf("decoding boot log: %v", err)
+	}
+	canonical, err := l.Encode()
+	if err != nil {
+		return Log{}, fmt.Errorf("decoding boot log: %v", err)
+	}
+	if !bytes.Equal(canonical, data) {
+		return Log{}, errors.New("decoding boot log: got another form than the canonical one")
+	}
+	return l, nil
+}
+
+// Digest returns the SHA-256 digest of l's encoded form, which the owner's
+// attestation binds.
+func (l Log) Digest() (pins.Digest, error) {
+	data, err := l.Encode()
+	if err != nil {
+		return pins.Digest{}, err
+	}
+	return pins.Digest(sha256.Sum256(data)), nil
+}
