@@ -1,0 +1,19 @@
+// Package snp encodes and decodes the structures that AMD's secure processor
+// (AMD-SP) defines for SEV-SNP guests: attestation reports, guest messages,
+// the certificate table, and the extensions of endorsement key certificates.
+//
+// The package is pure: it takes bytes and returns bytes, and holds no opinion
+// on whether a report should be believed. [Report.Verify] says only whether one
+// key signed one report; which key that must be, and what the report must say,
+// is the business of package appraise.
+//
+// Documents cited, by AMD's number:
+//
+//   - 56860: SEV Secure Nested Paging Firmware ABI Specification, rev. 1.58
+//   - 56421: SEV-ES Guest-Hypervisor Communication Block Standardization, rev. 2.04
+//   - 57230: Versioned Chip Endorsement Key (VCEK) Certificate and KDS
+//     Interface Specification, rev. 1.00
+//
+// Offsets are printed in hexadecimal, as these documents do. Every integer is
+// little-endian, the components of a signature included.
+package snp
