@@ -1,0 +1,108 @@
+package luks2
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/xts"
+)
+
+// Params is what differs between two headers of the profile.
+type Params struct {
+	UUID       pins.UUID
+	SequenceID uint64 // at least 1; a rewritten header should have a higher one
+	VolumeKey  []byte // VolumeKeySize bytes
+	Passphrase []byte // PassphraseSize random bytes
+	Random     io.Reader
+}
+
+// Build writes a header region of HeaderSize bytes. It takes salts and the
+// anti-forensic stripes from p.Random (256 KiB), in a fixed order: the same
+// randomness gives the same header.
+func Build(p Params) ([]byte, error) {
+	header, err := build(p)
+	if err != nil {
+		return nil, fmt.Errorf("building LUKS2 header: %w", err)
+	}
+	return header, nil
+}
+
+func build(p Params) ([]byte, error) {
+	switch {
+	case p.UUID == pins.UUID{}:
+		return nil, errors.New("UUID is all zero")
+	case p.SequenceID == 0:
+		return nil, errors.New("seqid is 0, want at least 1")
+	case len(p.VolumeKey) != VolumeKeySize:
+		return nil, fmt.Errorf("volume key has %d bytes, want %d", len(p.VolumeKey), VolumeKeySize)
+	case len(p.Passphrase) != PassphraseSize:
+		return nil, fmt.Errorf("passphrase has %d bytes, want %d", len(p.Passphrase), PassphraseSize)
+	}
+	if _, err := xts.NewCipher(p.VolumeKey); err != nil {
+		return nil, fmt.Errorf("volume key: %w", err)
+	}
+	salts := make([]byte, 2*saltSize+2*(atUUID-atSalt))
+	if _, err := io.ReadFull(p.Random, salts); err != nil {
+		return nil, fmt.Errorf("reading randomness for salts: %w", err)
+	}
+	slotSalt, digestSalt := salts[:saltSize], salts[saltSize:2*saltSize]
+	primarySalt, secondarySalt := salts[2*saltSize:][:atUUID-atSalt], salts[2*saltSize+atUUID-atSalt:]
+
+	header := make([]byte, HeaderSize)
+	area := header[areaOffset:][:areaUsed]
+	if err := fillKeyslot(area, p, slotSalt); err != nil {
+		return nil, err
+	}
+	text := profile(slotSalt, digestSalt, pbkdf2(p.VolumeKey, digestSalt, digestSize)).encode()
+	if len(text) >= jsonSize {
+		panic(fmt.Sprintf("luks2: internal error: JSON of %d bytes", len(text)))
+	}
+	c := copyOf{p.UUID, p.SequenceID, text}
+	writeCopy(header[:metadataSize], c, primarySalt, 0)
+	writeCopy(header[metadataSize:areaOffset], c, secondarySalt, metadataSize)
+	return header, nil
+}
+
+// fillKeyslot splits and encrypts the volume key into area.
+func fillKeyslot(area []byte, p Params, salt []byte) error {
+	// The split is made in a buffer of its own: the header must never hold it.
+	split := make([]byte, areaUsed)
+	defer clear(split)
+	if _, err := io.ReadFull(p.Random, split[:areaUsed-VolumeKeySize]); err != nil {
+		return fmt.Errorf("reading randomness for stripes: %w", err)
+	}
+	splitKey(split, p.VolumeKey)
+	areaKey := pbkdf2(p.Passphrase, salt, VolumeKeySize)
+	defer clear(areaKey)
+	cipher, err := xts.NewCipher(areaKey)
+	if err != nil {
+		return err
+	}
+	defer cipher.Wipe()
+	cipher.Encrypt(area, split, 0, areaSector)
+	return nil
+}
+
+// profile is the JSON of every header that we write.
+func profile(slotSalt, digestSalt, volumeKeyDigest []byte) metadata {
+	return metadata{
+		Keyslots: map[string]keyslot{"0": {
+			Type:    "luks2",
+			KeySize: VolumeKeySize,
+			AF:      af{Type: "luks1", Stripes: stripes, Hash: "sha256"},
+			Area:    area{Type: "raw", Offset: areaOffset, Size: areaSize, Encryption: Cipher, KeySize: VolumeKeySize},
+			KDF:     kdf{Type: "pbkdf2", Hash: "sha256", Iterations: iterations, Salt: slotSalt},
+		}},
+		Segments: map[string]segment{"0": {
+			Type: "crypt", Offset: HeaderSize, Size: "dynamic", IVTweak: 0,
+			Encryption: Cipher, SectorSize: SectorSize,
+		}},
+		Digests: map[string]digest{"0": {
+			Type: "pbkdf2", Keyslots: []string{"0"}, Segments: []string{"0"},
+			Hash: "sha256", Iterations: iterations, Salt: digestSalt, Digest: volumeKeyDigest,
+		}},
+		Config: config{JSONSize: jsonSize, KeyslotsSize: keyslotsSize},
+	}
+}

@@ -1,0 +1,78 @@
+// Package luks2 writes and strictly reads LUKS2 headers of one profile.
+//
+// A LUKS2 header is the host's to change: forged ones that name a null cipher
+// made guests mount plaintext of an attacker's making (CVE-2025-59054,
+// CVE-2025-58356). So this package reads exactly what it could have written,
+// plus what cryptsetup 2.6 writes for the same parameters, and refuses every
+// other header: one keyslot, one segment, one digest, fixed algorithms and
+// sizes, no tokens, no requirements, and no byte of the JSON that a re-encoding
+// would not give back.
+//
+// The format is "LUKS2 On-Disk Format Specification", version 1.1.1; the
+// profile is docs/spec/image.md. Bytes of the header region that nothing reads
+// (between the parts) are not checked here: the region's SHA-256 pins them.
+package luks2
+
+import (
+	"errors"
+
+	"github.com/rootvouch/rootvouch/pins"
+)
+
+// The profile, sizes and offsets in bytes.
+const (
+	// HeaderSize is the header region: everything before the payload.
+	HeaderSize = 1 << 20
+
+	// VolumeKeySize is the size of the AES-256-XTS key of the payload.
+	VolumeKeySize = 64
+
+	// PassphraseSize is the size of the key that opens the keyslot: random
+	// bytes, which is why 1000 iterations of PBKDF2 are enough.
+	PassphraseSize = 32
+
+	// SectorSize is the unit of encryption.
+	SectorSize = pins.BlockSize
+
+	// Cipher is the kernel's name of the payload's and the keyslot's cipher.
+	Cipher = "aes-xts-plain64"
+
+	binarySize   = 4096  // LUKS2 spec, 2.1
+	metadataSize = 16384 // binary header and JSON area; twice on disk
+	jsonSize     = metadataSize - binarySize
+	areaOffset   = 2 * metadataSize
+	stripes      = 4000 // LUKS1 spec, 2.4: anti-forensic splitter
+	areaUsed     = stripes * VolumeKeySize
+	areaSize     = (areaUsed + 4095) / 4096 * 4096
+	keyslotsSize = 512 << 10 // room for a second keyslot, for cryptsetup luksAddKey on a copy
+	areaSector   = 512       // keyslot areas are encrypted in sectors of 512 bytes, counted from 0
+	iterations   = 1000      // PBKDF2, keyslot and digest: the least that cryptsetup 2.6.1 takes
+	saltSize     = 32        // LUKS_SALTSIZE
+	digestSize   = 32        // SHA-256
+)
+
+// ErrWrongKey says that the passphrase does not open the keyslot.
+var ErrWrongKey = errors.New("wrong key: the keyslot's volume key does not match its digest")
+
+// Container is a header that was checked.
+type Container struct {
+	UUID          pins.UUID
+	SequenceID    uint64
+	PayloadOffset uint64 // bytes from the start of the disk
+	SectorSize    int    // bytes
+
+	slot   keyslotSecrets
+	digest pbkdf2Digest
+}
+
+// keyslotSecrets is what opening the keyslot needs.
+type keyslotSecrets struct {
+	salt [saltSize]byte
+	area []byte // the encrypted key material, areaUsed bytes
+}
+
+// pbkdf2Digest recognises the volume key.
+type pbkdf2Digest struct {
+	salt  [saltSize]byte
+	value [digestSize]byte
+}

@@ -1,0 +1,162 @@
+package luks2
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/rootvouch/rootvouch/internal/strictjson"
+)
+
+// Parse reads the header region: the first HeaderSize bytes of a disk. It never
+// looks at a disk, so what is checked is what is used. Nothing in the container
+// refers to header afterwards.
+func Parse(header []byte) (*Container, error) {
+	c, err := parse(header)
+	if err != nil {
+		return nil, fmt.Errorf("parsing LUKS2 header: %w", err)
+	}
+	return c, nil
+}
+
+func parse(header []byte) (*Container, error) {
+	if len(header) != HeaderSize {
+		return nil, fmt.Errorf("got %d bytes, want %d", len(header), HeaderSize)
+	}
+	primary, err := parseCopy(header[:metadataSize], 0)
+	if err != nil {
+		return nil, fmt.Errorf("primary header: %w", err)
+	}
+	secondary, err := parseCopy(header[metadataSize:areaOffset], metadataSize)
+	if err != nil {
+		return nil, fmt.Errorf("secondary header: %w", err)
+	}
+	// cryptsetup takes the copy with the higher seqid; two readers could see
+	// two headers.
+	switch {
+	case primary.sequenceID != secondary.sequenceID:
+		return nil, fmt.Errorf("seqid is %d in the primary and %d in the secondary header", primary.sequenceID, secondary.sequenceID)
+	case primary.uuid != secondary.uuid:
+		return nil, fmt.Errorf("uuid is %s in the primary and %s in the secondary header", primary.uuid, secondary.uuid)
+	case !bytes.Equal(primary.json, secondary.json):
+		return nil, errors.New("primary and secondary header have different JSON")
+	}
+	var m metadata
+	if err := strictjson.Unmarshal(primary.json, &m); err != nil {
+		return nil, fmt.Errorf("JSON area: %w", err)
+	}
+	if err := m.check(); err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(m.encode(), primary.json) {
+		return nil, errors.New("JSON area is not in canonical form")
+	}
+	return &Container{
+		UUID:          primary.uuid,
+		SequenceID:    primary.sequenceID,
+		PayloadOffset: HeaderSize,
+		SectorSize:    SectorSize,
+		slot: keyslotSecrets{
+			salt: [saltSize]byte(m.Keyslots["0"].KDF.Salt),
+			area: bytes.Clone(header[areaOffset:][:areaUsed]),
+		},
+		digest: pbkdf2Digest{
+			salt:  [saltSize]byte(m.Digests["0"].Salt),
+			value: [digestSize]byte(m.Digests["0"].Digest),
+		},
+	}, nil
+}
+
+// check compares m with the profile. What would make a reader decrypt with less
+// than the owner chose comes first, so that an attack is called by its name.
+func (m metadata) check() error {
+	if len(m.Segments) != 1 {
+		return fmt.Errorf("got %d segments, want 1", len(m.Segments))
+	}
+	if len(m.Keyslots) != 1 {
+		return fmt.Errorf("got %d keyslots, want 1", len(m.Keyslots))
+	}
+	if len(m.Digests) != 1 {
+		return fmt.Errorf("got %d digests, want 1", len(m.Digests))
+	}
+	s, ok := m.Segments["0"]
+	if !ok {
+		return errors.New(`segments has no member "0"`)
+	}
+	k, ok := m.Keyslots["0"]
+	if !ok {
+		return errors.New(`keyslots has no member "0"`)
+	}
+	d, ok := m.Digests["0"]
+	if !ok {
+		return errors.New(`digests has no member "0"`)
+	}
+	return first(
+		// First the algorithms ...
+		is("segments.0.type", s.Type, "crypt"),
+		is("segments.0.encryption", s.Encryption, Cipher),
+		is("keyslots.0.type", k.Type, "luks2"),
+		is("keyslots.0.area.type", k.Area.Type, "raw"),
+		is("keyslots.0.area.encryption", k.Area.Encryption, Cipher),
+		is("keyslots.0.af.type", k.AF.Type, "luks1"),
+		is("keyslots.0.af.hash", k.AF.Hash, "sha256"),
+		is("keyslots.0.kdf.type", k.KDF.Type, "pbkdf2"),
+		is("keyslots.0.kdf.hash", k.KDF.Hash, "sha256"),
+		is("keyslots.0.kdf.iterations", k.KDF.Iterations, iterations),
+		is("digests.0.type", d.Type, "pbkdf2"),
+		is("digests.0.hash", d.Hash, "sha256"),
+		is("digests.0.iterations", d.Iterations, iterations),
+		isList("digests.0.keyslots", d.Keyslots),
+		isList("digests.0.segments", d.Segments),
+		// ... then the numbers.
+		is("segments.0.sector_size", s.SectorSize, SectorSize),
+		is("segments.0.offset", s.Offset, HeaderSize),
+		is("segments.0.size", s.Size, "dynamic"),
+		is("segments.0.iv_tweak", s.IVTweak, 0),
+		is("keyslots.0.key_size", k.KeySize, VolumeKeySize),
+		is("keyslots.0.area.key_size", k.Area.KeySize, VolumeKeySize),
+		is("keyslots.0.area.offset", k.Area.Offset, areaOffset),
+		is("keyslots.0.area.size", k.Area.Size, areaSize),
+		is("keyslots.0.af.stripes", k.AF.Stripes, stripes),
+		is("config.json_size", m.Config.JSONSize, jsonSize),
+		is("config.keyslots_size", m.Config.KeyslotsSize, keyslotsSize),
+		isSize("keyslots.0.kdf.salt", k.KDF.Salt, saltSize),
+		isSize("digests.0.salt", d.Salt, saltSize),
+		isSize("digests.0.digest", d.Digest, digestSize),
+	)
+}
+
+// first returns the first error.
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func is[T comparable](name string, got, want T) error {
+	if got == want {
+		return nil
+	}
+	if text, ok := any(got).(string); ok {
+		return fmt.Errorf("%s is %q, want %q", name, text, any(want))
+	}
+	return fmt.Errorf("%s is %v, want %v", name, got, want)
+}
+
+func isList(name string, got []string) error {
+	if !slices.Equal(got, []string{"0"}) {
+		return fmt.Errorf(`%s is %q, want ["0"]`, name, got)
+	}
+	return nil
+}
+
+func isSize(name string, got []byte, want int) error {
+	if len(got) != want {
+		return fmt.Errorf("%s has %d bytes, want %d", name, len(got), want)
+	}
+	return nil
+}

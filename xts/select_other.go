@@ -1,0 +1,3 @@
+package xts
+
+func newImplementation(key []byte) (implementation, error) { return newGeneric(key) }
