@@ -1,0 +1,121 @@
+package launch
+
+import (
+	"crypto/sha512"
+	"fmt"
+	"slices"
+
+	"github.com/rootvouch/rootvouch/snp"
+)
+
+// Inputs is everything that a launch digest depends on.
+type Inputs struct {
+	Mode     Mode
+	Firmware *Firmware
+	// FirmwareDigest, if not nil, is the launch digest after the firmware's
+	// pages; only the firmware's metadata is used then. Mode SNP only.
+	FirmwareDigest *[sha512.Size384]byte
+	// SVSM and VarsSize, the size of the firmware's variable store in bytes,
+	// are required in mode SNPSVSM and refused in the others.
+	SVSM     *Firmware
+	VarsSize uint64
+	// Hashes are those of the kernel, or nil for a launch without kernel
+	// hashes: then neither kernel nor command line is measured.
+	Hashes *Hashes
+	VCPU
+	VCPUs int // without meaning in mode SEV
+}
+
+// Base is the first stage of the digest.
+func (in Inputs) Base() (*Base, error) {
+	if err := in.check(in.Mode); err != nil {
+		return nil, err
+	}
+	switch {
+	case in.Firmware == nil:
+		return nil, fmt.Errorf("checking launch inputs: no firmware")
+	case in.FirmwareDigest != nil && in.Mode != SNP:
+		return nil, fmt.Errorf("checking launch inputs: mode is %v, want %v with a firmware digest", in.Mode, SNP)
+	case in.Mode != SNPSVSM && (in.SVSM != nil || in.VarsSize != 0):
+		return nil, fmt.Errorf("checking launch inputs: mode is %v, want %v with an SVSM or a variable store", in.Mode, SNPSVSM)
+	case in.Mode == SNPSVSM && (in.SVSM == nil || in.VarsSize == 0):
+		return nil, fmt.Errorf("checking launch inputs: no SVSM or no size of the variable store in mode %v", in.Mode)
+	case in.Mode == SNPSVSM:
+		return NewBaseSVSM(in.Firmware, in.SVSM, in.VarsSize)
+	case in.FirmwareDigest != nil:
+		return NewBaseFromDigest(in.Firmware, *in.FirmwareDigest)
+	}
+	return NewBase(in.Mode, in.Firmware)
+}
+
+// Digest returns the launch digest of an SNP guest, modes SNP and SNPSVSM: what
+// MEASUREMENT of its reports will be.
+func Digest(in Inputs) (snp.Measurement, error) {
+	if in.Mode != SNP && in.Mode != SNPSVSM {
+		return snp.Measurement{}, fmt.Errorf("checking launch inputs: mode is %v, want %v or %v", in.Mode, SNP, SNPSVSM)
+	}
+	sum, err := Compute(in)
+	return snp.Measurement(sum.bytes), err
+}
+
+// Compute returns the launch digest of any mode.
+func Compute(in Inputs) (Sum, error) {
+	if in.Mode == SEV {
+		in.VCPUs = 1
+	}
+	entries, err := Matrix(in, []int{in.VCPUs}, []CPU{in.CPU})
+	if err != nil {
+		return Sum{}, err
+	}
+	return entries[0].Digest, nil
+}
+
+// Entry is one launch digest of a matrix.
+type Entry struct {
+	Digest Sum
+	VCPUs  int
+	CPU    CPU
+}
+
+// Matrix returns the launch digests of all combinations of vCPU counts and CPU
+// models, ordered by model, then by count, each in the order given. in.VCPUs
+// and in.CPU are not looked at. Everything is measured once: per model two
+// VMSAs are hashed, per digest one step of the chain is made.
+func Matrix(in Inputs, vcpus []int, cpus []CPU) ([]Entry, error) {
+	if len(vcpus) == 0 || len(cpus) == 0 {
+		return nil, fmt.Errorf("checking launch inputs: %d vCPU counts and %d CPU models, want at least 1 each", len(vcpus), len(cpus))
+	}
+	in.CPU = cpus[0]
+	base, err := in.Base()
+	if err != nil {
+		return nil, err
+	}
+	prefix, err := base.Prefix(in.VMM, in.Hashes)
+	if err != nil {
+		return nil, err
+	}
+	if first := slices.Min(vcpus); first < 1 {
+		return nil, fmt.Errorf("checking launch inputs: %d vCPUs, want 1 to %d", first, MaxVCPUs)
+	}
+	last := slices.Max(vcpus)
+	entries := make([]Entry, 0, len(vcpus)*len(cpus))
+	for _, cpu := range cpus {
+		in.CPU = cpu
+		vmsas, err := base.VMSAs(in.VCPU)
+		if err != nil {
+			return nil, err
+		}
+		digests, err := prefix.Digests(vmsas, last)
+		if err != nil {
+			return nil, err
+		}
+		byCount := make([]Sum, 0, last)
+		for _, sum := range digests {
+			byCount = append(byCount, sum)
+		}
+		for _, n := range vcpus {
+			entries = append(entries, Entry{Digest: byCount[n-1], VCPUs: n, CPU: cpu})
+		}
+	}
+	return entries, nil
+}

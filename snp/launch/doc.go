@@ -1,0 +1,24 @@
+// Package launch computes the launch digest of an SEV guest: the number that
+// the AMD-SP puts into MEASUREMENT of an attestation report.
+//
+// The digest is a chain over everything that is in guest memory before the
+// first instruction runs, in the order in which the launcher hands it to the
+// AMD-SP: the firmware, the pages that the firmware's metadata asks for (the
+// hashes of kernel, initramfs and command line among them), and one VMSA for
+// each vCPU. docs/spec/launch-digest.md has the offset tables and the order.
+//
+// The package takes bytes and hashes, never paths: each input is hashed once by
+// the caller (see HashKernel), and a Prefix is shared by all vCPU counts and
+// CPU types that follow it.
+//
+// Documents cited in this package:
+//
+//	56860  SEV Secure Nested Paging Firmware ABI Specification, revision 1.55
+//	55766  Secure Encrypted Virtualization API, revision 3.24
+//	24593  AMD64 Architecture Programmer's Manual, Volume 2, revision 3.42
+//	25481  CPUID Specification, revision 2.34
+//
+// What a launcher chooses is in no AMD document. For OVMF it is
+// OvmfPkg/ResetVector of edk2-stable202405, for QEMU target/i386/sev.c of 10.0,
+// for KVM arch/x86/kvm/svm of Linux 6.12.
+package launch

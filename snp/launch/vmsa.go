@@ -1,0 +1,162 @@
+package launch
+
+import "encoding/binary"
+
+// Offsets in a VMSA (24593, appendix B, table B-4, "VMSA layout, state save
+// area for SEV-ES"), in bytes. A segment is selector and attributes in 2 bytes
+// each, limit in 4 and base in 8.
+const (
+	vmsaES          = 0x000
+	vmsaCS          = 0x010
+	vmsaSS          = 0x020
+	vmsaDS          = 0x030
+	vmsaFS          = 0x040
+	vmsaGS          = 0x050
+	vmsaGDTR        = 0x060
+	vmsaLDTR        = 0x070
+	vmsaIDTR        = 0x080
+	vmsaTR          = 0x090
+	vmsaEFER        = 0x0d0
+	vmsaCR4         = 0x148
+	vmsaCR0         = 0x158
+	vmsaDR7         = 0x160
+	vmsaDR6         = 0x168
+	vmsaRFLAGS      = 0x170
+	vmsaRIP         = 0x178
+	vmsaGPAT        = 0x268
+	vmsaRDX         = 0x310
+	vmsaSEVFeatures = 0x3b0
+	vmsaXCR0        = 0x3e8
+	vmsaMXCSR       = 0x408
+	vmsaX87FCW      = 0x410
+)
+
+const (
+	// bspEIP is where the first vCPU starts: the reset vector (24593, section 14.1.5).
+	bspEIP = 0xfffffff0
+	// patReset is the PAT MSR after reset (24593, section 7.8.2).
+	patReset = 0x0007040600070406
+	// patGCE is what GCE's hypervisor has there.
+	patGCE = 0x00070106
+	// mxcsrReset and fcwInit are MXCSR and the x87 control word that KVM gives
+	// a vCPU; they reach the VMSA since Linux 6.10 (see PreLinux610).
+	mxcsrReset = 0x1f80
+	fcwInit    = 0x037f
+	// rdxNoModel is what EC2 and GCE have in RDX in place of a CPUID
+	// signature. For EC2 it is confirmed by a hardware measurement (see
+	// docs/spec/launch-digest.md).
+	rdxNoModel = 0x600
+)
+
+// SEV_FEATURES in the VMSA (24593, appendix B, table B-4), bit 0.
+const featureSNPActive = 1 << 0
+
+// segment is one segment register of a VMSA.
+type segment struct {
+	selector, attributes uint16
+	limit                uint32
+	base                 uint64
+}
+
+// registers are what differs between the VMSAs of launchers and modes.
+type registers struct {
+	cs, ss, data, gs, tr segment // data: DS, ES, FS
+	cr0, rip, pat, rdx   uint64
+	features             uint64
+	mxcsr                uint32
+	fcw                  uint16
+}
+
+// page lays the registers out. What is not set here is zero in every VMSA.
+func (r registers) page() *[PageSize]byte {
+	p := new([PageSize]byte)
+	le := binary.LittleEndian
+	put := func(offset int, s segment) {
+		le.PutUint16(p[offset:], s.selector)
+		le.PutUint16(p[offset+2:], s.attributes)
+		le.PutUint32(p[offset+4:], s.limit)
+		le.PutUint64(p[offset+8:], s.base)
+	}
+	put(vmsaES, r.data)
+	put(vmsaCS, r.cs)
+	put(vmsaSS, r.ss)
+	put(vmsaDS, r.data)
+	put(vmsaFS, r.data)
+	put(vmsaGS, r.gs)
+	put(vmsaGDTR, segment{limit: 0xffff})
+	put(vmsaLDTR, segment{attributes: 0x82, limit: 0xffff})
+	put(vmsaIDTR, segment{limit: 0xffff})
+	put(vmsaTR, r.tr)
+	le.PutUint64(p[vmsaEFER:], 0x1000) // SVME, which KVM sets
+	le.PutUint64(p[vmsaCR4:], 0x40)    // MCE, which KVM sets
+	le.PutUint64(p[vmsaCR0:], r.cr0)
+	le.PutUint64(p[vmsaDR7:], 0x400)
+	le.PutUint64(p[vmsaDR6:], 0xffff0ff0)
+	le.PutUint64(p[vmsaRFLAGS:], 0x2)
+	le.PutUint64(p[vmsaRIP:], r.rip)
+	le.PutUint64(p[vmsaGPAT:], r.pat)
+	le.PutUint64(p[vmsaRDX:], r.rdx)
+	le.PutUint64(p[vmsaSEVFeatures:], r.features)
+	le.PutUint64(p[vmsaXCR0:], 0x1) // x87
+	le.PutUint32(p[vmsaMXCSR:], r.mxcsr)
+	le.PutUint16(p[vmsaX87FCW:], r.fcw)
+	return p
+}
+
+// realMode returns the registers of a vCPU that starts at eip in real mode, as
+// OVMF's do.
+func realMode(eip uint32, vcpu VCPU) registers {
+	data := segment{attributes: 0x93, limit: 0xffff}
+	r := registers{
+		cs:   segment{selector: 0xf000, attributes: 0x9b, limit: 0xffff, base: uint64(eip & 0xffff0000)},
+		ss:   data,
+		data: data,
+		gs:   data,
+		tr:   segment{attributes: 0x8b, limit: 0xffff},
+		cr0:  0x10, // ET
+		rip:  uint64(eip & 0xffff),
+		pat:  patReset,
+		rdx:  rdxNoModel,
+
+		features: vcpu.Features,
+	}
+	switch vcpu.VMM {
+	case QEMU:
+		r.rdx = uint64(vcpu.CPU.Signature)
+		if vcpu.VMSA == CurrentVMSA {
+			r.mxcsr, r.fcw = mxcsrReset, fcwInit
+		}
+	case EC2:
+		if eip == bspEIP {
+			r.cs.attributes = 0x9a
+		}
+		r.ss.attributes, r.tr.attributes = 0x92, 0x83
+	case GCE:
+		r.pat = patGCE
+	}
+	return r
+}
+
+// svsmMode returns the registers of a vCPU that starts an SVSM at eip, in
+// protected mode with flat segments. QEMU for the COCONUT SVSM gives all vCPUs
+// the same.
+func svsmMode(eip uint32, vcpu VCPU) registers {
+	flat := segment{selector: 0x10, attributes: 0xc93, limit: 0xffffffff}
+	r := registers{
+		cs:   segment{selector: 0x8, attributes: 0xc9b, limit: 0xffffffff},
+		ss:   flat,
+		data: flat,
+		gs:   segment{attributes: 0x93, limit: 0xffff},
+		tr:   segment{attributes: 0x8b, limit: 0xffff},
+		cr0:  0x11, // ET, PE
+		rip:  uint64(eip),
+		pat:  patReset,
+		rdx:  uint64(vcpu.CPU.Signature),
+
+		features: vcpu.Features,
+	}
+	if vcpu.VMSA == CurrentVMSA {
+		r.mxcsr = mxcsrReset
+	}
+	return r
+}
