@@ -1,0 +1,145 @@
+// Package snpdev asks the AMD-SP for attestation reports from inside the guest.
+//
+// Three doors lead there: configfs-tsm (Linux 6.7 and later), the ioctls of
+// /dev/sev-guest, and, on the emulated platform only, a virtio port behind which
+// a software AMD-SP answers. All of them give the same thing, a report with the
+// certificates that the host has for it, and nothing above this package differs
+// between them.
+//
+// The host stands between guest and AMD-SP. It can refuse service and it chooses
+// the certificates; what it cannot do is change a report, and whether that is so
+// gets judged by package appraise, elsewhere. Here a report is only compared with
+// the question: a report for other REPORT_DATA is not an answer.
+package snpdev
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/snp"
+)
+
+// The doors, by the names that boot.json's report_device has for them.
+const (
+	ConfigfsTSM = "configfs-tsm"
+	SEVGuest    = "sev-guest"
+	VirtioPort  = "virtio-port"
+)
+
+const (
+	tsmReports     = "/sys/kernel/config/tsm/report"
+	sevGuestPath   = "/dev/sev-guest"
+	virtioPorts    = "/sys/class/virtio-ports"
+	virtioPortName = "org.rootvouch.asp"
+
+	// vmpl is the privilege level that reports are asked for. Everything of a
+	// rootvouch guest runs at VMPL 0.
+	vmpl = 0
+
+	// maxCertificates bounds the certificate table in bytes: SEV_FW_BLOB_MAX_SIZE
+	// of Linux's drivers/virt/coco/sev-guest.
+	maxCertificates = 0x4000
+
+	// deadline bounds one question to the software AMD-SP, all retries
+	// included. The kernel bounds the other two doors itself: it stops asking a
+	// throttling host after 60 s.
+	deadline = 10 * time.Second
+)
+
+// ErrNotFound is matched by the errors of Open when the kernel of this guest
+// does not have the device.
+var ErrNotFound = errors.New("no such report device")
+
+// Device is one way to the AMD-SP. It holds nothing open between questions and
+// can be used by several goroutines at once.
+type Device struct {
+	kind string
+	ask  func(snp.ReportRequest) (answer, error)
+}
+
+// answer is what a door gives: MSG_REPORT_RSP's report, and the certificate
+// table (GHCB specification 56421, "SNP Extended Guest Request"), which is empty
+// when the host has none.
+type answer struct {
+	report       []byte
+	certificates []byte
+}
+
+// Open finds the report device of the given kind at its usual place. An error
+// that matches ErrNotFound says what is missing.
+func Open(kind string) (*Device, error) { return OpenPath(kind, "") }
+
+// OpenPath is Open for a device at another place: the directory
+// "tsm/report" of a configfs for ConfigfsTSM, the character device otherwise.
+// For VirtioPort it may also be a unix socket, on which a software AMD-SP
+// listens without any VM around. An empty path is the usual place.
+func OpenPath(kind, path string) (*Device, error) {
+	switch kind {
+	case ConfigfsTSM:
+		return openTSM(orElse(path, tsmReports))
+	case SEVGuest:
+		return openSEVGuest(orElse(path, sevGuestPath))
+	case VirtioPort:
+		if path == "" {
+			found, err := findPort(virtioPorts, "/dev")
+			if err != nil {
+				return nil, err
+			}
+			path = found
+		}
+		return openPort(path, deadline)
+	}
+	return nil, fmt.Errorf("report device is %q, want %s, %s or %s", kind, ConfigfsTSM, SEVGuest, VirtioPort)
+}
+
+// Kind is the name that the device was opened by.
+func (d *Device) Kind() string { return d.kind }
+
+// Emulated says that reports come from a software AMD-SP: NOT CONFIDENTIAL.
+func (d *Device) Emulated() bool { return d.kind == VirtioPort }
+
+// Evidence asks for a fresh report over reportData at VMPL 0, and joins it with
+// the certificates that came along: the key that signed it first. When the host
+// has no certificate for that key there are none, and the verifier has to have
+// them.
+func (d *Device) Evidence(reportData [64]byte) (evidence.Evidence, error) {
+	got, err := d.ask(snp.ReportRequest{ReportData: reportData, VMPL: vmpl})
+	if err != nil {
+		return evidence.Evidence{}, fmt.Errorf("asking %s for a report: %w", d.kind, err)
+	}
+	report, err := snp.ParseReport(got.report)
+	if err != nil {
+		return evidence.Evidence{}, fmt.Errorf("reading the report of %s: %v", d.kind, err)
+	}
+	if report.ReportData != snp.ReportData(reportData) {
+		return evidence.Evidence{}, fmt.Errorf("reading the report of %s: REPORT_DATA is %x, want %x", d.kind, report.ReportData, reportData)
+	}
+	chain, err := chainOf(report, got.certificates)
+	if err != nil {
+		return evidence.Evidence{}, fmt.Errorf("reading the certificates of %s: %v", d.kind, err)
+	}
+	return evidence.Evidence{Report: got.report, Certificates: chain}, nil
+}
+
+func orElse(s, fallback string) string {
+	if s == "" {
+		return fallback
+	}
+	return s
+}
+
+// present reports why a device at path cannot be used, or nil.
+func present(path, hint string) error {
+	_, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("finding %s: %w: %s", path, ErrNotFound, hint)
+	case err != nil:
+		return fmt.Errorf("finding %s: %w", path, err)
+	}
+	return nil
+}
