@@ -1,0 +1,183 @@
+package kmod
+
+import (
+	"debug/elf"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func names(s Selection) []string {
+	var out []string
+	for _, m := range s.Modules {
+		out = append(out, m.Name)
+	}
+	return out
+}
+
+// TestSources opens the same kernel in every way there is.
+func TestSources(t *testing.T) {
+	kernel := fakeKernel(t)
+	image := files{"boot/vmlinuz-" + fakeVersion: []byte("kernel")}
+	for _, c := range []struct {
+		name, base, open, image string
+	}{
+		{"unpacked package", "usr/lib/modules", "", "boot/vmlinuz-" + fakeVersion},
+		{"older package", "lib/modules", "", "boot/vmlinuz-" + fakeVersion},
+		{"lib/modules", "lib/modules", "lib/modules", "boot/vmlinuz-" + fakeVersion},
+		{"one kernel", "usr/lib/modules", "usr/lib/modules/" + fakeVersion, "boot/vmlinuz-" + fakeVersion},
+		{"elsewhere", "some", "some", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			kernel.under(c.base+"/"+fakeVersion).writeTo(t, dir)
+			image.writeTo(t, dir)
+			want := ""
+			if c.image != "" {
+				want = filepath.Join(dir, c.image)
+			}
+			checkFake(t, filepath.Join(dir, c.open), want)
+		})
+	}
+	for _, suffix := range []string{"", ".gz", ".xz", ".zst"} {
+		t.Run("deb"+suffix, func(t *testing.T) {
+			all := kernel.under("usr/lib/modules/" + fakeVersion)
+			for name, data := range image {
+				all[name] = data
+			}
+			all["usr/share/doc/modules.builtin"] = []byte("no kernel")
+			all["lib/modules/leftover/kernel/a.ko"] = []byte("no kernel")
+			deb := filepath.Join(t.TempDir(), "linux.deb")
+			files{"linux.deb": all.deb(t, suffix)}.writeTo(t, filepath.Dir(deb))
+			checkFake(t, deb, deb+":boot/vmlinuz-"+fakeVersion)
+		})
+	}
+}
+
+func checkFake(t *testing.T, name, image string) {
+	t.Helper()
+	tree, err := Open(name, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tree.Version() != fakeVersion {
+		t.Errorf("version is %q, want %q", tree.Version(), fakeVersion)
+	}
+	if tree.KernelPath() != image {
+		t.Errorf("kernel is %q, want %q", tree.KernelPath(), image)
+	}
+	s, err := tree.Select([]Want{{Names: []string{"a"}}, {Names: []string{"y-y"}}, {Names: []string{"zz"}, Optional: true}, {Names: []string{"e-e"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := names(s), []string{"c", "e", "b", "d", "a", "e_e"}; !slices.Equal(got, want) {
+		t.Errorf("modules are %q, want %q", got, want)
+	}
+	if want := []string{"y_y"}; !slices.Equal(s.BuiltIn, want) {
+		t.Errorf("built in are %q, want %q", s.BuiltIn, want)
+	}
+	if want := []string{"gone", "zz"}; !slices.Equal(s.Missing, want) {
+		t.Errorf("missing are %q, want %q", s.Missing, want)
+	}
+}
+
+func TestMergedUsr(t *testing.T) {
+	dir := t.TempDir()
+	fakeKernel(t).under("usr/lib/modules/"+fakeVersion).writeTo(t, dir)
+	if err := os.Symlink("usr/lib", filepath.Join(dir, "lib")); err != nil {
+		t.Fatal(err)
+	}
+	checkFake(t, dir, "")
+}
+
+func TestVersions(t *testing.T) {
+	dir := t.TempDir()
+	fakeKernel(t).under("lib/modules/"+fakeVersion).writeTo(t, dir)
+	fakeKernel(t).under("lib/modules/6.13").writeTo(t, dir)
+	files{"lib/modules/6.11/modules.dep": nil}.writeTo(t, dir) // left behind by a removed kernel
+	if _, err := Open(dir, ""); err == nil || !strings.Contains(err.Error(), `["6.12.1-fake" "6.13"]`) {
+		t.Errorf("got error %v, want one that lists both versions", err)
+	}
+	if _, err := Open(dir, "6.11"); err == nil || !strings.Contains(err.Error(), `want "6.11"`) {
+		t.Errorf("got error %v, want one about 6.11", err)
+	}
+	tree, err := Open(dir, fakeVersion)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tree.Version() != fakeVersion {
+		t.Errorf("version is %q, want %q", tree.Version(), fakeVersion)
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	if _, err := Open(filepath.Join(t.TempDir(), "none"), ""); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got error %v, want %v", err, os.ErrNotExist)
+	}
+	if _, err := Open(t.TempDir(), ""); err == nil || !strings.Contains(err.Error(), "found no kernel") {
+		t.Errorf("empty directory: got error %v", err)
+	}
+	good := fakeKernel(t).under("lib/modules/"+fakeVersion).deb(t, ".xz")
+	for _, c := range []struct {
+		name string
+		deb  []byte
+		want string
+	}{
+		{"empty", nil, "magic"},
+		{"no ar", []byte("PK\x03\x04some zip file"), "magic"},
+		{"no members", []byte(arMagic), "no data.tar"},
+		{"other first member", ar("data.tar", []byte("x")), "first member"},
+		{"no data", ar("debian-binary", []byte("2.0\n")), "no data.tar"},
+		{"other compression", ar("debian-binary", []byte("2.0\n"), "data.tar.lzma", []byte("x")), "compression"},
+		{"truncated", good[:len(good)/2], "data.tar.xz"},
+		{"bad header", append([]byte(arMagic), strings.Repeat("x", arHeaderSize)...), "header"},
+		{"no kernel", files{"boot/x": nil}.deb(t, ".xz"), "found no kernel"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			files{"x.deb": c.deb}.writeTo(t, dir)
+			if _, err := Open(filepath.Join(dir, "x.deb"), ""); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got error %v, want one with %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestSelectRefuses(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(files)
+		want   string
+	}{
+		{"required module missing", func(f files) { delete(f, "kernel/a.ko") }, "neither as a module nor built in: a or z"},
+		{"dependency missing", func(f files) { delete(f, "kernel/e.ko") }, "depends on e, which is neither"},
+		{"two of a name", func(f files) { f["updates/a.ko"] = f["kernel/a.ko"] }, "want one"},
+		{"cycle", func(f files) { f["kernel/e.ko"] = module("e", "depends=a") }, "depends on itself"},
+		{"damaged", func(f files) { f["kernel/a.ko"] = f["kernel/a.ko"][:70] }, "reading kernel/a.ko"},
+		{"damaged compression", func(f files) { f["kernel/b.ko.xz"] = f["kernel/b.ko.xz"][:90] }, "decompressing kernel/b.ko.xz"},
+		{"other name", func(f files) { f["kernel/a.ko"] = module("b") }, `name is "b", want "a"`},
+		{"other kernel", func(f files) {
+			f["kernel/a.ko"] = fakeModule(elf.ET_REL, "name=a", "vermagic=6.13 SMP")
+		}, `vermagic is for kernel "6.13", want "6.12.1-fake"`},
+		{"program", func(f files) {
+			f["kernel/a.ko"] = fakeModule(elf.ET_EXEC, "name=a", "vermagic="+fakeVersion)
+		}, "ELF file is ET_EXEC"},
+		{"softdep without kind", func(f files) { f["kernel/a.ko"] = module("a", "softdep=b") }, "softdep"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			kernel, dir := fakeKernel(t), t.TempDir()
+			c.change(kernel)
+			kernel.under("lib/modules/"+fakeVersion).writeTo(t, dir)
+			tree, err := Open(dir, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s, err := tree.Select([]Want{{Names: []string{"a", "z"}}}); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %q and error %v, want one with %q", names(s), err, c.want)
+			}
+		})
+	}
+}
