@@ -1,0 +1,174 @@
+package evidence
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Kind is the form of a report inside evidence. The verifier chooses it: a
+// guest that could choose would take the form with the weakest binding.
+type Kind int
+
+const (
+	// Plain is the report itself, with a REPORT_DATA that the guest chose: bare
+	// metal, AWS, GCP.
+	Plain Kind = iota
+	// AzureHCL is the blob in which Azure's paravisor (HCL) keeps a report. The
+	// paravisor fills REPORT_DATA with a hash of runtime data, and what the
+	// guest chose is inside of that.
+	AzureHCL
+)
+
+// String returns the kind's name.
+func (k Kind) String() string {
+	switch k {
+	case Plain:
+		return "plain"
+	case AzureHCL:
+		return "azure-hcl"
+	}
+	return fmt.Sprintf("kind %d", int(k))
+}
+
+// ParseKind reads "plain" or "azure-hcl".
+func ParseKind(s string) (Kind, error) {
+	for _, k := range []Kind{Plain, AzureHCL} {
+		if s == k.String() {
+			return k, nil
+		}
+	}
+	return 0, fmt.Errorf("parsing kind of evidence: got %q, want plain or azure-hcl", s)
+}
+
+// The layout of an HCL blob, little-endian throughout (Microsoft, OpenHCL's
+// attestation report and IGVM_REQUEST_DATA structures).
+const (
+	hclMagic         = "HCLA"
+	hclVersion       = 1
+	hclTypeReport    = 2  // request_type: SNP
+	hclHeader        = 32 // magic, version, size, request type, status, 12 reserved bytes
+	hclReport        = 0x4a0
+	hclRuntime       = hclHeader + hclReport
+	hclRuntimeHeader = 20 // size, version, report type, hash type, size of the data
+	hclHashSHA256    = 1
+	hclRuntimeSNP    = 2
+)
+
+// HCL is an unwrapped Azure HCL blob.
+type HCL struct {
+	Report      []byte // the attestation report, 1184 bytes, not parsed
+	RuntimeData []byte // JSON by the paravisor, with keys of the virtual TPM
+}
+
+// ParseHCL unwraps an HCL blob. Whatever follows the runtime data must be
+// zero: the TPM index that holds the blob has a fixed size.
+func ParseHCL(b []byte) (HCL, error) {
+	if len(b) < hclRuntime+hclRuntimeHeader || len(b) > MaxReport {
+		return HCL{}, fmt.Errorf("parsing HCL blob: got %d bytes, want %d to %d", len(b), hclRuntime+hclRuntimeHeader, MaxReport)
+	}
+	u32 := func(at int) uint32 { return binary.LittleEndian.Uint32(b[at:]) }
+	if string(b[:4]) != hclMagic {
+		return HCL{}, fmt.Errorf("parsing HCL blob: magic is %q, want %q", b[:4], hclMagic)
+	}
+	size := u32(hclRuntime + 16)
+	if uint64(size) > uint64(len(b)-hclRuntime-hclRuntimeHeader) {
+		return HCL{}, fmt.Errorf("parsing HCL blob: runtime data has %d bytes, want at most %d", size, len(b)-hclRuntime-hclRuntimeHeader)
+	}
+	end := hclRuntime + hclRuntimeHeader + int(size)
+	for _, f := range []struct {
+		name string
+		at   int
+		want uint32
+	}{
+		{"version", 4, hclVersion},
+		{"report size", 8, uint32(end)},
+		{"request type", 12, hclTypeReport},
+		{"status", 16, 0},
+		{"reserved", 20, 0}, {"reserved", 24, 0}, {"reserved", 28, 0},
+		{"runtime size", hclRuntime, hclRuntimeHeader + size},
+		{"runtime version", hclRuntime + 4, 1},
+		{"runtime report type", hclRuntime + 8, hclRuntimeSNP},
+		{"runtime hash type", hclRuntime + 12, hclHashSHA256},
+	} {
+		if got := u32(f.at); got != f.want {
+			return HCL{}, fmt.Errorf("parsing HCL blob: %s at %#x is %d, want %d", f.name, f.at, got, f.want)
+		}
+	}
+	if len(bytes.Trim(b[end:], "\x00")) != 0 {
+		return HCL{}, fmt.Errorf("parsing HCL blob: bytes after %#x are not zero", end)
+	}
+	return HCL{Report: bytes.Clone(b[hclHeader:hclRuntime]), RuntimeData: bytes.Clone(b[hclRuntime+hclRuntimeHeader : end])}, nil
+}
+
+// RuntimeBinding returns the REPORT_DATA that vouches for the runtime data:
+// its SHA-256, then zeros.
+func (h HCL) RuntimeBinding() [64]byte {
+	var want [64]byte
+	sum := sha256.Sum256(h.RuntimeData)
+	copy(want[:], sum[:])
+	return want
+}
+
+// UserData returns what the guest chose: the 64 bytes that it wrote to the
+// paravisor, in the runtime data as hex under "user-data". Other members of
+// the runtime data are not looked at, but none may occur twice.
+func (h HCL) UserData() ([64]byte, error) {
+	text, err := topLevelString(h.RuntimeData, "user-data")
+	if err != nil {
+		return [64]byte{}, fmt.Errorf("reading HCL runtime data: %v", err)
+	}
+	var data [64]byte
+	if len(text) != 2*len(data) {
+		return [64]byte{}, fmt.Errorf("reading HCL runtime data: user-data has %d digits, want %d", len(text), 2*len(data))
+	}
+	if _, err := hex.Decode(data[:], []byte(text)); err != nil {
+		return [64]byte{}, fmt.Errorf("reading HCL runtime data: user-data: %v", err)
+	}
+	return data, nil
+}
+
+// topLevelString returns the string member name of a JSON object, exactly so
+// spelt and there exactly once.
+func topLevelString(doc []byte, name string) (string, error) {
+	d := json.NewDecoder(bytes.NewReader(doc))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return "", fmt.Errorf("got no JSON object")
+	}
+	seen := make(map[string]json.RawMessage) // :: member -> value
+	for d.More() {
+		t, err := d.Token()
+		if err != nil {
+			return "", err
+		}
+		key, ok := t.(string)
+		if _, twice := seen[key]; !ok || twice {
+			return "", fmt.Errorf("member %q occurs twice", key)
+		}
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return "", err
+		}
+		seen[key] = value
+	}
+	if _, err := d.Token(); err != nil {
+		return "", err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("got data after the JSON object")
+	}
+	raw, ok := seen[name]
+	if !ok {
+		return "", fmt.Errorf("member %q is missing", name)
+	}
+	var value string
+	if err := json.Unmarshal(raw, &value); err != nil {
+		return "", fmt.Errorf("member %q is not a string", name)
+	}
+	return value, nil
+}

@@ -1,0 +1,128 @@
+// Package evidence holds what a guest shows to be believed: an attestation
+// report with the certificates of the key that signed it, and how the
+// REPORT_DATA of that report is bound to a purpose.
+//
+// The format is docs/spec/evidence.md. The package judges nothing: that is
+// package appraise, which guests never link.
+package evidence
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+
+	"github.com/rootvouch/rootvouch/internal/strictjson"
+)
+
+const (
+	version = 1
+
+	// MaxSize bounds encoded evidence, in bytes.
+	MaxSize = 64 << 10
+	// MaxReport bounds the report, or what a cloud wraps it in, in bytes.
+	MaxReport = 16 << 10
+	// MaxCertificates bounds the number of certificates.
+	MaxCertificates = 8
+	// MaxCertificate bounds one certificate, in bytes of DER.
+	MaxCertificate = 8 << 10
+)
+
+// Evidence is a report and the certificates that came with it. Nothing in it
+// has been checked beyond its form and size.
+type Evidence struct {
+	// Report is an attestation report of 1184 bytes, or the wrapper of a cloud
+	// around one: which of them is the verifier's choice.
+	Report []byte
+	// Certificates holds DER: first VCEK or VLEK, then ASK or ASVK, then ARK.
+	// Those that the verifier has of its own may be absent, so it may be empty.
+	Certificates [][]byte
+}
+
+// wire is the JSON form.
+type wire struct {
+	Version      int        `json:"version"`
+	Report       base64ed   `json:"report"`
+	Certificates []base64ed `json:"certificates"`
+}
+
+// base64ed is standard base64 with padding, in its one canonical form.
+type base64ed []byte
+
+func (b base64ed) MarshalText() ([]byte, error) {
+	return base64.StdEncoding.AppendEncode(nil, b), nil
+}
+
+func (b *base64ed) UnmarshalText(text []byte) error {
+	out, err := base64.StdEncoding.Strict().AppendDecode(nil, text)
+	if err != nil {
+		return err
+	}
+	*b = out
+	return nil
+}
+
+// check refuses evidence outside the limits.
+func (e Evidence) check() error {
+	if len(e.Report) == 0 || len(e.Report) > MaxReport {
+		return fmt.Errorf("report has %d bytes, want 1 to %d", len(e.Report), MaxReport)
+	}
+	if len(e.Certificates) > MaxCertificates {
+		return fmt.Errorf("got %d certificates, want at most %d", len(e.Certificates), MaxCertificates)
+	}
+	for i, c := range e.Certificates {
+		if len(c) == 0 || len(c) > MaxCertificate {
+			return fmt.Errorf("certificate %d has %d bytes, want 1 to %d", i, len(c), MaxCertificate)
+		}
+	}
+	return nil
+}
+
+// Encode returns the evidence as JSON, in the one form that [Decode] takes.
+func (e Evidence) Encode() ([]byte, error) {
+	if err := e.check(); err != nil {
+		return nil, fmt.Errorf("encoding evidence: %v", err)
+	}
+	w := wire{Version: version, Report: e.Report, Certificates: make([]base64ed, 0, len(e.Certificates))}
+	for _, c := range e.Certificates {
+		w.Certificates = append(w.Certificates, c)
+	}
+	out, err := json.Marshal(w)
+	if err != nil {
+		return nil, fmt.Errorf("encoding evidence: %v", err)
+	}
+	if len(out) > MaxSize {
+		return nil, fmt.Errorf("encoding evidence: it has %d bytes, want at most %d", len(out), MaxSize)
+	}
+	return out, nil
+}
+
+// Decode reads evidence. It takes only what [Evidence.Encode] writes, byte for
+// byte, and looks at nothing before it has checked the size.
+func Decode(data []byte) (Evidence, error) {
+	if len(data) > MaxSize {
+		return Evidence{}, fmt.Errorf("decoding evidence: it has %d bytes, want at most %d", len(data), MaxSize)
+	}
+	var w wire
+	if err := strictjson.Unmarshal(data, &w); err != nil {
+		return Evidence{}, fmt.Errorf("decoding evidence: %v", err)
+	}
+	if w.Version != version {
+		return Evidence{}, fmt.Errorf("decoding evidence: version is %d, want %d", w.Version, version)
+	}
+	e := Evidence{Report: w.Report, Certificates: make([][]byte, 0, len(w.Certificates))}
+	for _, c := range w.Certificates {
+		e.Certificates = append(e.Certificates, c)
+	}
+	if err := e.check(); err != nil {
+		return Evidence{}, fmt.Errorf("decoding evidence: %v", err)
+	}
+	again, err := e.Encode()
+	if err != nil {
+		return Evidence{}, err
+	}
+	if !bytes.Equal(again, data) {
+		return Evidence{}, fmt.Errorf("decoding evidence: it is not in its canonical form")
+	}
+	return e, nil
+}
