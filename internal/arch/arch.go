@@ -1,0 +1,35 @@
+// Package arch holds the house's import table as data, and the test that
+// enforces it. An edit of the table goes with a record in docs/adr.
+package arch
+
+// module is the import path of this module.
+const module = "github.com/rootvouch/rootvouch"
+
+// A room is a set of packages with one rule.
+type room struct {
+	name string
+	// packages are folders of this module; "x/..." is x and all below it.
+	packages []string
+	// uses lists what of this module they may import directly, besides each
+	// other where within is set.
+	uses   []string
+	within bool
+	// never lists import paths ("x/..." for x and all below) that they must not
+	// reach, directly or through our own and third-party packages. What the
+	// standard library itself imports does not count.
+	never []string
+	// neverDirect lists import paths that they must not import themselves.
+	neverDirect []string
+	// pure packages take clock and chance as arguments: no time.Now and kin.
+	pure bool
+}
+
+// world is what a format must not touch: files, sockets, chance.
+var world = []string{"os/...", "net", "net/http/...", "math/rand/...", "crypto/rand", "syscall", "golang.org/x/sys/unix"}
+
+// network is what PID 1 must not link.
+var network = []string{"net/http", "net/http/...", "crypto/tls", "google.golang.org/grpc/...", "google.golang.org/protobuf/...",
+	"github.com/spiffe/...", "github.com/google/go-sev-guest/..."}
+
+// ground is what any package may use.
+var ground = []string{"pins", "internal/strictjson"}
