@@ -1,0 +1,82 @@
+// Command attestd runs in a booted rootvouch VM and gives its owner evidence.
+//
+// PID 1 starts it after the switch with argv[0] "@attestd", by which systemd
+// knows that it is to be left alone.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/rootvouch/rootvouch/attestd"
+	"github.com/rootvouch/rootvouch/bootlog"
+	"github.com/rootvouch/rootvouch/snp/snpdev"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintf(os.Stderr, "attestd: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	flags := flag.NewFlagSet("attestd", flag.ContinueOnError)
+	listen := flags.String("listen", ":8444", "TCP address to listen on")
+	logPath := flags.String("boot-log", "/run/rootvouch/bootlog.json", "boot log of this VM")
+	kind := flags.String("device", "", "report device: configfs-tsm, sev-guest or virtio-port (required)")
+	path := flags.String("device-path", "", "where the report device is, if not at its usual place")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("got argument %q, want flags only", flags.Arg(0))
+	}
+	log, err := readBootLog(*logPath)
+	if err != nil {
+		return err
+	}
+	device, err := snpdev.OpenPath(*kind, *path)
+	if err != nil {
+		return err
+	}
+	server, err := attestd.New(attestd.Config{
+		BootLog:  log,
+		Evidence: device.Evidence,
+		Rand:     rand.Reader,
+		Now:      time.Now(),
+		Log:      slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	})
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", *listen)
+	if err != nil {
+		return fmt.Errorf("listening: %w", err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return server.Serve(ctx, listener)
+}
+
+func readBootLog(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading boot log: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, bootlog.MaxSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading boot log: %w", err)
+	}
+	return data, nil
+}
