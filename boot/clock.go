@@ -1,0 +1,24 @@
+package boot
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// setClock sets the clock to the measured floor when it shows an earlier time.
+// The clock is the host's: it can be ahead or stand still, and nothing here can
+// tell; it cannot make valid again what expired before the floor.
+func (m *machine) setClock(context.Context) (string, error) {
+	now, floor := time.Now().UTC(), m.config.ClockFloor
+	if !now.Before(floor) {
+		return now.Format(time.RFC3339), nil
+	}
+	tv := unix.NsecToTimeval(floor.UnixNano())
+	if err := unix.Settimeofday(&tv); err != nil {
+		return "", fmt.Errorf("setting clock to floor %s: %w", floor.Format(time.RFC3339), err)
+	}
+	return fmt.Sprintf("set to floor %s, was %s", floor.Format(time.RFC3339), now.Format(time.RFC3339)), nil
+}

@@ -1,0 +1,117 @@
+package boot
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxLine bounds a line on the console, in bytes.
+const maxLine = 600
+
+// notConfidential is what the first line says when the software AMD-SP makes
+// the reports.
+const notConfidential = "emulated: NOT CONFIDENTIAL"
+
+// console writes PID 1's lines. Until decide is called nobody knows whether the
+// owner wants them, and they wait. The zero value writes to nothing.
+type console struct {
+	file atomic.Pointer[os.File]
+
+	mu      sync.Mutex // guards what follows
+	enabled bool
+	decided bool
+	waiting []string // lines before decide
+}
+
+// open takes /dev/console for the lines, and for the standard descriptors that
+// the root filesystem's init inherits.
+func (c *console) open() error {
+	file, err := os.OpenFile("/dev/console", os.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening console: %w", err)
+	}
+	for fd := range 3 {
+		if err := unix.Dup2(int(file.Fd()), fd); err != nil {
+			return fmt.Errorf("opening console: %w", err)
+		}
+	}
+	c.file.Store(file)
+	return nil
+}
+
+// decide says whether the steps are written; a notice goes to the end of the
+// first line.
+func (c *console) decide(enabled bool, notice string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.enabled, c.decided = enabled, true
+	for i, line := range c.waiting {
+		if i == 0 && notice != "" {
+			line += "; " + notice
+		}
+		c.writeLocked(line)
+	}
+	c.waiting = nil
+}
+
+// step writes the line of a finished step.
+func (c *console) step(name, detail string, duration time.Duration) {
+	c.line(fmt.Sprintf("rootvouch: %s: %s (%d ms)", name, clean(detail), duration.Milliseconds()))
+}
+
+// progress writes a line between steps, for whoever waits.
+func (c *console) progress(name, detail string) {
+	c.line(fmt.Sprintf("rootvouch: %s: %s", name, clean(detail)))
+}
+
+func (c *console) line(line string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.decided {
+		c.waiting = append(c.waiting, line)
+		return
+	}
+	c.writeLocked(line)
+}
+
+func (c *console) writeLocked(line string) {
+	if file := c.file.Load(); c.enabled && file != nil {
+		_, _ = file.WriteString(line + "\n") // a console that is gone stops no boot
+	}
+}
+
+// refusal writes the last line of a failed boot, whatever the owner wants of the
+// others, and waits until the console has taken it. It takes no lock: whoever
+// holds it may be waiting for the console.
+func (c *console) refusal(step string, reason error) {
+	file := c.file.Load()
+	if file == nil {
+		file = os.Stderr
+	}
+	_, _ = fmt.Fprintf(file, "rootvouch: refused: %s: %s\n", step, clean(reason.Error()))
+	_ = unix.IoctlSetInt(int(file.Fd()), unix.TCSBRK, 1) // tcdrain(3)
+}
+
+// clean makes one line of text that others wrote: no control character reaches
+// the console, and no second line that looks like ours.
+func clean(s string) string {
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t' || r == '\r':
+			return ' '
+		case r < ' ' || r > '~' && r < 0xa0 || r == '\u2028' || r == '\u2029' || r == 0xfffd:
+			return '?'
+		}
+		return r
+	}, strings.TrimSpace(s))
+	if len(s) > maxLine {
+		s = strings.ToValidUTF8(s[:maxLine], "") + "…"
+	}
+	return s
+}

@@ -1,0 +1,234 @@
+package boot
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/rootvouch/rootvouch/luks2"
+	"github.com/rootvouch/rootvouch/pins"
+	"golang.org/x/sys/unix"
+)
+
+const sysBlock = "/sys/class/block"
+
+// maxDisks bounds how many disks are looked at, so that header regions of disks
+// that the host keeps adding do not fill the memory.
+const maxDisks = 16
+
+// Where a LUKS2 header keeps its UUID ("LUKS2 On-Disk Format Specification",
+// version 1.1.1, section 2.1). Only onlyUUID reads it there.
+const (
+	luksMagic      = "LUKS\xba\xbe\x00\x02" // magic and version 2
+	luksUUIDOffset = 0xa8
+	luksUUIDSize   = 40
+)
+
+// disk is a whole disk whose header region has been read.
+type disk struct {
+	name   string // "vda"
+	number string // "254:0"
+	size   uint64 // bytes
+	header []byte // what every later step uses; the disk's own is not read again
+	digest pins.Digest
+}
+
+// disks remembers which disks were read. Each is read once: a host that answers
+// a second read differently finds nobody asking.
+type disks struct {
+	headerSize uint64 // bytes
+	seen       map[string]bool
+	read       []*disk
+	skipped    []string // those that could not be candidates, and why
+}
+
+// findDisk takes the disk whose header region has the pinned digest, and only
+// then parses that copy of the region.
+func (m *machine) findDisk(ctx context.Context) (string, error) {
+	m.disks.headerSize = m.config.Disk.PayloadOffset
+	want := m.release.Header.HeaderSHA256
+	d, err := m.disks.find(ctx, func(d *disk) bool { return d.digest == want })
+	if err != nil {
+		return "", fmt.Errorf("looking for a disk whose first %d bytes have SHA-256 %s: %w", m.disks.headerSize, want, err)
+	}
+	container, err := luks2.Parse(d.header)
+	if err != nil {
+		return "", err
+	}
+	if err := checkDisk(d, container, m.release.Header.DiskUUID, m.config.Disk.Verity); err != nil {
+		return "", fmt.Errorf("checking %s: %w", d.name, err)
+	}
+	m.disk, m.container = d, container
+	m.disks = disks{}
+	return fmt.Sprintf("%s is disk %s, header SHA-256 %.16s…", d.name, container.UUID, d.digest), nil
+}
+
+// checkDisk holds what the header says against the pins.
+func checkDisk(d *disk, c *luks2.Container, uuid pins.UUID, v pins.Verity) error {
+	switch end := v.PayloadOffset + v.PayloadSize; {
+	case c.UUID != uuid:
+		return fmt.Errorf("UUID is %s, want %s", c.UUID, uuid)
+	case c.PayloadOffset != v.PayloadOffset:
+		return fmt.Errorf("payload offset is %d, want %d", c.PayloadOffset, v.PayloadOffset)
+	case c.SectorSize != pins.BlockSize:
+		return fmt.Errorf("sector size is %d, want %d", c.SectorSize, pins.BlockSize)
+	case d.size < end:
+		return fmt.Errorf("size is %d bytes, want at least %d", d.size, end)
+	}
+	return nil
+}
+
+// onlyUUID waits for an encrypted disk and returns the UUID that its header
+// claims. With several UUIDs it refuses to guess.
+func (ds *disks) onlyUUID(ctx context.Context) (pins.UUID, error) {
+	first, err := ds.find(ctx, func(d *disk) bool { _, ok := claimedUUID(d.header); return ok })
+	if err != nil {
+		return pins.UUID{}, fmt.Errorf("looking for an encrypted disk: %w", err)
+	}
+	uuid, _ := claimedUUID(first.header)
+	for _, d := range ds.read {
+		if other, ok := claimedUUID(d.header); ok && other != uuid {
+			return pins.UUID{}, fmt.Errorf("looking for the encrypted disk: %s is %s and %s is %s; pin one in the boot configuration",
+				first.name, uuid, d.name, other)
+		}
+	}
+	return uuid, nil
+}
+
+// claimedUUID returns the UUID of a LUKS2 header that nobody has checked.
+func claimedUUID(header []byte) (pins.UUID, bool) {
+	if len(header) < luksUUIDOffset+luksUUIDSize || !bytes.HasPrefix(header, []byte(luksMagic)) {
+		return pins.UUID{}, false
+	}
+	text, _, _ := bytes.Cut(header[luksUUIDOffset:][:luksUUIDSize], []byte{0})
+	uuid, err := pins.ParseUUID(string(text))
+	return uuid, err == nil
+}
+
+// find returns the first disk that matches, reading those that have appeared
+// since the last call, until ctx ends.
+func (ds *disks) find(ctx context.Context, matches func(*disk) bool) (*disk, error) {
+	for {
+		if err := ds.readNew(); err != nil {
+			return nil, err
+		}
+		for _, d := range ds.read {
+			if matches(d) {
+				return d, nil
+			}
+		}
+		if pause(ctx) != nil {
+			return nil, ds.none()
+		}
+	}
+}
+
+// none says what was found instead.
+func (ds *disks) none() error {
+	var found []string
+	for _, d := range ds.read {
+		found = append(found, fmt.Sprintf("%s with %s", d.name, d.digest))
+	}
+	found = append(found, ds.skipped...)
+	if len(found) == 0 {
+		return errors.New("got no disk at all")
+	}
+	return fmt.Errorf("got %s", strings.Join(found, ", "))
+}
+
+// readNew reads the header regions of whole disks that were not there before.
+func (ds *disks) readNew() error {
+	entries, err := os.ReadDir(sysBlock)
+	if err != nil {
+		return fmt.Errorf("listing disks: %w", err)
+	}
+	for _, e := range entries {
+		name := e.Name()
+		if ds.seen[name] || !isWholeDisk(name) {
+			continue
+		}
+		if len(ds.seen) == maxDisks {
+			return fmt.Errorf("listing disks: got more than %d", maxDisks)
+		}
+		if ds.seen == nil {
+			ds.seen = make(map[string]bool)
+		}
+		ds.seen[name] = true
+		d, err := readDisk(name, ds.headerSize)
+		if err != nil {
+			ds.skipped = append(ds.skipped, fmt.Sprintf("%s (%v)", name, err))
+			continue
+		}
+		ds.read = append(ds.read, d)
+	}
+	return nil
+}
+
+// isWholeDisk tells a disk with hardware behind it from partitions and from
+// loop, RAM and device-mapper devices.
+func isWholeDisk(name string) bool {
+	_, err := os.Stat(filepath.Join(sysBlock, name, "device"))
+	if err != nil {
+		return false
+	}
+	_, err = os.Stat(filepath.Join(sysBlock, name, "partition"))
+	return errors.Is(err, os.ErrNotExist)
+}
+
+// readDisk reads the header region, and makes sure that the node it reads is
+// the device that tables will name.
+func readDisk(name string, headerSize uint64) (*disk, error) {
+	number, err := readSysfs(name, "dev")
+	if err != nil {
+		return nil, err
+	}
+	sizeText, err := readSysfs(name, "size")
+	if err != nil {
+		return nil, err
+	}
+	sectors, err := strconv.ParseUint(sizeText, 10, 54) // 512-byte sectors
+	if err != nil {
+		return nil, fmt.Errorf("parsing size: %v", err)
+	}
+	d := &disk{name: name, number: number, size: sectors * 512}
+	if d.size < headerSize {
+		return nil, fmt.Errorf("size is %d bytes", d.size)
+	}
+	file, err := os.Open(filepath.Join("/dev", strings.ReplaceAll(name, "!", "/")))
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	if got, err := deviceNumber(file); err != nil || got != number {
+		return nil, fmt.Errorf("device number is %q (%v), want %q", got, err, number)
+	}
+	d.header = make([]byte, headerSize)
+	if _, err := io.ReadFull(file, d.header); err != nil {
+		return nil, fmt.Errorf("reading header region: %v", err)
+	}
+	d.digest = sha256.Sum256(d.header)
+	return d, nil
+}
+
+func readSysfs(name, attribute string) (string, error) {
+	data, err := os.ReadFile(filepath.Join(sysBlock, name, attribute))
+	return strings.TrimSpace(string(data)), err
+}
+
+func deviceNumber(file *os.File) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+		return "", err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return "", errors.New("not a block device")
+	}
+	return fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)), nil
+}

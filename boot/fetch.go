@@ -1,0 +1,185 @@
+package boot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/rootvouch/rootvouch/bootconfig"
+	"github.com/rootvouch/rootvouch/keyapi"
+	"github.com/rootvouch/rootvouch/pins"
+	"golang.org/x/sys/unix"
+)
+
+// keyFD is the descriptor on which fetchkey writes its reply.
+const keyFD = 3
+
+// fetchLogPath takes what fetchkey says about a failure.
+const fetchLogPath = bootconfig.AgentDataDir + "/fetchkey.log"
+
+// maxReason is how much of a failure's reason is read, in bytes.
+const maxReason = 1 << 10
+
+// fetchKey asks for the key of the disk and then ends the SPIRE agent, which
+// nobody needs any more: its private key goes with it.
+func (m *machine) fetchKey(ctx context.Context) (string, error) {
+	uuid, err := m.uuidToAskFor(ctx)
+	if err != nil {
+		return "", err
+	}
+	release, err := runFetchkey(ctx, m.children, uuid)
+	if err != nil {
+		if line := m.agent.lastError(); line != "" {
+			return "", fmt.Errorf("%w (SPIRE agent: %s)", err, line)
+		}
+		return "", err
+	}
+	if err := checkRelease(release, uuid, m.config); err != nil {
+		release.Wipe()
+		return "", err
+	}
+	m.release = release
+	if err := m.endAgent(ctx); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("generation %d from %s for disk %s", release.Generation, release.KMSID, uuid), nil
+}
+
+// uuidToAskFor takes the disk's UUID from boot.json, or else from the one
+// encrypted disk that is attached. The latter is the host's word and decides
+// nothing: whatever key comes back, its header pin says which disk it is for.
+func (m *machine) uuidToAskFor(ctx context.Context) (pins.UUID, error) {
+	if pin := m.config.Disk.Header; pin != nil {
+		return pin.DiskUUID, nil
+	}
+	m.disks.headerSize = m.config.Disk.PayloadOffset
+	ctx, cancel := context.WithTimeout(ctx, m.limits.Disk)
+	defer cancel()
+	return m.disks.onlyUUID(ctx)
+}
+
+// checkRelease holds the reply against what was asked and what is measured.
+func checkRelease(r *keyapi.Released, asked pins.UUID, c bootconfig.Config) error {
+	switch {
+	case r.Header.DiskUUID != asked:
+		return fmt.Errorf("checking header pin of the release: disk_uuid is %s, want %s, which was asked for", r.Header.DiskUUID, asked)
+	case c.Disk.Header != nil && r.Header != *c.Disk.Header:
+		return fmt.Errorf("checking header pin of the release: luks2_header_sha256 is %s, want %s of the boot configuration",
+			r.Header.HeaderSHA256, c.Disk.Header.HeaderSHA256)
+	case r.KMSID != c.KMS.SPIFFEID:
+		return fmt.Errorf("checking release: KMS is %q, want %q", r.KMSID, c.KMS.SPIFFEID)
+	}
+	return nil
+}
+
+// runFetchkey runs fetchkey and reads its reply from a pipe. It believes a reply
+// only when fetchkey says, by its exit status, that it is whole.
+func runFetchkey(ctx context.Context, children *children, uuid pins.UUID) (*keyapi.Released, error) {
+	out, err := os.OpenFile(fetchLogPath, os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening fetchkey's log: %w", err)
+	}
+	defer out.Close()
+	r, w, err := keyPipe()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	ch, err := children.start(command{
+		path:  bootconfig.FetchkeyPath,
+		argv:  []string{bootconfig.FetchkeyPath, "-config", bootconfig.Path, "-disk-uuid", uuid.String()},
+		out:   out,
+		extra: []int{w},
+	})
+	unix.Close(w)
+	if err != nil {
+		return nil, err
+	}
+	defer ch.kill()
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := r.SetReadDeadline(deadline); err != nil {
+			return nil, fmt.Errorf("bounding the wait for the key: %w", err)
+		}
+	}
+	buf := make([]byte, keyapi.MaxReleasedSize+1)
+	defer clear(buf)
+	n, err := readReply(r, buf)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, errors.New("running fetchkey: got no reply in time")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the reply of fetchkey: %w", err)
+	}
+	status, err := ch.wait(ctx)
+	if err != nil {
+		return nil, errors.New("running fetchkey: it did not end in time")
+	}
+	if status != 0 {
+		return nil, fmt.Errorf("running fetchkey: %s", failureReason(out, describe(status)))
+	}
+	release, err := keyapi.ParseReleased(buf[:n])
+	if err != nil {
+		return nil, fmt.Errorf("reading the reply of fetchkey: %w", err)
+	}
+	return release, nil
+}
+
+// keyPipe returns a pipe whose read end honours deadlines and whose write end is
+// a bare descriptor for the child.
+func keyPipe() (r *os.File, w int, err error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, 0, fmt.Errorf("making a pipe for the key: %w", err)
+	}
+	if err := unix.SetNonblock(fds[0], true); err != nil {
+		return nil, 0, fmt.Errorf("making a pipe for the key: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "key pipe"), fds[1], nil
+}
+
+// readReply reads to the end of r into buf, which is never grown, so that no
+// copy of the key is left behind. A reply that fills buf is too long.
+func readReply(r io.Reader, buf []byte) (int, error) {
+	n, err := io.ReadFull(r, buf)
+	switch {
+	case err == nil:
+		return 0, fmt.Errorf("got more than %d bytes", len(buf)-1)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return n, nil
+	}
+	return 0, err
+}
+
+// failureReason returns the last line that fetchkey printed, or how it ended.
+func failureReason(log *os.File, ended string) string {
+	data := make([]byte, maxReason)
+	n, _ := log.ReadAt(data, 0) // short files give io.EOF, and what there is
+	lines := strings.Split(strings.TrimSpace(string(data[:n])), "\n")
+	last := strings.TrimPrefix(lines[len(lines)-1], "fetchkey: ")
+	if last == "" {
+		return ended
+	}
+	return last
+}
+
+// endAgent ends the SPIRE agent, its plugins and everybody else, and removes
+// what they wrote. The agent keeps no state that outlives it, so nothing is
+// lost by not asking it first.
+func (m *machine) endAgent(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := m.children.killAll(ctx); err != nil {
+		return err
+	}
+	if err := m.agent.log.Close(); err != nil {
+		return fmt.Errorf("closing the SPIRE agent's log: %w", err)
+	}
+	if err := os.RemoveAll(bootconfig.AgentDataDir); err != nil {
+		return fmt.Errorf("removing the SPIRE agent's data: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,185 @@
+package boot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/rootvouch/rootvouch/bootconfig"
+	"github.com/vishvananda/netlink"
+)
+
+// network is what the guest's interface was given, by boot.json or by DHCP.
+// Whatever DHCP says is the host's word: it decides whom packets go to, and
+// everybody who matters proves who they are by other means.
+type network struct {
+	link        netlink.Link
+	address     netip.Prefix // the interface's own, with the length of its prefix
+	routes      []route
+	nameservers []netip.Addr
+	mtu         int // bytes; 0 leaves the interface's own
+}
+
+// route is one route; without a gateway its destination is on the link.
+type route struct {
+	destination netip.Prefix
+	gateway     netip.Addr
+}
+
+// configureNetwork brings up the first interface that works: in DHCP mode the
+// first that gets a lease, in static mode the first that exists.
+func (m *machine) configureNetwork(ctx context.Context) (string, error) {
+	if err := setUpLoopback(); err != nil {
+		return "", err
+	}
+	links, err := waitForLinks(ctx)
+	if err != nil {
+		return "", err
+	}
+	switch m.config.Network.Mode {
+	case bootconfig.NetworkStatic:
+		m.network = staticNetwork(m.config.Network)
+		m.network.link = links[0]
+	default:
+		if m.network, err = leaseFromFirst(ctx, links); err != nil {
+			return "", err
+		}
+	}
+	if err := m.network.apply(); err != nil {
+		return "", err
+	}
+	if err := os.WriteFile("/etc/resolv.conf", m.network.resolvConf(), 0o644); err != nil {
+		return "", fmt.Errorf("writing resolv.conf: %w", err)
+	}
+	return fmt.Sprintf("%s has %s by %s", m.network.link.Attrs().Name, m.network.address, m.config.Network.Mode), nil
+}
+
+func setUpLoopback() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("finding loopback interface: %w", err)
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("setting up loopback interface: %w", err)
+	}
+	return nil
+}
+
+// waitForLinks returns the Ethernet interfaces that have hardware behind them,
+// once there is one, in the kernel's order.
+func waitForLinks(ctx context.Context) ([]netlink.Link, error) {
+	for {
+		all, err := netlink.LinkList()
+		if err != nil {
+			return nil, fmt.Errorf("listing network interfaces: %w", err)
+		}
+		var links []netlink.Link
+		for _, link := range all {
+			attrs := link.Attrs()
+			if _, err := os.Stat("/sys/class/net/" + attrs.Name + "/device"); err == nil && attrs.EncapType == "ether" {
+				links = append(links, link)
+			}
+		}
+		if len(links) > 0 {
+			return links, nil
+		}
+		if err := pause(ctx); err != nil {
+			return nil, errors.New("waiting for a network interface: got none")
+		}
+	}
+}
+
+// staticNetwork takes the measured addresses. A gateway outside the address's
+// own network cannot be: bootconfig refuses it.
+func staticNetwork(c bootconfig.Network) network {
+	n := network{address: c.Address, nameservers: c.Nameservers}
+	if c.Gateway.IsValid() {
+		n.routes = []route{{destination: defaultRoute(c.Gateway), gateway: c.Gateway}}
+	}
+	return n
+}
+
+// defaultRoute returns 0.0.0.0/0 or ::/0.
+func defaultRoute(gateway netip.Addr) netip.Prefix {
+	if gateway.Is4() {
+		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	}
+	return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+}
+
+// apply sets up the interface. The address has no end here: if nobody renews a
+// lease after the switch, the guest keeps what it has.
+func (n network) apply() error {
+	name := n.link.Attrs().Name
+	if n.mtu != 0 {
+		if err := netlink.LinkSetMTU(n.link, n.mtu); err != nil {
+			return fmt.Errorf("setting MTU %d of %s: %w", n.mtu, name, err)
+		}
+	}
+	if err := netlink.LinkSetUp(n.link); err != nil {
+		return fmt.Errorf("setting up %s: %w", name, err)
+	}
+	address, err := netlink.ParseAddr(n.address.String())
+	if err != nil {
+		return fmt.Errorf("setting address %s of %s: %w", n.address, name, err)
+	}
+	if err := netlink.AddrReplace(n.link, address); err != nil {
+		return fmt.Errorf("setting address %s of %s: %w", n.address, name, err)
+	}
+	for _, r := range n.routes {
+		if err := n.addRoute(r); err != nil {
+			return fmt.Errorf("adding route to %s by %s: %w", r.destination, name, err)
+		}
+	}
+	return nil
+}
+
+// addRoute marks a gateway outside the interface's own network as on the link:
+// clouds that lease single addresses (a prefix of 32 bits) need that.
+func (n network) addRoute(r route) error {
+	destination, err := netlink.ParseIPNet(r.destination.Masked().String())
+	if err != nil {
+		return err
+	}
+	nl := &netlink.Route{LinkIndex: n.link.Attrs().Index, Dst: destination, Scope: netlink.SCOPE_LINK}
+	if r.gateway.IsValid() {
+		nl.Gw, nl.Scope = r.gateway.AsSlice(), netlink.SCOPE_UNIVERSE
+		if !n.address.Contains(r.gateway) {
+			nl.Flags = int(netlink.FLAG_ONLINK)
+		}
+	}
+	return netlink.RouteReplace(nl)
+}
+
+// resolvConf returns resolv.conf(5).
+func (n network) resolvConf() []byte {
+	var b strings.Builder
+	for _, ns := range n.nameservers {
+		fmt.Fprintf(&b, "nameserver %s\n", ns)
+	}
+	return []byte(b.String())
+}
+
+// networkUnit returns a systemd.network(5) file for the booted system. When
+// systemd-networkd runs there, it takes over the interface as it is
+// (KeepConfiguration) and, with DHCP, renews the lease.
+func (n network) networkUnit(mode string) []byte {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Written by PID 1 of rootvouch: the interface is configured already.\n[Match]\nMACAddress=%s\n\n[Network]\nKeepConfiguration=yes\n",
+		n.link.Attrs().HardwareAddr)
+	if mode == bootconfig.NetworkDHCP {
+		b.WriteString("DHCP=ipv4\n")
+		return []byte(b.String())
+	}
+	fmt.Fprintf(&b, "Address=%s\n", n.address)
+	for _, r := range n.routes {
+		fmt.Fprintf(&b, "Gateway=%s\n", r.gateway)
+	}
+	for _, ns := range n.nameservers {
+		fmt.Fprintf(&b, "DNS=%s\n", ns)
+	}
+	return []byte(b.String())
+}

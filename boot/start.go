@@ -1,0 +1,104 @@
+package boot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+
+	"github.com/rootvouch/rootvouch/bootconfig"
+	"golang.org/x/sys/unix"
+)
+
+// mount is one call of mount(2).
+type mount struct {
+	source, target, fstype string
+	flags                  uintptr
+	data                   string
+}
+
+// do makes the mount point where it is missing, and mounts.
+func (m mount) do() error {
+	if err := os.MkdirAll(m.target, 0o755); err != nil {
+		return fmt.Errorf("making mount point: %w", err)
+	}
+	if err := unix.Mount(m.source, m.target, m.fstype, m.flags, m.data); err != nil {
+		return fmt.Errorf("mounting %s on %s: %w", m.fstype, m.target, err)
+	}
+	return nil
+}
+
+// start mounts what the kernel gives and opens the console.
+//
+// /tmp is a directory of the initramfs: the SPIRE agent's plugins put their
+// sockets there, and the wipe before the switch takes it.
+func (m *machine) start(context.Context) (string, error) {
+	for _, mnt := range []mount{
+		{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+		{"sysfs", "/sys", "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+		{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID, "mode=0755"},
+		{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755"},
+	} {
+		if err := mnt.do(); err != nil {
+			return "", err
+		}
+	}
+	if err := m.console.open(); err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll("/tmp", 0o700); err != nil {
+		return "", fmt.Errorf("making /tmp: %w", err)
+	}
+	if err := os.MkdirAll(bootconfig.StateDir, 0o755); err != nil {
+		return "", fmt.Errorf("making %s: %w", bootconfig.StateDir, err)
+	}
+	if err := setKernel(); err != nil {
+		return "", err
+	}
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return "", fmt.Errorf("reading kernel version: %w", err)
+	}
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return "", fmt.Errorf("reading memory size: %w", err)
+	}
+	return fmt.Sprintf("kernel %s, %d CPUs, %d MiB, %d ms after the kernel's own start",
+		unix.ByteSliceToString(name.Release[:]), runtime.NumCPU(), info.Totalram*uint64(info.Unit)>>20, sinceKernel().Milliseconds()), nil
+}
+
+// setKernel makes a kernel panic end the VM within a second, whatever the
+// command line says, and takes the magic SysRq keys from the host's side of the
+// serial line.
+func setKernel() error {
+	for path, value := range map[string]string{
+		"/proc/sys/kernel/panic": "1",
+		"/proc/sys/kernel/sysrq": "0",
+	} {
+		err := os.WriteFile(path, []byte(value), 0)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("setting kernel parameter: %w", err)
+		}
+	}
+	return nil
+}
+
+// readConfig reads boot.json, which the launch digest covers.
+func (m *machine) readConfig(context.Context) (string, error) {
+	data, err := os.ReadFile(bootconfig.Path)
+	if err != nil {
+		return "", fmt.Errorf("reading boot configuration: %w", err)
+	}
+	if m.config, err = bootconfig.Decode(data); err != nil {
+		return "", err
+	}
+	notice := ""
+	if m.config.Emulated() {
+		notice = notConfidential
+	}
+	m.console.decide(m.config.Console, notice)
+	return fmt.Sprintf("trust domain %s, root hash %.16s…, verification %s",
+		m.config.TrustDomain, m.config.Disk.RootHash, m.config.Verification), nil
+}

@@ -1,0 +1,87 @@
+package boot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+
+	"golang.org/x/sys/unix"
+)
+
+const nextInit = "/sbin/init"
+
+// switchRoot frees the initramfs and becomes the root filesystem's init. It
+// writes its own line, because nothing of this program is left after the exec.
+func (m *machine) switchRoot(context.Context) (string, error) {
+	start := sinceKernel()
+	if err := wipe(m.initramfs); err != nil {
+		return "", fmt.Errorf("freeing the initramfs: %w", err)
+	}
+	if err := m.initramfs.Close(); err != nil {
+		return "", fmt.Errorf("freeing the initramfs: %w", err)
+	}
+	if err := unix.Access(nextInit, unix.X_OK); err != nil {
+		return "", fmt.Errorf("looking for %s in the root filesystem: %w", nextInit, err)
+	}
+	m.finish("switch", "to "+nextInit, start)
+	err := unix.Exec(nextInit, append([]string{nextInit}, os.Args[1:]...), []string{"HOME=/", "TERM=linux"})
+	return "", fmt.Errorf("starting %s: %w", nextInit, err)
+}
+
+// wipe removes everything below an open directory, and stays on its filesystem.
+// Names are resolved from descriptors, since the directory has no path any more.
+func wipe(dir *os.File) error {
+	var top unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &top); err != nil {
+		return err
+	}
+	return wipeBelow(dir, ".", top.Dev)
+}
+
+// wipeBelow removes the contents of the directory name below parent.
+func wipeBelow(parent *os.File, name string, device uint64) error {
+	fd, err := unix.Openat(int(parent.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	dir := os.NewFile(uintptr(fd), name)
+	defer dir.Close()
+	for {
+		names, err := dir.Readdirnames(256)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, n := range names {
+			if err := wipeEntry(dir, n, device); err != nil {
+				return fmt.Errorf("%s: %w", path.Join(name, n), err)
+			}
+		}
+	}
+}
+
+func wipeEntry(dir *os.File, name string, device uint64) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if st.Dev != device {
+		return nil // something is mounted there
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return unix.Unlinkat(int(dir.Fd()), name, 0)
+	}
+	if err := wipeBelow(dir, name, device); err != nil {
+		return err
+	}
+	err := unix.Unlinkat(int(dir.Fd()), name, unix.AT_REMOVEDIR)
+	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOTEMPTY) {
+		return nil // it leads to a mount, or is one
+	}
+	return err
+}
