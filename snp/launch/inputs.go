@@ -43,34 +43,32 @@ const (
 	PreLinux610
 )
 
-var (
-	modeNames       = []string{"", "snp", "sev", "sev-es", "snp-svsm"}
-	vmmNames        = []string{"", "qemu", "ec2", "gce"}
-	generationNames = []string{"", "current", "pre-6.10"}
-)
+func modeNames() []string       { return []string{"", "snp", "sev", "sev-es", "snp-svsm"} }
+func vmmNames() []string        { return []string{"", "qemu", "ec2", "gce"} }
+func generationNames() []string { return []string{"", "current", "pre-6.10"} }
 
-func (m Mode) String() string       { return nameOf(modeNames, int(m)) }
-func (v VMM) String() string        { return nameOf(vmmNames, int(v)) }
-func (g Generation) String() string { return nameOf(generationNames, int(g)) }
+func (m Mode) String() string       { return nameOf(modeNames(), int(m)) }
+func (v VMM) String() string        { return nameOf(vmmNames(), int(v)) }
+func (g Generation) String() string { return nameOf(generationNames(), int(g)) }
 
 // ParseMode is the inverse of Mode.String.
 func ParseMode(s string) (Mode, error) {
-	i, err := parseName(modeNames, "mode", s)
+	i, err := parseName(modeNames(), "mode", s)
 	return Mode(i), err
 }
 
 // ParseVMM is the inverse of VMM.String. It refuses krun by name.
 func ParseVMM(s string) (VMM, error) {
 	if s == "krun" {
-		return 0, fmt.Errorf("parsing launcher %q: no launch digest of krun is known to be confirmed on hardware, want one of %s", s, strings.Join(vmmNames[1:], ", "))
+		return 0, fmt.Errorf("parsing launcher %q: no launch digest of krun is known to be confirmed on hardware, want one of %s", s, strings.Join(vmmNames()[1:], ", "))
 	}
-	i, err := parseName(vmmNames, "launcher", s)
+	i, err := parseName(vmmNames(), "launcher", s)
 	return VMM(i), err
 }
 
 // ParseGeneration is the inverse of Generation.String.
 func ParseGeneration(s string) (Generation, error) {
-	i, err := parseName(generationNames, "VMSA generation", s)
+	i, err := parseName(generationNames(), "VMSA generation", s)
 	return Generation(i), err
 }
 

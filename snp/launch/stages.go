@@ -5,11 +5,7 @@ import (
 	"crypto/sha512"
 	"fmt"
 	"hash"
-	"iter"
 )
-
-// MaxVCPUs bounds the vCPU count of a guest, as QEMU's q35 machine does.
-const MaxVCPUs = 4096
 
 // Base is a launch digest after the firmware: the first and longest stage,
 // shared by whatever follows. It is safe for concurrent use.
@@ -110,168 +106,125 @@ func (b *Base) FirmwareDigest() ([sha512.Size384]byte, error) {
 	return b.snp, nil
 }
 
-// Prefix is a launch digest after the firmware and what its metadata asks for,
-// before any vCPU. It is safe for concurrent use.
+// Metadata is a launch digest after the firmware and those pages of its SEV
+// metadata that come before the kernel-hashes page. It is safe for concurrent use.
+type Metadata struct {
+	base *Base
+	vmm  VMM
+	snp  chain
+	rest []Section // to measure, from the kernel-hashes page on
+}
+
+// Metadata measures the SEV metadata up to the kernel-hashes page, as the
+// launcher vmm does it (QEMU target/i386/sev.c, snp_populate_metadata_pages).
+func (b *Base) Metadata(vmm VMM) (*Metadata, error) {
+	m := &Metadata{base: b, vmm: vmm, snp: b.snp}
+	if b.sev != nil {
+		return m, nil
+	}
+	sections := b.measured.sections
+	for i, s := range sections {
+		switch s.Type {
+		case SectionSecMem, SectionSecrets, SectionCPUID, SectionSVSMCAA, SectionKernelHashes:
+		default:
+			return nil, formatError(s.Offset+8, "SEV metadata section at %#x has %v, which no launcher here knows", s.GPA, s.Type)
+		}
+		if s.Type == SectionKernelHashes && m.rest == nil {
+			m.rest = sections[i:]
+		}
+		if m.rest == nil {
+			m.extend(&m.snp, s, nil)
+		}
+	}
+	return m, nil
+}
+
+// extend measures one section. A nil hashes stands for a kernel-hashes page
+// that the launcher left empty.
+func (m *Metadata) extend(c *chain, s Section, hashes *[sha512.Size384]byte) {
+	gpa, size := uint64(s.GPA), uint64(s.Size)
+	switch s.Type {
+	case SectionSecMem:
+		if m.vmm == GCE {
+			c.extendEmpty(pageUnmeasured, gpa, size)
+			return
+		}
+		c.extendEmpty(pageZero, gpa, size)
+	case SectionSecrets:
+		c.extendEmpty(pageSecrets, gpa, size)
+	case SectionCPUID:
+		if m.vmm != EC2 { // EC2 measures it after all others
+			c.extendEmpty(pageCPUID, gpa, size)
+		}
+	case SectionSVSMCAA:
+		c.extendEmpty(pageZero, gpa, size)
+	case SectionKernelHashes:
+		if hashes == nil {
+			c.extendEmpty(pageZero, gpa, size)
+			return
+		}
+		c.extend(pageNormal, gpa, hashes)
+	}
+}
+
+// Prefix is a launch digest before any vCPU. It is safe for concurrent use.
 type Prefix struct {
 	mode Mode
 	snp  chain
 	sev  cloner
 }
 
-// Prefix measures what the firmware's metadata asks for, as the launcher vmm
-// does it. A nil hashes means a launch without kernel hashes: without a kernel
-// or with kernel-hashes=off. A firmware that cannot check a kernel gives a
+// Prefix measures the kernel hashes and the rest of the metadata. A nil hashes
+// means a launch without kernel hashes: without a kernel, or with QEMU's
+// kernel-hashes=off. A firmware that cannot check a kernel gives a
 // *FormatError if there are hashes.
-func (b *Base) Prefix(vmm VMM, hashes *Hashes) (Prefix, error) {
-	p := Prefix{mode: b.mode, snp: b.snp}
+func (m *Metadata) Prefix(hashes *Hashes) (Prefix, error) {
+	p := Prefix{mode: m.base.mode, snp: m.snp}
 	if hashes != nil {
 		if err := hashes.check(); err != nil {
 			return Prefix{}, err
 		}
 	}
-	switch b.mode {
-	case SEV, SEVES:
-		p.sev = cloneOf(b.sev)
+	if p.mode == SNPSVSM && hashes != nil {
+		return Prefix{}, fmt.Errorf("measuring kernel hashes: mode %v has none", p.mode)
+	}
+	f := m.base.measured
+	if p.mode == SEV || p.mode == SEVES {
+		p.sev = cloneOf(m.base.sev)
 		if hashes == nil {
 			return p, nil
 		}
-		if _, err := b.measured.hashesBase(); err != nil {
+		if _, err := f.hashesBase(); err != nil {
 			return Prefix{}, err
 		}
 		p.sev.Write(hashes.table()) // never fails (package hash)
 		return p, nil
-	case SNPSVSM:
-		if hashes != nil {
-			return Prefix{}, fmt.Errorf("measuring kernel hashes: mode %v has none", b.mode)
-		}
 	}
-	return p, p.extendSections(b.measured, vmm, hashes)
-}
-
-// extendSections measures the pages of the SEV metadata in its order (QEMU
-// target/i386/sev.c, snp_populate_metadata_pages). EC2 measures the CPUID page
-// last; GCE measures SNP_SEC_MEM as unmeasured pages.
-func (p *Prefix) extendSections(f *Firmware, vmm VMM, hashes *Hashes) error {
-	var page *[sha512.Size384]byte // of the kernel-hashes page
+	var page *[sha512.Size384]byte
 	if hashes != nil {
 		_, offset, err := f.hashesPage()
 		if err != nil {
-			return err
+			return Prefix{}, err
 		}
 		sum := sha512.Sum384(hashes.page(offset)[:])
 		page = &sum
 	}
-	for _, s := range f.sections {
-		gpa, size := uint64(s.GPA), uint64(s.Size)
-		switch s.Type {
-		case SectionSecMem:
-			if vmm == GCE {
-				p.snp.extendEmpty(pageUnmeasured, gpa, size)
-			} else {
-				p.snp.extendEmpty(pageZero, gpa, size)
-			}
-		case SectionSecrets:
-			p.snp.extendEmpty(pageSecrets, gpa, size)
-		case SectionCPUID:
-			if vmm != EC2 {
-				p.snp.extendEmpty(pageCPUID, gpa, size)
-			}
-		case SectionSVSMCAA:
-			p.snp.extendEmpty(pageZero, gpa, size)
-		case SectionKernelHashes:
-			if page != nil {
-				p.snp.extend(pageNormal, gpa, page)
-			} else {
-				p.snp.extendEmpty(pageZero, gpa, size)
-			}
-		default:
-			return formatError(s.Offset+8, "SEV metadata section at %#x has %v, which no launcher here knows", s.GPA, s.Type)
-		}
+	for _, s := range m.rest {
+		m.extend(&p.snp, s, page)
 	}
-	if s, ok := f.section(SectionCPUID); ok && vmm == EC2 {
+	if s, ok := f.section(SectionCPUID); ok && m.vmm == EC2 {
 		p.snp.extendEmpty(pageCPUID, uint64(s.GPA), uint64(s.Size))
 	}
-	return nil
+	return p, nil
 }
 
-// VMSAs are the register states of a guest's vCPUs: one for the first, one for
-// all others.
-type VMSAs struct {
-	first, other       *[PageSize]byte // other is nil if the firmware says of no address
-	firstSum, otherSum [sha512.Size384]byte
-	missing            error // why other is nil
-}
-
-// VMSAs builds the VMSAs that the launcher makes for this firmware.
-func (b *Base) VMSAs(v VCPU) (*VMSAs, error) {
-	if err := v.check(b.mode); err != nil {
-		return nil, err
+// Prefix is Metadata and its Prefix in one.
+func (b *Base) Prefix(vmm VMM, hashes *Hashes) (Prefix, error) {
+	m, err := b.Metadata(vmm)
+	if err != nil {
+		return Prefix{}, err
 	}
-	m := &VMSAs{}
-	switch b.mode {
-	case SEV:
-		return m, nil
-	case SNPSVSM:
-		offset, err := b.measured.launchOffset()
-		if err != nil {
-			return nil, err
-		}
-		v.Features = featureSNPActive
-		m.first = svsmMode(uint32(b.gpa)+offset, v).page()
-		m.other = m.first
-	default:
-		if b.mode == SEVES {
-			v.Features = 0
-		}
-		m.first = realMode(bspEIP, v).page()
-		if eip, err := b.measured.ResetEIP(); err != nil {
-			m.missing = err
-		} else {
-			m.other = realMode(eip, v).page()
-		}
-	}
-	m.firstSum = sha512.Sum384(m.first[:])
-	if m.other != nil {
-		m.otherSum = sha512.Sum384(m.other[:])
-	}
-	return m, nil
-}
-
-// Digests yields the launch digests of guests with 1, 2, … last vCPUs.
-func (p Prefix) Digests(m *VMSAs, last int) (iter.Seq2[int, Sum], error) {
-	if last < 1 || last > MaxVCPUs {
-		return nil, fmt.Errorf("measuring vCPUs: %d vCPUs, want 1 to %d", last, MaxVCPUs)
-	}
-	if p.mode == SEV {
-		sum := newSum(p.sev.Sum(nil))
-		return func(yield func(int, Sum) bool) {
-			for n := 1; n <= last && yield(n, sum); n++ {
-			}
-		}, nil
-	}
-	if last > 1 && m.other == nil {
-		return nil, fmt.Errorf("measuring %d vCPUs: %w", last, m.missing)
-	}
-	if p.mode == SEVES {
-		return p.digestsES(m, last), nil
-	}
-	return func(yield func(int, Sum) bool) {
-		c := p.snp
-		c.extend(pageVMSA, vmsaGPA, &m.firstSum)
-		for n := 1; yield(n, newSum(c[:])) && n < last; n++ {
-			c.extend(pageVMSA, vmsaGPA, &m.otherSum)
-		}
-	}, nil
-}
-
-func (p Prefix) digestsES(m *VMSAs, last int) iter.Seq2[int, Sum] {
-	return func(yield func(int, Sum) bool) {
-		h := cloneOf(p.sev)
-		h.Write(m.first[:]) // never fails (package hash)
-		for n := 1; yield(n, newSum(h.Sum(nil))) && n < last; n++ {
-			h.Write(m.other[:])
-		}
-	}
+	return m.Prefix(hashes)
 }
 
 func newCloner() cloner {

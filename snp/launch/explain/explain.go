@@ -1,0 +1,122 @@
+// Package explain finds which input of a launch differs when a launch digest is
+// not the one that was expected.
+//
+// It computes the digests in the neighbourhood of the inputs that the owner
+// believes in: every single change and every pair of changes that it knows how
+// to make. A digest says nothing about how far away it is, so a change that the
+// package does not know stays unexplained; then the answer says how many were
+// tried.
+package explain
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/sha512"
+	"fmt"
+	"strings"
+
+	"github.com/rootvouch/rootvouch/snp/launch"
+)
+
+// MaxVCPUs is the highest vCPU count that is tried.
+const MaxVCPUs = 512
+
+// maxChanges is the highest number of changes that are combined.
+const maxChanges = 2
+
+// Question asks what led to a digest.
+type Question struct {
+	Got    launch.Sum    // the digest that was seen
+	Inputs launch.Inputs // what the owner expected to lead to it
+	// CommandLine is the text that Inputs.Hashes.CommandLine was made of;
+	// without Hashes it has no meaning.
+	CommandLine string
+
+	// Other values that the inputs might have had, to be tried as well.
+	Firmware     []Firmware
+	Kernels      []Blob
+	Initrds      []Blob
+	CommandLines []string
+}
+
+// Firmware is a firmware image by name.
+type Firmware struct {
+	Name     string
+	Firmware *launch.Firmware
+}
+
+// Blob is a kernel or initramfs by name.
+type Blob struct {
+	Name   string
+	SHA256 [sha256.Size]byte
+}
+
+// Change is one input that differs from what was expected.
+type Change struct {
+	Input string // "vCPUs", "CPU type", …
+	Got   string // what it was
+	Want  string // what the owner expected
+}
+
+func (c Change) String() string { return fmt.Sprintf("%s: %s, not %s", c.Input, c.Got, c.Want) }
+
+// Answer is what a search found.
+type Answer struct {
+	// Explanations are the sets of changes that lead to the digest, all of the
+	// smallest size that does. Empty: none was found. One empty set: the
+	// inputs lead to the digest as they are.
+	Explanations [][]Change
+	Tried        int      // digests compared
+	Unusable     []string // candidates that no launch can have, and why
+}
+
+// String is one line for each explanation, or says that there is none.
+func (a Answer) String() string {
+	var b strings.Builder
+	switch {
+	case len(a.Explanations) == 0:
+		fmt.Fprintf(&b, "not explained: no single or double change of these inputs gives this digest (%d tried)\n", a.Tried)
+	case len(a.Explanations[0]) == 0:
+		fmt.Fprintf(&b, "no difference: these inputs give this digest\n")
+	default:
+		for _, changes := range a.Explanations {
+			parts := make([]string, len(changes))
+			for i, c := range changes {
+				parts[i] = c.String()
+			}
+			fmt.Fprintf(&b, "explained by %d of %d tried: %s\n", len(changes), a.Tried, strings.Join(parts, "; and "))
+		}
+	}
+	for _, u := range a.Unusable {
+		fmt.Fprintf(&b, "not tried: %s\n", u)
+	}
+	return b.String()
+}
+
+// Search looks for the changes of q.Inputs that lead to q.Got, on all cores. It
+// stops with ctx's error when ctx ends.
+func Search(ctx context.Context, q Question) (Answer, error) {
+	if want := digestSize(q.Inputs.Mode); q.Got.Size() != want {
+		return Answer{}, fmt.Errorf("explaining launch digest: it has %d bytes, want %d in mode %v", q.Got.Size(), want, q.Inputs.Mode)
+	}
+	// What the owner expects has to be possible; only neighbours may not be.
+	expected, err := launch.Compute(q.Inputs)
+	if err != nil {
+		return Answer{}, fmt.Errorf("explaining launch digest: %w", err)
+	}
+	if expected == q.Got {
+		return Answer{Explanations: [][]Change{{}}, Tried: 1}, nil
+	}
+	n, err := newNeighbourhood(q)
+	if err != nil {
+		return Answer{}, fmt.Errorf("explaining launch digest: %w", err)
+	}
+	return n.search(ctx)
+}
+
+func digestSize(m launch.Mode) int {
+	if m == launch.SEV || m == launch.SEVES {
+		return sha256.Size
+	}
+	return sha512.Size384
+}
