@@ -1,0 +1,113 @@
+// Fetchkey runs in the guest: it gets the disk's key from the key server and
+// writes it to descriptor 3, a pipe to PID 1.
+//
+// It exits with 0 only when the key was written. Otherwise it writes one line to
+// standard error, which PID 1 puts into its refusal.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/rootvouch/rootvouch/bootconfig"
+	"github.com/rootvouch/rootvouch/fetchkey"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/snp/snpdev"
+)
+
+// Bounds in time. PID 1 has one of its own, above their sum.
+const (
+	identityPatience = 40 * time.Second // the agent starts, attests and syncs in it
+	serverPatience   = 20 * time.Second
+)
+
+const keyDescriptor = 3
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		line := strings.Join(strings.Fields(err.Error()), " ")
+		fmt.Fprintln(os.Stderr, "fetchkey: "+line)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	flags := flag.NewFlagSet("fetchkey", flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // one line on failure
+	config := flags.String("config", bootconfig.Path, "boot configuration")
+	disk := flags.String("disk-uuid", "", "UUID of the disk whose key is asked for")
+	agent := flags.String("workload-api", "unix://"+bootconfig.AgentSocketPath, "address of the SPIFFE Workload API")
+	verbose := flags.Bool("v", false, "say what was done, on standard error")
+	if err := flags.Parse(args); err != nil {
+		return fmt.Errorf("config: parsing flags: %w", err)
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("config: got argument %q, want only flags", flags.Arg(0))
+	}
+	c, err := configure(*config, *disk, *agent)
+	if err != nil {
+		return fmt.Errorf("config: %w", err)
+	}
+	if *verbose {
+		c.Log = func(line string) { fmt.Fprintln(os.Stderr, line) }
+	}
+	pipe := os.NewFile(keyDescriptor, "pipe to PID 1")
+	if _, err := pipe.Stat(); err != nil {
+		return fmt.Errorf("config: descriptor %d: %w", keyDescriptor, err)
+	}
+	released, err := fetchkey.Fetch(context.Background(), c)
+	if err != nil {
+		return err
+	}
+	defer released.Wipe()
+	reply, err := released.Marshal()
+	if err != nil {
+		return fmt.Errorf("reply: %w", err)
+	}
+	defer clear(reply)
+	if _, err := pipe.Write(reply); err != nil {
+		return fmt.Errorf("hand-over: %w", err)
+	}
+	if err := pipe.Close(); err != nil {
+		return fmt.Errorf("hand-over: %w", err)
+	}
+	return nil
+}
+
+func configure(path, disk, agent string) (fetchkey.Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fetchkey.Config{}, fmt.Errorf("reading boot configuration: %w", err)
+	}
+	boot, err := bootconfig.Decode(data)
+	if err != nil {
+		return fetchkey.Config{}, err
+	}
+	uuid, err := pins.ParseUUID(disk)
+	if err != nil {
+		return fetchkey.Config{}, fmt.Errorf("-disk-uuid: %w", err)
+	}
+	server, err := spiffeid.FromString(boot.KMS.SPIFFEID)
+	if err != nil {
+		return fetchkey.Config{}, fmt.Errorf("kms.spiffe_id: %w", err)
+	}
+	device, err := snpdev.Open(boot.ReportDevice)
+	if err != nil {
+		return fetchkey.Config{}, fmt.Errorf("report device: %w", err)
+	}
+	return fetchkey.Config{
+		Disk:     uuid,
+		Address:  boot.KMS.Address,
+		ServerID: server,
+		Identity: fetchkey.WorkloadAPI(agent, identityPatience),
+		Evidence: device.Evidence,
+		Patience: serverPatience,
+	}, nil
+}
