@@ -1,0 +1,169 @@
+// Package refval holds reference values: what an owner expects of a confidential
+// VM before it gets a key, or is believed.
+//
+// The format is docs/spec/refval.md. Every field is required, and not to care
+// about one is said by the word "any": a field that was forgotten or misspelt
+// never widens what is accepted. The zero value of each type here accepts
+// nothing, or only zero.
+package refval
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	"github.com/rootvouch/rootvouch/internal/strictjson"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/snp"
+)
+
+const (
+	version = 1
+
+	// MaxSize bounds encoded reference values, in bytes.
+	MaxSize = 4 << 20
+)
+
+// Values are the reference values of one guest: refval.json.
+type Values struct {
+	Version int `json:"version"`
+	// RootOfTrust is the one root that may vouch: AMD's, or one emulated ARK.
+	RootOfTrust RootOfTrust `json:"root_of_trust"`
+	// Products are the processors accepted, at least one. The keys of every
+	// Milan chip can be extracted by software on its host, at any TCB
+	// (arXiv 2605.12990): no default names it.
+	Products []Product `json:"products"`
+	// SigningKeys are the kinds of key that may sign a report, at least one.
+	SigningKeys []snp.SigningKey `json:"signing_keys"`
+	// Measurements are the launch digests accepted, at least one.
+	Measurements []Measurement `json:"measurements"`
+	// GuestPolicy is what POLICY must and must not allow.
+	GuestPolicy GuestPolicy `json:"guest_policy"`
+	// PlatformInfo is what PLATFORM_INFO must and must not say of the host.
+	PlatformInfo PlatformInfo `json:"platform_info"`
+	// VMPL is the privilege level that the report was asked from, 0 to 3.
+	VMPL Want[uint32] `json:"vmpl"`
+	// MinimumGuestSVN is the lowest GUEST_SVN accepted.
+	MinimumGuestSVN Want[uint32] `json:"minimum_guest_svn"`
+	// IDKeyDigests and AuthorKeyDigests are the keys that may have signed the
+	// ID block. A launch without one has the digest that is all zero.
+	IDKeyDigests     Want[[]snp.KeyDigest] `json:"id_key_digests"`
+	AuthorKeyDigests Want[[]snp.KeyDigest] `json:"author_key_digests"`
+	// FamilyID and ImageID come from the ID block. Without a check of
+	// IDKeyDigests they are the host's choice.
+	FamilyID Want[snp.GuestID] `json:"family_id"`
+	ImageID  Want[snp.GuestID] `json:"image_id"`
+	// HostData is what the host said at launch.
+	HostData Want[snp.HostData] `json:"host_data"`
+	// Chips are the CHIP_IDs accepted. A VLEK-signed report may have none.
+	Chips Want[[]snp.ChipID] `json:"chips"`
+	// Deny lists chips and keys that are not accepted, whatever else holds.
+	Deny Deny `json:"deny"`
+	// Pins are those of the disk that the measured boot configuration opens.
+	// No report carries them; they are here for whoever compares a boot log.
+	Pins Want[pins.Pins] `json:"pins"`
+}
+
+// Product is a processor line that is accepted, from a TCB on.
+type Product struct {
+	Name snp.Product `json:"name"`
+	// MinimumTCB bounds REPORTED_TCB and COMMITTED_TCB from below.
+	MinimumTCB Want[snp.TCB] `json:"minimum_tcb"`
+}
+
+// Measurement is a launch digest that is accepted, and what it was computed
+// from. Only Digest is compared: the rest says where it came from.
+type Measurement struct {
+	Digest     snp.Measurement `json:"digest"`
+	VCPUs      int             `json:"vcpus"`
+	CPUType    string          `json:"cpu_type"`
+	Provenance Provenance      `json:"provenance"`
+}
+
+// Provenance names the files that a launch digest was computed from.
+type Provenance struct {
+	FirmwareSHA256  pins.Digest `json:"firmware_sha256"`
+	KernelSHA256    pins.Digest `json:"kernel_sha256"`
+	InitramfsSHA256 pins.Digest `json:"initramfs_sha256"`
+	CommandLine     string      `json:"command_line"`
+}
+
+// Deny lists what is known to be compromised.
+type Deny struct {
+	// ChipIDs are CHIP_IDs.
+	ChipIDs []snp.ChipID `json:"chip_ids"`
+	// Keys are the SHA-256 of endorsement keys, as DER SubjectPublicKeyInfo.
+	Keys []pins.Digest `json:"key_sha256"`
+}
+
+// New returns reference values that accept the measurements given, on the
+// products given (none: Genoa and Turin), with the safe choice everywhere else:
+// a VCEK-signed report from VMPL 0, no debugging, no migration agent, no CXL,
+// no ID block, the newest of nothing assumed.
+func New(root RootOfTrust, measurements []Measurement, products ...snp.Product) Values {
+	if len(products) == 0 {
+		products = []snp.Product{snp.Genoa, snp.Turin}
+	}
+	v := Values{
+		Version:          version,
+		RootOfTrust:      root,
+		SigningKeys:      []snp.SigningKey{snp.VCEK},
+		Measurements:     append([]Measurement{}, measurements...),
+		GuestPolicy:      defaultGuestPolicy(),
+		PlatformInfo:     anyPlatformInfo(),
+		VMPL:             Exactly[uint32](0),
+		MinimumGuestSVN:  Any[uint32](),
+		IDKeyDigests:     Exactly([]snp.KeyDigest{{}}),
+		AuthorKeyDigests: Exactly([]snp.KeyDigest{{}}),
+		FamilyID:         Any[snp.GuestID](),
+		ImageID:          Any[snp.GuestID](),
+		HostData:         Any[snp.HostData](),
+		Chips:            Any[[]snp.ChipID](),
+		Deny:             Deny{ChipIDs: []snp.ChipID{}, Keys: []pins.Digest{}},
+		Pins:             Any[pins.Pins](),
+	}
+	for _, p := range products {
+		v.Products = append(v.Products, Product{Name: p, MinimumTCB: Any[snp.TCB]()})
+	}
+	return v
+}
+
+// Decode reads and checks refval.json.
+func Decode(data []byte) (Values, error) {
+	if len(data) > MaxSize {
+		return Values{}, fmt.Errorf("decoding reference values: got %d bytes, want at most %d", len(data), MaxSize)
+	}
+	var v Values
+	if err := strictjson.Unmarshal(data, &v); err != nil {
+		return Values{}, fmt.Errorf("decoding reference values: %v", err)
+	}
+	if err := v.Check(); err != nil {
+		return Values{}, fmt.Errorf("decoding reference values: %v", err)
+	}
+	return v, nil
+}
+
+// Encode checks v and returns it as indented JSON, with a newline at its end.
+func (v Values) Encode() ([]byte, error) {
+	if err := v.Check(); err != nil {
+		return nil, fmt.Errorf("encoding reference values: %v", err)
+	}
+	var out bytes.Buffer
+	e := json.NewEncoder(&out)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(v); err != nil {
+		return nil, fmt.Errorf("encoding reference values: %v", err)
+	}
+	return out.Bytes(), nil
+}
+
+// Accepts returns the accepted product with that name.
+func (v Values) Accepts(name snp.Product) (Product, bool) {
+	for _, p := range v.Products {
+		if p.Name == name {
+			return p, true
+		}
+	}
+	return Product{}, false
+}

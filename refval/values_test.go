@@ -1,0 +1,199 @@
+package refval_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/snp"
+)
+
+func measurement() refval.Measurement {
+	return refval.Measurement{
+		Digest: snp.Measurement{1}, VCPUs: 2, CPUType: "EPYC-v4",
+		Provenance: refval.Provenance{FirmwareSHA256: pins.Digest{2}, KernelSHA256: pins.Digest{3}, InitramfsSHA256: pins.Digest{4}, CommandLine: "console=ttyS0 a<b"},
+	}
+}
+
+func values() refval.Values {
+	return refval.New(refval.AMD(), []refval.Measurement{measurement()})
+}
+
+func encode(t testing.TB, v refval.Values) []byte {
+	t.Helper()
+	data, err := v.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestRoundTrip(t *testing.T) {
+	narrow := refval.New(refval.EmulatedARK(pins.Digest{9}), []refval.Measurement{measurement()}, snp.Turin)
+	narrow.Products[0].MinimumTCB = refval.Exactly(snp.TCB{FMC: 1, SNP: 4})
+	narrow.GuestPolicy.MinimumABI = refval.Exactly(refval.ABI{Major: 1, Minor: 51})
+	narrow.MinimumGuestSVN = refval.Exactly[uint32](7)
+	narrow.FamilyID, narrow.ImageID = refval.Exactly(snp.GuestID{1}), refval.Exactly(snp.GuestID{})
+	narrow.HostData = refval.Exactly(snp.HostData{5})
+	narrow.Chips = refval.Exactly([]snp.ChipID{{6}})
+	narrow.Deny = refval.Deny{ChipIDs: []snp.ChipID{{7}}, Keys: []pins.Digest{{8}}}
+	for _, v := range []refval.Values{values(), narrow} {
+		data := encode(t, v)
+		got, err := refval.Decode(data)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, data)
+		}
+		if diff := cmp.Diff(string(data), string(encode(t, got))); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
+// TestDefaults holds what nobody may widen by accident.
+func TestDefaults(t *testing.T) {
+	v := values()
+	if _, ok := v.Accepts(snp.Milan); ok {
+		t.Error("Milan is in the default")
+	}
+	for _, p := range []snp.Product{snp.Genoa, snp.Turin} {
+		if _, ok := v.Accepts(p); !ok {
+			t.Errorf("%s is not in the default", p)
+		}
+	}
+	if v.GuestPolicy.Debug != refval.Forbidden || v.GuestPolicy.MigrationAgent != refval.Forbidden {
+		t.Errorf("guest policy: got %+v", v.GuestPolicy)
+	}
+	if vmpl, exact := v.VMPL.Value(); !exact || vmpl != 0 {
+		t.Error("VMPL is not exactly 0 in the default")
+	}
+	if err := (refval.Values{}).Check(); err == nil {
+		t.Error("Check takes the zero value")
+	}
+	if _, ok := (refval.RootOfTrust{}).Emulated(); ok {
+		t.Error("the zero root of trust accepts an emulated ARK")
+	}
+	if refval.Bit("").Allows(true) || refval.Bit("").Allows(false) {
+		t.Error("the zero bit allows something")
+	}
+	if refval.Exactly(3).IsAny() || (refval.Want[int]{}).IsAny() || !refval.Any[int]().IsAny() {
+		t.Error("IsAny is wrong")
+	}
+}
+
+// TestEveryFieldRequired takes each field away, at every depth.
+func TestEveryFieldRequired(t *testing.T) {
+	v := values()
+	v.Products[0].MinimumTCB = refval.Exactly(snp.TCB{})
+	v.RootOfTrust = refval.EmulatedARK(pins.Digest{1})
+	var doc map[string]any
+	if err := json.Unmarshal(encode(t, v), &doc); err != nil {
+		t.Fatal(err)
+	}
+	removed := 0
+	var walk func(path string, node any)
+	walk = func(path string, node any) {
+		switch node := node.(type) {
+		case []any:
+			for _, e := range node {
+				walk(path+"[]", e)
+			}
+		case map[string]any:
+			for name, value := range node {
+				delete(node, name)
+				removed++
+				data, err := json.Marshal(doc)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := refval.Decode(data); err == nil {
+					t.Errorf("Decode takes values without %s.%s", path, name)
+				}
+				node[strings.ToUpper(name)] = value
+				if data, err = json.Marshal(doc); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := refval.Decode(data); err == nil {
+					t.Errorf("Decode takes values with %s.%s in capitals", path, name)
+				}
+				delete(node, strings.ToUpper(name))
+				node[name] = value
+				walk(path+"."+name, value)
+			}
+		}
+	}
+	walk("", doc)
+	if removed < 50 {
+		t.Errorf("only %d fields were tried", removed)
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	good := string(encode(t, values()))
+	for _, row := range []struct{ old, new, want string }{
+		{`"version": 1`, `"version": 2`, "version is 2"},
+		{`"amd"`, `"AMD"`, "root_of_trust"},
+		{`"amd"`, `["amd"]`, "root_of_trust"},
+		{`"amd"`, `{"emulated_ark_sha256": "` + strings.Repeat("0", 64) + `"}`, "neither amd nor"},
+		{`"amd"`, `{"emulated_ark_sha256": "` + strings.Repeat("1", 64) + `", "amd": true}`, "unknown member"},
+		{`"name": "Genoa"`, `"name": "genoa"`, "want one of"},
+		{`"name": "Genoa"`, `"name": "Turin"`, "occurs twice"},
+		{`"name": "Genoa"`, `"name": "Genoa", "name": "Milan"`, "twice"},
+		{`"VCEK"`, `"vcek"`, "want VCEK or VLEK"},
+		{`"VCEK"`, `"VCEK", "VCEK"`, "occurs twice"},
+		{`"vcpus": 2`, `"vcpus": 0`, "vcpus is 0"},
+		{`"cpu_type": "EPYC-v4"`, `"cpu_type": ""`, "cpu_type is empty"},
+		{`"debug": "forbidden"`, `"debug": "allowed"`, "want required, forbidden or any"},
+		{`"vmpl": 0`, `"vmpl": 4`, "vmpl is 4"},
+		{`"vmpl": 0`, `"vmpl": null`, "vmpl"},
+		{`"vmpl": 0`, `"vmpl": "0"`, "cannot unmarshal"},
+		{`"vmpl": 0`, `"vmpl": "Any"`, "cannot unmarshal"},
+		{`"chips": "any"`, `"chips": []`, "chips is empty"},
+		{`"chip_ids": []`, `"chip_ids": null`, "chip_ids"},
+		{`"minimum_abi": "any"`, `"minimum_abi": "1.051"`, "want a version"},
+		{`"minimum_guest_svn": "any"`, `"minimum_guest_svn": -1`, "cannot unmarshal"},
+		{`"pins": "any"`, `"pins": {}`, "missing"},
+	} {
+		if !strings.Contains(good, row.old) {
+			t.Errorf("the example has no %s", row.old)
+			continue
+		}
+		_, err := refval.Decode([]byte(strings.Replace(good, row.old, row.new, 1)))
+		if err == nil || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: got %v, want an error with %q", row.new, err, row.want)
+		}
+	}
+	if _, err := refval.Decode(append([]byte(good), '{')); err == nil {
+		t.Error("Decode takes data after the values")
+	}
+	if _, err := refval.Decode(make([]byte, refval.MaxSize+1)); err == nil {
+		t.Error("Decode takes more than MaxSize")
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(`{"version":1}`))
+	f.Add(encode(f, values()))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		v, err := refval.Decode(data)
+		if err != nil {
+			return
+		}
+		once, err := v.Encode()
+		if err != nil {
+			t.Fatalf("what decodes does not encode: %v", err)
+		}
+		again, err := refval.Decode(once)
+		if err != nil {
+			t.Fatalf("what was encoded does not decode: %v", err)
+		}
+		twice, err := again.Encode()
+		if err != nil || !bytes.Equal(once, twice) {
+			t.Errorf("encoding is not stable: %v", err)
+		}
+	})
+}
