@@ -1,0 +1,194 @@
+package asp
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/rootvouch/rootvouch/snp"
+)
+
+const (
+	// reportVersion is VERSION of our reports: the first with the processor's
+	// family, model and stepping.
+	reportVersion = 3
+
+	// wholeWithin is how long a request may take from its first byte to its
+	// last. A guest writes one at once; what stays a fragment was left by a
+	// process that ended, and must not be taken for the start of the next.
+	wholeWithin = time.Second
+)
+
+// Launch is what the AMD-SP learns about a guest when it is launched (56860,
+// section 4.5 SNP_LAUNCH_START and 8.16 SNP_LAUNCH_FINISH).
+type Launch struct {
+	Measurement snp.Measurement
+	Policy      snp.Policy
+	HostData    snp.HostData
+}
+
+// Session is one launched guest: one QEMU process. It is safe for concurrent
+// use.
+type Session struct {
+	chip     *Chip
+	rand     io.Reader
+	launch   Launch
+	reportID snp.ReportID
+}
+
+// Launch starts a session, which gets a REPORT_ID of its own. rand is kept to
+// sign with.
+func (c *Chip) Launch(rand io.Reader, l Launch) (*Session, error) {
+	if err := l.Policy.Check(); err != nil {
+		return nil, fmt.Errorf("launching under the software AMD-SP: %v", err)
+	}
+	if l.Measurement == (snp.Measurement{}) {
+		return nil, errors.New("launching under the software AMD-SP: the launch digest is not set")
+	}
+	s := &Session{chip: c, rand: rand, launch: l}
+	if _, err := io.ReadFull(rand, s.reportID[:]); err != nil {
+		return nil, fmt.Errorf("drawing a REPORT_ID: %w", err)
+	}
+	return s, nil
+}
+
+// ReportID is REPORT_ID of all the session's reports.
+func (s *Session) ReportID() snp.ReportID { return s.reportID }
+
+// Report makes the signed report that q asks for.
+func (s *Session) Report(q snp.ReportRequest) (*snp.Report, error) {
+	version, err := product.EncodeTCB(tcb())
+	if err != nil {
+		return nil, err
+	}
+	r := &snp.Report{
+		Version:       reportVersion,
+		Policy:        s.launch.Policy,
+		VMPL:          q.VMPL,
+		SignatureAlgo: 1, // ECDSA P-384 with SHA-384
+		CurrentTCB:    version,
+		PlatformInfo:  snp.PlatformSMT,
+		SigningKey:    snp.VCEK,
+		ReportData:    q.ReportData,
+		Measurement:   s.launch.Measurement,
+		HostData:      s.launch.HostData,
+		ReportID:      s.reportID,
+		ReportedTCB:   version,
+		CPUID:         cpuid(),
+		ChipID:        s.chip.chipID,
+		CommittedTCB:  version,
+		Current:       firmware(),
+		Committed:     firmware(),
+		LaunchTCB:     version,
+	}
+	for i := range r.ReportIDMA {
+		r.ReportIDMA[i] = 0xff // no migration agent
+	}
+	if err := r.Sign(s.rand, s.chip.chain.VCEKKey); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Answer answers one request: MSG_REPORT_RSP, followed by the certificate table
+// when there is a report. A request that is malformed, or for a key that we do
+// not have, is answered with a status.
+func (s *Session) Answer(request []byte) ([]byte, error) {
+	q, err := snp.ParseReportRequest(request)
+	if err != nil {
+		return refuse(snp.StatusInvalidParameter), nil
+	}
+	if q.KeySel > 1 { // 0: firmware's choice, 1: VCEK
+		return refuse(snp.StatusInvalidKeySel), nil
+	}
+	r, err := s.Report(q)
+	if err != nil {
+		return nil, fmt.Errorf("making a report: %w", err)
+	}
+	chain := s.chip.chain
+	return append(snp.ReportResponse{Status: snp.StatusSuccess, Report: r.Marshal()}.Marshal(),
+		snp.MarshalCertTable([]snp.CertEntry{
+			{GUID: snp.GUIDVCEK, DER: chain.VCEK.Raw},
+			{GUID: snp.GUIDASK, DER: chain.ASK.Raw},
+			{GUID: snp.GUIDARK, DER: chain.ARK.Raw},
+		})...), nil
+}
+
+func refuse(status uint32) []byte { return snp.ReportResponse{Status: status}.Marshal() }
+
+// Serve answers the requests that come in over conn, one after the other, until
+// the other side closes it. That is no error, nor is it one when somebody
+// closed conn on our side. It does not close conn.
+func (s *Session) Serve(conn net.Conn) error {
+	for {
+		request, err := receive(conn)
+		if ended(err) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("receiving a report request: %w", err)
+		}
+		if request == nil {
+			continue
+		}
+		answer, err := s.Answer(request)
+		if err != nil {
+			return err
+		}
+		switch err := send(conn, answer); {
+		case ended(err):
+			return nil
+		case err != nil:
+			return fmt.Errorf("sending a report: %w", err)
+		}
+	}
+}
+
+// ended tells a connection that somebody closed, on either side, from one that
+// failed.
+func ended(err error) bool {
+	for _, end := range []error{io.EOF, io.ErrClosedPipe, net.ErrClosed, syscall.EPIPE, syscall.ECONNRESET} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return false
+}
+
+// receive reads one request. It drops a fragment and returns nil for it.
+func receive(conn net.Conn) ([]byte, error) {
+	request := make([]byte, snp.ReportRequestSize)
+	if err := conn.SetReadDeadline(time.Time{}); err != nil {
+		return nil, err
+	}
+	n, err := conn.Read(request)
+	if err != nil {
+		return nil, err
+	}
+	deadline := time.Now().Add(wholeWithin) //nolint:forbidigo // a socket deadline, not a time that anything is judged by
+	if err := conn.SetReadDeadline(deadline); err != nil {
+		return nil, err
+	}
+	switch _, err := io.ReadFull(conn, request[n:]); {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, nil
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, io.EOF
+	case err != nil:
+		return nil, err
+	}
+	return request, nil
+}
+
+// send writes an answer with its length in front. It waits as long as nobody in
+// the guest takes it: QEMU holds it back while the port is not open.
+func send(conn net.Conn, answer []byte) error {
+	message := binary.LittleEndian.AppendUint32(nil, uint32(len(answer)))
+	_, err := conn.Write(append(message, answer...))
+	return err
+}
