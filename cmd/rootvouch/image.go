@@ -1,0 +1,171 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rootvouch/rootvouch/image"
+	"github.com/rootvouch/rootvouch/pins"
+)
+
+func newImageCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "image",
+		Short: "Build, inspect and check encrypted, integrity-protected disks",
+	}
+	cmd.AddCommand(newImageBuildCommand())
+	return cmd
+}
+
+type imageBuildFlags struct {
+	root, seed, uuid string
+	files            image.Files
+	size             uint64
+	exclude          []string
+	tempDir          string
+	json             bool
+}
+
+func newImageBuildCommand() *cobra.Command {
+	var f imageBuildFlags
+	cmd := &cobra.Command{
+		Use:   "build --root DIR|TAR|OCI|FS-IMAGE|- --out DISK --key-out KEY --pins-out PINS",
+		Short: "Build a disk from a root file tree",
+		Long: `Build an encrypted disk with dm-verity on top from a root file tree.
+
+The root is a directory, a tar (plain, gzip or zstd; "-" reads one from standard
+input), an OCI image layout with one platform, or a finished EROFS, squashfs or
+ext4 filesystem with blocks of 4096 bytes. Trees become an EROFS filesystem.
+Owners, modes, device nodes, hard links, extended attributes, ACLs and
+capabilities are kept as they are; what cannot be kept is refused by name. No
+privileges are needed: nothing is extracted and nothing is mounted.
+
+Written are the disk, a fresh key of 32 random bytes that opens it (mode 0600),
+and its pins: the values that the boot configuration and the key server need to
+recognise the disk. All three appear when everything is done, or none does.
+
+With --seed (hex, or @FILE with hex in it; at least 32 bytes) all keys, salts and
+UUIDs are derived from one secret, and the same input gives the same bytes. Such
+a seed is worth as much as the key; on a command line others may see it.`,
+		Example: `  mmdebstrap --variant=minbase trixie - | \
+    rootvouch image build --root - --out disk.img --key-out disk.key --pins-out pins.json
+  cryptsetup open --test-passphrase --key-file disk.key disk.img`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.root, "root", "", "root file tree or filesystem; - is a tar on standard input")
+	flags.StringVar(&f.files.Disk, "out", "", "disk to write")
+	flags.StringVar(&f.files.Key, "key-out", "", "key file to write, mode 0600")
+	flags.StringVar(&f.files.Pins, "pins-out", "", "pins file to write")
+	flags.BoolVar(&f.files.Force, "force", false, "replace existing files")
+	flags.Uint64Var(&f.size, "size", 0, "size of the disk in bytes (default: as small as can be)")
+	flags.StringArrayVar(&f.exclude, "exclude", nil, "leave out names that match this pattern (repeatable)")
+	flags.StringVar(&f.seed, "seed", "", "derive all keys, salts and UUIDs from this secret: hex or @FILE")
+	flags.StringVar(&f.uuid, "uuid", "", "UUID of the disk (default: drawn)")
+	flags.StringVar(&f.tempDir, "temp-dir", "", "where a compressed or piped tar is unpacked (default: the system's)")
+	flags.BoolVar(&f.json, "json", false, "print a summary in JSON")
+	for _, name := range []string{"root", "out", "key-out", "pins-out"} {
+		if err := cmd.MarkFlagRequired(name); err != nil {
+			panic("rootvouch: internal error: " + err.Error())
+		}
+	}
+	return cmd
+}
+
+func (f *imageBuildFlags) run(cmd *cobra.Command) error {
+	random := io.Reader(rand.Reader)
+	if f.seed != "" {
+		seed, err := readSeed(f.seed)
+		if err != nil {
+			return usageError{err}
+		}
+		defer clear(seed)
+		if random, err = image.SeedReader(seed); err != nil {
+			return usageError{err}
+		}
+	}
+	secrets, err := image.NewSecrets(random)
+	if err != nil {
+		return err
+	}
+	defer secrets.Wipe()
+	if f.uuid != "" {
+		if secrets.DiskUUID, err = pins.ParseUUID(f.uuid); err != nil {
+			return usageError{err}
+		}
+	}
+	start := time.Now()
+	source, closeSource, err := image.Open(image.Input{
+		Path: f.root, Stdin: cmd.InOrStdin(), Exclude: f.exclude, TempDir: f.tempDir,
+	})
+	if err != nil {
+		return fmt.Errorf("reading the root: %w", err)
+	}
+	defer closeSource()
+	p, err := image.BuildFiles(cmd.Context(), f.files, source, secrets, image.Options{Size: f.size})
+	if err != nil {
+		if errors.Is(err, os.ErrExist) {
+			return hintedError{err, "--force replaces existing files"}
+		}
+		return err
+	}
+	return f.summary(cmd.OutOrStdout(), p, time.Since(start))
+}
+
+// summary tells what was built.
+func (f *imageBuildFlags) summary(w io.Writer, p pins.Pins, took time.Duration) error {
+	info, err := os.Stat(f.files.Disk)
+	if err != nil {
+		return err
+	}
+	if f.json {
+		encoder := json.NewEncoder(w)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(struct {
+			Disk     string    `json:"disk"`
+			Key      string    `json:"key"`
+			PinsFile string    `json:"pins_file"`
+			Bytes    int64     `json:"bytes"`
+			Seconds  float64   `json:"seconds"`
+			Pins     pins.Pins `json:"pins"`
+		}{f.files.Disk, f.files.Key, f.files.Pins, info.Size(), took.Seconds(), p})
+	}
+	_, err = fmt.Fprintf(w, "disk:       %s (%d bytes, %s)\ndisk UUID:  %s\nroot hash:  %s\nheader:     %s\nkey:        %s\npins:       %s\ntook:       %v\n",
+		f.files.Disk, info.Size(), p.Filesystem, p.DiskUUID, p.RootHash, p.HeaderSHA256, f.files.Key, f.files.Pins, took.Round(time.Millisecond))
+	return err
+}
+
+// readSeed reads hex, or a file of it.
+func readSeed(s string) ([]byte, error) {
+	if name, ok := strings.CutPrefix(s, "@"); ok {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("reading the seed: %w", err)
+		}
+		s = strings.TrimSpace(string(data))
+	}
+	seed, err := hex.DecodeString(s)
+	if err != nil {
+		return nil, errors.New("the seed is not hex") // and is not shown
+	}
+	return seed, nil
+}
+
+// hintedError is an error with advice.
+type hintedError struct {
+	error
+	hint string
+}
+
+func (h hintedError) Hint() string  { return h.hint }
+func (h hintedError) Unwrap() error { return h.error }

@@ -1,0 +1,161 @@
+// Package image builds and checks rootvouch disks: a root filesystem, its
+// dm-verity tree, and a LUKS2 container around both.
+//
+// The disk's bytes are described in docs/spec/image.md. Building needs no
+// privileges and no loop or device-mapper device; the data is read, hashed,
+// encrypted and written once, on all cores, in memory that does not grow with
+// the disk (2 chunks of 512 KiB per core, and 64 KiB of digests per GiB).
+package image
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+
+	"github.com/rootvouch/rootvouch/luks2"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/verity"
+	"github.com/rootvouch/rootvouch/xts"
+)
+
+// Secrets is everything about a disk that is drawn and not given by its
+// contents. Wipe it after use.
+type Secrets struct {
+	Key        [luks2.PassphraseSize]byte // opens the keyslot; what the KMS keeps
+	VolumeKey  [luks2.VolumeKeySize]byte
+	DiskUUID   pins.UUID
+	VerityUUID pins.UUID
+	Salt       [32]byte  // of the hash tree; not secret
+	Header     io.Reader // randomness of the LUKS2 header: salts and stripes
+}
+
+// NewSecrets draws secrets from rand, which must be a cryptographic source. The
+// order is fixed: the same stream gives the same disk.
+func NewSecrets(rand io.Reader) (*Secrets, error) {
+	s := &Secrets{Header: rand}
+	for _, field := range [][]byte{s.Key[:], s.VolumeKey[:], s.Salt[:]} {
+		if _, err := io.ReadFull(rand, field); err != nil {
+			s.Wipe()
+			return nil, fmt.Errorf("drawing secrets: %w", err)
+		}
+	}
+	var err error
+	if s.DiskUUID, err = pins.NewUUID(rand); err == nil {
+		s.VerityUUID, err = pins.NewUUID(rand)
+	}
+	if err != nil {
+		s.Wipe()
+		return nil, fmt.Errorf("drawing secrets: %w", err)
+	}
+	return s, nil
+}
+
+// Wipe erases the keys.
+func (s *Secrets) Wipe() {
+	clear(s.Key[:])
+	clear(s.VolumeKey[:])
+}
+
+// Options are choices that do not change the disk's bytes, but for Size.
+type Options struct {
+	// Size of the disk in bytes; 0 means as small as can be. What lies behind
+	// the payload reads as zeros.
+	Size uint64
+
+	// Workers is the number of goroutines that hash and encrypt; 0 means one for
+	// each core.
+	Workers int
+
+	// Progress, when not nil, is called from several goroutines with the bytes
+	// of filesystem that are done, of total.
+	Progress func(done, total uint64)
+}
+
+// Output is where a disk goes. Writes are whole blocks, to any offset, by
+// several goroutines, each block once; what is not written must read as zeros.
+type Output interface {
+	io.WriterAt
+	Truncate(size int64) error
+}
+
+// Build writes a disk with the filesystem of source to out and returns its
+// pins. After an error out is useless: the caller throws it away.
+func Build(ctx context.Context, out Output, source Source, secrets *Secrets, options Options) (pins.Pins, error) {
+	if options.Workers <= 0 {
+		options.Workers = runtime.GOMAXPROCS(0)
+	}
+	size := source.Size()
+	if size <= 0 {
+		return pins.Pins{}, errors.New("the filesystem is empty")
+	}
+	blocks := (uint64(size) + verity.BlockSize - 1) / verity.BlockSize
+	params := verity.Profile(blocks, secrets.Salt[:])
+	if err := params.Check(); err != nil {
+		return pins.Pins{}, err
+	}
+	payload := treeOffset(params) + params.Geometry().Size
+	whole := luks2.HeaderSize + payload
+	if options.Size == 0 {
+		options.Size = whole
+	}
+	if options.Size < whole || options.Size%xts.SectorUnit != 0 {
+		return pins.Pins{}, fmt.Errorf("size of the disk is %d bytes, want a multiple of %d and at least %d", options.Size, xts.SectorUnit, whole)
+	}
+	header, err := luks2.Build(luks2.Params{
+		UUID: secrets.DiskUUID, SequenceID: 1,
+		VolumeKey: secrets.VolumeKey[:], Passphrase: secrets.Key[:], Random: secrets.Header,
+	})
+	if err != nil {
+		return pins.Pins{}, err
+	}
+	if err := out.Truncate(int64(options.Size)); err != nil {
+		return pins.Pins{}, fmt.Errorf("sizing the disk: %w", err)
+	}
+	if _, err := out.WriteAt(header, 0); err != nil {
+		return pins.Pins{}, fmt.Errorf("writing the LUKS2 header: %w", err)
+	}
+	root, err := sealPayload(ctx, out, source, secrets, params, options)
+	if err != nil {
+		return pins.Pins{}, err
+	}
+	p := pins.New(pins.Verity{
+		RootHash: root, Salt: secrets.Salt[:], DataBlocks: blocks, HashOffset: blocks * verity.BlockSize,
+		PayloadOffset: luks2.HeaderSize, PayloadSize: payload,
+	}, pins.Header{DiskUUID: secrets.DiskUUID, HeaderSHA256: sha256.Sum256(header)}, source.Filesystem())
+	if err := p.Check(); err != nil {
+		return pins.Pins{}, fmt.Errorf("checking the pins just made: %w", err)
+	}
+	return p, nil
+}
+
+// sealPayload writes everything behind the header and returns the root hash.
+func sealPayload(ctx context.Context, out io.WriterAt, source Source, secrets *Secrets, params verity.Params, options Options) (pins.Digest, error) {
+	cipher, err := xts.NewCipher(secrets.VolumeKey[:])
+	if err != nil {
+		return pins.Digest{}, err
+	}
+	defer cipher.Wipe()
+	total := params.DataBlocks * verity.BlockSize
+	var progress func(uint64)
+	if options.Progress != nil {
+		progress = func(done uint64) { options.Progress(done, total) }
+	}
+	s, err := newSealer(io.NewOffsetWriter(out, luks2.HeaderSize), params, cipher, options.Workers, progress)
+	if err != nil {
+		return pins.Digest{}, err
+	}
+	if err := s.run(ctx, source.produce(s)); err != nil {
+		return pins.Digest{}, err
+	}
+	if got := s.done.Load(); got != total {
+		return pins.Digest{}, fmt.Errorf("got %d bytes of filesystem, want %d", got, total)
+	}
+	root, err := s.finish(verity.Superblock{UUID: secrets.VerityUUID, DataBlocks: params.DataBlocks, Salt: params.Salt})
+	if err != nil {
+		return pins.Digest{}, err
+	}
+	return pins.Digest(root), nil
+}

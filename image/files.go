@@ -1,0 +1,87 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/rootvouch/rootvouch/internal/durable"
+	"github.com/rootvouch/rootvouch/pins"
+)
+
+// Files is where the results of a build go.
+type Files struct {
+	Disk, Key, Pins string // paths
+	Force           bool   // replace what is there
+}
+
+// BuildFiles builds a disk into files. All three appear, complete, or none:
+// until everything is written they have temporary names, and when one cannot
+// get its name the others lose theirs. The key file holds the 32 bytes of
+// secrets.Key, for its owner to read only.
+func BuildFiles(ctx context.Context, files Files, source Source, secrets *Secrets, options Options) (pins.Pins, error) {
+	o := outputs{replace: files.Force}
+	defer o.abort()
+	// The names are taken first, so that a mistake shows before the work.
+	disk, err := o.add(files.Disk, 0o644)
+	if err != nil {
+		return pins.Pins{}, err
+	}
+	key, err := o.add(files.Key, 0o600)
+	if err != nil {
+		return pins.Pins{}, err
+	}
+	pinsFile, err := o.add(files.Pins, 0o644)
+	if err != nil {
+		return pins.Pins{}, err
+	}
+	p, err := Build(ctx, disk, source, secrets, options)
+	if err != nil {
+		return pins.Pins{}, fmt.Errorf("building %s: %w", files.Disk, err)
+	}
+	if _, err := key.Write(secrets.Key[:]); err != nil {
+		return pins.Pins{}, fmt.Errorf("writing the key: %w", err)
+	}
+	if _, err := pinsFile.Write(p.Encode()); err != nil {
+		return pins.Pins{}, fmt.Errorf("writing the pins: %w", err)
+	}
+	if err := ctx.Err(); err != nil {
+		return pins.Pins{}, err
+	}
+	return p, o.commit()
+}
+
+// outputs are files that appear together.
+type outputs struct {
+	files   []*durable.File
+	replace bool
+}
+
+func (o *outputs) add(path string, perm os.FileMode) (*durable.File, error) {
+	f, err := durable.New(path, perm, o.replace)
+	if err != nil {
+		return nil, err
+	}
+	o.files = append(o.files, f)
+	return f, nil
+}
+
+// abort removes what was not committed.
+func (o *outputs) abort() {
+	for _, f := range o.files {
+		f.Abort()
+	}
+}
+
+// commit gives every file its name, or none (what --force replaced is gone).
+func (o *outputs) commit() error {
+	for i, f := range o.files {
+		if err := f.Commit(); err != nil {
+			for _, done := range o.files[:i] {
+				os.Remove(done.Path())
+			}
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,220 @@
+package image
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/rootvouch/rootvouch/image/rootfs"
+)
+
+// Input is a root filesystem as a user names it.
+type Input struct {
+	Path    string    // directory, OCI image layout, tar or filesystem image; "-" is Stdin
+	Stdin   io.Reader // a tar
+	Exclude []string  // patterns of rootfs.Tree.Exclude
+	TempDir string    // for what has to be unpacked; "" is the system's
+}
+
+// Open recognises the input by its contents. The source reads from it until it
+// is closed.
+func Open(in Input) (Source, func(), error) {
+	var files opened
+	source, err := in.open(&files)
+	if err != nil {
+		files.close()
+		return Source{}, nil, err
+	}
+	return source, files.close, nil
+}
+
+// opened is what has to be closed at the end.
+type opened []io.Closer
+
+func (o *opened) close() {
+	for _, file := range *o {
+		file.Close() // read only, or unnamed
+	}
+	*o = nil
+}
+
+func (in Input) open(files *opened) (Source, error) {
+	if in.Path == "-" {
+		return in.openStream(in.Stdin, "standard input", files)
+	}
+	info, err := os.Stat(in.Path)
+	if err != nil {
+		return Source{}, err
+	}
+	if info.IsDir() {
+		return in.openDirectory(files)
+	}
+	f, err := os.Open(in.Path)
+	if err != nil {
+		return Source{}, err
+	}
+	*files = append(*files, f)
+	if !info.Mode().IsRegular() {
+		return in.openStream(f, in.Path, files)
+	}
+	head := make([]byte, headSize)
+	n, err := f.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return Source{}, err
+	}
+	switch kind := recognise(head[:n]); kind {
+	case kindGzip, kindZstd:
+		return in.openStream(f, in.Path, files)
+	case kindTar:
+		return in.openTar(f, info.Size())
+	case kindEROFS, kindSquashFS, kindExt4:
+		if len(in.Exclude) > 0 {
+			return Source{}, fmt.Errorf("%s is a finished filesystem: nothing can be excluded from it", in.Path)
+		}
+		source, err := finished(f, info.Size(), kind, head[:n])
+		if err != nil {
+			return Source{}, fmt.Errorf("checking %s: %w", in.Path, err)
+		}
+		return source, nil
+	}
+	return Source{}, fmt.Errorf("%s is neither a tar (plain, gzip, zstd) nor an EROFS, squashfs or ext4 filesystem", in.Path)
+}
+
+func (in Input) openDirectory(files *opened) (Source, error) {
+	tree := rootfs.New()
+	_, err := os.Stat(filepath.Join(in.Path, "oci-layout"))
+	switch {
+	case err == nil:
+		spool := func(r io.Reader, compression rootfs.Compression) (io.ReaderAt, int64, error) {
+			return in.spool(r, compression, files)
+		}
+		err = tree.ReadOCI(in.Path, spool)
+	case errors.Is(err, fs.ErrNotExist):
+		err = tree.ReadDir(in.Path)
+	}
+	if err != nil {
+		return Source{}, err
+	}
+	return in.finish(tree)
+}
+
+// openStream reads a tar from something that cannot be read twice, or is
+// compressed, into an unnamed temporary file.
+func (in Input) openStream(r io.Reader, name string, files *opened) (Source, error) {
+	buffered := bufio.NewReaderSize(r, 1<<20)
+	head, err := buffered.Peek(headSize)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return Source{}, fmt.Errorf("reading %s: %w", name, err)
+	}
+	compression := rootfs.Uncompressed
+	switch recognise(head) {
+	case kindTar:
+	case kindGzip:
+		compression = rootfs.Gzip
+	case kindZstd:
+		compression = rootfs.Zstd
+	default:
+		return Source{}, fmt.Errorf("%s is not a tar (plain, gzip, zstd)", name)
+	}
+	file, size, err := in.spool(buffered, compression, files)
+	if err != nil {
+		return Source{}, fmt.Errorf("reading %s: %w", name, err)
+	}
+	return in.openTar(file, size)
+}
+
+func (in Input) openTar(r io.ReaderAt, size int64) (Source, error) {
+	tree := rootfs.New()
+	if err := tree.ReadTar(r, size); err != nil {
+		return Source{}, err
+	}
+	return in.finish(tree)
+}
+
+func (in Input) finish(tree *rootfs.Tree) (Source, error) {
+	for _, pattern := range in.Exclude {
+		count, err := tree.Exclude(pattern)
+		if err != nil {
+			return Source{}, fmt.Errorf("excluding: %w", err)
+		}
+		if count == 0 {
+			return Source{}, fmt.Errorf("excluding: pattern %q matches no file", pattern)
+		}
+	}
+	return Tree(tree)
+}
+
+// spool unpacks r into a temporary file without a name.
+func (in Input) spool(r io.Reader, compression rootfs.Compression, files *opened) (io.ReaderAt, int64, error) {
+	f, err := os.CreateTemp(in.TempDir, "rootvouch-*.tar")
+	if err != nil {
+		return nil, 0, err
+	}
+	*files = append(*files, f)
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, 0, err
+	}
+	unpacked := r
+	switch compression {
+	case rootfs.Gzip:
+		g, err := gzip.NewReader(r)
+		if err != nil {
+			return nil, 0, err
+		}
+		unpacked = g
+	case rootfs.Zstd:
+		z, err := zstd.NewReader(r, zstd.WithDecoderMaxMemory(64<<20), zstd.WithDecoderConcurrency(1))
+		if err != nil {
+			return nil, 0, err
+		}
+		defer z.Close()
+		unpacked = z
+	}
+	size, err := io.Copy(f, unpacked)
+	return f, size, err
+}
+
+// kind is what a file is, by its first bytes.
+type kind int
+
+const (
+	kindUnknown kind = iota
+	kindTar
+	kindGzip
+	kindZstd
+	kindEROFS
+	kindSquashFS
+	kindExt4
+)
+
+// headSize is how many bytes recognise wants.
+const headSize = 4096
+
+func recognise(head []byte) kind {
+	at := func(offset int, magic string) bool {
+		return len(head) >= offset+len(magic) && bytes.Equal(head[offset:offset+len(magic)], []byte(magic))
+	}
+	switch {
+	case at(0, "\x1f\x8b"):
+		return kindGzip
+	case at(0, "\x28\xb5\x2f\xfd"):
+		return kindZstd
+	case at(257, "ustar"):
+		return kindTar
+	case at(erofsAt, erofsMagic):
+		return kindEROFS
+	case at(0, squashfsMagic):
+		return kindSquashFS
+	case at(ext4At+0x38, ext4Magic):
+		return kindExt4
+	}
+	return kindUnknown
+}

@@ -1,0 +1,252 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/rootvouch/rootvouch/verity"
+	"github.com/rootvouch/rootvouch/xts"
+)
+
+// chunkSize is the unit of work in bytes: the data that one hash block of level
+// 0 covers, so that a chunk and its hash block are finished together.
+const chunkSize = 128 * verity.BlockSize
+
+// chunk is a piece of the filesystem on its way to the disk. Its buffer belongs
+// to whoever holds the chunk.
+type chunk struct {
+	index uint64
+	data  []byte // whole blocks; chunkSize bytes but for the last
+}
+
+// sealer hashes, encrypts and writes chunks, on all cores. It is the one pass
+// over the data: nothing is read back.
+type sealer struct {
+	out     io.WriterAt // payload; offset 0 is the payload's start
+	params  verity.Params
+	cipher  *xts.Cipher
+	tree    *verity.Tree
+	leaves  uint64 // bytes from the payload's start to level 0
+	workers int
+
+	progress func(done uint64) // may be nil; called by several goroutines
+	done     atomic.Uint64     // bytes of data
+
+	pool sync.Pool // of *[]byte, chunkSize bytes each
+}
+
+func newSealer(out io.WriterAt, params verity.Params, cipher *xts.Cipher, workers int, progress func(uint64)) (*sealer, error) {
+	tree, err := verity.NewTree(params)
+	if err != nil {
+		return nil, err
+	}
+	if params.LeafSpan() != chunkSize {
+		panic("image: internal error: chunks are not the leaves' spans")
+	}
+	s := &sealer{out: out, params: params, cipher: cipher, tree: tree, workers: workers, progress: progress}
+	s.leaves = treeOffset(params)
+	if levels := params.Geometry().Levels; len(levels) > 0 {
+		s.leaves += levels[0].Offset
+	}
+	s.pool.New = func() any { b := make([]byte, chunkSize); return &b }
+	return s, nil
+}
+
+// treeOffset returns the bytes from the payload's start to the hash tree: the
+// data, then a block for the superblock.
+func treeOffset(p verity.Params) uint64 { return (p.DataBlocks + 1) * verity.BlockSize }
+
+func (s *sealer) buffer() []byte { return *s.pool.Get().(*[]byte) }
+
+func (s *sealer) release(b []byte) {
+	b = b[:chunkSize]
+	s.pool.Put(&b)
+}
+
+// run seals every chunk that produce sends. produce runs beside the workers; it
+// must stop when ctx ends.
+func (s *sealer) run(ctx context.Context, produce func(ctx context.Context, chunks chan<- chunk) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	chunks := make(chan chunk, s.workers)
+	group.Go(func() error {
+		defer close(chunks)
+		return produce(ctx, chunks)
+	})
+	for range s.workers {
+		group.Go(func() error {
+			hasher, err := verity.NewHasher(s.params)
+			if err != nil {
+				return err
+			}
+			leaf := make([]byte, verity.BlockSize)
+			for c := range chunks {
+				if err := s.seal(hasher, leaf, c); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// seal hashes a chunk, encrypts it in place and writes it with its hash block.
+func (s *sealer) seal(hasher *verity.Hasher, leaf []byte, c chunk) error {
+	size := len(c.data)
+	if s.params.DataBlocks == 1 {
+		s.tree.Set(0, hasher.Digest(nil, c.data))
+	} else {
+		hasher.Leaf(leaf, c.data)
+		s.tree.Set(c.index, hasher.Digest(nil, leaf))
+		if err := s.write(leaf, s.leaves+c.index*verity.BlockSize); err != nil {
+			return err
+		}
+	}
+	if err := s.write(c.data, c.index*chunkSize); err != nil {
+		return err
+	}
+	s.release(c.data)
+	done := s.done.Add(uint64(size))
+	if s.progress != nil {
+		s.progress(done)
+	}
+	return nil
+}
+
+// write encrypts whole blocks in place and writes them at an offset in the
+// payload.
+func (s *sealer) write(b []byte, offset uint64) error {
+	s.cipher.Encrypt(b, b, offset/xts.SectorUnit, verity.BlockSize)
+	if _, err := s.out.WriteAt(b, int64(offset)); err != nil {
+		return fmt.Errorf("writing payload at byte %d: %w", offset, err)
+	}
+	return nil
+}
+
+// finish writes the upper levels and the superblock, and returns the root hash.
+func (s *sealer) finish(superblock verity.Superblock) ([]byte, error) {
+	sb, err := superblock.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	block := make([]byte, verity.BlockSize)
+	copy(block, sb)
+	if err := s.write(block, s.params.DataBlocks*verity.BlockSize); err != nil {
+		return nil, err
+	}
+	return s.tree.Finish(func(offset uint64, b []byte) error {
+		// b is hashed already and may be encrypted in place.
+		return s.write(b, treeOffset(s.params)+offset)
+	})
+}
+
+// readChunks produces chunks from a file of size bytes; the last block is filled
+// up with zeros.
+func (s *sealer) readChunks(r io.ReaderAt, size int64) func(context.Context, chan<- chunk) error {
+	return func(ctx context.Context, chunks chan<- chunk) error {
+		for index := uint64(0); int64(index)*chunkSize < size; index++ {
+			at := int64(index) * chunkSize
+			b := s.buffer()
+			n := int(min(chunkSize, size-at))
+			if got, err := r.ReadAt(b[:n], at); got < n {
+				if err == nil || errors.Is(err, io.EOF) {
+					err = io.ErrUnexpectedEOF
+				}
+				return fmt.Errorf("reading filesystem at byte %d: %w", at+int64(got), err)
+			}
+			whole := (n + verity.BlockSize - 1) / verity.BlockSize * verity.BlockSize
+			clear(b[n:whole])
+			if err := send(ctx, chunks, chunk{index, b[:whole]}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+func send(ctx context.Context, chunks chan<- chunk, c chunk) error {
+	select {
+	case chunks <- c:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// chunker is an io.WriteSeeker that cuts what is written into chunks. It takes
+// writes in order, and seeks back into the first chunk, which it holds until
+// flush.
+type chunker struct {
+	ctx    context.Context
+	chunks chan<- chunk
+	sealer *sealer
+
+	at      int64
+	size    int64 // written so far
+	first   []byte
+	current []byte // the chunk that size lies in, but the first
+}
+
+func (c *chunker) Seek(offset int64, whence int) (int64, error) {
+	if whence != io.SeekStart || offset < 0 || offset > min(c.size, chunkSize) && offset != c.size {
+		return 0, fmt.Errorf("seeking to byte %d from %d: not in the first chunk", offset, whence)
+	}
+	c.at = offset
+	return offset, nil
+}
+
+func (c *chunker) Write(b []byte) (int, error) {
+	written := 0
+	for len(b) > 0 {
+		target, start := &c.current, c.at/chunkSize*chunkSize
+		if start == 0 {
+			target = &c.first
+		} else if c.at != c.size {
+			return written, fmt.Errorf("writing at byte %d after %d: not in order", c.at, c.size)
+		}
+		if *target == nil {
+			*target = c.sealer.buffer()
+		}
+		n := copy((*target)[c.at-start:], b)
+		b = b[n:]
+		written += n
+		c.at += int64(n)
+		c.size = max(c.size, c.at)
+		if start > 0 && c.at == start+chunkSize {
+			if err := c.send(start, chunkSize); err != nil {
+				return written, err
+			}
+		}
+	}
+	return written, nil
+}
+
+// send passes the current chunk on.
+func (c *chunker) send(start int64, n int) error {
+	whole := c.current[:n]
+	c.current = nil
+	return send(c.ctx, c.chunks, chunk{uint64(start / chunkSize), whole})
+}
+
+// flush sends what is left: the last chunk, and the first.
+func (c *chunker) flush() error {
+	if c.size%verity.BlockSize != 0 {
+		return fmt.Errorf("filesystem of %d bytes, want whole blocks of %d", c.size, verity.BlockSize)
+	}
+	if c.current != nil {
+		start := c.size / chunkSize * chunkSize
+		if err := c.send(start, int(c.size-start)); err != nil {
+			return err
+		}
+	}
+	if c.first == nil {
+		return errors.New("filesystem is empty")
+	}
+	return send(c.ctx, c.chunks, chunk{0, c.first[:min(c.size, chunkSize)]})
+}

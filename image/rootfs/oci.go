@@ -1,0 +1,217 @@
+package rootfs
+
+import (
+	"archive/tar"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+)
+
+// Compression is how a tar is packed.
+type Compression string
+
+// The compressions of tars.
+const (
+	Uncompressed Compression = ""
+	Gzip         Compression = "gzip"
+	Zstd         Compression = "zstd"
+)
+
+// Spool unpacks a stream into something that can be read anywhere.
+type Spool func(r io.Reader, compression Compression) (io.ReaderAt, int64, error)
+
+// descriptor is an OCI content descriptor (OCI Image Spec 1.1, descriptor.md);
+// members that say nothing about the root filesystem are not read.
+type descriptor struct {
+	MediaType string `json:"mediaType"`
+	Digest    string `json:"digest"`
+	Size      int64  `json:"size"`
+}
+
+const (
+	mediaIndex    = "application/vnd.oci.image.index.v1+json"
+	mediaManifest = "application/vnd.oci.image.manifest.v1+json"
+	mediaLayer    = "application/vnd.oci.image.layer.v1.tar"
+	maxDocument   = 4 << 20 // bytes of an index or manifest
+)
+
+// ReadOCI adds the root filesystem of an OCI image layout (OCI Image Spec 1.1,
+// image-layout.md): one image for one platform. Layers are applied in order,
+// whiteouts included. Every blob must have the digest and size that its
+// descriptor says.
+func (t *Tree) ReadOCI(dir string, spool Spool) error {
+	l := ociLayout{dir, spool}
+	if err := l.read(t); err != nil {
+		return fmt.Errorf("reading OCI image layout %s: %w", dir, err)
+	}
+	return nil
+}
+
+type ociLayout struct {
+	dir   string
+	spool Spool
+}
+
+func (l ociLayout) read(t *Tree) error {
+	var layout struct {
+		Version string `json:"imageLayoutVersion"`
+	}
+	data, err := os.ReadFile(filepath.Join(l.dir, "oci-layout"))
+	if err == nil {
+		err = json.Unmarshal(data, &layout)
+	}
+	if err != nil {
+		return fmt.Errorf("oci-layout: %w", err)
+	}
+	if layout.Version != "1.0.0" {
+		return fmt.Errorf("imageLayoutVersion is %q, want %q", layout.Version, "1.0.0")
+	}
+	index, err := os.ReadFile(filepath.Join(l.dir, "index.json"))
+	if err != nil {
+		return err
+	}
+	d := descriptor{MediaType: mediaIndex}
+	for depth := 0; d.MediaType == mediaIndex; depth++ {
+		if depth > 2 {
+			return errors.New("indexes within indexes")
+		}
+		var list struct {
+			Manifests []descriptor `json:"manifests"`
+		}
+		if err := json.Unmarshal(index, &list); err != nil {
+			return fmt.Errorf("index: %w", err)
+		}
+		if len(list.Manifests) != 1 {
+			return fmt.Errorf("got %d images or platforms, want 1", len(list.Manifests))
+		}
+		d = list.Manifests[0]
+		if index, err = l.document(d); err != nil {
+			return err
+		}
+	}
+	if d.MediaType != mediaManifest {
+		return fmt.Errorf("mediaType is %q, want %q", d.MediaType, mediaManifest)
+	}
+	var manifest struct {
+		Layers []descriptor `json:"layers"`
+	}
+	if err := json.Unmarshal(index, &manifest); err != nil {
+		return fmt.Errorf("manifest: %w", err)
+	}
+	if len(manifest.Layers) == 0 {
+		return errors.New("the image has no layers")
+	}
+	for i, layer := range manifest.Layers {
+		if err := l.layer(t, layer); err != nil {
+			return fmt.Errorf("layer %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// document reads an index or a manifest.
+func (l ociLayout) document(d descriptor) ([]byte, error) {
+	if d.Size < 0 || d.Size > maxDocument {
+		return nil, fmt.Errorf("%s has %d bytes, want at most %d", d.Digest, d.Size, maxDocument)
+	}
+	blob, err := l.open(d)
+	if err != nil {
+		return nil, err
+	}
+	defer blob.Close()
+	return io.ReadAll(blob)
+}
+
+func (l ociLayout) layer(t *Tree, d descriptor) error {
+	suffix, ok := strings.CutPrefix(d.MediaType, mediaLayer)
+	if !ok {
+		return fmt.Errorf("mediaType is %q, want %s", d.MediaType, mediaLayer)
+	}
+	compression, ok := map[string]Compression{"": Uncompressed, "+gzip": Gzip, "+zstd": Zstd}[suffix]
+	if !ok {
+		return fmt.Errorf("mediaType is %q, want a tar, plain, gzip or zstd", d.MediaType)
+	}
+	blob, err := l.open(d)
+	if err != nil {
+		return err
+	}
+	defer blob.Close()
+	data, size, err := l.spool(blob, compression)
+	if err != nil {
+		return err
+	}
+	// The blob may go on behind the compressed stream; it must be read for its
+	// digest to be checked.
+	if rest, err := io.Copy(io.Discard, blob); err != nil {
+		return err
+	} else if rest > 0 {
+		return fmt.Errorf("%d bytes follow the compressed tar", rest)
+	}
+	return t.readLayer(data, size)
+}
+
+// readLayer applies a layer (OCI Image Spec 1.1, layer.md). Whiteouts concern
+// lower layers only, so they come first.
+func (t *Tree) readLayer(data io.ReaderAt, size int64) error {
+	const prefix, opaque = ".wh.", ".wh..wh..opq"
+	err := readTar(data, size, func(e tarEntry) error {
+		dir, base := path.Split(path.Clean("/" + e.Name))
+		if base == opaque {
+			return t.Clear(dir)
+		}
+		if hidden, ok := strings.CutPrefix(base, prefix); ok {
+			if hidden == "" || hidden == "." || hidden == ".." || strings.HasPrefix(hidden, prefix) {
+				return fmt.Errorf("%q is no whiteout", e.Name)
+			}
+			return t.Remove(dir + hidden)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return readTar(data, size, func(e tarEntry) error {
+		if strings.HasPrefix(path.Base(path.Clean("/"+e.Name)), prefix) {
+			return nil
+		}
+		// Between layers a directory may give way to something else.
+		if e.Typeflag != tar.TypeDir && e.Typeflag != tar.TypeXGlobalHeader {
+			if old, err := t.lookup(e.Name); err == nil && old.Mode.IsDir() && old != t.root {
+				if err := t.Remove(e.Name); err != nil {
+					return err
+				}
+			}
+		}
+		return t.addEntry(e)
+	})
+}
+
+// open opens a blob, whose end is an error unless size and digest are right.
+func (l ociLayout) open(d descriptor) (*blob, error) {
+	digest, ok := strings.CutPrefix(d.Digest, "sha256:")
+	want, err := hex.DecodeString(digest)
+	if !ok || err != nil || len(want) != sha256.Size || digest != hex.EncodeToString(want) {
+		return nil, fmt.Errorf("digest is %q, want sha256 in lower-case hex", d.Digest)
+	}
+	f, err := os.Open(filepath.Join(l.dir, "blobs", "sha256", digest))
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && (info.Size() != d.Size || info.Mode()&fs.ModeType != 0) {
+		err = fmt.Errorf("blob %s has %d bytes, want %d", d.Digest, info.Size(), d.Size)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return newBlob(f, [sha256.Size]byte(want)), nil
+}

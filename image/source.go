@@ -1,0 +1,47 @@
+package image
+
+import (
+	"context"
+	"io"
+
+	"github.com/rootvouch/rootvouch/image/rootfs"
+	"github.com/rootvouch/rootvouch/pins"
+)
+
+// Source is a root filesystem: a Tree or a finished image.
+type Source struct {
+	plan       *rootfs.Plan // EROFS to be written, or nil
+	finished   io.ReaderAt
+	size       int64
+	filesystem pins.Filesystem
+}
+
+// Tree is a source that writes an EROFS filesystem of the tree's files. The
+// tree must not change afterwards.
+func Tree(t *rootfs.Tree) (Source, error) {
+	plan, err := t.Plan()
+	if err != nil {
+		return Source{}, err
+	}
+	return Source{plan: plan, size: plan.Size, filesystem: pins.EROFS}, nil
+}
+
+// Size returns the filesystem's bytes.
+func (s Source) Size() int64 { return s.size }
+
+// Filesystem returns its kind.
+func (s Source) Filesystem() pins.Filesystem { return s.filesystem }
+
+// produce returns what feeds the sealer.
+func (s Source) produce(to *sealer) func(context.Context, chan<- chunk) error {
+	if s.plan == nil {
+		return to.readChunks(s.finished, s.size)
+	}
+	return func(ctx context.Context, chunks chan<- chunk) error {
+		c := &chunker{ctx: ctx, chunks: chunks, sealer: to}
+		if err := s.plan.WriteTo(c); err != nil {
+			return err
+		}
+		return c.flush()
+	}
+}
