@@ -8,7 +8,25 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/rootvouch/rootvouch/initramfs/initramfstest"
 )
+
+// fakeKernel is a module directory: a needs b, b softly c first and d after, and
+// hard e and the built-in x.
+func fakeKernel(t testing.TB) initramfstest.Files {
+	return initramfstest.Files{
+		"modules.builtin":         []byte("kernel/x.ko\nkernel/y-y.ko\n"),
+		"modules.builtin.modinfo": []byte("x.license=GPL\x00x.alias=crypto-x\x00"),
+		"kernel/a.ko":             initramfstest.Module("a", "depends=b"),
+		"kernel/b.ko.xz":          initramfstest.Pack(t, ".xz", initramfstest.Module("b", "depends=e,x", "softdep=pre: c crypto-x post: d gone")),
+		"kernel/c.ko.zst":         initramfstest.Pack(t, ".zst", initramfstest.Module("c", "depends=")),
+		"kernel/d.ko.gz":          initramfstest.Pack(t, ".gz", initramfstest.Module("d", "depends=b")),
+		"kernel/e-e.ko":           initramfstest.Module("e_e"),
+		"kernel/e.ko":             initramfstest.Module("e"),
+		"kernel/unrelated.ko":     []byte("no module"),
+	}
+}
 
 func names(s Selection) []string {
 	var out []string
@@ -21,20 +39,20 @@ func names(s Selection) []string {
 // TestSources opens the same kernel in every way there is.
 func TestSources(t *testing.T) {
 	kernel := fakeKernel(t)
-	image := files{"boot/vmlinuz-" + fakeVersion: []byte("kernel")}
+	image := initramfstest.Files{"boot/vmlinuz-" + initramfstest.Version: []byte("kernel")}
 	for _, c := range []struct {
 		name, base, open, image string
 	}{
-		{"unpacked package", "usr/lib/modules", "", "boot/vmlinuz-" + fakeVersion},
-		{"older package", "lib/modules", "", "boot/vmlinuz-" + fakeVersion},
-		{"lib/modules", "lib/modules", "lib/modules", "boot/vmlinuz-" + fakeVersion},
-		{"one kernel", "usr/lib/modules", "usr/lib/modules/" + fakeVersion, "boot/vmlinuz-" + fakeVersion},
+		{"unpacked package", "usr/lib/modules", "", "boot/vmlinuz-" + initramfstest.Version},
+		{"older package", "lib/modules", "", "boot/vmlinuz-" + initramfstest.Version},
+		{"lib/modules", "lib/modules", "lib/modules", "boot/vmlinuz-" + initramfstest.Version},
+		{"one kernel", "usr/lib/modules", "usr/lib/modules/" + initramfstest.Version, "boot/vmlinuz-" + initramfstest.Version},
 		{"elsewhere", "some", "some", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
-			kernel.under(c.base+"/"+fakeVersion).writeTo(t, dir)
-			image.writeTo(t, dir)
+			kernel.Under(c.base+"/"+initramfstest.Version).WriteTo(t, dir)
+			image.WriteTo(t, dir)
 			want := ""
 			if c.image != "" {
 				want = filepath.Join(dir, c.image)
@@ -44,15 +62,15 @@ func TestSources(t *testing.T) {
 	}
 	for _, suffix := range []string{"", ".gz", ".xz", ".zst"} {
 		t.Run("deb"+suffix, func(t *testing.T) {
-			all := kernel.under("usr/lib/modules/" + fakeVersion)
+			all := kernel.Under("usr/lib/modules/" + initramfstest.Version)
 			for name, data := range image {
 				all[name] = data
 			}
 			all["usr/share/doc/modules.builtin"] = []byte("no kernel")
 			all["lib/modules/leftover/kernel/a.ko"] = []byte("no kernel")
 			deb := filepath.Join(t.TempDir(), "linux.deb")
-			files{"linux.deb": all.deb(t, suffix)}.writeTo(t, filepath.Dir(deb))
-			checkFake(t, deb, deb+":boot/vmlinuz-"+fakeVersion)
+			initramfstest.Files{"linux.deb": all.Deb(t, suffix)}.WriteTo(t, filepath.Dir(deb))
+			checkFake(t, deb, deb+":boot/vmlinuz-"+initramfstest.Version)
 		})
 	}
 }
@@ -63,8 +81,8 @@ func checkFake(t *testing.T, name, image string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if tree.Version() != fakeVersion {
-		t.Errorf("version is %q, want %q", tree.Version(), fakeVersion)
+	if tree.Version() != initramfstest.Version {
+		t.Errorf("version is %q, want %q", tree.Version(), initramfstest.Version)
 	}
 	if tree.KernelPath() != image {
 		t.Errorf("kernel is %q, want %q", tree.KernelPath(), image)
@@ -86,7 +104,7 @@ func checkFake(t *testing.T, name, image string) {
 
 func TestMergedUsr(t *testing.T) {
 	dir := t.TempDir()
-	fakeKernel(t).under("usr/lib/modules/"+fakeVersion).writeTo(t, dir)
+	fakeKernel(t).Under("usr/lib/modules/"+initramfstest.Version).WriteTo(t, dir)
 	if err := os.Symlink("usr/lib", filepath.Join(dir, "lib")); err != nil {
 		t.Fatal(err)
 	}
@@ -95,21 +113,21 @@ func TestMergedUsr(t *testing.T) {
 
 func TestVersions(t *testing.T) {
 	dir := t.TempDir()
-	fakeKernel(t).under("lib/modules/"+fakeVersion).writeTo(t, dir)
-	fakeKernel(t).under("lib/modules/6.13").writeTo(t, dir)
-	files{"lib/modules/6.11/modules.dep": nil}.writeTo(t, dir) // left behind by a removed kernel
+	fakeKernel(t).Under("lib/modules/"+initramfstest.Version).WriteTo(t, dir)
+	fakeKernel(t).Under("lib/modules/6.13").WriteTo(t, dir)
+	initramfstest.Files{"lib/modules/6.11/modules.dep": nil}.WriteTo(t, dir) // left behind by a removed kernel
 	if _, err := Open(dir, ""); err == nil || !strings.Contains(err.Error(), `["6.12.1-fake" "6.13"]`) {
 		t.Errorf("got error %v, want one that lists both versions", err)
 	}
 	if _, err := Open(dir, "6.11"); err == nil || !strings.Contains(err.Error(), `want "6.11"`) {
 		t.Errorf("got error %v, want one about 6.11", err)
 	}
-	tree, err := Open(dir, fakeVersion)
+	tree, err := Open(dir, initramfstest.Version)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if tree.Version() != fakeVersion {
-		t.Errorf("version is %q, want %q", tree.Version(), fakeVersion)
+	if tree.Version() != initramfstest.Version {
+		t.Errorf("version is %q, want %q", tree.Version(), initramfstest.Version)
 	}
 }
 
@@ -120,7 +138,7 @@ func TestOpenRefuses(t *testing.T) {
 	if _, err := Open(t.TempDir(), ""); err == nil || !strings.Contains(err.Error(), "found no kernel") {
 		t.Errorf("empty directory: got error %v", err)
 	}
-	good := fakeKernel(t).under("lib/modules/"+fakeVersion).deb(t, ".xz")
+	good := fakeKernel(t).Under("lib/modules/"+initramfstest.Version).Deb(t, ".xz")
 	for _, c := range []struct {
 		name string
 		deb  []byte
@@ -129,16 +147,16 @@ func TestOpenRefuses(t *testing.T) {
 		{"empty", nil, "magic"},
 		{"no ar", []byte("PK\x03\x04some zip file"), "magic"},
 		{"no members", []byte(arMagic), "no data.tar"},
-		{"other first member", ar("data.tar", []byte("x")), "first member"},
-		{"no data", ar("debian-binary", []byte("2.0\n")), "no data.tar"},
-		{"other compression", ar("debian-binary", []byte("2.0\n"), "data.tar.lzma", []byte("x")), "compression"},
+		{"other first member", initramfstest.AR("data.tar", []byte("x")), "first member"},
+		{"no data", initramfstest.AR("debian-binary", []byte("2.0\n")), "no data.tar"},
+		{"other compression", initramfstest.AR("debian-binary", []byte("2.0\n"), "data.tar.lzma", []byte("x")), "compression"},
 		{"truncated", good[:len(good)/2], "data.tar.xz"},
 		{"bad header", append([]byte(arMagic), strings.Repeat("x", arHeaderSize)...), "header"},
-		{"no kernel", files{"boot/x": nil}.deb(t, ".xz"), "found no kernel"},
+		{"no kernel", initramfstest.Files{"boot/x": nil}.Deb(t, ".xz"), "found no kernel"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
-			files{"x.deb": c.deb}.writeTo(t, dir)
+			initramfstest.Files{"x.deb": c.deb}.WriteTo(t, dir)
 			if _, err := Open(filepath.Join(dir, "x.deb"), ""); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got error %v, want one with %q", err, c.want)
 			}
@@ -149,28 +167,28 @@ func TestOpenRefuses(t *testing.T) {
 func TestSelectRefuses(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		change func(files)
+		change func(initramfstest.Files)
 		want   string
 	}{
-		{"required module missing", func(f files) { delete(f, "kernel/a.ko") }, "neither as a module nor built in: a or z"},
-		{"dependency missing", func(f files) { delete(f, "kernel/e.ko") }, "depends on e, which is neither"},
-		{"two of a name", func(f files) { f["updates/a.ko"] = f["kernel/a.ko"] }, "want one"},
-		{"cycle", func(f files) { f["kernel/e.ko"] = module("e", "depends=a") }, "depends on itself"},
-		{"damaged", func(f files) { f["kernel/a.ko"] = f["kernel/a.ko"][:70] }, "reading kernel/a.ko"},
-		{"damaged compression", func(f files) { f["kernel/b.ko.xz"] = f["kernel/b.ko.xz"][:90] }, "decompressing kernel/b.ko.xz"},
-		{"other name", func(f files) { f["kernel/a.ko"] = module("b") }, `name is "b", want "a"`},
-		{"other kernel", func(f files) {
-			f["kernel/a.ko"] = fakeModule(elf.ET_REL, "name=a", "vermagic=6.13 SMP")
+		{"required module missing", func(f initramfstest.Files) { delete(f, "kernel/a.ko") }, "neither as a module nor built in: a or z"},
+		{"dependency missing", func(f initramfstest.Files) { delete(f, "kernel/e.ko") }, "depends on e, which is neither"},
+		{"two of a name", func(f initramfstest.Files) { f["updates/a.ko"] = f["kernel/a.ko"] }, "want one"},
+		{"cycle", func(f initramfstest.Files) { f["kernel/e.ko"] = initramfstest.Module("e", "depends=a") }, "depends on itself"},
+		{"damaged", func(f initramfstest.Files) { f["kernel/a.ko"] = f["kernel/a.ko"][:70] }, "reading kernel/a.ko"},
+		{"damaged compression", func(f initramfstest.Files) { f["kernel/b.ko.xz"] = f["kernel/b.ko.xz"][:90] }, "decompressing kernel/b.ko.xz"},
+		{"other name", func(f initramfstest.Files) { f["kernel/a.ko"] = initramfstest.Module("b") }, `name is "b", want "a"`},
+		{"other kernel", func(f initramfstest.Files) {
+			f["kernel/a.ko"] = initramfstest.ELF(elf.ET_REL, "name=a", "vermagic=6.13 SMP")
 		}, `vermagic is for kernel "6.13", want "6.12.1-fake"`},
-		{"program", func(f files) {
-			f["kernel/a.ko"] = fakeModule(elf.ET_EXEC, "name=a", "vermagic="+fakeVersion)
+		{"program", func(f initramfstest.Files) {
+			f["kernel/a.ko"] = initramfstest.ELF(elf.ET_EXEC, "name=a", "vermagic="+initramfstest.Version)
 		}, "ELF file is ET_EXEC"},
-		{"softdep without kind", func(f files) { f["kernel/a.ko"] = module("a", "softdep=b") }, "softdep"},
+		{"softdep without kind", func(f initramfstest.Files) { f["kernel/a.ko"] = initramfstest.Module("a", "softdep=b") }, "softdep"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			kernel, dir := fakeKernel(t), t.TempDir()
 			c.change(kernel)
-			kernel.under("lib/modules/"+fakeVersion).writeTo(t, dir)
+			kernel.Under("lib/modules/"+initramfstest.Version).WriteTo(t, dir)
 			tree, err := Open(dir, "")
 			if err != nil {
 				t.Fatal(err)

@@ -1,32 +1,15 @@
 package kmod
 
 import (
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/rootvouch/rootvouch/internal/needs"
 )
 
-// kernelTree is Debian's kernel package as scripts/setup unpacks it.
-func kernelTree(t testing.TB) string {
-	t.Helper()
-	cache := os.Getenv("ROOTVOUCH_CACHE")
-	if cache == "" {
-		base, err := os.UserCacheDir()
-		if err != nil {
-			t.Skipf("SKIPPED: %v", err)
-		}
-		cache = filepath.Join(base, "rootvouch")
-	}
-	dir := filepath.Join(cache, "kernel")
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("SKIPPED: no kernel at %s (scripts/setup fetches it)", dir)
-	}
-	return dir
-}
-
 func TestRealKernel(t *testing.T) {
-	dir := kernelTree(t)
+	dir := needs.Part(t, "kernel")
 	tree, err := Open(dir, "")
 	if err != nil {
 		t.Fatal(err)

@@ -1,4 +1,5 @@
-package kmod
+// Package initramfstest makes kernel trees, packages, programs and certificates that are small but real.
+package initramfstest
 
 import (
 	"archive/tar"
@@ -17,11 +18,11 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-const fakeVersion = "6.12.1-fake"
+// Version is the kernel version of everything here.
+const Version = "6.12.1-fake"
 
-// fakeModule makes an ELF file of that type with one section, .modinfo, of these
-// records.
-func fakeModule(kind elf.Type, records ...string) []byte {
+// ELF makes an ELF file of that type with one section, .modinfo, of these records.
+func ELF(kind elf.Type, records ...string) []byte {
 	info := []byte(strings.Join(records, "\x00") + "\x00")
 	names := []byte("\x00.modinfo\x00.shstrtab\x00")
 	const headerSize = 64
@@ -46,40 +47,25 @@ func fakeModule(kind elf.Type, records ...string) []byte {
 	return buf.Bytes()
 }
 
-// module makes a good module with these additional records.
-func module(name string, records ...string) []byte {
-	return fakeModule(elf.ET_REL, append([]string{"name=" + name, "vermagic=" + fakeVersion + " SMP preempt"}, records...)...)
+// Module makes a good module with these additional records.
+func Module(name string, records ...string) []byte {
+	return ELF(elf.ET_REL, append([]string{"name=" + name, "vermagic=" + Version + " SMP preempt"}, records...)...)
 }
 
-// files :: path -> contents
-type files map[string][]byte
+// Files :: path -> contents
+type Files map[string][]byte
 
-// fakeKernel is a module directory: a needs b, b softly c first and d after, and
-// hard e and the built-in x.
-func fakeKernel(t testing.TB) files {
-	return files{
-		"modules.builtin":         []byte("kernel/x.ko\nkernel/y-y.ko\n"),
-		"modules.builtin.modinfo": []byte("x.license=GPL\x00x.alias=crypto-x\x00"),
-		"kernel/a.ko":             module("a", "depends=b"),
-		"kernel/b.ko.xz":          pack(t, ".xz", module("b", "depends=e,x", "softdep=pre: c crypto-x post: d gone")),
-		"kernel/c.ko.zst":         pack(t, ".zst", module("c", "depends=")),
-		"kernel/d.ko.gz":          pack(t, ".gz", module("d", "depends=b")),
-		"kernel/e-e.ko":           module("e_e"),
-		"kernel/e.ko":             module("e"),
-		"kernel/unrelated.ko":     []byte("no module"),
-	}
-}
-
-// under puts files below a directory.
-func (f files) under(dir string) files {
-	out := files{}
+// Under puts the files below a directory.
+func (f Files) Under(dir string) Files {
+	out := Files{}
 	for name, data := range f {
 		out[dir+"/"+name] = data
 	}
 	return out
 }
 
-func (f files) writeTo(t testing.TB, dir string) {
+// WriteTo writes the files below a directory.
+func (f Files) WriteTo(t testing.TB, dir string) {
 	t.Helper()
 	for name, data := range f {
 		name = filepath.Join(dir, name)
@@ -92,8 +78,8 @@ func (f files) writeTo(t testing.TB, dir string) {
 	}
 }
 
-// pack compresses data as a file with that suffix would be.
-func pack(t testing.TB, suffix string, data []byte) []byte {
+// Pack compresses data as a file with that suffix would be.
+func Pack(t testing.TB, suffix string, data []byte) []byte {
 	t.Helper()
 	var buf bytes.Buffer
 	var w io.WriteCloser
@@ -122,8 +108,8 @@ func pack(t testing.TB, suffix string, data []byte) []byte {
 	return buf.Bytes()
 }
 
-// deb makes a Debian package of files.
-func (f files) deb(t testing.TB, suffix string) []byte {
+// Deb makes a Debian package whose data.tar is compressed as the suffix says.
+func (f Files) Deb(t testing.TB, suffix string) []byte {
 	t.Helper()
 	var data bytes.Buffer
 	w := tar.NewWriter(&data)
@@ -138,15 +124,15 @@ func (f files) deb(t testing.TB, suffix string) []byte {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return ar("debian-binary", []byte("2.0\n"), "control.tar.xz", []byte("odd"), "data.tar"+suffix, pack(t, suffix, data.Bytes()))
+	return AR("debian-binary", []byte("2.0\n"), "control.tar.xz", []byte("odd"), "data.tar"+suffix, Pack(t, suffix, data.Bytes()))
 }
 
-// ar makes an archive of alternating names (strings) and contents.
-func ar(members ...any) []byte {
-	out := []byte(arMagic)
+// AR makes an archive of alternating names (strings) and contents.
+func AR(members ...any) []byte {
+	out := []byte("!<arch>\n")
 	for i := 0; i < len(members); i += 2 {
 		name, data := members[i].(string), members[i+1].([]byte)
-		out = fmt.Appendf(out, "%-16s%-12d%-6d%-6d%-8s%-10d%s", name, 0, 0, 0, "100644", len(data), arFileMagic)
+		out = fmt.Appendf(out, "%-16s%-12d%-6d%-6d%-8s%-10d%s", name, 0, 0, 0, "100644", len(data), "`\n")
 		out = append(out, data...)
 		if len(data)%2 != 0 {
 			out = append(out, '\n')

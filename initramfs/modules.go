@@ -1,0 +1,41 @@
+package initramfs
+
+import "github.com/rootvouch/rootvouch/initramfs/kmod"
+
+// DefaultModules lists what the boot chain uses, wherever the kernel has it:
+// as a module or built in. Nothing loads a module later, on demand: the initramfs
+// holds no modprobe. So what a table or mount needs indirectly stands here too.
+//
+// Optional are faster implementations and drivers of conveniences: without them
+// the chain still works, or PID 1 refuses with the step that needed them.
+func DefaultModules() []kmod.Want {
+	required := func(names ...string) kmod.Want { return kmod.Want{Names: names} }
+	optional := func(names ...string) kmod.Want { return kmod.Want{Names: names, Optional: true} }
+	return []kmod.Want{
+		// Ciphers and hashes before their users: a table takes the fastest
+		// implementation registered when it is loaded.
+		optional("aesni_intel"),                  // AES-XTS with AES-NI and VAES
+		optional("sha256_ssse3"),                 // SHA-256 with SHA-NI; gone where it moved into the kernel's library
+		optional("crc32c_intel", "crc32c-x86"),   // for erofs and ext4
+		optional("ecb"),                          // of xts
+		required("xts"),                          // aes-xts-plain64
+		required("dm_mod"), required("dm_crypt"), // the disk
+		required("dm_verity"),
+
+		required("virtio_pci"),
+		required("virtio_blk"),
+		required("virtio_net"),
+		required("virtio_console"), // report device of the emulated platform
+		optional("virtio_rng"),
+		required("af_packet"), // DHCP before there is an address
+
+		required("erofs"),
+		optional("ext4"),
+		optional("squashfs"),
+		required("overlay"), // writable layer over the root, in memory
+
+		required("configfs"),          // report device configfs-tsm
+		optional("tsm_report", "tsm"), // as it is called since Linux 6.17, and since 6.7
+		required("sev_guest"),         // report device sev-guest, and provider of the other
+	}
+}

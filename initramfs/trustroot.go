@@ -1,0 +1,46 @@
+package initramfs
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+
+	"github.com/rootvouch/rootvouch/bootconfig"
+)
+
+// CheckTrustRoot judges the certificates of a boot configuration, which PID 1
+// does not: each must be a CA that may sign certificates, still be valid at the
+// clock floor, and name no other trust domain. All faults are reported.
+func CheckTrustRoot(c bootconfig.Config) error {
+	var errs []error
+	for n, rest := 0, []byte(c.SPIRE.TrustRoot); ; n++ {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return errors.Join(errs...)
+		}
+		if err := checkRoot(block.Bytes, c); err != nil {
+			errs = append(errs, fmt.Errorf("checking certificate %d of spire.trust_root: %v", n, err))
+		}
+	}
+}
+
+func checkRoot(der []byte, c bootconfig.Config) error {
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return err
+	}
+	if !cert.BasicConstraintsValid || !cert.IsCA || cert.KeyUsage&x509.KeyUsageCertSign == 0 {
+		return fmt.Errorf("subject %q is no CA that may sign certificates", cert.Subject)
+	}
+	if !cert.NotAfter.After(c.ClockFloor) {
+		return fmt.Errorf("notAfter is %s, want it after the clock floor %s",
+			cert.NotAfter.UTC().Format("2006-01-02T15:04:05Z"), c.ClockFloor.Format("2006-01-02T15:04:05Z"))
+	}
+	for _, uri := range cert.URIs {
+		if want := "spiffe://" + c.TrustDomain; uri.String() != want {
+			return fmt.Errorf("URI name is %q, want %q", uri, want)
+		}
+	}
+	return nil
+}
