@@ -77,13 +77,13 @@ func (v Values) checkMeasurements() error {
 func (v Values) checkBits() error {
 	for _, n := range snp.PolicyBits() {
 		var b Bit
-		if err := b.UnmarshalText([]byte(v.GuestPolicy.Bits()[n.Bit])); err != nil {
+		if err := b.UnmarshalText([]byte(v.GuestPolicy.Bit(n.Bit))); err != nil {
 			return fmt.Errorf("guest_policy: %s: %w", n.Name, err)
 		}
 	}
 	for _, n := range snp.PlatformBits() {
 		var b Bit
-		if err := b.UnmarshalText([]byte(v.PlatformInfo.Bits()[n.Bit])); err != nil {
+		if err := b.UnmarshalText([]byte(v.PlatformInfo.Bit(n.Bit))); err != nil {
 			return fmt.Errorf("platform_info: %s: %w", n.Name, err)
 		}
 	}

@@ -199,14 +199,30 @@ func defaultGuestPolicy() GuestPolicy {
 	}
 }
 
-// Bits returns what is wanted of each bit of POLICY.
-func (g GuestPolicy) Bits() map[snp.Policy]Bit {
-	return map[snp.Policy]Bit{
-		snp.PolicySMT: g.SMT, snp.PolicyMigrationAgent: g.MigrationAgent, snp.PolicyDebug: g.Debug,
-		snp.PolicySingleSocket: g.SingleSocket, snp.PolicyCXL: g.CXL, snp.PolicyMemAES256XTS: g.MemAES256XTS,
-		snp.PolicyRAPLDisabled: g.RAPLDisabled, snp.PolicyCiphertextHiding: g.CiphertextHiding,
-		snp.PolicyPageSwapDisabled: g.PageSwapDisabled,
+// Bit returns what is wanted of one bit of POLICY; of a bit that has no name,
+// the zero Bit, which nothing satisfies.
+func (g GuestPolicy) Bit(bit snp.Policy) Bit {
+	switch bit {
+	case snp.PolicySMT:
+		return g.SMT
+	case snp.PolicyMigrationAgent:
+		return g.MigrationAgent
+	case snp.PolicyDebug:
+		return g.Debug
+	case snp.PolicySingleSocket:
+		return g.SingleSocket
+	case snp.PolicyCXL:
+		return g.CXL
+	case snp.PolicyMemAES256XTS:
+		return g.MemAES256XTS
+	case snp.PolicyRAPLDisabled:
+		return g.RAPLDisabled
+	case snp.PolicyCiphertextHiding:
+		return g.CiphertextHiding
+	case snp.PolicyPageSwapDisabled:
+		return g.PageSwapDisabled
 	}
+	return ""
 }
 
 // PlatformInfo says what PLATFORM_INFO must be, bit by bit.
@@ -224,11 +240,24 @@ func anyPlatformInfo() PlatformInfo {
 	return PlatformInfo{AnyBit, AnyBit, AnyBit, AnyBit, AnyBit, AnyBit, AnyBit}
 }
 
-// Bits returns what is wanted of each bit of PLATFORM_INFO.
-func (p PlatformInfo) Bits() map[snp.PlatformInfo]Bit {
-	return map[snp.PlatformInfo]Bit{
-		snp.PlatformSMT: p.SMT, snp.PlatformTSME: p.TSME, snp.PlatformECC: p.ECC,
-		snp.PlatformRAPLDisabled: p.RAPLDisabled, snp.PlatformCiphertextHiding: p.CiphertextHiding,
-		snp.PlatformAliasCheckDone: p.AliasCheckComplete, snp.PlatformTIO: p.TIO,
+// Bit returns what is wanted of one bit of PLATFORM_INFO; of a bit that has no
+// name, the zero Bit, which nothing satisfies.
+func (p PlatformInfo) Bit(bit snp.PlatformInfo) Bit {
+	switch bit {
+	case snp.PlatformSMT:
+		return p.SMT
+	case snp.PlatformTSME:
+		return p.TSME
+	case snp.PlatformECC:
+		return p.ECC
+	case snp.PlatformRAPLDisabled:
+		return p.RAPLDisabled
+	case snp.PlatformCiphertextHiding:
+		return p.CiphertextHiding
+	case snp.PlatformAliasCheckDone:
+		return p.AliasCheckComplete
+	case snp.PlatformTIO:
+		return p.TIO
 	}
+	return ""
 }

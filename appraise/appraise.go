@@ -1,0 +1,223 @@
+// Package appraise judges evidence: attestation report, certificates, and
+// reference values go in, with collateral and the time; a verdict comes out.
+//
+// It is the one judge of this project: the SPIRE server's plugin, the KMS and
+// the owner's tool all ask it, and none of them judges on its own. It is pure:
+// no network, no files, no clock. Whatever is missing is a refusal.
+//
+// Two questions are kept apart. Authenticity: did the AMD-SP of a genuine chip,
+// or of the emulated platform that was named, sign this report for this
+// request? Policy: is what it says what the owner expects? [Appraise] asks
+// both; [Authenticate] asks the first alone, and its verdict is never trusted.
+package appraise
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
+	"time"
+
+	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/snp"
+)
+
+// Collateral is what the verifier has of its own: certificates that the
+// evidence may lack, and revocation lists. None of it is trusted for being
+// here: roots are those that the reference values name.
+type Collateral struct {
+	Certificates []*x509.Certificate
+	CRLs         []*x509.RevocationList
+}
+
+// RevocationMode says what an unknown revocation status means.
+type RevocationMode int
+
+const (
+	// RequireRevocation refuses evidence unless a fresh CRL, signed by the
+	// root, shows that no certificate of the chain is revoked.
+	RequireRevocation RevocationMode = iota
+	// AcceptUnknownRevocation lets evidence through when no such CRL is at
+	// hand; the verdict says so. A certificate that a signed CRL revokes, fresh
+	// or not, is refused all the same.
+	AcceptUnknownRevocation
+)
+
+// Request is what [Appraise] judges.
+type Request struct {
+	Evidence evidence.Evidence
+	// Kind is the form of the report in Evidence. It is the verifier's choice:
+	// never take it from who presents the evidence.
+	Kind   evidence.Kind
+	Values refval.Values
+	// ReportData is what the guest must have bound: see package evidence.
+	ReportData [64]byte
+	// AcceptAnyReportData leaves ReportData unchecked, for a report that is
+	// kept and read later. It proves nothing about who presents it or when: the
+	// verdict says so.
+	AcceptAnyReportData bool
+	Collateral          Collateral
+	Now                 time.Time
+	Revocation          RevocationMode
+}
+
+// Appraise judges evidence by reference values.
+//
+// Malformed evidence, or reference values that do not pass their own check,
+// give a verdict with that error alone. Everything else is checked to the end,
+// so that the verdict shows every mismatch at once.
+func Appraise(q Request) Verdict {
+	v := Verdict{Values: true}
+	if err := q.Values.Check(); err != nil {
+		return v.malformed("reference values", err)
+	}
+	anchors := rootAnchors(q.Values.RootOfTrust)
+	if !v.authenticate(q, anchors) {
+		return v
+	}
+	v.checkPolicy(q.Values)
+	v.complete = true
+	return v
+}
+
+// Anchors are the roots that may vouch in [Authenticate].
+type Anchors struct {
+	what    string
+	allowed map[pins.Digest]bool // :: SHA-256 of an ARK's DER -> it may vouch
+}
+
+// AMDAnchors returns AMD's roots of Milan, Genoa and Turin.
+func AMDAnchors() Anchors { return rootAnchors(refval.AMD()) }
+
+// NamedAnchors returns the roots with those digests of their DER.
+func NamedAnchors(arks ...pins.Digest) Anchors {
+	a := Anchors{what: "the roots that were named", allowed: make(map[pins.Digest]bool)}
+	for _, d := range arks {
+		a.allowed[d] = true
+	}
+	return a
+}
+
+// The SHA-256 of the DER of AMD's root keys' certificates, which its key
+// distribution service serves at /vcek/v1/<product>/cert_chain (57230).
+const (
+	arkMilan = "69d063b45344d26a2e94e1f4210de49ef555308287d4c174445c95639a540bcd"
+	arkGenoa = "4c6598d19c18719c5dfd4a7d335f674e5bfe1d8f800cea2cf270c10d103db2f1"
+	arkTurin = "1f084161a44bb6d93778a904877d4819cafa5d05ef4193b2ded9dd9c73dd3f6a"
+)
+
+func rootAnchors(root refval.RootOfTrust) Anchors {
+	if ark, emulated := root.Emulated(); emulated {
+		a := NamedAnchors(ark)
+		a.what = "the emulated ARK"
+		return a
+	}
+	if !root.IsAMD() {
+		return Anchors{what: "no root"}
+	}
+	a := Anchors{what: "AMD's ARK", allowed: make(map[pins.Digest]bool)}
+	for _, s := range []string{arkMilan, arkGenoa, arkTurin} {
+		d, err := pins.ParseDigest(s)
+		if err != nil {
+			panic(fmt.Sprintf("appraise: internal error: %v", err))
+		}
+		a.allowed[d] = true
+	}
+	return a
+}
+
+func (a Anchors) has(cert *x509.Certificate) bool { return a.allowed[sha256.Sum256(cert.Raw)] }
+
+// AuthenticityRequest is what [Authenticate] judges.
+type AuthenticityRequest struct {
+	Evidence   evidence.Evidence
+	Kind       evidence.Kind // as in Request
+	Anchors    Anchors
+	ReportData *[64]byte // nil: any, as in Request.AcceptAnyReportData
+	Collateral Collateral
+	Now        time.Time
+	Revocation RevocationMode
+}
+
+// Authenticate judges authenticity alone. The verdict may be authentic, but is
+// never trusted: nobody has said what is expected.
+func Authenticate(q AuthenticityRequest) Verdict {
+	var v Verdict
+	r := Request{
+		Evidence: q.Evidence, Kind: q.Kind, Collateral: q.Collateral, Now: q.Now, Revocation: q.Revocation,
+		AcceptAnyReportData: q.ReportData == nil,
+	}
+	if q.ReportData != nil {
+		r.ReportData = *q.ReportData
+	}
+	v.authenticate(r, q.Anchors)
+	return v
+}
+
+// parsed is evidence of the right form.
+type parsed struct {
+	report  *snp.Report
+	hcl     *evidence.HCL       // only of kind AzureHCL
+	offered []*x509.Certificate // those of the evidence
+	leaf    *x509.Certificate   // nil: none was found
+	ext     snp.KeyExtensions   // of leaf
+	extErr  error
+}
+
+// parse decodes all of the evidence, and stops at the first error.
+func parse(q Request) (parsed, string, error) {
+	var p parsed
+	raw := q.Evidence.Report
+	switch q.Kind {
+	case evidence.Plain:
+	case evidence.AzureHCL:
+		hcl, err := evidence.ParseHCL(raw)
+		if err != nil {
+			return p, "report format", err
+		}
+		p.hcl, raw = &hcl, hcl.Report
+	default:
+		return p, "report format", fmt.Errorf("kind of evidence is %d, want plain or azure-hcl", int(q.Kind))
+	}
+	var err error
+	if p.report, err = snp.ParseReport(raw); err != nil {
+		return p, "report format", err
+	}
+	if n := len(q.Evidence.Certificates); n > evidence.MaxCertificates {
+		return p, "certificate format", fmt.Errorf("got %d certificates, want at most %d", n, evidence.MaxCertificates)
+	}
+	for i, der := range q.Evidence.Certificates {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			return p, "certificate format", fmt.Errorf("parsing certificate %d: %v", i, err)
+		}
+		p.offered = append(p.offered, cert)
+	}
+	p.findLeaf(q.Collateral)
+	return p, "", nil
+}
+
+// findLeaf takes the endorsement key's certificate: the first of the evidence,
+// unless that is a CA's, or else the one of the collateral that stands for the
+// report's chip and TCB.
+func (p *parsed) findLeaf(c Collateral) {
+	if len(p.offered) > 0 && !p.offered[0].IsCA {
+		p.leaf = p.offered[0]
+		p.ext, p.extErr = snp.ParseKeyExtensions(p.leaf)
+		return
+	}
+	for _, cert := range c.Certificates {
+		if cert.IsCA {
+			continue
+		}
+		ext, err := snp.ParseKeyExtensions(cert)
+		if err != nil || ext.Kind() != p.report.SigningKey {
+			continue
+		}
+		if checkTCB(p.report, ext) == nil && (ext.Kind() == snp.VLEK || ext.MatchesChip(p.report.ChipID)) {
+			p.leaf, p.ext = cert, ext
+			return
+		}
+	}
+}

@@ -1,0 +1,348 @@
+package appraise_test
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rootvouch/rootvouch/appraise"
+	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/snp/snptest"
+)
+
+func newSigner(t testing.TB, p snp.Product) *snptest.Signer { t.Helper(); return snptest.New(t, p) }
+
+// values accepts the guest of snptest on the signer's platform.
+func values(s *snptest.Signer) refval.Values {
+	return refval.New(refval.EmulatedARK(s.Chain.ARKDigest()),
+		[]refval.Measurement{{Digest: snp.Measurement{0x4d, 1}, VCPUs: 2, CPUType: "EPYC-v4"}}, s.Product)
+}
+
+// request asks for e to be judged, with a fresh CRL; change may be nil.
+func request(t testing.TB, s *snptest.Signer, e evidence.Evidence, change func(*appraise.Request)) appraise.Request {
+	t.Helper()
+	q := appraise.Request{
+		Evidence: e, Values: values(s), Now: snptest.Now(),
+		Collateral: appraise.Collateral{CRLs: []*x509.RevocationList{s.CRL(t)}},
+	}
+	if change != nil {
+		change(&q)
+	}
+	return q
+}
+
+func TestTrusted(t *testing.T) {
+	for _, p := range snp.Products() {
+		s := newSigner(t, p)
+		for _, version := range []uint32{2, 3, 4, 5} {
+			r := s.Unsigned(t, [64]byte{9})
+			if r.Version = version; version < 3 {
+				r.CPUID = snp.CPUID{}
+			}
+			q := request(t, s, s.Sign(t, r), func(q *appraise.Request) { q.ReportData = [64]byte{9} })
+			got := appraise.Appraise(q)
+			if !got.Trusted() || !got.Authentic() || got.Err() != nil || got.Outcome() != appraise.Accepted {
+				t.Errorf("%s, version %d: not trusted\n%s", p, version, got)
+			}
+			if got.Product != p || got.TCB != s.TCB || got.Key != sha256.Sum256(s.Chain.VCEK.RawSubjectPublicKeyInfo) {
+				t.Errorf("%s: got product %s, TCB %s, key %s", p, got.Product, got.TCB, got.Key)
+			}
+			if !strings.Contains(got.String(), "emulated: NOT CONFIDENTIAL") {
+				t.Errorf("the verdict hides that the platform is emulated:\n%s", got)
+			}
+			if strings.Contains(got.String(), "2605.12990") != (p == snp.Milan) {
+				t.Errorf("%s: the note on Milan is wrong:\n%s", p, got)
+			}
+		}
+	}
+}
+
+func TestZeroVerdictIsNotTrusted(t *testing.T) {
+	var v appraise.Verdict
+	if v.Trusted() || v.Authentic() || v.Err() == nil || v.Outcome() != appraise.Malformed {
+		t.Error("the zero verdict is trusted")
+	}
+	if v := appraise.Appraise(appraise.Request{}); v.Trusted() || v.Authentic() {
+		t.Errorf("the zero request is trusted:\n%s", v)
+	}
+}
+
+// TestRefusals changes one thing at a time. Each must fail its own check, and
+// only that one, with its own class.
+func TestRefusals(t *testing.T) {
+	s, other := newSigner(t, snp.Genoa), newSigner(t, snp.Genoa)
+	type report = snp.Report
+	for _, row := range []struct {
+		check   string
+		outcome appraise.Outcome
+		report  func(*report)
+		request func(*appraise.Request)
+	}{
+		{"measurement", appraise.Refused, func(r *report) { r.Measurement[47] ^= 1 }, nil},
+		{"guest policy debug", appraise.Refused, func(r *report) { r.Policy |= snp.PolicyDebug }, nil},
+		{"guest policy migration_agent", appraise.Refused, func(r *report) { r.Policy |= snp.PolicyMigrationAgent }, nil},
+		{"guest policy cxl", appraise.Refused, func(r *report) { r.Policy |= snp.PolicyCXL }, nil},
+		{"guest policy single_socket", appraise.Refused, nil, func(q *appraise.Request) { q.Values.GuestPolicy.SingleSocket = refval.Required }},
+		{"guest policy smt", appraise.Refused, nil, func(q *appraise.Request) { q.Values.GuestPolicy.SMT = refval.Forbidden }},
+		{"guest policy mem_aes_256_xts", appraise.Refused, nil, func(q *appraise.Request) { q.Values.GuestPolicy.MemAES256XTS = refval.Required }},
+		{"guest policy rapl_disabled", appraise.Refused, nil, func(q *appraise.Request) { q.Values.GuestPolicy.RAPLDisabled = refval.Required }},
+		{"guest policy ciphertext_hiding", appraise.Refused, nil, func(q *appraise.Request) { q.Values.GuestPolicy.CiphertextHiding = refval.Required }},
+		{"guest policy page_swap_disabled", appraise.Refused, nil, func(q *appraise.Request) { q.Values.GuestPolicy.PageSwapDisabled = refval.Required }},
+		{"guest policy ABI", appraise.Refused, nil, func(q *appraise.Request) {
+			q.Values.GuestPolicy.MinimumABI = refval.Exactly(refval.ABI{Major: 1, Minor: 51})
+		}},
+		{"platform info smt", appraise.Refused, nil, func(q *appraise.Request) { q.Values.PlatformInfo.SMT = refval.Forbidden }},
+		{"platform info alias_check_complete", appraise.Refused, nil, func(q *appraise.Request) { q.Values.PlatformInfo.AliasCheckComplete = refval.Required }},
+		{"VMPL", appraise.Refused, func(r *report) { r.VMPL = 1 }, nil},
+		{"VMPL", appraise.Refused, func(r *report) { r.VMPL = snp.VMPLHost }, func(q *appraise.Request) { q.Values.VMPL = refval.Any[uint32]() }},
+		{"guest SVN", appraise.Refused, func(r *report) { r.GuestSVN = 6 }, func(q *appraise.Request) { q.Values.MinimumGuestSVN = refval.Exactly[uint32](7) }},
+		{"ID key digest", appraise.Refused, func(r *report) { r.IDKeyDigest[0] = 1 }, nil},
+		{"author key digest", appraise.Refused, func(r *report) { r.AuthorKeyDigest[0] = 1 }, nil},
+		{"family ID", appraise.Refused, nil, func(q *appraise.Request) { q.Values.FamilyID = refval.Exactly(snp.GuestID{1}) }},
+		{"image ID", appraise.Refused, func(r *report) { r.ImageID[0] = 1 }, func(q *appraise.Request) { q.Values.ImageID = refval.Exactly(snp.GuestID{}) }},
+		{"HOST_DATA", appraise.Refused, nil, func(q *appraise.Request) { q.Values.HostData = refval.Exactly(snp.HostData{1}) }},
+		{"chip", appraise.Refused, nil, func(q *appraise.Request) { q.Values.Chips = refval.Exactly([]snp.ChipID{{1}}) }},
+		{"chip not denied", appraise.Refused, nil, func(q *appraise.Request) { q.Values.Deny.ChipIDs = []snp.ChipID{s.ChipID} }},
+		{"key not denied", appraise.Refused, nil, func(q *appraise.Request) {
+			q.Values.Deny.Keys = []pins.Digest{sha256.Sum256(s.Chain.VCEK.RawSubjectPublicKeyInfo)}
+		}},
+		{"signing key", appraise.Refused, nil, func(q *appraise.Request) { q.Values.SigningKeys = []snp.SigningKey{snp.VLEK} }},
+		{"committed TCB", appraise.Refused, func(r *report) { r.CommittedTCB -= 1 << 48 }, func(q *appraise.Request) { q.Values.Products[0].MinimumTCB = refval.Exactly(s.TCB) }},
+		{"REPORT_DATA", appraise.NotAuthentic, func(r *report) { r.ReportData[63] = 1 }, nil},
+		{"endorsed chip", appraise.NotAuthentic, func(r *report) { r.ChipID[63] = 1 }, nil},
+		{"endorsed TCB", appraise.NotAuthentic, func(r *report) { r.ReportedTCB -= 1 << 56 }, nil},
+		{"endorsement key", appraise.NotAuthentic, func(r *report) { r.SigningKey = snp.VLEK }, nil},
+		{"product", appraise.NotAuthentic, func(r *report) { r.CPUID = snp.Milan.Example() }, nil},
+		{"signature", appraise.NotAuthentic, nil, func(q *appraise.Request) {
+			r, err := snp.ParseReport(q.Evidence.Report)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := r.Sign(rand.Reader, other.Chain.VCEKKey); err != nil {
+				t.Fatal(err)
+			}
+			q.Evidence.Report = r.Marshal()
+		}},
+		{"chain", appraise.NotAuthentic, nil, func(q *appraise.Request) { q.Values.RootOfTrust = refval.AMD() }},
+		{"chain", appraise.NotAuthentic, nil, func(q *appraise.Request) { q.Values.RootOfTrust = refval.EmulatedARK(other.Chain.ARKDigest()) }},
+		{"chain", appraise.NotAuthentic, nil, func(q *appraise.Request) { q.Evidence.Certificates = q.Evidence.Certificates[:2] }},
+		{"chain", appraise.NotAuthentic, nil, func(q *appraise.Request) {
+			q.Evidence.Certificates = [][]byte{s.Chain.VCEK.Raw, other.Chain.ASK.Raw, s.Chain.ARK.Raw}
+		}},
+		{"validity", appraise.NotAuthentic, nil, func(q *appraise.Request) {
+			q.Now = s.Chain.VCEK.NotAfter.Add(time.Second)
+			q.Collateral.CRLs[0] = s.CRLAt(t, 1, q.Now.Add(-time.Hour), q.Now.Add(time.Hour))
+		}},
+		{"validity", appraise.NotAuthentic, nil, func(q *appraise.Request) {
+			q.Now = s.Chain.VCEK.NotBefore.Add(-time.Second)
+			q.Collateral.CRLs[0] = s.CRLAt(t, 1, q.Now.Add(-time.Hour), q.Now.Add(time.Hour))
+		}},
+		{"revocation", appraise.NotAuthentic, nil, func(q *appraise.Request) { q.Collateral.CRLs = nil }},
+	} {
+		t.Run(row.check, func(t *testing.T) {
+			r := s.Unsigned(t, [64]byte{})
+			if row.report != nil {
+				row.report(r)
+			}
+			q := request(t, s, s.Sign(t, r), row.request)
+			got := appraise.Appraise(q)
+			if got.Trusted() || got.Outcome() != row.outcome {
+				t.Fatalf("got %s, want %s\n%s", got.Outcome(), row.outcome, got)
+			}
+			failed := make(map[string]bool)
+			for _, c := range got.Checks {
+				if !c.OK {
+					failed[c.Name] = true
+				}
+			}
+			if !failed[row.check] {
+				t.Errorf("check %q passed\n%s", row.check, got)
+			}
+			// What follows from a broken link may fail with it.
+			also := map[string]bool{"names": true, "product accepted": true, "minimum TCB": true, "signing key": true}
+			for name := range failed {
+				if name != row.check && (row.outcome == appraise.Refused || !also[name]) {
+					t.Errorf("check %q failed too\n%s", name, got)
+				}
+			}
+			if !strings.Contains(got.Err().Error(), row.check+": ") {
+				t.Errorf("Err does not name the check: %v", got.Err())
+			}
+		})
+	}
+}
+
+// TestAllMismatchesAtOnce wants the whole list in one verdict.
+func TestAllMismatchesAtOnce(t *testing.T) {
+	s := newSigner(t, snp.Turin)
+	r := s.Unsigned(t, [64]byte{})
+	r.Policy |= snp.PolicyDebug
+	r.VMPL, r.Measurement, r.HostData = 2, snp.Measurement{1}, snp.HostData{1}
+	got := appraise.Appraise(request(t, s, s.Sign(t, r), func(q *appraise.Request) { q.Values.HostData = refval.Exactly(snp.HostData{}) }))
+	text := got.Err().Error()
+	for _, want := range []string{"guest policy debug", "VMPL", "measurement", "HOST_DATA"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("Err lacks %q:\n%s", want, text)
+		}
+	}
+}
+
+// TestMalformedStandsAlone wants the first parse error and nothing else.
+func TestMalformedStandsAlone(t *testing.T) {
+	s := newSigner(t, snp.Genoa)
+	for _, change := range []func(*appraise.Request){
+		func(q *appraise.Request) { q.Evidence.Report = q.Evidence.Report[:1183] },
+		func(q *appraise.Request) { q.Evidence.Report = append(bytes.Clone(q.Evidence.Report), 0) },
+		func(q *appraise.Request) { q.Evidence.Report = nil },
+		func(q *appraise.Request) { q.Evidence.Certificates[2] = []byte{0x30} },
+		func(q *appraise.Request) {
+			q.Evidence.Certificates[0] = append(bytes.Clone(q.Evidence.Certificates[0]), 0)
+		},
+		func(q *appraise.Request) { q.Evidence.Certificates = make([][]byte, 9) },
+		func(q *appraise.Request) { q.Kind = evidence.AzureHCL },
+		func(q *appraise.Request) { q.Kind = 7 },
+		func(q *appraise.Request) { q.Values.Products = nil },
+		func(q *appraise.Request) { q.Values = refval.Values{} },
+	} {
+		got := appraise.Appraise(request(t, s, s.Evidence(t, [64]byte{}), change))
+		if got.Outcome() != appraise.Malformed || len(got.Checks) != 1 || got.Trusted() || got.Authentic() || got.Err() == nil {
+			t.Errorf("got %s with %d checks\n%s", got.Outcome(), len(got.Checks), got)
+		}
+	}
+}
+
+// TestRevocation goes through the states of a CRL, in both modes.
+func TestRevocation(t *testing.T) {
+	s, other := newSigner(t, snp.Genoa), newSigner(t, snp.Genoa)
+	now := snptest.Now()
+	day := 24 * time.Hour
+	stale := s.CRLAt(t, 1, now.Add(-2*day), now.Add(-day))
+	unsigned := s.CRL(t)
+	unsigned.Signature = bytes.Clone(unsigned.Signature)
+	unsigned.Signature[0] ^= 1
+	for _, row := range []struct {
+		name            string
+		crls            []*x509.RevocationList
+		strict, unknown bool // trusted, in each mode
+	}{
+		{"fresh", []*x509.RevocationList{s.CRL(t)}, true, true},
+		{"fresh among others", []*x509.RevocationList{other.CRL(t), unsigned, s.CRL(t)}, true, true},
+		{"none", nil, false, true},
+		{"stale", []*x509.RevocationList{stale}, false, true},
+		{"at its next update", []*x509.RevocationList{s.CRLAt(t, 1, now.Add(-day), now)}, false, true},
+		{"from the future", []*x509.RevocationList{s.CRLAt(t, 1, now.Add(time.Second), now.Add(day))}, false, true},
+		{"of another root with the same name", []*x509.RevocationList{other.CRL(t)}, false, true},
+		{"with a wrong signature", []*x509.RevocationList{unsigned}, false, true},
+		{"fresh, but a newer one is stale", []*x509.RevocationList{s.CRL(t), s.CRLAt(t, 2, now.Add(-2*day), now.Add(-day))}, false, true},
+		{"revokes the VCEK", []*x509.RevocationList{s.CRL(t, s.Chain.VCEK)}, false, false},
+		{"revokes the ASK", []*x509.RevocationList{s.CRL(t, s.Chain.ASK)}, false, false},
+		{"revokes another", []*x509.RevocationList{s.CRL(t, other.Chain.VCEK)}, true, true},
+		{"stale, revokes the ASK", []*x509.RevocationList{s.CRLAt(t, 1, now.Add(-2*day), now.Add(-day), s.Chain.ASK)}, false, false},
+		{"an older one revoked the ASK", []*x509.RevocationList{s.CRLAt(t, 0, now.Add(-day), now.Add(day), s.Chain.ASK), s.CRL(t)}, false, false},
+	} {
+		for mode, want := range map[appraise.RevocationMode]bool{appraise.RequireRevocation: row.strict, appraise.AcceptUnknownRevocation: row.unknown} {
+			got := appraise.Appraise(request(t, s, s.Evidence(t, [64]byte{}), func(q *appraise.Request) {
+				q.Collateral.CRLs, q.Revocation = row.crls, mode
+			}))
+			if got.Trusted() != want {
+				t.Errorf("%s, mode %d: trusted %v, want %v\n%s", row.name, mode, got.Trusted(), want, got)
+			}
+			if noted := strings.Contains(got.String(), "revocation: not checked"); noted != (row.unknown && !row.strict && mode == appraise.AcceptUnknownRevocation) {
+				t.Errorf("%s, mode %d: note on revocation: %v\n%s", row.name, mode, noted, got)
+			}
+		}
+	}
+}
+
+// TestCollateralCompletes lets the verifier's certificates stand in for those
+// that the evidence lacks, the endorsement key's included.
+func TestCollateralCompletes(t *testing.T) {
+	for _, p := range []snp.Product{snp.Genoa, snp.Turin} {
+		s, other := newSigner(t, p), newSigner(t, p)
+		all := []*x509.Certificate{other.Chain.VCEK, other.Chain.ASK, other.Chain.ARK, s.Chain.ARK, s.Chain.ASK, s.Chain.VCEK}
+		for n := range 4 {
+			e := s.Evidence(t, [64]byte{})
+			e.Certificates = e.Certificates[:n]
+			q := request(t, s, e, func(q *appraise.Request) { q.Collateral.Certificates = all })
+			if n == 0 { // both VCEKs stand for this chip and TCB; the first is tried
+				q.Collateral.Certificates = all[3:]
+			}
+			if got := appraise.Appraise(q); !got.Trusted() {
+				t.Errorf("%s with %d certificates in the evidence: refused\n%s", p, n, got)
+			}
+		}
+	}
+}
+
+// TestVLEK signs with a key that is bound to a provider, not a chip.
+func TestVLEK(t *testing.T) {
+	s := newSigner(t, snp.Genoa)
+	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := s.Chain.IssueLeaf(rand.Reader, &key.PublicKey, snp.KeyExtensions{ProductName: "Genoa", TCB: s.TCB, CSPID: "CN=cloud"}, s.Chain.VCEK.NotBefore)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := s.Unsigned(t, [64]byte{})
+	r.SigningKey, r.ChipID = snp.VLEK, snp.ChipID{}
+	if err := r.Sign(rand.Reader, key); err != nil {
+		t.Fatal(err)
+	}
+	e := evidence.Evidence{Report: r.Marshal(), Certificates: [][]byte{leaf.Raw, s.Chain.ASK.Raw, s.Chain.ARK.Raw}}
+	got := appraise.Appraise(request(t, s, e, func(q *appraise.Request) { q.Values.SigningKeys = []snp.SigningKey{snp.VLEK} }))
+	// The emulated chain has no ASVK: a VLEK below an ASK has the wrong names.
+	if got.Trusted() || !strings.Contains(got.Err().Error(), `"SEV-Genoa", want "SEV-VLEK-Genoa"`) {
+		t.Errorf("got %v", got.Err())
+	}
+}
+
+// TestAnyReportData says in the verdict that nothing was bound.
+func TestAnyReportData(t *testing.T) {
+	s := newSigner(t, snp.Genoa)
+	got := appraise.Appraise(request(t, s, s.Evidence(t, [64]byte{5}), func(q *appraise.Request) { q.AcceptAnyReportData = true }))
+	if !got.Trusted() || !strings.Contains(got.String(), "REPORT_DATA: not checked") {
+		t.Errorf("got\n%s", got)
+	}
+}
+
+func TestVerdictJSON(t *testing.T) {
+	s := newSigner(t, snp.Genoa)
+	for _, data := range [][64]byte{{}, {1}} {
+		v := appraise.Appraise(request(t, s, s.Evidence(t, data), nil))
+		out, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got struct {
+			Trusted bool
+			Outcome string
+			Checks  []struct {
+				Name, Got, Want, Error string
+				OK                     bool
+			}
+		}
+		if err := json.Unmarshal(out, &got); err != nil {
+			t.Fatal(err)
+		}
+		if got.Trusted != v.Trusted() || len(got.Checks) != len(v.Checks) || got.Outcome != v.Outcome().String() {
+			t.Errorf("got %s", out)
+		}
+		for _, c := range got.Checks {
+			if c.Name == "" || c.Want == "" || c.OK != (c.Error == "") {
+				t.Errorf("check: got %+v", c)
+			}
+		}
+	}
+}

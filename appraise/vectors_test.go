@@ -1,0 +1,213 @@
+package appraise_test
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rootvouch/rootvouch/appraise"
+	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/internal/needs"
+	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/snp"
+)
+
+type vector struct {
+	Name, Report, Leaf, Verdict, Generation string
+	Chain                                   string `json:"chain_at_check_time"`
+	CheckTime                               string `json:"check_time"`
+	VMPL                                    uint32
+	Policy                                  string
+}
+
+func readVectors(t testing.TB) []vector {
+	t.Helper()
+	var all []vector
+	if err := json.Unmarshal(read(t, "snp-reports/reports.json"), &all); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func read(t testing.TB, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(needs.Vectors(t, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// amd returns AMD's certificates and the one CRL of the shared vectors.
+func amd(t testing.TB) appraise.Collateral {
+	t.Helper()
+	var c appraise.Collateral
+	entries, err := os.ReadDir(needs.Vectors(t, "snp-roots"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "crl-") {
+			crl, err := x509.ParseRevocationList(read(t, "snp-roots/"+e.Name()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.CRLs = append(c.CRLs, crl)
+		} else if strings.HasSuffix(e.Name(), ".der") {
+			cert, err := x509.ParseCertificate(read(t, "snp-roots/"+e.Name()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Certificates = append(c.Certificates, cert)
+		}
+	}
+	return c
+}
+
+// TestVectors accepts and refuses the real reports as listed.
+func TestVectors(t *testing.T) {
+	collateral := amd(t)
+	for _, v := range readVectors(t) {
+		if v.Leaf == "" {
+			continue
+		}
+		t.Run(v.Name, func(t *testing.T) {
+			now, err := time.Parse(time.RFC3339, v.CheckTime)
+			if err != nil {
+				t.Fatal(err)
+			}
+			q := appraise.AuthenticityRequest{
+				Evidence:   evidence.Evidence{Report: read(t, "snp-reports/"+v.Report), Certificates: [][]byte{read(t, "snp-reports/"+v.Leaf)}},
+				Anchors:    appraise.AMDAnchors(),
+				Collateral: collateral, Now: now, Revocation: appraise.AcceptUnknownRevocation,
+			}
+			got := appraise.Authenticate(q)
+			if got.Trusted() {
+				t.Error("authenticity alone is trusted")
+			}
+			if valid := strings.HasPrefix(v.Verdict, "VALID"); got.Authentic() != valid {
+				t.Fatalf("authentic: got %v, want %v\n%s", got.Authentic(), valid, got)
+			} else if !valid {
+				return
+			}
+			q.Revocation = appraise.RequireRevocation
+			if got := appraise.Authenticate(q); got.Authentic() {
+				t.Errorf("authentic without a fresh CRL\n%s", got)
+			}
+			appraiseVector(t, v, q, got)
+		})
+	}
+}
+
+// appraiseVector judges a genuine report by reference values that fit it, but
+// for what no owner should accept.
+func appraiseVector(t *testing.T, v vector, q appraise.AuthenticityRequest, authentic appraise.Verdict) {
+	r := authentic.Report
+	values := refval.New(refval.AMD(), []refval.Measurement{{Digest: r.Measurement, VCPUs: 1, CPUType: "EPYC"}})
+	values.IDKeyDigests, values.AuthorKeyDigests = refval.Any[[]snp.KeyDigest](), refval.Any[[]snp.KeyDigest]()
+	values.SigningKeys = []snp.SigningKey{snp.VCEK, snp.VLEK}
+	values.VMPL = refval.Exactly(v.VMPL)
+	request := appraise.Request{
+		Evidence: q.Evidence, Values: values, ReportData: r.ReportData, Collateral: q.Collateral, Now: q.Now,
+		Revocation: appraise.AcceptUnknownRevocation,
+	}
+	milan := strings.HasPrefix(v.Generation, "Milan")
+	got := appraise.Appraise(request)
+	if got.Trusted() == milan {
+		t.Errorf("default products: trusted %v on %s\n%s", got.Trusted(), v.Generation, got)
+	}
+	if !milan {
+		return
+	}
+	values.Products = append(values.Products, refval.Product{Name: snp.Milan, MinimumTCB: refval.Any[snp.TCB]()})
+	request.Values = values
+	got = appraise.Appraise(request)
+	debug := r.Policy.Has(snp.PolicyDebug)
+	if got.Trusted() == debug {
+		t.Errorf("Milan accepted by name: trusted %v with debug %v\n%s", got.Trusted(), debug, got)
+	}
+	if debug && got.Outcome() != appraise.Refused {
+		t.Errorf("outcome: got %s, want %s", got.Outcome(), appraise.Refused)
+	}
+	if !strings.Contains(got.String(), "Milan is accepted by name") {
+		t.Errorf("the verdict does not say that it accepts Milan:\n%s", got)
+	}
+}
+
+// TestVectorCRL judges a real report by a real CRL: fresh, stale, and before
+// its time.
+func TestVectorCRL(t *testing.T) {
+	collateral := amd(t)
+	for _, row := range []struct {
+		at string
+		ok bool
+	}{{"2025-07-01T00:00:00Z", true}, {"2025-05-01T00:00:00Z", false}, {"2026-05-12T00:00:00Z", false}, {"2026-11-23T00:00:00Z", false}} {
+		now, err := time.Parse(time.RFC3339, row.at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := appraise.Authenticate(appraise.AuthenticityRequest{
+			Evidence: evidence.Evidence{Report: read(t, "snp-reports/trustee-azure-v0.report.bin"), Certificates: [][]byte{read(t, "snp-reports/trustee-azure-v0.leaf.der")}},
+			Anchors:  appraise.AMDAnchors(), Collateral: collateral, Now: now,
+		})
+		if got.Authentic() != row.ok {
+			t.Errorf("at %s: authentic %v, want %v\n%s", row.at, got.Authentic(), row.ok, got)
+		}
+	}
+}
+
+// TestVectorAzure judges a report inside its HCL blob: what the guest chose is
+// in the runtime data, and a plain report is not taken for one.
+func TestVectorAzure(t *testing.T) {
+	for _, name := range []string{"trustee-azure-v0", "trustee-azure-hcl"} {
+		blob := read(t, "snp-reports/"+name+".hcl.bin")
+		var zero [64]byte
+		q := appraise.AuthenticityRequest{
+			Evidence: evidence.Evidence{Report: blob, Certificates: [][]byte{read(t, "snp-reports/"+name+".leaf.der")}},
+			Kind:     evidence.AzureHCL, Anchors: appraise.AMDAnchors(), Collateral: amd(t),
+			Now: time.Date(2025, 7, 1, 0, 0, 0, 0, time.UTC), ReportData: &zero,
+		}
+		if got := appraise.Authenticate(q); !got.Authentic() {
+			t.Errorf("%s: refused\n%s", name, got)
+		}
+		other := [64]byte{1}
+		q.ReportData = &other
+		if got := appraise.Authenticate(q); got.Authentic() {
+			t.Errorf("%s: accepted with other user data\n%s", name, got)
+		}
+		q.ReportData = &zero
+		changed := append([]byte{}, blob...)
+		changed[1300] ^= 1 // inside the runtime data
+		q.Evidence.Report = changed
+		if got := appraise.Authenticate(q); got.Authentic() {
+			t.Errorf("%s: accepted with changed runtime data\n%s", name, got)
+		}
+		q.Evidence.Report, q.Kind = blob, evidence.Plain
+		if got := appraise.Authenticate(q); got.Outcome() != appraise.Malformed || len(got.Checks) != 1 {
+			t.Errorf("%s: as a plain report: got %s\n%s", name, got.Outcome(), got)
+		}
+	}
+}
+
+// TestVectorCompromisedChip refuses the chip whose keys are public, whatever
+// the reference values say, even if a report of it were authentic.
+func TestVectorCompromisedChip(t *testing.T) {
+	cert, err := x509.ParseCertificate(read(t, "vcek-compromised-chip/02000506.der"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ext, err := snp.ParseKeyExtensions(cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSigner(t, snp.Milan)
+	r := s.Unsigned(t, [64]byte{})
+	r.ChipID = snp.ChipID(ext.HWID)
+	got := appraise.Appraise(request(t, s, s.Sign(t, r), nil))
+	if got.Trusted() || !strings.Contains(got.String(), "FAILED  chip not denied") {
+		t.Errorf("the chip is not denied:\n%s", got)
+	}
+}

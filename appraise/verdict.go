@@ -1,0 +1,195 @@
+package appraise
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/snp"
+)
+
+// Outcome sums up a verdict.
+type Outcome int
+
+// The outcomes, worst first. The zero value is the worst.
+const (
+	// Malformed: it is not evidence, or the reference values are not complete.
+	Malformed Outcome = iota
+	// NotAuthentic: signature, chain, validity, binding or revocation failed.
+	NotAuthentic
+	// Refused: authentic, but not what the reference values accept.
+	Refused
+	// Accepted: every check that was asked for passed. See [Verdict.Trusted].
+	Accepted
+)
+
+// String returns the outcome in words.
+func (o Outcome) String() string {
+	switch o {
+	case Malformed:
+		return "malformed"
+	case NotAuthentic:
+		return "not authentic"
+	case Refused:
+		return "refused by policy"
+	case Accepted:
+		return "accepted"
+	}
+	return fmt.Sprintf("outcome %d", int(o))
+}
+
+// Check is one thing that was looked at.
+type Check struct {
+	Name string
+	Got  string // what the evidence says
+	Want string // what it must say
+	OK   bool
+	Err  error // nil exactly when OK
+
+	fails Outcome // what the verdict is at best when the check fails
+}
+
+// String returns the check on one line.
+func (c Check) String() string {
+	if c.OK {
+		return fmt.Sprintf("ok      %s: %s (want %s)", c.Name, c.Got, c.Want)
+	}
+	return fmt.Sprintf("FAILED  %s: %v", c.Name, c.Err)
+}
+
+// Verdict is the result of an appraisal. Its zero value is not trusted.
+type Verdict struct {
+	// Checks lists everything that was looked at, in order.
+	Checks []Check
+	// Notes say what a reader of a good verdict must still know: what was not
+	// checked, and what was accepted with open eyes.
+	Notes []string
+	// Report is the report that was judged; nil when it was malformed.
+	Report *snp.Report
+	// Product is the processor line, as report and certificate agree on it;
+	// empty when they do not.
+	Product snp.Product
+	// TCB is REPORTED_TCB in that product's layout.
+	TCB snp.TCB
+	// Key is the SHA-256 of the endorsement key, as DER SubjectPublicKeyInfo.
+	Key pins.Digest
+	// Values says that reference values were applied, not authenticity alone.
+	Values bool
+
+	authenticated bool // all checks of authenticity were made
+	complete      bool // all checks of policy were made
+}
+
+// Trusted reports whether the evidence is authentic and every reference value
+// holds. It is the only thing on which to release anything.
+func (v Verdict) Trusted() bool { return v.Values && v.complete && v.Outcome() == Accepted }
+
+// Outcome sums up the checks that were made: the worst of them. For
+// [Authenticate], Accepted means no more than authentic.
+func (v Verdict) Outcome() Outcome {
+	if !v.authenticated || v.Values && !v.complete {
+		return Malformed
+	}
+	worst := Accepted
+	for _, c := range v.Checks {
+		if !c.OK {
+			worst = min(worst, c.fails)
+		}
+	}
+	return worst
+}
+
+// Authentic reports whether every check of authenticity passed, whatever the
+// reference values say.
+func (v Verdict) Authentic() bool { return v.authenticated && v.Outcome() > NotAuthentic }
+
+// Err returns nil for a verdict whose outcome is Accepted, and all failed
+// checks joined otherwise.
+func (v Verdict) Err() error {
+	if v.Outcome() == Accepted {
+		return nil
+	}
+	var all []error
+	for _, c := range v.Checks {
+		if !c.OK {
+			all = append(all, fmt.Errorf("%s: %w", c.Name, c.Err))
+		}
+	}
+	if len(all) == 0 {
+		return errors.New("nothing was checked")
+	}
+	return errors.Join(all...)
+}
+
+// String returns one line for each check, then one for each note.
+func (v Verdict) String() string {
+	var b strings.Builder
+	for _, c := range v.Checks {
+		fmt.Fprintln(&b, c)
+	}
+	for _, n := range v.Notes {
+		fmt.Fprintln(&b, "note    "+n)
+	}
+	return b.String()
+}
+
+type checkJSON struct {
+	Name  string `json:"name"`
+	OK    bool   `json:"ok"`
+	Got   string `json:"got"`
+	Want  string `json:"want"`
+	Error string `json:"error,omitempty"`
+}
+
+type verdictJSON struct {
+	Trusted bool        `json:"trusted"`
+	Outcome string      `json:"outcome"`
+	Product snp.Product `json:"product"`
+	TCB     snp.TCB     `json:"reported_tcb"`
+	Key     pins.Digest `json:"key_sha256"`
+	Checks  []checkJSON `json:"checks"`
+	Notes   []string    `json:"notes"`
+	Report  *snp.Report `json:"report"`
+}
+
+// MarshalJSON returns the verdict with all its checks.
+func (v Verdict) MarshalJSON() ([]byte, error) {
+	out := verdictJSON{
+		Trusted: v.Trusted(), Outcome: v.Outcome().String(), Product: v.Product, TCB: v.TCB, Key: v.Key,
+		Checks: []checkJSON{}, Notes: append([]string{}, v.Notes...), Report: v.Report,
+	}
+	for _, c := range v.Checks {
+		j := checkJSON{Name: c.Name, OK: c.OK, Got: c.Got, Want: c.Want}
+		if c.Err != nil {
+			j.Error = c.Err.Error()
+		}
+		out.Checks = append(out.Checks, j)
+	}
+	return json.Marshal(out)
+}
+
+// malformed returns the verdict with err as its only check.
+func (v Verdict) malformed(name string, err error) Verdict {
+	v.Checks = []Check{{Name: name, Want: "a valid encoding", Err: err, fails: Malformed}}
+	return v
+}
+
+// authentic adds a check of authenticity; err is nil when it passed.
+func (v *Verdict) authentic(name, got, want string, err error) {
+	v.Checks = append(v.Checks, Check{Name: name, Got: got, Want: want, OK: err == nil, Err: err, fails: NotAuthentic})
+}
+
+// policy adds a check of policy.
+func (v *Verdict) policy(name string, ok bool, got, want string) {
+	c := Check{Name: name, Got: got, Want: want, OK: ok, fails: Refused}
+	if !ok {
+		c.Err = fmt.Errorf("got %s, want %s", got, want)
+	}
+	v.Checks = append(v.Checks, c)
+}
+
+func (v *Verdict) note(format string, args ...any) {
+	v.Notes = append(v.Notes, fmt.Sprintf(format, args...))
+}
