@@ -1,0 +1,145 @@
+package kds_test
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rootvouch/rootvouch/internal/needs"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/snp/kds"
+	"github.com/rootvouch/rootvouch/snp/snptest"
+)
+
+func write(t *testing.T, dir, name string, data []byte) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLoadDir(t *testing.T) {
+	s := snptest.New(t, snp.Genoa)
+	dir := t.TempDir()
+	write(t, dir, "ark.der", s.Chain.ARK.Raw)
+	write(t, dir, "ask.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Chain.ASK.Raw}))
+	write(t, dir, "ark.crl", s.CRL(t).Raw)
+	write(t, dir, "older.crl", pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: s.CRL(t).Raw}))
+	write(t, dir, "README", []byte("not collateral"))
+	write(t, dir, ".ark.der.tmp123", []byte("half written"))
+	if err := os.Mkdir(filepath.Join(dir, "sub.der"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	certs, crls, err := kds.LoadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(certs) != 2 || len(crls) != 2 || !certs[0].Equal(s.Chain.ARK) || !certs[1].Equal(s.Chain.ASK) {
+		t.Errorf("got %d certificates and %d CRLs, want 2 and 2", len(certs), len(crls))
+	}
+	for name, data := range map[string][]byte{
+		"bad.der": {1}, "bad.crl": s.Chain.ARK.Raw, "bad.pem": []byte("-----BEGIN CERTIFICATE-----\nAAAA\n"),
+		"key.pem": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte{1}}), "empty.pem": nil,
+		"large.der": make([]byte, 1<<20+1),
+	} {
+		bad := t.TempDir()
+		write(t, bad, name, data)
+		if _, _, err := kds.LoadDir(bad); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: got %v, want an error that names it", name, err)
+		}
+	}
+	if _, _, err := kds.LoadDir(filepath.Join(dir, "absent")); err == nil {
+		t.Error("LoadDir takes a directory that is not there")
+	}
+}
+
+// TestDirFollowsChanges wants a revocation that was put in place to be seen,
+// and a directory that went away to be an error.
+func TestDirFollowsChanges(t *testing.T) {
+	s := snptest.New(t, snp.Genoa)
+	dir := t.TempDir()
+	write(t, dir, "ark.crl", s.CRL(t).Raw)
+	d := kds.NewDir(dir)
+	_, first, err := d.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, second, err := d.Load()
+	if err != nil || first[0] != second[0] {
+		t.Errorf("an unchanged directory was read again: %v", err)
+	}
+	write(t, dir, "ark.crl", s.CRL(t, s.Chain.ASK).Raw)
+	if err := os.Chtimes(filepath.Join(dir, "ark.crl"), time.Time{}, time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	_, third, err := d.Load()
+	if err != nil || len(third[0].RevokedCertificateEntries) != 1 {
+		t.Errorf("a changed directory was not read again: %v", err)
+	}
+	write(t, dir, "ark.crl", []byte("damaged"))
+	if _, _, err := d.Load(); err == nil {
+		t.Error("Load hides that the directory is damaged")
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := d.Load(); err == nil {
+		t.Error("Load hides that the directory is gone")
+	}
+}
+
+// TestAMDCertificates compares what is built in with the published digests.
+func TestAMDCertificates(t *testing.T) {
+	want := map[string]string{
+		"ARK-Milan": "69d063b45344d26a2e94e1f4210de49ef555308287d4c174445c95639a540bcd",
+		"ARK-Genoa": "4c6598d19c18719c5dfd4a7d335f674e5bfe1d8f800cea2cf270c10d103db2f1",
+		"ARK-Turin": "1f084161a44bb6d93778a904877d4819cafa5d05ef4193b2ded9dd9c73dd3f6a",
+	}
+	roots := make(map[string]*x509.Certificate)
+	for _, c := range kds.AMDCertificates() {
+		if sum := sha256.Sum256(c.Raw); want[c.Subject.CommonName] == pinsHex(sum) {
+			roots[c.Subject.CommonName] = c
+		}
+	}
+	if len(roots) != 3 {
+		t.Fatalf("got %d of AMD's roots, want 3", len(roots))
+	}
+	signed := 0
+	for _, c := range kds.AMDCertificates() {
+		if root := roots[c.Issuer.CommonName]; root == nil || c.CheckSignatureFrom(root) != nil {
+			t.Errorf("%s is not signed by its root", c.Subject.CommonName)
+		}
+		signed++
+	}
+	if signed != 9 {
+		t.Errorf("got %d certificates, want 9", signed)
+	}
+	entries, err := filepath.Glob(filepath.Join(needs.Vectors(t, "snp-roots"), "*.der"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range entries {
+		if strings.HasPrefix(filepath.Base(name), "crl-") {
+			continue
+		}
+		der, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := false
+		for _, c := range kds.AMDCertificates() {
+			found = found || string(c.Raw) == string(der)
+		}
+		if !found {
+			t.Errorf("%s is not built in", filepath.Base(name))
+		}
+	}
+}
+
+func pinsHex(sum [32]byte) string { return pins.Digest(sum).String() }
