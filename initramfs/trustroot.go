@@ -44,3 +44,24 @@ func checkRoot(der []byte, c bootconfig.Config) error {
 	}
 	return nil
 }
+
+// ReadTrustRoot brings certificates in PEM into the form that boot.json wants: it
+// drops text around the blocks, as OpenSSL writes it, and refuses blocks that are
+// no certificates.
+func ReadTrustRoot(data []byte) (string, error) {
+	var out []byte
+	for {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return "", fmt.Errorf("reading trust root: PEM block is %q, want %q", block.Type, "CERTIFICATE")
+		}
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
+	}
+	if len(out) == 0 {
+		return "", errors.New("reading trust root: found no certificate in PEM")
+	}
+	return string(out), nil
+}

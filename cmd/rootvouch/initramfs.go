@@ -1,0 +1,279 @@
+package main
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rootvouch/rootvouch/bootconfig"
+	"github.com/rootvouch/rootvouch/cpio"
+	"github.com/rootvouch/rootvouch/initramfs"
+	"github.com/rootvouch/rootvouch/initramfs/kmod"
+	"github.com/rootvouch/rootvouch/internal/durable"
+)
+
+func newInitramfsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "initramfs",
+		Short: "Build and configure what a guest starts from",
+		Long: `Build and configure the initramfs of a guest.
+
+It has two parts. The base holds kernel modules and programs: build makes it
+once, and the same inputs give the same bytes on every machine. A small archive
+with boot.json, made by config, follows it; configure puts it there, within
+moments, for each disk. The launch digest covers both.`,
+	}
+	cmd.AddCommand(newInitramfsBuildCommand(), newInitramfsConfigCommand(), newInitramfsConfigureCommand(), newInitramfsListCommand())
+	return cmd
+}
+
+// outputFile is one --out with its --force.
+type outputFile struct {
+	path  string
+	force bool
+}
+
+func (o *outputFile) flags(cmd *cobra.Command, usage string) {
+	cmd.Flags().StringVar(&o.path, "out", "", usage)
+	cmd.Flags().BoolVar(&o.force, "force", false, "replace existing files")
+	requireFlags(cmd, "out")
+}
+
+// write makes the file appear, complete.
+func (o *outputFile) write(data []byte) error {
+	if o.force {
+		return durable.WriteFile(o.path, data, 0o644)
+	}
+	return hintForce(durable.Create(o.path, data, 0o644))
+}
+
+func hintForce(err error) error {
+	if errors.Is(err, os.ErrExist) {
+		return hintedError{err, "--force replaces existing files"}
+	}
+	return err
+}
+
+func requireFlags(cmd *cobra.Command, names ...string) {
+	for _, name := range names {
+		if err := cmd.MarkFlagRequired(name); err != nil {
+			panic("rootvouch: internal error: " + err.Error())
+		}
+	}
+}
+
+type initramfsBuildFlags struct {
+	tree, version, guestBin string
+	modules                 []string
+	bootConfig, manifest    string
+	out                     outputFile
+}
+
+func newInitramfsBuildCommand() *cobra.Command {
+	var f initramfsBuildFlags
+	cmd := &cobra.Command{
+		Use:   "build --kernel-tree DIR|DEB --guest-bin DIR --out FILE",
+		Short: "Build an initramfs from a kernel's modules and the guest's programs",
+		Long: `Build the base of an initramfs, and configure it when --boot-config is given.
+
+The kernel tree is an unpacked kernel package, a Debian kernel package as it is,
+or a machine's / or /lib/modules. From it come the modules that the boot chain
+needs, with everything they depend on, decompressed. A module that is needed and
+is neither there nor built into the kernel is an error. --module asks for further
+ones, such as the driver of another network card.
+
+The directory of --guest-bin holds the programs init, fetchkey, snp-agent-plugin,
+attestd and spire-agent, all linked statically.
+
+Printed are the version of the kernel that the modules belong to and, when the
+tree has it, the kernel image: it takes that very kernel to use the initramfs.`,
+		Example: `  rootvouch initramfs build --kernel-tree linux-image.deb --guest-bin bin/guest --out base.img
+  rootvouch initramfs configure --base base.img --boot-config boot.json --out initramfs.img`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.OutOrStdout()) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.tree, "kernel-tree", "", "kernel package, unpacked or not, or /lib/modules")
+	flags.StringVar(&f.version, "kernel-version", "", "which kernel, when the tree has several")
+	flags.StringVar(&f.guestBin, "guest-bin", "", "directory with the guest's programs")
+	flags.StringArrayVar(&f.modules, "module", nil, "further kernel module (repeatable)")
+	flags.StringVar(&f.bootConfig, "boot-config", "", "boot.json to put in (default: none, a base)")
+	flags.StringVar(&f.manifest, "manifest-out", "", "write what the base is made of, in JSON")
+	f.out.flags(cmd, "initramfs to write")
+	requireFlags(cmd, "kernel-tree", "guest-bin")
+	return cmd
+}
+
+func (f *initramfsBuildFlags) run(w io.Writer) error {
+	tree, err := kmod.Open(f.tree, f.version)
+	if err != nil {
+		return err
+	}
+	wants := initramfs.DefaultModules()
+	for _, name := range f.modules {
+		wants = append(wants, kmod.Want{Names: []string{name}})
+	}
+	base, manifest, err := initramfs.Build(initramfs.Options{Kernel: tree, Modules: wants, GuestBin: f.guestBin})
+	if err != nil {
+		return err
+	}
+	out := base
+	if f.bootConfig != "" {
+		if out, err = configureInitramfs(base, f.bootConfig); err != nil {
+			return err
+		}
+	}
+	if err := f.write(out, manifest); err != nil {
+		return err
+	}
+	return f.summary(w, out, manifest, tree.KernelPath())
+}
+
+// write makes both files appear, the manifest first.
+func (f *initramfsBuildFlags) write(out []byte, m initramfs.Manifest) error {
+	file, err := durable.New(f.out.path, 0o644, f.out.force)
+	if err != nil {
+		return hintForce(err)
+	}
+	defer file.Abort()
+	if _, err := file.Write(out); err != nil {
+		return fmt.Errorf("writing initramfs: %w", err)
+	}
+	if f.manifest != "" {
+		other := outputFile{f.manifest, f.out.force}
+		if err := other.write(m.Encode()); err != nil {
+			return err
+		}
+	}
+	return file.Commit()
+}
+
+func (f *initramfsBuildFlags) summary(w io.Writer, out []byte, m initramfs.Manifest, kernel string) error {
+	config := "none: a base; initramfs configure puts one in"
+	if f.bootConfig != "" {
+		config = fmt.Sprintf("%d bytes", len(out)-m.Size)
+	}
+	if kernel == "" {
+		kernel = "not in this tree"
+	}
+	missing := "none"
+	if len(m.Missing) > 0 {
+		missing = strings.Join(m.Missing, ", ")
+	}
+	_, err := fmt.Fprintf(w, "initramfs:  %s (%d bytes, SHA-256 %x)\nbase:       %d bytes, %d unpacked, SHA-256 %s\nboot.json:  %s\n"+
+		"kernel:     %s (image: %s)\nmodules:    %d, and %d built in\nwithout:    %s\n",
+		f.out.path, len(out), sha256.Sum256(out), m.Size, m.UncompressedSize, m.SHA256, config,
+		m.KernelVersion, kernel, len(m.Modules), len(m.BuiltIn), missing)
+	return err
+}
+
+// configureInitramfs puts the boot configuration of that file into base.
+func configureInitramfs(base []byte, file string) ([]byte, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	config, err := bootconfig.Decode(text)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", file, err)
+	}
+	return initramfs.Configure(base, config)
+}
+
+func newInitramfsConfigureCommand() *cobra.Command {
+	var base, config string
+	var out outputFile
+	cmd := &cobra.Command{
+		Use:   "configure --base FILE --boot-config FILE --out FILE",
+		Short: "Put a boot.json into an initramfs",
+		Long: `Put a boot.json behind the base of an initramfs.
+
+The base is what build made, or an initramfs that has a boot.json already, which
+is then replaced. The configuration is checked, certificates included, and
+written in its canonical form, so that equal configurations are measured equally.`,
+		Example: `  rootvouch initramfs configure --base base.img --boot-config boot.json --out initramfs.img`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			data, err := os.ReadFile(base)
+			if err != nil {
+				return err
+			}
+			if data, err = configureInitramfs(data, config); err != nil {
+				return err
+			}
+			if err := out.write(data); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "initramfs:  %s (%d bytes, SHA-256 %x)\n", out.path, len(data), sha256.Sum256(data))
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&base, "base", "", "initramfs that build or configure made")
+	cmd.Flags().StringVar(&config, "boot-config", "", "boot.json to put in")
+	out.flags(cmd, "initramfs to write")
+	requireFlags(cmd, "base", "boot-config")
+	return cmd
+}
+
+func newInitramfsListCommand() *cobra.Command {
+	var bySize bool
+	cmd := &cobra.Command{
+		Use:   "list FILE",
+		Short: "List what is in an initramfs",
+		Long: `List the files of an initramfs with their modes and sizes in bytes, and what
+makes it up. Only an initramfs that rootvouch made is accepted, byte for byte.`,
+		Example: `  rootvouch initramfs list --by-size initramfs.img | head`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			data, err := os.ReadFile(args[0])
+			if err != nil {
+				return err
+			}
+			contents, err := initramfs.Read(data)
+			if err != nil {
+				return err
+			}
+			return listInitramfs(cmd.OutOrStdout(), contents, bySize)
+		},
+	}
+	cmd.Flags().BoolVar(&bySize, "by-size", false, "largest files first")
+	return cmd
+}
+
+func listInitramfs(w io.Writer, c initramfs.Contents, bySize bool) error {
+	entries := slices.Clone(c.Base)
+	if c.BootConfig != nil {
+		entries = append(entries, cpio.Entry{Name: strings.TrimPrefix(bootconfig.Path, "/"), Mode: cpio.TypeRegular | 0o644, Data: c.BootConfig})
+	}
+	if bySize {
+		slices.SortStableFunc(entries, func(a, b cpio.Entry) int { return len(b.Data) - len(a.Data) })
+	}
+	var programs, modules, rest int
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	for _, e := range entries {
+		name := "/" + e.Name
+		switch {
+		case slices.Contains(initramfs.GuestBinaries(), name):
+			programs += len(e.Data)
+		case path.Dir(name) == bootconfig.ModulesDir:
+			modules += len(e.Data)
+		default:
+			rest += len(e.Data)
+		}
+		fmt.Fprintf(table, "%06o\t%d\t\t %s\n", e.Mode, len(e.Data), name)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "programs:   %d bytes\nmodules:    %d bytes\nrest:       %d bytes\nbase:       %d bytes, %d unpacked\nboot.json:  %d bytes with its archive\n",
+		programs, modules, rest, c.BaseSize, c.BaseArchive, c.ConfigSize)
+	return err
+}
