@@ -98,7 +98,10 @@ func (in Input) openDirectory(files *opened) (Source, error) {
 		}
 		err = tree.ReadOCI(in.Path, spool)
 	case errors.Is(err, fs.ErrNotExist):
-		err = tree.ReadDir(in.Path)
+		var dir io.Closer
+		if dir, err = tree.ReadDir(in.Path); err == nil {
+			*files = append(*files, dir)
+		}
 	}
 	if err != nil {
 		return Source{}, err

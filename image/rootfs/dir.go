@@ -19,18 +19,19 @@ import (
 // ReadDir adds the files below a directory to the tree as they are: owners,
 // modes, times, hard links, device nodes, attributes. (trusted attributes are
 // shown to root alone.) What is mounted below is part of it. A file that
-// changes before its data is read is an error when the filesystem is written.
-func (t *Tree) ReadDir(dir string) error {
+// changes before its data is read is an error when the filesystem is written;
+// only after that may what is returned be closed.
+func (t *Tree) ReadDir(dir string) (io.Closer, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	// Not closed: files are opened below it until the tree is written.
 	w := dirWalker{tree: t, base: dir, root: root, seen: map[fileID]string{}}
 	if err := w.walk("."); err != nil {
-		return fmt.Errorf("reading directory %s: %w", dir, err)
+		root.Close()
+		return nil, fmt.Errorf("reading directory %s: %w", dir, err)
 	}
-	return nil
+	return root, nil
 }
 
 // fileID tells files of one machine apart.

@@ -1,0 +1,607 @@
+package rootfs
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/erofs/go-erofs"
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+// entry is one file of a tar under construction.
+type entry struct {
+	tar.Header
+	data string
+}
+
+// fileOf, dirOf and linkOf are entries with usual values.
+func fileOf(name, data string) entry {
+	return entry{tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, ModTime: time.Unix(1e9, 0)}, data}
+}
+
+func dirOf(name string) entry {
+	return entry{tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: 0o755, ModTime: time.Unix(1e9, 0)}, ""}
+}
+
+func linkOf(name, target string) entry {
+	return entry{tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: target}, ""}
+}
+
+func (e entry) with(change func(*tar.Header)) entry {
+	e.PAXRecords = maps.Clone(e.PAXRecords)
+	if e.PAXRecords == nil {
+		e.PAXRecords = map[string]string{}
+	}
+	change(&e.Header)
+	return e
+}
+
+func makeTar(t testing.TB, entries ...entry) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w := tar.NewWriter(&out)
+	for _, e := range entries {
+		h := e.Header
+		h.Size = int64(len(e.data))
+		if len(h.PAXRecords) > 0 || h.ModTime.Nanosecond() != 0 {
+			h.Format = tar.FormatPAX
+		}
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, e.data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+func readTree(t testing.TB, data []byte) *Tree {
+	t.Helper()
+	tree := New()
+	if err := tree.ReadTar(bytes.NewReader(data), int64(len(data))); err != nil {
+		t.Fatal(err)
+	}
+	return tree
+}
+
+// writeImage writes the tree's filesystem into a file.
+func writeImage(t testing.TB, tree *Tree) string {
+	t.Helper()
+	plan, err := tree.Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "image"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := plan.WriteTo(f); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := f.Stat(); err != nil || info.Size() != plan.Size {
+		t.Fatalf("image has %d bytes, want %d as planned (%v)", info.Size(), plan.Size, err)
+	}
+	return f.Name()
+}
+
+// shown is what a reader of the filesystem sees of one name.
+type shown struct {
+	Mode     fs.FileMode
+	UID, GID uint32
+	Time     int64 // nanoseconds since 1970
+	Rdev     uint32
+	Nlink    int
+	Inode    int64
+	Data     string // contents or target
+	Xattrs   map[string]string
+}
+
+// readBack reads an image with go-erofs.
+func readBack(t testing.TB, image string) map[string]shown {
+	t.Helper()
+	f, err := os.Open(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	filesystem, err := erofs.Open(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]shown{}
+	err = fs.WalkDir(filesystem, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		s := info.Sys().(*erofs.Stat)
+		got := shown{Mode: mode(info.Mode()), UID: s.UID, GID: s.GID, Time: int64(s.Mtime)*1e9 + int64(s.MtimeNs),
+			Rdev: s.Rdev, Nlink: s.Nlink, Inode: s.Ino}
+		if len(s.Xattrs) > 0 {
+			got.Xattrs = s.Xattrs
+		}
+		switch {
+		case info.Mode().IsRegular():
+			data, err := fs.ReadFile(filesystem, name)
+			if err != nil {
+				return err
+			}
+			got.Data = string(data)
+		case info.Mode()&fs.ModeSymlink != 0:
+			target, err := fs.ReadLink(filesystem, name)
+			if err != nil {
+				return err
+			}
+			got.Data = target
+		}
+		all[name] = got
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// mode cleans what go-erofs 0.3.1 shows: Go's type bits beside raw Unix ones.
+func mode(raw fs.FileMode) fs.FileMode {
+	m := raw & (fs.ModeType | fs.ModePerm)
+	for bit, to := range map[fs.FileMode]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
+		if raw&bit != 0 {
+			m |= to
+		}
+	}
+	return m
+}
+
+// everything is a tar with every kind of file that can be kept.
+func everything(t testing.TB) []byte {
+	entries := []entry{
+		dirOf("./").with(func(h *tar.Header) { h.Mode = 0o711; h.Uid = 5 }),
+		dirOf("tmp").with(func(h *tar.Header) { h.Mode = 0o1777 }),
+		fileOf("bin/su", strings.Repeat("#", 5000)).with(func(h *tar.Header) { h.Mode = 0o6755 }),
+		fileOf("bin/ping", "ping").with(func(h *tar.Header) {
+			h.PAXRecords["SCHILY.xattr.security.capability"] = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+			h.PAXRecords["SCHILY.xattr.user.long"] = strings.Repeat("v", 6000)
+			h.PAXRecords["LIBARCHIVE.xattr.trusted.one%3Dtwo"] = "YWJjAA"
+		}),
+		fileOf("etc/acl", "acl").with(func(h *tar.Header) {
+			h.PAXRecords["SCHILY.acl.access"] = "user::rw-,user:alice:r--:1000,group::r--,mask::r--,other::---"
+		}),
+		fileOf("empty", ""),
+		fileOf("block", strings.Repeat("b", 4096)),
+		fileOf("large", strings.Repeat("0123456789abcdef", 1<<16)),
+		fileOf("times", "").with(func(h *tar.Header) { h.ModTime = time.Unix(-86400, 123456789) }),
+		fileOf("owner", "").with(func(h *tar.Header) { h.Uid, h.Gid = 1<<31, 70000 }),
+		{tar.Header{Typeflag: tar.TypeSymlink, Name: "lib", Linkname: "usr/lib", Mode: 0o777}, ""},
+		{tar.Header{Typeflag: tar.TypeSymlink, Name: "far", Linkname: strings.Repeat("x", maxSymlink), Mode: 0o777}, ""},
+		{tar.Header{Typeflag: tar.TypeChar, Name: "dev/null", Mode: 0o666, Devmajor: 1, Devminor: 3}, ""},
+		{tar.Header{Typeflag: tar.TypeBlock, Name: "dev/big", Mode: 0o660, Devmajor: 4095, Devminor: 1<<20 - 1}, ""},
+		{tar.Header{Typeflag: tar.TypeFifo, Name: "run/pipe", Mode: 0o600}, ""},
+		fileOf("a/first", "linked"),
+		linkOf("z/second", "a/first"),
+		linkOf("0", "./a/first"),
+		linkOf("dev/null2", "dev/null"),
+		linkOf("far2", "far"),
+		fileOf("twice", "old"), fileOf("twice", "new"),
+		fileOf(strings.Repeat("n", maxName), "long name"),
+	}
+	for i := range 1000 { // a directory of many blocks
+		entries = append(entries, fileOf(fmt.Sprintf("many/%04d%s", i, strings.Repeat("-", i%60)), fmt.Sprint(i)))
+	}
+	for i := range 300 { // links in a directory of many blocks
+		entries = append(entries, linkOf(fmt.Sprintf("links/%04d%s", i, strings.Repeat("-", i%90)), "large"))
+	}
+	return makeTar(t, entries...)
+}
+
+// TestKeepsEverything compares what a reader sees with what the tar had.
+func TestKeepsEverything(t *testing.T) {
+	got := readBack(t, writeImage(t, readTree(t, everything(t))))
+	acl, err := encodeACL("user::rw-,user:1000:r--,group::r--,mask::r--,other::---")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const second = int64(1e9)
+	want := map[string]shown{
+		".":       {Mode: fs.ModeDir | 0o711, UID: 5, Time: 1e9 * second, Nlink: 11},
+		"tmp":     {Mode: fs.ModeDir | fs.ModeSticky | 0o777, Time: 1e9 * second, Nlink: 2},
+		"etc":     {Mode: fs.ModeDir | 0o755, Nlink: 2},
+		"bin/su":  {Mode: fs.ModeSetuid | fs.ModeSetgid | 0o755, Time: 1e9 * second, Nlink: 1, Data: strings.Repeat("#", 5000)},
+		"etc/acl": {Mode: 0o644, Time: 1e9 * second, Nlink: 1, Data: "acl", Xattrs: map[string]string{"system.posix_acl_access.": acl}},
+		"bin/ping": {Mode: 0o644, Time: 1e9 * second, Nlink: 1, Data: "ping", Xattrs: map[string]string{
+			"security.capability": "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+			"user.long":           strings.Repeat("v", 6000),
+			"trusted.one=two":     "abc\x00",
+		}},
+		"empty":                               {Mode: 0o644, Time: 1e9 * second, Nlink: 1},
+		"block":                               {Mode: 0o644, Time: 1e9 * second, Nlink: 1, Data: strings.Repeat("b", 4096)},
+		"times":                               {Mode: 0o644, Time: -86400*second + 123456789, Nlink: 1},
+		"owner":                               {Mode: 0o644, UID: 1 << 31, GID: 70000, Time: 1e9 * second, Nlink: 1},
+		"lib":                                 {Mode: fs.ModeSymlink | 0o777, Nlink: 1, Data: "usr/lib"},
+		"far":                                 {Mode: fs.ModeSymlink | 0o777, Nlink: 2, Data: strings.Repeat("x", maxSymlink)},
+		"dev/null":                            {Mode: fs.ModeDevice | fs.ModeCharDevice | 0o666, Nlink: 2, Rdev: 0x103},
+		"dev/big":                             {Mode: fs.ModeDevice | 0o660, Nlink: 1, Rdev: 0xffffffff},
+		"run/pipe":                            {Mode: fs.ModeNamedPipe | 0o600, Nlink: 1},
+		"a/first":                             {Mode: 0o644, Time: 1e9 * second, Nlink: 3, Data: "linked"},
+		"large":                               {Mode: 0o644, Time: 1e9 * second, Nlink: 301, Data: strings.Repeat("0123456789abcdef", 1<<16)},
+		"twice":                               {Mode: 0o644, Time: 1e9 * second, Nlink: 1, Data: "new"},
+		"many/0999" + strings.Repeat("-", 39): {Mode: 0o644, Time: 1e9 * second, Nlink: 1, Data: "999"},
+		strings.Repeat("n", maxName):          {Mode: 0o644, Time: 1e9 * second, Nlink: 1, Data: "long name"},
+	}
+	for name, want := range want {
+		got, ok := got[name]
+		if !ok {
+			t.Errorf("%q is missing", name)
+			continue
+		}
+		want.Inode = got.Inode
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%q: %s", name, diff)
+		}
+	}
+	for second, first := range map[string]string{"z/second": "a/first", "0": "a/first", "dev/null2": "dev/null", "far2": "far", "links/0299" + strings.Repeat("-", 29): "large"} {
+		if diff := cmp.Diff(got[first], got[second]); diff != "" {
+			t.Errorf("%q and %q are not one file: %s", first, second, diff)
+		}
+	}
+	if got, want := len(got), 30+1000+300; got != want {
+		t.Errorf("got %d names, want %d", got, want)
+	}
+	inodes := map[int64]fs.FileMode{}
+	for name, s := range got {
+		if mode, ok := inodes[s.Inode]; ok && mode != s.Mode {
+			t.Errorf("%q shares an inode with a file of another mode", name)
+		}
+		inodes[s.Inode] = s.Mode
+	}
+}
+
+// TestKernelMounts lets the kernel read the same tree, and bytes in names that
+// are no UTF-8.
+func TestKernelMounts(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED: not root, cannot mount")
+	}
+	data := everything(t)
+	tree := readTree(t, data)
+	// archive/tar writes such names only as GNU entries.
+	odd := makeTar(t, entry{tar.Header{Typeflag: tar.TypeReg, Name: "odd/\xff\xfe\x80", Mode: 0o600, Format: tar.FormatGNU}, "odd"})
+	if err := tree.ReadTar(bytes.NewReader(odd), int64(len(odd))); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if out, err := exec.Command("mount", "-t", "erofs", "-o", "loop,ro", writeImage(t, tree), dir).CombinedOutput(); err != nil {
+		t.Skipf("SKIPPED: cannot mount: %v: %s", err, out)
+	}
+	defer func() {
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			t.Errorf("unmounting: %v: %s", err, out)
+		}
+	}()
+	if data, err := os.ReadFile(filepath.Join(dir, "odd/\xff\xfe\x80")); err != nil || string(data) != "odd" {
+		t.Errorf("got %q, %v from a name that is no UTF-8", data, err)
+	}
+	// A tree read from the mounted filesystem must be the tree itself.
+	again := New()
+	opened, err := again.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Close()
+	want, got := flatten(t, tree), flatten(t, again)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the kernel shows another tree: %s", diff)
+	}
+	var stat syscall.Stat_t
+	if err := syscall.Lstat(filepath.Join(dir, "dev/big"), &stat); err != nil {
+		t.Fatal(err)
+	}
+	if unix.Major(stat.Rdev) != 4095 || unix.Minor(stat.Rdev) != 1<<20-1 {
+		t.Errorf("device is %d:%d", unix.Major(stat.Rdev), unix.Minor(stat.Rdev))
+	}
+}
+
+// flat is an Inode in a form that can be compared.
+type flat struct {
+	Inode Inode
+	Data  string
+	Links int
+}
+
+func flatten(t testing.TB, tree *Tree) map[string]flat {
+	t.Helper()
+	all := map[string]flat{}
+	var walk func(n *Inode, name string)
+	walk = func(n *Inode, name string) {
+		f := flat{Inode: Inode{Mode: n.Mode, UID: n.UID, GID: n.GID, ModTime: n.ModTime.UTC(), Size: n.Size, Target: n.Target, Major: n.Major, Minor: n.Minor, Xattrs: n.Xattrs}, Links: n.links}
+		if len(f.Inode.Xattrs) == 0 {
+			f.Inode.Xattrs = nil
+		}
+		if n.Open != nil {
+			r, err := n.Open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := io.ReadAll(r)
+			r.Close()
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.Data = string(data)
+		}
+		all[name] = f
+		for _, child := range n.names() {
+			walk(n.entries[child], path.Join(name, child))
+		}
+	}
+	walk(tree.root, ".")
+	return all
+}
+
+func (f flat) Equal(g flat) bool {
+	return f.Data == g.Data && f.Links == g.Links && f.Inode.Mode == g.Inode.Mode && f.Inode.UID == g.Inode.UID && f.Inode.GID == g.Inode.GID &&
+		f.Inode.ModTime.Equal(g.Inode.ModTime) && f.Inode.Target == g.Inode.Target && f.Inode.Major == g.Inode.Major && f.Inode.Minor == g.Inode.Minor &&
+		maps.Equal(f.Inode.Xattrs, g.Inode.Xattrs)
+}
+
+// TestRefuses: each is refused with its own error, and none is dropped.
+func TestRefuses(t *testing.T) {
+	pax := func(record, value string) entry {
+		return fileOf("f", "").with(func(h *tar.Header) { h.PAXRecords[record] = value })
+	}
+	for _, c := range []struct {
+		name    string
+		entries []entry
+		want    string
+	}{
+		{"parent", []entry{fileOf("a/../b", "")}, `contains ".."`},
+		{"long name", []entry{fileOf(strings.Repeat("n", 256), "")}, "256 bytes, want at most 255"},
+		{"below a file", []entry{fileOf("a", ""), fileOf("a/b", "")}, `"a" is not a directory`},
+		{"below a symbolic link", []entry{{tar.Header{Typeflag: tar.TypeSymlink, Name: "a", Linkname: "/etc"}, ""}, fileOf("a/passwd", "")}, `"a" is not a directory`},
+		{"file over a directory", []entry{fileOf("a/b", ""), fileOf("a", "")}, "replaces a directory that is not empty"},
+		{"root is a file", []entry{{tar.Header{Typeflag: tar.TypeSymlink, Name: "./", Linkname: "x"}, ""}}, "root is not a directory"},
+		{"link to nothing", []entry{linkOf("a", "b")}, `hard link to "b": file does not exist`},
+		{"link to a directory", []entry{dirOf("b"), linkOf("a", "b")}, "hard link to the directory"},
+		{"long symbolic link", []entry{{tar.Header{Typeflag: tar.TypeSymlink, Name: "a", Linkname: strings.Repeat("x", 4096)}, ""}}, "4096 bytes, want 1 to 4095"},
+		{"wide device", []entry{{tar.Header{Typeflag: tar.TypeChar, Name: "a", Devmajor: 4096}, ""}}, "device 4096:0"},
+		{"user ID", []entry{fileOf("a", "").with(func(h *tar.Header) { h.Uid = 1 << 32; h.PAXRecords["comment"] = "" })}, "uid is 4294967296"},
+		{"type", []entry{{tar.Header{Typeflag: 'V', Name: "label"}, ""}}, `entry of type 'V' cannot be kept`},
+		{"attribute of another namespace", []entry{pax("SCHILY.xattr.btrfs.compression", "x")}, `attribute "btrfs.compression" cannot be kept`},
+		{"system attribute", []entry{pax("SCHILY.xattr.system.nfs4_acl", "x")}, `attribute "system.nfs4_acl" cannot be kept`},
+		{"long attribute", []entry{pax("SCHILY.xattr.user.a", strings.Repeat("x", 1<<16))}, "value of 65536 bytes"},
+		{"too many attributes", []entry{fileOf("f", "").with(func(h *tar.Header) {
+			for _, c := range "abc" {
+				h.PAXRecords["SCHILY.xattr.user."+string(c)] = strings.Repeat("x", 60000)
+			}
+		})}, "attributes have 180027 bytes"},
+		{"two values", []entry{pax("SCHILY.xattr.security.selinux", "a\x00").with(func(h *tar.Header) { h.PAXRecords["RHT.security.selinux"] = "b" })}, "two values"},
+		{"unknown record", []entry{pax("SUN.holesdata", " 1 2")}, `PAX record "SUN.holesdata" cannot be kept`},
+		{"NFSv4 ACL", []entry{pax("SCHILY.acl.ace", "x")}, `PAX record "SCHILY.acl.ace" cannot be kept`},
+		{"ACL with a name", []entry{pax("SCHILY.acl.access", "user::rw-,user:alice:r--")}, `"alice" has no number`},
+		{"global record", []entry{{tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"uid": "7"}}, ""}}, `global PAX record "uid"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			data := makeTar(t, c.entries...)
+			err := New().ReadTar(bytes.NewReader(data), int64(len(data)))
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got error %v, want one with %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestTarCutOffOrContinued(t *testing.T) {
+	whole := makeTar(t, fileOf("a", "a"), fileOf("b", strings.Repeat("b", 1000)))
+	for _, c := range []struct {
+		name string
+		data []byte
+		want string
+	}{
+		{"no marker", whole[:len(whole)-1024], "without an end-of-archive marker"},
+		{"half a marker", whole[:len(whole)-512], "without an end-of-archive marker"},
+		{"in data", whole[:512+512+512+700], "unexpected EOF"},
+		{"second archive", append(slices.Clone(whole), whole...), "data follows the end-of-archive marker"},
+		{"empty", nil, "without an end-of-archive marker"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tree := New()
+			err := tree.ReadTar(bytes.NewReader(c.data), int64(len(c.data)))
+			if err == nil {
+				var plan *Plan
+				if plan, err = tree.Plan(); err == nil {
+					err = plan.WriteTo(&memory{})
+				}
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got error %v, want one with %q", err, c.want)
+			}
+		})
+	}
+}
+
+// memory is an io.WriteSeeker.
+type memory struct {
+	bytes []byte
+	at    int
+}
+
+func (m *memory) Write(b []byte) (int, error) {
+	if end := m.at + len(b); end > len(m.bytes) {
+		m.bytes = append(m.bytes, make([]byte, end-len(m.bytes))...)
+	}
+	copy(m.bytes[m.at:], b)
+	m.at += len(b)
+	return len(b), nil
+}
+
+func (m *memory) Seek(offset int64, whence int) (int64, error) {
+	if whence != io.SeekStart {
+		return 0, errors.New("whence")
+	}
+	m.at = int(offset)
+	return offset, nil
+}
+
+// TestSparse reads the three sparse formats that GNU tar writes.
+func TestSparse(t *testing.T) {
+	if _, err := exec.LookPath("tar"); err != nil {
+		t.Skip("SKIPPED: no tar")
+	}
+	dir := t.TempDir()
+	want := map[string]string{}
+	for i, name := range []string{"first", "last", "middle"} {
+		f, err := os.Create(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		data := make([]byte, 1<<20+i)
+		copy(data[300000:], "island")
+		copy(data[len(data)-3:], "end")
+		for _, at := range []int{300000, len(data) - 3} {
+			if _, err := f.WriteAt(data[at:min(at+6, len(data))], int64(at)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.Close()
+		want[name] = string(data)
+	}
+	for _, format := range []string{"gnu", "posix --sparse-version=0.0", "posix --sparse-version=0.1", "posix --sparse-version=1.0"} {
+		t.Run(format, func(t *testing.T) {
+			args := append([]string{"-S", "-C", dir, "-cf", "-"}, strings.Fields("--format="+format)...)
+			data, err := exec.Command("tar", append(args, "first", "middle", "last")...).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(data) > 1<<18 {
+				t.Fatalf("tar of %d bytes is not sparse", len(data))
+			}
+			got := readBack(t, writeImage(t, readTree(t, data)))
+			for name, want := range want {
+				if got[name].Data != want {
+					t.Errorf("%s: contents differ", name)
+				}
+			}
+		})
+	}
+}
+
+func TestReproducible(t *testing.T) {
+	data := everything(t)
+	var images [2]memory
+	for i := range images {
+		plan, err := readTree(t, data).Plan()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := plan.WriteTo(&images[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(images[0].bytes, images[1].bytes) {
+		t.Error("two images of one tree differ")
+	}
+}
+
+func TestExclude(t *testing.T) {
+	tree := readTree(t, makeTar(t, fileOf("usr/share/doc/a", "a"), fileOf("usr/share/doc/b/c.gz", "c"), fileOf("etc/d.gz", "d"), linkOf("etc/e", "etc/d.gz")))
+	for pattern, want := range map[string]int{"/usr/share/doc": 1, "*.gz": 1, "nothing": 0} {
+		if got, err := tree.Exclude(pattern); err != nil || got != want {
+			t.Errorf("%s: got %d, %v, want %d", pattern, got, err, want)
+		}
+	}
+	if _, err := tree.Exclude("["); err == nil {
+		t.Error("got no error for a broken pattern")
+	}
+	got := readBack(t, writeImage(t, tree))
+	if diff := cmp.Diff([]string{".", "etc", "etc/e", "usr", "usr/share"}, slices.Sorted(maps.Keys(got))); diff != "" {
+		t.Error(diff)
+	}
+	if got["etc/e"].Nlink != 1 {
+		t.Errorf("the name that is left has %d links", got["etc/e"].Nlink)
+	}
+}
+
+// TestChangedFile: a file that changes between listing and reading is noticed.
+func TestChangedFile(t *testing.T) {
+	for name, change := range map[string]func(path string) error{
+		"shorter":  func(path string) error { return os.Truncate(path, 10) },
+		"longer":   func(path string) error { return os.Truncate(path, 10000) },
+		"replaced": func(path string) error { os.Remove(path); return os.WriteFile(path, make([]byte, 5000), 0o600) },
+		"gone":     os.Remove,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			file := filepath.Join(dir, "f")
+			if err := os.WriteFile(file, make([]byte, 5000), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			tree := New()
+			opened, err := tree.ReadDir(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer opened.Close()
+			plan, err := tree.Plan()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := change(file); err != nil {
+				t.Fatal(err)
+			}
+			if err := plan.WriteTo(&memory{}); err == nil {
+				t.Error("got no error")
+			}
+		})
+	}
+}
+
+// FuzzTar: whatever is read can be written, and read back.
+func FuzzTar(f *testing.F) {
+	f.Add(makeTar(f, dirOf("d"), fileOf("d/f", "data"), linkOf("l", "d/f")))
+	f.Add(makeTar(f, fileOf("x", strings.Repeat("x", 5000)).with(func(h *tar.Header) { h.PAXRecords["SCHILY.xattr.user.a"] = "b" })))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		tree := New()
+		if err := tree.ReadTar(bytes.NewReader(data), int64(len(data))); err != nil {
+			return
+		}
+		total := int64(0)
+		for _, n := range tree.root.entries {
+			total += n.Size
+		}
+		if total > 1<<24 {
+			return // sparse
+		}
+		plan, err := tree.Plan()
+		if err != nil {
+			t.Fatalf("planning what was read: %v", err)
+		}
+		if plan.Size > 1<<24 {
+			return
+		}
+		plan.WriteTo(&memory{}) // may find data missing; must not panic
+	})
+}
