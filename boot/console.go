@@ -26,7 +26,21 @@ type console struct {
 	mu      sync.Mutex // guards what follows
 	enabled bool
 	decided bool
-	waiting []string // lines before decide
+	waiting []line // before decide
+}
+
+// line is one line of a step; without a duration it tells of progress.
+type line struct {
+	step, detail string
+	duration     time.Duration
+	finished     bool
+}
+
+func (l line) String() string {
+	if !l.finished {
+		return fmt.Sprintf("rootvouch: %s: %s", l.step, clean(l.detail))
+	}
+	return fmt.Sprintf("rootvouch: %s: %s (%d ms)", l.step, clean(l.detail), l.duration.Milliseconds())
 }
 
 // open takes /dev/console for the lines, and for the standard descriptors that
@@ -46,43 +60,43 @@ func (c *console) open() error {
 }
 
 // decide says whether the steps are written; a notice goes to the end of the
-// first line.
+// first one's detail.
 func (c *console) decide(enabled bool, notice string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.enabled, c.decided = enabled, true
-	for i, line := range c.waiting {
+	for i, l := range c.waiting {
 		if i == 0 && notice != "" {
-			line += "; " + notice
+			l.detail += "; " + notice
 		}
-		c.writeLocked(line)
+		c.writeLocked(l)
 	}
 	c.waiting = nil
 }
 
 // step writes the line of a finished step.
 func (c *console) step(name, detail string, duration time.Duration) {
-	c.line(fmt.Sprintf("rootvouch: %s: %s (%d ms)", name, clean(detail), duration.Milliseconds()))
+	c.write(line{name, detail, duration, true})
 }
 
 // progress writes a line between steps, for whoever waits.
 func (c *console) progress(name, detail string) {
-	c.line(fmt.Sprintf("rootvouch: %s: %s", name, clean(detail)))
+	c.write(line{step: name, detail: detail})
 }
 
-func (c *console) line(line string) {
+func (c *console) write(l line) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.decided {
-		c.waiting = append(c.waiting, line)
+		c.waiting = append(c.waiting, l)
 		return
 	}
-	c.writeLocked(line)
+	c.writeLocked(l)
 }
 
-func (c *console) writeLocked(line string) {
+func (c *console) writeLocked(l line) {
 	if file := c.file.Load(); c.enabled && file != nil {
-		_, _ = file.WriteString(line + "\n") // a console that is gone stops no boot
+		_, _ = file.WriteString(l.String() + "\n") // a console that is gone stops no boot
 	}
 }
 

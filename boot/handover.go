@@ -150,7 +150,7 @@ func (m *machine) startAttestd() (pid int, err error) {
 		argv: []string{"@attestd",
 			"-listen", attestdListen,
 			"-boot-log", bootconfig.BootLogPath,
-			"-report-device", m.config.ReportDevice},
+			"-device", m.config.ReportDevice},
 		out: log,
 	})
 	if err != nil {

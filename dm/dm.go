@@ -74,6 +74,15 @@ func (c *Control) Create(name string, target Target) (*Device, error) {
 	return d, nil
 }
 
+// Find returns an active device that somebody made before.
+func (c *Control) Find(name string) (*Device, error) {
+	reply, err := c.ioctl(unix.DM_DEV_STATUS, name, 0, nil)
+	if err != nil {
+		return nil, fmt.Errorf("finding device %q: %w", name, err)
+	}
+	return &Device{control: c, name: name, number: reply.header.Dev}, nil
+}
+
 // undo removes a device that never became active and returns err.
 func (d *Device) undo(err error) error {
 	if removeErr := d.Remove(); removeErr != nil {

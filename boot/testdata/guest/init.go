@@ -1,0 +1,160 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/rootvouch/rootvouch/bootconfig"
+	"github.com/rootvouch/rootvouch/bootlog"
+	"github.com/rootvouch/rootvouch/dm"
+	"golang.org/x/sys/unix"
+)
+
+// rootInit is the init of the root filesystem. It prints what it finds, one
+// "guest:" line each, and powers off.
+func rootInit() {
+	say("reached the root filesystem")
+	sayFile("proof", "/etc/proof")
+	say("PID %d, args %q, stdout is %s", os.Getpid(), os.Args, link("/proc/self/fd/1"))
+	sayMounts()
+	sayBootLog()
+	sayTables()
+	sayMemory()
+	sayProcesses()
+	sayAttestd()
+	say("resolv.conf is a link to %s", link("/etc/resolv.conf"))
+	sayFile("network unit", "/run/systemd/network/10-rootvouch.network")
+	say("writing gives %v", os.WriteFile("/etc/written", nil, 0o600))
+	if _, err := os.Stat("/etc/wait-for-corruption"); err == nil {
+		readAgain()
+	}
+	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+}
+
+func say(format string, args ...any) { fmt.Printf("guest: "+format+"\n", args...) }
+
+func sayFile(what, path string) {
+	data, err := os.ReadFile(path)
+	say("%s is %q (%v)", what, data, err)
+}
+
+func link(path string) string {
+	target, err := os.Readlink(path)
+	if err != nil {
+		return err.Error()
+	}
+	return target
+}
+
+func sayMounts() {
+	data, _ := os.ReadFile("/proc/mounts")
+	for line := range strings.Lines(string(data)) {
+		f := strings.Fields(line)
+		say("mount %s on %s type %s", f[0], f[1], f[2])
+	}
+}
+
+func sayBootLog() {
+	data, err := os.ReadFile(bootconfig.BootLogPath)
+	if err != nil {
+		say("boot log: %v", err)
+		return
+	}
+	log, err := bootlog.Decode(data)
+	var names []string
+	for _, s := range log.Steps {
+		names = append(names, s.Name)
+	}
+	say("boot log has disk %s, root hash %s, steps %s (%v)", log.DiskUUID, log.RootHash, strings.Join(names, ","), err)
+}
+
+// sayTables prints the tables as root sees them, which is where a key would
+// show, and the keys that are left in keyrings.
+func sayTables() {
+	control, err := dm.Open()
+	if err != nil {
+		say("device-mapper: %v", err)
+		return
+	}
+	for _, name := range []string{"rootvouch-crypt", "rootvouch-root"} {
+		d, err := control.Find(name)
+		if err != nil {
+			say("device-mapper: %v", err)
+			continue
+		}
+		table, err := d.Table()
+		say("table of %s is %q (%v)", name, table, err)
+	}
+	keys, _ := os.ReadFile("/proc/keys")
+	say("a key is left in a keyring: %v", strings.Contains(string(keys), "rootvouch"))
+}
+
+// sayMemory prints how much memory files of tmpfs take: an initramfs that was
+// not freed would be in it.
+func sayMemory() {
+	data, _ := os.ReadFile("/proc/meminfo")
+	for line := range strings.Lines(string(data)) {
+		var kib int
+		if _, err := fmt.Sscanf(line, "Shmem: %d kB", &kib); err == nil {
+			say("shmem is %d KiB", kib)
+		}
+	}
+}
+
+// sayProcesses prints every process with a command line: kernel threads have
+// none.
+func sayProcesses() {
+	paths, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, p := range paths {
+		if data, _ := os.ReadFile(p); len(data) > 0 {
+			say("process %s", strings.Split(string(data), "\x00")[0])
+		}
+	}
+}
+
+func sayAttestd() {
+	for range 100 {
+		conn, err := net.DialTimeout("tcp", "127.0.0.1:8444", time.Second)
+		if err == nil {
+			answer, _ := io.ReadAll(conn)
+			say("attestd: %s", answer)
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	sayFile("attestd's log", "/run/rootvouch/attestd.log")
+}
+
+// readAgain gives the test time to change the disk and then reads all of it.
+func readAgain() {
+	say("waiting for corruption")
+	time.Sleep(3 * time.Second)
+	control, err := dm.Open()
+	if err != nil {
+		say("device-mapper: %v", err)
+		return
+	}
+	d, err := control.Find("rootvouch-root")
+	if err != nil {
+		say("device-mapper: %v", err)
+		return
+	}
+	fd, err := unix.Open(d.Path(), unix.O_RDONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		say("opening the root device: %v", err)
+		return
+	}
+	buf, _ := unix.Mmap(-1, 0, 1<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	for {
+		n, err := unix.Read(fd, buf)
+		if n <= 0 {
+			say("read the whole disk again (%v)", err)
+			return
+		}
+	}
+}

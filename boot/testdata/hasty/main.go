@@ -1,0 +1,18 @@
+// Hasty is PID 1 with short limits, so that tests of a server that never answers
+// are short as well.
+package main
+
+import (
+	"time"
+
+	"github.com/rootvouch/rootvouch/boot"
+)
+
+func main() {
+	boot.Main(boot.Limits{
+		Network: 20 * time.Second,
+		Agent:   4 * time.Second,
+		Key:     2 * time.Second,
+		Disk:    2 * time.Second,
+	})
+}

@@ -1,0 +1,334 @@
+package boot_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"io"
+	"io/fs"
+	"maps"
+	"math/big"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rootvouch/rootvouch/bootconfig"
+	"github.com/rootvouch/rootvouch/cpio"
+	"github.com/rootvouch/rootvouch/image"
+	"github.com/rootvouch/rootvouch/image/rootfs"
+	"github.com/rootvouch/rootvouch/initramfs"
+	"github.com/rootvouch/rootvouch/initramfs/kmod"
+	"github.com/rootvouch/rootvouch/internal/needs"
+	"github.com/rootvouch/rootvouch/keyapi"
+	"github.com/rootvouch/rootvouch/pins"
+)
+
+// bench is what the VMs of one test share.
+type bench struct {
+	dir       string
+	qemu      string
+	kernel    string
+	base      []byte // initramfs without boot.json
+	hasty     []byte // an /init with short limits
+	guestSize int    // bytes of the stand-in program
+	trustRoot string
+
+	disk    testDisk // the good one
+	other   testDisk // same UUID, other header
+	empty   testDisk // a root filesystem without an init
+	waiting testDisk // its init reads the disk again, after a while
+}
+
+// testDisk is a disk image with everything that opens it.
+type testDisk struct {
+	path    string
+	pins    pins.Pins
+	secrets *image.Secrets
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	b := &bench{
+		dir:       t.TempDir(),
+		qemu:      needs.Tool(t, "qemu-system-x86_64"),
+		kernel:    needs.Part(t, "kernel/boot/vmlinuz-*"),
+		trustRoot: newTrustRoot(t),
+	}
+	bin := filepath.Join(b.dir, "bin")
+	goBuild(t, filepath.Join(bin, "init"), "../cmd/init")
+	goBuild(t, filepath.Join(bin, "hasty"), "./testdata/hasty")
+	goBuild(t, filepath.Join(bin, "guest"), "./testdata/guest")
+	guest := readFile(t, filepath.Join(bin, "guest"))
+	b.hasty, b.guestSize = readFile(t, filepath.Join(bin, "hasty")), len(guest)
+	for _, name := range initramfs.GuestBinaries() {
+		if name != bootconfig.InitPath {
+			if err := os.Link(filepath.Join(bin, "guest"), filepath.Join(bin, filepath.Base(name))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	tree, err := kmod.Open(filepath.Join(needs.Cache(t), "kernel"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.base, _, err = initramfs.Build(initramfs.Options{Kernel: tree, Modules: initramfs.DefaultModules(), GuestBin: bin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.disk = b.newDisk(t, "disk", nil, map[string][]byte{"sbin/init": guest, "etc/proof": []byte("the right root")})
+	b.other = b.newDisk(t, "other", &b.disk.secrets.DiskUUID, map[string][]byte{"sbin/init": guest})
+	b.empty = b.newDisk(t, "empty", nil, map[string][]byte{"etc/proof": []byte("x")})
+	b.waiting = b.newDisk(t, "waiting", nil, map[string][]byte{"sbin/init": guest, "etc/wait-for-corruption": nil})
+	return b
+}
+
+func goBuild(t *testing.T, out, source string) {
+	t.Helper()
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s", "-o", out, source)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if output, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("building %s: %v\n%s", source, err, output)
+	}
+}
+
+func readFile(t *testing.T, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// newTrustRoot makes a certificate for a SPIRE server that is not there.
+func newTrustRoot(t *testing.T) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test root"},
+		NotBefore: time.Unix(0, 0), NotAfter: time.Date(2999, 1, 1, 0, 0, 0, 0, time.UTC),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+// newDisk builds a disk whose root filesystem has the given files.
+func (b *bench) newDisk(t *testing.T, name string, uuid *pins.UUID, files map[string][]byte) testDisk {
+	t.Helper()
+	tree := rootfs.New()
+	for _, dir := range []string{"sbin", "etc"} {
+		if err := tree.Add(dir, &rootfs.Inode{Mode: fs.ModeDir | 0o755}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, data := range files {
+		err := tree.Add(path, &rootfs.Inode{Mode: 0o755, Size: int64(len(data)), Open: func() (io.ReadCloser, error) {
+			return io.NopCloser(bytes.NewReader(data)), nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	source, err := image.Tree(tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets, err := image.NewSecrets(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if uuid != nil {
+		secrets.DiskUUID = *uuid
+	}
+	d := testDisk{path: filepath.Join(b.dir, name+".img"), secrets: secrets}
+	file, err := os.Create(d.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if d.pins, err = image.Build(context.Background(), file, source, secrets, image.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// vm is one VM before it runs: a good one, until a case changes something.
+type vm struct {
+	t        *testing.T
+	bench    *bench
+	config   bootconfig.Config
+	raw      []byte // boot.json instead of config; empty for none
+	release  keyapi.Released
+	diskPath string
+	copied   bool
+	files    map[string][]byte // more files of the initramfs :: path -> content
+	lines    map[string]func() // :: start of a console line -> what to do then
+}
+
+func (b *bench) vm(t *testing.T) *vm {
+	v := &vm{t: t, bench: b, files: map[string][]byte{}, lines: map[string]func(){}}
+	v.use(b.disk)
+	return v
+}
+
+// use attaches a disk, measures its pins and has its key released.
+func (v *vm) use(d testDisk) {
+	v.diskPath, v.copied = d.path, false
+	v.config = bootconfig.Config{
+		Version:      bootconfig.Version,
+		TrustDomain:  "example.org",
+		SPIRE:        bootconfig.SPIRE{Address: "10.0.2.2:8081", TrustRoot: v.bench.trustRoot},
+		KMS:          bootconfig.KMS{Address: "10.0.2.2:8443", SPIFFEID: "spiffe://example.org/kms"},
+		Disk:         bootconfig.NewDisk(d.pins, true),
+		Network:      bootconfig.Network{Mode: bootconfig.NetworkDHCP},
+		ReportDevice: bootconfig.ReportVirtioPort,
+		Verification: bootconfig.VerificationFull,
+		ClockFloor:   time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+		Console:      true,
+	}
+	v.config.Disk.Salt = slices.Clone(v.config.Disk.Salt)
+	v.release = keyapi.Released{Key: d.secrets.Key, Header: d.pins.Header, Generation: 7, KMSID: v.config.KMS.SPIFFEID}
+	v.set("uuid", d.pins.DiskUUID.String())
+}
+
+// set tells a stand-in what to do.
+func (v *vm) set(program, how string) { v.files["etc/case/"+program] = []byte(how) }
+
+func (v *vm) onLine(prefix string, do func()) { v.lines[prefix] = do }
+
+// own gives the VM a copy of its disk, to be changed.
+func (v *vm) own() {
+	if v.copied {
+		return
+	}
+	data := readFile(v.t, v.diskPath)
+	v.diskPath, v.copied = filepath.Join(v.t.TempDir(), "disk.img"), true
+	if err := os.WriteFile(v.diskPath, data, 0o600); err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+// flip changes one bit of the disk.
+func (v *vm) flip(offset int64) {
+	v.own()
+	file, err := os.OpenFile(v.diskPath, os.O_RDWR, 0)
+	if err != nil {
+		v.t.Error(err)
+		return
+	}
+	defer file.Close()
+	b := make([]byte, 1)
+	if _, err := file.ReadAt(b, offset); err != nil {
+		v.t.Error(err)
+	}
+	b[0] ^= 1
+	if _, err := file.WriteAt(b, offset); err != nil {
+		v.t.Error(err)
+	}
+}
+
+func (v *vm) truncate(size int64) {
+	v.own()
+	if err := os.Truncate(v.diskPath, size); err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+// initramfs appends what is this VM's own to the shared base: later archives
+// win over earlier ones.
+func (v *vm) initramfs() []byte {
+	v.t.Helper()
+	out := v.bench.base
+	switch {
+	case v.raw == nil:
+		var err error
+		if out, err = initramfs.Configure(out, v.config); err != nil {
+			v.t.Fatal(err)
+		}
+	case len(v.raw) > 0:
+		v.files[strings.TrimPrefix(bootconfig.Path, "/")] = v.raw
+	}
+	reply, err := v.release.Marshal()
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	v.files["etc/case/release"] = reply
+	out = append(bytes.Clone(out), make([]byte, (4-len(out)%4)%4)...)
+	buf := bytes.NewBuffer(out)
+	w := cpio.NewWriter(buf)
+	add := func(e cpio.Entry) {
+		if err := w.Add(e); err != nil {
+			v.t.Fatal(err)
+		}
+	}
+	add(cpio.Entry{Name: "etc", Mode: cpio.TypeDirectory | 0o755})
+	add(cpio.Entry{Name: "etc/case", Mode: cpio.TypeDirectory | 0o755})
+	for _, name := range slices.Sorted(maps.Keys(v.files)) {
+		add(cpio.Entry{Name: name, Mode: cpio.TypeRegular | 0o755, Data: v.files[name]})
+	}
+	if err := w.Close(); err != nil {
+		v.t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+// boot runs the VM to its end and returns its console. A VM that does not end by
+// itself within the bound fails the test.
+func (v *vm) boot(bound time.Duration) string {
+	t := v.t
+	t.Helper()
+	initrd := filepath.Join(t.TempDir(), "initramfs")
+	if err := os.WriteFile(initrd, v.initramfs(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), bound)
+	defer cancel()
+	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "EPYC-v4", "-smp", "2", "-m", "1024",
+		"-kernel", v.bench.kernel, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=1",
+		"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net", "-serial", "stdio"}
+	if v.diskPath != "" {
+		args = append(args, "-drive", "file="+v.diskPath+",format=raw,if=virtio,readonly=on,cache=writeback")
+	}
+	cmd := exec.CommandContext(ctx, v.bench.qemu, args...)
+	var errors bytes.Buffer
+	cmd.Stderr = &errors
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	for scanner := bufio.NewScanner(pipe); scanner.Scan(); {
+		line := strings.TrimSuffix(scanner.Text(), "\r")
+		out.WriteString(line + "\n")
+		for prefix, do := range v.lines {
+			if strings.HasPrefix(line, prefix) {
+				do()
+			}
+		}
+	}
+	if err := cmd.Wait(); err != nil || ctx.Err() != nil {
+		t.Errorf("VM did not end by itself within %s: %v\n%s\n%s", bound, err, errors.String(), out.String())
+	}
+	return out.String()
+}

@@ -1,0 +1,216 @@
+package boot_test
+
+import (
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rootvouch/rootvouch/bootconfig"
+	"github.com/rootvouch/rootvouch/internal/needs"
+	"github.com/rootvouch/rootvouch/keyapi"
+)
+
+// bound is how long a VM may take in all, under TCG on a machine that does other
+// things as well.
+const bound = 90 * time.Second
+
+// TestVM boots the stock kernel with cmd/init, and stand-ins for what it starts.
+// Every case but the good ones must end with the power switch, one line that
+// says why, and nothing of the root filesystem.
+func TestVM(t *testing.T) {
+	needs.Boot(t)
+	b := newBench(t)
+
+	flip := func(offset uint64) func(*vm) {
+		return func(v *vm) { v.flip(int64(offset)) }
+	}
+	payload, hashOffset := b.disk.pins.PayloadOffset, b.disk.pins.HashOffset
+	agent := func(s string) func(*vm) { return func(v *vm) { v.set("agent", s) } }
+	fetch := func(s string) func(*vm) { return func(v *vm) { v.set("fetchkey", s) } }
+	release := func(f func(*keyapi.Released)) func(*vm) { return func(v *vm) { f(&v.release) } }
+	config := func(f func(*bootconfig.Config)) func(*vm) { return func(v *vm) { f(&v.config) } }
+	hasty := func(v *vm) { v.files["init"] = b.hasty }
+	noHeaderPin := config(func(c *bootconfig.Config) { c.Disk.Header = nil })
+
+	for _, c := range []struct {
+		name string
+		want string // regular expression for what follows "rootvouch: refused: "
+		set  []func(*vm)
+	}{
+		{"data byte", `verify: reading data block 100: input/output error: data block 100 does not match the root hash$`,
+			[]func(*vm){flip(payload + 100*4096 + 7)}},
+		{"tree byte", `verify: reading data block [0-9]+: input/output error: metadata block [0-9]+ does not match the root hash$`,
+			[]func(*vm){flip(payload + hashOffset + 2*4096 + 50)}},
+		{"superblock byte", `dm-verity: parsing dm-verity superblock: `,
+			[]func(*vm){flip(payload + hashOffset + 3)}},
+		{"header byte", `header: looking for a disk whose first 1048576 bytes have SHA-256 [0-9a-f]{64}: got vda with [0-9a-f]{64}$`,
+			[]func(*vm){flip(300 << 10), hasty}},
+		{"other disk with the same UUID", `header: looking for a disk .*: got vda with `,
+			[]func(*vm){func(v *vm) { v.diskPath = b.other.path }, hasty}},
+		{"no disk", `header: looking for a disk .*: got no disk at all$`,
+			[]func(*vm){func(v *vm) { v.diskPath = "" }, hasty}},
+		{"no disk to ask for", `key: looking for an encrypted disk: got no disk at all$`,
+			[]func(*vm){func(v *vm) { v.diskPath = "" }, noHeaderPin, hasty}},
+		{"short disk", `header: checking vda: size is [0-9]+ bytes, want at least [0-9]+$`,
+			[]func(*vm){func(v *vm) { v.truncate(int64(payload + hashOffset)) }}},
+		{"wrong key", `dm-crypt: unlocking keyslot of vda: wrong key: `,
+			[]func(*vm){release(func(r *keyapi.Released) { r.Key[0]++ })}},
+		{"other header pin", `key: checking header pin of the release: luks2_header_sha256 is `,
+			[]func(*vm){release(func(r *keyapi.Released) { r.Header.HeaderSHA256[0]++ })}},
+		{"other header pin, none measured", `header: looking for a disk whose first `,
+			[]func(*vm){release(func(r *keyapi.Released) { r.Header.HeaderSHA256[0]++ }), noHeaderPin, hasty}},
+		{"other disk's release", `key: checking header pin of the release: disk_uuid is `,
+			[]func(*vm){release(func(r *keyapi.Released) { r.Header.DiskUUID[0]++ })}},
+		{"other KMS", `key: checking release: KMS is "spiffe://example.org/other", want "spiffe://example.org/kms"$`,
+			[]func(*vm){release(func(r *keyapi.Released) { r.KMSID = "spiffe://example.org/other" })}},
+		{"other root hash", `verify: reading data block [0-9]+: input/output error: metadata block `,
+			[]func(*vm){config(func(c *bootconfig.Config) { c.Disk.RootHash[0]++ })}},
+		{"lazy, other root hash", `mount: mounting erofs on /lower: |Kernel panic - not syncing: dm-verity device has corrupted blocks`,
+			[]func(*vm){config(func(c *bootconfig.Config) { c.Disk.RootHash[0]++; c.Verification = "lazy" })}},
+		{"other salt", `dm-verity: checking dm-verity superblock: salt is `,
+			[]func(*vm){config(func(c *bootconfig.Config) { c.Disk.Salt[0]++ })}},
+		{"fetchkey fails", `key: running fetchkey: release: the KMS answers 403: the record is disabled$`,
+			[]func(*vm){fetch("refused")}},
+		{"fetchkey is silent", `key: running fetchkey: got no reply in time$`,
+			[]func(*vm){fetch("silent"), hasty}},
+		{"half a reply", `key: reading the reply of fetchkey: parsing a release: `,
+			[]func(*vm){fetch("half")}},
+		{"endless reply", `key: reading the reply of fetchkey: got more than [0-9]+ bytes$`,
+			[]func(*vm){fetch("much")}},
+		{"reply of a failure", `key: running fetchkey: exit status 3$`,
+			[]func(*vm){fetch("then failed")}},
+		{"agent is down", `agent: running SPIRE agent: gave up after [2-9] starts: agent ended with exit status 1: Agent crashed: connection refused$`,
+			[]func(*vm){agent("down"), hasty}},
+		{"agent is silent", `agent: running SPIRE agent: gave up after 1 starts: agent did not serve the Workload API in time: Still trying: no route to host$`,
+			[]func(*vm){agent("silent"), hasty}},
+		{"agent is refused", `agent: running SPIRE agent: agent ended with exit status 1: Agent crashed: rpc error: code = PermissionDenied desc = measurement is not accepted$`,
+			[]func(*vm){agent("refused")}},
+		{"no boot.json", `config: reading boot configuration: `,
+			[]func(*vm){func(v *vm) { v.raw = []byte{} }}},
+		{"strange boot.json", `config: decoding boot configuration: `,
+			[]func(*vm){func(v *vm) { v.raw = []byte("{}") }}},
+		{"no init in the root", `switch: looking for /sbin/init in the root filesystem: `,
+			[]func(*vm){func(v *vm) { v.use(b.empty) }}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			v := b.vm(t)
+			for _, set := range c.set {
+				set(v)
+			}
+			out := v.boot(bound)
+			refused := regexp.MustCompile(`(?m)^rootvouch: refused: (.*?)\r?$`).FindAllStringSubmatch(out, -1)
+			if strings.Contains(out, "guest:") {
+				t.Error("the root filesystem was reached")
+			}
+			if strings.Contains(out, "Kernel panic") && regexp.MustCompile(c.want).MatchString(out) {
+				return // the kernel said it, before PID 1 could
+			}
+			if len(refused) != 1 || !regexp.MustCompile("^(?:"+c.want+")").MatchString(refused[0][1]) {
+				t.Errorf("got the refusals %q, want one that matches %q", refused, c.want)
+			}
+			if t.Failed() {
+				t.Logf("console:\n%s", out)
+			}
+		})
+	}
+
+	t.Run("good", func(t *testing.T) {
+		t.Parallel()
+		out := b.vm(t).boot(bound)
+		for _, want := range b.wantGood() {
+			if !regexp.MustCompile("(?m)^" + want).MatchString(out) {
+				t.Errorf("console has no line that matches %q", want)
+			}
+		}
+		t.Logf("console:\n%s", out)
+		b.wantNothingLeft(t, out)
+	})
+
+	t.Run("UUID from the disk, second start of the agent, lazy, quiet", func(t *testing.T) {
+		t.Parallel()
+		v := b.vm(t)
+		noHeaderPin(v)
+		v.set("agent", "second")
+		v.config.Verification, v.config.Console = bootconfig.VerificationLazy, false
+		v.config.ClockFloor = time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
+		out := v.boot(bound)
+		if !strings.Contains(out, "guest: reached the root filesystem") {
+			t.Errorf("the root filesystem was not reached:\n%s", out)
+		}
+		if strings.Contains(out, "rootvouch: ") {
+			t.Errorf("the console is off, and has lines of PID 1:\n%s", out)
+		}
+		if !regexp.MustCompile(`table of rootvouch-root is ".* 1 panic_on_corruption"`).MatchString(out) {
+			t.Error("a lazy table does not panic on corruption")
+		}
+	})
+
+	t.Run("corruption after the switch", func(t *testing.T) {
+		t.Parallel()
+		v := b.vm(t)
+		v.use(b.waiting)
+		v.onLine("guest: waiting for corruption", func() { v.flip(int64(v.config.Disk.PayloadOffset + 100*4096)) })
+		out := v.boot(bound)
+		if !strings.Contains(out, "Kernel panic - not syncing: dm-verity device has corrupted blocks") ||
+			strings.Contains(out, "read the whole disk again") {
+			t.Errorf("got no panic:\n%s", out)
+		}
+	})
+}
+
+// wantGood lists what a good boot shows.
+func (b *bench) wantGood() []string {
+	quoted := func(s string) string { return regexp.QuoteMeta(s) }
+	want := []string{
+		`rootvouch: start: kernel [^ ]+, 2 CPUs, .*; emulated: NOT CONFIDENTIAL \([0-9]+ ms\)`,
+		`rootvouch: verify: every block matches, `,
+		`rootvouch: switch: to /sbin/init \([0-9]+ ms\)`,
+		`guest: reached the root filesystem`,
+		`guest: proof is "the right root"`,
+		`guest: PID 1, args \["/sbin/init"\], stdout is /dev/console`,
+		`guest: mount rootvouch on / type overlay`,
+		`guest: mount configfs on /sys/kernel/config type configfs`,
+		`guest: boot log has disk ` + b.disk.pins.DiskUUID.String() + `, root hash ` + b.disk.pins.RootHash.String() +
+			`, steps start,config,modules,clock,network,agent,key,header,dm-crypt,dm-verity,verify,mount \(<nil>\)`,
+		`guest: table of rootvouch-crypt is "aes-xts-plain64 :64:logon:rootvouch:[0-9a-f-]{36} 0 [0-9:]+ 2048 1 sector_size:4096"`,
+		`guest: table of rootvouch-root is ".* ` + b.disk.pins.RootHash.String() + ` .* 1 panic_on_corruption"`,
+		`guest: a key is left in a keyring: false`,
+		`guest: process @attestd`,
+		`guest: attestd: args ` + quoted(`["@attestd" "-listen" ":8444" "-boot-log" "/run/rootvouch/bootlog.json" "-device" "virtio-port"]`) +
+			` configfs true console true log true initramfs gone true own session true`,
+		`guest: resolv.conf is a link to /run/rootvouch/resolv.conf`,
+		`guest: network unit is ".*DHCP=ipv4`,
+		`guest: writing gives <nil>`,
+	}
+	for _, step := range []string{"config", "modules", "clock", "network", "agent", "key", "header", "dm-crypt", "dm-verity", "mount", "hand-over"} {
+		want = append(want, `rootvouch: `+step+`: .* \([0-9]+ ms\)`)
+	}
+	return want
+}
+
+// wantNothingLeft looks at a good boot for what must not be there.
+func (b *bench) wantNothingLeft(t *testing.T, out string) {
+	for line := range strings.Lines(out) {
+		line = strings.TrimSpace(line)
+		if name, ok := strings.CutPrefix(line, "guest: process "); ok && name != "@attestd" && name != "/sbin/init" {
+			t.Errorf("process %q survived the switch", name)
+		}
+		if strings.HasPrefix(line, "guest: mount") && regexp.MustCompile(`on /(lower|upper|sysroot)`).MatchString(line) {
+			t.Errorf("mount is still in sight: %s", line)
+		}
+	}
+	size := regexp.MustCompile(`guest: shmem is (\d+) KiB`).FindStringSubmatch(out)
+	if size == nil {
+		t.Fatal("console does not say what tmpfs holds")
+	}
+	// attestd's own file stays as long as it runs, and little else.
+	if kib, _ := strconv.Atoi(size[1]); kib > (b.guestSize>>10)+2048 {
+		t.Errorf("tmpfs holds %d KiB, want %d for attestd and not much more", kib, b.guestSize>>10)
+	}
+	if strings.Contains(out, string(b.disk.secrets.Key[:])) {
+		t.Error("the console shows the key")
+	}
+}
