@@ -1,0 +1,105 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	configv1 "github.com/spiffe/spire-plugin-sdk/proto/spire/service/common/config/v1"
+
+	"github.com/rootvouch/rootvouch/appraise"
+	"github.com/rootvouch/rootvouch/nodeattest"
+	"github.com/rootvouch/rootvouch/snp"
+)
+
+// maxRefvalFiles bounds how often one piece of evidence is appraised.
+const maxRefvalFiles = 64
+
+// rawConfig is the plugin_data as it stands in server.conf.
+type rawConfig struct {
+	// RefvalFiles are files of reference values, at least one. Evidence is
+	// accepted when one of them accepts it. A change counts from the next
+	// attestation on.
+	RefvalFiles []string `hcl:"refval_files"`
+	// CollateralDir is a directory of certificates and CRLs, as kds.LoadDir
+	// reads it. Required: without a CRL no evidence is accepted, unless
+	// Revocation says so.
+	CollateralDir string `hcl:"collateral_dir"`
+	// Revocation is "required", which is the default, or "accept-unknown".
+	Revocation string `hcl:"revocation"`
+	// AgentPathTemplate is the agent's path below /spire/agent, as SPIRE's
+	// own attestors have it. The default is DefaultAgentPath.
+	AgentPathTemplate string `hcl:"agent_path_template"`
+}
+
+// config is a checked rawConfig.
+type config struct {
+	trustDomain spiffeid.TrustDomain
+	path        *agentPath
+	policy      *policy
+	notes       []string // what an operator should know about a valid configuration
+}
+
+// build is the one way from text to a configuration, for Configure and Validate
+// alike. It reads every file that the text names.
+func build(core *configv1.CoreConfiguration, text string) (*config, error) {
+	var raw rawConfig
+	if err := nodeattest.DecodeConfig(text, &raw, "refval_files", "collateral_dir", "revocation", "agent_path_template"); err != nil {
+		return nil, err
+	}
+	c := &config{}
+	var err error
+	if c.trustDomain, err = spiffeid.TrustDomainFromString(core.GetTrustDomain()); err != nil {
+		return nil, fmt.Errorf("reading the trust domain of the server: %w", err)
+	}
+	if c.path, err = parseAgentPath(c.trustDomain, raw.AgentPathTemplate); err != nil {
+		return nil, fmt.Errorf("reading agent_path_template: %w", err)
+	}
+	revocation, err := revocationMode(raw.Revocation)
+	if err != nil {
+		return nil, err
+	}
+	switch n := len(raw.RefvalFiles); {
+	case n == 0 || n > maxRefvalFiles:
+		return nil, fmt.Errorf("refval_files has %d files, want 1 to %d", n, maxRefvalFiles)
+	case raw.CollateralDir == "":
+		return nil, errors.New("collateral_dir is missing")
+	}
+	c.policy = newPolicy(raw.RefvalFiles, raw.CollateralDir, revocation)
+	all, _, err := c.policy.load()
+	if err != nil {
+		return nil, err
+	}
+	c.notes = c.remarks(all, revocation)
+	return c, nil
+}
+
+func revocationMode(text string) (appraise.RevocationMode, error) {
+	switch text {
+	case "", "required":
+		return appraise.RequireRevocation, nil
+	case "accept-unknown":
+		return appraise.AcceptUnknownRevocation, nil
+	}
+	return 0, fmt.Errorf("revocation is %q, want required or accept-unknown", text)
+}
+
+// remarks names what is valid and yet worth a second look.
+func (c *config) remarks(all []namedValues, revocation appraise.RevocationMode) []string {
+	var notes []string
+	if c.path.stable {
+		notes = append(notes, "agent_path_template gives every launch of a VM one agent ID: a second launch makes the agent of the first inactive")
+	}
+	if revocation == appraise.AcceptUnknownRevocation {
+		notes = append(notes, "revocation is accept-unknown: a certificate that AMD has revoked may be accepted")
+	}
+	for _, v := range all {
+		if ark, emulated := v.values.RootOfTrust.Emulated(); emulated {
+			notes = append(notes, fmt.Sprintf("%s accepts an emulated root of trust, %s. Emulated: NOT CONFIDENTIAL", v.file, ark))
+		}
+		if _, ok := v.values.Accepts(snp.Milan); ok {
+			notes = append(notes, fmt.Sprintf("%s accepts Milan, whose keys software on the host can extract (arXiv 2605.12990)", v.file))
+		}
+	}
+	return notes
+}

@@ -1,0 +1,196 @@
+// Package server is the SPIRE server's end of the node attestor amd_sev_snp: it has an agent's evidence appraised and gives the agent an ID and selectors.
+//
+// It trusts nothing that a peer sends before appraise has said so, and it judges
+// nothing itself. A peer that sends too much is refused before anything is parsed;
+// one that sends nothing is left after a while.
+package server
+
+import (
+	"context"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	nodeattestorv1 "github.com/spiffe/spire-plugin-sdk/proto/spire/plugin/server/nodeattestor/v1"
+	configv1 "github.com/spiffe/spire-plugin-sdk/proto/spire/service/common/config/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/nodeattest"
+)
+
+const (
+	// answerTimeout bounds how long a peer may take over each message. Linux
+	// stops asking a throttling host for a report after 60 s.
+	answerTimeout = 75 * time.Second
+
+	// maxExchanges bounds how many exchanges are under way at once. Each holds
+	// two small goroutines while it waits for its peer.
+	maxExchanges = 1024
+)
+
+// Plugin serves SPIRE's server plugin protocol. Make it with New.
+type Plugin struct {
+	nodeattestorv1.UnsafeNodeAttestorServer
+	configv1.UnsafeConfigServer
+
+	now       func() time.Time
+	rand      io.Reader
+	timeout   time.Duration
+	exchanges chan struct{} // a place for each exchange under way
+	log       hclog.Logger  // set before anything is served
+
+	mu     sync.Mutex
+	config *config // guarded by mu; nil until configured
+}
+
+var (
+	_ nodeattestorv1.NodeAttestorServer = (*Plugin)(nil)
+	_ configv1.ConfigServer             = (*Plugin)(nil)
+)
+
+// New returns a plugin that is not configured yet. Evidence is judged at now, and
+// nonces are drawn from rand.
+func New(now func() time.Time, rand io.Reader) *Plugin {
+	return &Plugin{
+		now:       now,
+		rand:      rand,
+		timeout:   answerTimeout,
+		exchanges: make(chan struct{}, maxExchanges),
+		log:       hclog.NewNullLogger(),
+	}
+}
+
+// SetLogger is called once, by SPIRE's plugin framework.
+func (p *Plugin) SetLogger(log hclog.Logger) { p.log = log }
+
+// Configure replaces the configuration, or leaves it as it was with an error.
+func (p *Plugin) Configure(_ context.Context, request *configv1.ConfigureRequest) (*configv1.ConfigureResponse, error) {
+	c, err := build(request.GetCoreConfiguration(), request.GetHclConfiguration())
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	for _, note := range c.notes {
+		p.log.Warn(note)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.config = c
+	return &configv1.ConfigureResponse{}, nil
+}
+
+// Validate says what Configure would, with its notes.
+func (p *Plugin) Validate(_ context.Context, request *configv1.ValidateRequest) (*configv1.ValidateResponse, error) {
+	c, err := build(request.GetCoreConfiguration(), request.GetHclConfiguration())
+	if err != nil {
+		return &configv1.ValidateResponse{Valid: false, Notes: []string{err.Error()}}, nil
+	}
+	return &configv1.ValidateResponse{Valid: true, Notes: c.notes}, nil
+}
+
+// Attest does one exchange, as package nodeattest describes it. What was wrong
+// with the evidence stands in the log; the peer is told no more than which checks
+// failed.
+func (p *Plugin) Attest(stream nodeattestorv1.NodeAttestor_AttestServer) error {
+	p.mu.Lock()
+	c := p.config
+	p.mu.Unlock()
+	if c == nil {
+		return status.Error(codes.FailedPrecondition, "not configured")
+	}
+	select {
+	case p.exchanges <- struct{}{}:
+		defer func() { <-p.exchanges }()
+	default:
+		return status.Errorf(codes.ResourceExhausted, "%d attestations are under way already", maxExchanges)
+	}
+	first, err := p.receive(stream)
+	if err != nil {
+		return err
+	}
+	if err := nodeattest.CheckHello(first.GetPayload()); err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	nonce, err := evidence.NewNonce(p.rand)
+	if err != nil {
+		p.log.Error("No nonce", "error", err)
+		return status.Error(codes.Internal, "no nonce")
+	}
+	if err := stream.Send(&nodeattestorv1.AttestResponse{
+		Response: &nodeattestorv1.AttestResponse_Challenge{Challenge: nonce[:]},
+	}); err != nil {
+		return err
+	}
+	second, err := p.receive(stream)
+	if err != nil {
+		return err
+	}
+	attributes, err := p.judge(c, nonce, second.GetChallengeResponse())
+	if err != nil {
+		return err
+	}
+	return stream.Send(&nodeattestorv1.AttestResponse{
+		Response: &nodeattestorv1.AttestResponse_AgentAttributes{AgentAttributes: attributes},
+	})
+}
+
+// receive waits for a message, but not for ever. The goroutine ends with the
+// stream, which ends when Attest returns.
+func (p *Plugin) receive(stream nodeattestorv1.NodeAttestor_AttestServer) (*nodeattestorv1.AttestRequest, error) {
+	type received struct {
+		request *nodeattestorv1.AttestRequest
+		err     error
+	}
+	arrived := make(chan received, 1)
+	go func() {
+		request, err := stream.Recv()
+		arrived <- received{request, err}
+	}()
+	timer := time.NewTimer(p.timeout)
+	defer timer.Stop()
+	select {
+	case r := <-arrived:
+		return r.request, r.err
+	case <-timer.C:
+		return nil, status.Errorf(codes.DeadlineExceeded, "no message within %v", p.timeout)
+	}
+}
+
+// judge has one answer appraised.
+func (p *Plugin) judge(c *config, nonce evidence.Nonce, answer []byte) (*nodeattestorv1.AgentAttributes, error) {
+	e, err := evidence.Decode(answer)
+	if err != nil {
+		p.log.Warn("Evidence refused", "error", err)
+		return nil, status.Error(codes.InvalidArgument, "evidence is malformed")
+	}
+	judged, err := c.policy.appraise(e, evidence.NodeAttestation(nonce), p.now())
+	if err != nil {
+		p.log.Error("Evidence cannot be judged", "error", err)
+		return nil, status.Error(codes.Internal, "evidence cannot be judged: see the server's log")
+	}
+	if !judged.trusted() {
+		for _, r := range judged {
+			p.log.Warn("Evidence refused", "refval", r.file, "outcome", r.verdict.Outcome().String(), "error", r.verdict.Err())
+		}
+		return nil, status.Errorf(codes.PermissionDenied, "evidence is refused: %s", strings.Join(judged.failed(), ", "))
+	}
+	accepted := judged[0]
+	for _, note := range accepted.verdict.Notes {
+		p.log.Warn("Evidence accepted", "refval", accepted.file, "note", note)
+	}
+	id, err := c.agentID(accepted.verdict)
+	if err != nil {
+		p.log.Error("No agent ID", "error", err)
+		return nil, status.Error(codes.Internal, "no agent ID: see the server's log")
+	}
+	selectors, err := accepted.selectors()
+	if err != nil {
+		p.log.Error("No selectors", "error", err)
+		return nil, status.Error(codes.Internal, "no selectors: see the server's log")
+	}
+	p.log.Info("Evidence accepted", "refval", accepted.file, "agent_id", id.String(), "measurement", accepted.verdict.Report.Measurement.String())
+	return &nodeattestorv1.AgentAttributes{SpiffeId: id.String(), SelectorValues: selectors, CanReattest: true}, nil
+}

@@ -1,0 +1,169 @@
+package server
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rootvouch/rootvouch/appraise"
+	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/snp/kds"
+)
+
+// namedValues are reference values with the file that they came from.
+type namedValues struct {
+	file   string
+	values refval.Values
+}
+
+// policy is what evidence is judged by. The files are looked at for each
+// attestation, and decoded when they have changed: a value that an operator takes
+// back counts at once. A file that cannot be read or decoded refuses everybody,
+// since nobody knows what it was meant to say.
+type policy struct {
+	refvals    []string
+	collateral *kds.Dir
+	revocation appraise.RevocationMode
+
+	mu     sync.Mutex
+	digest [sha256.Size]byte // of the files that values come from
+	values []namedValues     // nil: none yet
+}
+
+func newPolicy(refvals []string, collateral string, revocation appraise.RevocationMode) *policy {
+	return &policy{refvals: refvals, collateral: kds.NewDir(collateral), revocation: revocation}
+}
+
+// load returns what the files say now. What it returns is not to be changed.
+func (p *policy) load() ([]namedValues, appraise.Collateral, error) {
+	values, err := p.loadValues()
+	if err != nil {
+		return nil, appraise.Collateral{}, fmt.Errorf("reading reference values: %w", err)
+	}
+	certificates, crls, err := p.collateral.Load()
+	if err != nil {
+		return nil, appraise.Collateral{}, err
+	}
+	// AMD's own stand for a directory that has none of them. They vouch for
+	// nothing unless the reference values name AMD.
+	all := append(slices.Clone(certificates), kds.AMDCertificates()...)
+	return values, appraise.Collateral{Certificates: all, CRLs: crls}, nil
+}
+
+func (p *policy) loadValues() ([]namedValues, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var contents [][]byte
+	h := sha256.New()
+	for _, file := range p.refvals {
+		data, err := readFile(file, refval.MaxSize)
+		if err != nil {
+			return nil, err
+		}
+		contents = append(contents, data)
+		fmt.Fprintf(h, "%d:", len(data))
+		h.Write(data)
+	}
+	digest := [sha256.Size]byte(h.Sum(nil))
+	if p.values != nil && digest == p.digest {
+		return p.values, nil
+	}
+	p.values = nil
+	var values []namedValues
+	for i, file := range p.refvals {
+		v, err := refval.Decode(contents[i])
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		values = append(values, namedValues{file, v})
+	}
+	p.digest, p.values = digest, values
+	return values, nil
+}
+
+func readFile(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("%s has more than %d bytes", path, limit)
+	}
+	return data, nil
+}
+
+// judgement is one file's verdict on evidence.
+type judgement struct {
+	file       string
+	values     refval.Values
+	verdict    appraise.Verdict
+	evidence   evidence.Evidence
+	collateral appraise.Collateral
+}
+
+// judgements are the verdicts on one piece of evidence: one that is trusted, or
+// one from each file, none of which is.
+type judgements []judgement
+
+func (j judgements) trusted() bool { return len(j) == 1 && j[0].verdict.Trusted() }
+
+// failed names the checks that failed everywhere, or, if none did, all that failed
+// somewhere.
+func (j judgements) failed() []string {
+	count := map[string]int{}
+	var names []string
+	for _, one := range j {
+		for _, c := range one.verdict.Checks {
+			if !c.OK {
+				if count[c.Name]++; count[c.Name] == 1 {
+					names = append(names, c.Name)
+				}
+			}
+		}
+	}
+	everywhere := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return count[name] < len(j) })
+	if len(everywhere) > 0 {
+		return everywhere
+	}
+	return names
+}
+
+// appraise has evidence judged by each file until one trusts it. An error says
+// that it could not be judged at all.
+func (p *policy) appraise(e evidence.Evidence, reportData [64]byte, now time.Time) (judgements, error) {
+	all, collateral, err := p.load()
+	if err != nil {
+		return nil, err
+	}
+	var refused judgements
+	for _, v := range all {
+		j := judgement{v.file, v.values, appraise.Appraise(appraise.Request{
+			Evidence:   e,
+			Kind:       evidence.Plain,
+			Values:     v.values,
+			ReportData: reportData,
+			Collateral: collateral,
+			Now:        now,
+			Revocation: p.revocation,
+		}), e, collateral}
+		if j.verdict.Trusted() {
+			return judgements{j}, nil
+		}
+		refused = append(refused, j)
+	}
+	if len(refused) == 0 {
+		return nil, errors.New("no reference values")
+	}
+	return refused, nil
+}

@@ -1,0 +1,135 @@
+package server
+
+import (
+	"crypto/ecdsa"
+	"crypto/sha512"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+
+	"github.com/rootvouch/rootvouch/snp"
+)
+
+// selectors returns the values of the agent's selectors. The list, with what each
+// means, stands in docs/spire.md. Those that the public attestor of this name has
+// are here under the same names with the same values; byte strings are lower-case
+// hex, in full.
+func (j judgement) selectors() ([]string, error) {
+	r := j.verdict.Report
+	leaf, err := j.leaf()
+	if err != nil {
+		return nil, err
+	}
+	var s selectorList
+	s.add("measurement", r.Measurement)
+	s.add("guest_svn", r.GuestSVN)
+	s.policy(r.Policy)
+	s.add("family_id", r.FamilyID)
+	s.add("image_id", r.ImageID)
+	s.add("vmpl", r.VMPL)
+	s.add("signature_algo", r.SignatureAlgo)
+	for _, tcb := range []struct {
+		name    string
+		version snp.TCBVersion
+	}{
+		{"current_tcb", r.CurrentTCB}, {"reported_tcb", r.ReportedTCB},
+		{"committed_tcb", r.CommittedTCB}, {"launch_tcb", r.LaunchTCB},
+	} {
+		if err := s.tcb(tcb.name, j.verdict.Product, tcb.version); err != nil {
+			return nil, err
+		}
+	}
+	s.add("platform_info:smt_en", r.PlatformInfo.Has(snp.PlatformSMT))
+	s.add("platform_info:tsme_en", r.PlatformInfo.Has(snp.PlatformTSME))
+	s.add("platform_info:ecc_en", r.PlatformInfo.Has(snp.PlatformECC))
+	s.add("platform_info:rapl_disabled", r.PlatformInfo.Has(snp.PlatformRAPLDisabled))
+	s.add("platform_info:ciphertext_hiding_en", r.PlatformInfo.Has(snp.PlatformCiphertextHiding))
+	s.add("platform_info:alias_check_complete", r.PlatformInfo.Has(snp.PlatformAliasCheckDone))
+	s.add("signing_key", uint8(r.SigningKey))
+	s.add("mask_chip_key", r.MaskChipKey)
+	s.add("author_key_en", r.AuthorKeyEnabled)
+	s.add("host_data", r.HostData)
+	s.add("id_key_digest", r.IDKeyDigest)
+	s.add("author_key_digest", r.AuthorKeyDigest)
+	s.add("report_id", r.ReportID)
+	s.add("report_id_ma", r.ReportIDMA)
+	s.add("chip_id", r.ChipID)
+	s.firmware("current", r.Current)
+	s.firmware("committed", r.Committed)
+	s.add("signing_key_hash", fmt.Sprintf("%x", signingKeyHash(leaf)))
+	s.add("product", j.verdict.Product)
+	if ark, emulated := j.values.RootOfTrust.Emulated(); emulated {
+		s.add("root_of_trust:emulated", ark)
+	} else {
+		s = append(s, "root_of_trust:amd")
+	}
+	return s, nil
+}
+
+type selectorList []string
+
+func (s *selectorList) add(name string, value any) {
+	*s = append(*s, fmt.Sprintf("%s:%v", name, value))
+}
+
+func (s *selectorList) policy(p snp.Policy) {
+	major, minor := p.ABI()
+	s.add("policy:abi_major", major)
+	s.add("policy:abi_minor", minor)
+	s.add("policy:smt", p.Has(snp.PolicySMT))
+	s.add("policy:migrate_ma", p.Has(snp.PolicyMigrationAgent))
+	s.add("policy:debug", p.Has(snp.PolicyDebug))
+	s.add("policy:single_socket", p.Has(snp.PolicySingleSocket))
+	s.add("policy:cxl", p.Has(snp.PolicyCXL))
+	s.add("policy:mem_aes_256_xts", p.Has(snp.PolicyMemAES256XTS))
+	s.add("policy:rapl_disabled", p.Has(snp.PolicyRAPLDisabled))
+	s.add("policy:ciphertext_hiding", p.Has(snp.PolicyCiphertextHiding))
+	s.add("policy:page_swap_disabled", p.Has(snp.PolicyPageSwapDisabled))
+}
+
+func (s *selectorList) tcb(name string, product snp.Product, version snp.TCBVersion) error {
+	t, err := product.DecodeTCB(version)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	s.add(name+":boot_loader", t.Bootloader)
+	s.add(name+":tee", t.TEE)
+	s.add(name+":snp", t.SNP)
+	s.add(name+":microcode", t.Microcode)
+	if product == snp.Turin {
+		s.add(name+":fmc", t.FMC)
+	}
+	return nil
+}
+
+func (s *selectorList) firmware(name string, f snp.Firmware) {
+	s.add(name+"_build", f.Build)
+	s.add(name+"_minor", f.Minor)
+	s.add(name+"_major", f.Major)
+}
+
+// leaf returns the certificate of the key that signed the report, which the
+// verdict has found in the evidence or the collateral.
+func (j judgement) leaf() (*x509.Certificate, error) {
+	var candidates []*x509.Certificate
+	if len(j.evidence.Certificates) > 0 {
+		cert, err := x509.ParseCertificate(j.evidence.Certificates[0])
+		if err != nil {
+			return nil, fmt.Errorf("parsing certificate 0: %v", err)
+		}
+		candidates = append(candidates, cert)
+	}
+	for _, cert := range append(candidates, j.collateral.Certificates...) {
+		if key, ok := cert.PublicKey.(*ecdsa.PublicKey); ok && j.verdict.Report.Verify(key) == nil {
+			return cert, nil
+		}
+	}
+	return nil, errors.New("no certificate of the endorsement key")
+}
+
+// signingKeyHash is what the public attestor has under signing_key_hash for a
+// certificate that came from the host: SHA-512 over its PEM form.
+func signingKeyHash(leaf *x509.Certificate) [sha512.Size]byte {
+	return sha512.Sum512(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf.Raw}))
+}
