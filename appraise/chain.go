@@ -41,14 +41,17 @@ func buildChain(leaf *x509.Certificate, candidates []*x509.Certificate, anchors 
 	}
 	var firstErr error
 	for _, ca := range cas {
+		err := fmt.Errorf("%q was issued by %q, which is not %s", ca.Subject.CommonName, ca.Issuer.CommonName, anchors.what)
 		for _, root := range roots {
-			err := verifyChain(chain{leaf, ca, root})
-			if err == nil {
+			if !bytes.Equal(ca.RawIssuer, root.RawSubject) {
+				continue
+			}
+			if err = verifyChain(chain{leaf, ca, root}); err == nil {
 				return chain{leaf, ca, root}, nil
 			}
-			if firstErr == nil {
-				firstErr = err
-			}
+		}
+		if firstErr == nil {
+			firstErr = err
 		}
 	}
 	return chain{}, firstErr
