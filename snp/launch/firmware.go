@@ -11,9 +11,9 @@ const PageSize = 4096
 const (
 	// fourGiB is the guest physical address at which a firmware image ends.
 	fourGiB = 1 << 32
-	// maxImage bounds a firmware image in bytes. QEMU's default limit is 8 MiB
+	// MaxImageSize bounds a firmware image in bytes. QEMU's default limit is 8 MiB
 	// (pc_system_flash, max-fw-size); the SVSM images known are below 2 MiB.
-	maxImage = 64 << 20
+	MaxImageSize = 64 << 20
 	// maxSections bounds the SEV metadata; the images known have at most 7.
 	maxSections = 64
 	// maxMeasured bounds what sections declare together, in bytes. The images
@@ -102,8 +102,8 @@ func ParseFirmware(image []byte) (*Firmware, error) {
 	switch {
 	case len(image) == 0:
 		return nil, formatError(0, "image is empty")
-	case len(image) > maxImage:
-		return nil, formatError(maxImage, "image has %d bytes, want at most %d", len(image), maxImage)
+	case len(image) > MaxImageSize:
+		return nil, formatError(MaxImageSize, "image has %d bytes, want at most %d", len(image), MaxImageSize)
 	case len(image)%PageSize != 0:
 		return nil, formatError(len(image), "image has %d bytes, want a multiple of %d", len(image), PageSize)
 	}

@@ -1,0 +1,256 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/snp/launch"
+)
+
+// measureFlags are the inputs of a launch digest as flags.
+type measureFlags struct {
+	mode, vmm, vmsa               string
+	firmware, firmwareHash        string
+	kernel, initrd, commandLine   string
+	svsm                          string
+	varsSize, features            uint64
+	vcpus                         string
+	vcpuTypes                     []string
+	vcpuSig                       uint32
+	vcpuFamily, vcpuModel, vcpuSt uint32
+}
+
+func (f *measureFlags) bind(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.mode, "mode", "snp", "kind of guest: snp, sev, sev-es or snp-svsm")
+	flags.StringVar(&f.firmware, "firmware", "", "firmware file (OVMF)")
+	flags.StringVar(&f.firmwareHash, "firmware-hash", "", "launch digest after the firmware's pages, in hex; only the file's metadata is used then")
+	flags.StringVar(&f.kernel, "kernel", "", "kernel file")
+	flags.StringVar(&f.initrd, "initrd", "", "initramfs file")
+	flags.StringVar(&f.commandLine, "append", "", "kernel command line")
+	flags.StringVar(&f.vcpus, "vcpus", "", "vCPU counts, such as 4 or 1,2,4-8")
+	flags.StringArrayVar(&f.vcpuTypes, "vcpu-type", nil, "QEMU's CPU type, such as EPYC-v4 (repeatable)")
+	flags.Uint32Var(&f.vcpuSig, "vcpu-sig", 0, "CPUID signature in place of a CPU type")
+	flags.Uint32Var(&f.vcpuFamily, "vcpu-family", 0, "CPU family in place of a CPU type, with --vcpu-model and --vcpu-stepping")
+	flags.Uint32Var(&f.vcpuModel, "vcpu-model", 0, "CPU model")
+	flags.Uint32Var(&f.vcpuSt, "vcpu-stepping", 0, "CPU stepping")
+	flags.StringVar(&f.vmm, "vmm", "qemu", "launcher: qemu, ec2 or gce")
+	flags.StringVar(&f.vmsa, "vmsa", "current", "form of QEMU's VMSA: current or pre-6.10")
+	flags.Uint64Var(&f.features, "guest-features", 1, "SEV_FEATURES in the VMSA")
+	flags.StringVar(&f.svsm, "svsm", "", "SVSM file (mode snp-svsm)")
+	flags.Uint64Var(&f.varsSize, "vars-size", 0, "size of the firmware's variable store in bytes (mode snp-svsm)")
+	measureRequires(cmd, "firmware")
+	cmd.MarkFlagsMutuallyExclusive("vcpu-type", "vcpu-sig", "vcpu-family")
+	cmd.MarkFlagsRequiredTogether("vcpu-family", "vcpu-model", "vcpu-stepping")
+}
+
+// measurement is what the flags and files came to.
+type measurement struct {
+	inputs      launch.Inputs // without vCPU count and CPU
+	vcpus       []int
+	cpus        []launch.CPU
+	commandLine string
+	image       []byte // of the firmware
+}
+
+// load checks the flags, then reads every file once.
+func (f *measureFlags) load(cmd *cobra.Command) (*measurement, error) {
+	m := &measurement{commandLine: f.commandLine}
+	if err := f.check(cmd, m); err != nil {
+		return nil, usageError{err}
+	}
+	if cmd.Flags().Changed("guest-features") && m.inputs.Mode != launch.SNP {
+		fmt.Fprintf(cmd.ErrOrStderr(), "rootvouch: hint: --guest-features is not looked at in mode %v\n", m.inputs.Mode)
+	}
+	if err := f.read(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// check turns every flag that names no file into its value.
+func (f *measureFlags) check(cmd *cobra.Command, m *measurement) (err error) {
+	in := &m.inputs
+	if in.Mode, err = launch.ParseMode(f.mode); err != nil {
+		return fmt.Errorf("--mode: %w", err)
+	}
+	if in.VMM, err = launch.ParseVMM(f.vmm); err != nil {
+		return fmt.Errorf("--vmm: %w", err)
+	}
+	if in.VMSA, err = launch.ParseGeneration(f.vmsa); err != nil {
+		return fmt.Errorf("--vmsa: %w", err)
+	}
+	in.Features, in.VarsSize = f.features, f.varsSize
+	changed := cmd.Flags().Changed
+	switch {
+	case f.kernel == "" && (changed("initrd") || changed("append")):
+		return fmt.Errorf("--initrd and --append are measured with a kernel only: --kernel is missing")
+	case in.Mode == launch.SNPSVSM && f.kernel != "":
+		return fmt.Errorf("--kernel: mode %v has no kernel hashes", in.Mode)
+	case in.Mode == launch.SNPSVSM && (f.svsm == "" || f.varsSize == 0):
+		return fmt.Errorf("mode %v needs --svsm and --vars-size", in.Mode)
+	case in.Mode != launch.SNPSVSM && (changed("svsm") || changed("vars-size")):
+		return fmt.Errorf("--svsm and --vars-size are of mode %v, mode is %v", launch.SNPSVSM, in.Mode)
+	case changed("firmware-hash"):
+		digest, err := hex.DecodeString(f.firmwareHash)
+		if err != nil || len(digest) != 48 {
+			return fmt.Errorf("--firmware-hash is %q, want 96 hex digits", f.firmwareHash)
+		}
+		in.FirmwareDigest = (*[48]byte)(digest)
+	}
+	if m.cpus, err = f.cpus(cmd, *in); err != nil {
+		return err
+	}
+	if m.vcpus, err = parseCounts(f.vcpus); err != nil && (in.Mode != launch.SEV || f.vcpus != "") {
+		return fmt.Errorf("--vcpus: %w", err)
+	}
+	if in.Mode == launch.SEV {
+		m.vcpus = []int{1} // nothing of the vCPUs is measured
+	}
+	return nil
+}
+
+// cpus returns the CPU models that were asked for.
+func (f *measureFlags) cpus(cmd *cobra.Command, in launch.Inputs) ([]launch.CPU, error) {
+	changed := cmd.Flags().Changed
+	var all []launch.CPU
+	for _, name := range f.vcpuTypes {
+		c, err := launch.LookupCPU(name)
+		if err != nil {
+			return nil, fmt.Errorf("--vcpu-type: %w", err)
+		}
+		all = append(all, c)
+	}
+	if changed("vcpu-sig") {
+		all = append(all, launch.CPUFromSignature(f.vcpuSig))
+	}
+	if changed("vcpu-family") {
+		c, err := launch.CPUFromModel(f.vcpuFamily, f.vcpuModel, f.vcpuSt)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, c)
+	}
+	switch {
+	case in.Mode == launch.SEV, len(all) == 0 && in.VMM != launch.QEMU:
+		return []launch.CPU{launch.AnyCPU()}, nil
+	case len(all) == 0:
+		return nil, fmt.Errorf("--vcpu-type, --vcpu-sig or --vcpu-family is missing: the vCPUs of %v depend on it", in.VMM)
+	}
+	return all, nil
+}
+
+// parseCounts reads vCPU counts such as 1,2,4-8.
+func parseCounts(list string) ([]int, error) {
+	var all []int
+	if list == "" {
+		return nil, fmt.Errorf("is missing, want vCPU counts such as 4 or 1,2,4-8")
+	}
+	for part := range strings.SplitSeq(list, ",") {
+		low, high, isRange := strings.Cut(part, "-")
+		first, err := parseCount(low)
+		if err != nil {
+			return nil, err
+		}
+		last := first
+		if isRange {
+			if last, err = parseCount(high); err != nil {
+				return nil, err
+			}
+		}
+		if last < first {
+			return nil, fmt.Errorf("range %q ends before it starts", part)
+		}
+		for n := first; n <= last; n++ {
+			all = append(all, n)
+		}
+		if len(all) > launch.MaxVCPUs {
+			return nil, fmt.Errorf("more than %d counts", launch.MaxVCPUs)
+		}
+	}
+	return all, nil
+}
+
+func parseCount(s string) (int, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || n < 1 || n > launch.MaxVCPUs {
+		return 0, fmt.Errorf("got %q, want a count from 1 to %d", s, launch.MaxVCPUs)
+	}
+	return int(n), nil
+}
+
+// read reads the files, side by side.
+func (f *measureFlags) read(m *measurement) error {
+	in := &m.inputs
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		m.image, in.Firmware, err = readFirmware(f.firmware)
+		return err
+	})
+	if f.svsm != "" {
+		g.Go(func() (err error) {
+			_, in.SVSM, err = readFirmware(f.svsm)
+			return err
+		})
+	}
+	if f.kernel != "" {
+		line, err := launch.HashCommandLine(f.commandLine)
+		if err != nil {
+			return usageError{fmt.Errorf("--append: %w", err)}
+		}
+		in.Hashes = &launch.Hashes{Initrd: sha256.Sum256(nil), CommandLine: line}
+		g.Go(func() (err error) {
+			in.Hashes.Kernel, err = hashFile("kernel", f.kernel)
+			return err
+		})
+		if f.initrd != "" {
+			g.Go(func() (err error) {
+				in.Hashes.Initrd, err = hashFile("initramfs", f.initrd)
+				return err
+			})
+		}
+	}
+	return g.Wait()
+}
+
+func hashFile(what, path string) (sum [sha256.Size]byte, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return sum, fmt.Errorf("reading %s: %w", what, err)
+	}
+	defer file.Close()
+	if sum, err = launch.HashBlob(file); err != nil {
+		return sum, fmt.Errorf("reading %s: %w", what, err)
+	}
+	return sum, nil
+}
+
+// readFirmware reads and parses a firmware or SVSM.
+func readFirmware(path string) ([]byte, *launch.Firmware, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading firmware: %w", err)
+	}
+	defer file.Close()
+	image, err := io.ReadAll(io.LimitReader(file, launch.MaxImageSize+1))
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading firmware: %w", err)
+	}
+	f, err := launch.ParseFirmware(image)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return image, f, nil
+}
+
+// firmwareSHA256 is for the provenance of a digest.
+func (m *measurement) firmwareSHA256() pins.Digest { return sha256.Sum256(m.image) }

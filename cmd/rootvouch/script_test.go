@@ -1,0 +1,77 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/rootvouch/rootvouch/internal/needs"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"rootvouch": main})
+}
+
+// TestScripts runs testdata/script/*.txtar, one file for each topic.
+//
+// A script has $VECTORS, the shared test vectors, and $CACHE, the folder of
+// scripts/setup; the conditions [vectors] and [part:PATTERN] say whether they
+// are there, the latter for a file below $CACHE. "json FILE PATH WANT" compares
+// one value of a JSON document; PATH is names and indices joined by dots.
+func TestScripts(t *testing.T) {
+	vectors := filepath.Join(needs.Repository(t), "..", "shared", "vectors")
+	cache := needs.Cache(t)
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("testdata", "script"),
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("VECTORS", vectors)
+			env.Setenv("CACHE", cache)
+			return nil
+		},
+		Condition: func(cond string) (bool, error) {
+			var pattern string
+			if n, _ := fmt.Sscanf(cond, "part:%s", &pattern); n == 1 {
+				found, err := filepath.Glob(filepath.Join(cache, pattern))
+				return len(found) > 0, err
+			}
+			if cond == "vectors" {
+				_, err := os.Stat(vectors)
+				return err == nil, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"json": jsonCommand},
+	})
+}
+
+// jsonCommand is the script command json.
+func jsonCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: json FILE PATH WANT")
+	}
+	var value any
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &value))
+	for name := range strings.SplitSeq(args[1], ".") {
+		switch v := value.(type) {
+		case map[string]any:
+			value = v[name]
+		case []any:
+			var i int
+			if _, err := fmt.Sscan(name, &i); err != nil || i < 0 || i >= len(v) {
+				ts.Fatalf("%s: no element %q in a list of %d", args[1], name, len(v))
+			}
+			value = v[i]
+		default:
+			ts.Fatalf("%s: %q is below a value", args[1], name)
+		}
+	}
+	if got := fmt.Sprint(value); got != args[2] {
+		ts.Fatalf("%s is %s, want %s", args[1], got, args[2])
+	}
+}
