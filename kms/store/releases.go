@@ -10,9 +10,9 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// Release returns the release of a disk's key to the launch with a REPORT_ID, if
+// FindRelease returns the release of a disk's key to the launch with a REPORT_ID, if
 // there was one.
-func (s *Store) Release(disk pins.UUID, reportID pins.Digest) (r Release, found bool, err error) {
+func (s *Store) FindRelease(disk pins.UUID, reportID pins.Digest) (r Release, found bool, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
 		data := tx.Bucket([]byte(bucketReleases)).Get(Release{Disk: disk, ReportID: reportID}.id())
 		if data == nil {

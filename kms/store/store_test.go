@@ -285,14 +285,14 @@ func TestReleases(t *testing.T) {
 	}
 	s.Close()
 	s = mustOpen(t, path)
-	got, found, err := s.Release(pins.UUID{1}, pins.Digest{1})
+	got, found, err := s.FindRelease(pins.UUID{1}, pins.Digest{1})
 	if err != nil || !found {
 		t.Fatalf("got %t, %v after the record's deletion and a restart", found, err)
 	}
 	if diff := cmp.Diff(release(1, 1), got, sameID); diff != "" {
 		t.Error(diff)
 	}
-	if _, found, err := s.Release(pins.UUID{1}, pins.Digest{3}); found || err != nil {
+	if _, found, err := s.FindRelease(pins.UUID{1}, pins.Digest{3}); found || err != nil {
 		t.Errorf("a failed AddReleases left one behind: %t, %v", found, err)
 	}
 	if all, err := s.Releases(pins.UUID{1}); err != nil || len(all) != 2 {

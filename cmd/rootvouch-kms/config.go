@@ -1,0 +1,98 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/rootvouch/rootvouch/internal/strictjson"
+	"github.com/rootvouch/rootvouch/kms/kek"
+)
+
+// rawConfig is kms.json. Paths are as the operating system takes them.
+type rawConfig struct {
+	Version int `json:"version"`
+	// Listen is the "host:port" that callers reach.
+	Listen string `json:"listen"`
+	// WorkloadAPI is the SPIRE agent's, unix:///path.
+	WorkloadAPI string `json:"workload_api"`
+	// SPIFFEID is the server's own; callers must be of the same trust domain.
+	SPIFFEID string `json:"spiffe_id"`
+	// AdminSocket is the path of the unix socket for `rootvouch keys`.
+	AdminSocket string `json:"admin_socket"`
+	// Store and AuditLog are the files that init makes.
+	Store    string `json:"store"`
+	AuditLog string `json:"audit_log"`
+	// CollateralDir has certificates and CRLs (*.der, *.pem, *.crl).
+	CollateralDir string `json:"collateral_dir"`
+	// KEK says where the key-encryption key is.
+	KEK kek.Source `json:"kek"`
+}
+
+// config is a rawConfig that was checked.
+type config struct {
+	rawConfig
+	id spiffeid.ID
+}
+
+func loadConfig(path string) (config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return config{}, fmt.Errorf("reading configuration: %w", err)
+	}
+	c, err := decodeConfig(data)
+	if err != nil {
+		return config{}, fmt.Errorf("reading configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+func decodeConfig(data []byte) (config, error) {
+	var c config
+	if err := strictjson.Unmarshal(data, &c.rawConfig); err != nil {
+		return config{}, err
+	}
+	var errs []error
+	if c.Version != 1 {
+		errs = append(errs, fmt.Errorf("version is %d, want 1", c.Version))
+	}
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		errs = append(errs, fmt.Errorf("listen: %w", err))
+	}
+	if path, ok := strings.CutPrefix(c.WorkloadAPI, "unix://"); !ok || !strings.HasPrefix(path, "/") {
+		errs = append(errs, fmt.Errorf("workload_api is %q, want unix:///path", c.WorkloadAPI))
+	}
+	var err error
+	if c.id, err = spiffeid.FromString(c.SPIFFEID); err != nil {
+		errs = append(errs, fmt.Errorf("spiffe_id: %w", err))
+	} else if c.id.Path() == "" {
+		errs = append(errs, fmt.Errorf("spiffe_id is %q, want a path after the trust domain", c.SPIFFEID))
+	}
+	for _, f := range []struct{ name, path string }{
+		{"admin_socket", c.AdminSocket}, {"store", c.Store}, {"audit_log", c.AuditLog}, {"collateral_dir", c.CollateralDir},
+	} {
+		if f.path == "" {
+			errs = append(errs, fmt.Errorf("%s is empty", f.name))
+		}
+	}
+	if err := c.KEK.Check(); err != nil {
+		errs = append(errs, fmt.Errorf("kek: %w", err))
+	}
+	return c, errors.Join(errs...)
+}
+
+// configFlag gives cmd the flag --config.
+func configFlag(cmd *cobra.Command) *string {
+	path := cmd.Flags().String("config", "", "configuration, JSON (docs/kms.md)")
+	if err := cmd.MarkFlagRequired("config"); err != nil {
+		panic("rootvouch-kms: internal error: " + err.Error())
+	}
+	return path
+}
+
+func credentials() string { return os.Getenv("CREDENTIALS_DIRECTORY") }

@@ -1,0 +1,311 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rootvouch/rootvouch/keyapi"
+	"github.com/rootvouch/rootvouch/kms/adminapi"
+	"github.com/rootvouch/rootvouch/pins"
+)
+
+const (
+	evidenceRequired    = "required"
+	evidenceNotRequired = "not-required" // as the flag has it
+)
+
+func newKeysCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "keys",
+		Short: "Register disks' keys with a key server, see and withdraw them",
+		Long: `Speak to rootvouch-kms over its admin socket, which takes its own user and root.
+
+A key goes to the server and never comes back: keep your own copy.`,
+	}
+	socket := cmd.PersistentFlags().String("socket", "", "admin socket of the key server")
+	if err := cmd.MarkPersistentFlagRequired("socket"); err != nil {
+		panic("rootvouch: internal error: " + err.Error())
+	}
+	client := func() *adminapi.Client { return adminapi.NewClient(*socket) }
+	cmd.AddCommand(
+		newKeysPutCommand(client),
+		newKeysShowCommand(client),
+		newKeysListCommand(client),
+		newKeysStateCommand(client, "enable", "Let a disk's key be released again", (*adminapi.Client).Enable),
+		newKeysStateCommand(client, "disable", "Keep a disk's key from being released", (*adminapi.Client).Disable),
+		newKeysDeleteCommand(client),
+		newKeysReleasesCommand(client),
+		newKeysStatusCommand(client),
+	)
+	return cmd
+}
+
+type keysPutFlags struct {
+	spiffeID, pins, refval, keyFile, evidence string
+	sameVM, replace                           bool
+}
+
+func newKeysPutCommand(client func() *adminapi.Client) *cobra.Command {
+	var f keysPutFlags
+	cmd := &cobra.Command{
+		Use:   "put --socket SOCKET --spiffe-id ID --pins PINS --refval REFVAL --key-file KEY|-",
+		Short: "Register a disk's key, and who may have it",
+		Long: `Register the key of the disk that PINS describes. The server releases it to the
+workload with this SPIFFE ID whose evidence satisfies REFVAL, once per launch,
+together with the disk's header pin.
+
+The key file has 32 bytes; - reads them from standard input.
+
+Two disks may not share a SPIFFE ID and a measurement, since one VM could then
+have both keys: --same-vm says that they do belong to one VM.
+
+--evidence not-required turns the second lock off for this disk: whoever gets the
+SVID gets the key, as often as they like. Then there is no --refval.
+
+A disk that has a record is refused, unless --replace is given. The new record has
+the next generation, and a launch that got the old key does not get the new one.`,
+		Example: `  rootvouch keys put --socket /run/rootvouch/kms.sock --spiffe-id spiffe://example.org/vm/web \
+    --pins pins.json --refval refval.json --key-file disk.key`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd, client()) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.spiffeID, "spiffe-id", "", "SPIFFE ID of the caller that may have the key")
+	flags.StringVar(&f.pins, "pins", "", "pins of the disk")
+	flags.StringVar(&f.refval, "refval", "", "reference values for the caller's evidence")
+	flags.StringVar(&f.keyFile, "key-file", "", "file with the key, 32 bytes; - is standard input")
+	flags.StringVar(&f.evidence, "evidence", evidenceRequired, "required, or not-required: NOT SAFE against a stolen SVID")
+	flags.BoolVar(&f.sameVM, "same-vm", false, "all disks with this SPIFFE ID belong to one VM")
+	flags.BoolVar(&f.replace, "replace", false, "replace the record that the disk has")
+	requireFlags(cmd, "spiffe-id", "pins", "key-file")
+	return cmd
+}
+
+func (f *keysPutFlags) run(cmd *cobra.Command, client *adminapi.Client) error {
+	put := adminapi.Put{SPIFFEID: f.spiffeID, SameVM: f.sameVM, Replace: f.replace}
+	switch {
+	case f.evidence == evidenceRequired && f.refval == "":
+		return usageError{errors.New("--refval is missing: evidence is required")}
+	case f.evidence == evidenceNotRequired && f.refval != "":
+		return usageError{errors.New("--refval has no use with --evidence not-required")}
+	case f.evidence == evidenceRequired:
+		put.Evidence = "required"
+	case f.evidence == evidenceNotRequired:
+		put.Evidence = "not required"
+	default:
+		return usageError{fmt.Errorf("--evidence is %q, want %s or %s", f.evidence, evidenceRequired, evidenceNotRequired)}
+	}
+	data, err := os.ReadFile(f.pins)
+	if err != nil {
+		return err
+	}
+	disk, err := pins.Decode(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.pins, err)
+	}
+	put.Header = disk.Header
+	if f.refval != "" {
+		if put.ReferenceValues, err = os.ReadFile(f.refval); err != nil {
+			return err
+		}
+		if !json.Valid(put.ReferenceValues) {
+			return fmt.Errorf("%s: it is not JSON", f.refval)
+		}
+	}
+	key, err := readKey(f.keyFile, cmd.InOrStdin())
+	if err != nil {
+		return err
+	}
+	defer clear(key)
+	record, err := client.Put(cmd.Context(), put, key)
+	if err != nil {
+		return hintForKeys(err)
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "registered disk %s, generation %d, for %s, evidence %s\n",
+		record.DiskUUID, record.Generation, record.SPIFFEID, record.Evidence)
+	return nil
+}
+
+// readKey reads a key of exactly keyapi.KeySize bytes. The caller wipes it.
+func readKey(path string, stdin io.Reader) ([]byte, error) {
+	in := stdin
+	if path != "-" {
+		file, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer file.Close()
+		in = file
+	}
+	key := make([]byte, keyapi.KeySize+1)
+	n, err := io.ReadFull(in, key)
+	if n != keyapi.KeySize || !errors.Is(err, io.ErrUnexpectedEOF) {
+		clear(key)
+		return nil, fmt.Errorf("key file %s does not have exactly %d bytes", path, keyapi.KeySize)
+	}
+	return key[:keyapi.KeySize], nil
+}
+
+// hintForKeys adds advice to what the key server says.
+func hintForKeys(err error) error {
+	if refused, ok := errors.AsType[*adminapi.Error](err); ok && refused.Status == http.StatusConflict {
+		return hintedError{err, "--replace registers a new key for a disk, --same-vm says that disks belong to one VM"}
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return hintedError{err, "rootvouch-kms makes the socket when it serves; its own user and root may use it"}
+	}
+	return err
+}
+
+func newKeysShowCommand(client func() *adminapi.Client) *cobra.Command {
+	return &cobra.Command{
+		Use:     "show --socket SOCKET DISK-UUID",
+		Short:   "Show a disk's record, never its key, as JSON",
+		Example: "  rootvouch keys show --socket kms.sock 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			disk, err := pins.ParseUUID(args[0])
+			if err != nil {
+				return usageError{err}
+			}
+			record, err := client().Get(cmd.Context(), disk)
+			if err != nil {
+				return hintForKeys(err)
+			}
+			return printJSON(cmd.OutOrStdout(), record)
+		},
+	}
+}
+
+func newKeysListCommand(client func() *adminapi.Client) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list --socket SOCKET",
+		Short: "List all records",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			records, err := client().List(cmd.Context())
+			if err != nil {
+				return hintForKeys(err)
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), records)
+			}
+			table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(table, "DISK\tSTATE\tGENERATION\tEVIDENCE\tSPIFFE ID")
+			for _, r := range records {
+				fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%s\n", r.DiskUUID, r.State, r.Generation, r.Evidence, r.SPIFFEID)
+			}
+			return table.Flush()
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// changeState is Client.Enable or Client.Disable.
+type changeState func(*adminapi.Client, context.Context, pins.UUID) (adminapi.Record, error)
+
+func newKeysStateCommand(client func() *adminapi.Client, verb, short string, change changeState) *cobra.Command {
+	return &cobra.Command{
+		Use:   verb + " --socket SOCKET DISK-UUID",
+		Short: short,
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			disk, err := pins.ParseUUID(args[0])
+			if err != nil {
+				return usageError{err}
+			}
+			record, err := change(client(), cmd.Context(), disk)
+			if err != nil {
+				return hintForKeys(err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "disk %s is %s\n", record.DiskUUID, record.State)
+			return nil
+		},
+	}
+}
+
+func newKeysDeleteCommand(client func() *adminapi.Client) *cobra.Command {
+	return &cobra.Command{
+		Use:   "delete --socket SOCKET DISK-UUID",
+		Short: "Delete a disk's record and key",
+		Long: `Delete a disk's record and its key from the server. Without another copy of the
+key the disk's contents are lost. The list of releases stays, and so does the
+rule that no launch gets the key of this disk twice.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			disk, err := pins.ParseUUID(args[0])
+			if err != nil {
+				return usageError{err}
+			}
+			if err := client().Delete(cmd.Context(), disk); err != nil {
+				return hintForKeys(err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "deleted disk %s\n", disk)
+			return nil
+		},
+	}
+}
+
+func newKeysReleasesCommand(client func() *adminapi.Client) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "releases --socket SOCKET DISK-UUID",
+		Short: "List the launches that got a disk's key, oldest first",
+		Long: `List the launches that got a disk's key, oldest first. REPORT_ID names a launch:
+the report of the VM that has the key says the same, and that of any other VM,
+genuine and with the same measurement, says another.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			disk, err := pins.ParseUUID(args[0])
+			if err != nil {
+				return usageError{err}
+			}
+			releases, err := client().Releases(cmd.Context(), disk)
+			if err != nil {
+				return hintForKeys(err)
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), releases)
+			}
+			table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(table, "TIME\tGENERATION\tREPORT_ID\tSPIFFE ID")
+			for _, r := range releases {
+				fmt.Fprintf(table, "%s\t%d\t%s\t%s\n", r.Time.Format(time.RFC3339), r.Generation, r.ReportID, r.SPIFFEID)
+			}
+			return table.Flush()
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func newKeysStatusCommand(client func() *adminapi.Client) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status --socket SOCKET",
+		Short: "Show the key server's SPIFFE ID and the head of its audit log",
+		Long: `Show the key server's SPIFFE ID and the head of its audit log. A head that is
+noted elsewhere shows later whether lines were cut off: give it to
+` + "`rootvouch-kms audit verify --head`" + `.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			status, err := client().Status(cmd.Context())
+			if err != nil {
+				return hintForKeys(err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "spiffe id   %s\naudit head  %s\n", status.SPIFFEID, status.AuditHead)
+			return nil
+		},
+	}
+}

@@ -1,0 +1,286 @@
+// Package admin lets the key server's owner register, see and withdraw records over a unix socket.
+//
+// Whoever the socket takes may do everything but read a key. Each change is on the
+// audit log, with the peer's user ID, before it takes effect.
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/rootvouch/rootvouch/internal/strictjson"
+	"github.com/rootvouch/rootvouch/kms/adminapi"
+	"github.com/rootvouch/rootvouch/kms/ledger"
+	"github.com/rootvouch/rootvouch/kms/store"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/refval"
+)
+
+// Bounds in time.
+const (
+	requestTimeout = 30 * time.Second
+	shutdownGrace  = 10 * time.Second
+)
+
+// Admin answers on an admin socket.
+type Admin struct {
+	id     spiffeid.ID // the key server's own
+	ledger *ledger.Ledger
+	log    *slog.Logger
+}
+
+// New makes an Admin for the server with a SPIFFE ID.
+func New(id spiffeid.ID, l *ledger.Ledger, log *slog.Logger) *Admin {
+	return &Admin{id, l, log}
+}
+
+// Serve answers on a listener from Listen, which it closes, until ctx is done.
+func (a *Admin) Serve(ctx context.Context, l net.Listener) error {
+	server := &http.Server{
+		Handler:           a.handler(),
+		ReadHeaderTimeout: requestTimeout,
+		ReadTimeout:       requestTimeout,
+		WriteTimeout:      requestTimeout,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, actorKey{}, c.(peer).String())
+		},
+		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+	}
+	stopped := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		grace, cancel := context.WithTimeout(context.Background(), shutdownGrace)
+		defer cancel()
+		stopped <- server.Shutdown(grace)
+	})
+	err := server.Serve(l)
+	if stop() {
+		return fmt.Errorf("serving admin socket: %w", err)
+	}
+	return <-stopped
+}
+
+type actorKey struct{}
+
+func (a *Admin) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+adminapi.PathStatus, a.serve(a.status))
+	mux.HandleFunc("GET "+adminapi.PathDisks, a.serve(a.list))
+	mux.HandleFunc("GET "+adminapi.PathDisks+"/{uuid}", a.serve(a.get))
+	mux.HandleFunc("PUT "+adminapi.PathDisks+"/{uuid}", a.serve(a.put))
+	mux.HandleFunc("DELETE "+adminapi.PathDisks+"/{uuid}", a.serve(a.delete))
+	mux.HandleFunc("POST "+adminapi.PathDisks+"/{uuid}/enable", a.serve(a.setState(store.Enabled)))
+	mux.HandleFunc("POST "+adminapi.PathDisks+"/{uuid}/disable", a.serve(a.setState(store.Disabled)))
+	mux.HandleFunc("GET "+adminapi.PathDisks+"/{uuid}/releases", a.serve(a.releases))
+	return mux
+}
+
+// errInvalid says that a request cannot be meant.
+var errInvalid = errors.New("invalid request")
+
+// statusOf is the one table from errors to HTTP statuses. The owner gets the
+// error's text as well.
+func statusOf(err error) int {
+	for _, row := range []struct {
+		err    error
+		status int
+	}{
+		{errInvalid, http.StatusBadRequest},
+		{store.ErrNotFound, http.StatusNotFound},
+		{ledger.ErrExists, http.StatusConflict},
+		{ledger.ErrOverlap, http.StatusConflict},
+	} {
+		if errors.Is(err, row.err) {
+			return row.status
+		}
+	}
+	return http.StatusServiceUnavailable
+}
+
+func (a *Admin) serve(handle func(actor string, r *http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		actor, ok := r.Context().Value(actorKey{}).(string)
+		if !ok {
+			panic("admin: internal error: a request without an actor")
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, adminapi.MaxDocument+1024)
+		reply, err := handle(actor, r)
+		status := http.StatusOK
+		if err != nil {
+			a.log.Warn("admin", "actor", actor, "method", r.Method, "path", r.URL.Path, "err", err)
+			status, reply = statusOf(err), adminapi.Failure{Version: adminapi.Version, Error: err.Error()}
+		}
+		data, err := json.Marshal(reply)
+		if err != nil {
+			panic("admin: internal error: " + err.Error())
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		w.Write(data)
+	}
+}
+
+func (a *Admin) status(string, *http.Request) (any, error) {
+	return adminapi.Status{Version: adminapi.Version, SPIFFEID: a.id.String(), AuditHead: a.ledger.Head().String()}, nil
+}
+
+func (a *Admin) list(string, *http.Request) (any, error) {
+	all, err := a.ledger.Records.List()
+	if err != nil {
+		return nil, err
+	}
+	reply := adminapi.Records{Version: adminapi.Version, Records: []adminapi.Record{}}
+	for _, r := range all {
+		reply.Records = append(reply.Records, view(r))
+	}
+	return reply, nil
+}
+
+func (a *Admin) get(_ string, r *http.Request) (any, error) {
+	disk, err := diskOf(r)
+	if err != nil {
+		return nil, err
+	}
+	record, err := a.ledger.Records.Get(disk)
+	if err != nil {
+		return nil, err
+	}
+	reply := view(record)
+	reply.ReferenceValues, err = a.ledger.Records.Values(record)
+	return reply, err
+}
+
+func (a *Admin) put(actor string, r *http.Request) (any, error) {
+	document, key, err := adminapi.ReadPut(r.Body)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", errInvalid, err)
+	}
+	defer clear(key)
+	var p adminapi.Put
+	if err := strictjson.Unmarshal(document, &p); err != nil {
+		return nil, fmt.Errorf("%w: decoding the record: %v", errInvalid, err)
+	}
+	disk, err := diskOf(r)
+	if err != nil {
+		return nil, err
+	}
+	record, err := a.build(p, disk, key)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", errInvalid, err)
+	}
+	if record, err = a.ledger.Put(actor, record, p.ReferenceValues, key, p.Replace); err != nil {
+		return nil, err
+	}
+	return view(record), nil
+}
+
+// build checks a put, and makes a record of it.
+func (a *Admin) build(p adminapi.Put, disk pins.UUID, key []byte) (store.Record, error) {
+	id, err := spiffeid.FromString(p.SPIFFEID)
+	if err != nil {
+		return store.Record{}, fmt.Errorf("spiffe_id: %v", err)
+	}
+	switch {
+	case p.Version != adminapi.Version:
+		return store.Record{}, fmt.Errorf("version is %d, want %d", p.Version, adminapi.Version)
+	case p.DiskUUID != disk:
+		return store.Record{}, fmt.Errorf("disk_uuid is %s, want %s as in the path", p.DiskUUID, disk)
+	case !id.MemberOf(a.id.TrustDomain()) || id.Path() == "":
+		return store.Record{}, fmt.Errorf("spiffe_id is %s, want a workload of trust domain %s", id, a.id.TrustDomain())
+	case slices.Max(key) == 0:
+		return store.Record{}, errors.New("key is all zero")
+	}
+	if err := p.Header.Check(); err != nil {
+		return store.Record{}, err
+	}
+	r := store.Record{Header: p.Header, SPIFFEID: id, SameVM: p.SameVM}
+	switch r.Evidence = store.EvidenceRule(p.Evidence); r.Evidence {
+	case store.EvidenceNotRequired:
+		if p.ReferenceValues != nil {
+			return store.Record{}, errors.New("evidence is not required, so reference values would go unused")
+		}
+		return r, nil
+	case store.EvidenceRequired:
+		return r, checkValues(p)
+	}
+	return store.Record{}, fmt.Errorf("evidence is %q, want %q or %q", p.Evidence, store.EvidenceRequired, store.EvidenceNotRequired)
+}
+
+// checkValues holds the reference values against the header pin.
+func checkValues(p adminapi.Put) error {
+	values, err := refval.Decode(p.ReferenceValues)
+	if err != nil {
+		return err
+	}
+	if want, ok := values.Pins.Value(); ok && want.Header != p.Header {
+		return fmt.Errorf("header pin is %s of disk %s, but the reference values have %s of disk %s",
+			p.HeaderSHA256, p.DiskUUID, want.HeaderSHA256, want.DiskUUID)
+	}
+	return nil
+}
+
+func (a *Admin) delete(actor string, r *http.Request) (any, error) {
+	disk, err := diskOf(r)
+	if err != nil {
+		return nil, err
+	}
+	return struct{}{}, a.ledger.Delete(actor, disk)
+}
+
+func (a *Admin) setState(state store.State) func(string, *http.Request) (any, error) {
+	return func(actor string, r *http.Request) (any, error) {
+		disk, err := diskOf(r)
+		if err != nil {
+			return nil, err
+		}
+		if err := a.ledger.SetState(actor, disk, state); err != nil {
+			return nil, err
+		}
+		record, err := a.ledger.Records.Get(disk)
+		return view(record), err
+	}
+}
+
+func (a *Admin) releases(_ string, r *http.Request) (any, error) {
+	disk, err := diskOf(r)
+	if err != nil {
+		return nil, err
+	}
+	all, err := a.ledger.Records.Releases(disk)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(all, func(x, y store.Release) int { return x.Time.Compare(y.Time) })
+	reply := adminapi.Releases{Version: adminapi.Version, Releases: []adminapi.Release{}}
+	for _, x := range all {
+		reply.Releases = append(reply.Releases, adminapi.Release{
+			DiskUUID: x.Disk, ReportID: x.ReportID, SPIFFEID: x.SPIFFEID.String(),
+			Generation: x.Generation, Time: x.Time, AuditSequence: x.AuditSequence,
+		})
+	}
+	return reply, nil
+}
+
+func diskOf(r *http.Request) (pins.UUID, error) {
+	disk, err := pins.ParseUUID(r.PathValue("uuid"))
+	if err != nil {
+		return pins.UUID{}, fmt.Errorf("%w: %v", errInvalid, err)
+	}
+	return disk, nil
+}
+
+func view(r store.Record) adminapi.Record {
+	return adminapi.Record{
+		Header: r.Header, SPIFFEID: r.SPIFFEID.String(), Evidence: string(r.Evidence),
+		ReferenceValuesSHA256: r.ReferenceValues, SameVM: r.SameVM, State: string(r.State),
+		Generation: r.Generation, Created: r.Created, Changed: r.Changed,
+	}
+}

@@ -1,0 +1,149 @@
+// Package adminapi is how the owner's tool speaks to a key server over its admin socket.
+//
+// HTTP and JSON over a unix socket of mode 0600; the server takes peers with its
+// own user ID, or root's. A key goes to the server and never comes back. The
+// format is described in docs/spec/keyapi.md.
+package adminapi
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/rootvouch/rootvouch/keyapi"
+	"github.com/rootvouch/rootvouch/pins"
+)
+
+// Version is the only version of every document of this package.
+const Version = 1
+
+// MaxDocument bounds a document in bytes: a refval.json of 4 MiB fits.
+const MaxDocument = 5 << 20
+
+// PathDisks is where the records are.
+const PathDisks = "/v1/disks"
+
+// PathStatus is where the Status is.
+const PathStatus = "/v1/status"
+
+// Put registers a record.
+type Put struct {
+	Version int `json:"version"`
+	pins.Header
+	SPIFFEID string `json:"spiffe_id"`
+	// Evidence is "required" or "not required".
+	Evidence string `json:"evidence"`
+	// ReferenceValues is a refval.json; absent only where evidence is not required.
+	ReferenceValues json.RawMessage `json:"reference_values,omitempty"`
+	// SameVM is the owner's word that every disk with this SPIFFE ID belongs to one
+	// VM.
+	SameVM bool `json:"same_vm"`
+	// Replace takes the place of the record that the disk has.
+	Replace bool `json:"replace"`
+}
+
+// Record is what the server tells about a record.
+type Record struct {
+	pins.Header
+	SPIFFEID              string      `json:"spiffe_id"`
+	Evidence              string      `json:"evidence"`
+	ReferenceValuesSHA256 pins.Digest `json:"reference_values_sha256,omitzero"`
+	SameVM                bool        `json:"same_vm"`
+	State                 string      `json:"state"` // "enabled" or "disabled"
+	Generation            uint64      `json:"generation"`
+	Created               time.Time   `json:"created"`
+	Changed               time.Time   `json:"changed"`
+	// ReferenceValues is there in the answer about one record.
+	ReferenceValues json.RawMessage `json:"reference_values,omitempty"`
+}
+
+// Release is one launch that got a disk's key.
+type Release struct {
+	DiskUUID pins.UUID `json:"disk_uuid"`
+	// ReportID is REPORT_ID of the launch, 32 bytes: what an attestation report of
+	// the VM that has the key says too.
+	ReportID      pins.Digest `json:"report_id"`
+	SPIFFEID      string      `json:"spiffe_id"`
+	Generation    uint64      `json:"generation"`
+	Time          time.Time   `json:"time"`
+	AuditSequence uint64      `json:"audit_sequence"` // its line in the audit log
+}
+
+// Records answers a question about all records.
+type Records struct {
+	Version int      `json:"version"`
+	Records []Record `json:"records"`
+}
+
+// Releases answers a question about a disk's releases.
+type Releases struct {
+	Version  int       `json:"version"`
+	Releases []Release `json:"releases"`
+}
+
+// Status is what the server tells about itself.
+type Status struct {
+	Version  int    `json:"version"`
+	SPIFFEID string `json:"spiffe_id"`
+	// AuditHead is the end of the audit log, "SEQUENCE:DIGEST". Noted elsewhere, it
+	// proves later that no line up to it was changed or cut off.
+	AuditHead string `json:"audit_head"`
+}
+
+// Failure answers a request that failed.
+type Failure struct {
+	Version int    `json:"version"`
+	Error   string `json:"error"`
+}
+
+// The body of a put is the document's size in bytes as a big-endian uint32, the
+// document, and the key as it is: a key in JSON would leave copies that nobody can
+// wipe.
+
+// EncodePut writes the body of a put. The caller wipes it.
+func EncodePut(p Put, key []byte) ([]byte, error) {
+	if len(key) != keyapi.KeySize {
+		return nil, fmt.Errorf("key has %d bytes, want %d", len(key), keyapi.KeySize)
+	}
+	document, err := json.Marshal(p)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the record: %v", err)
+	}
+	if len(document) > MaxDocument {
+		return nil, fmt.Errorf("record has %d bytes, want at most %d", len(document), MaxDocument)
+	}
+	body := make([]byte, 0, 4+len(document)+len(key))
+	body = binary.BigEndian.AppendUint32(body, uint32(len(document)))
+	body = append(body, document...)
+	return append(body, key...), nil
+}
+
+// ReadPut reads the body of a put: its document, and the key, which the caller
+// wipes.
+func ReadPut(r io.Reader) (document, key []byte, err error) {
+	var size [4]byte
+	if _, err := io.ReadFull(r, size[:]); err != nil {
+		return nil, nil, fmt.Errorf("reading a put: %w", err)
+	}
+	n := binary.BigEndian.Uint32(size[:])
+	if n > MaxDocument {
+		return nil, nil, fmt.Errorf("reading a put: record has %d bytes, want at most %d", n, MaxDocument)
+	}
+	document = make([]byte, n)
+	if _, err := io.ReadFull(r, document); err != nil {
+		return nil, nil, fmt.Errorf("reading a put: %w", err)
+	}
+	key = make([]byte, keyapi.KeySize)
+	if _, err := io.ReadFull(r, key); err != nil {
+		clear(key)
+		return nil, nil, fmt.Errorf("reading a put: the key: %w", err)
+	}
+	if n, err := r.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+		clear(key)
+		return nil, nil, errors.New("reading a put: got bytes after the key")
+	}
+	return document, key, nil
+}

@@ -1,0 +1,144 @@
+package server
+
+import (
+	"net"
+	"sync"
+	"time"
+
+	"github.com/rootvouch/rootvouch/kms/ledger"
+	"github.com/rootvouch/rootvouch/kms/store"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/refval"
+)
+
+// Bounds of refusals on the audit log, for each SPIFFE ID.
+const (
+	refusalBurst    = 50
+	refusalInterval = time.Second // for one more
+	refusalCallers  = 4096        // all others share one allowance
+)
+
+// limiter bounds how many refusals each caller can put on the audit log. What is
+// left out is counted, and the count is on the next one.
+type limiter struct {
+	mu      sync.Mutex            // guards what follows
+	callers map[string]*allowance // :: SPIFFE ID -> its allowance
+}
+
+type allowance struct {
+	left       int
+	since      time.Time // when left was reckoned
+	suppressed uint64
+}
+
+func newLimiter() *limiter { return &limiter{callers: map[string]*allowance{}} }
+
+// allow reports whether one more refusal of this caller goes on the log, and how
+// many before it did not.
+func (l *limiter) allow(id string, now time.Time) (suppressed uint64, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a := l.callers[id]
+	if a == nil {
+		if len(l.callers) >= refusalCallers {
+			id = ""
+		}
+		if a = l.callers[id]; a == nil {
+			a = &allowance{left: refusalBurst, since: now}
+			l.callers[id] = a
+		}
+	}
+	if more := int(now.Sub(a.since) / refusalInterval); more > 0 {
+		a.left, a.since = min(a.left+more, refusalBurst), now
+	}
+	if a.left == 0 {
+		a.suppressed++
+		return 0, false
+	}
+	a.left--
+	suppressed, a.suppressed = a.suppressed, 0
+	return suppressed, true
+}
+
+// cachedValues is how many decoded refval.json are kept.
+const cachedValues = 1024
+
+// valuesCache keeps decoded reference values by their digest, which never stand
+// for others.
+type valuesCache struct {
+	mu      sync.Mutex                    // guards decoded
+	decoded map[pins.Digest]refval.Values // :: SHA-256 of refval.json -> Values
+}
+
+func newValuesCache() *valuesCache {
+	return &valuesCache{decoded: map[pins.Digest]refval.Values{}}
+}
+
+// get returns the reference values of a record; the zero Values, which accept
+// nothing, where it has none.
+func (c *valuesCache) get(l *ledger.Ledger, r store.Record) (refval.Values, error) {
+	if r.ReferenceValues == (pins.Digest{}) {
+		return refval.Values{}, nil
+	}
+	c.mu.Lock()
+	values, ok := c.decoded[r.ReferenceValues]
+	c.mu.Unlock()
+	if ok {
+		return values, nil
+	}
+	data, err := l.Records.Values(r)
+	if err != nil {
+		return refval.Values{}, err
+	}
+	if values, err = refval.Decode(data); err != nil {
+		return refval.Values{}, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.decoded) >= cachedValues {
+		clear(c.decoded)
+	}
+	c.decoded[r.ReferenceValues] = values
+	return values, nil
+}
+
+// limitConnections makes Accept wait while there are n connections.
+func limitConnections(l net.Listener, n int) net.Listener {
+	return &limitedListener{Listener: l, slots: make(chan struct{}, n), closed: make(chan struct{})}
+}
+
+type limitedListener struct {
+	net.Listener
+	slots     chan struct{} // one for each connection
+	closed    chan struct{}
+	closeOnce sync.Once
+}
+
+func (l *limitedListener) Accept() (net.Conn, error) {
+	select {
+	case l.slots <- struct{}{}:
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		<-l.slots
+		return nil, err
+	}
+	return &limitedConn{Conn: conn, release: sync.OnceFunc(func() { <-l.slots })}, nil
+}
+
+func (l *limitedListener) Close() error {
+	l.closeOnce.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+type limitedConn struct {
+	net.Conn
+	release func()
+}
+
+func (c *limitedConn) Close() error {
+	defer c.release()
+	return c.Conn.Close()
+}

@@ -1,0 +1,150 @@
+// Package server answers callers that ask the key server for the key of a disk.
+//
+// Callers are workloads of one trust domain, over mutual TLS. A caller learns
+// little: a key, or one word (keyapi.Code); why is in the audit log. Peers
+// without an SVID of the trust domain get no further than the TLS handshake.
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"github.com/rootvouch/rootvouch/appraise"
+	"github.com/rootvouch/rootvouch/keyapi"
+	"github.com/rootvouch/rootvouch/kms/acl"
+	"github.com/rootvouch/rootvouch/kms/ledger"
+)
+
+// Bounds of what peers can make the server hold.
+const (
+	maxConnections = 1024
+	maxReleases    = 256      // being worked on at once
+	maxHeader      = 16 << 10 // bytes
+)
+
+// Bounds in time.
+const (
+	headerTimeout = 5 * time.Second // the TLS handshake included
+	readTimeout   = 10 * time.Second
+	writeTimeout  = 30 * time.Second
+	idleTimeout   = 30 * time.Second
+	shutdownGrace = 10 * time.Second
+)
+
+// Config says what a server serves. Every field must be set.
+type Config struct {
+	// ID is the server's own SPIFFE ID; callers are members of its trust domain.
+	ID spiffeid.ID
+	// SVID and Bundle are asked at each connection and each request, so they may
+	// rotate.
+	SVID   x509svid.Source
+	Bundle x509bundle.Source
+	// Ledger holds the records.
+	Ledger *ledger.Ledger
+	// Collateral is what evidence is appraised with besides the certificates that it
+	// carries.
+	Collateral func() (appraise.Collateral, error)
+	Clock      func() time.Time
+	Rand       io.Reader
+	Log        *slog.Logger
+}
+
+// Server is a key server.
+type Server struct {
+	Config
+	nonces   *nonces
+	refusals *limiter
+	values   *valuesCache
+	slots    chan struct{} // one for each release being worked on
+}
+
+// New makes a server. It panics where a field of c is not set.
+func New(c Config) *Server {
+	if c.ID.IsZero() || c.SVID == nil || c.Bundle == nil || c.Ledger == nil || c.Collateral == nil ||
+		c.Clock == nil || c.Rand == nil || c.Log == nil {
+		panic("server: internal error: New with an incomplete Config")
+	}
+	return &Server{
+		Config:   c,
+		nonces:   newNonces(c.Rand),
+		refusals: newLimiter(),
+		values:   newValuesCache(),
+		slots:    make(chan struct{}, maxReleases),
+	}
+}
+
+// Serve answers on listener, which it closes, until ctx is done, and then lets
+// what is under way finish.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	server := &http.Server{
+		Handler:           s.handler(),
+		TLSConfig:         s.tlsConfig(),
+		Protocols:         &protocols,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+	}
+	stopped := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		grace, cancel := context.WithTimeout(context.Background(), shutdownGrace)
+		defer cancel()
+		stopped <- server.Shutdown(grace)
+	})
+	err := server.ServeTLS(limitConnections(listener, maxConnections), "", "")
+	if stop() { // the listener failed before ctx was done
+		return fmt.Errorf("serving: %w", err)
+	}
+	if err := <-stopped; err != nil {
+		return fmt.Errorf("shutting down: %w", err)
+	}
+	return nil
+}
+
+// tlsConfig is mutual TLS 1.3 with SVIDs of the trust domain. Sessions are not
+// resumed: every connection shows a certificate that is verified then.
+func (s *Server) tlsConfig() *tls.Config {
+	config := &tls.Config{MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true}
+	tlsconfig.HookMTLSServerConfig(config, s.SVID, s.Bundle, tlsconfig.AuthorizeMemberOf(s.ID.TrustDomain()))
+	return config
+}
+
+// handler routes the two requests. Everything else is 404 or 405.
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+keyapi.PathNonce, s.serve(s.nonce))
+	mux.HandleFunc("POST /v1/disks/{uuid}/release", s.serve(s.release))
+	return mux
+}
+
+// caller verifies who asks, at the time of this request: an SVID that expired, or
+// whose root left the bundle, since the connection began is refused.
+func (s *Server) caller(r *http.Request) (acl.Caller, error) {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		return acl.Caller{}, errors.New("verifying the caller: there is no SVID")
+	}
+	id, _, err := x509svid.Verify(r.TLS.PeerCertificates, s.Bundle, x509svid.WithTime(s.Clock()))
+	if err != nil {
+		return acl.Caller{}, fmt.Errorf("verifying the caller: %v", err)
+	}
+	if !id.MemberOf(s.ID.TrustDomain()) {
+		return acl.Caller{}, fmt.Errorf("verifying the caller: %s is no member of trust domain %s", id, s.ID.TrustDomain())
+	}
+	return acl.Caller{ID: id, SPKI: r.TLS.PeerCertificates[0].RawSubjectPublicKeyInfo}, nil
+}
