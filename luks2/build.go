@@ -1,9 +1,11 @@
 package luks2
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/xts"
@@ -55,7 +57,7 @@ func build(p Params) ([]byte, error) {
 	if err := fillKeyslot(area, p, slotSalt); err != nil {
 		return nil, err
 	}
-	text := profile(slotSalt, digestSalt, pbkdf2(p.VolumeKey, digestSalt, digestSize)).encode()
+	text := profile(slotSalt, digestSalt, deriveKey(p.VolumeKey, digestSalt, digestSize)).encode()
 	if len(text) >= jsonSize {
 		panic(fmt.Sprintf("luks2: internal error: JSON of %d bytes", len(text)))
 	}
@@ -74,7 +76,7 @@ func fillKeyslot(area []byte, p Params, salt []byte) error {
 		return fmt.Errorf("reading randomness for stripes: %w", err)
 	}
 	splitKey(split, p.VolumeKey)
-	areaKey := pbkdf2(p.Passphrase, salt, VolumeKeySize)
+	areaKey := deriveKey(p.Passphrase, salt, VolumeKeySize)
 	defer clear(areaKey)
 	cipher, err := xts.NewCipher(areaKey)
 	if err != nil {
@@ -92,17 +94,21 @@ func profile(slotSalt, digestSalt, volumeKeyDigest []byte) metadata {
 			Type:    "luks2",
 			KeySize: VolumeKeySize,
 			AF:      af{Type: "luks1", Stripes: stripes, Hash: "sha256"},
-			Area:    area{Type: "raw", Offset: areaOffset, Size: areaSize, Encryption: Cipher, KeySize: VolumeKeySize},
-			KDF:     kdf{Type: "pbkdf2", Hash: "sha256", Iterations: iterations, Salt: slotSalt},
+			Area:    area{Type: "raw", Offset: decimal(areaOffset), Size: decimal(areaSize), Encryption: Cipher, KeySize: VolumeKeySize},
+			KDF:     kdf{Type: "pbkdf2", Hash: "sha256", Iterations: iterations, Salt: base64.StdEncoding.EncodeToString(slotSalt)},
 		}},
 		Segments: map[string]segment{"0": {
-			Type: "crypt", Offset: HeaderSize, Size: "dynamic", IVTweak: 0,
+			Type: "crypt", Offset: decimal(HeaderSize), Size: "dynamic", IVTweak: "0",
 			Encryption: Cipher, SectorSize: SectorSize,
 		}},
 		Digests: map[string]digest{"0": {
 			Type: "pbkdf2", Keyslots: []string{"0"}, Segments: []string{"0"},
-			Hash: "sha256", Iterations: iterations, Salt: digestSalt, Digest: volumeKeyDigest,
+			Hash: "sha256", Iterations: iterations,
+			Salt:   base64.StdEncoding.EncodeToString(digestSalt),
+			Digest: base64.StdEncoding.EncodeToString(volumeKeyDigest),
 		}},
-		Config: config{JSONSize: jsonSize, KeyslotsSize: keyslotsSize},
+		Config: config{JSONSize: decimal(jsonSize), KeyslotsSize: decimal(keyslotsSize)},
 	}
 }
+
+func decimal(n uint64) string { return strconv.FormatUint(n, 10) }

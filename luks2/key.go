@@ -13,10 +13,13 @@ import (
 // VolumeKey opens the keyslot. The caller wipes the key when it is done with
 // it. An error matches ErrWrongKey when the passphrase is not the right one.
 //
+// (As PBKDF2 has it, zero bytes at the end of a passphrase shorter than 64 bytes
+// make no difference.)
+//
 // Everything secret made on the way is wiped, except for what crypto/hmac and
 // crypto/sha256 keep of the passphrase in their own state.
 func (c *Container) VolumeKey(passphrase []byte) ([]byte, error) {
-	areaKey := pbkdf2(passphrase, c.slot.salt[:], VolumeKeySize)
+	areaKey := deriveKey(passphrase, c.slot.salt[:], VolumeKeySize)
 	defer clear(areaKey)
 	cipher, err := xts.NewCipher(areaKey)
 	if err != nil {
@@ -27,7 +30,7 @@ func (c *Container) VolumeKey(passphrase []byte) ([]byte, error) {
 	defer clear(split)
 	cipher.Decrypt(split, c.slot.area, 0, areaSector)
 	key := merge(split)
-	got := pbkdf2(key, c.digest.salt[:], digestSize)
+	got := deriveKey(key, c.digest.salt[:], digestSize)
 	defer clear(got)
 	if subtle.ConstantTimeCompare(got, c.digest.value[:]) != 1 {
 		clear(key)
@@ -36,9 +39,9 @@ func (c *Container) VolumeKey(passphrase []byte) ([]byte, error) {
 	return key, nil
 }
 
-// pbkdf2 is PBKDF2-HMAC-SHA256 (RFC 8018, 5.2) with the profile's iterations.
+// deriveKey is PBKDF2-HMAC-SHA256 (RFC 8018, 5.2) with the profile's iterations.
 // The standard library's takes the password as a string, which nobody can wipe.
-func pbkdf2(password, salt []byte, size int) []byte {
+func deriveKey(password, salt []byte, size int) []byte {
 	mac := hmac.New(sha256.New, password)
 	out := make([]byte, 0, (size+sha256.Size-1)/sha256.Size*sha256.Size)
 	var u [sha256.Size]byte

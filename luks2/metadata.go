@@ -2,15 +2,15 @@ package luks2
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"strconv"
+
+	"github.com/rootvouch/rootvouch/internal/strictjson"
 )
 
 // metadata is the JSON area (LUKS2 spec, 3.1). The order of the fields is the
-// order in which cryptsetup 2.6 writes them. Numbers of 64 bits are strings
-// there ("string uint64"), smaller ones are JSON numbers.
+// order in which cryptsetup 2.6 writes them. Numbers of 64 bits are decimal
+// strings there, smaller ones JSON numbers, byte strings base64.
 type metadata struct {
 	Keyslots map[string]keyslot `json:"keyslots"`
 	Tokens   struct{}           `json:"tokens"`
@@ -34,27 +34,27 @@ type af struct {
 }
 
 type area struct {
-	Type       string  `json:"type"`
-	Offset     decimal `json:"offset"`
-	Size       decimal `json:"size"`
-	Encryption string  `json:"encryption"`
-	KeySize    uint32  `json:"key_size"`
+	Type       string `json:"type"`
+	Offset     string `json:"offset"`
+	Size       string `json:"size"`
+	Encryption string `json:"encryption"`
+	KeySize    uint32 `json:"key_size"`
 }
 
 type kdf struct {
-	Type       string   `json:"type"`
-	Hash       string   `json:"hash"`
-	Iterations uint64   `json:"iterations"`
-	Salt       base64ed `json:"salt"`
+	Type       string `json:"type"`
+	Hash       string `json:"hash"`
+	Iterations uint64 `json:"iterations"`
+	Salt       string `json:"salt"`
 }
 
 type segment struct {
-	Type       string  `json:"type"`
-	Offset     decimal `json:"offset"`
-	Size       string  `json:"size"`
-	IVTweak    decimal `json:"iv_tweak"`
-	Encryption string  `json:"encryption"`
-	SectorSize uint32  `json:"sector_size"`
+	Type       string `json:"type"`
+	Offset     string `json:"offset"`
+	Size       string `json:"size"`
+	IVTweak    string `json:"iv_tweak"`
+	Encryption string `json:"encryption"`
+	SectorSize uint32 `json:"sector_size"`
 }
 
 type digest struct {
@@ -63,13 +63,42 @@ type digest struct {
 	Segments   []string `json:"segments"`
 	Hash       string   `json:"hash"`
 	Iterations uint64   `json:"iterations"`
-	Salt       base64ed `json:"salt"`
-	Digest     base64ed `json:"digest"`
+	Salt       string   `json:"salt"`
+	Digest     string   `json:"digest"`
 }
 
 type config struct {
-	JSONSize     decimal `json:"json_size"`
-	KeyslotsSize decimal `json:"keyslots_size"`
+	JSONSize     string `json:"json_size"`
+	KeyslotsSize string `json:"keyslots_size"`
+}
+
+// UnmarshalJSON looks at the type first: another type has other members, and the
+// error should be about the type.
+func (k *kdf) UnmarshalJSON(data []byte) error {
+	type plain kdf
+	return typed(data, (*plain)(k), "kdf", "pbkdf2")
+}
+
+// UnmarshalJSON is like kdf's.
+func (s *segment) UnmarshalJSON(data []byte) error {
+	type plain segment
+	return typed(data, (*plain)(s), "segment", "crypt")
+}
+
+func typed(data []byte, v any, name, want string) error {
+	var object struct {
+		Type string `json:"type"`
+	}
+	if err := json.Unmarshal(data, &object); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if object.Type != want {
+		return fmt.Errorf("%s type is %q, want %q", name, object.Type, want)
+	}
+	if err := strictjson.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
 }
 
 // encode writes the JSON area's text as cryptsetup does: compact, slashes not
@@ -82,35 +111,4 @@ func (m metadata) encode() []byte {
 		panic("luks2: internal error: " + err.Error())
 	}
 	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
-}
-
-// decimal is a "string uint64": canonical decimal digits.
-type decimal uint64
-
-func (d decimal) MarshalText() ([]byte, error) { return strconv.AppendUint(nil, uint64(d), 10), nil }
-
-func (d *decimal) UnmarshalText(text []byte) error {
-	n, err := strconv.ParseUint(string(text), 10, 64)
-	if err != nil || strconv.FormatUint(n, 10) != string(text) {
-		return fmt.Errorf("got %q, want a decimal number of 64 bits", text)
-	}
-	*d = decimal(n)
-	return nil
-}
-
-// base64ed is a byte string in standard base64 with padding, in its only
-// spelling.
-type base64ed []byte
-
-func (b base64ed) MarshalText() ([]byte, error) {
-	return base64.StdEncoding.AppendEncode(nil, b), nil
-}
-
-func (b *base64ed) UnmarshalText(text []byte) error {
-	data, err := base64.StdEncoding.Strict().DecodeString(string(text))
-	if err != nil || base64.StdEncoding.EncodeToString(data) != string(text) {
-		return fmt.Errorf("got %q, want canonical base64", text)
-	}
-	*b = data
-	return nil
 }

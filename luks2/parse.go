@@ -2,6 +2,7 @@ package luks2
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -58,12 +59,12 @@ func parse(header []byte) (*Container, error) {
 		PayloadOffset: HeaderSize,
 		SectorSize:    SectorSize,
 		slot: keyslotSecrets{
-			salt: [saltSize]byte(m.Keyslots["0"].KDF.Salt),
+			salt: [saltSize]byte(mustBytes(m.Keyslots["0"].KDF.Salt)),
 			area: bytes.Clone(header[areaOffset:][:areaUsed]),
 		},
 		digest: pbkdf2Digest{
-			salt:  [saltSize]byte(m.Digests["0"].Salt),
-			value: [digestSize]byte(m.Digests["0"].Digest),
+			salt:  [saltSize]byte(mustBytes(m.Digests["0"].Salt)),
+			value: [digestSize]byte(mustBytes(m.Digests["0"].Digest)),
 		},
 	}, nil
 }
@@ -111,19 +112,19 @@ func (m metadata) check() error {
 		isList("digests.0.segments", d.Segments),
 		// ... then the numbers.
 		is("segments.0.sector_size", s.SectorSize, SectorSize),
-		is("segments.0.offset", s.Offset, HeaderSize),
+		is("segments.0.offset", s.Offset, decimal(HeaderSize)),
 		is("segments.0.size", s.Size, "dynamic"),
-		is("segments.0.iv_tweak", s.IVTweak, 0),
+		is("segments.0.iv_tweak", s.IVTweak, "0"),
 		is("keyslots.0.key_size", k.KeySize, VolumeKeySize),
 		is("keyslots.0.area.key_size", k.Area.KeySize, VolumeKeySize),
-		is("keyslots.0.area.offset", k.Area.Offset, areaOffset),
-		is("keyslots.0.area.size", k.Area.Size, areaSize),
+		is("keyslots.0.area.offset", k.Area.Offset, decimal(areaOffset)),
+		is("keyslots.0.area.size", k.Area.Size, decimal(areaSize)),
 		is("keyslots.0.af.stripes", k.AF.Stripes, stripes),
-		is("config.json_size", m.Config.JSONSize, jsonSize),
-		is("config.keyslots_size", m.Config.KeyslotsSize, keyslotsSize),
-		isSize("keyslots.0.kdf.salt", k.KDF.Salt, saltSize),
-		isSize("digests.0.salt", d.Salt, saltSize),
-		isSize("digests.0.digest", d.Digest, digestSize),
+		is("config.json_size", m.Config.JSONSize, decimal(jsonSize)),
+		is("config.keyslots_size", m.Config.KeyslotsSize, decimal(keyslotsSize)),
+		isBytes("keyslots.0.kdf.salt", k.KDF.Salt, saltSize),
+		isBytes("digests.0.salt", d.Salt, saltSize),
+		isBytes("digests.0.digest", d.Digest, digestSize),
 	)
 }
 
@@ -154,9 +155,23 @@ func isList(name string, got []string) error {
 	return nil
 }
 
-func isSize(name string, got []byte, want int) error {
-	if len(got) != want {
-		return fmt.Errorf("%s has %d bytes, want %d", name, len(got), want)
+// isBytes wants the one base64 spelling of so many bytes.
+func isBytes(name, got string, want int) error {
+	data, err := base64.StdEncoding.Strict().DecodeString(got)
+	if err != nil || base64.StdEncoding.EncodeToString(data) != got {
+		return fmt.Errorf("%s is %q, want canonical base64", name, got)
+	}
+	if len(data) != want {
+		return fmt.Errorf("%s has %d bytes, want %d", name, len(data), want)
 	}
 	return nil
+}
+
+// mustBytes decodes what isBytes accepted.
+func mustBytes(text string) []byte {
+	data, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		panic("luks2: internal error: " + err.Error())
+	}
+	return data
 }
