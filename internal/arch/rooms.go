@@ -121,8 +121,8 @@ var rooms = []room{
 	},
 	{
 		name:     "proof: VMs in tests",
-		packages: []string{"internal/vmtest"},
-		uses:     []string{"platform", "platform/asp", "internal/needs"},
+		packages: []string{"internal/vmtest", "internal/vmtest/guest"},
+		uses:     []string{"platform", "platform/asp", "internal/needs", "cpio", "snp/snpdev"},
 	},
 	{
 		name:     "role: the owner's side of SPIRE",

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,9 +21,12 @@ import (
 
 var issued = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
+// shared is one chip for all tests that need no other: making one takes time.
+var shared = sync.OnceValues(func() (*Chip, error) { return NewWeak(rand.Reader, issued) })
+
 func mustChip(t testing.TB) *Chip {
 	t.Helper()
-	c, err := NewWeak(rand.Reader, issued)
+	c, err := shared()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,127 @@
+package platform
+
+import (
+	"encoding/base64"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/rootvouch/rootvouch/snp"
+)
+
+// PortName is the name of the virtio port on which the software AMD-SP answers
+// (docs/spec/emulated-asp.md).
+const PortName = "org.rootvouch.asp"
+
+// Parts are what one run has besides the guest. The zero value of a field
+// leaves it out.
+type Parts struct {
+	// HashesPage is the path of the kernel-hashes page, and HashesAddress its
+	// guest physical address. Emulated only: for SNP QEMU makes it.
+	HashesPage    string
+	HashesAddress uint64
+	// AMDSP is a descriptor that QEMU inherits: a socket to the software
+	// AMD-SP. Emulated only.
+	AMDSP int
+	// QMP is a descriptor that QEMU inherits: a socket on which it is
+	// controlled. With one the VM waits for the command "cont".
+	QMP int
+}
+
+// Args returns QEMU's arguments for a guest, without the program. The guest's
+// serial port is QEMU's standard input and output.
+func Args(g Guest, p Parts) []string {
+	args := []string{"-nodefaults", "-no-user-config", "-display", "none"}
+	add := func(a ...string) { args = append(args, a...) }
+	memory := strconv.Itoa(g.MemoryMiB) + "M"
+	if g.Kind == SNP {
+		add("-accel", "kvm",
+			"-machine", "q35,confidential-guest-support=sev0,memory-backend=ram0",
+			"-object", "memory-backend-memfd,id=ram0,size="+memory+",share=true,prealloc=false",
+			"-object", sevObject(g))
+	} else {
+		add("-accel", "tcg,thread=multi", "-machine", "q35")
+	}
+	add("-cpu", escape(g.CPUType), "-smp", strconv.Itoa(g.VCPUs), "-m", memory,
+		// The launch digest is of one start: a reset ends the VM.
+		"-no-reboot",
+		"-bios", g.Firmware, "-kernel", g.Kernel, "-initrd", g.Initramfs, "-append", g.CommandLine,
+		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
+	if p.HashesPage != "" {
+		add("-device", fmt.Sprintf("loader,file=%s,addr=%#x,force-raw=on", escape(p.HashesPage), p.HashesAddress))
+	}
+	for i, disk := range g.disks() {
+		node := "disk" + strconv.Itoa(i)
+		add("-blockdev", "driver=raw,node-name="+node+",read-only=on,file.driver=file,file.filename="+escape(disk),
+			"-device", g.virtio("virtio-blk-pci")+",drive="+node)
+	}
+	network := "user,id=net0"
+	for _, f := range g.Forwards {
+		network += fmt.Sprintf(",hostfwd=tcp:%v-:%d", f.Host, f.GuestPort)
+	}
+	add("-netdev", network, "-device", g.virtio("virtio-net-pci")+",netdev=net0,romfile=")
+	if p.AMDSP != 0 {
+		add("-chardev", "socket,id=asp,fd="+strconv.Itoa(p.AMDSP),
+			"-device", g.virtio("virtio-serial-pci"), "-device", "virtserialport,chardev=asp,name="+PortName)
+	}
+	if p.QMP != 0 {
+		add("-chardev", "socket,id=qmp,fd="+strconv.Itoa(p.QMP), "-mon", "chardev=qmp,mode=control", "-S")
+	}
+	return args
+}
+
+func (g Guest) disks() []string {
+	if g.Disk == "" {
+		return nil
+	}
+	return append([]string{g.Disk}, g.ExtraDisks...)
+}
+
+// virtio returns a virtio device as the guest's platform needs it: in an SNP
+// guest the devices reach shared pages only, through the IOMMU's interface.
+func (g Guest) virtio(device string) string {
+	device += ",disable-legacy=on"
+	if g.Kind == SNP {
+		device += ",iommu_platform=on"
+	}
+	return device
+}
+
+// sevObject is QEMU's sev-snp-guest (qapi/qom.json, SevSnpGuestProperties).
+func sevObject(g Guest) string {
+	h := g.Hardware
+	if h.CBitPosition == 0 {
+		h.CBitPosition = 51
+	}
+	if h.ReducedPhysBits == 0 {
+		h.ReducedPhysBits = 1
+	}
+	object := fmt.Sprintf("sev-snp-guest,id=sev0,cbitpos=%d,reduced-phys-bits=%d,policy=%#x,kernel-hashes=on",
+		h.CBitPosition, h.ReducedPhysBits, uint64(g.Policy))
+	if h.IDBlock != "" {
+		object += ",id-block=" + h.IDBlock + ",id-auth=" + h.IDAuth
+	}
+	if h.AuthorKey {
+		object += ",author-key-enabled=on"
+	}
+	if g.HostData != (snp.HostData{}) {
+		object += ",host-data=" + base64.StdEncoding.EncodeToString(g.HostData[:])
+	}
+	return object
+}
+
+// escape writes a value for QEMU's key=value lists, where a comma is doubled.
+func escape(value string) string { return strings.ReplaceAll(value, ",", ",,") }
+
+// Quote writes a command for a POSIX shell.
+func Quote(argv []string) string {
+	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+./=:,@%"
+	words := make([]string, len(argv))
+	for i, a := range argv {
+		words[i] = a
+		if a == "" || strings.Trim(a, plain) != "" {
+			words[i] = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(words, " ")
+}

@@ -1,0 +1,201 @@
+// Package platform launches a VM under QEMU: confidential on AMD SEV-SNP
+// hardware, or emulated, the same bytes without it.
+//
+// The two platforms run the same firmware, kernel, initramfs and command line,
+// which have the same launch digest. What differs is who measures them and
+// signs reports: the AMD-SP, or the software one of package asp, for which the
+// emulated platform adds a virtio port. Emulated: NOT CONFIDENTIAL.
+//
+// On both, the AmdSev firmware compares kernel, initramfs and command line with
+// the kernel-hashes page, which QEMU adds to an SNP launch and this package to
+// an emulated one. On a mismatch the firmware stops in a loop and says nothing;
+// the runner notices that no kernel started, and ends QEMU.
+package platform
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/snp/launch"
+)
+
+// Kind says what a VM runs on. Its zero value is none.
+type Kind string
+
+const (
+	// Emulated is QEMU's TCG with the software AMD-SP. NOT CONFIDENTIAL.
+	Emulated Kind = "emulated"
+	// SNP is KVM on a host with AMD SEV-SNP.
+	SNP Kind = "snp"
+)
+
+// ParseKind reads "emulated" or "snp".
+func ParseKind(s string) (Kind, error) {
+	if k := Kind(s); k == Emulated || k == SNP {
+		return k, nil
+	}
+	return "", fmt.Errorf("parsing platform %q: want %q or %q", s, Emulated, SNP)
+}
+
+// Warning is what every command says of the emulated platform.
+const Warning = "emulated: NOT CONFIDENTIAL"
+
+// Defaults of what the launch digest depends on. Another value needs another
+// digest in the reference values.
+const (
+	DefaultCPUType = "EPYC-v4"
+	DefaultPolicy  = snp.PolicyReservedOne | snp.PolicySMT
+
+	// DefaultCommandLine sends the console to the serial port. Without "quiet"
+	// the kernel's EFI stub says one line as soon as the firmware has let it
+	// start; loglevel=4 keeps the kernel as silent as "quiet" does. An oops is
+	// a panic, and a panic is a reset at once, which ends the VM.
+	DefaultCommandLine = "console=ttyS0 loglevel=4 oops=panic panic=-1 systemd.show_status=true"
+)
+
+const (
+	maxVCPUs     = 512
+	minMemoryMiB = 256
+	maxMemoryMiB = 1 << 20
+)
+
+// Guest is a VM. Every field is required unless its comment says otherwise.
+type Guest struct {
+	Kind Kind
+
+	Firmware    string // path of an AmdSev OVMF image
+	Kernel      string // path of a Linux bzImage
+	Initramfs   string // path
+	CommandLine string // may be empty
+	VCPUs       int
+	CPUType     string // QEMU's name of a CPU model that package launch knows
+
+	MemoryMiB int
+	// Disk is the path of a raw image, attached read-only as the first virtio
+	// disk. ExtraDisks follow it. Both may be empty.
+	Disk       string
+	ExtraDisks []string
+	Forwards   []Forward // of TCP ports of the host to the guest; may be empty
+
+	Policy   snp.Policy
+	HostData snp.HostData // may be zero
+
+	Hardware Hardware // of the SNP platform only
+}
+
+// Hardware is what only an SNP launch can be given.
+type Hardware struct {
+	// CBitPosition is the bit of a page-table entry that says "encrypted", and
+	// ReducedPhysBits how many bits of physical address the host loses by it:
+	// CPUID Fn8000_001F_EBX bits 5:0 and 11:6. Zero means 51 and 1, as on all
+	// EPYC processors from Milan to Turin.
+	CBitPosition, ReducedPhysBits int
+	// IDBlock and IDAuth are the ID block and ID authentication structures in
+	// base64, as QEMU takes them; both or none. AuthorKey says that IDAuth has
+	// an author key.
+	IDBlock, IDAuth string
+	AuthorKey       bool
+}
+
+// Forward lets a process on the host reach a TCP port of the guest.
+type Forward struct {
+	Host      netip.AddrPort // port 0 has QEMU choose a free one
+	GuestPort uint16
+}
+
+// ParseForward reads "127.0.0.1:8444=8444", host address and port, then the
+// guest's port. Only loopback addresses are accepted: the host's users are to
+// reach the VM, not its neighbours.
+func ParseForward(s string) (Forward, error) {
+	host, guest, ok := strings.Cut(s, "=")
+	if !ok {
+		return Forward{}, fmt.Errorf("parsing forward %q: want HOST:PORT=GUEST-PORT", s)
+	}
+	address, err := netip.ParseAddrPort(host)
+	if err != nil {
+		return Forward{}, fmt.Errorf("parsing forward %q: %v", s, err)
+	}
+	port, err := strconv.ParseUint(guest, 10, 16)
+	if err != nil {
+		return Forward{}, fmt.Errorf("parsing forward %q: guest port is %q, want 1 to 65535", s, guest)
+	}
+	f := Forward{Host: address, GuestPort: uint16(port)}
+	if err := f.check(); err != nil {
+		return Forward{}, fmt.Errorf("parsing forward %q: %v", s, err)
+	}
+	return f, nil
+}
+
+// String is the inverse of ParseForward.
+func (f Forward) String() string { return fmt.Sprintf("%v=%d", f.Host, f.GuestPort) }
+
+func (f Forward) check() error {
+	switch {
+	case !f.Host.Addr().Is4() || !f.Host.Addr().IsLoopback():
+		return fmt.Errorf("host address is %v, want one of 127.0.0.0/8", f.Host.Addr())
+	case f.GuestPort == 0:
+		return errors.New("guest port is 0, want 1 to 65535")
+	}
+	return nil
+}
+
+// Check refuses a guest that cannot be launched, with all that is wrong.
+func (g Guest) Check() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if _, err := ParseKind(string(g.Kind)); err != nil {
+		errs = append(errs, err)
+	}
+	for _, f := range []struct{ name, path string }{
+		{"firmware", g.Firmware}, {"kernel", g.Kernel}, {"initramfs", g.Initramfs},
+	} {
+		if f.path == "" {
+			bad("no %s is given", f.name)
+		}
+	}
+	if g.VCPUs < 1 || g.VCPUs > maxVCPUs {
+		bad("vCPU count is %d, want 1 to %d", g.VCPUs, maxVCPUs)
+	}
+	if g.MemoryMiB < minMemoryMiB || g.MemoryMiB > maxMemoryMiB {
+		bad("memory is %d MiB, want %d to %d", g.MemoryMiB, minMemoryMiB, maxMemoryMiB)
+	}
+	if _, err := launch.LookupCPU(g.CPUType); err != nil {
+		errs = append(errs, err)
+	}
+	if err := g.Policy.Check(); err != nil {
+		errs = append(errs, err)
+	}
+	for _, f := range g.Forwards {
+		if err := f.check(); err != nil {
+			bad("forward %v: %v", f, err)
+		}
+	}
+	if g.Disk == "" && len(g.ExtraDisks) > 0 {
+		bad("further disks are given, but no first one")
+	}
+	if err := g.Hardware.check(g.Kind); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (h Hardware) check(kind Kind) error {
+	const base64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
+	switch {
+	case kind != SNP && h != Hardware{}:
+		return fmt.Errorf("ID block or C-bit position is given, but the platform is %q, not %q", kind, SNP)
+	case h.CBitPosition < 0 || h.CBitPosition > 63 || h.ReducedPhysBits < 0 || h.ReducedPhysBits > 63:
+		return fmt.Errorf("C-bit position is %d and reduced physical bits are %d, want 0 to 63", h.CBitPosition, h.ReducedPhysBits)
+	case (h.IDBlock == "") != (h.IDAuth == ""):
+		return errors.New("ID block and ID authentication go together, one is missing")
+	case h.AuthorKey && h.IDAuth == "":
+		return errors.New("an author key needs an ID authentication structure")
+	case strings.Trim(h.IDBlock, base64) != "" || strings.Trim(h.IDAuth, base64) != "":
+		return errors.New("ID block or ID authentication is not base64")
+	}
+	return nil
+}

@@ -1,0 +1,138 @@
+package platform
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/snp/launch"
+)
+
+// maxFirmware bounds a firmware image in bytes, as QEMU does.
+const maxFirmware = 16 << 20
+
+// Measured is what the AMD-SP measures of a guest, read from its files once.
+type Measured struct {
+	// Digest is the launch digest: MEASUREMENT of the guest's reports.
+	Digest snp.Measurement
+
+	firmware  []byte
+	page      []byte // kernel-hashes page
+	pageGPA   uint64
+	toMeasure int64 // bytes of kernel and initramfs
+}
+
+// Measure reads the guest's files and computes its launch digest, on both
+// platforms alike.
+func Measure(g Guest) (*Measured, error) {
+	m := &Measured{}
+	var err error
+	if m.firmware, err = readFirmware(g.Firmware); err != nil {
+		return nil, err
+	}
+	firmware, err := launch.ParseFirmware(m.firmware)
+	if err != nil {
+		return nil, err
+	}
+	hashes, err := m.hashFiles(g)
+	if err != nil {
+		return nil, err
+	}
+	if m.page, m.pageGPA, err = launch.HashesPage(firmware, hashes); err != nil {
+		return nil, err
+	}
+	cpu, err := launch.LookupCPU(g.CPUType)
+	if err != nil {
+		return nil, err
+	}
+	m.Digest, err = launch.Digest(launch.Inputs{
+		Mode:     launch.SNP,
+		Firmware: firmware,
+		Hashes:   &hashes,
+		VCPU:     launch.VCPU{VMM: launch.QEMU, VMSA: launch.CurrentVMSA, CPU: cpu, Features: 1},
+		VCPUs:    g.VCPUs,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func readFirmware(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("opening firmware: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFirmware+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading firmware: %w", err)
+	}
+	if len(data) > maxFirmware {
+		return nil, fmt.Errorf("reading firmware: %s has more than %d bytes", path, maxFirmware)
+	}
+	return data, nil
+}
+
+func (m *Measured) hashFiles(g Guest) (launch.Hashes, error) {
+	var files [2]*os.File
+	for i, path := range []string{g.Kernel, g.Initramfs} {
+		f, err := os.Open(path)
+		if err != nil {
+			return launch.Hashes{}, fmt.Errorf("opening %s: %w", [2]string{"kernel", "initramfs"}[i], err)
+		}
+		defer f.Close()
+		info, err := f.Stat()
+		if err != nil {
+			return launch.Hashes{}, err
+		}
+		m.toMeasure += info.Size()
+		files[i] = f
+	}
+	return launch.HashKernel(files[0], files[1], g.CommandLine)
+}
+
+// startBound is how long a kernel may take to start: twenty times what the
+// firmware takes to hash kernel and initramfs under TCG on an idle machine.
+func (m *Measured) startBound() time.Duration {
+	const perMiB = 500 * time.Millisecond
+	return 30*time.Second + time.Duration(m.toMeasure>>20)*perMiB
+}
+
+// Command returns the QEMU command of a guest, for a person to read. On SNP it
+// can be run as it is. On the emulated platform it names what only Start can
+// supply: the kernel-hashes page, and descriptor 3, the software AMD-SP.
+func Command(program string, g Guest) ([]string, *Measured, error) {
+	if program == "" {
+		program = DefaultQEMU
+	}
+	if err := g.Check(); err != nil {
+		return nil, nil, fmt.Errorf("checking the guest: %w", err)
+	}
+	m, err := Measure(g)
+	if err != nil {
+		return nil, nil, err
+	}
+	var p Parts
+	if g.Kind == Emulated {
+		p = Parts{HashesPage: "kernel-hashes.page", HashesAddress: m.pageGPA, AMDSP: 3}
+	}
+	return append([]string{program}, Args(g, p)...), m, nil
+}
+
+// checkFiles refuses paths that QEMU would only complain about after the start.
+func (g Guest) checkFiles() error {
+	var errs []error
+	for _, disk := range g.disks() {
+		f, err := os.Open(disk)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("opening disk: %w", err))
+			continue
+		}
+		f.Close()
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,282 @@
+package platform
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/rootvouch/rootvouch/platform/asp"
+	"github.com/rootvouch/rootvouch/snp"
+)
+
+// Options say how a guest is run. The zero value will do on the SNP platform.
+type Options struct {
+	QEMU string // the program; empty means DefaultQEMU
+	// AMDSP signs the guest's reports, with chance from Rand: both are required
+	// on the emulated platform, and without meaning on SNP.
+	AMDSP *asp.Chip
+	Rand  io.Reader
+	// Console gets each line of the serial port that says something, without
+	// control characters, from one goroutine. It must not block for long. May
+	// be nil.
+	Console func(line string)
+	// Log gets every byte of the serial port. May be nil.
+	Log io.Writer
+	// StartTimeout bounds the time until the kernel starts; 0 means 30 s and
+	// half a second for each MiB of kernel and initramfs.
+	StartTimeout time.Duration
+	// Timeout bounds the VM's whole life; 0 means that it is not bounded.
+	Timeout time.Duration
+}
+
+// handshake bounds how long QEMU may take until it can be controlled.
+const handshake = 60 * time.Second
+
+// VM is a guest that runs, or ran. Its methods can be called at any time, by
+// any goroutine.
+type VM struct {
+	measured *Measured
+	session  *asp.Session // nil on SNP
+	forwards []Forward
+
+	process  *process
+	console  *console
+	startFor time.Duration
+	lifetime time.Duration
+
+	start   sync.Once
+	started chan struct{} // closed at the kernel's first sign
+	stop    sync.Once
+	stopped chan struct{} // closed by Stop
+
+	result   Result        // read after finished
+	finished chan struct{} // closed when everything has ended
+}
+
+// Measurement is the launch digest of the guest.
+func (v *VM) Measurement() snp.Measurement { return v.measured.Digest }
+
+// ReportID is REPORT_ID of the guest's reports; ok is false on SNP, where the
+// host does not know it.
+func (v *VM) ReportID() (id snp.ReportID, ok bool) {
+	if v.session == nil {
+		return snp.ReportID{}, false
+	}
+	return v.session.ReportID(), true
+}
+
+// Forwards are the guest's forwards with the host ports that are in use.
+func (v *VM) Forwards() []Forward { return append([]Forward(nil), v.forwards...) }
+
+// Started is closed at the first sign that the firmware has let the kernel
+// start.
+func (v *VM) Started() <-chan struct{} { return v.started }
+
+// Stop ends the VM as a power cut would. It does not wait.
+func (v *VM) Stop() { v.stop.Do(func() { close(v.stopped) }) }
+
+// Wait waits until the VM has ended and nothing of it is left.
+func (v *VM) Wait() Result {
+	<-v.finished
+	return v.result
+}
+
+// Start launches a guest. Cancelling ctx ends it. Nothing is left behind when
+// Start fails or the VM has ended, and QEMU does not outlive this process.
+func Start(ctx context.Context, g Guest, o Options) (*VM, error) {
+	if o.QEMU == "" {
+		o.QEMU = DefaultQEMU
+	}
+	if err := g.Check(); err != nil {
+		return nil, fmt.Errorf("checking the guest: %w", err)
+	}
+	if g.Kind == Emulated && (o.AMDSP == nil || o.Rand == nil) {
+		return nil, errors.New("launching: the emulated platform needs a software AMD-SP and a source of chance")
+	}
+	if g.Kind == SNP {
+		if err := checkHost("/"); err != nil {
+			return nil, err
+		}
+	}
+	if err := checkQEMU(ctx, o.QEMU, g.Kind); err != nil {
+		return nil, err
+	}
+	if err := g.checkFiles(); err != nil {
+		return nil, err
+	}
+	measured, err := Measure(g)
+	if err != nil {
+		return nil, fmt.Errorf("measuring the guest: %w", err)
+	}
+	v := &VM{
+		measured: measured,
+		lifetime: o.Timeout,
+		startFor: o.StartTimeout,
+		started:  make(chan struct{}),
+		stopped:  make(chan struct{}),
+		finished: make(chan struct{}),
+	}
+	if v.startFor == 0 {
+		v.startFor = measured.startBound()
+	}
+	v.console = &console{log: o.Log, line: o.Console, started: v.kernelStarted}
+	if g.Kind == Emulated {
+		v.session, err = o.AMDSP.Launch(o.Rand, asp.Launch{Measurement: measured.Digest, Policy: g.Policy, HostData: g.HostData})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := v.launch(ctx, g, o.QEMU); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+func (v *VM) kernelStarted() { v.start.Do(func() { close(v.started) }) }
+
+// launch starts QEMU, and the goroutines that end with it.
+func (v *VM) launch(ctx context.Context, g Guest, program string) error {
+	ends, err := v.wire(&g, program)
+	if err != nil {
+		return err
+	}
+	consoleDone := make(chan error, 1)
+	go func() { consoleDone <- v.console.run(ends.console) }()
+	var aspDone chan error
+	if v.session != nil {
+		aspDone = make(chan error, 1)
+		go func() { aspDone <- v.session.Serve(ends.amdsp) }()
+	}
+	control, err := v.handshake(ctx, g, ends.qmp)
+	if err != nil {
+		v.process.end()
+		ends.close()
+		<-consoleDone
+		if aspDone != nil {
+			<-aspDone
+		}
+		if said := v.process.stderr.said(); said != "" {
+			return fmt.Errorf("starting QEMU: %w: it said: %s", err, said)
+		}
+		return fmt.Errorf("starting QEMU: %w", err)
+	}
+	reason := make(chan string, 1)
+	go func() { reason <- control.events(v.kernelStarted) }()
+	go func() {
+		defer close(v.finished)
+		outcome := v.supervise(ctx)
+		// QEMU has ended, so its ends are closed: the readers reach theirs.
+		why := <-reason
+		detail := []error{<-consoleDone}
+		ends.close()
+		if aspDone != nil {
+			detail = append(detail, <-aspDone)
+		}
+		v.result = v.conclude(outcome, why, errors.Join(detail...))
+	}()
+	return nil
+}
+
+// ends are our ends of what connects us to QEMU.
+type ends struct {
+	console    *os.File
+	qmp, amdsp net.Conn // amdsp is nil on SNP
+}
+
+func (e *ends) close() {
+	for _, c := range []io.Closer{e.console, e.qmp} {
+		if c != nil {
+			c.Close()
+		}
+	}
+	if e.amdsp != nil {
+		e.amdsp.Close()
+	}
+}
+
+// wire starts QEMU with everything connected. The firmware that QEMU is given
+// is a copy of the bytes that were measured; kernel, initramfs and command line
+// are checked by that firmware.
+func (v *VM) wire(g *Guest, program string) (*ends, error) {
+	var qemus []*os.File // QEMU's descriptors, from 3 on
+	defer func() {
+		for _, f := range qemus {
+			f.Close()
+		}
+	}()
+	inherit := func(f *os.File) int {
+		qemus = append(qemus, f)
+		return 2 + len(qemus)
+	}
+	e := &ends{}
+	ok := false
+	defer func() {
+		if !ok {
+			e.close()
+		}
+	}()
+	inMemory := func(name string, data []byte) (string, error) {
+		f, err := memory(name, data)
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("/proc/self/fd/%d", inherit(f)), nil
+	}
+	var err error
+	if g.Firmware, err = inMemory("firmware", v.measured.firmware); err != nil {
+		return nil, err
+	}
+	var p Parts
+	connect := func(ours *net.Conn, fd *int) error {
+		conn, qemu, err := socketPair()
+		if err == nil {
+			*ours, *fd = conn, inherit(qemu)
+		}
+		return err
+	}
+	if err := connect(&e.qmp, &p.QMP); err != nil {
+		return nil, err
+	}
+	if g.Kind == Emulated {
+		if err := connect(&e.amdsp, &p.AMDSP); err != nil {
+			return nil, err
+		}
+		if p.HashesPage, err = inMemory("kernel-hashes", v.measured.page); err != nil {
+			return nil, err
+		}
+		p.HashesAddress = v.measured.pageGPA
+	}
+	console, stdout, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("making a pipe: %w", err)
+	}
+	defer stdout.Close()
+	e.console = console
+	v.process, err = startProcess(append([]string{program}, Args(*g, p)...), stdout, qemus)
+	ok = err == nil
+	return e, err
+}
+
+// handshake takes control of QEMU, learns its ports and lets the VM run.
+func (v *VM) handshake(ctx context.Context, g Guest, conn net.Conn) (*qmp, error) {
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	deadline := time.AfterFunc(handshake, func() { conn.Close() })
+	defer deadline.Stop()
+	control, err := newQMP(conn)
+	if err == nil {
+		v.forwards, err = control.forwards(g.Forwards)
+	}
+	if err == nil {
+		err = control.cont()
+	}
+	if err != nil && ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return control, err
+}
