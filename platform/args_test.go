@@ -1,0 +1,131 @@
+package platform
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/rootvouch/rootvouch/snp"
+)
+
+// emulatedGuest has every field of an emulated guest set.
+func emulatedGuest() Guest {
+	return Guest{
+		Kind:        Emulated,
+		Firmware:    "OVMF.amdsev.fd",
+		Kernel:      "vmlinuz",
+		Initramfs:   "initramfs",
+		CommandLine: "console=ttyS0 a,b",
+		VCPUs:       2,
+		CPUType:     "EPYC-v4",
+		MemoryMiB:   1024,
+		Disk:        "disk,1.img",
+		ExtraDisks:  []string{"other.img"},
+		Forwards: []Forward{
+			{Host: netip.MustParseAddrPort("127.0.0.1:8444"), GuestPort: 8444},
+			{Host: netip.MustParseAddrPort("127.0.0.2:0"), GuestPort: 22},
+		},
+		Policy: DefaultPolicy,
+	}
+}
+
+func snpGuest() Guest {
+	g := emulatedGuest()
+	g.Kind = SNP
+	g.HostData = snp.HostData{1, 2, 3}
+	g.Hardware = Hardware{CBitPosition: 47, ReducedPhysBits: 5, IDBlock: "QUJD", IDAuth: "REVG", AuthorKey: true}
+	return g
+}
+
+// The golden files are what a reviewer reads: one argument to a line.
+func TestArgs(t *testing.T) {
+	plain := snpGuest()
+	plain.HostData, plain.Hardware, plain.Disk, plain.ExtraDisks, plain.Forwards = snp.HostData{}, Hardware{}, "", nil, nil
+	for _, c := range []struct {
+		file  string
+		guest Guest
+		parts Parts
+	}{
+		{"emulated.txt", emulatedGuest(), Parts{HashesPage: "/proc/self/fd/5", HashesAddress: 0x810000, QMP: 3, AMDSP: 4}},
+		{"snp.txt", snpGuest(), Parts{QMP: 3}},
+		{"snp-plain.txt", plain, Parts{}},
+	} {
+		path := filepath.Join("testdata", c.file)
+		got := strings.Join(Args(c.guest, c.parts), "\n") + "\n"
+		if os.Getenv("ROOTVOUCH_UPDATE") == "golden" {
+			if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(want), got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", c.file, diff)
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	for _, g := range []Guest{emulatedGuest(), snpGuest()} {
+		if err := g.Check(); err != nil {
+			t.Errorf("%s: %v", g.Kind, err)
+		}
+	}
+	for _, c := range []struct {
+		want string
+		edit func(g *Guest)
+	}{
+		{`platform "kvm"`, func(g *Guest) { g.Kind = "kvm" }},
+		{"no firmware", func(g *Guest) { g.Firmware = "" }},
+		{"no kernel", func(g *Guest) { g.Kernel = "" }},
+		{"no initramfs", func(g *Guest) { g.Initramfs = "" }},
+		{"vCPU count is 0", func(g *Guest) { g.VCPUs = 0 }},
+		{"vCPU count is 513", func(g *Guest) { g.VCPUs = 513 }},
+		{"memory is 1 MiB", func(g *Guest) { g.MemoryMiB = 1 }},
+		{"max", func(g *Guest) { g.CPUType = "max" }},
+		{"POLICY", func(g *Guest) { g.Policy = 0 }},
+		{"no first one", func(g *Guest) { g.Disk = "" }},
+		{"127.0.0.0/8", func(g *Guest) { g.Forwards[0].Host = netip.MustParseAddrPort("0.0.0.0:1") }},
+		{"guest port is 0", func(g *Guest) { g.Forwards[0].GuestPort = 0 }},
+		{"ID block", func(g *Guest) { g.Kind = Emulated }},
+		{"one is missing", func(g *Guest) { g.Hardware.IDAuth = "" }},
+		{"author key", func(g *Guest) { g.Hardware.IDAuth, g.Hardware.IDBlock = "", "" }},
+		{"not base64", func(g *Guest) { g.Hardware.IDAuth = "A,sev-device=x" }},
+		{"C-bit position is 64", func(g *Guest) { g.Hardware.CBitPosition = 64 }},
+	} {
+		g := snpGuest()
+		c.edit(&g)
+		if err := g.Check(); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("got %v, want an error with %q", err, c.want)
+		}
+	}
+}
+
+func TestParseForward(t *testing.T) {
+	f, err := ParseForward("127.0.0.1:0=8444")
+	if err != nil || f.GuestPort != 8444 || f.Host.Port() != 0 {
+		t.Errorf("got %v, %v", f, err)
+	}
+	if again, err := ParseForward(f.String()); err != nil || again != f {
+		t.Errorf("%q reads as %v, %v", f, again, err)
+	}
+	for _, s := range []string{"", "8444", "127.0.0.1:8444", "127.0.0.1=8444", "127.0.0.1:1=0", "127.0.0.1:1=65536",
+		"0.0.0.0:1=1", "10.0.0.1:1=1", "[::1]:1=1", "127.0.0.1:1=1=1", "localhost:1=1"} {
+		if f, err := ParseForward(s); err == nil {
+			t.Errorf("%q reads as %v", s, f)
+		}
+	}
+}
+
+func TestQuote(t *testing.T) {
+	got := Quote([]string{"qemu", "-append", "a b'c", "", "x=$HOME", "plain,1"})
+	if want := `qemu -append 'a b'\''c' '' 'x=$HOME' plain,1`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
