@@ -60,6 +60,7 @@ type Request struct {
 	Collateral          Collateral
 	Now                 time.Time
 	Revocation          RevocationMode
+	Memo                *Memo // nil: every signature is verified anew
 }
 
 // Appraise judges evidence by reference values.

@@ -346,3 +346,35 @@ func TestVerdictJSON(t *testing.T) {
 		}
 	}
 }
+
+// TestMemo gives the same verdicts with a memo as without, in any order.
+func TestMemo(t *testing.T) {
+	s := newSigner(t, snp.Genoa)
+	memo := &appraise.Memo{}
+	for range 2 {
+		good := request(t, s, s.Evidence(t, [64]byte{}), func(q *appraise.Request) { q.Memo = memo })
+		if got := appraise.Appraise(good); !got.Trusted() {
+			t.Fatalf("refused\n%s", got)
+		}
+		for i := range 3 {
+			bad := good
+			bad.Evidence.Certificates = s.Chain.Certificates()
+			der := bytes.Clone(bad.Evidence.Certificates[i])
+			der[len(der)-1] ^= 1 // in the signature
+			bad.Evidence.Certificates[i] = der
+			if got := appraise.Appraise(bad); got.Trusted() {
+				t.Errorf("accepted with certificate %d changed\n%s", i, got)
+			}
+		}
+		stale := good
+		stale.Now = good.Now.AddDate(1, 0, 0)
+		if got := appraise.Appraise(stale); got.Trusted() {
+			t.Errorf("accepted with a stale CRL\n%s", got)
+		}
+		revoked := good
+		revoked.Collateral.CRLs = []*x509.RevocationList{s.CRL(t, s.Chain.VCEK)}
+		if got := appraise.Appraise(revoked); got.Trusted() {
+			t.Errorf("accepted although revoked\n%s", got)
+		}
+	}
+}

@@ -118,7 +118,7 @@ func (v *Verdict) checkChain(p parsed, q Request, anchors Anchors) {
 		return
 	}
 	candidates := append(append([]*x509.Certificate{}, p.offered...), q.Collateral.Certificates...)
-	c, err := buildChain(p.leaf, candidates, anchors)
+	c, err := buildChain(p.leaf, candidates, anchors, q.Memo)
 	if err != nil {
 		v.authentic("chain", "", want, err)
 		return
@@ -128,7 +128,7 @@ func (v *Verdict) checkChain(p parsed, q Request, anchors Anchors) {
 	v.authentic("names", got, "those of one product's chain", err)
 	v.authentic("validity", c.validity(), "valid at "+stamp(q.Now), c.valid(q.Now))
 
-	got, err = checkRevocation(c, q.Collateral.CRLs, q.Now)
+	got, err = checkRevocation(c, q.Collateral.CRLs, q.Now, q.Memo)
 	if q.Revocation == AcceptUnknownRevocation && errors.Is(err, errUnknownRevocation) {
 		v.note("revocation: not checked, as was asked for: %v", err)
 		got, err = "unknown, accepted by name", nil

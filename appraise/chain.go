@@ -23,7 +23,7 @@ const minRSABits = 2048 // AMD's are 4096; an emulated chain's may be shorter
 // verifies it: exactly leaf, intermediate, root, as AMD issues them, the root
 // being an anchor. RFC 5280 path building is not wanted here: there is one
 // path, and it has no options.
-func buildChain(leaf *x509.Certificate, candidates []*x509.Certificate, anchors Anchors) (chain, error) {
+func buildChain(leaf *x509.Certificate, candidates []*x509.Certificate, anchors Anchors, memo *Memo) (chain, error) {
 	var roots, cas []*x509.Certificate
 	for _, c := range candidates {
 		switch {
@@ -46,7 +46,7 @@ func buildChain(leaf *x509.Certificate, candidates []*x509.Certificate, anchors 
 			if !bytes.Equal(ca.RawIssuer, root.RawSubject) {
 				continue
 			}
-			if err = verifyChain(chain{leaf, ca, root}); err == nil {
+			if err = verifyChain(chain{leaf, ca, root}, memo); err == nil {
 				return chain{leaf, ca, root}, nil
 			}
 		}
@@ -58,7 +58,7 @@ func buildChain(leaf *x509.Certificate, candidates []*x509.Certificate, anchors 
 }
 
 // verifyChain checks names, constraints, algorithms and signatures.
-func verifyChain(c chain) error {
+func verifyChain(c chain, memo *Memo) error {
 	if err := checkCA(c.root, x509.KeyUsageCertSign|x509.KeyUsageCRLSign); err != nil {
 		return err
 	}
@@ -68,10 +68,10 @@ func verifyChain(c chain) error {
 	if err := checkLeaf(c.leaf); err != nil {
 		return err
 	}
-	if err := checkIssued(c.ca, c.root); err != nil {
+	if err := checkIssued(c.ca, c.root, memo); err != nil {
 		return err
 	}
-	return checkIssued(c.leaf, c.ca)
+	return checkIssued(c.leaf, c.ca, memo)
 }
 
 func checkCA(c *x509.Certificate, usage x509.KeyUsage) error {
@@ -109,7 +109,7 @@ func checkLeaf(c *x509.Certificate) error {
 }
 
 // checkIssued checks that parent's key signed c with RSASSA-PSS and SHA-384.
-func checkIssued(c, parent *x509.Certificate) error {
+func checkIssued(c, parent *x509.Certificate, memo *Memo) error {
 	name := c.Subject.CommonName
 	if !bytes.Equal(c.RawIssuer, parent.RawSubject) {
 		return fmt.Errorf("%q was issued by %q, want %q", name, c.Issuer.CommonName, parent.Subject.CommonName)
@@ -117,7 +117,10 @@ func checkIssued(c, parent *x509.Certificate) error {
 	if c.SignatureAlgorithm != x509.SHA384WithRSAPSS {
 		return fmt.Errorf("%q is signed with %s, want %s", name, c.SignatureAlgorithm, x509.SHA384WithRSAPSS)
 	}
-	if err := parent.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature); err != nil {
+	err := memo.check(c.RawTBSCertificate, c.Signature, parent, func() error {
+		return parent.CheckSignature(x509.SHA384WithRSAPSS, c.RawTBSCertificate, c.Signature)
+	})
+	if err != nil {
 		return fmt.Errorf("%q is not signed by %q: %v", name, parent.Subject.CommonName, err)
 	}
 	return nil

@@ -17,14 +17,12 @@ import (
 // list speaks only of what the ARK issued; here a serial number in it counts
 // against every certificate of the chain, since there is no other list that
 // could name the leaf.
-func checkRevocation(c chain, crls []*x509.RevocationList, now time.Time) (string, error) {
+func checkRevocation(c chain, crls []*x509.RevocationList, now time.Time, memo *Memo) (string, error) {
 	var newest *x509.RevocationList
-	signed := 0
 	for _, crl := range crls {
-		if !bytes.Equal(crl.RawIssuer, c.root.RawSubject) || checkCRL(crl, c.root) != nil {
+		if !bytes.Equal(crl.RawIssuer, c.root.RawSubject) || checkCRL(crl, c.root, memo) != nil {
 			continue
 		}
-		signed++
 		if err := c.revokedBy(crl); err != nil {
 			return "", err
 		}
@@ -46,7 +44,7 @@ func checkRevocation(c chain, crls []*x509.RevocationList, now time.Time) (strin
 }
 
 // checkCRL verifies form and signature of a list.
-func checkCRL(crl *x509.RevocationList, root *x509.Certificate) error {
+func checkCRL(crl *x509.RevocationList, root *x509.Certificate, memo *Memo) error {
 	if crl.SignatureAlgorithm != x509.SHA384WithRSAPSS {
 		return fmt.Errorf("CRL is signed with %s, want %s", crl.SignatureAlgorithm, x509.SHA384WithRSAPSS)
 	}
@@ -58,7 +56,7 @@ func checkCRL(crl *x509.RevocationList, root *x509.Certificate) error {
 			return fmt.Errorf("CRL has critical extension %s, want none", e.Id)
 		}
 	}
-	return crl.CheckSignatureFrom(root)
+	return memo.check(crl.RawTBSRevocationList, crl.Signature, root, func() error { return crl.CheckSignatureFrom(root) })
 }
 
 // revokedBy returns an error when the list names a certificate of the chain.

@@ -1,0 +1,71 @@
+package appraise_test
+
+import (
+	"crypto/x509"
+	"testing"
+
+	"github.com/google/go-sev-guest/verify"
+
+	"github.com/rootvouch/rootvouch/appraise"
+	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/snp/snptest"
+)
+
+// benchRequest is the judgement of an emulated guest.
+func benchRequest(b *testing.B) appraise.Request {
+	b.Helper()
+	s := snptest.New(b, snp.Genoa)
+	return request(b, s, s.Evidence(b, [64]byte{}), nil)
+}
+
+// BenchmarkAppraise judges a report whose certificates come with it, as a
+// server does: with a memo.
+func BenchmarkAppraise(b *testing.B) {
+	q := benchRequest(b)
+	q.Memo = &appraise.Memo{}
+	for b.Loop() {
+		if v := appraise.Appraise(q); !v.Trusted() {
+			b.Fatal(v)
+		}
+	}
+}
+
+// BenchmarkAppraiseAMD judges a real report with AMD's chain of RSA-4096 keys,
+// each signature verified anew.
+func BenchmarkAppraiseAMD(b *testing.B) {
+	collateral := amd(b)
+	raw := read(b, "snp-reports/msteeav-genoa.report.bin")
+	report, err := snp.ParseReport(raw)
+	if err != nil {
+		b.Fatal(err)
+	}
+	values := refval.New(refval.AMD(), []refval.Measurement{{Digest: report.Measurement, VCPUs: 1, CPUType: "EPYC"}})
+	values.IDKeyDigests, values.AuthorKeyDigests = refval.Any[[]snp.KeyDigest](), refval.Any[[]snp.KeyDigest]()
+	q := appraise.Request{
+		Evidence: evidence.Evidence{Report: raw, Certificates: [][]byte{read(b, "snp-reports/msteeav-genoa.leaf.der")}},
+		Values:   values, ReportData: report.ReportData, Collateral: collateral, Now: snptest.Now().AddDate(0, -7, 0),
+		Revocation: appraise.AcceptUnknownRevocation,
+	}
+	for b.Loop() {
+		if v := appraise.Appraise(q); !v.Trusted() {
+			b.Fatal(v)
+		}
+	}
+}
+
+// BenchmarkGoSevGuestSignature is what others do at least: the report's
+// signature alone.
+func BenchmarkGoSevGuestSignature(b *testing.B) {
+	q := benchRequest(b)
+	leaf, err := x509.ParseCertificate(q.Evidence.Certificates[0])
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if err := verify.SnpReportSignature(q.Evidence.Report, leaf); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,58 @@
+package appraise
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/binary"
+	"sync"
+)
+
+// maxMemo bounds what a Memo holds: about 40 bytes for each signature.
+const maxMemo = 16 << 10
+
+// Memo remembers which certificates and revocation lists had a signature that
+// verified, so that a server need not verify AMD's RSA signatures again for
+// each report. It changes no verdict: a signature is remembered by a digest
+// over what was signed, the signature, and the certificate of the signer, and
+// only when it verified; names, constraints, validity and revocation are
+// checked every time. Its methods may be called at the same time; a nil Memo
+// remembers nothing.
+type Memo struct {
+	mu       sync.Mutex
+	verified map[[32]byte]struct{} // guarded by mu
+}
+
+// check returns nil if the signature is remembered, and else what verify says.
+func (m *Memo) check(signed, signature []byte, signer *x509.Certificate, verify func() error) error {
+	if m == nil {
+		return verify()
+	}
+	key := memoKey(signed, signature, signer.Raw)
+	m.mu.Lock()
+	_, known := m.verified[key]
+	m.mu.Unlock()
+	if known {
+		return nil
+	}
+	if err := verify(); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.verified == nil || len(m.verified) >= maxMemo {
+		m.verified = make(map[[32]byte]struct{})
+	}
+	m.verified[key] = struct{}{}
+	return nil
+}
+
+// memoKey hashes the fields, each behind its length.
+func memoKey(fields ...[]byte) [32]byte {
+	h := sha256.New()
+	h.Write([]byte("rootvouch verified signature v1"))
+	for _, f := range fields {
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(f))))
+		h.Write(f)
+	}
+	return [32]byte(h.Sum(nil))
+}
