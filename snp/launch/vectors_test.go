@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -183,4 +184,14 @@ func TestPublishedFirmwareDigests(t *testing.T) {
 			t.Errorf("%s: got %x, %v, want %s", v.OVMF, got, err, v.Expected)
 		}
 	}
+}
+
+// firmwareVectorBytes is a firmware of the vectors, or nothing without them.
+func firmwareVectorBytes(f *testing.F, name string) []byte {
+	f.Helper()
+	data, err := os.ReadFile(filepath.Join(needs.Repository(f), "..", "shared", "vectors", "launch-digest", name))
+	if err != nil {
+		return nil
+	}
+	return data
 }
