@@ -87,7 +87,14 @@ hardware on their desk, emulated: the same bytes, NOT CONFIDENTIAL.
 		Version:       version(),
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand()
+	root.AddCommand(
+		newImageCommand(),
+		newInitramfsCommand(),
+		newKeysCommand(),
+		newMeasureCommand(),
+		newRefvalCommand(),
+		newReportCommand(),
+	)
 	return root
 }
 
