@@ -89,20 +89,17 @@ func (g Guest) virtio(device string) string {
 
 // sevObject is QEMU's sev-snp-guest (qapi/qom.json, SevSnpGuestProperties).
 func sevObject(g Guest) string {
-	h := g.Hardware
-	if h.CBitPosition == 0 {
-		h.CBitPosition = 51
+	cbit, reduced := g.CBitPosition, g.ReducedPhysBits
+	if cbit == 0 {
+		cbit = 51
 	}
-	if h.ReducedPhysBits == 0 {
-		h.ReducedPhysBits = 1
+	if reduced == 0 {
+		reduced = 1
 	}
 	object := fmt.Sprintf("sev-snp-guest,id=sev0,cbitpos=%d,reduced-phys-bits=%d,policy=%#x,kernel-hashes=on",
-		h.CBitPosition, h.ReducedPhysBits, uint64(g.Policy))
-	if h.IDBlock != "" {
-		object += ",id-block=" + h.IDBlock + ",id-auth=" + h.IDAuth
-	}
-	if h.AuthorKey {
-		object += ",author-key-enabled=on"
+		cbit, reduced, uint64(g.Policy))
+	if g.IDBlock != nil {
+		object += "," + g.IDBlock.QEMU()
 	}
 	if g.HostData != (snp.HostData{}) {
 		object += ",host-data=" + base64.StdEncoding.EncodeToString(g.HostData[:])

@@ -1,6 +1,8 @@
 package platform
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/snp/launch/idblock"
 )
 
 // emulatedGuest has every field of an emulated guest set.
@@ -33,25 +36,41 @@ func emulatedGuest() Guest {
 	}
 }
 
-func snpGuest() Guest {
+func snpGuest(t *testing.T) Guest {
+	t.Helper()
+	// The smallest private key gives the same block on every run.
+	signed, err := idblock.Sign(idblock.Block{LaunchDigest: snp.Measurement{1}, Policy: DefaultPolicy}, firstKey(t), firstKey(t))
+	if err != nil {
+		t.Fatal(err)
+	}
 	g := emulatedGuest()
 	g.Kind = SNP
 	g.HostData = snp.HostData{1, 2, 3}
-	g.Hardware = Hardware{CBitPosition: 47, ReducedPhysBits: 5, IDBlock: "QUJD", IDAuth: "REVG", AuthorKey: true}
+	g.IDBlock, g.CBitPosition, g.ReducedPhysBits = signed, 47, 5
 	return g
+}
+
+func firstKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.ParseRawPrivateKey(elliptic.P384(), append(make([]byte, 47), 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }
 
 // The golden files are what a reviewer reads: one argument to a line.
 func TestArgs(t *testing.T) {
-	plain := snpGuest()
-	plain.HostData, plain.Hardware, plain.Disk, plain.ExtraDisks, plain.Forwards = snp.HostData{}, Hardware{}, "", nil, nil
+	plain := snpGuest(t)
+	plain.HostData, plain.IDBlock, plain.CBitPosition, plain.ReducedPhysBits = snp.HostData{}, nil, 0, 0
+	plain.Disk, plain.ExtraDisks, plain.Forwards = "", nil, nil
 	for _, c := range []struct {
 		file  string
 		guest Guest
 		parts Parts
 	}{
 		{"emulated.txt", emulatedGuest(), Parts{HashesPage: "/proc/self/fd/5", HashesAddress: 0x810000, QMP: 3, AMDSP: 4}},
-		{"snp.txt", snpGuest(), Parts{QMP: 3}},
+		{"snp.txt", snpGuest(t), Parts{QMP: 3}},
 		{"snp-plain.txt", plain, Parts{}},
 	} {
 		path := filepath.Join("testdata", c.file)
@@ -72,7 +91,7 @@ func TestArgs(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	for _, g := range []Guest{emulatedGuest(), snpGuest()} {
+	for _, g := range []Guest{emulatedGuest(), snpGuest(t)} {
 		if err := g.Check(); err != nil {
 			t.Errorf("%s: %v", g.Kind, err)
 		}
@@ -93,13 +112,9 @@ func TestCheck(t *testing.T) {
 		{"no first one", func(g *Guest) { g.Disk = "" }},
 		{"127.0.0.0/8", func(g *Guest) { g.Forwards[0].Host = netip.MustParseAddrPort("0.0.0.0:1") }},
 		{"guest port is 0", func(g *Guest) { g.Forwards[0].GuestPort = 0 }},
-		{"ID block", func(g *Guest) { g.Kind = Emulated }},
-		{"one is missing", func(g *Guest) { g.Hardware.IDAuth = "" }},
-		{"author key", func(g *Guest) { g.Hardware.IDAuth, g.Hardware.IDBlock = "", "" }},
-		{"not base64", func(g *Guest) { g.Hardware.IDAuth = "A,sev-device=x" }},
-		{"C-bit position is 64", func(g *Guest) { g.Hardware.CBitPosition = 64 }},
+		{"C-bit position is 64", func(g *Guest) { g.CBitPosition = 64 }},
 	} {
-		g := snpGuest()
+		g := snpGuest(t)
 		c.edit(&g)
 		if err := g.Check(); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("got %v, want an error with %q", err, c.want)

@@ -21,6 +21,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/snp/launch"
+	"github.com/rootvouch/rootvouch/snp/launch/idblock"
 )
 
 // Kind says what a VM runs on. Its zero value is none.
@@ -83,22 +84,15 @@ type Guest struct {
 
 	Policy   snp.Policy
 	HostData snp.HostData // may be zero
+	// IDBlock says which launch digest and policy the AMD-SP has to insist on,
+	// and what the reports say of the guest's identity. Nil means none.
+	IDBlock *idblock.Signed
 
-	Hardware Hardware // of the SNP platform only
-}
-
-// Hardware is what only an SNP launch can be given.
-type Hardware struct {
 	// CBitPosition is the bit of a page-table entry that says "encrypted", and
 	// ReducedPhysBits how many bits of physical address the host loses by it:
-	// CPUID Fn8000_001F_EBX bits 5:0 and 11:6. Zero means 51 and 1, as on all
-	// EPYC processors from Milan to Turin.
+	// CPUID Fn8000_001F_EBX bits 5:0 and 11:6. Zero means 51 and 1, as on the
+	// EPYC processors from Milan to Turin. Without meaning when emulated.
 	CBitPosition, ReducedPhysBits int
-	// IDBlock and IDAuth are the ID block and ID authentication structures in
-	// base64, as QEMU takes them; both or none. AuthorKey says that IDAuth has
-	// an author key.
-	IDBlock, IDAuth string
-	AuthorKey       bool
 }
 
 // Forward lets a process on the host reach a TCP port of the guest.
@@ -177,25 +171,8 @@ func (g Guest) Check() error {
 	if g.Disk == "" && len(g.ExtraDisks) > 0 {
 		bad("further disks are given, but no first one")
 	}
-	if err := g.Hardware.check(g.Kind); err != nil {
-		errs = append(errs, err)
+	if g.CBitPosition < 0 || g.CBitPosition > 63 || g.ReducedPhysBits < 0 || g.ReducedPhysBits > 63 {
+		bad("C-bit position is %d and reduced physical bits are %d, want 0 to 63", g.CBitPosition, g.ReducedPhysBits)
 	}
 	return errors.Join(errs...)
-}
-
-func (h Hardware) check(kind Kind) error {
-	const base64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
-	switch {
-	case kind != SNP && h != Hardware{}:
-		return fmt.Errorf("ID block or C-bit position is given, but the platform is %q, not %q", kind, SNP)
-	case h.CBitPosition < 0 || h.CBitPosition > 63 || h.ReducedPhysBits < 0 || h.ReducedPhysBits > 63:
-		return fmt.Errorf("C-bit position is %d and reduced physical bits are %d, want 0 to 63", h.CBitPosition, h.ReducedPhysBits)
-	case (h.IDBlock == "") != (h.IDAuth == ""):
-		return errors.New("ID block and ID authentication go together, one is missing")
-	case h.AuthorKey && h.IDAuth == "":
-		return errors.New("an author key needs an ID authentication structure")
-	case strings.Trim(h.IDBlock, base64) != "" || strings.Trim(h.IDAuth, base64) != "":
-		return errors.New("ID block or ID authentication is not base64")
-	}
-	return nil
 }

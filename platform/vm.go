@@ -126,7 +126,7 @@ func Start(ctx context.Context, g Guest, o Options) (*VM, error) {
 	}
 	v.console = &console{log: o.Log, line: o.Console, started: v.kernelStarted}
 	if g.Kind == Emulated {
-		v.session, err = o.AMDSP.Launch(o.Rand, asp.Launch{Measurement: measured.Digest, Policy: g.Policy, HostData: g.HostData})
+		v.session, err = o.AMDSP.Launch(o.Rand, asp.Launch{Measurement: measured.Digest, Policy: g.Policy, HostData: g.HostData, IDBlock: g.IDBlock})
 		if err != nil {
 			return nil, err
 		}

@@ -116,7 +116,7 @@ var rooms = []room{
 	{
 		name:     "role: platforms",
 		packages: []string{"platform", "platform/asp"},
-		uses:     []string{"snp", "snp/launch", "snp/emuchain", "internal/durable"}, within: true,
+		uses:     []string{"snp", "snp/launch", "snp/launch/idblock", "snp/emuchain", "internal/durable"}, within: true,
 		never: []string{"github.com/spiffe/...", module + "/appraise"},
 	},
 	{

@@ -3,6 +3,7 @@ package asp
 import (
 	"bytes"
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/binary"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/snp/launch/idblock"
 )
 
 var issued = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
@@ -148,6 +150,48 @@ func TestLaunchRefuses(t *testing.T) {
 		l := testLaunch()
 		edit(&l)
 		if _, err := chip.Launch(rand.Reader, l); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// An ID block binds the launch, and is in every report.
+func TestIDBlock(t *testing.T) {
+	chip := mustChip(t)
+	key := func() *ecdsa.PrivateKey {
+		k, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	l := testLaunch()
+	signed, err := idblock.Sign(idblock.Block{
+		LaunchDigest: l.Measurement, Policy: l.Policy, GuestSVN: 7, FamilyID: snp.GuestID{1}, ImageID: snp.GuestID{2},
+	}, key(), key())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.IDBlock = signed
+	s, err := chip.Launch(rand.Reader, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.Report(snp.ReportRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.GuestSVN != 7 || r.FamilyID != (snp.GuestID{1}) || r.ImageID != (snp.GuestID{2}) || !r.AuthorKeyEnabled ||
+		r.IDKeyDigest != signed.IDKeyDigest() || r.AuthorKeyDigest != signed.AuthorKeyDigest() {
+		t.Errorf("the report does not have the ID block: %+v", r)
+	}
+	for name, edit := range map[string]func(*Launch){
+		"another launch digest": func(l *Launch) { l.Measurement[0]++ },
+		"another policy":        func(l *Launch) { l.Policy |= snp.PolicyDebug },
+	} {
+		other := l
+		edit(&other)
+		if _, err := chip.Launch(rand.Reader, other); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}

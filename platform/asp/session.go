@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/snp/launch/idblock"
 )
 
 const (
@@ -25,11 +26,32 @@ const (
 )
 
 // Launch is what the AMD-SP learns about a guest when it is launched (56860,
-// section 4.5 SNP_LAUNCH_START and 8.16 SNP_LAUNCH_FINISH).
+// sections 8.16 SNP_LAUNCH_START and 8.18 SNP_LAUNCH_FINISH).
 type Launch struct {
 	Measurement snp.Measurement
 	Policy      snp.Policy
 	HostData    snp.HostData
+	IDBlock     *idblock.Signed // nil: none
+}
+
+// check refuses what the AMD-SP would not launch.
+func (l Launch) check() error {
+	if err := l.Policy.Check(); err != nil {
+		return err
+	}
+	if l.Measurement == (snp.Measurement{}) {
+		return errors.New("the launch digest is not set")
+	}
+	if l.IDBlock == nil {
+		return nil
+	}
+	if want := l.IDBlock.Block.LaunchDigest; l.Measurement != want {
+		return fmt.Errorf("the launch digest is %v, want %v: the ID block's", l.Measurement, want)
+	}
+	if want := l.IDBlock.Block.Policy; l.Policy != want {
+		return fmt.Errorf("POLICY is %v, want %v: the ID block's", l.Policy, want)
+	}
+	return nil
 }
 
 // Session is one launched guest: one QEMU process. It is safe for concurrent
@@ -44,11 +66,8 @@ type Session struct {
 // Launch starts a session, which gets a REPORT_ID of its own. rand is kept to
 // sign with.
 func (c *Chip) Launch(rand io.Reader, l Launch) (*Session, error) {
-	if err := l.Policy.Check(); err != nil {
+	if err := l.check(); err != nil {
 		return nil, fmt.Errorf("launching under the software AMD-SP: %v", err)
-	}
-	if l.Measurement == (snp.Measurement{}) {
-		return nil, errors.New("launching under the software AMD-SP: the launch digest is not set")
 	}
 	s := &Session{chip: c, rand: rand, launch: l}
 	if _, err := io.ReadFull(rand, s.reportID[:]); err != nil {
@@ -88,6 +107,11 @@ func (s *Session) Report(q snp.ReportRequest) (*snp.Report, error) {
 	}
 	for i := range r.ReportIDMA {
 		r.ReportIDMA[i] = 0xff // no migration agent
+	}
+	if id := s.launch.IDBlock; id != nil {
+		r.GuestSVN, r.FamilyID, r.ImageID = id.Block.GuestSVN, id.Block.FamilyID, id.Block.ImageID
+		r.IDKeyDigest, r.AuthorKeyDigest = id.IDKeyDigest(), id.AuthorKeyDigest()
+		r.AuthorKeyEnabled = id.AuthorKey != nil
 	}
 	if err := r.Sign(s.rand, s.chip.chain.VCEKKey); err != nil {
 		return nil, err
