@@ -22,7 +22,7 @@ func newImageCommand() *cobra.Command {
 		Use:   "image",
 		Short: "Build, inspect and check encrypted, integrity-protected disks",
 	}
-	cmd.AddCommand(newImageBuildCommand())
+	cmd.AddCommand(newImageBuildCommand(), newImageInspectCommand(), newImageVerifyCommand(), newImageExtractCommand(), newImageRekeyCommand())
 	return cmd
 }
 
@@ -74,11 +74,7 @@ a seed is worth as much as the key; on a command line others may see it.`,
 	flags.StringVar(&f.uuid, "uuid", "", "UUID of the disk (default: drawn)")
 	flags.StringVar(&f.tempDir, "temp-dir", "", "where a compressed or piped tar is unpacked (default: the system's)")
 	flags.BoolVar(&f.json, "json", false, "print a summary in JSON")
-	for _, name := range []string{"root", "out", "key-out", "pins-out"} {
-		if err := cmd.MarkFlagRequired(name); err != nil {
-			panic("rootvouch: internal error: " + err.Error())
-		}
-	}
+	mustRequire(cmd, "root", "out", "key-out", "pins-out")
 	return cmd
 }
 
@@ -112,12 +108,11 @@ func (f *imageBuildFlags) run(cmd *cobra.Command) error {
 		return fmt.Errorf("reading the root: %w", err)
 	}
 	defer closeSource()
-	p, err := image.BuildFiles(cmd.Context(), f.files, source, secrets, image.Options{Size: f.size})
+	bar := newProgress(cmd.ErrOrStderr(), "building")
+	p, err := image.BuildFiles(cmd.Context(), f.files, source, secrets, image.Options{Size: f.size, Progress: bar.update})
+	bar.done()
 	if err != nil {
-		if errors.Is(err, os.ErrExist) {
-			return hintedError{err, "--force replaces existing files"}
-		}
-		return err
+		return withForceHint(err)
 	}
 	return f.summary(cmd.OutOrStdout(), p, time.Since(start))
 }

@@ -1,0 +1,175 @@
+package image
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/erofs/go-erofs"
+)
+
+// ociLayout writes an image layout with these layers.
+func ociLayout(t *testing.T, layers ...[]byte) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	blob := func(data []byte, media string) map[string]any {
+		digest := fmt.Sprintf("%x", sha256.Sum256(data))
+		if err := os.WriteFile(filepath.Join(dir, "blobs", "sha256", digest), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return map[string]any{"mediaType": media, "digest": "sha256:" + digest, "size": len(data)}
+	}
+	encode := func(v any) []byte {
+		data, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	var descriptors []any
+	for _, layer := range layers {
+		var gz bytes.Buffer
+		w := gzip.NewWriter(&gz)
+		if _, err := w.Write(layer); err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		descriptors = append(descriptors, blob(gz.Bytes(), "application/vnd.oci.image.layer.v1.tar+gzip"))
+	}
+	manifest := blob(encode(map[string]any{"schemaVersion": 2, "config": map[string]any{}, "layers": descriptors}), "application/vnd.oci.image.manifest.v1+json")
+	for name, data := range map[string][]byte{
+		"oci-layout": encode(map[string]any{"imageLayoutVersion": "1.0.0"}),
+		"index.json": encode(map[string]any{"schemaVersion": 2, "manifests": []any{manifest}}),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func tarOf(t *testing.T, files ...string) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w := tar.NewWriter(&out)
+	for _, name := range files {
+		h := &tar.Header{Name: name, Mode: 0o644, Size: int64(len(name)), Typeflag: tar.TypeReg}
+		if strings.HasSuffix(name, "/") {
+			h.Typeflag, h.Size = tar.TypeDir, 0
+		}
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, name[:h.Size]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// names lists a source's files with go-erofs.
+func names(t *testing.T, dir string) string {
+	t.Helper()
+	source, closeSource, err := Open(Input{Path: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeSource()
+	b := mustBuild(t, source, Options{})
+	payload := decrypt(t, b)
+	filesystem, err := erofs.Open(bytes.NewReader(payload))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	err = fs.WalkDir(filesystem, ".", func(name string, d fs.DirEntry, err error) error {
+		if !d.IsDir() {
+			all = append(all, name)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(all, " ")
+}
+
+func TestOCI(t *testing.T) {
+	tool(t, "cryptsetup")
+	dir := ociLayout(t,
+		tarOf(t, "a/one", "a/two", "b/three", "b/deep/four", "c/five", "file"),
+		tarOf(t, "a/.wh.one", "b/.wh..wh..opq", "b/six", ".wh.c", "file/inside"),
+		tarOf(t, "c/again", "a/.wh.nothing"))
+	if _, _, err := Open(Input{Path: dir}); err == nil || !strings.Contains(err.Error(), `"file" is not a directory`) {
+		t.Errorf("file below a file of a lower layer: got %v", err)
+	}
+	dir = ociLayout(t,
+		tarOf(t, "a/one", "a/two", "b/three", "b/deep/four", "c/five", "d/", "d/x"),
+		tarOf(t, "a/.wh.one", "b/six", "b/.wh..wh..opq", ".wh.c", "d"),
+		tarOf(t, "c/again", "a/.wh.nothing"))
+	if got, want := names(t, dir), "a/two b/six c/again d"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestOCIRefuses(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(t *testing.T, dir string)
+		want   string
+	}{
+		{"blob changed", func(t *testing.T, dir string) { eachBlob(t, dir, func(b []byte) []byte { b[len(b)-9] ^= 1; return b }) }, "digest sha256"},
+		{"blob longer", func(t *testing.T, dir string) { eachBlob(t, dir, func(b []byte) []byte { return append(b, 0) }) }, "bytes, want"},
+		{"two platforms", func(t *testing.T, dir string) {
+			edit(t, dir, "index.json", `[{`, `[{"digest":"x"},{`)
+		}, "got 2 images or platforms"},
+		{"version", func(t *testing.T, dir string) { edit(t, dir, "oci-layout", "1.0.0", "2.0.0") }, `imageLayoutVersion is "2.0.0"`},
+		{"no manifest", func(t *testing.T, dir string) { edit(t, dir, "index.json", "manifest.v1", "manifest.v9") }, "mediaType is"},
+		{"digest names a file elsewhere", func(t *testing.T, dir string) { edit(t, dir, "index.json", "sha256:", "sha256:../../") }, "want sha256 in lower-case hex"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := ociLayout(t, tarOf(t, "a"))
+			c.change(t, dir)
+			if _, _, err := Open(Input{Path: dir}); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got error %v, want one with %q", err, c.want)
+			}
+		})
+	}
+}
+
+func edit(t *testing.T, dir, name, from, to string) {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	data := strings.Replace(string(read(t, path)), from, to, 1)
+	if err := os.WriteFile(path, []byte(data), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func eachBlob(t *testing.T, dir string, change func([]byte) []byte) {
+	t.Helper()
+	blobs, err := filepath.Glob(filepath.Join(dir, "blobs", "sha256", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range blobs {
+		if err := os.WriteFile(path, change(read(t, path)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

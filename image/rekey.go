@@ -1,0 +1,111 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/rootvouch/rootvouch/internal/durable"
+	"github.com/rootvouch/rootvouch/luks2"
+	"github.com/rootvouch/rootvouch/pins"
+)
+
+// Rekey gives the disk at files.Disk a new keyslot for newKey and writes
+// newKey and the new pins to files. Payload, root hash and disk UUID stay; the
+// header pin changes.
+//
+// The volume key stays too: whoever has the old key and a copy of the old header
+// can still decrypt the data. Rekeying retires a key, it does not revoke it.
+//
+// The header is replaced in place. Before, key and pins are durable, and the old
+// header is kept in DISK.header-backup, which goes when the new header was read
+// back; after a crash in between, copying it over the disk's first MiB undoes
+// the rekeying.
+func Rekey(ctx context.Context, files Files, oldKey []byte, old pins.Pins, newKey [luks2.PassphraseSize]byte, random io.Reader) (p pins.Pins, err error) {
+	defer clear(newKey[:])
+	f, err := os.OpenFile(files.Disk, os.O_RDWR, 0)
+	if err != nil {
+		return pins.Pins{}, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	oldHeader := make([]byte, luks2.HeaderSize)
+	if _, err := f.ReadAt(oldHeader, 0); err != nil {
+		return pins.Pins{}, fmt.Errorf("reading LUKS2 header: %w", err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return pins.Pins{}, err
+	}
+	d, err := OpenDisk(f, info.Size())
+	if err != nil {
+		return pins.Pins{}, err
+	}
+	if err := d.Check(old); err != nil {
+		return pins.Pins{}, err
+	}
+	volumeKey, err := d.Container.VolumeKey(oldKey)
+	if err != nil {
+		return pins.Pins{}, err
+	}
+	defer clear(volumeKey)
+	header, err := luks2.Build(luks2.Params{
+		UUID: d.Container.UUID, SequenceID: d.Container.SequenceID + 1,
+		VolumeKey: volumeKey, Passphrase: newKey[:], Random: random,
+	})
+	if err != nil {
+		return pins.Pins{}, err
+	}
+	p = pins.New(old.Verity, pins.Header{DiskUUID: d.Container.UUID, HeaderSHA256: sha256.Sum256(header)}, old.Filesystem)
+	o := outputs{replace: files.Force}
+	defer o.abort()
+	for _, output := range []struct {
+		path string
+		data []byte
+		perm os.FileMode
+	}{{files.Key, newKey[:], 0o600}, {files.Pins, p.Encode(), 0o644}} {
+		file, err := o.add(output.path, output.perm)
+		if err != nil {
+			return pins.Pins{}, err
+		}
+		if _, err := file.Write(output.data); err != nil {
+			return pins.Pins{}, err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return pins.Pins{}, err
+	}
+	backup := files.Disk + ".header-backup"
+	if err := durable.Create(backup, oldHeader, 0o600); err != nil {
+		return pins.Pins{}, fmt.Errorf("keeping the old header: %w", err)
+	}
+	if err := o.commit(); err != nil {
+		os.Remove(backup)
+		return pins.Pins{}, err
+	}
+	if err := replaceHeader(f, header); err != nil {
+		return pins.Pins{}, fmt.Errorf("replacing the header (the old one is in %s): %w", backup, err)
+	}
+	return p, os.Remove(backup)
+}
+
+// replaceHeader writes the header, waits for the disk and reads it back.
+func replaceHeader(f *os.File, header []byte) error {
+	if _, err := f.WriteAt(header, 0); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	got := make([]byte, len(header))
+	if _, err := f.ReadAt(got, 0); err != nil {
+		return err
+	}
+	if !bytes.Equal(got, header) {
+		return errors.New("another header was read back than written")
+	}
+	return nil
+}
