@@ -146,6 +146,13 @@ type Message interface {
 
 // Encode writes m in its one form.
 func Encode[M Message](m M) []byte {
+	// encoding/json writes a nil slice as null; here no bytes are "".
+	switch m := any(&m).(type) {
+	case *ReleaseRequest:
+		m.Evidence = append([]byte{}, m.Evidence...)
+	case *ReleaseReply:
+		m.Sealed = append([]byte{}, m.Sealed...)
+	}
 	data, err := json.Marshal(m)
 	if err != nil {
 		panic("keyapi: internal error: " + err.Error())

@@ -107,6 +107,10 @@ func TestMessages(t *testing.T) {
 	if diff := cmp.Diff(request, got); diff != "" {
 		t.Error(diff)
 	}
+	request.Evidence = nil
+	if _, err := Decode[ReleaseRequest](Encode(request)); err != nil {
+		t.Errorf("without evidence: %v", err)
+	}
 	for _, code := range []Code{CodeMalformed, CodeDenied, CodeNonce, CodeBusy, CodeUnavailable} {
 		if _, err := Decode[ErrorReply](Encode(ErrorReply{1, code})); err != nil {
 			t.Error(err)

@@ -74,6 +74,8 @@ type Entry struct {
 	Measurement pins.HexBytes `json:"measurement,omitempty"`
 	// Evidence is "required" or "not required", as the record had it.
 	Evidence string `json:"evidence,omitempty"`
+	// Code is what the caller of a refused request learnt.
+	Code string `json:"code,omitempty"`
 	// Reason says why.
 	Reason string `json:"reason,omitempty"`
 	// Suppressed is how many refusals were left out since the last one in the log,

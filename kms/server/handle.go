@@ -16,29 +16,28 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// Why a request is refused. An error that matches none of these, nor any of the
-// ledger's, is a fault of the server's.
-var (
-	errMalformed = errors.New("malformed request")
-	errDenied    = errors.New("denied")
-	errBusy      = errors.New("too much at once")
-)
+// refusal is an error whose meaning for the caller is known.
+type refusal struct {
+	code keyapi.Code
+	err  error
+}
 
-// codeOf is the one table from errors to what a caller learns.
+func (r *refusal) Error() string { return r.err.Error() }
+
+func refuse(code keyapi.Code, format string, args ...any) error {
+	return &refusal{code, fmt.Errorf(format, args...)}
+}
+
+// codeOf is the one place where errors become what a caller learns.
 func codeOf(err error) keyapi.Code {
-	for _, row := range []struct {
-		err  error
-		code keyapi.Code
-	}{
-		{errMalformed, keyapi.CodeMalformed},
-		{errDenied, keyapi.CodeDenied},
-		{ledger.ErrReleased, keyapi.CodeDenied},
-		{ledger.ErrStale, keyapi.CodeNonce},
-		{errBusy, keyapi.CodeBusy},
-	} {
-		if errors.Is(err, row.err) {
-			return row.code
-		}
+	if r, ok := errors.AsType[*refusal](err); ok {
+		return r.code
+	}
+	switch {
+	case errors.Is(err, ledger.ErrReleased):
+		return keyapi.CodeDenied
+	case errors.Is(err, ledger.ErrStale):
+		return keyapi.CodeNonce
 	}
 	return keyapi.CodeUnavailable // ledger.ErrChanged, a broken audit log, a full disk
 }
@@ -80,7 +79,7 @@ func (s *Server) serve(handle func(*call) ([]byte, error)) http.HandlerFunc {
 		status := http.StatusOK
 		if err != nil {
 			code := codeOf(err)
-			s.refuse(c, code, err)
+			s.note(c, code, err)
 			status, reply = statusOf(code), keyapi.Encode(keyapi.ErrorReply{Version: keyapi.Version, Error: code})
 		}
 		w.Header().Set("Content-Type", "application/json")
@@ -94,26 +93,26 @@ func (s *Server) serve(handle func(*call) ([]byte, error)) http.HandlerFunc {
 func (s *Server) read(c *call, w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	var err error
 	if c.caller, err = s.caller(r); err != nil {
-		return nil, fmt.Errorf("%w: %v", errDenied, err)
+		return nil, refuse(keyapi.CodeDenied, "%v", err)
 	}
 	c.entry.SPIFFEID = c.caller.ID.String()
 	c.body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, keyapi.MaxRequestSize))
 	if err != nil {
-		return nil, fmt.Errorf("%w: reading it: %v", errMalformed, err)
+		return nil, refuse(keyapi.CodeMalformed, "reading the request: %v", err)
 	}
 	return nil, nil
 }
 
-// refuse puts a refusal on the audit log and in the server's log, unless this
+// note puts a refusal on the audit log and in the server's log, unless this
 // caller has had too many. It is refused all the same if that fails.
-func (s *Server) refuse(c *call, code keyapi.Code, reason error) {
+func (s *Server) note(c *call, code keyapi.Code, reason error) {
 	suppressed, ok := s.refusals.allow(c.entry.SPIFFEID, s.Clock())
 	if !ok {
 		return
 	}
 	c.entry.Event, c.entry.Suppressed = audit.Refusal, suppressed
-	c.entry.Reason = fmt.Sprintf("%s: %v", code, reason)
-	s.Log.Warn("refused", "spiffe_id", c.entry.SPIFFEID, "remote", c.entry.Remote, "disk", c.disk, "reason", c.entry.Reason)
+	c.entry.Code, c.entry.Reason = string(code), reason.Error()
+	s.Log.Warn("refused", "spiffe_id", c.entry.SPIFFEID, "remote", c.entry.Remote, "disk", c.disk, "code", code, "reason", c.entry.Reason)
 	if err := s.Ledger.Note(c.entry); err != nil {
 		s.Log.Error("auditing a refusal", "err", err)
 	}
@@ -122,14 +121,14 @@ func (s *Server) refuse(c *call, code keyapi.Code, reason error) {
 // nonce answers keyapi.PathNonce. Only callers that some record names get one.
 func (s *Server) nonce(c *call) ([]byte, error) {
 	if _, err := keyapi.Decode[keyapi.NonceRequest](c.body); err != nil {
-		return nil, fmt.Errorf("%w: %v", errMalformed, err)
+		return nil, refuse(keyapi.CodeMalformed, "%v", err)
 	}
 	known, err := s.Ledger.Records.KnowsCaller(c.caller.ID)
 	if err != nil {
 		return nil, err
 	}
 	if !known {
-		return nil, fmt.Errorf("%w: no record has this SPIFFE ID", errDenied)
+		return nil, refuse(keyapi.CodeDenied, "no record has this SPIFFE ID")
 	}
 	n, err := s.nonces.issue(c.caller, s.Clock())
 	if err != nil {
@@ -143,18 +142,18 @@ func (s *Server) nonce(c *call) ([]byte, error) {
 func (s *Server) release(c *call) ([]byte, error) {
 	request, err := keyapi.Decode[keyapi.ReleaseRequest](c.body)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", errMalformed, err)
+		return nil, refuse(keyapi.CodeMalformed, "%v", err)
 	}
 	disk, err := pins.ParseUUID(c.disk)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", errMalformed, err)
+		return nil, refuse(keyapi.CodeMalformed, "%v", err)
 	}
 	c.entry.Disk, c.entry.RequestSHA256 = disk, sha256.Sum256(c.body)
 	select {
 	case s.slots <- struct{}{}:
 		defer func() { <-s.slots }()
 	default:
-		return nil, fmt.Errorf("%w: %d releases are under way", errBusy, maxReleases)
+		return nil, refuse(keyapi.CodeBusy, "%d releases are under way", maxReleases)
 	}
 	fresh := s.nonces.take(c.caller, request.Nonce, s.Clock())
 	if !fresh && !s.maybeLost(c, disk, request) {
@@ -199,7 +198,7 @@ func (s *Server) maybeLost(c *call, disk pins.UUID, request keyapi.ReleaseReques
 func (s *Server) decide(c *call, disk pins.UUID, request keyapi.ReleaseRequest) (store.Record, acl.Launch, error) {
 	record, err := s.Ledger.Records.Get(disk)
 	if errors.Is(err, store.ErrNotFound) {
-		return store.Record{}, acl.Launch{}, fmt.Errorf("%w: %v", errDenied, err)
+		return store.Record{}, acl.Launch{}, refuse(keyapi.CodeDenied, "%v", err)
 	}
 	if err != nil {
 		return store.Record{}, acl.Launch{}, err
@@ -224,7 +223,7 @@ func (s *Server) decide(c *call, disk pins.UUID, request keyapi.ReleaseRequest) 
 		c.entry.ReportID, c.entry.Measurement = launch.ReportID, launch.Measurement[:]
 	}
 	if err != nil {
-		return store.Record{}, launch, fmt.Errorf("%w: %v", errDenied, err)
+		return store.Record{}, launch, refuse(keyapi.CodeDenied, "%v", err)
 	}
 	return record, launch, nil
 }
@@ -245,7 +244,7 @@ func (s *Server) seal(record store.Record, request keyapi.ReleaseRequest) ([]byt
 	defer released.Wipe()
 	sealed, err := keyapi.Seal(request.HPKEPublicKey, request.Nonce, record.DiskUUID, released)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", errMalformed, err)
+		return nil, refuse(keyapi.CodeMalformed, "%v", err)
 	}
 	return keyapi.Encode(keyapi.ReleaseReply{Version: keyapi.Version, Sealed: sealed}), nil
 }

@@ -48,8 +48,8 @@ func svidOf(c acl.Caller) svidID {
 	return sha256.Sum256(bytes.Join([][]byte{[]byte(c.ID.String()), c.SPKI}, []byte{0}))
 }
 
-// issue makes a nonce that this caller can use once. The error matches errBusy
-// when there are too many of all callers together.
+// issue makes a nonce that this caller can use once. It is refused when
+// there are too many of all callers together.
 func (n *nonces) issue(c acl.Caller, now time.Time) (keyapi.Nonce, error) {
 	var nonce keyapi.Nonce
 	if _, err := io.ReadFull(n.rand, nonce[:]); err != nil {
@@ -67,7 +67,7 @@ func (n *nonces) issue(c acl.Caller, now time.Time) (keyapi.Nonce, error) {
 		n.count--
 	}
 	if n.count >= noncesTogether {
-		return keyapi.Nonce{}, fmt.Errorf("%w: %d nonces are outstanding", errBusy, n.count)
+		return keyapi.Nonce{}, refuse(keyapi.CodeBusy, "%d nonces are outstanding", n.count)
 	}
 	n.outstanding[caller] = append(mine, issued{nonce, now})
 	n.count++

@@ -1,0 +1,412 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"github.com/rootvouch/rootvouch/appraise"
+	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/fetchkey"
+	"github.com/rootvouch/rootvouch/keyapi"
+	"github.com/rootvouch/rootvouch/kms/audit"
+	"github.com/rootvouch/rootvouch/kms/kek"
+	"github.com/rootvouch/rootvouch/kms/ledger"
+	"github.com/rootvouch/rootvouch/kms/store"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/snp/snptest"
+)
+
+var (
+	kmsID   = spiffeid.RequireFromString("spiffe://example.org/kms")
+	vmID    = spiffeid.RequireFromString("spiffe://example.org/vm")
+	otherID = spiffeid.RequireFromString("spiffe://example.org/other")
+	diskOne = pins.Header{DiskUUID: pins.UUID{1}, HeaderSHA256: pins.Digest{0xb1}}
+	diskTwo = pins.Header{DiskUUID: pins.UUID{2}, HeaderSHA256: pins.Digest{0xb2}}
+	keyOne  = bytes.Repeat([]byte{0x5e}, keyapi.KeySize)
+)
+
+// Measurement of snptest's guest, and of another.
+var measured, otherwise = snp.Measurement{0x4d, 1}, snp.Measurement{0x4d, 2}
+
+const retryWindow = 30 * time.Second
+
+// authority is the CA of a trust domain.
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority(t testing.TB) *authority {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1<<33, 0),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		URIs: []*url.URL{kmsID.TrustDomain().ID().URL()}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &authority{cert, key}
+}
+
+// issue makes an SVID that is valid until a time.
+func (a *authority) issue(t testing.TB, id spiffeid.ID, until time.Time) *x509svid.SVID {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(2), NotBefore: time.Unix(0, 0), NotAfter: until,
+		KeyUsage: x509.KeyUsageDigitalSignature, URIs: []*url.URL{id.URL()}}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &x509svid.SVID{ID: id, Certificates: []*x509.Certificate{cert}, PrivateKey: key}
+}
+
+func (a *authority) bundle() *x509bundle.Bundle {
+	return x509bundle.FromX509Authorities(kmsID.TrustDomain(), []*x509.Certificate{a.cert})
+}
+
+var forever = time.Unix(1<<33, 0)
+
+// chip is shared: its keys take a while.
+var chip = sync.OnceValue(func() func(testing.TB) *snptest.Signer {
+	var once sync.Once
+	var s *snptest.Signer
+	return func(t testing.TB) *snptest.Signer {
+		once.Do(func() { s = snptest.New(t, snp.Genoa) })
+		return s
+	}
+})()
+
+// rig is a key server with all that is around it.
+type rig struct {
+	t       testing.TB
+	ca      *authority
+	dir     string
+	crl     *x509.RevocationList
+	address string
+	log     *bytes.Buffer // what the server logs, behind logMu
+	logMu   sync.Mutex
+	stop    func()
+
+	store  *store.Store
+	audit  *audit.Log
+	ledger *ledger.Ledger
+
+	clockMu sync.Mutex // guards now
+	now     time.Time
+}
+
+func (r *rig) clock() time.Time {
+	r.clockMu.Lock()
+	defer r.clockMu.Unlock()
+	return r.now
+}
+
+func (r *rig) advance(d time.Duration) {
+	r.clockMu.Lock()
+	defer r.clockMu.Unlock()
+	r.now = r.now.Add(d)
+}
+
+func (r *rig) Write(b []byte) (int, error) {
+	r.logMu.Lock()
+	defer r.logMu.Unlock()
+	return r.log.Write(b)
+}
+
+// newRig makes a server with one record: vmID's for diskOne.
+func newRig(t testing.TB) *rig {
+	t.Helper()
+	r := &rig{t: t, ca: newAuthority(t), dir: t.TempDir(), log: new(bytes.Buffer), now: snptest.Now()}
+	r.crl = chip(t).CRL(t)
+	if err := store.Create(r.path("kms.db"), r.kek(), rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	if err := audit.Create(r.path("audit.jsonl"), r.now); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	t.Cleanup(func() { r.stop() })
+	r.mustPut(r.record(diskOne), r.values(measured))
+	return r
+}
+
+func (r *rig) path(name string) string { return filepath.Join(r.dir, name) }
+
+func (r *rig) kek() *kek.KEK {
+	k, err := kek.New(bytes.Repeat([]byte{1}, kek.Size))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return k
+}
+
+// start opens everything and serves; restart does it again, as after a crash.
+func (r *rig) start() {
+	r.t.Helper()
+	var err error
+	if r.store, err = store.Open(r.path("kms.db"), r.kek(), rand.Reader); err != nil {
+		r.t.Fatal(err)
+	}
+	head, err := r.store.Head()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if r.audit, err = audit.Open(r.path("audit.jsonl"), head, r.clock); err != nil {
+		r.t.Fatal(err)
+	}
+	r.ledger = ledger.New(r.store, r.audit, r.clock, retryWindow)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.address = listener.Addr().String()
+	server := New(Config{
+		ID: kmsID, SVID: r.ca.issue(r.t, kmsID, forever), Bundle: r.ca.bundle(), Ledger: r.ledger,
+		Collateral: func() (appraise.Collateral, error) {
+			if r.crl == nil {
+				return appraise.Collateral{}, errors.New("no such directory")
+			}
+			return appraise.Collateral{CRLs: []*x509.RevocationList{r.crl}}, nil
+		},
+		Clock: r.clock, Rand: rand.Reader, Log: slog.New(slog.NewTextHandler(r, nil)),
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(ctx, listener) }()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			r.t.Error(err)
+		}
+		r.store.Close()
+		r.audit.Close()
+	})
+}
+
+func (r *rig) restart() {
+	r.t.Helper()
+	r.stop()
+	r.start()
+}
+
+func (r *rig) record(header pins.Header) store.Record {
+	return store.Record{Header: header, SPIFFEID: vmID, Evidence: store.EvidenceRequired}
+}
+
+func (r *rig) values(m snp.Measurement) refval.Values {
+	return refval.New(refval.EmulatedARK(chip(r.t).Chain.ARKDigest()), []refval.Measurement{{Digest: m, VCPUs: 1, CPUType: "EPYC-v4"}})
+}
+
+func (r *rig) put(record store.Record, values refval.Values, replace bool) error {
+	var document []byte
+	if record.Evidence == store.EvidenceRequired {
+		var err error
+		if document, err = values.Encode(); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	_, err := r.ledger.Put("test", record, document, keyOne, replace)
+	return err
+}
+
+func (r *rig) mustPut(record store.Record, values refval.Values) {
+	r.t.Helper()
+	if err := r.put(record, values, false); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// launch gives evidence of the guest with a REPORT_ID, as snp/snpdev would.
+func (r *rig) launch(id byte, change ...func(*snp.Report)) func([64]byte) (evidence.Evidence, error) {
+	return func(data [64]byte) (evidence.Evidence, error) {
+		report := chip(r.t).Unsigned(r.t, data)
+		report.ReportID = snp.ReportID{id}
+		for _, f := range change {
+			f(report)
+		}
+		return chip(r.t).Sign(r.t, report), nil
+	}
+}
+
+// guest is a fetchkey configuration that gets diskOne's key.
+func (r *rig) guest(svid *x509svid.SVID, launch func([64]byte) (evidence.Evidence, error)) fetchkey.Config {
+	return fetchkey.Config{
+		Disk: diskOne.DiskUUID, Address: r.address, ServerID: kmsID,
+		Identity: func(context.Context) (fetchkey.Identity, error) {
+			return fetchkey.Identity{SVID: svid, Bundles: r.ca.bundle()}, nil
+		},
+		Evidence: launch,
+		Patience: 5 * time.Second,
+	}
+}
+
+func (r *rig) vm() *x509svid.SVID { return r.ca.issue(r.t, vmID, forever) }
+
+// caller speaks the key API by hand.
+type caller struct {
+	r    *rig
+	svid *x509svid.SVID
+	http *http.Client
+}
+
+func (r *rig) caller(svid *x509svid.SVID) *caller {
+	config := &tls.Config{MinVersion: tls.VersionTLS13}
+	tlsconfig.HookMTLSClientConfig(config, svid, r.ca.bundle(), tlsconfig.AuthorizeID(kmsID))
+	c := &caller{r, svid, &http.Client{Transport: &http.Transport{TLSClientConfig: config}}}
+	r.t.Cleanup(c.http.CloseIdleConnections)
+	return c
+}
+
+func (c *caller) post(path string, body []byte) (int, []byte, error) {
+	response, err := c.http.Post("https://"+c.r.address+path, "application/json", bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	defer response.Body.Close()
+	data, err := io.ReadAll(response.Body)
+	return response.StatusCode, data, err
+}
+
+func (c *caller) nonce() keyapi.Nonce {
+	c.r.t.Helper()
+	status, data, err := c.post(keyapi.PathNonce, keyapi.Encode(keyapi.NonceRequest{Version: 1}))
+	if err != nil || status != http.StatusOK {
+		c.r.t.Fatalf("asking for a nonce: status %d, %s, %v", status, data, err)
+	}
+	reply, err := keyapi.Decode[keyapi.NonceReply](data)
+	if err != nil {
+		c.r.t.Fatal(err)
+	}
+	return reply.Nonce
+}
+
+// ask is a release request under way.
+type ask struct {
+	recipient *keyapi.Recipient
+	request   keyapi.ReleaseRequest
+	disk      pins.UUID
+}
+
+// ask makes a request that binds what it should; change comes before the evidence.
+func (c *caller) ask(launch func([64]byte) (evidence.Evidence, error), change ...func(*ask)) ask {
+	c.r.t.Helper()
+	recipient, err := keyapi.NewRecipient()
+	if err != nil {
+		c.r.t.Fatal(err)
+	}
+	a := ask{recipient, keyapi.ReleaseRequest{Version: 1, Nonce: c.nonce(), HPKEPublicKey: recipient.PublicKey()}, diskOne.DiskUUID}
+	for _, f := range change {
+		f(&a)
+	}
+	spki := c.svid.Certificates[0].RawSubjectPublicKeyInfo
+	e, err := launch(evidence.KeyRelease(evidence.Nonce(a.request.Nonce), a.disk, spki, a.request.HPKEPublicKey[:]))
+	if err != nil {
+		c.r.t.Fatal(err)
+	}
+	if a.request.Evidence, err = e.Encode(); err != nil {
+		c.r.t.Fatal(err)
+	}
+	return a
+}
+
+// send sends a request and returns the code of the refusal, or "" and the key.
+func (c *caller) send(a ask) (keyapi.Code, *keyapi.Released) {
+	c.r.t.Helper()
+	status, data, err := c.post(keyapi.ReleasePath(a.disk), keyapi.Encode(a.request))
+	if err != nil {
+		c.r.t.Fatal(err)
+	}
+	if status != http.StatusOK {
+		reply, err := keyapi.Decode[keyapi.ErrorReply](data)
+		if err != nil {
+			c.r.t.Fatalf("status %d: %v", status, err)
+		}
+		if bytes.Contains(data, keyOne) || statusOf(reply.Error) != status {
+			c.r.t.Errorf("status %d with %s", status, data)
+		}
+		return reply.Error, nil
+	}
+	reply, err := keyapi.Decode[keyapi.ReleaseReply](data)
+	if err != nil {
+		c.r.t.Fatal(err)
+	}
+	released, err := a.recipient.Open(a.request.Nonce, a.disk, reply.Sealed)
+	if err != nil {
+		c.r.t.Fatal(err)
+	}
+	return "", released
+}
+
+// want sends a request and wants a code; "" is a key.
+func (c *caller) want(a ask, want keyapi.Code) {
+	c.r.t.Helper()
+	got, released := c.send(a)
+	if got != want {
+		c.r.t.Errorf("got %q, want %q; audit log:\n%s", got, want, c.r.auditLog())
+	}
+	if got == "" && !bytes.Equal(released.Key[:], keyOne) {
+		c.r.t.Errorf("got key %x, want %x", released.Key, keyOne)
+	}
+}
+
+func (r *rig) auditLog() string {
+	data, err := os.ReadFile(r.path("audit.jsonl"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return string(data)
+}
+
+// events verifies the audit log and returns the events from the n-th last on.
+func (r *rig) events(n int) []audit.Record {
+	r.t.Helper()
+	var all []audit.Record
+	head, err := r.store.Head()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if _, err := audit.Verify(bytes.NewReader([]byte(r.auditLog())), head, func(x audit.Record) { all = append(all, x) }); err != nil {
+		r.t.Fatal(err)
+	}
+	return all[max(0, len(all)-n):]
+}
