@@ -38,10 +38,11 @@ type Options struct {
 // Documentation/driver-api/early-userspace/buffer-format.rst).
 const alignment = 4
 
-// windowSize of the base's compression, in bytes. The kernel takes up to 128 MiB
-// (ZSTD_WINDOWSIZE_MAX in Linux, lib/decompress_unzstd.c); it allocates that much
+// windowSize of the base's compression, in bytes: wide enough to find in one Go
+// program what stood in another. The kernel takes up to 128 MiB
+// (ZSTD_WINDOWSIZE_MAX in Linux, lib/decompress_unzstd.c) and allocates as much
 // while it unpacks.
-const windowSize = 8 << 20
+const windowSize = 64 << 20
 
 // Build makes a base, which lacks boot.json only; Configure adds it.
 func Build(o Options) ([]byte, Manifest, error) {
