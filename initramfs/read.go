@@ -33,6 +33,25 @@ type Contents struct {
 	ConfigSize int // bytes that the archive with boot.json takes
 }
 
+// File is one entry of an initramfs, without its contents.
+type File struct {
+	Path string // in the guest
+	Mode uint32 // type and permissions, as in stat(2)
+	Size int    // bytes
+}
+
+// Files lists everything, boot.json last.
+func (c Contents) Files() []File {
+	var files []File
+	for _, e := range c.Base {
+		files = append(files, File{Path: "/" + e.Name, Mode: e.Mode, Size: len(e.Data)})
+	}
+	if c.BootConfig != nil {
+		files = append(files, File{Path: bootconfig.Path, Mode: configMode, Size: len(c.BootConfig)})
+	}
+	return files
+}
+
 // Read takes an initramfs apart. It accepts what Build and Configure make and
 // nothing else: the kernel's parser is more lenient, and what it would see in
 // other files must not be a matter of opinion. What boot.json says is not checked;

@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rootvouch/rootvouch/bootconfig"
-	"github.com/rootvouch/rootvouch/cpio"
 	"github.com/rootvouch/rootvouch/initramfs"
 	"github.com/rootvouch/rootvouch/initramfs/kmod"
 	"github.com/rootvouch/rootvouch/internal/durable"
@@ -249,26 +248,22 @@ makes it up. Only an initramfs that rootvouch made is accepted, byte for byte.`,
 }
 
 func listInitramfs(w io.Writer, c initramfs.Contents, bySize bool) error {
-	entries := slices.Clone(c.Base)
-	if c.BootConfig != nil {
-		entries = append(entries, cpio.Entry{Name: strings.TrimPrefix(bootconfig.Path, "/"), Mode: cpio.TypeRegular | 0o644, Data: c.BootConfig})
-	}
+	files := c.Files()
 	if bySize {
-		slices.SortStableFunc(entries, func(a, b cpio.Entry) int { return len(b.Data) - len(a.Data) })
+		slices.SortStableFunc(files, func(a, b initramfs.File) int { return b.Size - a.Size })
 	}
 	var programs, modules, rest int
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	for _, e := range entries {
-		name := "/" + e.Name
+	for _, f := range files {
 		switch {
-		case slices.Contains(initramfs.GuestBinaries(), name):
-			programs += len(e.Data)
-		case path.Dir(name) == bootconfig.ModulesDir:
-			modules += len(e.Data)
+		case slices.Contains(initramfs.GuestBinaries(), f.Path):
+			programs += f.Size
+		case path.Dir(f.Path) == bootconfig.ModulesDir:
+			modules += f.Size
 		default:
-			rest += len(e.Data)
+			rest += f.Size
 		}
-		fmt.Fprintf(table, "%06o\t%d\t\t %s\n", e.Mode, len(e.Data), name)
+		fmt.Fprintf(table, "%06o\t%d\t\t %s\n", f.Mode, f.Size, f.Path)
 	}
 	if err := table.Flush(); err != nil {
 		return err
