@@ -94,6 +94,7 @@ hardware on their desk, emulated: the same bytes, NOT CONFIDENTIAL.
 		newMeasureCommand(),
 		newRefvalCommand(),
 		newReportCommand(),
+		newVMCommand(),
 	)
 	return root
 }
