@@ -105,7 +105,22 @@ func runFetchkey(ctx context.Context, children *children, uuid pins.UUID) (*keya
 			return nil, fmt.Errorf("bounding the wait for the key: %w", err)
 		}
 	}
-	buf := make([]byte, keyapi.MaxReleasedSize+1)
+	return readRelease(r, make([]byte, keyapi.MaxReleasedSize+1), func() error {
+		status, err := ch.wait(ctx)
+		if err != nil {
+			return errors.New("running fetchkey: it did not end in time")
+		}
+		if status != 0 {
+			return fmt.Errorf("running fetchkey: %s", failureReason(out, describe(status)))
+		}
+		return nil
+	})
+}
+
+// readRelease reads a release from r into buf, which is wiped in any case. The
+// release counts only when ended, which says how its writer ended, has no
+// complaint.
+func readRelease(r io.Reader, buf []byte, ended func() error) (*keyapi.Released, error) {
 	defer clear(buf)
 	n, err := readReply(r, buf)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -114,12 +129,8 @@ func runFetchkey(ctx context.Context, children *children, uuid pins.UUID) (*keya
 	if err != nil {
 		return nil, fmt.Errorf("reading the reply of fetchkey: %w", err)
 	}
-	status, err := ch.wait(ctx)
-	if err != nil {
-		return nil, errors.New("running fetchkey: it did not end in time")
-	}
-	if status != 0 {
-		return nil, fmt.Errorf("running fetchkey: %s", failureReason(out, describe(status)))
+	if err := ended(); err != nil {
+		return nil, err
 	}
 	release, err := keyapi.ParseReleased(buf[:n])
 	if err != nil {

@@ -1,0 +1,182 @@
+package boot
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/rootvouch/rootvouch/bootconfig"
+	"github.com/rootvouch/rootvouch/keyapi"
+	"github.com/rootvouch/rootvouch/luks2"
+	"github.com/rootvouch/rootvouch/pins"
+)
+
+func sampleRelease() *keyapi.Released {
+	return &keyapi.Released{
+		Key:        [keyapi.KeySize]byte(bytes.Repeat([]byte{0xa5}, keyapi.KeySize)),
+		Header:     pins.Header{DiskUUID: pins.UUID{1}, HeaderSHA256: pins.Digest{2}},
+		Generation: 1,
+		KMSID:      "spiffe://example.org/kms",
+	}
+}
+
+func marshal(t *testing.T, r *keyapi.Released) []byte {
+	t.Helper()
+	b, err := r.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestReadReleaseWipes looks at the very array that the reply was read into.
+func TestReadReleaseWipes(t *testing.T) {
+	good := marshal(t, sampleRelease())
+	for _, c := range []struct {
+		name  string
+		reply []byte
+		ended error
+		want  string
+	}{
+		{"good", good, nil, ""},
+		{"writer failed", good, errors.New("exit status 1"), "exit status 1"},
+		{"half", good[:len(good)/2], nil, "parsing a release"},
+		{"trailing byte", append(bytes.Clone(good), 0), nil, "parsing a release"},
+		{"empty", nil, nil, "got 0 bytes"},
+		{"endless", bytes.Repeat(good, 100), nil, "got more than"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			buf := make([]byte, keyapi.MaxReleasedSize+1)
+			release, err := readRelease(bytes.NewReader(c.reply), buf, func() error {
+				if bytes.Count(buf, []byte{0xa5}) == 0 && len(c.reply) > 0 {
+					t.Error("the reply is not in the buffer, so the test sees nothing")
+				}
+				return c.ended
+			})
+			if c.want == "" {
+				if err != nil || *release != *sampleRelease() {
+					t.Errorf("got %+v, %v", release, err)
+				}
+			} else if release != nil || err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, error %v, want one with %q", release, err, c.want)
+			}
+			if !bytes.Equal(buf, make([]byte, len(buf))) {
+				t.Error("the buffer still has a part of the reply")
+			}
+		})
+	}
+}
+
+func TestReadReleaseDeadline(t *testing.T) {
+	r := readerFunc(func([]byte) (int, error) { return 0, os.ErrDeadlineExceeded })
+	_, err := readRelease(r, make([]byte, 10), func() error { return nil })
+	if err == nil || !strings.Contains(err.Error(), "got no reply in time") {
+		t.Errorf("got error %v", err)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
+
+// TestUnlockWipes looks at the arrays of both keys after unlock.
+func TestUnlockWipes(t *testing.T) {
+	var key [luks2.PassphraseSize]byte
+	var volumeKey [luks2.VolumeKeySize]byte
+	for _, b := range [][]byte{key[:], volumeKey[:]} {
+		if _, err := rand.Read(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	header, err := luks2.Build(luks2.Params{UUID: pins.UUID{1}, SequenceID: 1, Passphrase: key[:], VolumeKey: volumeKey[:], Random: rand.Reader})
+	if err != nil {
+		t.Fatal(err)
+	}
+	container, err := luks2.Parse(header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := errors.New("table refused")
+	for _, c := range []struct {
+		name  string
+		wrong bool
+		use   error
+		want  error
+	}{{"good", false, nil, nil}, {"use fails", false, failed, failed}, {"wrong key", true, nil, luks2.ErrWrongKey}} {
+		release := sampleRelease()
+		release.Key = key
+		if c.wrong {
+			release.Key[0]++
+		}
+		var seen []byte
+		err := unlock(container, release, func(k []byte) error {
+			seen = k
+			if !bytes.Equal(k, volumeKey[:]) {
+				t.Errorf("%s: got another volume key", c.name)
+			}
+			return c.use
+		})
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s: got error %v, want %v", c.name, err, c.want)
+		}
+		if (seen == nil) != c.wrong {
+			t.Errorf("%s: use was called: %v", c.name, seen != nil)
+		}
+		if !bytes.Equal(seen, make([]byte, len(seen))) || release.Key != [keyapi.KeySize]byte{} {
+			t.Errorf("%s: a key was not wiped", c.name)
+		}
+	}
+}
+
+func TestCheckRelease(t *testing.T) {
+	r := sampleRelease()
+	header := r.Header
+	c := bootconfig.Config{KMS: bootconfig.KMS{SPIFFEID: r.KMSID}}
+	if err := checkRelease(r, header.DiskUUID, c); err != nil {
+		t.Errorf("without a measured header pin: %v", err)
+	}
+	c.Disk.Header = &header
+	if err := checkRelease(r, header.DiskUUID, c); err != nil {
+		t.Errorf("with the same header pin: %v", err)
+	}
+	other := header
+	other.HeaderSHA256[0]++
+	for _, bad := range []struct {
+		want  string
+		asked pins.UUID
+		c     bootconfig.Config
+	}{
+		{"which was asked for", pins.UUID{9}, c},
+		{"of the boot configuration", header.DiskUUID, bootconfig.Config{KMS: c.KMS, Disk: bootconfig.Disk{Header: &other}}},
+		{"KMS is", header.DiskUUID, bootconfig.Config{KMS: bootconfig.KMS{SPIFFEID: "spiffe://example.org/x"}}},
+	} {
+		if err := checkRelease(r, bad.asked, bad.c); err == nil || !strings.Contains(err.Error(), bad.want) {
+			t.Errorf("got error %v, want one with %q", err, bad.want)
+		}
+	}
+}
+
+func TestFailureReason(t *testing.T) {
+	for _, c := range []struct{ log, want string }{
+		{"fetchkey: release: disabled\n", "release: disabled"},
+		{"warning\nfetchkey: last\n", "last"},
+		{"", "exit status 1"},
+		{"\n \n", "exit status 1"},
+	} {
+		file, err := os.CreateTemp(t.TempDir(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(file, c.log); err != nil {
+			t.Fatal(err)
+		}
+		if got := failureReason(file, "exit status 1"); got != c.want {
+			t.Errorf("%q: got %q, want %q", c.log, got, c.want)
+		}
+		file.Close()
+	}
+}

@@ -1,0 +1,21 @@
+package boot
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestParseModules(t *testing.T) {
+	got, err := parseModules("/lib/modules/a.ko\n/lib/modules/b-c.ko\n")
+	if want := []string{"/lib/modules/a.ko", "/lib/modules/b-c.ko"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+	for _, list := range []string{
+		"a.ko\n", "/lib/modules/../../etc/x.ko\n", "/lib/modules//a.ko\n", "/lib/modules/a.ko \n",
+		"\n", "/lib/modules/a\n", "/lib/modulesx/a.ko\n", "/lib/modules/a.ko\r\n",
+	} {
+		if got, err := parseModules(list); err == nil {
+			t.Errorf("%q: got %q, want an error", list, got)
+		}
+	}
+}
