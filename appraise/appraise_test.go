@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,7 +21,18 @@ import (
 	"github.com/rootvouch/rootvouch/snp/snptest"
 )
 
-func newSigner(t testing.TB, p snp.Product) *snptest.Signer { t.Helper(); return snptest.New(t, p) }
+// signers holds a signer of each product: making their RSA keys takes longer
+// than all the tests. No test changes one.
+var signers sync.Map // :: snp.Product -> *snptest.Signer
+
+func newSigner(t testing.TB, p snp.Product) *snptest.Signer {
+	t.Helper()
+	if s, ok := signers.Load(p); ok {
+		return s.(*snptest.Signer)
+	}
+	s, _ := signers.LoadOrStore(p, snptest.New(t, p))
+	return s.(*snptest.Signer)
+}
 
 // values accepts the guest of snptest on the signer's platform.
 func values(s *snptest.Signer) refval.Values {
@@ -80,7 +92,7 @@ func TestZeroVerdictIsNotTrusted(t *testing.T) {
 // TestRefusals changes one thing at a time. Each must fail its own check, and
 // only that one, with its own class.
 func TestRefusals(t *testing.T) {
-	s, other := newSigner(t, snp.Genoa), newSigner(t, snp.Genoa)
+	s, other := newSigner(t, snp.Genoa), snptest.New(t, snp.Genoa)
 	type report = snp.Report
 	for _, row := range []struct {
 		check   string
@@ -223,7 +235,7 @@ func TestMalformedStandsAlone(t *testing.T) {
 
 // TestRevocation goes through the states of a CRL, in both modes.
 func TestRevocation(t *testing.T) {
-	s, other := newSigner(t, snp.Genoa), newSigner(t, snp.Genoa)
+	s, other := newSigner(t, snp.Genoa), snptest.New(t, snp.Genoa)
 	now := snptest.Now()
 	day := 24 * time.Hour
 	stale := s.CRLAt(t, 1, now.Add(-2*day), now.Add(-day))
@@ -268,7 +280,7 @@ func TestRevocation(t *testing.T) {
 // that the evidence lacks, the endorsement key's included.
 func TestCollateralCompletes(t *testing.T) {
 	for _, p := range []snp.Product{snp.Genoa, snp.Turin} {
-		s, other := newSigner(t, p), newSigner(t, p)
+		s, other := newSigner(t, p), snptest.New(t, p)
 		all := []*x509.Certificate{other.Chain.VCEK, other.Chain.ASK, other.Chain.ARK, s.Chain.ARK, s.Chain.ASK, s.Chain.VCEK}
 		for n := range 4 {
 			e := s.Evidence(t, [64]byte{})
