@@ -108,6 +108,7 @@ func TestVMFirmwareRefuses(t *testing.T) {
 		{"one flipped bit in the kernel", func(t *testing.T, g *platform.Guest) { g.Kernel = vmtest.FlipBit(t, g.Kernel, -4096) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // they only wait
 			given := good
 			c.edit(t, &given)
 			m := vmtest.BootWith(t, good, platform.Options{StartTimeout: shortStart, QEMU: vmtest.Swapped(t, good, given)})
