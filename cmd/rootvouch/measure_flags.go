@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -241,10 +242,14 @@ func readFirmware(path string) ([]byte, *launch.Firmware, error) {
 		return nil, nil, fmt.Errorf("reading firmware: %w", err)
 	}
 	defer file.Close()
-	image, err := io.ReadAll(io.LimitReader(file, launch.MaxImageSize+1))
-	if err != nil {
+	var text bytes.Buffer
+	if info, err := file.Stat(); err == nil && info.Size() <= launch.MaxImageSize {
+		text.Grow(int(info.Size()) + bytes.MinRead)
+	}
+	if _, err := text.ReadFrom(io.LimitReader(file, launch.MaxImageSize+1)); err != nil {
 		return nil, nil, fmt.Errorf("reading firmware: %w", err)
 	}
+	image := text.Bytes()
 	f, err := launch.ParseFirmware(image)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", path, err)

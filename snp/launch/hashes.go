@@ -63,7 +63,7 @@ func HashCommandLine(s string) ([sha256.Size]byte, error) {
 func HashBlob(r io.Reader) (sum [sha256.Size]byte, err error) {
 	h := sha256.New()
 	// The reader's own WriteTo would choose a small buffer for files.
-	if _, err := io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{r}, make([]byte, 1<<20)); err != nil {
+	if _, err := io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{r}, make([]byte, 256<<10)); err != nil {
 		return sum, err
 	}
 	return [sha256.Size]byte(h.Sum(nil)), nil

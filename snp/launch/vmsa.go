@@ -34,7 +34,7 @@ const (
 const (
 	// bspEIP is where the first vCPU starts: the reset vector (24593, section 14.1.5).
 	bspEIP = 0xfffffff0
-	// patReset is the PAT MSR after reset (24593, section 7.8.2).
+	// patReset is the PAT MSR after reset (24593, section 7.8.1).
 	patReset = 0x0007040600070406
 	// patGCE is what GCE's hypervisor has there.
 	patGCE = 0x00070106
