@@ -192,5 +192,5 @@ func (p *Plugin) judge(c *config, nonce evidence.Nonce, answer []byte) (*nodeatt
 		return nil, status.Error(codes.Internal, "no selectors: see the server's log")
 	}
 	p.log.Info("Evidence accepted", "refval", accepted.file, "agent_id", id.String(), "measurement", accepted.verdict.Report.Measurement.String())
-	return &nodeattestorv1.AgentAttributes{SpiffeId: id.String(), SelectorValues: selectors, CanReattest: true}, nil
+	return &nodeattestorv1.AgentAttributes{SpiffeId: id.String(), SelectorValues: pick(selectors, c.selectors), CanReattest: true}, nil
 }

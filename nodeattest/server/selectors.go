@@ -7,20 +7,27 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
+	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// selectors returns the values of the agent's selectors. The list, with what each
-// means, stands in docs/spire.md. Those that the public attestor of this name has
-// are here under the same names with the same values; byte strings are lower-case
-// hex, in full.
+// selectors returns the values of the agent's selectors, of evidence that is
+// trusted.
 func (j judgement) selectors() ([]string, error) {
-	r := j.verdict.Report
 	leaf, err := j.leaf()
 	if err != nil {
 		return nil, err
 	}
+	return allSelectors(j.verdict.Report, j.verdict.Product, j.values.RootOfTrust, signingKeyHash(leaf))
+}
+
+// allSelectors is the list that docs/spire.md explains. The selectors that the
+// public attestor of this name has are here under the same names with the same
+// values; byte strings are lower-case hex, in full.
+func allSelectors(r *snp.Report, product snp.Product, root refval.RootOfTrust, keyHash [sha512.Size]byte) ([]string, error) {
 	var s selectorList
 	s.add("measurement", r.Measurement)
 	s.add("guest_svn", r.GuestSVN)
@@ -36,7 +43,7 @@ func (j judgement) selectors() ([]string, error) {
 		{"current_tcb", r.CurrentTCB}, {"reported_tcb", r.ReportedTCB},
 		{"committed_tcb", r.CommittedTCB}, {"launch_tcb", r.LaunchTCB},
 	} {
-		if err := s.tcb(tcb.name, j.verdict.Product, tcb.version); err != nil {
+		if err := s.tcb(tcb.name, product, tcb.version); err != nil {
 			return nil, err
 		}
 	}
@@ -57,14 +64,40 @@ func (j judgement) selectors() ([]string, error) {
 	s.add("chip_id", r.ChipID)
 	s.firmware("current", r.Current)
 	s.firmware("committed", r.Committed)
-	s.add("signing_key_hash", fmt.Sprintf("%x", signingKeyHash(leaf)))
-	s.add("product", j.verdict.Product)
-	if ark, emulated := j.values.RootOfTrust.Emulated(); emulated {
+	s.add("signing_key_hash", fmt.Sprintf("%x", keyHash))
+	s.add("product", product)
+	if ark, emulated := root.Emulated(); emulated {
 		s.add("root_of_trust:emulated", ark)
 	} else {
 		s = append(s, "root_of_trust:amd")
 	}
 	return s, nil
+}
+
+// checkSelectorNames refuses a name that no selector has: a misspelt one would
+// take the selector away that an entry needs.
+func checkSelectorNames(names []string) error {
+	known, err := allSelectors(&snp.Report{}, snp.Turin, refval.AMD(), [sha512.Size]byte{})
+	if err != nil {
+		panic("server: internal error: " + err.Error())
+	}
+	for _, name := range names {
+		if len(pick(known, []string{name})) == 0 {
+			return fmt.Errorf("selectors: there is none named %q", name)
+		}
+	}
+	return nil
+}
+
+// pick returns the selectors with those names, or all for no names. The name of a
+// group, such as policy, stands for all in it.
+func pick(all, names []string) []string {
+	if len(names) == 0 {
+		return all
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(s string) bool {
+		return !slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(s, name+":") })
+	})
 }
 
 type selectorList []string
@@ -109,18 +142,20 @@ func (s *selectorList) firmware(name string, f snp.Firmware) {
 	s.add(name+"_major", f.Major)
 }
 
-// leaf returns the certificate of the key that signed the report, which the
-// verdict has found in the evidence or the collateral.
+// leaf returns the certificate of the key that signed the report, of evidence
+// that is trusted: the first that came along, unless that is a CA's; else one of
+// the collateral.
 func (j judgement) leaf() (*x509.Certificate, error) {
-	var candidates []*x509.Certificate
 	if len(j.evidence.Certificates) > 0 {
 		cert, err := x509.ParseCertificate(j.evidence.Certificates[0])
 		if err != nil {
 			return nil, fmt.Errorf("parsing certificate 0: %v", err)
 		}
-		candidates = append(candidates, cert)
+		if !cert.IsCA {
+			return cert, nil
+		}
 	}
-	for _, cert := range append(candidates, j.collateral.Certificates...) {
+	for _, cert := range j.collateral.Certificates {
 		if key, ok := cert.PublicKey.(*ecdsa.PublicKey); ok && j.verdict.Report.Verify(key) == nil {
 			return cert, nil
 		}

@@ -194,6 +194,23 @@ func TestPublicSelectors(t *testing.T) {
 	}
 }
 
+func TestFewSelectors(t *testing.T) {
+	f := load(t)
+	f.mustConfigure(`selectors = ["measurement", "policy", "root_of_trust"]`)
+	got, err := f.attest(f.genuine(f.launch))
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := map[string]int{}
+	for _, s := range got.SelectorValues {
+		name, _, _ := strings.Cut(s, ":")
+		count[name]++
+	}
+	if len(count) != 3 || count["measurement"] != 1 || count["root_of_trust"] != 1 || count["policy"] != 11 {
+		t.Errorf("got %q", got.SelectorValues)
+	}
+}
+
 func TestRefuses(t *testing.T) {
 	f := load(t)
 	f.mustConfigure()
@@ -334,6 +351,8 @@ func TestConfigure(t *testing.T) {
 		{"missing directory", fmt.Sprintf("refval_files = [%q]\ncollateral_dir = \"/nonexistent\"", f.refval), "/nonexistent"},
 		{"bad refval", fmt.Sprintf("refval_files = [%q]\ncollateral_dir = %q", filepath.Join(f.sp.Collateral, "ark.crl"), f.sp.Collateral), "decoding reference values"},
 		{"revocation", f.data(`revocation = "off"`), `revocation is "off"`},
+		{"selector", f.data(`selectors = ["measurment"]`), `none named "measurment"`},
+		{"selector value", f.data(`selectors = ["vmpl:0:"]`), "none named"},
 		{"template syntax", f.data(`agent_path_template = "/{{ .PluginName"`), "agent_path_template"},
 		{"template field", f.data(`agent_path_template = "/{{ .PluginName }}/{{ .UUID }}"`), "agent_path_template"},
 		{"template outside", f.data(`agent_path_template = "/other/{{ .ReportID }}"`), "below /amd_sev_snp/"},
@@ -398,4 +417,27 @@ func FuzzPayload(f *testing.F) {
 			t.Errorf("accepted %q as %v", answer, attributes)
 		}
 	})
+}
+
+// BenchmarkJudge is what one attestation costs the server's plugin, without the
+// way there and back.
+func BenchmarkJudge(b *testing.B) {
+	now := time.Now()
+	sp := snpdevtest.New(b, now)
+	launch := sp.Launch(wanted, once)
+	c, err := build(&configv1.CoreConfiguration{TrustDomain: "example.org"},
+		fmt.Sprintf("refval_files = [%q]\ncollateral_dir = %q", snpdevtest.WriteValues(b, sp.Values(wanted)), sp.Collateral))
+	if err != nil {
+		b.Fatal(err)
+	}
+	p := New(func() time.Time { return now }, rand.Reader)
+	good, err := evidence.Evidence{Report: launch.Sign(evidence.NodeAttestation(evidence.Nonce{})), Certificates: sp.Chain.Certificates()}.Encode()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := p.judge(c, evidence.Nonce{}, good); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

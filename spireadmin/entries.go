@@ -1,0 +1,173 @@
+// Package spireadmin creates, updates and removes the registration entries of rootvouch on a running SPIRE server.
+//
+// The entries of one VM:
+//
+//	spiffe://TD/node/NAME   parent spiffe://TD/spire/server   one for each measurement; its agents, whatever launch they are of
+//	workload ID             parent spiffe://TD/node/NAME      fetchkey, by path and SHA-256
+//
+// An agent's own ID names one launch, so nothing can hang on it; the node alias
+// takes in every agent whose selectors fit.
+package spireadmin
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/rootvouch/rootvouch/nodeattest"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/snp"
+)
+
+const (
+	// idPrefix begins the ID of each entry that this package made: only those
+	// are ever changed or removed.
+	idPrefix = "rootvouch."
+
+	maxName = 63 // bytes of a VM's name
+)
+
+// Entry is a registration entry as it is wanted.
+type Entry struct {
+	ID        string // entry ID, not a SPIFFE ID
+	SPIFFEID  spiffeid.ID
+	Parent    spiffeid.ID
+	Selectors []Selector    // at least one; all of them must fit
+	TTL       time.Duration // of X509-SVIDs; zero: the server's default
+}
+
+// Selector is one selector of an entry.
+type Selector struct{ Type, Value string }
+
+// String returns the selector as SPIRE writes it.
+func (s Selector) String() string { return s.Type + ":" + s.Value }
+
+// Group is a set of entries that belong together: those of one VM, or of the KMS.
+type Group struct {
+	prefix  string // of their IDs
+	Entries []Entry
+}
+
+// Executable is a workload's program as the unix attestor sees it.
+type Executable struct {
+	Path   string // absolute, inside its machine
+	SHA256 pins.Digest
+}
+
+func (e Executable) selectors() ([]Selector, error) {
+	if !path.IsAbs(e.Path) || path.Clean(e.Path) != e.Path {
+		return nil, fmt.Errorf("path of the workload is %q, want a clean absolute one", e.Path)
+	}
+	if e.SHA256 == (pins.Digest{}) {
+		return nil, errors.New("SHA-256 of the workload is missing")
+	}
+	return []Selector{{"unix", "path:" + e.Path}, {"unix", "sha256:" + e.SHA256.String()}}, nil
+}
+
+// VM says who a VM is.
+type VM struct {
+	Name     string // names the node alias: lower-case letters, digits and hyphens
+	Values   []refval.Values
+	Workload spiffeid.ID // what fetchkey gets: the SPIFFE ID on the disk's KMS record
+	Fetchkey Executable  // its path is the one inside the initramfs
+	TTL      time.Duration
+}
+
+// NodeID is the SPIFFE ID of a VM's node alias.
+func NodeID(td spiffeid.TrustDomain, name string) (spiffeid.ID, error) {
+	if err := checkName(name); err != nil {
+		return spiffeid.ID{}, err
+	}
+	return spiffeid.FromSegments(td, "node", name)
+}
+
+// Entries returns the entries of a VM.
+func (vm VM) Entries(td spiffeid.TrustDomain) (Group, error) {
+	node, err := NodeID(td, vm.Name)
+	if err != nil {
+		return Group{}, err
+	}
+	if !vm.Workload.MemberOf(td) || isReserved(vm.Workload) || vm.Workload == node {
+		return Group{}, fmt.Errorf("SPIFFE ID of the workload is %q, want one of %s outside /spire and other than %s", vm.Workload, td, node)
+	}
+	group := Group{prefix: idPrefix + "vm." + vm.Name + "."}
+	for _, alias := range aliases(vm.Values) {
+		group.Entries = append(group.Entries, Entry{
+			ID:        group.prefix + alias.id,
+			SPIFFEID:  node,
+			Parent:    spiffeid.RequireFromPath(td, "/spire/server"),
+			Selectors: alias.selectors,
+		})
+	}
+	if len(group.Entries) == 0 {
+		return Group{}, errors.New("reference values have no measurement")
+	}
+	selectors, err := vm.Fetchkey.selectors()
+	if err != nil {
+		return Group{}, err
+	}
+	group.Entries = append(group.Entries, Entry{
+		ID: group.prefix + "workload", SPIFFEID: vm.Workload, Parent: node, Selectors: selectors, TTL: vm.TTL,
+	})
+	return group, nil
+}
+
+// alias is one way for an agent to be a VM's.
+type alias struct {
+	id        string
+	selectors []Selector
+}
+
+// aliases has one for each root of trust and measurement. The root stands beside
+// the measurement so that a server which also accepts an emulated platform gives
+// its guests nothing that was meant for real ones.
+func aliases(all []refval.Values) []alias {
+	found := map[string]alias{} // :: entry ID's last part -> alias
+	for _, v := range all {
+		root, short := "root_of_trust:amd", "amd"
+		if ark, emulated := v.RootOfTrust.Emulated(); emulated {
+			root, short = "root_of_trust:emulated:"+ark.String(), "emulated-"+ark.String()[:16]
+		}
+		for _, m := range v.Measurements {
+			id := fmt.Sprintf("node.%s.%s", short, snp.Measurement(m.Digest))
+			found[id] = alias{id, []Selector{
+				{nodeattest.PluginName, "measurement:" + m.Digest.String()},
+				{nodeattest.PluginName, root},
+			}}
+		}
+	}
+	return slices.SortedFunc(maps.Values(found), func(a, b alias) int { return cmp.Compare(a.id, b.id) })
+}
+
+// KMS returns the entry of rootvouch-kms, a workload of the agent (or node alias)
+// parent.
+func KMS(id, parent spiffeid.ID, program Executable, ttl time.Duration) (Group, error) {
+	if isReserved(id) || id.IsZero() || !parent.MemberOf(id.TrustDomain()) {
+		return Group{}, fmt.Errorf("SPIFFE ID of the KMS is %q under %q, want one outside /spire, and both of one trust domain", id, parent)
+	}
+	selectors, err := program.selectors()
+	if err != nil {
+		return Group{}, err
+	}
+	prefix := idPrefix + "kms." + strings.ReplaceAll(strings.TrimPrefix(id.Path(), "/"), "/", ".")
+	return Group{prefix: prefix, Entries: []Entry{{ID: prefix, SPIFFEID: id, Parent: parent, Selectors: selectors, TTL: ttl}}}, nil
+}
+
+func isReserved(id spiffeid.ID) bool {
+	return id.Path() == "" || id.Path() == "/spire" || strings.HasPrefix(id.Path(), "/spire/")
+}
+
+func checkName(name string) error {
+	if name == "" || len(name) > maxName || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+		return fmt.Errorf("name is %q, want 1 to %d lower-case letters, digits and hyphens", name, maxName)
+	}
+	return nil
+}

@@ -1,0 +1,362 @@
+package spire
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"github.com/spiffe/go-spiffe/v2/workloadapi"
+
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/snp/snpdev/snpdevtest"
+	"github.com/rootvouch/rootvouch/spireadmin"
+	"github.com/rootvouch/rootvouch/spireconf"
+	"github.com/rootvouch/rootvouch/spiretrust"
+)
+
+var (
+	domain   = spiffeid.RequireTrustDomainFromString("example.org")
+	workload = spiffeid.RequireFromPath(domain, "/vm/one")
+	wanted   = snp.Measurement{1, 2, 3}
+)
+
+// stock returns SPIRE's own binary, as scripts/setup builds it.
+func stock(t testing.TB, name string) string {
+	t.Helper()
+	cache := os.Getenv("ROOTVOUCH_CACHE")
+	if cache == "" {
+		base, err := os.UserCacheDir()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cache = filepath.Join(base, "rootvouch")
+	}
+	path := filepath.Join(cache, "spire", "1.13.3", name)
+	if _, err := os.Stat(path); err != nil {
+		t.Skipf("SKIPPED: no stock SPIRE: %v: run scripts/setup spire", err)
+	}
+	return path
+}
+
+// world is a trust domain with a stock server, our plugin, and one chip.
+type world struct {
+	testing.TB
+	dir     string // everything of it
+	sp      *snpdevtest.SP
+	refval  string // accepts wanted
+	address string // of the server
+	admin   *spireadmin.Client
+	program spireadmin.Executable // this test: the workload
+	plugins string                // directory of our plugins
+	config  spireconf.Server
+	nextID  byte
+}
+
+// build makes our plugins and the chip; nothing runs yet.
+func build(t testing.TB) *world {
+	t.Helper()
+	stock(t, "spire-server")
+	dir, err := os.MkdirTemp("", "rv") // short: a socket's path has 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	w := &world{TB: t, dir: dir, sp: snpdevtest.New(t, time.Now()), plugins: filepath.Join(dir, "bin")}
+	w.refval = snpdevtest.WriteValues(t, w.sp.Values(wanted))
+	for _, name := range []string{"snp-server-plugin", "snp-agent-plugin"} {
+		cmd := exec.Command("go", "build", "-o", filepath.Join(w.plugins, name), "github.com/rootvouch/rootvouch/cmd/"+name)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("building %s: %v\n%s", name, err, out)
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.program = spireadmin.Executable{Path: self, SHA256: fileDigest(t, self)}
+	w.address = freeAddress(t)
+	w.config = spireconf.Server{
+		TrustDomain: domain, Bind: w.address, DataDir: w.path("server"), Socket: w.path("server.sock"), CADir: w.path("ca"),
+		Plugin: filepath.Join(w.plugins, "snp-server-plugin"), RefvalFiles: []string{w.refval}, CollateralDir: w.sp.Collateral,
+	}
+	w.config.PluginSHA256 = fileDigest(t, w.config.Plugin)
+	if err := spiretrust.Init(w.config.CADir, domain, spiretrust.Validity{RootYears: 10, UpstreamYears: 1}, time.Now(), rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
+
+func (w *world) write(name string, data []byte) string {
+	w.Helper()
+	if err := os.WriteFile(w.path(name), data, 0o600); err != nil {
+		w.Fatal(err)
+	}
+	return w.path(name)
+}
+
+// start runs the server until the test ends. edit may change its server.conf.
+func (w *world) start(edit func(string) string) {
+	w.Helper()
+	conf, err := w.config.Config()
+	if err != nil {
+		w.Fatal(err)
+	}
+	if edit != nil {
+		conf = []byte(edit(string(conf)))
+	}
+	if err := os.MkdirAll(w.config.DataDir, 0o700); err != nil {
+		w.Fatal(err)
+	}
+	server := run(w, stock(w, "spire-server"), "run", "-config", w.write("server.conf", conf))
+	if w.admin, err = spireadmin.Dial(w.config.Socket); err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(func() { w.admin.Close() })
+	within(w, 30*time.Second, "server answers", func() error {
+		if server.ended() {
+			w.Fatalf("server ended:\n%s", server.output())
+		}
+		_, err := w.admin.Apply(w.Context(), spireadmin.Group{})
+		return err
+	})
+}
+
+// entries makes those of the VM, for this test as its workload.
+func (w *world) entries(values ...refval.Values) []spireadmin.Change {
+	w.Helper()
+	if len(values) == 0 {
+		values = w.values(wanted)
+	}
+	group, err := spireadmin.VM{Name: "one", Values: values, Workload: workload, Fetchkey: w.program}.Entries(domain)
+	if err != nil {
+		w.Fatal(err)
+	}
+	changes, err := w.admin.Apply(w.Context(), group)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return changes
+}
+
+func (w *world) values(m ...snp.Measurement) []refval.Values {
+	return []refval.Values{w.sp.Values(m...)}
+}
+
+// newLaunch is a launch of the VM with a REPORT_ID of its own.
+func (w *world) newLaunch(m snp.Measurement) string {
+	w.nextID++
+	return w.sp.Launch(m, snp.ReportID{w.nextID}).Serve()
+}
+
+// agent is a stock agent, as PID 1 configures it.
+type agent struct {
+	*process
+	socket string
+}
+
+// agent starts one beside the given software AMD-SP, in a directory of its own.
+func (w *world) agent(device, sync string) *agent {
+	w.Helper()
+	dir, err := os.MkdirTemp(w.dir, "a")
+	if err != nil {
+		w.Fatal(err)
+	}
+	return w.agentIn(dir, device, sync)
+}
+
+func (w *world) agentIn(dir, device, sync string) *agent {
+	w.Helper()
+	host, port, err := net.SplitHostPort(w.address)
+	if err != nil {
+		w.Fatal(err)
+	}
+	socket, conf := filepath.Join(dir, "api.sock"), filepath.Join(dir, "agent.conf")
+	text := fmt.Sprintf(`
+agent {
+  data_dir          = %q
+  server_address    = %q
+  server_port       = %q
+  socket_path       = %q
+  trust_bundle_path = %q
+  trust_domain      = %q
+  retry_bootstrap   = false
+  experimental { sync_interval = %q }
+}
+plugins {
+  NodeAttestor "amd_sev_snp" {
+    plugin_cmd = %q
+    plugin_data {
+      device      = "virtio-port"
+      device_path = %q
+    }
+  }
+  KeyManager "memory" { plugin_data {} }
+  WorkloadAttestor "unix" { plugin_data { discover_workload_path = true } }
+}
+`, dir, host, port, socket, filepath.Join(w.config.CADir, spiretrust.RootCert), domain.Name(), sync,
+		filepath.Join(w.plugins, "snp-agent-plugin"), device)
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		w.Fatal(err)
+	}
+	return &agent{run(w, stock(w, "spire-agent"), "run", "-config", conf), socket}
+}
+
+// svid asks the agent for this test's SVID until there is one.
+func (w *world) svid(a *agent, limit time.Duration) (*x509svid.SVID, error) {
+	end := time.Now().Add(limit)
+	for {
+		svid, err := fetch(w.Context(), a.socket)
+		if err == nil || time.Now().After(end) || a.ended() {
+			return svid, err
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func fetch(ctx context.Context, socket string) (*x509svid.SVID, error) {
+	if _, err := os.Stat(socket); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return workloadapi.FetchX509SVID(ctx, workloadapi.WithAddr("unix://"+socket))
+}
+
+// process is a child with its output, each line with the time it came.
+type process struct {
+	cmd  *exec.Cmd
+	done chan struct{}
+
+	mu    sync.Mutex
+	lines []line
+}
+
+type line struct {
+	at   time.Time
+	text string
+}
+
+// run starts a child that is killed when the test ends.
+func run(t testing.TB, path string, args ...string) *process {
+	t.Helper()
+	p := &process{cmd: exec.Command(path, args...), done: make(chan struct{})}
+	out, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.cmd.Stdout, p.cmd.Stderr = in, in
+	err = p.cmd.Start()
+	in.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	go p.read(out)
+	t.Cleanup(p.stop)
+	return p
+}
+
+func (p *process) read(out io.ReadCloser) {
+	defer out.Close()
+	scanner := bufio.NewScanner(out)
+	for scanner.Scan() {
+		p.mu.Lock()
+		p.lines = append(p.lines, line{time.Now(), scanner.Text()})
+		p.mu.Unlock()
+	}
+	p.cmd.Wait()
+	close(p.done)
+}
+
+// stop ends the child and its plugins, which end when it is gone.
+func (p *process) stop() {
+	p.cmd.Process.Signal(os.Interrupt)
+	select {
+	case <-p.done:
+	case <-time.After(5 * time.Second):
+		p.cmd.Process.Kill()
+		<-p.done
+	}
+}
+
+func (p *process) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p *process) output() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var b strings.Builder
+	for _, l := range p.lines {
+		fmt.Fprintln(&b, l.text)
+	}
+	return b.String()
+}
+
+// said returns when the child first said something.
+func (p *process) said(text string) (time.Time, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.lines {
+		if strings.Contains(l.text, text) {
+			return l.at, true
+		}
+	}
+	return time.Time{}, false
+}
+
+func within(t testing.TB, limit time.Duration, what string, try func() error) {
+	t.Helper()
+	var err error
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if err = try(); err == nil {
+			return
+		}
+	}
+	t.Fatalf("%s: not within %v: %v", what, limit, err)
+}
+
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func fileDigest(t testing.TB, path string) pins.Digest {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		t.Fatal(err)
+	}
+	return pins.Digest(h.Sum(nil))
+}

@@ -1,0 +1,200 @@
+// Package spire tests the plugins under stock SPIRE, server and agent, with a
+// software AMD-SP that signs true reports.
+package spire
+
+import (
+	"crypto/x509"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/snp/snpdev/snpdevtest"
+	"github.com/rootvouch/rootvouch/spireadmin"
+	"github.com/rootvouch/rootvouch/spiretrust"
+)
+
+const soon = "250ms" // sync_interval of agents, as PID 1 has it
+
+func TestStockSPIRE(t *testing.T) {
+	w := build(t)
+	w.start(nil)
+	first := w.entries()
+	if want := []spireadmin.Action{spireadmin.Created, spireadmin.Created}; !slices.Equal(actions(first), want) {
+		t.Errorf("actions are %v, want %v", actions(first), want)
+	}
+	t.Run("attests", w.testAttest)
+	t.Run("restarts", w.testRestart)
+	t.Run("refuses another measurement", w.testMeasurement)
+	t.Run("refuses a revoked VCEK", w.testRevoked)
+	t.Run("gives a measurement without an entry no SVID", w.testNoEntry)
+	t.Run("applies entries idempotently", w.testEntries)
+	t.Run("attests many at once", w.testMany)
+}
+
+func actions(changes []spireadmin.Change) []spireadmin.Action {
+	var all []spireadmin.Action
+	for _, c := range changes {
+		all = append(all, c.Action)
+	}
+	return all
+}
+
+func (w *world) testAttest(t *testing.T) {
+	svid, err := w.svid(w.agent(w.newLaunch(wanted), soon), 20*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if svid.ID != workload {
+		t.Errorf("SVID is of %s, want %s", svid.ID, workload)
+	}
+	w.checkChain(t, svid)
+}
+
+// checkChain verifies an SVID by the measured root alone.
+func (w *world) checkChain(t *testing.T, svid *x509svid.SVID) {
+	t.Helper()
+	pem, err := os.ReadFile(filepath.Join(w.config.CADir, spiretrust.RootCert))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	for _, c := range svid.Certificates[1:] {
+		intermediates.AddCert(c)
+	}
+	if _, err := svid.Certificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates}); err != nil {
+		t.Errorf("the SVID does not lead to the long-lived root: %v", err)
+	}
+}
+
+// A restarted agent attests again under the same ID: its launch is the same.
+func (w *world) testRestart(t *testing.T) {
+	device := w.newLaunch(wanted)
+	dir, err := os.MkdirTemp(w.dir, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		if i == 2 { // nothing left of the former life
+			if err := os.RemoveAll(dir); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a := w.agentIn(dir, device, soon)
+		if _, err := w.svid(a, 20*time.Second); err != nil {
+			t.Fatalf("start %d: %v\n%s", i, err, a.output())
+		}
+		id := "spiffe://example.org/spire/agent/amd_sev_snp/" + snp.ReportID{w.nextID}.String()
+		if _, ok := a.said(id); !ok {
+			t.Errorf("start %d: agent is not %s:\n%s", i, id, a.output())
+		}
+		a.stop()
+	}
+}
+
+// refused starts an agent that must end without an SVID.
+func (w *world) refused(t *testing.T, device, reason string) {
+	t.Helper()
+	a := w.agent(device, soon)
+	select {
+	case <-a.done:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("agent still runs:\n%s", a.output())
+	}
+	if !strings.Contains(a.output(), reason) {
+		t.Errorf("agent does not say %q:\n%s", reason, a.output())
+	}
+}
+
+func (w *world) testMeasurement(t *testing.T) {
+	w.refused(t, w.newLaunch(snp.Measurement{9}), "evidence is refused: measurement")
+}
+
+func (w *world) testRevoked(t *testing.T) {
+	w.sp.Revoke(true)
+	defer w.sp.Revoke()
+	w.refused(t, w.newLaunch(wanted), "evidence is refused: revocation")
+}
+
+// Accepted by the reference values is not yet entitled to anything.
+func (w *world) testNoEntry(t *testing.T) {
+	other := snp.Measurement{4}
+	snpdevtest.RewriteValues(t, w.refval, w.sp.Values(wanted, other))
+	defer snpdevtest.RewriteValues(t, w.refval, w.sp.Values(wanted))
+	a := w.agent(w.newLaunch(other), soon)
+	svid, err := w.svid(a, 2*time.Second)
+	if err == nil || !strings.Contains(err.Error(), "no identity issued") {
+		t.Errorf("got %v, error %v, want no identity:\n%s", svid, err, a.output())
+	}
+}
+
+func (w *world) testEntries(t *testing.T) {
+	if got := actions(w.entries()); !slices.Equal(got, []spireadmin.Action{spireadmin.Unchanged, spireadmin.Unchanged}) {
+		t.Errorf("applied again: %v", got)
+	}
+	if got := actions(w.entries(w.sp.Values(snp.Measurement{5}, snp.Measurement{6}))); !slices.Equal(got,
+		[]spireadmin.Action{spireadmin.Created, spireadmin.Created, spireadmin.Unchanged, spireadmin.Removed}) {
+		t.Errorf("with other measurements: %v", got)
+	}
+	moved := w.program
+	moved.Path = "/bin/fetchkey"
+	group, err := spireadmin.VM{Name: "one", Values: nil, Workload: workload, Fetchkey: moved}.Entries(domain)
+	if err == nil {
+		t.Errorf("got %v without a measurement, want an error", group)
+	}
+	group, err = spireadmin.VM{Name: "one", Values: w.values(wanted), Workload: workload, Fetchkey: moved}.Entries(domain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changes, err := w.admin.Apply(t.Context(), group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := actions(changes); !slices.Equal(got, []spireadmin.Action{spireadmin.Created, spireadmin.Updated, spireadmin.Removed, spireadmin.Removed}) {
+		t.Errorf("with another path: %v", got)
+	}
+	w.entries()
+}
+
+// testMany has 20 agents of 20 launches start at once.
+func (w *world) testMany(t *testing.T) {
+	const n = 20
+	start := time.Now()
+	var all []*agent
+	for range n {
+		all = append(all, w.agent(w.newLaunch(wanted), soon))
+	}
+	var waiting sync.WaitGroup
+	errs := make([]error, n)
+	for i, a := range all {
+		waiting.Go(func() {
+			svid, err := w.svid(a, 60*time.Second)
+			if err == nil && svid.ID != workload {
+				err = fmt.Errorf("SVID is of %s", svid.ID)
+			}
+			errs[i] = err
+		})
+	}
+	waiting.Wait()
+	for i, err := range errs {
+		if err != nil {
+			t.Errorf("agent %d: %v\n%s", i, err, all[i].output())
+		}
+	}
+	t.Logf("%d agents had their SVIDs after %v", n, time.Since(start).Round(time.Millisecond))
+	for _, a := range all {
+		waiting.Go(a.stop)
+	}
+	waiting.Wait()
+}
