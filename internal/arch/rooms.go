@@ -133,7 +133,7 @@ var rooms = []room{
 	{
 		name:     "wiring: the demo, which runs commands and imports no role",
 		packages: []string{"demo"},
-		uses:     []string{},
+		uses:     []string{"internal/durable"},
 		never:    []string{"github.com/spiffe/..."},
 	},
 	{

@@ -1,0 +1,239 @@
+package demo
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/rootvouch/rootvouch/internal/durable"
+)
+
+// What the demo's VM is. All of it is measured but the memory.
+const (
+	VCPUs   = 2
+	CPUType = "EPYC-v4"
+	// CommandLine is that of `rootvouch vm run` by default.
+	CommandLine = "console=ttyS0 loglevel=4 oops=panic panic=-1 systemd.show_status=true"
+	memory      = "1G"
+)
+
+// Guest is what a VM is launched with, each a file in one folder.
+type Guest struct {
+	Dir  string
+	Name string // lower-case letters, digits and hyphens
+}
+
+// WorkloadID is the SPIFFE ID that the guest's fetchkey gets, and that the key's
+// record names.
+func (g Guest) WorkloadID() string { return "spiffe://" + TrustDomain + "/vm/" + g.Name }
+
+func (g Guest) path(name string) string { return filepath.Join(g.Dir, name) }
+
+// The guest's files. Key is a secret, all others can be seen by anyone.
+func (g Guest) Disk() string         { return g.path("disk.img") }
+func (g Guest) Pins() string         { return g.path("pins.json") }
+func (g Guest) BootConfig() string   { return g.path("boot.json") }
+func (g Guest) Initramfs() string    { return g.path("initramfs.img") }
+func (g Guest) Measurements() string { return g.path("measurements.json") }
+func (g Guest) Refval() string       { return g.path("refval.json") }
+
+// Key is where the domain keeps a disk's key until the KMS has it.
+func (d *Domain) Key(g Guest) string { return d.path(g.Name + ".key") }
+
+// BuildImage makes disk, pins and key from a root tree. Further arguments go to
+// `image build`.
+func (d *Domain) BuildImage(ctx context.Context, g Guest, root string, more ...string) error {
+	_, err := d.Rootvouch(ctx, append([]string{"image", "build", "--root", root,
+		"--out", g.Disk(), "--key-out", d.Key(g), "--pins-out", g.Pins(), "--force"}, more...)...)
+	return err
+}
+
+// BuildInitramfs makes the initramfs: a base, which depends on the kernel and
+// the guest's programs alone and is kept in cache, and boot.json. Further
+// arguments go to `initramfs config`.
+func (d *Domain) BuildInitramfs(ctx context.Context, g Guest, cache string, config ...string) error {
+	base, err := d.initramfsBase(ctx, cache)
+	if err != nil {
+		return err
+	}
+	args := append([]string{"initramfs", "config", "--trust-domain", TrustDomain,
+		"--spire-address", d.SPIREAddress(), "--trust-root", d.TrustRoot(), "--kms-address", d.KMSAddress(),
+		"--pins", g.Pins(), "--report-device", "virtio-port", "--out", g.BootConfig(), "--force"}, config...)
+	if _, err := d.Rootvouch(ctx, args...); err != nil {
+		return err
+	}
+	_, err = d.Rootvouch(ctx, "initramfs", "configure", "--base", base, "--boot-config", g.BootConfig(),
+		"--out", g.Initramfs(), "--force")
+	return err
+}
+
+// initramfsBase builds the base unless the cache has the one that comes from
+// these very inputs. Bases of other inputs are removed from it.
+func (d *Domain) initramfsBase(ctx context.Context, cache string) (string, error) {
+	name, err := d.baseName()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(cache, "initramfs")
+	base := filepath.Join(dir, name)
+	if _, err := os.Stat(base); err == nil {
+		return base, nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	old, err := filepath.Glob(filepath.Join(dir, "base-*.img"))
+	if err != nil {
+		return "", err
+	}
+	if _, err := d.Rootvouch(ctx, "initramfs", "build", "--kernel-tree", d.Parts.KernelTree,
+		"--guest-bin", d.Parts.GuestBin, "--out", base, "--force"); err != nil {
+		return "", err
+	}
+	for _, path := range old {
+		os.Remove(path)
+	}
+	return base, nil
+}
+
+// baseName names a base by what goes into it: the kernel, the guest's programs
+// and the program that packs them.
+func (d *Domain) baseName() (string, error) {
+	inputs, err := filepath.Glob(filepath.Join(d.Parts.GuestBin, "*"))
+	if err != nil {
+		return "", err
+	}
+	all := sha256.New()
+	for _, path := range append(inputs, d.Parts.Rootvouch, d.Parts.Kernel) {
+		sum, err := fileSHA256(path)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(all, "%s %s\n", sum, filepath.Base(path))
+	}
+	return "base-" + hex.EncodeToString(all.Sum(nil)[:12]) + ".img", nil
+}
+
+func fileSHA256(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// Measure makes the guest's reference values.
+func (d *Domain) Measure(ctx context.Context, g Guest) error {
+	printed, err := d.Rootvouch(ctx, "measure", "--mode", "snp", "--firmware", d.Parts.Firmware,
+		"--kernel", d.Parts.Kernel, "--initrd", g.Initramfs(), "--append", CommandLine,
+		"--vcpus", strconv.Itoa(VCPUs), "--vcpu-type", CPUType, "--json")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(g.Measurements(), printed, 0o644); err != nil {
+		return err
+	}
+	_, err = d.Rootvouch(ctx, "refval", "new", "--root-of-trust", "emulated",
+		"--ark", filepath.Join(d.Collateral(), "ark.der"), "--measurements", g.Measurements(),
+		"--pins", g.Pins(), "--out", g.Refval(), "--force")
+	return err
+}
+
+// Trust gives the SPIRE server the guest's reference values.
+func (d *Domain) Trust(g Guest) error {
+	data, err := os.ReadFile(g.Refval())
+	if err != nil {
+		return err
+	}
+	return d.TrustValues(data)
+}
+
+// TrustValues replaces the SPIRE server's reference values, which it reads again
+// whenever they change.
+func (d *Domain) TrustValues(data []byte) error { return durable.WriteFile(d.Refval(), data, 0o644) }
+
+// Register makes the guest's registration entries.
+func (d *Domain) Register(ctx context.Context, g Guest) error {
+	_, err := d.Rootvouch(ctx, "spire", "entries", "--socket", d.SPIRESocket(), "--trust-domain", TrustDomain,
+		"--name", g.Name, "--spiffe-id", g.WorkloadID(), "--refval", g.Refval(),
+		"--fetchkey", filepath.Join(d.Parts.GuestBin, "fetchkey"))
+	return err
+}
+
+// PutKey registers the disk's key with the KMS.
+func (d *Domain) PutKey(ctx context.Context, g Guest) error {
+	_, err := d.Rootvouch(ctx, "keys", "put", "--socket", d.KMSSocket(), "--spiffe-id", g.WorkloadID(),
+		"--pins", g.Pins(), "--refval", g.Refval(), "--key-file", d.Key(g))
+	return err
+}
+
+// VM is a running guest.
+type VM struct {
+	process *process
+	lines   *lineWatcher
+	address string // of attestd, on this machine
+}
+
+// RunVM launches the guest and gives each console line to onLine.
+func (d *Domain) RunVM(g Guest, onLine func(string)) (*VM, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	args := []string{"vm", "run", "--platform", "emulated", "--firmware", d.Parts.Firmware,
+		"--kernel", d.Parts.Kernel, "--initramfs", g.Initramfs(), "--append", CommandLine, "--disk", g.Disk(),
+		"--vcpus", strconv.Itoa(VCPUs), "--cpu", CPUType, "--memory", memory, "--asp", d.AMDSP(),
+		"--forward", "127.0.0.1:" + port + "=8444"}
+	d.show("$ rootvouch " + strings.Join(args, " "))
+	lines := newLineWatcher(onLine)
+	p, err := startProcessTo("vm", d.Logs, lines, append([]string{d.Parts.Rootvouch}, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	d.stopper.add(p.stop)
+	return &VM{process: p, lines: lines, address: "127.0.0.1:" + port}, nil
+}
+
+// Ended is closed when the VM has ended.
+func (vm *VM) Ended() <-chan struct{} { return vm.process.done }
+
+// Stop ends the VM.
+func (vm *VM) Stop() { vm.process.stop() }
+
+// Reached waits until a console line contains text, and fails when the VM ends
+// before it.
+func (vm *VM) Reached(ctx context.Context, text string) error {
+	found := vm.lines.find(text)
+	select {
+	case <-found:
+		return nil
+	case <-vm.process.done:
+		return fmt.Errorf("the VM ended (%v) before %q; its last words: %s", vm.process.err, text, vm.lines.last())
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Attest asks the VM for evidence and appraises it. The error of a refusal says
+// so; what was printed has each check.
+func (d *Domain) Attest(ctx context.Context, vm *VM, g Guest) ([]byte, error) {
+	out, err := d.Rootvouch(ctx, "attest", "--address", vm.address, "--refval", g.Refval(),
+		"--collateral-dir", d.Collateral(), "--release", "--kms-socket", d.KMSSocket())
+	var failed *commandError
+	if errors.As(err, &failed) {
+		failed.said = strings.TrimSpace(string(out) + "\n" + failed.said)
+	}
+	return out, err
+}
