@@ -18,6 +18,18 @@ func newGeneric(key []byte) (implementation, error) {
 	return generic{c}, nil
 }
 
-func (g generic) encrypt(dst, src []byte, sector uint64) { g.cipher.Encrypt(dst, src, sector) }
-func (g generic) decrypt(dst, src []byte, sector uint64) { g.cipher.Decrypt(dst, src, sector) }
-func (g generic) wipe()                                  {}
+func (g generic) encrypt(dst, src []byte, sector uint64, sectorSize int) {
+	for ; len(src) > 0; sector += uint64(sectorSize / SectorUnit) {
+		g.cipher.Encrypt(dst[:sectorSize], src[:sectorSize], sector)
+		dst, src = dst[sectorSize:], src[sectorSize:]
+	}
+}
+
+func (g generic) decrypt(dst, src []byte, sector uint64, sectorSize int) {
+	for ; len(src) > 0; sector += uint64(sectorSize / SectorUnit) {
+		g.cipher.Decrypt(dst[:sectorSize], src[:sectorSize], sector)
+		dst, src = dst[sectorSize:], src[sectorSize:]
+	}
+}
+
+func (g generic) wipe() {}

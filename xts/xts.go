@@ -27,11 +27,10 @@ const (
 // Cipher is an expanded key. It may be used by several goroutines at once.
 type Cipher struct{ impl implementation }
 
-// implementation works on one data unit; both slices have the same length, a
-// multiple of 16, and overlap entirely or not at all.
+// implementation works on whole sectors; dst is at least as long as src.
 type implementation interface {
-	encrypt(dst, src []byte, sector uint64)
-	decrypt(dst, src []byte, sector uint64)
+	encrypt(dst, src []byte, sector uint64, sectorSize int)
+	decrypt(dst, src []byte, sector uint64, sectorSize int)
 	wipe()
 }
 
@@ -62,19 +61,13 @@ func NewCipher(key []byte) (*Cipher, error) {
 // sectorSize one of 512.
 func (c *Cipher) Encrypt(dst, src []byte, sector uint64, sectorSize int) {
 	check(dst, src, sectorSize)
-	for ; len(src) > 0; sector += uint64(sectorSize / SectorUnit) {
-		c.impl.encrypt(dst[:sectorSize], src[:sectorSize], sector)
-		dst, src = dst[sectorSize:], src[sectorSize:]
-	}
+	c.impl.encrypt(dst, src, sector, sectorSize)
 }
 
 // Decrypt is the inverse of Encrypt.
 func (c *Cipher) Decrypt(dst, src []byte, sector uint64, sectorSize int) {
 	check(dst, src, sectorSize)
-	for ; len(src) > 0; sector += uint64(sectorSize / SectorUnit) {
-		c.impl.decrypt(dst[:sectorSize], src[:sectorSize], sector)
-		dst, src = dst[sectorSize:], src[sectorSize:]
-	}
+	c.impl.decrypt(dst, src, sector, sectorSize)
 }
 
 // Wipe erases the expanded key, where it is ours to erase; the cipher must not
