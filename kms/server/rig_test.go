@@ -127,6 +127,7 @@ type rig struct {
 	logMu   sync.Mutex
 	stop    func()
 
+	server *Server
 	store  *store.Store
 	audit  *audit.Log
 	ledger *ledger.Ledger
@@ -210,6 +211,7 @@ func (r *rig) start() {
 		},
 		Clock: r.clock, Rand: rand.Reader, Log: slog.New(slog.NewTextHandler(r, nil)),
 	})
+	r.server = server
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(ctx, listener) }()
