@@ -13,6 +13,7 @@ type Hasher struct {
 	hash hash.Hash
 	size int
 	slot int
+	pair *pair // nil: one block at a time
 }
 
 // NewHasher returns a Hasher; an error is one of Params.Check.
@@ -21,7 +22,7 @@ func NewHasher(p Params) (*Hasher, error) {
 		return nil, err
 	}
 	h := p.newHash()
-	return &Hasher{p: p, hash: h, size: h.Size(), slot: p.slot()}, nil
+	return &Hasher{p: p, hash: h, size: h.Size(), slot: p.slot(), pair: newPair(p)}, nil
 }
 
 // Size returns the length of a digest in bytes.
@@ -47,7 +48,12 @@ func (h *Hasher) Leaf(leaf, data []byte) {
 		panic(fmt.Sprintf("verity: internal error: leaf of %d bytes for %d bytes of data", len(leaf), len(data)))
 	}
 	clear(leaf)
-	for at := 0; len(data) > 0; at += h.slot {
+	at := 0
+	for n := h.p.DataBlockSize; h.pair != nil && len(data) >= 2*n; data = data[2*n:] {
+		h.pair.sum(leaf[at:], leaf[at+h.slot:], data[:n], data[n:2*n])
+		at += 2 * h.slot
+	}
+	for ; len(data) > 0; at += h.slot {
 		h.Digest(leaf[at:at], data[:h.p.DataBlockSize])
 		data = data[h.p.DataBlockSize:]
 	}
