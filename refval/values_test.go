@@ -3,6 +3,7 @@ package refval_test
 import (
 	"bytes"
 	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 
@@ -196,4 +197,24 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("encoding is not stable: %v", err)
 		}
 	})
+}
+
+// TestSpecExample reads the example of docs/spec/refval.md.
+func TestSpecExample(t *testing.T) {
+	text, err := os.ReadFile("../docs/spec/refval.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(text), "```json\n")
+	example, _, end := strings.Cut(rest, "```")
+	if !ok || !end {
+		t.Fatal("the specification has no example")
+	}
+	v, err := refval.Decode([]byte(example))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, ok := v.Accepts(snp.Genoa); !ok || p.MinimumTCB.IsAny() || v.PlatformInfo.AliasCheckComplete != refval.Required {
+		t.Errorf("got %+v", v)
+	}
 }
