@@ -48,7 +48,8 @@ type Launch struct {
 // Decide returns nil when both locks open. The launch is what the evidence says,
 // also with an error: then it may be forged.
 func Decide(c Case) (Launch, error) {
-	launch := claimed(c)
+	e, malformed := evidence.Decode(c.Request.Evidence)
+	launch := claimed(e)
 	switch {
 	case c.Record.State != store.Enabled:
 		return launch, fmt.Errorf("record is %s", c.Record.State)
@@ -59,7 +60,10 @@ func Decide(c Case) (Launch, error) {
 	case store.EvidenceNotRequired:
 		return Launch{}, nil
 	case store.EvidenceRequired:
-		if err := appraised(c); err != nil {
+		if malformed != nil {
+			return launch, fmt.Errorf("lock 2: %w", malformed)
+		}
+		if err := appraised(c, e); err != nil {
 			return launch, fmt.Errorf("lock 2: %w", err)
 		}
 		return launch, nil
@@ -73,30 +77,23 @@ func ParseLaunch(document []byte) (Launch, error) {
 	if err != nil {
 		return Launch{}, err
 	}
-	report, err := snp.ParseReport(e.Report)
-	if err != nil {
-		return Launch{}, err
+	launch := claimed(e)
+	if launch == (Launch{}) {
+		return Launch{}, errors.New("evidence has no report of a launch")
 	}
-	return launchOf(report), nil
+	return launch, nil
 }
 
-func launchOf(r *snp.Report) Launch {
-	return Launch{ReportID: pins.Digest(r.ReportID), Measurement: r.Measurement}
-}
-
-func claimed(c Case) Launch {
-	launch, err := ParseLaunch(c.Request.Evidence)
+// claimed is the launch of a report as it is; zero where there is none.
+func claimed(e evidence.Evidence) Launch {
+	r, err := snp.ParseReport(e.Report)
 	if err != nil {
 		return Launch{}
 	}
-	return launch
+	return Launch{ReportID: pins.Digest(r.ReportID), Measurement: r.Measurement}
 }
 
-func appraised(c Case) error {
-	e, err := evidence.Decode(c.Request.Evidence)
-	if err != nil {
-		return err
-	}
+func appraised(c Case, e evidence.Evidence) error {
 	verdict := appraise.Appraise(appraise.Request{
 		Evidence: e,
 		Kind:     evidence.Plain,

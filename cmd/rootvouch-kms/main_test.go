@@ -1,0 +1,374 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"io"
+	"math/big"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"google.golang.org/grpc"
+
+	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/fetchkey"
+	"github.com/rootvouch/rootvouch/kms/adminapi"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/snp/snptest"
+)
+
+var (
+	kmsID = spiffeid.RequireFromString("spiffe://example.org/kms")
+	vmID  = spiffeid.RequireFromString("spiffe://example.org/vm")
+	disk  = pins.Header{DiskUUID: pins.UUID{1}, HeaderSHA256: pins.Digest{2}}
+)
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// agent is a Workload API whose CA can be rotated.
+type agent struct {
+	workload.UnimplementedSpiffeWorkloadAPIServer
+	t testing.TB
+
+	mu      sync.Mutex // guards what follows
+	cert    *x509.Certificate
+	key     *ecdsa.PrivateKey
+	changed chan struct{} // closed at the next rotation
+}
+
+func newAgent(t testing.TB, socket string) *agent {
+	a := &agent{t: t, changed: make(chan struct{})}
+	a.rotate()
+	l, err := net.Listen("unix", socket)
+	must(t, err)
+	server := grpc.NewServer()
+	workload.RegisterSpiffeWorkloadAPIServer(server, a)
+	go server.Serve(l)
+	t.Cleanup(server.Stop)
+	return a
+}
+
+func certify(t testing.TB, template, parent *x509.Certificate, signer *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	if signer == nil {
+		parent, signer = template, key
+	}
+	template.SerialNumber, template.NotBefore, template.NotAfter = big.NewInt(1), time.Unix(0, 0), time.Unix(1<<33, 0)
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+	must(t, err)
+	cert, err := x509.ParseCertificate(der)
+	must(t, err)
+	return cert, key
+}
+
+// rotate replaces the CA, so that SVIDs of the old one are worth nothing.
+func (a *agent) rotate() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.cert, a.key = certify(a.t, &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		URIs: []*url.URL{{Scheme: "spiffe", Host: "example.org"}}}, nil, nil)
+	close(a.changed)
+	a.changed = make(chan struct{})
+}
+
+func (a *agent) identity(id spiffeid.ID) (fetchkey.Identity, chan struct{}) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	cert, key := certify(a.t, &x509.Certificate{KeyUsage: x509.KeyUsageDigitalSignature, URIs: []*url.URL{id.URL()}}, a.cert, a.key)
+	return fetchkey.Identity{
+		SVID:    &x509svid.SVID{ID: id, Certificates: []*x509.Certificate{cert}, PrivateKey: key},
+		Bundles: x509bundle.FromX509Authorities(id.TrustDomain(), []*x509.Certificate{a.cert}),
+	}, a.changed
+}
+
+func (a *agent) FetchX509SVID(_ *workload.X509SVIDRequest, stream workload.SpiffeWorkloadAPI_FetchX509SVIDServer) error {
+	for {
+		reply := &workload.X509SVIDResponse{}
+		var changed chan struct{}
+		for _, id := range []spiffeid.ID{spiffeid.RequireFromString("spiffe://example.org/first"), kmsID} {
+			var got fetchkey.Identity
+			got, changed = a.identity(id)
+			key, err := x509.MarshalPKCS8PrivateKey(got.SVID.PrivateKey)
+			if err != nil {
+				return err
+			}
+			bundle, err := got.Bundles.GetX509BundleForTrustDomain(id.TrustDomain())
+			if err != nil {
+				return err
+			}
+			reply.Svids = append(reply.Svids, &workload.X509SVID{SpiffeId: id.String(), X509Svid: got.SVID.Certificates[0].Raw,
+				X509SvidKey: key, Bundle: bundle.X509Authorities()[0].Raw})
+		}
+		if err := stream.Send(reply); err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-stream.Context().Done():
+			return nil
+		}
+	}
+}
+
+// rig is a configured server that runs on demand.
+type rig struct {
+	t      *testing.T
+	dir    string
+	config string
+	agent  *agent
+	chip   *snptest.Signer
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{t: t, dir: t.TempDir(), chip: snptest.New(t, snp.Genoa)}
+	r.agent = newAgent(t, r.path("agent.sock"))
+	r.writeCRL(snptest.Now().Add(-time.Hour), time.Unix(1<<33, 0))
+	config, err := json.Marshal(map[string]any{
+		"version": 1, "listen": "127.0.0.1:0", "workload_api": "unix://" + r.path("agent.sock"), "spiffe_id": kmsID.String(),
+		"admin_socket": r.path("admin.sock"), "store": r.path("kms.db"), "audit_log": r.path("audit.jsonl"),
+		"collateral_dir": r.path("collateral"), "kek": map[string]string{"file": r.path("kek")},
+	})
+	must(t, err)
+	r.config = r.path("kms.json")
+	must(t, os.WriteFile(r.config, config, 0o600))
+	return r
+}
+
+func (r *rig) path(name string) string { return filepath.Join(r.dir, name) }
+
+func (r *rig) writeCRL(from, until time.Time) {
+	r.t.Helper()
+	must(r.t, os.MkdirAll(r.path("collateral"), 0o700))
+	crl := r.chip.CRLAt(r.t, from.Unix(), from, until)
+	must(r.t, os.WriteFile(r.path("collateral/ark.crl"), crl.Raw, 0o600))
+}
+
+// do runs one command and returns its standard output.
+func do(args ...string) (string, error) {
+	var out bytes.Buffer
+	root := newRootCommand()
+	root.SetArgs(args)
+	root.SetOut(&out)
+	root.SetErr(io.Discard)
+	err := root.ExecuteContext(context.Background())
+	return out.String(), err
+}
+
+// serve starts the server and returns its address, and a function that stops it
+// and gives its log.
+func (r *rig) serve() (address string, stop func() string) {
+	r.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	reader, writer := io.Pipe()
+	var log bytes.Buffer
+	root := newRootCommand()
+	root.SetArgs([]string{"serve", "--config", r.config})
+	root.SetOut(writer)
+	root.SetErr(&log)
+	done := make(chan error, 1)
+	go func() {
+		err := root.ExecuteContext(ctx)
+		writer.CloseWithError(io.EOF)
+		done <- err
+	}()
+	line := make([]byte, 200)
+	n, err := reader.Read(line)
+	if err != nil {
+		r.t.Fatalf("the server did not get ready: %v", <-done)
+	}
+	address, ok := strings.CutPrefix(string(line[:n]), "rootvouch-kms: serving on ")
+	address, ok2 := strings.CutSuffix(address, " as "+kmsID.String()+"\n")
+	if !ok || !ok2 {
+		r.t.Fatalf("ready line is %q", line[:n])
+	}
+	return address, func() string {
+		cancel()
+		if err := <-done; err != nil {
+			r.t.Error(err)
+		}
+		return log.String()
+	}
+}
+
+// fetch gets the key as a launch.
+func (r *rig) fetch(address string, launch byte) error {
+	_, err := fetchkey.Fetch(r.t.Context(), fetchkey.Config{
+		Disk: disk.DiskUUID, Address: address, ServerID: kmsID, Patience: 3 * time.Second,
+		Identity: func(context.Context) (fetchkey.Identity, error) {
+			id, _ := r.agent.identity(vmID)
+			return id, nil
+		},
+		Evidence: func(data [64]byte) (evidence.Evidence, error) {
+			report := r.chip.Unsigned(r.t, data)
+			report.ReportID = snp.ReportID{launch}
+			return r.chip.Sign(r.t, report), nil
+		},
+	})
+	return err
+}
+
+func (r *rig) put() {
+	r.t.Helper()
+	v := refval.New(refval.EmulatedARK(r.chip.Chain.ARKDigest()), []refval.Measurement{{Digest: snp.Measurement{0x4d, 1}, VCPUs: 1, CPUType: "EPYC-v4"}})
+	values, err := v.Encode()
+	must(r.t, err)
+	_, err = adminapi.NewClient(r.path("admin.sock")).Put(r.t.Context(), adminapi.Put{
+		Header: disk, SPIFFEID: vmID.String(), Evidence: "required", ReferenceValues: values}, bytes.Repeat([]byte{7}, 32))
+	must(r.t, err)
+}
+
+func TestServe(t *testing.T) {
+	r := newRig(t)
+	out, err := do("init", "--config", r.config)
+	must(t, err)
+	if !strings.Contains(out, "made key-encryption key") || !strings.Contains(out, "made store") {
+		t.Errorf("init says %q", out)
+	}
+	if _, err := do("init", "--config", r.config); err == nil {
+		t.Error("init took an existing log for a new one")
+	}
+
+	address, stop := r.serve()
+	r.put()
+	must(t, r.fetch(address, 1))
+	r.agent.rotate()
+	eventually(t, "a fetch after the CA was rotated", func() error { return r.fetch(address, 2) })
+	if log := stop(); !strings.Contains(log, "msg=released") || !strings.Contains(log, "waiting for the SVID") {
+		t.Errorf("log is %s", log)
+	}
+	head, err := do("audit", "verify", r.path("audit.jsonl"))
+	must(t, err)
+
+	address, stop = r.serve()
+	if err := r.fetch(address, 1); err == nil {
+		t.Error("a launch got the key again after a restart")
+	}
+	must(t, r.fetch(address, 3))
+	// A CRL that has run out stops releases, a fresh one starts them again.
+	r.writeCRL(snptest.Now().Add(-2*time.Hour), snptest.Now().Add(-time.Hour))
+	eventually(t, "a refusal after the CRL ran out", func() error {
+		if r.fetch(address, 4) == nil {
+			return io.EOF
+		}
+		return nil
+	})
+	r.writeCRL(snptest.Now().Add(-time.Minute), time.Unix(1<<33, 0))
+	eventually(t, "a fetch with a fresh CRL", func() error { return r.fetch(address, 5) })
+	stop()
+
+	// What was noted earlier must still be in the log.
+	_, noted, _ := strings.Cut(strings.TrimSpace(head), "head ")
+	if _, err := do("audit", "verify", "--head", noted, r.path("audit.jsonl")); err != nil {
+		t.Error(err)
+	}
+	data, err := os.ReadFile(r.path("audit.jsonl"))
+	must(t, err)
+	must(t, os.WriteFile(r.path("audit.jsonl"), bytes.Replace(data, []byte(`"release"`), []byte(`"refusal"`), 1), 0o600))
+	if _, err := do("audit", "verify", r.path("audit.jsonl")); err == nil {
+		t.Error("audit verify took a changed log")
+	}
+	if _, err := do("serve", "--config", r.config); err == nil || !strings.Contains(err.Error(), "was changed") {
+		t.Errorf("serve with a changed log: got error %v", err)
+	}
+}
+
+func eventually(t *testing.T, what string, f func() error) {
+	t.Helper()
+	var err error
+	for range 100 {
+		if err = f(); err == nil {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Errorf("%s: %v", what, err)
+}
+
+func TestServeRefuses(t *testing.T) {
+	r := newRig(t)
+	serve := func(what, want string) {
+		t.Helper()
+		if _, err := do("serve", "--config", r.config); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got error %v, want one with %q", what, err, want)
+		}
+	}
+	serve("nothing there", "key-encryption key")
+	_, err := do("init", "--config", r.config)
+	must(t, err)
+
+	kek, err := os.ReadFile(r.path("kek"))
+	must(t, err)
+	kek[0] ^= 1
+	must(t, os.WriteFile(r.path("kek"), kek, 0o600))
+	serve("other key-encryption key", "another key-encryption key")
+	kek[0] ^= 1
+	must(t, os.WriteFile(r.path("kek"), kek, 0o600))
+	must(t, os.Chmod(r.path("kek"), 0o644))
+	serve("key-encryption key for all to read", "mode 0644")
+	must(t, os.Chmod(r.path("kek"), 0o600))
+
+	must(t, os.Rename(r.path("audit.jsonl"), r.path("away")))
+	serve("no audit log", "opening audit log")
+	must(t, os.Rename(r.path("away"), r.path("audit.jsonl")))
+	must(t, os.Rename(r.path("kms.db"), r.path("away")))
+	serve("no store", "opening store")
+	must(t, os.Rename(r.path("away"), r.path("kms.db")))
+	must(t, os.Rename(r.path("collateral"), r.path("away")))
+	serve("no collateral", "collateral")
+}
+
+func TestConfig(t *testing.T) {
+	good := `{"version":1,"listen":"127.0.0.1:8443","workload_api":"unix:///run/agent.sock","spiffe_id":"spiffe://example.org/kms",` +
+		`"admin_socket":"a","store":"b","audit_log":"c","collateral_dir":"d","kek":{"file":"e"}}`
+	if _, err := decodeConfig([]byte(good)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ old, new, want string }{
+		{`"version":1`, `"version":2`, "version is 2"},
+		{`"store":"b",`, ``, `"store": missing`},
+		{`"store":"b"`, `"store":""`, "store is empty"},
+		{`"store"`, `"Store"`, "unknown"},
+		{`127.0.0.1:8443`, `127.0.0.1`, "listen"},
+		{`unix:///run`, `tcp://run`, "workload_api"},
+		{`spiffe://example.org/kms`, `spiffe://example.org`, "spiffe_id"},
+		{`{"file":"e"}`, `{}`, "kek"},
+		{`{"file":"e"}`, `{"file":"e","credential":"f"}`, "kek"},
+	} {
+		if _, err := decodeConfig([]byte(strings.Replace(good, c.old, c.new, 1))); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got error %v, want one with %q", c.new, err, c.want)
+		}
+	}
+}
+
+func TestUsage(t *testing.T) {
+	if got := run([]string{"serve", "--nonsense"}, io.Discard, io.Discard); got != exitUsage {
+		t.Errorf("exit status is %d, want %d", got, exitUsage)
+	}
+	if got := run([]string{"audit", "verify", "/nonexistent"}, io.Discard, io.Discard); got != exitError {
+		t.Errorf("exit status is %d, want %d", got, exitError)
+	}
+}
