@@ -17,6 +17,11 @@ import (
 // list speaks only of what the ARK issued; here a serial number in it counts
 // against every certificate of the chain, since there is no other list that
 // could name the leaf.
+//
+// BUG: AMD serves the lists of VCEK and VLEK of one product at two addresses,
+// and nothing inside a list says which it is. A stale one of the first kind is
+// not noticed beside a fresh one of the second with a higher number: replace
+// both at once.
 func checkRevocation(c chain, crls []*x509.RevocationList, now time.Time, memo *Memo) (string, error) {
 	var newest *x509.RevocationList
 	for _, crl := range crls {

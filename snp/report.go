@@ -89,7 +89,7 @@ type Report struct {
 	ImageID          GuestID      `json:"image_id"`           // 0x020, from the ID block
 	VMPL             uint32       `json:"vmpl"`               // 0x030, 0 to 3 or VMPLHost
 	SignatureAlgo    uint32       `json:"signature_algo"`     // 0x034
-	CurrentTCB       TCBVersion   `json:"-"`                  // 0x038
+	CurrentTCB       TCBVersion   `json:"current_tcb"`        // 0x038
 	PlatformInfo     PlatformInfo `json:"platform_info"`      // 0x040
 	AuthorKeyEnabled bool         `json:"author_key_en"`      // 0x048 bit 0
 	MaskChipKey      bool         `json:"mask_chip_key"`      // 0x048 bit 1
@@ -101,13 +101,13 @@ type Report struct {
 	AuthorKeyDigest  KeyDigest    `json:"author_key_digest"`  // 0x110
 	ReportID         ReportID     `json:"report_id"`          // 0x140
 	ReportIDMA       ReportID     `json:"report_id_ma"`       // 0x160, all ones without a migration agent
-	ReportedTCB      TCBVersion   `json:"-"`                  // 0x180, the TCB of the signing key
+	ReportedTCB      TCBVersion   `json:"reported_tcb"`       // 0x180, the TCB of the signing key
 	CPUID            CPUID        `json:"cpuid"`              // 0x188, version 3 and above
 	ChipID           ChipID       `json:"chip_id"`            // 0x1a0
-	CommittedTCB     TCBVersion   `json:"-"`                  // 0x1e0, no rollback below it
+	CommittedTCB     TCBVersion   `json:"committed_tcb"`      // 0x1e0, no rollback below it
 	Current          Firmware     `json:"current_firmware"`   // 0x1e8
 	Committed        Firmware     `json:"committed_firmware"` // 0x1ec
-	LaunchTCB        TCBVersion   `json:"-"`                  // 0x1f0
+	LaunchTCB        TCBVersion   `json:"launch_tcb"`         // 0x1f0
 	LaunchMitVector  uint64       `json:"launch_mit_vector"`  // 0x1f8, version 5 and above
 	CurrentMitVector uint64       `json:"current_mit_vector"` // 0x200, version 5 and above
 	Signature        Signature    `json:"-"`                  // 0x2a0

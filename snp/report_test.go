@@ -284,8 +284,13 @@ func TestHexForms(t *testing.T) {
 			t.Errorf("ParseMeasurement takes %q", bad)
 		}
 	}
-	if got := fmt.Sprint(snp.TCBVersion(0x0807060504030201)); got != "0102030405060708" {
+	tcb := snp.TCBVersion(0x0807060504030201)
+	if got := fmt.Sprint(tcb); got != "0102030405060708" {
 		t.Errorf("TCBVersion: got %s", got)
+	}
+	var again snp.TCBVersion
+	if err := again.UnmarshalText([]byte(tcb.String())); err != nil || again != tcb {
+		t.Errorf("TCBVersion: got %s, %v", again, err)
 	}
 }
 

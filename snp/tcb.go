@@ -1,6 +1,7 @@
 package snp
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strings"
 )
@@ -17,6 +18,19 @@ func (v TCBVersion) String() string {
 		fmt.Fprintf(&b, "%02x", v.at(i))
 	}
 	return b.String()
+}
+
+// MarshalText returns what String does.
+func (v TCBVersion) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// UnmarshalText sets v from 16 lower-case hex digits, in the report's order.
+func (v *TCBVersion) UnmarshalText(text []byte) error {
+	var b [8]byte
+	if err := decodeHex(b[:], text); err != nil {
+		return err
+	}
+	*v = TCBVersion(binary.LittleEndian.Uint64(b[:]))
+	return nil
 }
 
 // at returns byte i of the field.
