@@ -1,0 +1,91 @@
+// Package attest asks a booted VM for evidence on its owner's behalf, and says what it is worth.
+package attest
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+
+	"github.com/rootvouch/rootvouch/attestapi"
+	"github.com/rootvouch/rootvouch/evidence"
+)
+
+// Answer is what a VM answered. Nothing in it has been looked at.
+type Answer struct {
+	Nonce    evidence.Nonce // that was asked with
+	TLSKey   []byte         // DER SubjectPublicKeyInfo of the connection that the answer came over
+	Evidence []byte         // encoded
+	BootLog  []byte         // encoded
+}
+
+// ErrProblem is matched by errors that say that attestd has refused to answer.
+var ErrProblem = errors.New("the VM gives no evidence")
+
+// Ask asks the attestd at address, "host:port", with a nonce that is used once.
+// An error says that there is no answer, and so nothing to judge; one that matches
+// ErrProblem is the VM's own.
+//
+// The TLS certificate is not verified, and need not be: nobody could have signed
+// it, since its key was made inside the VM. What takes the place of a CA is the
+// evidence, which holds the public key of this connection. Somebody in between has
+// another key, and no AMD-SP to vouch for it. Until Judge has compared them,
+// nothing that came over the connection is believed.
+func Ask(ctx context.Context, address string, nonce evidence.Nonce) (Answer, error) {
+	client := &http.Client{
+		Transport: &http.Transport{
+			DialContext:            (&net.Dialer{}).DialContext,
+			TLSClientConfig:        &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}, //nolint:gosec // see above
+			TLSNextProto:           map[string]func(string, *tls.Conn) http.RoundTripper{},              // HTTP/1.1 only
+			DisableKeepAlives:      true,
+			DisableCompression:     true,
+			MaxResponseHeaderBytes: 8 << 10,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	body := attestapi.Request{Version: attestapi.Version, Nonce: nonce}.Encode()
+	target := url.URL{Scheme: "https", Host: address, Path: attestapi.Path}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target.String(), bytes.NewReader(body))
+	if err != nil {
+		return Answer{}, fmt.Errorf("asking %s: %w", address, err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := client.Do(request)
+	if err != nil {
+		var inner *url.Error // says the address and the method once more
+		if errors.As(err, &inner) {
+			err = inner.Err
+		}
+		return Answer{}, fmt.Errorf("asking %s: %w", address, err)
+	}
+	defer response.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(response.Body, attestapi.MaxResponse+1))
+	if err != nil {
+		return Answer{}, fmt.Errorf("reading the answer of %s: %w", address, err)
+	}
+	if response.StatusCode != http.StatusOK {
+		problem, err := attestapi.DecodeProblem(data)
+		if err != nil {
+			return Answer{}, fmt.Errorf("asking %s: %w: HTTP status is %s", address, ErrProblem, response.Status)
+		}
+		return Answer{}, fmt.Errorf("asking %s: %w: %q", address, ErrProblem, problem.Error)
+	}
+	if response.TLS == nil || len(response.TLS.PeerCertificates) == 0 {
+		return Answer{}, fmt.Errorf("asking %s: the answer came over no TLS connection", address)
+	}
+	message, err := attestapi.DecodeResponse(data)
+	if err != nil {
+		return Answer{}, fmt.Errorf("asking %s: %w", address, err)
+	}
+	return Answer{
+		Nonce:    nonce,
+		TLSKey:   response.TLS.PeerCertificates[0].RawSubjectPublicKeyInfo,
+		Evidence: message.Evidence,
+		BootLog:  message.BootLog,
+	}, nil
+}

@@ -1,0 +1,302 @@
+package attest
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rootvouch/rootvouch/appraise"
+	"github.com/rootvouch/rootvouch/attestapi"
+	"github.com/rootvouch/rootvouch/attestd"
+	"github.com/rootvouch/rootvouch/bootlog"
+	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/snp/kds"
+	"github.com/rootvouch/rootvouch/snp/snpdev"
+	"github.com/rootvouch/rootvouch/snp/snpdev/snpdevtest"
+)
+
+var (
+	wanted = snp.Measurement{1, 2}
+	id     = snp.ReportID{7}
+	disk   = pins.Pins{
+		Version:    1,
+		Verity:     pins.Verity{RootHash: pins.Digest{3}, Salt: pins.HexBytes{}, DataBlocks: 10, HashOffset: 40960, PayloadOffset: 1 << 20, PayloadSize: 49152},
+		Header:     pins.Header{DiskUUID: pins.UUID{1}, HeaderSHA256: pins.Digest{2}},
+		Filesystem: pins.EROFS,
+	}
+)
+
+func bootLog() bootlog.Log {
+	return bootlog.Log{Version: 1, DiskUUID: disk.DiskUUID, HeaderSHA256: disk.HeaderSHA256, RootHash: disk.RootHash, KeyGeneration: 4,
+		KMSSPIFFEID: "spiffe://example.org/kms", Verification: "full", Steps: []bootlog.Step{{Name: "start"}, {Name: "dm-verity", StartMS: 3000, DurationMS: 12}}}
+}
+
+// vm is a VM that runs attestd, with an AMD-SP and its owner's expectation.
+type vm struct {
+	*testing.T
+	sp      *snpdevtest.SP
+	values  refval.Values
+	address string
+}
+
+// boot runs one until the test ends; change may spoil it.
+func boot(t *testing.T, change func(*snp.Report, *bootlog.Log)) *vm {
+	t.Helper()
+	v := &vm{T: t, sp: snpdevtest.New(t, time.Now())}
+	v.values = v.sp.Values(wanted)
+	v.values.Pins = refval.Exactly(disk)
+	launch, log := v.sp.Launch(wanted, id), bootLog()
+	if change != nil {
+		change(&launch.Report, &log)
+	}
+	device, err := snpdev.OpenPath(snpdev.VirtioPort, launch.Serve())
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := log.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := attestd.New(attestd.Config{BootLog: data, Evidence: device.Evidence, Rand: rand.Reader, Now: time.Now(), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.address = l.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- server.Serve(ctx, l) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return v
+}
+
+func (v *vm) ask(address string) Answer {
+	v.Helper()
+	nonce, err := evidence.NewNonce(rand.Reader)
+	if err != nil {
+		v.Fatal(err)
+	}
+	a, err := Ask(v.Context(), address, nonce)
+	if err != nil {
+		v.Fatal(err)
+	}
+	return a
+}
+
+func (v *vm) judge(a Answer) Result {
+	v.Helper()
+	certs, crls, err := kds.LoadDir(v.sp.Collateral)
+	if err != nil {
+		v.Fatal(err)
+	}
+	return Judge(a, Expectation{Values: v.values, Collateral: appraise.Collateral{Certificates: certs, CRLs: crls}, Now: time.Now()})
+}
+
+func printed(t *testing.T, r Result) string {
+	t.Helper()
+	var b strings.Builder
+	if err := r.Print(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func wantTrusted(t *testing.T, r Result) {
+	t.Helper()
+	out := printed(t, r)
+	if !r.Trusted() || !strings.HasSuffix(out, "\nverdict: trusted\n") {
+		t.Errorf("not trusted:\n%s", out)
+	}
+}
+
+func wantRefused(t *testing.T, r Result, why string) {
+	t.Helper()
+	out := printed(t, r)
+	if r.Trusted() || !strings.HasSuffix(out, "\nverdict: refused\n") || !strings.Contains(out, why) {
+		t.Errorf("want a refusal with %q, got:\n%s", why, out)
+	}
+}
+
+func TestTrusted(t *testing.T) {
+	v := boot(t, nil)
+	r := v.judge(v.ask(v.address))
+	wantTrusted(t, r)
+	out := printed(t, r)
+	for _, want := range []string{"emulated: NOT CONFIDENTIAL\n", "measurement: " + wanted.String(), "instance: not checked\n",
+		"boot log: dm-verity at 3000 ms, 12 ms\n", "verity root hash: " + disk.RootHash.String()} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in:\n%s", want, out)
+		}
+	}
+	data, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(data, []byte(`"trusted":true`)) || bytes.Contains(data, []byte(`"instance"`)) {
+		t.Errorf("JSON is %s", data)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	for _, c := range []struct {
+		name, why string
+		change    func(*snp.Report, *bootlog.Log)
+	}{
+		{"measurement", "FAILED  measurement", func(r *snp.Report, _ *bootlog.Log) { r.Measurement[0]++ }},
+		{"debug", "FAILED  ", func(r *snp.Report, _ *bootlog.Log) { r.Policy |= snp.PolicyDebug }},
+		{"root hash", "FAILED  verity root hash", func(_ *snp.Report, l *bootlog.Log) { l.RootHash[0]++ }},
+		{"disk", "FAILED  disk UUID", func(_ *snp.Report, l *bootlog.Log) { l.DiskUUID[0]++ }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := boot(t, c.change)
+			wantRefused(t, v.judge(v.ask(v.address)), c.why)
+		})
+	}
+}
+
+// Somebody who ends the TLS connection between owner and VM, and passes all else
+// on, has another key than the evidence.
+func TestMiddleman(t *testing.T) {
+	v := boot(t, nil)
+	target := &url.URL{Scheme: "https", Host: v.address}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	middle := httptest.NewTLSServer(proxy)
+	defer middle.Close()
+	a := v.ask(strings.TrimPrefix(middle.URL, "https://"))
+	wantRefused(t, v.judge(a), "FAILED  REPORT_DATA")
+}
+
+// Whatever an answer is changed in, the evidence does not fit any more.
+func TestChangedAnswer(t *testing.T) {
+	v := boot(t, nil)
+	good := v.ask(v.address)
+	wantTrusted(t, v.judge(good))
+
+	replayed := good
+	replayed.Nonce[0]++
+	wantRefused(t, v.judge(replayed), "FAILED  REPORT_DATA")
+
+	log := bootLog()
+	log.KeyGeneration++
+	other := good
+	var err error
+	if other.BootLog, err = log.Encode(); err != nil {
+		t.Fatal(err)
+	}
+	wantRefused(t, v.judge(other), "FAILED  REPORT_DATA")
+
+	garbage := good
+	garbage.Evidence = garbage.Evidence[1:]
+	wantRefused(t, v.judge(garbage), "FAILED  form")
+	garbage = good
+	garbage.BootLog = []byte("{}")
+	wantRefused(t, v.judge(garbage), "FAILED  form")
+}
+
+func TestInstance(t *testing.T) {
+	v := boot(t, nil)
+	launch := Launch{ReportID: id, Generation: 4, Time: time.Now()}
+	before := Launch{ReportID: snp.ReportID{6}, Generation: 3}
+	for _, c := range []struct {
+		name     string
+		disk     pins.UUID
+		launches []Launch
+		why      string // of the refusal
+	}{
+		{"that launch", disk.DiskUUID, []Launch{before, launch}, ""},
+		{"no launch", disk.DiskUUID, nil, "none of the 0 launches"},
+		{"other launches", disk.DiskUUID, []Launch{before}, "none of the 1 launches"},
+		{"another disk", pins.UUID{9}, []Launch{launch}, "boot log says disk"},
+		{"another generation", disk.DiskUUID, []Launch{{ReportID: id, Generation: 5}}, "key generation"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := v.judge(v.ask(v.address))
+			r.CheckInstance(c.disk, c.launches)
+			if c.why != "" {
+				wantRefused(t, r, "instance: refused: ")
+				wantRefused(t, r, c.why)
+				return
+			}
+			wantTrusted(t, r)
+			if out := printed(t, r); !strings.Contains(out, "instance: checked: REPORT_ID "+id.String()+", release 2 of 2") {
+				t.Errorf("got:\n%s", out)
+			}
+		})
+	}
+}
+
+func TestNoPins(t *testing.T) {
+	v := boot(t, nil)
+	v.values.Pins = refval.Any[pins.Pins]()
+	r := v.judge(v.ask(v.address))
+	wantTrusted(t, r)
+	if out := printed(t, r); !strings.Contains(out, "note    disk: not compared") {
+		t.Errorf("got:\n%s", out)
+	}
+}
+
+func TestZeroResult(t *testing.T) {
+	if (Result{}).Trusted() {
+		t.Error("the zero Result is trusted")
+	}
+}
+
+// A server that is no attestd gets nowhere.
+func TestAskRefuses(t *testing.T) {
+	for _, c := range []struct {
+		name, want string
+		handler    http.HandlerFunc
+	}{
+		{"problem", "the AMD-SP is busy", func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			w.Write(attestapi.Problem{Version: 1, Error: "the AMD-SP is busy"}.Encode())
+		}},
+		{"status", "404", func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) }},
+		{"redirect", "307", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://127.0.0.1:1/", http.StatusTemporaryRedirect)
+		}},
+		{"garbage", "decoding response", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") }},
+		{"endless", "at most", func(w http.ResponseWriter, _ *http.Request) {
+			for {
+				if _, err := w.Write(make([]byte, 1<<16)); err != nil {
+					return
+				}
+			}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			server := httptest.NewTLSServer(c.handler)
+			defer server.Close()
+			_, err := Ask(t.Context(), strings.TrimPrefix(server.URL, "https://"), evidence.Nonce{})
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got error %v, want one with %q", err, c.want)
+			}
+			if c.name == "problem" && !errors.Is(err, ErrProblem) {
+				t.Errorf("error %v does not match ErrProblem", err)
+			}
+		})
+	}
+	if _, err := Ask(t.Context(), "127.0.0.1:1", evidence.Nonce{}); err == nil || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("got error %v", err)
+	}
+}

@@ -1,0 +1,154 @@
+package attest
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rootvouch/rootvouch/appraise"
+	"github.com/rootvouch/rootvouch/bootlog"
+	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/refval"
+)
+
+// Expectation is what an answer is judged by.
+type Expectation struct {
+	Values     refval.Values
+	Collateral appraise.Collateral
+	Revocation appraise.RevocationMode
+	Now        time.Time
+}
+
+// Check is one thing that was looked at beside the evidence. Err is nil when it is
+// as it should be.
+type Check struct {
+	Name, Got, Want string
+	Err             error
+}
+
+// String returns the check on one line, as an appraisal's are.
+func (c Check) String() string {
+	if c.Err == nil {
+		return fmt.Sprintf("ok      %s: %s (want %s)", c.Name, c.Got, c.Want)
+	}
+	return fmt.Sprintf("FAILED  %s: %v", c.Name, c.Err)
+}
+
+// Result is what an answer is worth. The zero value is not trusted.
+type Result struct {
+	// Err says that the answer was not even in form; then there is no more.
+	Err error
+	// Verdict is that on the evidence. It binds the nonce, the connection and the
+	// boot log.
+	Verdict appraise.Verdict
+	// Emulated says that the reference values name an emulated platform.
+	Emulated bool
+	// BootLog is what the VM says that its PID 1 did, and BootLogDigest its SHA-256.
+	// The VM's word: it proves nothing, but one that contradicts the reference
+	// values is a reason to refuse.
+	BootLog       bootlog.Log
+	BootLogDigest pins.Digest
+	// Disk are comparisons of the boot log with the reference values.
+	Disk []Check
+	// Instance says whether this is the VM that got the disk's key; nil when
+	// nobody asked.
+	Instance *Check
+	// Notes say what a reader must know beside the verdict's own notes.
+	Notes []string
+}
+
+// Trusted says whether everything that was looked at is as it should be.
+func (r Result) Trusted() bool {
+	if r.Err != nil || !r.Verdict.Trusted() || r.Instance != nil && r.Instance.Err != nil {
+		return false
+	}
+	for _, c := range r.Disk {
+		if c.Err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// Judge judges an answer.
+func Judge(a Answer, x Expectation) Result {
+	_, emulated := x.Values.RootOfTrust.Emulated()
+	r := Result{Emulated: emulated, BootLogDigest: pins.Digest(sha256.Sum256(a.BootLog))}
+	e, err := evidence.Decode(a.Evidence)
+	if err != nil {
+		return Result{Emulated: emulated, Err: err}
+	}
+	if r.BootLog, err = bootlog.Decode(a.BootLog); err != nil {
+		return Result{Emulated: emulated, Err: err}
+	}
+	r.Verdict = appraise.Appraise(appraise.Request{
+		Evidence:   e,
+		Kind:       evidence.Plain,
+		Values:     x.Values,
+		ReportData: evidence.OwnerAttestation(a.Nonce, a.TLSKey, r.BootLogDigest),
+		Collateral: x.Collateral,
+		Now:        x.Now,
+		Revocation: x.Revocation,
+	})
+	r.compareDisk(x.Values)
+	return r
+}
+
+// compareDisk compares the boot log with the pins of the reference values. The
+// header's digest may rightly differ, when the disk was rekeyed.
+func (r *Result) compareDisk(v refval.Values) {
+	want, ok := v.Pins.Value()
+	if !ok {
+		r.Notes = append(r.Notes, "disk: not compared: the reference values have no pins")
+		return
+	}
+	compare := func(name, got, want string) {
+		c := Check{Name: name, Got: got, Want: want}
+		if got != want {
+			c.Err = fmt.Errorf("boot log says %s, want %s", got, want)
+		}
+		r.Disk = append(r.Disk, c)
+	}
+	compare("verity root hash", r.BootLog.RootHash.String(), want.RootHash.String())
+	compare("disk UUID", r.BootLog.DiskUUID.String(), want.DiskUUID.String())
+	if r.BootLog.HeaderSHA256 != want.HeaderSHA256 {
+		r.Notes = append(r.Notes, fmt.Sprintf("LUKS2 header: boot log says %s, the reference values say %s: right only if the disk was rekeyed", r.BootLog.HeaderSHA256, want.HeaderSHA256))
+	}
+}
+
+// Launch is one launch that got a disk's key, by the KMS's audited word.
+type Launch struct {
+	ReportID   [32]byte
+	Generation uint64 // of the key
+	Time       time.Time
+}
+
+// CheckInstance compares the REPORT_ID of the evidence with the launches that got
+// the key of a disk. Evidence alone says what kind of VM answers; this says that
+// it is one of those which got this disk's key, and not a twin that was launched
+// from the same measured bytes and waits for a key in vain.
+func (r *Result) CheckInstance(disk pins.UUID, launches []Launch) {
+	c := &Check{Name: "instance", Want: fmt.Sprintf("a launch that got the key of disk %s", disk)}
+	r.Instance = c
+	if r.Err != nil || r.Verdict.Report == nil {
+		c.Err = errors.New("there is no report")
+		return
+	}
+	id := r.Verdict.Report.ReportID
+	if r.BootLog.DiskUUID != disk {
+		c.Err = fmt.Errorf("boot log says disk %s, want %s", r.BootLog.DiskUUID, disk)
+		return
+	}
+	for i, l := range launches {
+		if l.ReportID == id {
+			c.Got = fmt.Sprintf("REPORT_ID %s, release %d of %d, %s, key generation %d", id, i+1, len(launches), l.Time.UTC().Format(time.RFC3339), l.Generation)
+			if l.Generation != r.BootLog.KeyGeneration {
+				c.Err = fmt.Errorf("boot log says key generation %d, the KMS says %d", r.BootLog.KeyGeneration, l.Generation)
+			}
+			return
+		}
+	}
+	c.Err = fmt.Errorf("REPORT_ID is %s, which is none of the %d launches that got the key of disk %s", id, len(launches), disk)
+}

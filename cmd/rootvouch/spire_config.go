@@ -1,0 +1,138 @@
+package main
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/spireconf"
+	"github.com/rootvouch/rootvouch/spiretrust"
+)
+
+func newSpireServerConfigCommand() *cobra.Command {
+	var domain string
+	var s spireconf.Server
+	cmd := &cobra.Command{
+		Use:   "server-config --trust-domain NAME --ca-dir DIR --data-dir DIR --plugin FILE --refval FILE --collateral-dir DIR",
+		Short: "Print a server.conf for a stock SPIRE server",
+		Long: `Print a configuration with which a stock SPIRE server attests rootvouch VMs: sqlite,
+keys on disk, the intermediate CA of "spire init", the node attestor amd_sev_snp,
+and join tokens for the agent on the owner's side. Comments say why each setting
+that differs from SPIRE's default does. Paths are made absolute; the plugin must
+exist, since SPIRE is told its SHA-256.`,
+		Example: `  rootvouch spire server-config --trust-domain example.org --ca-dir ca --data-dir spire \
+    --plugin bin/snp-server-plugin --refval refval.json --collateral-dir crls >server.conf
+  spire-server run -config server.conf`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if s.TrustDomain, err = parseTrustDomain(domain); err != nil {
+				return err
+			}
+			if s.Socket == "" {
+				s.Socket = filepath.Join(s.DataDir, "server.sock")
+			}
+			paths := []*string{&s.CADir, &s.DataDir, &s.Socket, &s.Plugin, &s.CollateralDir}
+			for i := range s.RefvalFiles {
+				paths = append(paths, &s.RefvalFiles[i])
+			}
+			if err := makeAbsolute(paths...); err != nil {
+				return err
+			}
+			if s.PluginSHA256, err = fileSHA256("plugin", s.Plugin); err != nil {
+				return err
+			}
+			return printConfig(cmd, s.Config)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&s.Bind, "bind", "127.0.0.1:8081", "address for agents, host:port")
+	flags.StringVar(&s.CADir, "ca-dir", "", "directory with root.crt, upstream.crt and upstream.key")
+	flags.StringVar(&s.DataDir, "data-dir", "", "directory of the server's database and keys")
+	flags.StringVar(&s.Socket, "socket", "", "admin socket (default: server.sock in the data directory)")
+	flags.StringVar(&s.Plugin, "plugin", "", "snp-server-plugin")
+	flags.StringArrayVar(&s.RefvalFiles, "refval", nil, "reference values; evidence has to satisfy one of them (repeatable)")
+	flags.StringVar(&s.CollateralDir, "collateral-dir", "", "directory of CRLs and certificates")
+	flags.StringVar(&s.AgentPathTemplate, "agent-path-template", "", "template of agent IDs (default: one ID for each launch)")
+	flags.StringArrayVar(&s.Selectors, "selector", nil, "name of a selector that agents get (repeatable; default measurement and root_of_trust)")
+	flags.DurationVar(&s.CacheReload, "cache-reload", spireconf.DefaultCacheReload, "how often the server looks for new entries and agents")
+	requireFlags(cmd, "ca-dir", "data-dir", "plugin", "refval", "collateral-dir")
+	trustDomainFlag(cmd, &domain)
+	return cmd
+}
+
+func newSpireAgentConfigCommand() *cobra.Command {
+	var domain, caDir string
+	var a spireconf.Agent
+	cmd := &cobra.Command{
+		Use:   "agent-config --trust-domain NAME --ca-dir DIR --data-dir DIR",
+		Short: "Print an agent.conf for the stock SPIRE agent on the owner's side",
+		Long: `Print a configuration for the stock SPIRE agent that gives rootvouch-kms its
+identity: it attests by join token (spire join-token), once, and keeps its key on
+disk. The agents inside VMs are configured by PID 1, from boot.json.`,
+		Example: `  rootvouch spire agent-config --trust-domain example.org --ca-dir ca --data-dir agent >agent.conf
+  spire-agent run -config agent.conf -joinToken "$(rootvouch spire join-token \
+    --trust-domain example.org --socket spire/server.sock)"`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if a.TrustDomain, err = parseTrustDomain(domain); err != nil {
+				return err
+			}
+			if a.Socket == "" {
+				a.Socket = filepath.Join(a.DataDir, "agent.sock")
+			}
+			a.TrustBundle = filepath.Join(caDir, spiretrust.RootCert)
+			paths := []*string{&a.DataDir, &a.Socket, &a.TrustBundle}
+			if a.JoinTokenFile != "" {
+				paths = append(paths, &a.JoinTokenFile)
+			}
+			if err := makeAbsolute(paths...); err != nil {
+				return err
+			}
+			return printConfig(cmd, a.Config)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&a.Server, "server", "127.0.0.1:8081", "the SPIRE server, host:port")
+	flags.StringVar(&caDir, "ca-dir", "", "directory with root.crt")
+	flags.StringVar(&a.DataDir, "data-dir", "", "directory of the agent's key and cache")
+	flags.StringVar(&a.Socket, "socket", "", "Workload API socket (default: agent.sock in the data directory)")
+	flags.StringVar(&a.JoinTokenFile, "join-token-file", "", "file with a join token (default: none, it is given by -joinToken)")
+	flags.DurationVar(&a.Sync, "sync", spireconf.DefaultSync, "how often the agent asks for new entries")
+	requireFlags(cmd, "ca-dir", "data-dir")
+	trustDomainFlag(cmd, &domain)
+	return cmd
+}
+
+func printConfig(cmd *cobra.Command, config func() ([]byte, error)) error {
+	text, err := config()
+	if err != nil {
+		return usageError{err}
+	}
+	_, err = cmd.OutOrStdout().Write(text)
+	return err
+}
+
+func makeAbsolute(paths ...*string) error {
+	for _, p := range paths {
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return fmt.Errorf("making %s absolute: %w", *p, err)
+		}
+		*p = abs
+	}
+	return nil
+}
+
+// fileSHA256 is the SHA-256 of a program.
+func fileSHA256(what, path string) (pins.Digest, error) {
+	sum, err := hashFile(what, path)
+	if err != nil {
+		return pins.Digest{}, err
+	}
+	return pins.Digest([sha256.Size]byte(sum)), nil
+}

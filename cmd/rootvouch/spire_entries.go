@@ -1,0 +1,240 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/rootvouch/rootvouch/bootconfig"
+	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/spireadmin"
+)
+
+// spireTimeout bounds what is asked of a SPIRE server on this machine.
+const spireTimeout = 30 * time.Second
+
+// ownerAlias is the path of the alias of the owner's agent.
+const ownerAlias = "/node/owner"
+
+type spireEntriesFlags struct {
+	socket, domain, name, workload, fetchkey, fetchkeyPath string
+	refvals                                                []string
+	kms, kmsPath, kmsID, kmsParent                         string
+	ttl                                                    time.Duration
+}
+
+func newSpireEntriesCommand() *cobra.Command {
+	var f spireEntriesFlags
+	cmd := &cobra.Command{
+		Use:   "entries --socket SOCKET --trust-domain NAME [--name VM --refval FILE --fetchkey FILE] [--kms FILE]",
+		Short: "Create and update registration entries on a running SPIRE server",
+		Long: `Create, update and remove registration entries on a running stock SPIRE server, so
+that they are what the arguments say. Entries that others made are left alone, and
+a second run changes nothing.
+
+For a VM (--name, --refval, --fetchkey): a node alias, spiffe://NAME/node/VM, for
+each launch digest of the reference values together with their root of trust, and
+below it the workload fetchkey, by its path inside the initramfs and its SHA-256.
+The workload's SPIFFE ID is the one that the disk's record at the KMS has.
+
+For the KMS (--kms): the workload rootvouch-kms, by path and SHA-256, below the
+alias of the owner's agent. Run it again when the program has changed.`,
+		Example: `  rootvouch spire entries --socket spire/server.sock --trust-domain example.org \
+    --name web1 --refval refval.json --fetchkey bin/fetchkey --kms bin/rootvouch-kms`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.socket, "socket", "", "admin socket of the SPIRE server")
+	flags.StringVar(&f.name, "name", "", "name of the VM: lower-case letters, digits and hyphens")
+	flags.StringArrayVar(&f.refvals, "refval", nil, "reference values of the VM (repeatable)")
+	flags.StringVar(&f.workload, "workload-id", "", "SPIFFE ID of the VM's fetchkey (default spiffe://NAME/vm/VM)")
+	flags.StringVar(&f.fetchkey, "fetchkey", "", "the fetchkey program that is in the initramfs, for its SHA-256")
+	flags.StringVar(&f.fetchkeyPath, "fetchkey-path", bootconfig.FetchkeyPath, "its path inside the initramfs")
+	flags.StringVar(&f.kms, "kms", "", "the rootvouch-kms program, for its SHA-256 and path")
+	flags.StringVar(&f.kmsPath, "kms-path", "", "its path where it runs (default: that of --kms, absolute and with links resolved)")
+	flags.StringVar(&f.kmsID, "kms-id", "", "SPIFFE ID of the KMS (default spiffe://NAME/kms)")
+	flags.StringVar(&f.kmsParent, "kms-parent", "", "SPIFFE ID of the owner's agent or its alias (default spiffe://NAME"+ownerAlias+")")
+	flags.DurationVar(&f.ttl, "ttl", 0, "lifetime of the SVIDs (default: the server's)")
+	requireFlags(cmd, "socket")
+	trustDomainFlag(cmd, &f.domain)
+	return cmd
+}
+
+func (f *spireEntriesFlags) run(cmd *cobra.Command) error {
+	groups, err := f.groups()
+	if err != nil {
+		return err
+	}
+	client, err := spireadmin.Dial(f.socket)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(cmd.Context(), spireTimeout)
+	defer cancel()
+	for _, g := range groups {
+		changes, err := client.Apply(ctx, g)
+		if printed := printChanges(cmd.OutOrStdout(), changes); printed != nil {
+			return printed
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// groups makes the entries of everything that the flags name.
+func (f *spireEntriesFlags) groups() ([]spireadmin.Group, error) {
+	td, err := parseTrustDomain(f.domain)
+	if err != nil {
+		return nil, err
+	}
+	var groups []spireadmin.Group
+	if f.name != "" || len(f.refvals) > 0 || f.fetchkey != "" {
+		g, err := f.vm(td)
+		if err != nil {
+			return nil, err
+		}
+		groups = append(groups, g)
+	}
+	if f.kms != "" {
+		g, err := f.keyServer(td)
+		if err != nil {
+			return nil, err
+		}
+		groups = append(groups, g)
+	}
+	if len(groups) == 0 {
+		return nil, usageError{errors.New("want a VM (--name, --refval, --fetchkey), the KMS (--kms), or both")}
+	}
+	return groups, nil
+}
+
+func (f *spireEntriesFlags) vm(td spiffeid.TrustDomain) (spireadmin.Group, error) {
+	if f.name == "" || len(f.refvals) == 0 || f.fetchkey == "" {
+		return spireadmin.Group{}, usageError{errors.New("a VM takes --name, --refval and --fetchkey")}
+	}
+	vm := spireadmin.VM{Name: f.name, TTL: f.ttl, Fetchkey: spireadmin.Executable{Path: f.fetchkeyPath}}
+	var err error
+	if vm.Workload, err = idOr(td, "workload-id", f.workload, "/vm/"+f.name); err != nil {
+		return spireadmin.Group{}, err
+	}
+	if vm.Fetchkey.SHA256, err = fileSHA256("fetchkey", f.fetchkey); err != nil {
+		return spireadmin.Group{}, err
+	}
+	for _, path := range f.refvals {
+		data, err := readInput(path, refval.MaxSize)
+		if err != nil {
+			return spireadmin.Group{}, err
+		}
+		v, err := refval.Decode(data)
+		if err != nil {
+			return spireadmin.Group{}, fmt.Errorf("%s: %w", path, err)
+		}
+		vm.Values = append(vm.Values, v)
+	}
+	return vm.Entries(td)
+}
+
+func (f *spireEntriesFlags) keyServer(td spiffeid.TrustDomain) (spireadmin.Group, error) {
+	id, err := idOr(td, "kms-id", f.kmsID, "/kms")
+	if err != nil {
+		return spireadmin.Group{}, err
+	}
+	parent, err := idOr(td, "kms-parent", f.kmsParent, ownerAlias)
+	if err != nil {
+		return spireadmin.Group{}, err
+	}
+	program := spireadmin.Executable{Path: f.kmsPath}
+	if program.Path == "" {
+		// The unix attestor reads /proc/PID/exe, which has no links in it.
+		if program.Path, err = filepath.Abs(f.kms); err != nil {
+			return spireadmin.Group{}, err
+		}
+		if program.Path, err = filepath.EvalSymlinks(program.Path); err != nil {
+			return spireadmin.Group{}, err
+		}
+	}
+	if program.SHA256, err = fileSHA256("kms", f.kms); err != nil {
+		return spireadmin.Group{}, err
+	}
+	return spireadmin.KMS(id, parent, program, f.ttl)
+}
+
+// idOr parses a flag's SPIFFE ID, or takes a path of the trust domain.
+func idOr(td spiffeid.TrustDomain, flag, text, path string) (spiffeid.ID, error) {
+	if text == "" {
+		id, err := spiffeid.FromPath(td, path)
+		if err != nil {
+			return spiffeid.ID{}, usageError{err}
+		}
+		return id, nil
+	}
+	id, err := spiffeid.FromString(text)
+	if err != nil {
+		return spiffeid.ID{}, usageError{fmt.Errorf("--%s: %w", flag, err)}
+	}
+	return id, nil
+}
+
+func printChanges(w io.Writer, changes []spireadmin.Change) error {
+	for _, c := range changes {
+		var selectors []string
+		for _, s := range c.Entry.Selectors {
+			selectors = append(selectors, s.String())
+		}
+		if _, err := fmt.Fprintf(w, "%-9s %s parent %s %s\n", c.Action, c.Entry.SPIFFEID, c.Entry.Parent, strings.Join(selectors, " ")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newSpireJoinTokenCommand() *cobra.Command {
+	var socket, domain string
+	var ttl time.Duration
+	cmd := &cobra.Command{
+		Use:   "join-token --socket SOCKET --trust-domain NAME",
+		Short: "Make a join token for the agent on the owner's side",
+		Long: `Make a token with which one SPIRE agent can attest, once, and print it. The agent
+gets the identity spiffe://NAME` + ownerAlias + ` beside its own: what "spire entries --kms"
+makes hangs below that, and outlives the agent. Whoever has the token can be that
+agent, so it lasts no longer than need be.`,
+		Example: `  rootvouch spire join-token --socket spire/server.sock --trust-domain example.org`,
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			td, err := parseTrustDomain(domain)
+			if err != nil {
+				return err
+			}
+			client, err := spireadmin.Dial(socket)
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			ctx, cancel := context.WithTimeout(cmd.Context(), spireTimeout)
+			defer cancel()
+			token, err := client.JoinToken(ctx, spiffeid.RequireFromPath(td, ownerAlias), ttl)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), token)
+			return err
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&socket, "socket", "", "admin socket of the SPIRE server")
+	flags.DurationVar(&ttl, "ttl", 10*time.Minute, "how long the token can be used")
+	requireFlags(cmd, "socket")
+	trustDomainFlag(cmd, &domain)
+	return cmd
+}
