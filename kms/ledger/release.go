@@ -13,7 +13,7 @@ import (
 // Errors of Release.
 var (
 	// ErrReleased says that this launch has had the disk's key.
-	ErrReleased = errors.New("key was released to this launch before")
+	ErrReleased = errors.New("key was already released to this launch")
 	// ErrStale says that the nonce is not fresh, and that there is no reply which
 	// could have been lost.
 	ErrStale = errors.New("nonce is unknown, used or too old")
