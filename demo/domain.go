@@ -21,7 +21,7 @@ import (
 const (
 	TrustDomain = "demo.example"
 	KMSID       = "spiffe://" + TrustDomain + "/kms"
-	ownerAgent  = "spiffe://" + TrustDomain + "/owner"
+	OwnerAgent  = "spiffe://" + TrustDomain + "/node/owner" // the node alias of the agent on the owner's side
 
 	// hostFromGuest is this machine's loopback as QEMU's user-mode network shows
 	// it to a guest.
@@ -118,8 +118,20 @@ func fromGuest(address string) string {
 
 // Rootvouch runs a command of the owner's tool and returns what it printed.
 func (d *Domain) Rootvouch(ctx context.Context, args ...string) ([]byte, error) {
-	d.show("$ rootvouch " + strings.Join(args, " "))
+	d.show("$ rootvouch " + quote(args))
 	return runCommand(ctx, append([]string{d.Parts.Rootvouch}, args...)...)
+}
+
+// quote writes arguments as a shell reads them.
+func quote(args []string) string {
+	quoted := make([]string, len(args))
+	for i, arg := range args {
+		quoted[i] = arg
+		if strings.ContainsAny(arg, " \t\n\"'$*?;&|<>()\\`") {
+			quoted[i] = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(quoted, " ")
 }
 
 func (d *Domain) show(line string) {
@@ -184,24 +196,18 @@ func (d *Domain) SPIREServer(ctx context.Context, args ...string) ([]byte, error
 }
 
 func (d *Domain) startOwnerAgent(ctx context.Context) error {
-	printed, err := d.SPIREServer(ctx, "token", "generate", "-spiffeID", ownerAgent, "-output", "json")
+	token, err := d.Rootvouch(ctx, "spire", "join-token", "--socket", d.SPIRESocket(), "--trust-domain", TrustDomain)
 	if err != nil {
 		return err
 	}
-	var token struct {
-		Value string `json:"value"`
-	}
-	if err := json.Unmarshal(printed, &token); err != nil || token.Value == "" {
-		return fmt.Errorf("reading the join token: got %d bytes without one", len(printed))
-	}
 	// The token is good once, and by a file it reaches no process list.
 	tokenFile := d.path("owner-agent.token")
-	if err := os.WriteFile(tokenFile, []byte(token.Value), 0o600); err != nil {
+	if err := os.WriteFile(tokenFile, token, 0o600); err != nil {
 		return err
 	}
 	defer os.Remove(tokenFile)
 	config, err := d.Rootvouch(ctx, "spire", "agent-config", "--trust-domain", TrustDomain, "--server", d.spireAddress,
-		"--data-dir", d.path("owner-agent"), "--socket", d.WorkloadAPI(), "--trust-bundle", d.TrustRoot(),
+		"--data-dir", d.path("owner-agent"), "--socket", d.WorkloadAPI(), "--ca-dir", d.path("trust"),
 		"--join-token-file", tokenFile)
 	if err != nil {
 		return err
@@ -272,7 +278,7 @@ func (d *Domain) initKMS(ctx context.Context, config string) error {
 		return err
 	}
 	_, err = d.Rootvouch(ctx, "spire", "entries", "--socket", d.SPIRESocket(), "--trust-domain", TrustDomain,
-		"--kms-bin", d.Parts.KMS, "--kms-parent", ownerAgent)
+		"--kms", d.Parts.KMS)
 	return err
 }
 

@@ -167,7 +167,7 @@ func (d *Domain) TrustValues(data []byte) error { return durable.WriteFile(d.Ref
 // Register makes the guest's registration entries.
 func (d *Domain) Register(ctx context.Context, g Guest) error {
 	_, err := d.Rootvouch(ctx, "spire", "entries", "--socket", d.SPIRESocket(), "--trust-domain", TrustDomain,
-		"--name", g.Name, "--spiffe-id", g.WorkloadID(), "--refval", g.Refval(),
+		"--name", g.Name, "--workload-id", g.WorkloadID(), "--refval", g.Refval(),
 		"--fetchkey", filepath.Join(d.Parts.GuestBin, "fetchkey"))
 	return err
 }
@@ -196,7 +196,7 @@ func (d *Domain) RunVM(g Guest, onLine func(string)) (*VM, error) {
 		"--kernel", d.Parts.Kernel, "--initramfs", g.Initramfs(), "--append", CommandLine, "--disk", g.Disk(),
 		"--vcpus", strconv.Itoa(VCPUs), "--cpu", CPUType, "--memory", memory, "--asp", d.AMDSP(),
 		"--forward", "127.0.0.1:" + port + "=8444"}
-	d.show("$ rootvouch " + strings.Join(args, " "))
+	d.show("$ rootvouch " + quote(args))
 	lines := newLineWatcher(onLine)
 	p, err := startProcessTo("vm", d.Logs, lines, append([]string{d.Parts.Rootvouch}, args...)...)
 	if err != nil {

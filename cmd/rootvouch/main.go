@@ -88,12 +88,15 @@ hardware on their desk, emulated: the same bytes, NOT CONFIDENTIAL.
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
+		newAttestCommand(),
+		newDemoCommand(),
 		newImageCommand(),
 		newInitramfsCommand(),
 		newKeysCommand(),
 		newMeasureCommand(),
 		newRefvalCommand(),
 		newReportCommand(),
+		newSpireCommand(),
 		newVMCommand(),
 	)
 	return root

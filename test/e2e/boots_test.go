@@ -1,0 +1,131 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rootvouch/rootvouch/internal/needs"
+)
+
+// A VM knows the long-lived root alone, so it boots after the SPIRE server has
+// taken a new CA.
+func TestBootAfterCARotation(t *testing.T) {
+	c := setUp(t)
+	must(t)(c.SPIREServer(t.Context(), "localauthority", "x509", "prepare"))
+	var shown struct {
+		Prepared struct {
+			ID string `json:"authority_id"`
+		} `json:"prepared"`
+	}
+	if err := json.Unmarshal(must(t)(c.SPIREServer(t.Context(), "localauthority", "x509", "show", "-output", "json")), &shown); err != nil {
+		t.Fatal(err)
+	}
+	must(t)(c.SPIREServer(t.Context(), "localauthority", "x509", "activate", "-authorityID", shown.Prepared.ID))
+	m := c.boot(t, c.web)
+	m.Expect("rootvouch: agent:")
+	m.Expect("rootvouch: switch:")
+	m.Expect("multi-user.target")
+}
+
+// TestDemo is what a newcomer runs first.
+func TestDemo(t *testing.T) {
+	needs.Boot(t)
+	d := newDemo(t)
+	out, err := d.command.Output()
+	if err != nil {
+		t.Fatalf("rootvouch demo: %v\n%s", err, out)
+	}
+	if !bytes.HasSuffix(out, []byte("\nverdict: trusted\n")) {
+		t.Errorf("the last line is not the verdict:\n%s", out)
+	}
+	for _, want := range []string{"emulated: NOT CONFIDENTIAL", "rootvouch: dm-verity:", "multi-user.target"} {
+		if !bytes.Contains(out, []byte(want)) {
+			t.Errorf("no %q in what the demo says", want)
+		}
+	}
+	for _, name := range []string{"disk.img", "initramfs.img", "refval.json", "logs/rootvouch-kms.log"} {
+		if info, err := os.Stat(filepath.Join(d.out, name)); err != nil || info.Size() == 0 {
+			t.Errorf("the output folder has no %s: %v", name, err)
+		}
+	}
+	d.leftNothing(t)
+}
+
+// TestDemoInterrupted presses Ctrl-C where most is running.
+func TestDemoInterrupted(t *testing.T) {
+	needs.Boot(t)
+	d := newDemo(t)
+	var out strings.Builder
+	d.command.Stdout = &notifier{w: &out, text: "rootvouch: start:", then: func() { d.command.Process.Signal(os.Interrupt) }}
+	start := time.Now()
+	err := d.command.Run()
+	exit, ok := err.(*exec.ExitError)
+	if !ok || exit.ExitCode() != 130 {
+		t.Errorf("got %v after %v, want exit status 130; it said:\n%s", err, time.Since(start), out.String())
+	}
+	d.leftNothing(t)
+}
+
+// demoRun is a run of `rootvouch demo` with folders of its own.
+type demoRun struct {
+	command  *exec.Cmd
+	out, tmp string
+}
+
+func newDemo(t *testing.T) demoRun {
+	t.Helper()
+	tmp, err := os.MkdirTemp("", "rv-") // short, for the sockets in it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(tmp) })
+	d := demoRun{out: t.TempDir(), tmp: tmp}
+	d.command = exec.Command(needs.Binary(t, "rootvouch"), "demo", "--out", d.out)
+	d.command.Env = append(os.Environ(), "TMPDIR="+tmp)
+	d.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return d
+}
+
+// leftNothing fails the test when the demo left a process or a file behind.
+func (d demoRun) leftNothing(t *testing.T) {
+	t.Helper()
+	left, err := os.ReadDir(d.tmp)
+	if err != nil || len(left) != 0 {
+		t.Errorf("left in the temporary folder: %v, %v", left, err)
+	}
+	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range processes {
+		// Every process of the demo has a path of one of its folders in its
+		// arguments.
+		if line, err := os.ReadFile(path); err == nil && (bytes.Contains(line, []byte(d.tmp)) || bytes.Contains(line, []byte(d.out))) {
+			t.Errorf("still running: %q", line)
+		}
+	}
+}
+
+// notifier calls a function once when a text was written.
+type notifier struct {
+	w    *strings.Builder
+	text string
+	then func()
+	done bool
+}
+
+func (n *notifier) Write(p []byte) (int, error) {
+	n.w.Write(p)
+	if !n.done && strings.Contains(n.w.String(), n.text) {
+		n.done = true
+		n.then()
+	}
+	return len(p), nil
+}

@@ -1,0 +1,181 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rootvouch/rootvouch/internal/vmtest"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/platform"
+	"github.com/rootvouch/rootvouch/refval"
+)
+
+// A disk that is not, to the bit, the pinned one never becomes a root.
+func TestChangedDisk(t *testing.T) {
+	c := setUp(t)
+	p := c.pins(t, c.web)
+	middle := func(offset, size uint64) int64 { return int64(offset + size/2) }
+	for _, test := range []struct {
+		name         string
+		offset       int64
+		step, reason string
+	}{
+		{"filesystem", middle(p.PayloadOffset, p.HashOffset), "verify", "corrupt"},
+		{"hash tree", middle(p.PayloadOffset+p.HashOffset+pins.BlockSize, p.PayloadSize-p.HashOffset-pins.BlockSize), "verify", "corrupt"},
+		{"verity superblock", int64(p.PayloadOffset + p.HashOffset + 8), "dm-verity", "superblock"},
+		{"LUKS2 binary header", 100, "header", p.HeaderSHA256.String()},
+		{"LUKS2 keyslots area", middle(0, p.PayloadOffset), "header", p.HeaderSHA256.String()},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c.bootDisk(t, vmtest.FlipBit(t, c.web.Disk(), test.offset)).Refused(test.step, test.reason)
+		})
+	}
+}
+
+// Another disk may say that it is the right one.
+func TestOtherDiskWithSameUUID(t *testing.T) {
+	c := setUp(t)
+	p := c.pins(t, c.web)
+	other := c.guest(t, "other-disk")
+	root := c.smallRoot(t)
+	if err := c.BuildImage(t.Context(), other, root, "--uuid", p.DiskUUID.String()); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.pins(t, other).DiskUUID; got != p.DiskUUID {
+		t.Fatalf("the other disk has UUID %s, want %s", got, p.DiskUUID)
+	}
+	c.bootDisk(t, other.Disk()).Refused("header", p.HeaderSHA256.String())
+}
+
+// A host that starts other bytes than it had measured gets no kernel: the
+// firmware itself compares them with the measured hashes, and stops in silence.
+func TestOtherBytesThanMeasured(t *testing.T) {
+	c := setUp(t)
+	measured := c.machine(t, c.web)
+	commandLine, initramfs := measured, measured
+	commandLine.CommandLine += " init=/bin/sh"
+	initramfs.Initramfs = vmtest.Append(t, measured.Initramfs, 0)
+	for name, given := range map[string]platform.Guest{"command line with one more word": commandLine, "initramfs with one more byte": initramfs} {
+		t.Run(name, func(t *testing.T) {
+			vmtest.BootWith(t, measured, platform.Options{
+				AMDSP: c.chip, QEMU: vmtest.Swapped(t, measured, given), StartTimeout: 40 * time.Second,
+			}).NeverStarted()
+		})
+	}
+}
+
+// A host that has other bytes measured, and starts them, gets no identity.
+func TestOtherMeasurement(t *testing.T) {
+	c := setUp(t)
+	// The same guest but for one second of its clock floor: another measurement.
+	g := c.guest(t, "web")
+	c.sameDisk(t, g)
+	before := c.values
+	if err := c.buildInitramfs(t.Context(), t, g, "--clock-floor", "2026-01-01T00:00:01Z"); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("that SPIRE has no entry for", func(t *testing.T) {
+		c.boot(t, g).Refused("key", "SVID")
+	})
+	c.values = before
+	if err := c.writeTrust(before); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("that SPIRE's policy does not have", func(t *testing.T) {
+		c.boot(t, g).Refused("agent", "PermissionDenied")
+	})
+}
+
+func TestDisabledRecord(t *testing.T) {
+	c := setUp(t)
+	disk := c.pins(t, c.web).DiskUUID.String()
+	c.keys(t, "disable", disk)
+	defer c.keys(t, "enable", disk)
+	since := len(c.auditLog(t))
+	c.boot(t, c.web).Refused("key", "denied")
+	c.audited(t, since, disk, "disabled")
+}
+
+// A record of production accepts no emulated evidence, whatever else is right.
+func TestEmulatedEvidenceForProduction(t *testing.T) {
+	c := setUp(t)
+	ctx := t.Context()
+	data, err := os.ReadFile(c.web.Refval())
+	if err != nil {
+		t.Fatal(err)
+	}
+	values, err := refval.Decode(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	values.RootOfTrust = refval.AMD()
+	production, err := values.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "refval.json")
+	if err := os.WriteFile(path, production, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	put := func(ctx context.Context, refval string) {
+		t.Helper()
+		must(t)(c.Rootvouch(ctx, "keys", "put", "--socket", c.KMSSocket(), "--spiffe-id", c.web.WorkloadID(),
+			"--pins", c.web.Pins(), "--refval", refval, "--key-file", c.Key(c.web), "--replace"))
+	}
+	put(ctx, path)
+	defer put(context.WithoutCancel(ctx), c.web.Refval())
+	since := len(c.auditLog(t))
+	c.boot(t, c.web).Refused("key", "denied")
+	c.audited(t, since, "root of trust")
+}
+
+// Servers that are not there are asked for a bounded time.
+func TestUnreachable(t *testing.T) {
+	c := setUp(t)
+	t.Run("KMS", func(t *testing.T) {
+		c.StopKMS()
+		defer func() {
+			if err := c.StartKMS(context.WithoutCancel(t.Context())); err != nil {
+				t.Error(err)
+			}
+		}()
+		c.boot(t, c.web).Refused("key", "connection refused")
+	})
+	t.Run("SPIRE server", func(t *testing.T) {
+		c.StopSPIREServer()
+		defer func() {
+			if err := c.StartSPIREServer(context.WithoutCancel(t.Context()), nil); err != nil {
+				t.Error(err)
+			}
+		}()
+		c.boot(t, c.web).Refused("agent", "connection refused")
+	})
+}
+
+// Root in the booted system can have fresh evidence of the same launch and the
+// same SVID, and gets no key all the same.
+func TestSecondRequestFromBootedSystem(t *testing.T) {
+	c := setUp(t)
+	ctx := t.Context()
+	g := c.guest(t, "attacked")
+	uuid := "8f1c8e1c-7a3e-4f7e-9d5b-2c1a4b6d8e0f"
+	if err := c.build(ctx, t, g, c.attackerRoot(t, uuid), nil, "--uuid", uuid); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.register(ctx, g); err != nil {
+		t.Fatal(err)
+	}
+	since := len(c.auditLog(t))
+	m := c.boot(t, g)
+	m.Expect("rootvouch: switch:")
+	m.Expect("attacker: the agent serves")
+	if line := m.Expect("attacker: "); !strings.Contains(line, "got no key: fetchkey") || !strings.Contains(line, "denied") {
+		t.Errorf("got %q, want a refusal of the key server", line)
+	}
+	m.PoweredOff()
+	c.audited(t, since, uuid, "already")
+}
