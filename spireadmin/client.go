@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -40,6 +39,14 @@ func Dial(socket string) (*Client, error) {
 // Close ends the connection.
 func (c *Client) Close() error { return c.conn.Close() }
 
+// Ready reports whether the server answers.
+func (c *Client) Ready(ctx context.Context) error {
+	if _, err := c.entries.CountEntries(ctx, &entryv1.CountEntriesRequest{}); err != nil {
+		return fmt.Errorf("asking the SPIRE server: %w", err)
+	}
+	return nil
+}
+
 // Action says what Apply did with an entry.
 type Action string
 
@@ -63,7 +70,10 @@ type Change struct {
 // left alone, and one that is in the way is an error. Applied twice, it changes
 // nothing the second time.
 func (c *Client) Apply(ctx context.Context, g Group) ([]Change, error) {
-	have, err := c.list(ctx, g.prefix)
+	if g.owns == nil {
+		return nil, errors.New("applying entries: the group is empty")
+	}
+	have, err := c.list(ctx, g.owns)
 	if err != nil {
 		return nil, fmt.Errorf("listing entries: %w", err)
 	}
@@ -85,8 +95,8 @@ func (c *Client) Apply(ctx context.Context, g Group) ([]Change, error) {
 	return changes, nil
 }
 
-// list returns the server's entries whose ID begins with prefix, by their IDs.
-func (c *Client) list(ctx context.Context, prefix string) (map[string]*types.Entry, error) {
+// list returns the server's entries that are wanted, by their IDs.
+func (c *Client) list(ctx context.Context, wanted func(entryID string) bool) (map[string]*types.Entry, error) {
 	found := map[string]*types.Entry{}
 	for token := ""; ; {
 		page, err := c.entries.ListEntries(ctx, &entryv1.ListEntriesRequest{PageSize: pageSize, PageToken: token})
@@ -94,7 +104,7 @@ func (c *Client) list(ctx context.Context, prefix string) (map[string]*types.Ent
 			return nil, err
 		}
 		for _, e := range page.Entries {
-			if strings.HasPrefix(e.Id, prefix) {
+			if wanted(e.Id) {
 				found[e.Id] = e
 			}
 		}

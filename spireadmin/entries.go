@@ -51,9 +51,10 @@ type Selector struct{ Type, Value string }
 func (s Selector) String() string { return s.Type + ":" + s.Value }
 
 // Group is a set of entries that belong together: those of one VM, or of the KMS.
+// The zero Group is none, and Apply refuses it.
 type Group struct {
-	prefix  string // of their IDs
 	Entries []Entry
+	owns    func(entryID string) bool // whether an entry on the server is one of the group, wanted or not
 }
 
 // Executable is a workload's program as the unix attestor sees it.
@@ -98,10 +99,11 @@ func (vm VM) Entries(td spiffeid.TrustDomain) (Group, error) {
 	if !vm.Workload.MemberOf(td) || isReserved(vm.Workload) || vm.Workload == node {
 		return Group{}, fmt.Errorf("SPIFFE ID of the workload is %q, want one of %s outside /spire and other than %s", vm.Workload, td, node)
 	}
-	group := Group{prefix: idPrefix + "vm." + vm.Name + "."}
+	prefix := idPrefix + "vm." + vm.Name + "." // no name has a dot in it
+	group := Group{owns: func(id string) bool { return strings.HasPrefix(id, prefix) }}
 	for _, alias := range aliases(vm.Values) {
 		group.Entries = append(group.Entries, Entry{
-			ID:        group.prefix + alias.id,
+			ID:        prefix + alias.id,
 			SPIFFEID:  node,
 			Parent:    spiffeid.RequireFromPath(td, "/spire/server"),
 			Selectors: alias.selectors,
@@ -115,7 +117,7 @@ func (vm VM) Entries(td spiffeid.TrustDomain) (Group, error) {
 		return Group{}, err
 	}
 	group.Entries = append(group.Entries, Entry{
-		ID: group.prefix + "workload", SPIFFEID: vm.Workload, Parent: node, Selectors: selectors, TTL: vm.TTL,
+		ID: prefix + "workload", SPIFFEID: vm.Workload, Parent: node, Selectors: selectors, TTL: vm.TTL,
 	})
 	return group, nil
 }
@@ -157,8 +159,12 @@ func KMS(id, parent spiffeid.ID, program Executable, ttl time.Duration) (Group, 
 	if err != nil {
 		return Group{}, err
 	}
-	prefix := idPrefix + "kms." + strings.ReplaceAll(strings.TrimPrefix(id.Path(), "/"), "/", ".")
-	return Group{prefix: prefix, Entries: []Entry{{ID: prefix, SPIFFEID: id, Parent: parent, Selectors: selectors, TTL: ttl}}}, nil
+	// SPIRE takes letters, digits, dots, hyphens and underscores.
+	entryID := idPrefix + "kms" + strings.NewReplacer("_", "_u", "/", "_s").Replace(id.Path())
+	return Group{
+		Entries: []Entry{{ID: entryID, SPIFFEID: id, Parent: parent, Selectors: selectors, TTL: ttl}},
+		owns:    func(id string) bool { return id == entryID },
+	}, nil
 }
 
 func isReserved(id spiffeid.ID) bool {

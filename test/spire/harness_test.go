@@ -20,6 +20,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 
+	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
@@ -38,19 +39,7 @@ var (
 // stock returns SPIRE's own binary, as scripts/setup builds it.
 func stock(t testing.TB, name string) string {
 	t.Helper()
-	cache := os.Getenv("ROOTVOUCH_CACHE")
-	if cache == "" {
-		base, err := os.UserCacheDir()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cache = filepath.Join(base, "rootvouch")
-	}
-	path := filepath.Join(cache, "spire", "1.13.3", name)
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("SKIPPED: no stock SPIRE: %v: run scripts/setup spire", err)
-	}
-	return path
+	return needs.Part(t, "spire/1.13.3/"+name)
 }
 
 // world is a trust domain with a stock server, our plugin, and one chip.
@@ -70,6 +59,7 @@ type world struct {
 // build makes our plugins and the chip; nothing runs yet.
 func build(t testing.TB) *world {
 	t.Helper()
+	needs.Boot(t)
 	stock(t, "spire-server")
 	dir, err := os.MkdirTemp("", "rv") // short: a socket's path has 107 bytes
 	if err != nil {
@@ -133,8 +123,7 @@ func (w *world) start(edit func(string) string) {
 		if server.ended() {
 			w.Fatalf("server ended:\n%s", server.output())
 		}
-		_, err := w.admin.Apply(w.Context(), spireadmin.Group{})
-		return err
+		return w.admin.Ready(w.Context())
 	})
 }
 

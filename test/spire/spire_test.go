@@ -13,11 +13,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/snp/snpdev/snpdevtest"
 	"github.com/rootvouch/rootvouch/spireadmin"
+	"github.com/rootvouch/rootvouch/spireconf"
 	"github.com/rootvouch/rootvouch/spiretrust"
 )
 
@@ -36,6 +38,7 @@ func TestStockSPIRE(t *testing.T) {
 	t.Run("refuses a revoked VCEK", w.testRevoked)
 	t.Run("gives a measurement without an entry no SVID", w.testNoEntry)
 	t.Run("applies entries idempotently", w.testEntries)
+	t.Run("serves the owner's side", w.testOwner)
 	t.Run("attests many at once", w.testMany)
 }
 
@@ -197,4 +200,44 @@ func (w *world) testMany(t *testing.T) {
 		waiting.Go(a.stop)
 	}
 	waiting.Wait()
+}
+
+// testOwner has the agent on the owner's side attest by join token, restart
+// without one, and give the KMS (this test) its SVID.
+func (w *world) testOwner(t *testing.T) {
+	id := spiffeid.RequireFromPath(domain, "/kms")
+	alias := spiffeid.RequireFromPath(domain, "/node/owner")
+	group, err := spireadmin.KMS(id, alias, w.program, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.admin.Apply(t.Context(), group); err != nil {
+		t.Fatal(err)
+	}
+	token, err := w.admin.JoinToken(t.Context(), alias, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf, err := spireconf.Agent{
+		TrustDomain: domain, Server: w.address, DataDir: w.path("owner"), Socket: w.path("owner.sock"),
+		TrustBundle: filepath.Join(w.config.CADir, spiretrust.RootCert),
+	}.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(w.path("owner"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"run", "-config", w.write("owner.conf", conf)}
+	for _, extra := range [][]string{{"-joinToken", token}, nil} {
+		a := &agent{run(w, stock(t, "spire-agent"), append(args, extra...)...), w.path("owner.sock")}
+		svid, err := w.svid(a, 20*time.Second)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, a.output())
+		}
+		if svid.ID != id {
+			t.Errorf("SVID is of %s, want %s", svid.ID, id)
+		}
+		a.stop()
+	}
 }
