@@ -89,6 +89,7 @@ hardware on their desk, emulated: the same bytes, NOT CONFIDENTIAL.
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		newAttestCommand(),
+		newCollateralCommand(),
 		newDemoCommand(),
 		newImageCommand(),
 		newInitramfsCommand(),

@@ -90,9 +90,21 @@ var rooms = []room{
 		never: []string{module + "/snp/snpdev", module + "/kms/..."},
 	},
 	{
+		name:     "ground: messages between attestd and the owner",
+		packages: []string{"attestapi"},
+		uses:     []string{"evidence", "bootlog"},
+		pure:     true, neverDirect: world,
+	},
+	{
+		name:     "role: the owner who asks",
+		packages: []string{"attest"},
+		uses:     []string{"attestapi", "appraise", "bootlog", "evidence", "refval", "snp"},
+		never:    []string{module + "/snp/snpdev", module + "/kms/..."},
+	},
+	{
 		name:     "role: attestd",
 		packages: []string{"attestd", "cmd/attestd"},
-		uses:     []string{"bootlog", "bootconfig", "evidence", "snp/snpdev"}, within: true,
+		uses:     []string{"attestapi", "bootlog", "bootconfig", "evidence", "snp/snpdev"}, within: true,
 		never: []string{module + "/appraise", module + "/snp/kds", module + "/refval", module + "/kms/..."},
 	},
 	{
@@ -120,14 +132,19 @@ var rooms = []room{
 		never: []string{"github.com/spiffe/...", module + "/appraise"},
 	},
 	{
+		name:     "proof: signers of true reports",
+		packages: []string{"snp/snptest", "snp/snpdev/snpdevtest"},
+		uses:     []string{"snp", "snp/emuchain", "evidence", "refval", "snp/kds"}, within: true,
+	},
+	{
 		name:     "proof: VMs in tests",
 		packages: []string{"internal/vmtest", "internal/vmtest/guest"},
 		uses:     []string{"platform", "platform/asp", "internal/needs", "cpio", "snp/snpdev"},
 	},
 	{
 		name:     "role: the owner's side of SPIRE",
-		packages: []string{"spiretrust", "spireadmin"},
-		uses:     []string{"refval", "snp", "internal/durable"}, within: true,
+		packages: []string{"spiretrust", "spireconf", "spireadmin"},
+		uses:     []string{"nodeattest", "refval", "snp", "internal/durable"}, within: true,
 		never: []string{module + "/kms/...", module + "/appraise"},
 	},
 	{
@@ -139,8 +156,8 @@ var rooms = []room{
 	{
 		name:     "door: the owner's tool",
 		packages: []string{"cmd/rootvouch"},
-		uses: []string{"appraise", "attestd", "bootconfig", "bootlog", "demo", "evidence", "image/...", "initramfs/...",
-			"internal/durable", "kms/...", "keyapi", "platform/...", "refval", "snp/...", "spireadmin", "spiretrust"},
+		uses: []string{"appraise", "attest", "attestd", "bootconfig", "bootlog", "demo", "evidence", "image/...", "initramfs/...",
+			"internal/durable", "kms/...", "keyapi", "luks2", "platform/...", "refval", "snp/...", "spireadmin", "spireconf", "spiretrust"},
 		never: []string{module + "/boot", module + "/dm"},
 	},
 	{name: "proof: the whole chain", packages: []string{"test/..."}, uses: []string{"..."}},
