@@ -61,7 +61,10 @@ type port struct {
 func (p port) ask(request snp.ReportRequest) (answer, error) {
 	end := time.Now().Add(p.limit) //nolint:forbidigo // a device deadline, not a time that anything is judged by
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		got, err := p.exchange(request, end)
+		// An answer may be lost with whoever took it: do not wait for it until
+		// the end.
+		attempt := time.Now().Add(p.limit / 3) //nolint:forbidigo // as above
+		got, err := p.exchange(request, attempt)
 		var refused *statusError
 		if err == nil || errors.As(err, &refused) {
 			return got, err

@@ -148,17 +148,22 @@ func TestPortRetries(t *testing.T) {
 		{"an answer for somebody else", s.answer(snp.ReportData{9})},
 		{"half an answer", whole[:500]},
 		{"nothing", nil},
+		{"silence", []byte("wait")},
 		{"the second half of one", whole[600:]},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := listen(t, func(n int, conn net.Conn, q snp.ReportRequest) {
 				if n == 0 {
+					if string(c.first) == "wait" {
+						conn.Read(make([]byte, 1)) // until the other end gives up
+						return
+					}
 					conn.Write(c.first)
 					return
 				}
 				conn.Write(s.answer(q.ReportData))
 			})
-			checkEvidence(t, s, mustOpenPort(t, path, 10*time.Second))
+			checkEvidence(t, s, mustOpenPort(t, path, 3*time.Second))
 		})
 	}
 }
