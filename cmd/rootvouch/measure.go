@@ -65,7 +65,7 @@ guests with QEMU's legacy-vm-type=on.`,
 
 // entries computes the digests of all combinations.
 func (m *measurement) entries() ([]launch.Entry, error) {
-	return launch.Matrix(m.inputs, m.vcpus, m.cpus)
+	return m.base.Matrix(m.inputs.Hashes, m.inputs.VCPU, m.vcpus, m.cpus)
 }
 
 func (m *measurement) print(out io.Writer) error {

@@ -36,7 +36,8 @@ form of the VMSA, guest features, kernel hashes on or off, the command line
 without its trailing NUL, with usual additions, with each word left out, or
 empty, the initramfs absent, and the files and command lines given as
 candidates. If none of them leads to the digest, every CPUID signature of the
-processors with SEV and every set of guest features is tried alone.
+processors with SEV and every set of guest features is tried, with up to 16
+vCPUs.
 
 The exit status is 0 if the digest is explained, or is that of the inputs as
 they are, and 1 if it is not.`,

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"io"
-	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 
@@ -60,11 +58,15 @@ type measurement struct {
 	vcpus       []int
 	cpus        []launch.CPU
 	commandLine string
-	image       []byte // of the firmware
+	image       []byte       // of the firmware
+	base        *launch.Base // of inputs
 }
 
 // load checks the flags, then reads every file once.
 func (f *measureFlags) load(cmd *cobra.Command) (*measurement, error) {
+	// The process is over before collecting garbage could pay; by default it
+	// would begin at 4 MiB, which is one firmware.
+	debug.SetGCPercent(1000)
 	m := &measurement{commandLine: f.commandLine}
 	if err := f.check(cmd, m); err != nil {
 		return nil, usageError{err}
@@ -189,72 +191,43 @@ func parseCount(s string) (int, error) {
 	return int(n), nil
 }
 
-// read reads the files, side by side.
+// read reads the files, and measures the firmware while the kernel is hashed.
 func (f *measureFlags) read(m *measurement) error {
 	in := &m.inputs
-	var g errgroup.Group
-	g.Go(func() (err error) {
-		m.image, in.Firmware, err = readFirmware(f.firmware)
-		return err
-	})
-	if f.svsm != "" {
-		g.Go(func() (err error) {
-			_, in.SVSM, err = readFirmware(f.svsm)
-			return err
-		})
-	}
+	in.CPU = m.cpus[0]
 	if f.kernel != "" {
 		line, err := launch.HashCommandLine(f.commandLine)
 		if err != nil {
 			return usageError{fmt.Errorf("--append: %w", err)}
 		}
 		in.Hashes = &launch.Hashes{Initrd: sha256.Sum256(nil), CommandLine: line}
+	}
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		if m.image, in.Firmware, err = readFirmware(f.firmware); err != nil {
+			return err
+		}
+		if f.svsm != "" {
+			if _, in.SVSM, err = readFirmware(f.svsm); err != nil {
+				return err
+			}
+		}
+		m.base, err = in.Base()
+		return err
+	})
+	if f.kernel != "" {
 		g.Go(func() (err error) {
 			in.Hashes.Kernel, err = hashFile("kernel", f.kernel)
 			return err
 		})
-		if f.initrd != "" {
-			g.Go(func() (err error) {
-				in.Hashes.Initrd, err = hashFile("initramfs", f.initrd)
-				return err
-			})
-		}
+	}
+	if f.initrd != "" {
+		g.Go(func() (err error) {
+			in.Hashes.Initrd, err = hashFile("initramfs", f.initrd)
+			return err
+		})
 	}
 	return g.Wait()
-}
-
-func hashFile(what, path string) (sum [sha256.Size]byte, err error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return sum, fmt.Errorf("reading %s: %w", what, err)
-	}
-	defer file.Close()
-	if sum, err = launch.HashBlob(file); err != nil {
-		return sum, fmt.Errorf("reading %s: %w", what, err)
-	}
-	return sum, nil
-}
-
-// readFirmware reads and parses a firmware or SVSM.
-func readFirmware(path string) ([]byte, *launch.Firmware, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, nil, fmt.Errorf("reading firmware: %w", err)
-	}
-	defer file.Close()
-	var text bytes.Buffer
-	if info, err := file.Stat(); err == nil && info.Size() <= launch.MaxImageSize {
-		text.Grow(int(info.Size()) + bytes.MinRead)
-	}
-	if _, err := text.ReadFrom(io.LimitReader(file, launch.MaxImageSize+1)); err != nil {
-		return nil, nil, fmt.Errorf("reading firmware: %w", err)
-	}
-	image := text.Bytes()
-	f, err := launch.ParseFirmware(image)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return image, f, nil
 }
 
 // firmwareSHA256 is for the provenance of a digest.

@@ -82,26 +82,34 @@ type Entry struct {
 // and in.CPU are not looked at. Everything is measured once: per model two
 // VMSAs are hashed, per digest one step of the chain is made.
 func Matrix(in Inputs, vcpus []int, cpus []CPU) ([]Entry, error) {
-	if len(vcpus) == 0 || len(cpus) == 0 {
-		return nil, fmt.Errorf("checking launch inputs: %d vCPU counts and %d CPU models, want at least 1 each", len(vcpus), len(cpus))
+	if len(cpus) > 0 {
+		in.CPU = cpus[0]
 	}
-	in.CPU = cpus[0]
 	base, err := in.Base()
 	if err != nil {
 		return nil, err
 	}
-	prefix, err := base.Prefix(in.VMM, in.Hashes)
-	if err != nil {
-		return nil, err
+	return base.Matrix(in.Hashes, in.VCPU, vcpus, cpus)
+}
+
+// Matrix is the function Matrix on a firmware that was measured before; vcpu.CPU
+// is not looked at.
+func (b *Base) Matrix(hashes *Hashes, vcpu VCPU, vcpus []int, cpus []CPU) ([]Entry, error) {
+	if len(vcpus) == 0 || len(cpus) == 0 {
+		return nil, fmt.Errorf("checking launch inputs: %d vCPU counts and %d CPU models, want at least 1 each", len(vcpus), len(cpus))
 	}
 	if first := slices.Min(vcpus); first < 1 {
 		return nil, fmt.Errorf("checking launch inputs: %d vCPUs, want 1 to %d", first, MaxVCPUs)
 	}
+	prefix, err := b.Prefix(vcpu.VMM, hashes)
+	if err != nil {
+		return nil, err
+	}
 	last := slices.Max(vcpus)
 	entries := make([]Entry, 0, len(vcpus)*len(cpus))
 	for _, cpu := range cpus {
-		in.CPU = cpu
-		vmsas, err := base.VMSAs(in.VCPU)
+		vcpu.CPU = cpu
+		vmsas, err := b.VMSAs(vcpu)
 		if err != nil {
 			return nil, err
 		}

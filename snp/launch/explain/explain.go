@@ -21,6 +21,10 @@ import (
 // MaxVCPUs is the highest vCPU count that is tried.
 const MaxVCPUs = 512
 
+// sweptVCPUs is the highest vCPU count that is tried together with an unnamed
+// CPU signature or set of guest features.
+const sweptVCPUs = 16
+
 // maxChanges is the highest number of changes that are combined.
 const maxChanges = 2
 

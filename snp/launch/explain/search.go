@@ -137,7 +137,11 @@ func (n *neighbourhood) try(t task) (found [][]Change, tried int) {
 	}
 	given := max(n.question.Inputs.VCPUs, 1)
 	last, free := given, false
-	if len(t.changes) < maxChanges && !t.swept && n.question.Inputs.Mode != launch.SEV {
+	switch {
+	case n.question.Inputs.Mode == launch.SEV:
+	case t.swept:
+		last, free = max(sweptVCPUs, given), true
+	case len(t.changes) < maxChanges:
 		last, free = max(MaxVCPUs, given), true
 	}
 	digests, err := prefix.Digests(vmsas, last)
@@ -219,7 +223,8 @@ func (n *neighbourhood) tasks(kernels []*kernel) []task {
 }
 
 // sweep tries every CPUID signature of the families with SEV, and every set of
-// guest features, each with everything else as given: too many to combine.
+// guest features, each with the vCPU counts up to sweptVCPUs and the given one,
+// and everything else as given: too many to combine further.
 func (n *neighbourhood) sweep(given *kernel) []task {
 	in := n.question.Inputs
 	var all []task
