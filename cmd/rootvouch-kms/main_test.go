@@ -50,7 +50,8 @@ func must(t testing.TB, err error) {
 // agent is a Workload API whose CA can be rotated.
 type agent struct {
 	workload.UnimplementedSpiffeWorkloadAPIServer
-	t testing.TB
+	t    testing.TB
+	stop func()
 
 	mu      sync.Mutex // guards what follows
 	cert    *x509.Certificate
@@ -66,7 +67,8 @@ func newAgent(t testing.TB, socket string) *agent {
 	server := grpc.NewServer()
 	workload.RegisterSpiffeWorkloadAPIServer(server, a)
 	go server.Serve(l)
-	t.Cleanup(server.Stop)
+	a.stop = server.Stop
+	t.Cleanup(a.stop)
 	return a
 }
 
@@ -339,6 +341,28 @@ func TestServeRefuses(t *testing.T) {
 	must(t, os.Rename(r.path("away"), r.path("kms.db")))
 	must(t, os.Rename(r.path("collateral"), r.path("away")))
 	serve("no collateral", "collateral")
+}
+
+// TestWaits is a server without an agent: it says so once, and stops when told.
+func TestWaits(t *testing.T) {
+	r := newRig(t)
+	_, err := do("init", "--config", r.config)
+	must(t, err)
+	r.agent.stop()
+	ctx, cancel := context.WithTimeout(context.Background(), 700*time.Millisecond)
+	defer cancel()
+	stopping, stop := context.WithCancel(context.Background())
+	context.AfterFunc(ctx, stop)
+	var log bytes.Buffer
+	root := newRootCommand()
+	root.SetArgs([]string{"serve", "--config", r.config})
+	root.SetErr(&log)
+	if err := root.ExecuteContext(stopping); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(log.String(), "SPIRE agent"); n != 1 || !strings.Contains(log.String(), "agent.sock") {
+		t.Errorf("log is %s, want one line about the agent", &log)
+	}
 }
 
 func TestConfig(t *testing.T) {

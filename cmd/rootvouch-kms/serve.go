@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -145,6 +146,7 @@ func openSource(ctx context.Context, c config, log *slog.Logger) (*workloadapi.X
 		workloadapi.WithClientOptions(
 			workloadapi.WithAddr(c.WorkloadAPI),
 			workloadapi.WithBackoffStrategy(steady{}),
+			workloadapi.WithLogger(&agentLog{log: log}),
 			workloadapi.WithDialOptions(grpc.WithConnectParams(grpc.ConnectParams{
 				Backoff:           backoff.Config{BaseDelay: agentStep, Multiplier: 1, MaxDelay: agentStep},
 				MinConnectTimeout: time.Second,
@@ -174,6 +176,28 @@ func pick(id spiffeid.ID) func([]*x509svid.SVID) *x509svid.SVID {
 		return nil
 	}
 }
+
+// agentLog says what is wrong with the Workload API, once for each thing and not at
+// each try.
+type agentLog struct {
+	log  *slog.Logger
+	mu   sync.Mutex // guards last
+	last string
+}
+
+func (l *agentLog) Errorf(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if line != l.last {
+		l.last = line
+		l.log.Warn("SPIRE agent", "err", line)
+	}
+}
+
+func (l *agentLog) Debugf(string, ...any) {}
+func (l *agentLog) Infof(string, ...any)  {}
+func (l *agentLog) Warnf(string, ...any)  {}
 
 // steady is a Workload API backoff that does not grow.
 type steady struct{}

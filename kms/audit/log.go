@@ -46,7 +46,7 @@ func Create(path string, now time.Time) error {
 	return nil
 }
 
-// Open opens the log at path, which must exist, and verifies all of it: about ten
+// Open opens the log at path, which must exist, and verifies all of it: some twenty
 // seconds for a million lines. must is the head that the store knows; its line
 // must be there. What a crash left of an unfinished line is dropped, and the log
 // says so: nothing was done on the strength of it.

@@ -17,7 +17,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/rootvouch/rootvouch/internal/strictjson"
 	"github.com/rootvouch/rootvouch/pins"
 )
 
@@ -159,10 +158,13 @@ func text(s string, limit int) string {
 	return s[:limit]
 }
 
-// decode reads the line that follows head after, and says the head after it.
+// decode reads the line that follows head after, and says the head after it. What
+// does not encode to the very same line is refused, and with it all that
+// encoding/json is lax about: unknown, repeated and absent members, other cases,
+// data after the value.
 func decode(after Head, line []byte) (Record, Head, error) {
 	var r Record
-	if err := strictjson.Unmarshal(line, &r); err != nil {
+	if err := json.Unmarshal(line, &r); err != nil {
 		return Record{}, Head{}, err
 	}
 	again, err := json.Marshal(r)

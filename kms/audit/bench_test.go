@@ -1,0 +1,28 @@
+package audit
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/rootvouch/rootvouch/pins"
+)
+
+// BenchmarkVerify is what a server does with each line when it starts.
+func BenchmarkVerify(b *testing.B) {
+	var log bytes.Buffer
+	var head Head
+	const lines = 1000
+	for range lines {
+		var line []byte
+		line, head = encode(head, noon, Entry{Event: Release, Disk: pins.UUID{1}, SPIFFEID: "spiffe://example.org/vm/web", Remote: "192.0.2.1:4711",
+			Generation: 1, RequestSHA256: pins.Digest{1}, ReportID: pins.Digest{2}, Measurement: make(pins.HexBytes, 48), Evidence: "required"})
+		log.Write(line)
+	}
+	b.SetBytes(int64(log.Len()))
+	for b.Loop() {
+		if _, err := Verify(bytes.NewReader(log.Bytes()), head, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(lines*b.N)/b.Elapsed().Seconds(), "lines/s")
+}
