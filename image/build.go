@@ -4,7 +4,7 @@
 // The disk's bytes are described in docs/spec/image.md. Building needs no
 // privileges and no loop or device-mapper device; the data is read, hashed,
 // encrypted and written once, on all cores, in memory that does not grow with
-// the disk (2 chunks of 512 KiB per core, and 64 KiB of digests per GiB).
+// the disk (a few chunks of 512 KiB, and 64 KiB of digests per GiB).
 package image
 
 import (
@@ -65,14 +65,17 @@ type Options struct {
 	// the payload reads as zeros.
 	Size uint64
 
-	// Workers is the number of goroutines that hash and encrypt; 0 means one for
-	// each core.
+	// Workers is the number of goroutines that hash, encrypt and write; 0 means
+	// enough for all cores.
 	Workers int
 
 	// Progress, when not nil, is called from several goroutines with the bytes
 	// of filesystem that are done, of total.
 	Progress func(done, total uint64)
 }
+
+// waiting is how many reads or writes a disk should have in its queue.
+const waiting = 4
 
 // Output is where a disk goes. Writes are whole blocks, to any offset, by
 // several goroutines, each block once; what is not written must read as zeros.
@@ -85,7 +88,8 @@ type Output interface {
 // pins. After an error out is useless: the caller throws it away.
 func Build(ctx context.Context, out Output, source Source, secrets *Secrets, options Options) (pins.Pins, error) {
 	if options.Workers <= 0 {
-		options.Workers = runtime.GOMAXPROCS(0)
+		// More than the cores: some wait for the disk.
+		options.Workers = runtime.GOMAXPROCS(0) + waiting
 	}
 	size := source.Size()
 	if size <= 0 {
@@ -143,7 +147,7 @@ func sealPayload(ctx context.Context, out io.WriterAt, source Source, secrets *S
 	if options.Progress != nil {
 		progress = func(done uint64) { options.Progress(done, total) }
 	}
-	s, err := newSealer(io.NewOffsetWriter(out, luks2.HeaderSize), params, cipher, options.Workers, progress)
+	s, err := newSealer(out, params, cipher, options.Workers, progress)
 	if err != nil {
 		return pins.Digest{}, err
 	}

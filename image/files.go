@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -35,8 +36,9 @@ func BuildFiles(ctx context.Context, files Files, source Source, secrets *Secret
 	if err != nil {
 		return pins.Pins{}, err
 	}
-	p, err := Build(ctx, disk, source, secrets, options)
-	if err != nil {
+	direct := openDirect(disk)
+	p, err := Build(ctx, direct, source, secrets, options)
+	if err = errors.Join(err, direct.close()); err != nil {
 		return pins.Pins{}, fmt.Errorf("building %s: %w", files.Disk, err)
 	}
 	if _, err := key.Write(secrets.Key[:]); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/rootvouch/rootvouch/luks2"
 	"github.com/rootvouch/rootvouch/verity"
 	"github.com/rootvouch/rootvouch/xts"
 )
@@ -28,7 +29,8 @@ type chunk struct {
 // sealer hashes, encrypts and writes chunks, on all cores. It is the one pass
 // over the data: nothing is read back.
 type sealer struct {
-	out     io.WriterAt // payload; offset 0 is the payload's start
+	out     io.WriterAt                               // the disk
+	bulk    func(b []byte, offset int64) (int, error) // writes chunks to it
 	params  verity.Params
 	cipher  *xts.Cipher
 	tree    *verity.Tree
@@ -49,12 +51,17 @@ func newSealer(out io.WriterAt, params verity.Params, cipher *xts.Cipher, worker
 	if params.LeafSpan() != chunkSize {
 		panic("image: internal error: chunks are not the leaves' spans")
 	}
-	s := &sealer{out: out, params: params, cipher: cipher, tree: tree, workers: workers, progress: progress}
+	s := &sealer{out: out, bulk: out.WriteAt, params: params, cipher: cipher, tree: tree, workers: workers, progress: progress}
 	s.leaves = treeOffset(params)
 	if levels := params.Geometry().Levels; len(levels) > 0 {
 		s.leaves += levels[0].Offset
 	}
-	s.pool.New = func() any { b := make([]byte, chunkSize); return &b }
+	s.pool.New = func() any { b := newBuffer(chunkSize); return &b }
+	if direct, ok := out.(interface {
+		WriteBulkAt(b []byte, offset int64) (int, error)
+	}); ok {
+		s.bulk = direct.WriteBulkAt
+	}
 	return s, nil
 }
 
@@ -73,7 +80,7 @@ func (s *sealer) release(b []byte) {
 // must stop when ctx ends.
 func (s *sealer) run(ctx context.Context, produce func(ctx context.Context, chunks chan<- chunk) error) error {
 	group, ctx := errgroup.WithContext(ctx)
-	chunks := make(chan chunk, s.workers)
+	chunks := make(chan chunk)
 	group.Go(func() error {
 		defer close(chunks)
 		return produce(ctx, chunks)
@@ -104,11 +111,11 @@ func (s *sealer) seal(hasher *verity.Hasher, leaf []byte, c chunk) error {
 	} else {
 		hasher.Leaf(leaf, c.data)
 		s.tree.Set(c.index, hasher.Digest(nil, leaf))
-		if err := s.write(leaf, s.leaves+c.index*verity.BlockSize); err != nil {
+		if err := s.write(s.out.WriteAt, leaf, s.leaves+c.index*verity.BlockSize); err != nil {
 			return err
 		}
 	}
-	if err := s.write(c.data, c.index*chunkSize); err != nil {
+	if err := s.write(s.bulk, c.data, c.index*chunkSize); err != nil {
 		return err
 	}
 	s.release(c.data)
@@ -121,9 +128,9 @@ func (s *sealer) seal(hasher *verity.Hasher, leaf []byte, c chunk) error {
 
 // write encrypts whole blocks in place and writes them at an offset in the
 // payload.
-func (s *sealer) write(b []byte, offset uint64) error {
+func (s *sealer) write(to func([]byte, int64) (int, error), b []byte, offset uint64) error {
 	s.cipher.Encrypt(b, b, offset/xts.SectorUnit, verity.BlockSize)
-	if _, err := s.out.WriteAt(b, int64(offset)); err != nil {
+	if _, err := to(b, luks2.HeaderSize+int64(offset)); err != nil {
 		return fmt.Errorf("writing payload at byte %d: %w", offset, err)
 	}
 	return nil
@@ -137,12 +144,12 @@ func (s *sealer) finish(superblock verity.Superblock) ([]byte, error) {
 	}
 	block := make([]byte, verity.BlockSize)
 	copy(block, sb)
-	if err := s.write(block, s.params.DataBlocks*verity.BlockSize); err != nil {
+	if err := s.write(s.out.WriteAt, block, s.params.DataBlocks*verity.BlockSize); err != nil {
 		return nil, err
 	}
 	return s.tree.Finish(func(offset uint64, b []byte) error {
 		// b is hashed already and may be encrypted in place.
-		return s.write(b, treeOffset(s.params)+offset)
+		return s.write(s.out.WriteAt, b, treeOffset(s.params)+offset)
 	})
 }
 

@@ -1,0 +1,58 @@
+package image
+
+import (
+	"errors"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"github.com/rootvouch/rootvouch/internal/durable"
+)
+
+// directFile writes bulk data past the page cache: a disk's data is written once
+// and made durable at the end, and on the way through the cache it would cost
+// more processor time than hashing and encrypting it. Where the filesystem
+// cannot do that, bulk data goes the usual way.
+type directFile struct {
+	*durable.File
+	direct *os.File
+	refuse atomic.Bool // direct I/O did not work
+}
+
+func openDirect(f *durable.File) *directFile {
+	d := &directFile{File: f}
+	direct, err := os.OpenFile(f.Name(), os.O_WRONLY|syscall.O_DIRECT, 0)
+	d.direct = direct
+	d.refuse.Store(err != nil)
+	return d
+}
+
+// close closes the second descriptor; the file itself is another's.
+func (d *directFile) close() error {
+	if d.direct == nil {
+		return nil
+	}
+	return d.direct.Close()
+}
+
+// WriteBulkAt is like WriteAt for blocks in memory of newBuffer.
+func (d *directFile) WriteBulkAt(b []byte, offset int64) (int, error) {
+	if d.refuse.Load() {
+		return d.WriteAt(b, offset)
+	}
+	n, err := d.direct.WriteAt(b, offset)
+	if errors.Is(err, syscall.EINVAL) {
+		d.refuse.Store(true)
+		return d.WriteAt(b, offset)
+	}
+	return n, err
+}
+
+// newBuffer returns memory that direct I/O takes: aligned to a block.
+func newBuffer(size int) []byte {
+	const align = 4096
+	b := make([]byte, size+align)
+	skip := -uintptr(unsafe.Pointer(unsafe.SliceData(b))) % align
+	return b[skip:][:size:size]
+}
