@@ -76,8 +76,11 @@ type machine struct {
 	control   *dm.Control
 	crypt     *dm.Device
 	verity    *dm.Device
-	attestd   *os.File
-	initramfs *os.File
+	initramfs *os.File // the old root directory
+
+	attestdFile *os.File // its program
+	attestdLog  *os.File
+	attestd     *child
 }
 
 // step is one line of the boot.

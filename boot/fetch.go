@@ -111,7 +111,7 @@ func runFetchkey(ctx context.Context, children *children, uuid pins.UUID) (*keya
 			return errors.New("running fetchkey: it did not end in time")
 		}
 		if status != 0 {
-			return fmt.Errorf("running fetchkey: %s", failureReason(out, describe(status)))
+			return fmt.Errorf("running fetchkey: %s", strings.TrimPrefix(lastLine(out, describe(status)), "fetchkey: "))
 		}
 		return nil
 	})
@@ -165,16 +165,15 @@ func readReply(r io.Reader, buf []byte) (int, error) {
 	return 0, err
 }
 
-// failureReason returns the last line that fetchkey printed, or how it ended.
-func failureReason(log *os.File, ended string) string {
+// lastLine returns the last line that a program printed, or how it ended.
+func lastLine(log *os.File, ended string) string {
 	data := make([]byte, maxReason)
 	n, _ := log.ReadAt(data, 0) // short files give io.EOF, and what there is
 	lines := strings.Split(strings.TrimSpace(string(data[:n])), "\n")
-	last := strings.TrimPrefix(lines[len(lines)-1], "fetchkey: ")
-	if last == "" {
-		return ended
+	if last := lines[len(lines)-1]; last != "" {
+		return last
 	}
-	return last
+	return ended
 }
 
 // endAgent ends the SPIRE agent, its plugins and everybody else, and removes

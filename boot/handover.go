@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/rootvouch/rootvouch/bootconfig"
 	"github.com/rootvouch/rootvouch/bootlog"
@@ -15,6 +18,9 @@ import (
 
 // attestdListen is where attestd answers in the booted system.
 const attestdListen = ":8444"
+
+// attestdPatience bounds the time that attestd needs to get there.
+const attestdPatience = 30 * time.Second
 
 // Files of /run that the booted system finds, besides the boot log.
 const (
@@ -32,7 +38,7 @@ func (m *machine) handOver(context.Context) (string, error) {
 		return "", err
 	}
 	var err error
-	if m.attestd, err = os.Open(bootconfig.AttestdPath); err != nil {
+	if m.attestdFile, err = os.Open(bootconfig.AttestdPath); err != nil {
 		return "", fmt.Errorf("holding attestd: %w", err)
 	}
 	if m.initramfs, err = os.Open("/"); err != nil {
@@ -44,11 +50,10 @@ func (m *machine) handOver(context.Context) (string, error) {
 	if err := m.linkResolvConf(); err != nil {
 		return "", err
 	}
-	pid, err := m.startAttestd()
-	if err != nil {
+	if err := m.startAttestd(); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("boot log at %s, attestd is process %d on %s", bootconfig.BootLogPath, pid, attestdListen), nil
+	return fmt.Sprintf("boot log at %s, attestd is process %d on %s", bootconfig.BootLogPath, m.attestd.pid, attestdListen), nil
 }
 
 // writeState writes the files of /run.
@@ -139,14 +144,14 @@ func (m *machine) linkResolvConf() error {
 // startAttestd starts attestd in a session of its own. The @ in its argv[0]
 // tells systemd to spare it when it ends everything else (systemd, "Storage
 // Daemons for the Root File System").
-func (m *machine) startAttestd() (pid int, err error) {
-	log, err := os.OpenFile(attestdLogPath, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
+func (m *machine) startAttestd() error {
+	log, err := os.OpenFile(attestdLogPath, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o640)
 	if err != nil {
-		return 0, fmt.Errorf("opening attestd's log: %w", err)
+		return fmt.Errorf("opening attestd's log: %w", err)
 	}
-	defer log.Close()
-	child, err := m.children.start(command{
-		path: fmt.Sprintf("/proc/self/fd/%d", m.attestd.Fd()),
+	m.attestdLog = log
+	m.attestd, err = m.children.start(command{
+		path: fmt.Sprintf("/proc/self/fd/%d", m.attestdFile.Fd()),
 		argv: []string{"@attestd",
 			"-listen", attestdListen,
 			"-boot-log", bootconfig.BootLogPath,
@@ -154,7 +159,28 @@ func (m *machine) startAttestd() (pid int, err error) {
 		out: log,
 	})
 	if err != nil {
-		return 0, err
+		return err
 	}
-	return child.pid, m.attestd.Close()
+	return m.attestdFile.Close()
+}
+
+// waitForAttestd waits until attestd takes connections: a guest that cannot give
+// its owner evidence does not start.
+func (m *machine) waitForAttestd(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, attestdPatience)
+	defer cancel()
+	for {
+		conn, err := net.DialTimeout("tcp", "127.0.0.1"+attestdListen, time.Second)
+		if err == nil {
+			_ = conn.Close() // nothing was sent
+			return m.attestdLog.Close()
+		}
+		select {
+		case status := <-m.attestd.end:
+			return fmt.Errorf("waiting for attestd: %s", strings.TrimPrefix(lastLine(m.attestdLog, "it ended with "+describe(status)), "attestd: "))
+		case <-time.After(poll):
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for attestd: %w", err)
+		}
+	}
 }

@@ -160,10 +160,10 @@ func TestCheckRelease(t *testing.T) {
 	}
 }
 
-func TestFailureReason(t *testing.T) {
+func TestLastLine(t *testing.T) {
 	for _, c := range []struct{ log, want string }{
-		{"fetchkey: release: disabled\n", "release: disabled"},
-		{"warning\nfetchkey: last\n", "last"},
+		{"fetchkey: release: disabled\n", "fetchkey: release: disabled"},
+		{"warning\nlast \n", "last"},
 		{"", "exit status 1"},
 		{"\n \n", "exit status 1"},
 	} {
@@ -174,7 +174,7 @@ func TestFailureReason(t *testing.T) {
 		if _, err := io.WriteString(file, c.log); err != nil {
 			t.Fatal(err)
 		}
-		if got := failureReason(file, "exit status 1"); got != c.want {
+		if got := lastLine(file, "exit status 1"); got != c.want {
 			t.Errorf("%q: got %q, want %q", c.log, got, c.want)
 		}
 		file.Close()

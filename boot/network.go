@@ -10,6 +10,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/bootconfig"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // network is what the guest's interface was given, by boot.json or by DHCP.
@@ -126,6 +127,9 @@ func (n network) apply() error {
 	if err != nil {
 		return fmt.Errorf("setting address %s of %s: %w", n.address, name, err)
 	}
+	if n.address.Addr().Is6() {
+		address.Flags = unix.IFA_F_NODAD // usable at once: it is measured, not guessed
+	}
 	if err := netlink.AddrReplace(n.link, address); err != nil {
 		return fmt.Errorf("setting address %s of %s: %w", n.address, name, err)
 	}
@@ -137,6 +141,10 @@ func (n network) apply() error {
 	return nil
 }
 
+// routeMetric lets the routes of systemd-networkd, which have 1024, win once it
+// takes over.
+const routeMetric = 2048
+
 // addRoute marks a gateway outside the interface's own network as on the link:
 // clouds that lease single addresses (a prefix of 32 bits) need that.
 func (n network) addRoute(r route) error {
@@ -144,7 +152,7 @@ func (n network) addRoute(r route) error {
 	if err != nil {
 		return err
 	}
-	nl := &netlink.Route{LinkIndex: n.link.Attrs().Index, Dst: destination, Scope: netlink.SCOPE_LINK}
+	nl := &netlink.Route{LinkIndex: n.link.Attrs().Index, Dst: destination, Scope: netlink.SCOPE_LINK, Priority: routeMetric}
 	if r.gateway.IsValid() {
 		nl.Gw, nl.Scope = r.gateway.AsSlice(), netlink.SCOPE_UNIVERSE
 		if !n.address.Contains(r.gateway) {

@@ -13,7 +13,7 @@ import (
 const (
 	lowerDir = "/lower"   // the verified filesystem
 	upperDir = "/upper"   // a tmpfs that takes what the booted system writes
-	newRoot  = "/sysroot" // both, one over the other
+	newRoot  = "/newroot" // both, one over the other
 )
 
 // mountRoot mounts the verified filesystem read-only and puts a tmpfs over it.

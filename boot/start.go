@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"strings"
 
 	"github.com/rootvouch/rootvouch/bootconfig"
 	"golang.org/x/sys/unix"
@@ -69,18 +70,22 @@ func (m *machine) start(context.Context) (string, error) {
 		unix.ByteSliceToString(name.Release[:]), runtime.NumCPU(), info.Totalram*uint64(info.Unit)>>20, sinceKernel().Milliseconds()), nil
 }
 
-// setKernel makes a kernel panic end the VM within a second, whatever the
-// command line says, and takes the magic SysRq keys from the host's side of the
-// serial line.
+// setKernel makes a kernel panic end the VM, whatever the command line says, and
+// takes the magic SysRq keys from the host's side of the serial line.
 func setKernel() error {
-	for path, value := range map[string]string{
-		"/proc/sys/kernel/panic": "1",
-		"/proc/sys/kernel/sysrq": "0",
-	} {
-		err := os.WriteFile(path, []byte(value), 0)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	const panicPath, sysrqPath = "/proc/sys/kernel/panic", "/proc/sys/kernel/sysrq"
+	timeout, err := os.ReadFile(panicPath)
+	if err != nil {
+		return fmt.Errorf("reading kernel parameter: %w", err)
+	}
+	if strings.TrimSpace(string(timeout)) == "0" { // wait for ever
+		if err := os.WriteFile(panicPath, []byte("-1"), 0); err != nil { // at once
 			return fmt.Errorf("setting kernel parameter: %w", err)
 		}
+	}
+	err = os.WriteFile(sysrqPath, []byte("0"), 0)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without SysRq is as good
+		return fmt.Errorf("setting kernel parameter: %w", err)
 	}
 	return nil
 }

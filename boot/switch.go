@@ -13,15 +13,18 @@ import (
 
 const nextInit = "/sbin/init"
 
-// switchRoot frees the initramfs and becomes the root filesystem's init. It
-// writes its own line, because nothing of this program is left after the exec.
-func (m *machine) switchRoot(context.Context) (string, error) {
+// switchRoot frees the initramfs, while attestd starts, and becomes the root
+// filesystem's init. It writes its own line, because nothing of this program is left after the exec.
+func (m *machine) switchRoot(ctx context.Context) (string, error) {
 	start := sinceKernel()
 	if err := wipe(m.initramfs); err != nil {
 		return "", fmt.Errorf("freeing the initramfs: %w", err)
 	}
 	if err := m.initramfs.Close(); err != nil {
 		return "", fmt.Errorf("freeing the initramfs: %w", err)
+	}
+	if err := m.waitForAttestd(ctx); err != nil {
+		return "", err
 	}
 	if err := unix.Access(nextInit, unix.X_OK); err != nil {
 		return "", fmt.Errorf("looking for %s in the root filesystem: %w", nextInit, err)

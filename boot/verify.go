@@ -62,9 +62,9 @@ func (m *machine) explainRead(err error, complaints *os.File) error {
 		return err
 	}
 	if block := corruptBlock(complaints); block != "" {
-		return fmt.Errorf("%w: %s does not match the root hash", err, block)
+		return fmt.Errorf("%w: %s is corrupt: it does not match the root hash", err, block)
 	}
-	return fmt.Errorf("%w: a block does not match the root hash", err)
+	return fmt.Errorf("%w: a block is corrupt: it does not match the root hash", err)
 }
 
 // verifyProgress returns a function that prints a line now and then. Several

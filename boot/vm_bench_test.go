@@ -179,11 +179,12 @@ type vm struct {
 	diskPath string
 	copied   bool
 	files    map[string][]byte // more files of the initramfs :: path -> content
+	cmdline  string
 	lines    map[string]func() // :: start of a console line -> what to do then
 }
 
 func (b *bench) vm(t *testing.T) *vm {
-	v := &vm{t: t, bench: b, files: map[string][]byte{}, lines: map[string]func(){}}
+	v := &vm{t: t, bench: b, cmdline: "console=ttyS0 quiet panic=1", files: map[string][]byte{}, lines: map[string]func(){}}
 	v.use(b.disk)
 	return v
 }
@@ -304,7 +305,7 @@ func (v *vm) boot(bound time.Duration) string {
 	// iotlb_to_section, and cases that share two cores gain nothing.
 	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-machine", "q35", "-accel", "tcg,thread=single", "-cpu", "EPYC-v4", "-smp", "2", "-m", "1024",
-		"-kernel", v.bench.kernel, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=1",
+		"-kernel", v.bench.kernel, "-initrd", initrd, "-append", v.cmdline,
 		"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net", "-serial", "stdio"}
 	if v.diskPath != "" {
 		args = append(args, "-drive", "file="+v.diskPath+",format=raw,if=virtio,readonly=on,cache=writeback")

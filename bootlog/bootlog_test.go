@@ -3,6 +3,7 @@ package bootlog
 import (
 	"bytes"
 	"crypto/sha256"
+	"os"
 	"strings"
 	"testing"
 
@@ -104,4 +105,20 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("got %q, want %q", again, data)
 		}
 	})
+}
+
+// TestSpecExample reads the example of docs/spec/bootlog.md.
+func TestSpecExample(t *testing.T) {
+	spec, err := os.ReadFile("../docs/spec/bootlog.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(spec), "```json\n")
+	example, _, closed := strings.Cut(rest, "```")
+	if !ok || !closed {
+		t.Fatal("the document has no example")
+	}
+	if _, err := Decode([]byte(example)); err != nil {
+		t.Error(err)
+	}
 }

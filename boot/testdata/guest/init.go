@@ -21,6 +21,7 @@ func rootInit() {
 	say("reached the root filesystem")
 	sayFile("proof", "/etc/proof")
 	say("PID %d, args %q, stdout is %s", os.Getpid(), os.Args, link("/proc/self/fd/1"))
+	say("time is %s", time.Now().UTC().Format(time.RFC3339))
 	sayMounts()
 	sayBootLog()
 	sayTables()

@@ -118,6 +118,9 @@ func fetchkey() {
 
 // attestd answers on its port with what it sees of the booted system.
 func attestd() {
+	if device := os.Args[6]; device != bootconfig.ReportVirtioPort {
+		fail("attestd: there is no %s here", device)
+	}
 	listener, err := net.Listen("tcp", os.Args[2])
 	if err != nil {
 		fail("attestd: %v", err)
