@@ -144,12 +144,15 @@ func (c *ca) certPEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: blockCertificate, Bytes: c.cert.Raw})
 }
 
-// newCA makes an ECDSA P-384 key and its certificate, signed by parent or itself.
+// newCA makes an ECDSA P-256 key and its certificate, signed by parent or itself.
+// Every TLS handshake of the trust domain verifies both, and on P-384 each costs a
+// millisecond, ten in an emulated VM.
+//
 // The form is that of a SPIFFE signing certificate (X509-SVID, sections 3 and 4):
 // the trust domain's ID as its only URI, keyCertSign and cRLSign, no
 // extendedKeyUsage. An intermediate never outlives its parent.
 func newCA(rand io.Reader, td spiffeid.TrustDomain, name string, now time.Time, years int, parent *ca) (*ca, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P384(), rand)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand)
 	if err != nil {
 		return nil, err
 	}

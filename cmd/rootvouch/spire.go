@@ -59,7 +59,7 @@ func newSpireInitCommand() *cobra.Command {
 intermediate CA for the SPIRE server to work under (UpstreamAuthority "disk").
 
 A stock SPIRE server makes itself a new CA every day; VMs know the root above it.
-Keys are ECDSA P-384, in files of mode 0600. Nothing that exists is replaced.`,
+Keys are ECDSA P-256, in files of mode 0600. Nothing that exists is replaced.`,
 		Example: `  rootvouch spire init --dir ca --trust-domain example.org --years 10`,
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
