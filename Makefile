@@ -8,7 +8,7 @@ GUEST  := init fetchkey snp-agent-plugin attestd
 FLAGS  := -trimpath -buildvcs=false -ldflags=-s
 FUZZTIME ?= 30s
 
-.PHONY: check build demo test vm race fuzz bench interop vuln setup clean
+.PHONY: check build demo test vm race fuzz bench interop vuln setup clean help
 
 check: ## formatting, vet, lint when installed, and the fast tests: no root, no network, no VM
 	@scripts/check
@@ -50,3 +50,6 @@ vuln: ## known vulnerabilities in what we link (needs the vulnerability database
 
 clean: ## what make built; the cache stays
 	rm -rf bin out
+
+help: ## this list
+	@sed -n 's/^\([a-z/-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10

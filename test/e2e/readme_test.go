@@ -1,0 +1,65 @@
+package e2e
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/rootvouch/rootvouch/internal/needs"
+)
+
+// TestReadmeWalk types the README's walk into a shell, as it stands there.
+func TestReadmeWalk(t *testing.T) {
+	needs.Boot(t)
+	script := walk(t)
+	// The walk ends with its own "kill"; the trap is for a walk that fails.
+	cmd := exec.Command("bash", "-c", "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null; pwd >&2' EXIT\n"+script)
+	cmd.Dir = needs.Repository(t)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
+	dir := lines[len(lines)-1]
+	if strings.HasPrefix(dir, "/tmp/walk.") {
+		defer os.RemoveAll(dir)
+	}
+	if err != nil {
+		t.Errorf("%v: %s", err, stderr.String())
+		for _, name := range []string{"server.log", "agent.log", "kms.log", "vm.log", "console"} {
+			log, _ := os.ReadFile(filepath.Join(dir, name))
+			t.Logf("%s:\n%s", name, log)
+		}
+	}
+	if !strings.HasSuffix(stdout.String(), "\nverdict: trusted\n") {
+		t.Errorf("the walk does not end with the verdict:\n%s", stdout.String())
+	}
+}
+
+// walk joins the shell blocks of the README's walk.
+func walk(t *testing.T) string {
+	t.Helper()
+	readme := string(read(t, filepath.Join(needs.Repository(t), "README.md")))
+	_, section, found := strings.Cut(readme, "\n## The walk by hand\n")
+	if !found {
+		t.Fatal("the README has no walk")
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	var script strings.Builder
+	for {
+		_, rest, found := strings.Cut(section, "\n```sh\n")
+		if !found {
+			return script.String()
+		}
+		block, after, found := strings.Cut(rest, "\n```\n")
+		if !found {
+			t.Fatal("a block of the README's walk has no end")
+		}
+		script.WriteString(block + "\n")
+		section = after
+	}
+}
