@@ -129,7 +129,7 @@ func (f *attestFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	if !result.Trusted() {
-		return attestError{errors.New("the VM is not trusted"), exitAttestRefused}
+		return explainMeasurement(result.Verdict, attestError{errors.New("the VM is not trusted"), exitAttestRefused})
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 
@@ -45,7 +44,7 @@ guests with QEMU's legacy-vm-type=on.`,
     --append 'console=ttyS0' --vcpus 4 --vcpu-type EPYC-v4
   rootvouch measure --firmware OVMF.amdsev.fd --kernel vmlinuz --initrd initrd.img \
     --append 'console=ttyS0' --vcpus 1,2,4-8 --vcpu-type EPYC-Genoa --vcpu-type EPYC-Turin --json`,
-		Args: cobra.NoArgs,
+		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			m, err := f.load(cmd)
 			if err != nil {
@@ -106,7 +105,7 @@ func (m *measurement) printJSON(out io.Writer) error {
 		digest := snp.Measurement(e.Digest.Bytes())
 		f.Measurements = append(f.Measurements, refval.Measurement{Digest: digest, VCPUs: e.VCPUs, CPUType: e.CPU.Name, Provenance: m.provenance()})
 	}
-	return writeJSON(out, f)
+	return printJSON(out, f)
 }
 
 // provenance names the files; what was not measured is zero.
@@ -118,18 +117,6 @@ func (m *measurement) provenance() refval.Provenance {
 	return p
 }
 
-func writeJSON(out io.Writer, v any) error {
-	var text bytes.Buffer
-	e := json.NewEncoder(&text)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	if err := e.Encode(v); err != nil {
-		return fmt.Errorf("encoding JSON: %w", err)
-	}
-	_, err := text.WriteTo(out)
-	return err
-}
-
 func newMeasureFirmwareCommand() *cobra.Command {
 	var path string
 	cmd := &cobra.Command{
@@ -139,7 +126,7 @@ func newMeasureFirmwareCommand() *cobra.Command {
 the launch digest after the firmware's own pages, which "rootvouch measure"
 takes as --firmware-hash.`,
 		Example: `  rootvouch measure firmware --firmware OVMF.amdsev.fd`,
-		Args:    cobra.NoArgs,
+		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, f, err := readFirmware(path)
 			if err != nil {
@@ -149,7 +136,7 @@ takes as --firmware-hash.`,
 		},
 	}
 	cmd.Flags().StringVar(&path, "firmware", "", "firmware file (OVMF)")
-	measureRequires(cmd, "firmware")
+	requireFlags(cmd, "firmware")
 	return cmd
 }
 
@@ -172,13 +159,4 @@ func printFirmware(out io.Writer, f *launch.Firmware) error {
 	}
 	_, err = text.WriteTo(out)
 	return err
-}
-
-// measureRequires marks flags as required.
-func measureRequires(cmd *cobra.Command, names ...string) {
-	for _, name := range names {
-		if err := cmd.MarkFlagRequired(name); err != nil {
-			panic("rootvouch: internal error: " + err.Error())
-		}
-	}
 }

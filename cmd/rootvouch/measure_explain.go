@@ -44,7 +44,7 @@ they are, and 1 if it is not.`,
 		Example: `  rootvouch measure explain --got 5a1c… --firmware OVMF.amdsev.fd --kernel vmlinuz \
     --initrd initrd.img --append 'console=ttyS0' --vcpus 4 --vcpu-type EPYC-v4 \
     --other-kernel vmlinuz.old --other-initrd initrd.img.old`,
-		Args: cobra.NoArgs,
+		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	f.bind(cmd)
@@ -54,7 +54,7 @@ they are, and 1 if it is not.`,
 	flags.StringArrayVar(&f.kernels, "other-kernel", nil, "kernel file that may have been used (repeatable)")
 	flags.StringArrayVar(&f.others, "other-initrd", nil, "initramfs file that may have been used (repeatable)")
 	flags.StringArrayVar(&f.commandLines, "other-append", nil, "command line that may have been used (repeatable)")
-	measureRequires(cmd, "got")
+	requireFlags(cmd, "got")
 	return cmd
 }
 

@@ -39,7 +39,7 @@ then the key digests in hex; with --json, a fragment of refval.json that accepts
 no others.`,
 		Example: `  openssl ecparam -genkey -name secp384r1 -noout -out id.pem
   rootvouch measure id-block --digest 5a1c… --id-key id.pem --guest-svn 3`,
-		Args: cobra.NoArgs,
+		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.make(cmd.OutOrStdout()) },
 	}
 	flags := cmd.Flags()
@@ -51,7 +51,7 @@ no others.`,
 	flags.Uint32Var(&f.guestSVN, "guest-svn", 0, "GUEST_SVN, the guest's security version number")
 	flags.Uint64Var(&f.policy, "policy", 0x30000, "POLICY that the guest must have")
 	flags.BoolVar(&f.json, "json", false, "print a fragment of refval.json")
-	measureRequires(cmd, "digest", "id-key")
+	requireFlags(cmd, "digest", "id-key")
 	cmd.AddCommand(newMeasureIDBlockCheckCommand())
 	return cmd
 }
@@ -66,7 +66,7 @@ signature in them, and show what they say. With --digest, the ID block has to be
 for that launch digest. Whether the keys are the right ones is for the reader to
 see from their digests.`,
 		Example: `  rootvouch measure id-block check --id-block "$(cat id-block)" --id-auth "$(cat id-auth)"`,
-		Args:    cobra.NoArgs,
+		Args:    usageArgs(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return f.check(cmd.OutOrStdout()) },
 	}
 	flags := cmd.Flags()
@@ -74,7 +74,7 @@ see from their digests.`,
 	flags.StringVar(&f.auth, "id-auth", "", "ID authentication information in base64, as for QEMU")
 	flags.StringVar(&f.digest, "digest", "", "launch digest that the ID block must have, in hex")
 	flags.BoolVar(&f.json, "json", false, "print a fragment of refval.json")
-	measureRequires(cmd, "id-block", "id-auth")
+	requireFlags(cmd, "id-block", "id-auth")
 	return cmd
 }
 
@@ -155,7 +155,7 @@ func (f *idBlockFlags) check(out io.Writer) error {
 
 // printIDFragment prints the part of refval.json that wants this ID block.
 func printIDFragment(out io.Writer, s *idblock.Signed) error {
-	return writeJSON(out, struct {
+	return printJSON(out, struct {
 		MinimumGuestSVN  refval.Want[uint32]          `json:"minimum_guest_svn"`
 		IDKeyDigests     refval.Want[[]snp.KeyDigest] `json:"id_key_digests"`
 		AuthorKeyDigests refval.Want[[]snp.KeyDigest] `json:"author_key_digests"`

@@ -106,7 +106,7 @@ func (f *verifyFlags) run(cmd *cobra.Command, now time.Time) error {
 		if err := printJSON(out, verdict); err != nil {
 			return err
 		}
-		return verdictError(verdict)
+		return explainMeasurement(verdict, verdictError(verdict))
 	}
 	word := "refused"
 	switch {
@@ -118,7 +118,7 @@ func (f *verifyFlags) run(cmd *cobra.Command, now time.Time) error {
 	if _, err := fmt.Fprintf(out, "%sverdict: %s\n", verdict, word); err != nil {
 		return err
 	}
-	return verdictError(verdict)
+	return explainMeasurement(verdict, verdictError(verdict))
 }
 
 // question is verifyFlags, checked and read.

@@ -105,7 +105,6 @@ func TestSearch(t *testing.T) {
 		{"vCPUs", launch.SNP, vcpus, "explained by 1 |vCPUs: 37, not 4"},
 		{"CPU type", launch.SNP, genoa, "explained by 1 |CPU type: EPYC-Genoa"},
 		{"real CPU", launch.SNP, func(in *launch.Inputs) { in.CPU = launch.CPUFromSignature(0xaa0f02) }, "explained by 1 |0xaa0f02, as \"-cpu host\""},
-		{"unnamed CPU", launch.SNP, func(in *launch.Inputs) { in.CPU = launch.CPUFromSignature(0xb40f41) }, "explained by 1 |CPU type: signature 0xb40f41"},
 		{"unnamed CPU and vCPUs", launch.SNP, func(in *launch.Inputs) { in.CPU, in.VCPUs = launch.CPUFromSignature(0xb40f41), 16 }, "explained by 2 |CPU type: signature 0xb40f41|vCPUs: 16, not 4"},
 		{"launcher", launch.SNP, gce, "explained by 1 |launcher: gce, not qemu"},
 		{"older VMSA", launch.SNP, func(in *launch.Inputs) { in.VMSA = launch.PreLinux610 }, "explained by 1 |qemu with the pre-6.10 VMSA"},
