@@ -140,3 +140,31 @@ func TestStoreFails(t *testing.T) {
 		t.Error("released without a store")
 	}
 }
+
+// TestCommitPanics has a commit end early: whoever waits for it gets an error.
+func TestCommitPanics(t *testing.T) {
+	r := newRig(t)
+	record := r.put(t, false)
+	next := record
+	next.Evidence, next.Generation = store.EvidenceRequired, 2
+	if err := r.store.Put(next, []byte("{}"), key, r.Head()); err != nil {
+		t.Fatal(err)
+	}
+	next, err := r.store.Get(record.DiskUUID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := &claim{Claim: Claim{Record: next, Fresh: true}} // without REPORT_ID
+	waiting := &claim{Claim: Claim{Record: next, ReportID: pins.Digest{1}, Fresh: true}}
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("a claim without REPORT_ID passes for a record that requires evidence")
+			}
+		}()
+		r.commit([]*claim{broken, waiting})
+	}()
+	if !waiting.done || !errors.Is(waiting.err, errUnfinished) {
+		t.Errorf("done is %t, error %v, want errUnfinished", waiting.done, waiting.err)
+	}
+}

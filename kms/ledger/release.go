@@ -81,24 +81,34 @@ func (l *Ledger) take() []*claim {
 	return batch
 }
 
+// errUnfinished is the result of a claim until it has a better one: should a commit
+// ever end early, nobody waits for ever and no key leaves.
+var errUnfinished = errors.New("commit did not end")
+
 // commit makes a batch durable. Each claim of it is done afterwards.
 func (l *Ledger) commit(batch []*claim) {
+	for _, c := range batch {
+		c.done, c.err = true, errUnfinished
+	}
 	now := l.clock()
 	var entries []audit.Entry
 	var logged []*claim
 	for _, c := range batch {
-		c.done = true
-		if c.Entry.Event, c.err = l.event(c.Claim, now); c.err == nil {
-			entries = append(entries, c.Entry)
-			logged = append(logged, c)
+		event, err := l.event(c.Claim, now)
+		if err != nil {
+			c.err = err
+			continue
 		}
+		c.Entry.Event = event
+		entries = append(entries, c.Entry)
+		logged = append(logged, c)
 	}
 	if len(logged) == 0 {
 		return
 	}
 	head, err := l.log.Append(entries...)
 	if err != nil {
-		fail(logged, err)
+		finish(logged, err)
 		return
 	}
 	var fresh []store.Release
@@ -113,11 +123,13 @@ func (l *Ledger) commit(batch []*claim) {
 		}
 	}
 	if err := l.store.AddReleases(fresh, head); err != nil {
-		fail(logged, fmt.Errorf("making releases durable: %w", err))
+		finish(logged, fmt.Errorf("making releases durable: %w", err))
+		return
 	}
+	finish(logged, nil)
 }
 
-func fail(claims []*claim, err error) {
+func finish(claims []*claim, err error) {
 	for _, c := range claims {
 		c.err = err
 	}

@@ -6,11 +6,13 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -99,7 +101,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+		ErrorLog:          log.New(peerLog{s.Log}, "", 0),
 	}
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
@@ -115,6 +117,19 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		return fmt.Errorf("shutting down: %w", err)
 	}
 	return nil
+}
+
+// peerLog takes what net/http says: what peers cause at will, such as a failed
+// handshake, is for debugging, a panic of ours is an error.
+type peerLog struct{ log *slog.Logger }
+
+func (l peerLog) Write(line []byte) (int, error) {
+	level := slog.LevelDebug
+	if bytes.HasPrefix(line, []byte("http: panic serving")) {
+		level = slog.LevelError
+	}
+	l.log.Log(context.Background(), level, "http", "line", string(bytes.TrimSpace(line)))
+	return len(line), nil
 }
 
 // tlsConfig is mutual TLS 1.3 with SVIDs of the trust domain. Sessions are not
