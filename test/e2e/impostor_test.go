@@ -56,7 +56,7 @@ func TestImpostorKMS(t *testing.T) {
 	})
 	// Where the header pin is left to the KMS, another one names another disk.
 	t.Run("that sends another header pin to a guest that has none", func(t *testing.T) {
-		g := c.guest(t, "web")
+		g := c.guest(t, "unpinned")
 		c.sameDisk(t, g)
 		before := c.values
 		if err := c.buildInitramfs(t.Context(), t, g, "--no-header-pin"); err != nil {
