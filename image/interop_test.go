@@ -17,36 +17,9 @@ import (
 	"golang.org/x/crypto/xts"
 
 	"github.com/rootvouch/rootvouch/image/rootfs"
+	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/pins"
 )
-
-// debian returns the path of the Debian root that scripts/setup made, or skips.
-func debian(t testing.TB) string {
-	t.Helper()
-	cache := os.Getenv("ROOTVOUCH_CACHE")
-	if cache == "" {
-		dir, err := os.UserCacheDir()
-		if err != nil {
-			t.Skipf("SKIPPED: no cache directory: %v", err)
-		}
-		cache = filepath.Join(dir, "rootvouch")
-	}
-	path := filepath.Join(cache, "root", "debian-trixie.tar")
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("SKIPPED: no Debian root at %s", path)
-	}
-	return path
-}
-
-// tool returns the path of a program, or skips.
-func tool(t testing.TB, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Skipf("SKIPPED: no %s", name)
-	}
-	return path
-}
 
 // smallTar is a tar with a file larger than a chunk and many small ones.
 func smallTar(t testing.TB) []byte {
@@ -123,7 +96,7 @@ func mustBuild(t testing.TB, source Source, options Options) built {
 
 func run(t testing.TB, name string, args ...string) string {
 	t.Helper()
-	out, err := exec.Command(tool(t, name), args...).CombinedOutput()
+	out, err := exec.Command(needs.Tool(t, name), args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
 	}
@@ -185,10 +158,7 @@ func TestInteropTools(t *testing.T) {
 }
 
 func TestInteropDebian(t *testing.T) {
-	if testing.Short() {
-		t.Skip("SKIPPED: -short")
-	}
-	source, closeSource, err := Open(Input{Path: debian(t)})
+	source, closeSource, err := Open(Input{Path: needs.Part(t, "root/debian-trixie.tar")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"github.com/erofs/go-erofs"
+
+	"github.com/rootvouch/rootvouch/internal/needs"
 )
 
 // ociLayout writes an image layout with these layers.
@@ -110,7 +112,7 @@ func names(t *testing.T, dir string) string {
 }
 
 func TestOCI(t *testing.T) {
-	tool(t, "cryptsetup")
+	needs.Tool(t, "cryptsetup")
 	dir := ociLayout(t,
 		tarOf(t, "a/one", "a/two", "b/three", "b/deep/four", "c/five", "file"),
 		tarOf(t, "a/.wh.one", "b/.wh..wh..opq", "b/six", ".wh.c", "file/inside"),

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/pins"
 )
 
@@ -31,11 +32,7 @@ func mustBuild(t testing.TB, p Params) []byte {
 
 func cryptsetup(t *testing.T, args ...string) []byte {
 	t.Helper()
-	tool, err := exec.LookPath("cryptsetup")
-	if err != nil {
-		t.Skip("SKIPPED: no cryptsetup")
-	}
-	out, err := exec.Command(tool, args...).CombinedOutput()
+	out, err := exec.Command(needs.Tool(t, "cryptsetup"), args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("cryptsetup %s: %v: %s", strings.Join(args, " "), err, out)
 	}

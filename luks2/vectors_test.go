@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
-	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -13,19 +12,15 @@ import (
 	"testing"
 
 	"github.com/ulikunitz/xz"
-)
 
-const vectorsDir = "../../shared/vectors/luks2"
+	"github.com/rootvouch/rootvouch/internal/needs"
+)
 
 // vector reads a shared vector file, unpacked by its suffixes, or skips. Of a
 // tar it takes one member.
 func vector(t testing.TB, name, member string) []byte {
 	t.Helper()
-	path := filepath.Join(vectorsDir, name)
-	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		t.Skipf("SKIPPED: no vectors at %s", path)
-	}
+	f, err := os.Open(needs.Vectors(t, "luks2/"+name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,11 +58,7 @@ func vector(t testing.TB, name, member string) []byte {
 
 func readJSON(t testing.TB, name string, v any) {
 	t.Helper()
-	path := filepath.Join(vectorsDir, name)
-	data, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		t.Skipf("SKIPPED: no vectors at %s", path)
-	}
+	data, err := os.ReadFile(needs.Vectors(t, "luks2/"+name))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,17 +17,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/pins"
 )
 
 // vectors returns the bytes of a shared vector file, or skips.
 func vectors(t testing.TB, name string) []byte {
 	t.Helper()
-	path := filepath.Join("..", "..", "shared", "vectors", "verity", name)
-	data, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		t.Skipf("SKIPPED: no vectors at %s", path)
-	}
+	data, err := os.ReadFile(needs.Vectors(t, "verity/"+name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,10 +266,7 @@ func FuzzSuperblock(f *testing.F) {
 
 // TestInteropVeritysetup makes hash devices with both and compares the bytes.
 func TestInteropVeritysetup(t *testing.T) {
-	tool, err := exec.LookPath("veritysetup")
-	if err != nil {
-		t.Skip("SKIPPED: no veritysetup")
-	}
+	tool := needs.Tool(t, "veritysetup")
 	dir := t.TempDir()
 	for _, blocks := range []int{2, 127, 128, 129, 300, 128*128 + 1} {
 		for _, salt := range []int{0, 32, 64, 256} {

@@ -21,6 +21,8 @@ import (
 	"github.com/erofs/go-erofs"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/rootvouch/rootvouch/internal/needs"
 )
 
 // entry is one file of a tar under construction.
@@ -468,9 +470,7 @@ func (m *memory) Seek(offset int64, whence int) (int64, error) {
 
 // TestSparse reads the three sparse formats that GNU tar writes.
 func TestSparse(t *testing.T) {
-	if _, err := exec.LookPath("tar"); err != nil {
-		t.Skip("SKIPPED: no tar")
-	}
+	gnutar := needs.Tool(t, "tar")
 	dir := t.TempDir()
 	want := map[string]string{}
 	for i, name := range []string{"first", "last", "middle"} {
@@ -492,7 +492,7 @@ func TestSparse(t *testing.T) {
 	for _, format := range []string{"gnu", "posix --sparse-version=0.0", "posix --sparse-version=0.1", "posix --sparse-version=1.0"} {
 		t.Run(format, func(t *testing.T) {
 			args := append([]string{"-S", "-C", dir, "-cf", "-"}, strings.Fields("--format="+format)...)
-			data, err := exec.Command("tar", append(args, "first", "middle", "last")...).Output()
+			data, err := exec.Command(gnutar, append(args, "first", "middle", "last")...).Output()
 			if err != nil {
 				t.Fatal(err)
 			}
