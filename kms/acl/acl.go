@@ -35,6 +35,7 @@ type Case struct {
 	Values     refval.Values // of Record; not looked at where evidence is not required
 	Request    keyapi.ReleaseRequest
 	Collateral appraise.Collateral
+	Memo       *appraise.Memo // may be nil
 	Now        time.Time
 }
 
@@ -101,6 +102,7 @@ func appraised(c Case, e evidence.Evidence) error {
 		ReportData: evidence.KeyRelease(evidence.Nonce(c.Request.Nonce), c.Record.DiskUUID,
 			c.Caller.SPKI, c.Request.HPKEPublicKey[:]),
 		Collateral: c.Collateral,
+		Memo:       c.Memo,
 		Now:        c.Now,
 		Revocation: appraise.RequireRevocation,
 	})

@@ -217,6 +217,7 @@ func (s *Server) decide(c *call, disk pins.UUID, request keyapi.ReleaseRequest) 
 		Values:     values,
 		Request:    request,
 		Collateral: collateral,
+		Memo:       &s.memo,
 		Now:        s.Clock(),
 	})
 	if launch != (acl.Launch{}) {

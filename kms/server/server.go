@@ -69,6 +69,7 @@ type Server struct {
 	nonces   *nonces
 	refusals *limiter
 	values   *valuesCache
+	memo     appraise.Memo // of the roots' signatures
 	slots    chan struct{} // one for each release being worked on
 }
 

@@ -17,7 +17,7 @@ func TestReadmeWalk(t *testing.T) {
 	needs.Boot(t)
 	script := walk(t)
 	// The walk ends with its own "kill"; the trap is for a walk that fails.
-	cmd := exec.Command("bash", "-c", "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null; pwd >&2' EXIT\n"+script)
+	cmd := exec.Command("bash", "-c", "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true; pwd >&2' EXIT\n"+script)
 	cmd.Dir = needs.Repository(t)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var stdout, stderr bytes.Buffer
