@@ -25,7 +25,7 @@ that differs from SPIRE's default does. Paths are made absolute; the plugin must
 exist, since SPIRE is told its SHA-256.`,
 		Example: `  rootvouch spire server-config --trust-domain example.org --ca-dir ca --data-dir spire \
     --plugin bin/snp-server-plugin --refval refval.json --collateral-dir crls >server.conf
-  spire-server run -config server.conf`,
+  mkdir -m 700 spire && spire-server run -config server.conf`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
@@ -74,6 +74,7 @@ func newSpireAgentConfigCommand() *cobra.Command {
 identity: it attests by join token (spire join-token), once, and keeps its key on
 disk. The agents inside VMs are configured by PID 1, from boot.json.`,
 		Example: `  rootvouch spire agent-config --trust-domain example.org --ca-dir ca --data-dir agent >agent.conf
+  mkdir -m 700 agent
   spire-agent run -config agent.conf -joinToken "$(rootvouch spire join-token \
     --trust-domain example.org --socket spire/server.sock)"`,
 		Args: usageArgs(cobra.NoArgs),

@@ -25,11 +25,11 @@ import (
 const (
 	// answerTimeout bounds how long a peer may take over each message. Linux
 	// stops asking a throttling host for a report after 60 s.
+	//
+	// There is no bound on how many peers may be waited for at once: SPIRE has
+	// none either, an exchange that waits is no more than two goroutines, and
+	// with a bound strangers who say nothing would keep others out.
 	answerTimeout = 75 * time.Second
-
-	// maxExchanges bounds how many exchanges are under way at once. Each holds
-	// two small goroutines while it waits for its peer.
-	maxExchanges = 1024
 )
 
 // Plugin serves SPIRE's server plugin protocol. Make it with New.
@@ -37,11 +37,10 @@ type Plugin struct {
 	nodeattestorv1.UnsafeNodeAttestorServer
 	configv1.UnsafeConfigServer
 
-	now       func() time.Time
-	rand      io.Reader
-	timeout   time.Duration
-	exchanges chan struct{} // a place for each exchange under way
-	log       hclog.Logger  // set before anything is served
+	now     func() time.Time
+	rand    io.Reader
+	timeout time.Duration
+	log     hclog.Logger // set before anything is served
 
 	mu     sync.Mutex
 	config *config // guarded by mu; nil until configured
@@ -56,11 +55,10 @@ var (
 // nonces are drawn from rand.
 func New(now func() time.Time, rand io.Reader) *Plugin {
 	return &Plugin{
-		now:       now,
-		rand:      rand,
-		timeout:   answerTimeout,
-		exchanges: make(chan struct{}, maxExchanges),
-		log:       hclog.NewNullLogger(),
+		now:     now,
+		rand:    rand,
+		timeout: answerTimeout,
+		log:     hclog.NewNullLogger(),
 	}
 }
 
@@ -100,12 +98,6 @@ func (p *Plugin) Attest(stream nodeattestorv1.NodeAttestor_AttestServer) error {
 	p.mu.Unlock()
 	if c == nil {
 		return status.Error(codes.FailedPrecondition, "not configured")
-	}
-	select {
-	case p.exchanges <- struct{}{}:
-		defer func() { <-p.exchanges }()
-	default:
-		return status.Errorf(codes.ResourceExhausted, "%d attestations are under way already", maxExchanges)
 	}
 	first, err := p.receive(stream)
 	if err != nil {

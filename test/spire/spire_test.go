@@ -170,9 +170,9 @@ func (w *world) testEntries(t *testing.T) {
 	w.entries()
 }
 
-// testMany has 20 agents of 20 launches start at once.
+// testMany has 50 agents of 50 launches start at once.
 func (w *world) testMany(t *testing.T) {
-	const n = 20
+	const n = 50
 	start := time.Now()
 	var all []*agent
 	for range n {
