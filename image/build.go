@@ -61,6 +61,9 @@ func (s *Secrets) Wipe() {
 
 // Options are choices that do not change the disk's bytes, but for Size.
 type Options struct {
+	// Format of BuildFiles' disk; "" means Raw.
+	Format Format
+
 	// Size of the disk in bytes; 0 means as small as can be. What lies behind
 	// the payload reads as zeros.
 	Size uint64

@@ -37,7 +37,11 @@ func BuildFiles(ctx context.Context, files Files, source Source, secrets *Secret
 		return pins.Pins{}, err
 	}
 	direct := openDirect(disk)
-	p, err := Build(ctx, direct, source, secrets, options)
+	out := Output(direct)
+	if options.Format == QCOW2 {
+		out = &qcow2Output{Output: direct}
+	}
+	p, err := Build(ctx, out, source, secrets, options)
 	if err = errors.Join(err, direct.close()); err != nil {
 		return pins.Pins{}, fmt.Errorf("building %s: %w", files.Disk, err)
 	}

@@ -58,7 +58,7 @@ func TestReproducible(t *testing.T) {
 			t.Errorf("%d workers: other bytes than with one", workers)
 		}
 	}
-	source, closeSource, err := Open(Input{Path: "-", Stdin: bytes.NewReader(data)})
+	source, closeSource, err := Open(context.Background(), Input{Path: "-", Stdin: bytes.NewReader(data)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +248,7 @@ func TestExtract(t *testing.T) {
 	}
 	got := read(t, out.Name())
 	// A finished filesystem goes in as it is, and has the same root hash.
-	again, closeSource, err := Open(Input{Path: out.Name()})
+	again, closeSource, err := Open(context.Background(), Input{Path: out.Name()})
 	if err != nil {
 		t.Fatal(err)
 	}

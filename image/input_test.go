@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"io"
 	"os/exec"
 	"strings"
@@ -32,7 +33,7 @@ func TestOpenCompressed(t *testing.T) {
 	}
 	for name, packed := range map[string][]byte{"tar": data, "tar.gz": gz.Bytes(), "tar.zst": zs.Bytes()} {
 		for _, in := range []Input{{Path: write(t, name, packed)}, {Path: "-", Stdin: bytes.NewReader(packed)}} {
-			source, closeSource, err := Open(in)
+			source, closeSource, err := Open(context.Background(), in)
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
 				continue
@@ -42,12 +43,12 @@ func TestOpenCompressed(t *testing.T) {
 			}
 			closeSource()
 		}
-		if _, _, err := Open(Input{Path: write(t, name, packed[:len(packed)*2/3])}); err == nil {
+		if _, _, err := Open(context.Background(), Input{Path: write(t, name, packed[:len(packed)*2/3])}); err == nil {
 			t.Errorf("%s cut off: got no error", name)
 		}
 	}
 	for _, junk := range [][]byte{nil, []byte("hello"), make([]byte, 10000)} {
-		if _, _, err := Open(Input{Path: write(t, "junk", junk)}); err == nil {
+		if _, _, err := Open(context.Background(), Input{Path: write(t, "junk", junk)}); err == nil {
 			t.Errorf("%d bytes of junk: got no error", len(junk))
 		}
 	}
@@ -101,7 +102,7 @@ func TestFinishedRefusals(t *testing.T) {
 		{"EROFS, empty", erofs(func(sb []byte) { sb[0x24] = 0 }), "the superblock says 0 bytes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, closeSource, err := Open(Input{Path: write(t, "image", c.image)})
+			_, closeSource, err := Open(context.Background(), Input{Path: write(t, "image", c.image)})
 			if err == nil {
 				closeSource()
 			}
@@ -110,7 +111,7 @@ func TestFinishedRefusals(t *testing.T) {
 			}
 		})
 	}
-	if _, _, err := Open(Input{Path: write(t, "image", ext4(func([]byte) {})), Exclude: []string{"*"}}); err == nil {
+	if _, _, err := Open(context.Background(), Input{Path: write(t, "image", ext4(func([]byte) {})), Exclude: []string{"*"}}); err == nil {
 		t.Error("excluding from a finished filesystem: got no error")
 	}
 }
@@ -122,7 +123,7 @@ func TestInteropExt4(t *testing.T) {
 	if out, err := exec.Command(mkfs, "-q", "-b", "4096", path, "16M").CombinedOutput(); err != nil {
 		t.Fatalf("mkfs.ext4: %v: %s", err, out)
 	}
-	source, closeSource, err := Open(Input{Path: path})
+	source, closeSource, err := Open(context.Background(), Input{Path: path})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -158,7 +158,7 @@ func TestInteropTools(t *testing.T) {
 }
 
 func TestInteropDebian(t *testing.T) {
-	source, closeSource, err := Open(Input{Path: needs.Part(t, "root/debian-trixie.tar")})
+	source, closeSource, err := Open(context.Background(), Input{Path: needs.Part(t, "root/debian-trixie.tar")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -87,7 +88,7 @@ func tarOf(t *testing.T, files ...string) []byte {
 // names lists a source's files with go-erofs.
 func names(t *testing.T, dir string) string {
 	t.Helper()
-	source, closeSource, err := Open(Input{Path: dir})
+	source, closeSource, err := Open(context.Background(), Input{Path: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +118,7 @@ func TestOCI(t *testing.T) {
 		tarOf(t, "a/one", "a/two", "b/three", "b/deep/four", "c/five", "file"),
 		tarOf(t, "a/.wh.one", "b/.wh..wh..opq", "b/six", ".wh.c", "file/inside"),
 		tarOf(t, "c/again", "a/.wh.nothing"))
-	if _, _, err := Open(Input{Path: dir}); err == nil || !strings.Contains(err.Error(), `"file" is not a directory`) {
+	if _, _, err := Open(context.Background(), Input{Path: dir}); err == nil || !strings.Contains(err.Error(), `"file" is not a directory`) {
 		t.Errorf("file below a file of a lower layer: got %v", err)
 	}
 	dir = ociLayout(t,
@@ -147,7 +148,7 @@ func TestOCIRefuses(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := ociLayout(t, tarOf(t, "a"))
 			c.change(t, dir)
-			if _, _, err := Open(Input{Path: dir}); err == nil || !strings.Contains(err.Error(), c.want) {
+			if _, _, err := Open(context.Background(), Input{Path: dir}); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got error %v, want one with %q", err, c.want)
 			}
 		})

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -25,9 +26,9 @@ type Input struct {
 }
 
 // Open recognises the input by its contents. The source reads from it until it
-// is closed.
-func Open(in Input) (Source, func(), error) {
-	var files opened
+// is closed. Unpacking stops when ctx ends.
+func Open(ctx context.Context, in Input) (Source, func(), error) {
+	files := opened{ctx: ctx}
 	source, err := in.open(&files)
 	if err != nil {
 		files.close()
@@ -37,13 +38,31 @@ func Open(in Input) (Source, func(), error) {
 }
 
 // opened is what has to be closed at the end.
-type opened []io.Closer
+type opened struct {
+	ctx   context.Context
+	files []io.Closer
+}
+
+func (o *opened) add(f io.Closer) { o.files = append(o.files, f) }
 
 func (o *opened) close() {
-	for _, file := range *o {
+	for _, file := range o.files {
 		file.Close() // read only, or unnamed
 	}
-	*o = nil
+	o.files = nil
+}
+
+// untilDone is a reader that fails when a context ends.
+type untilDone struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r untilDone) Read(b []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(b)
 }
 
 func (in Input) open(files *opened) (Source, error) {
@@ -61,7 +80,7 @@ func (in Input) open(files *opened) (Source, error) {
 	if err != nil {
 		return Source{}, err
 	}
-	*files = append(*files, f)
+	files.add(f)
 	if !info.Mode().IsRegular() {
 		return in.openStream(f, in.Path, files)
 	}
@@ -100,7 +119,7 @@ func (in Input) openDirectory(files *opened) (Source, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		var dir io.Closer
 		if dir, err = tree.ReadDir(in.Path); err == nil {
-			*files = append(*files, dir)
+			files.add(dir)
 		}
 	}
 	if err != nil {
@@ -161,7 +180,7 @@ func (in Input) spool(r io.Reader, compression rootfs.Compression, files *opened
 	if err != nil {
 		return nil, 0, err
 	}
-	*files = append(*files, f)
+	files.add(f)
 	if err := os.Remove(f.Name()); err != nil {
 		return nil, 0, err
 	}
@@ -181,7 +200,7 @@ func (in Input) spool(r io.Reader, compression rootfs.Compression, files *opened
 		defer z.Close()
 		unpacked = z
 	}
-	size, err := io.Copy(f, unpacked)
+	size, err := io.Copy(f, untilDone{files.ctx, unpacked})
 	return f, size, err
 }
 

@@ -51,18 +51,23 @@ func newSealer(out io.WriterAt, params verity.Params, cipher *xts.Cipher, worker
 	if params.LeafSpan() != chunkSize {
 		panic("image: internal error: chunks are not the leaves' spans")
 	}
-	s := &sealer{out: out, bulk: out.WriteAt, params: params, cipher: cipher, tree: tree, workers: workers, progress: progress}
+	s := &sealer{out: out, bulk: bulk(out), params: params, cipher: cipher, tree: tree, workers: workers, progress: progress}
 	s.leaves = treeOffset(params)
 	if levels := params.Geometry().Levels; len(levels) > 0 {
 		s.leaves += levels[0].Offset
 	}
 	s.pool.New = func() any { b := newBuffer(chunkSize); return &b }
+	return s, nil
+}
+
+// bulk returns how chunks are best written to out.
+func bulk(out io.WriterAt) func(b []byte, offset int64) (int, error) {
 	if direct, ok := out.(interface {
 		WriteBulkAt(b []byte, offset int64) (int, error)
 	}); ok {
-		s.bulk = direct.WriteBulkAt
+		return direct.WriteBulkAt
 	}
-	return s, nil
+	return out.WriteAt
 }
 
 // treeOffset returns the bytes from the payload's start to the hash tree: the

@@ -32,6 +32,7 @@ type imageBuildFlags struct {
 	size             uint64
 	exclude          []string
 	tempDir          string
+	format           string
 	json             bool
 }
 
@@ -53,6 +54,9 @@ Written are the disk, a fresh key of 32 random bytes that opens it (mode 0600),
 and its pins: the values that the boot configuration and the key server need to
 recognise the disk. All three appear when everything is done, or none does.
 
+With --format qcow2 the disk is written as QEMU's qcow2 instead of its raw bytes;
+the other image commands read raw disks.
+
 With --seed (hex, or @FILE with hex in it; at least 32 bytes) all keys, salts and
 UUIDs are derived from one secret, and the same input gives the same bytes. Such
 a seed is worth as much as the key; on a command line others may see it.`,
@@ -69,6 +73,7 @@ a seed is worth as much as the key; on a command line others may see it.`,
 	flags.StringVar(&f.files.Pins, "pins-out", "", "pins file to write")
 	flags.BoolVar(&f.files.Force, "force", false, "replace existing files")
 	flags.Uint64Var(&f.size, "size", 0, "size of the disk in bytes (default: as small as can be)")
+	flags.StringVar(&f.format, "format", string(image.Raw), "raw or qcow2")
 	flags.StringArrayVar(&f.exclude, "exclude", nil, "leave out names that match this pattern (repeatable)")
 	flags.StringVar(&f.seed, "seed", "", "derive all keys, salts and UUIDs from this secret: hex or @FILE")
 	flags.StringVar(&f.uuid, "uuid", "", "UUID of the disk (default: drawn)")
@@ -79,6 +84,10 @@ a seed is worth as much as the key; on a command line others may see it.`,
 }
 
 func (f *imageBuildFlags) run(cmd *cobra.Command) error {
+	format, err := image.ParseFormat(f.format)
+	if err != nil {
+		return usageError{err}
+	}
 	random := io.Reader(rand.Reader)
 	if f.seed != "" {
 		seed, err := readSeed(f.seed)
@@ -101,7 +110,7 @@ func (f *imageBuildFlags) run(cmd *cobra.Command) error {
 		}
 	}
 	start := time.Now()
-	source, closeSource, err := image.Open(image.Input{
+	source, closeSource, err := image.Open(cmd.Context(), image.Input{
 		Path: f.root, Stdin: cmd.InOrStdin(), Exclude: f.exclude, TempDir: f.tempDir,
 	})
 	if err != nil {
@@ -109,7 +118,7 @@ func (f *imageBuildFlags) run(cmd *cobra.Command) error {
 	}
 	defer closeSource()
 	bar := newProgress(cmd.ErrOrStderr(), "building")
-	p, err := image.BuildFiles(cmd.Context(), f.files, source, secrets, image.Options{Size: f.size, Progress: bar.update})
+	p, err := image.BuildFiles(cmd.Context(), f.files, source, secrets, image.Options{Format: format, Size: f.size, Progress: bar.update})
 	bar.done()
 	if err != nil {
 		return withForceHint(err)
