@@ -24,8 +24,8 @@ func TestChangedDisk(t *testing.T) {
 		offset       int64
 		step, reason string
 	}{
-		{"filesystem", middle(p.PayloadOffset, p.HashOffset), "verify", "corrupt"},
-		{"hash tree", middle(p.PayloadOffset+p.HashOffset+pins.BlockSize, p.PayloadSize-p.HashOffset-pins.BlockSize), "verify", "corrupt"},
+		{"filesystem", middle(p.PayloadOffset, p.HashOffset), "verify", "does not match the root hash"},
+		{"hash tree", middle(p.PayloadOffset+p.HashOffset+pins.BlockSize, p.PayloadSize-p.HashOffset-pins.BlockSize), "verify", "does not match the root hash"},
 		{"verity superblock", int64(p.PayloadOffset + p.HashOffset + 8), "dm-verity", "superblock"},
 		{"LUKS2 binary header", 100, "header", p.HeaderSHA256.String()},
 		{"LUKS2 keyslots area", middle(0, p.PayloadOffset), "header", p.HeaderSHA256.String()},
