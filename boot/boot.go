@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -97,6 +98,7 @@ func Main(limits Limits) {
 		fmt.Fprintln(os.Stderr, "init: error: this is PID 1 of a rootvouch guest, and not a command")
 		os.Exit(2)
 	}
+	debug.SetTraceback("none") // the console is the host's, and a trace shows arguments
 	m := &machine{limits: limits, children: newChildren()}
 	for _, s := range []step{
 		{"start", localLimit, m.start},
