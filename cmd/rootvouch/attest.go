@@ -23,7 +23,7 @@ import (
 // Exit statuses of attest, documented in its help.
 const (
 	exitAttestRefused  = 1
-	exitAttestNoAnswer = 2
+	exitAttestNoJudgement = 2
 )
 
 // attestError is an attestation that ended otherwise than with a trusted verdict.
@@ -68,13 +68,21 @@ Evidence needs a CRL of the root that vouches: a *.crl file in --collateral-dir.
 Exit status:
   0   trusted
   1   refused
-  2   no answer, so nothing to judge
+  2   nothing was judged: no answer, or a file that cannot be read or written
   64  usage`,
 		Example: `  rootvouch attest --address 127.0.0.1:8444 --refval refval.json --collateral-dir asp/
   rootvouch attest --address vm.example.org:8444 --refval refval.json --collateral-dir crls/ \
     --release --kms-socket /run/rootvouch-kms/admin.sock --json`,
 		Args: usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			err := f.run(cmd)
+			var usage usageError
+			var judged attestError
+			if err == nil || errors.As(err, &usage) || errors.As(err, &judged) {
+				return err
+			}
+			return attestError{err, exitAttestNoJudgement}
+		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.address, "address", "", "where the VM's attestd is reached, host:port")
@@ -104,14 +112,14 @@ func (f *attestFlags) run(cmd *cobra.Command) error {
 	}
 	answer, err := attest.Ask(ctx, f.address, nonce)
 	if err != nil {
-		return attestError{err, exitAttestNoAnswer}
+		return err
 	}
 	x.Now = time.Now()
 	result := attest.Judge(answer, x)
 	if f.release {
 		launches, err := f.launches(ctx, disk)
 		if err != nil {
-			return attestError{err, exitAttestNoAnswer}
+			return err
 		}
 		result.CheckInstance(disk, launches)
 	}
