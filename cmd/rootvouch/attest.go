@@ -22,7 +22,7 @@ import (
 
 // Exit statuses of attest, documented in its help.
 const (
-	exitAttestRefused  = 1
+	exitAttestRefused     = 1
 	exitAttestNoJudgement = 2
 )
 
