@@ -1,0 +1,64 @@
+package server
+
+import (
+	"crypto/rand"
+	"fmt"
+	"testing"
+	"time"
+
+	configv1 "github.com/spiffe/spire-plugin-sdk/proto/spire/service/common/config/v1"
+
+	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/snp/snpdev/snpdevtest"
+)
+
+// FuzzPayload comes in by the front door: whatever it sends as evidence, the
+// plugin answers with a refusal and lives.
+func FuzzPayload(f *testing.F) {
+	now := time.Now()
+	sp := snpdevtest.New(f, now)
+	launch := sp.Launch(wanted, once)
+	refvals, collateral := snpdevtest.WriteValues(f, sp.Values(wanted)), sp.Collateral
+	c, err := build(&configv1.CoreConfiguration{TrustDomain: "example.org"}, fmt.Sprintf("refval_files = [%q]\ncollateral_dir = %q", refvals, collateral))
+	if err != nil {
+		f.Fatal(err)
+	}
+	p := New(func() time.Time { return now }, rand.Reader)
+	good, err := evidence.Evidence{Report: launch.Sign(evidence.NodeAttestation(evidence.Nonce{})), Certificates: sp.Chain.Certificates()}.Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	if _, err := p.judge(c, evidence.Nonce{}, good); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good[:len(good)-1])
+	f.Add([]byte(`{"version":1,"report":"","certificates":[]}`))
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		if attributes, err := p.judge(c, evidence.Nonce{1}, answer); err == nil {
+			t.Errorf("accepted %q as %v", answer, attributes)
+		}
+	})
+}
+
+// BenchmarkJudge is what one attestation costs the server's plugin, without the
+// way there and back.
+func BenchmarkJudge(b *testing.B) {
+	now := time.Now()
+	sp := snpdevtest.New(b, now)
+	launch := sp.Launch(wanted, once)
+	c, err := build(&configv1.CoreConfiguration{TrustDomain: "example.org"},
+		fmt.Sprintf("refval_files = [%q]\ncollateral_dir = %q", snpdevtest.WriteValues(b, sp.Values(wanted)), sp.Collateral))
+	if err != nil {
+		b.Fatal(err)
+	}
+	p := New(func() time.Time { return now }, rand.Reader)
+	good, err := evidence.Evidence{Report: launch.Sign(evidence.NodeAttestation(evidence.Nonce{})), Certificates: sp.Chain.Certificates()}.Encode()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := p.judge(c, evidence.Nonce{}, good); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
