@@ -4,7 +4,8 @@
 // The disk's bytes are described in docs/spec/image.md. Building needs no
 // privileges and no loop or device-mapper device; the data is read, hashed,
 // encrypted and written once, on all cores, in memory that does not grow with
-// the disk (a few chunks of 512 KiB, and 64 KiB of digests per GiB).
+// the disk (a few chunks of 512 KiB, and 64 KiB of digests per GiB), though with the
+// number of files in a tree (about a kilobyte each).
 package image
 
 import (

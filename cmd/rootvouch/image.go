@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -16,6 +17,9 @@ import (
 	"github.com/rootvouch/rootvouch/image"
 	"github.com/rootvouch/rootvouch/pins"
 )
+
+// imageMemory is the memory in bytes that building should stay below.
+const imageMemory = 224 << 20
 
 func newImageCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -109,6 +113,9 @@ func (f *imageBuildFlags) run(cmd *cobra.Command) error {
 			return usageError{err}
 		}
 	}
+	// What has been read of a tree stays until it is written, a kilobyte for each
+	// file; what the collector may leave lying on top of that is bounded here.
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(imageMemory))
 	start := time.Now()
 	source, closeSource, err := image.Open(cmd.Context(), image.Input{
 		Path: f.root, Stdin: cmd.InOrStdin(), Exclude: f.exclude, TempDir: f.tempDir,

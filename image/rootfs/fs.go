@@ -75,7 +75,7 @@ func (v *view) Open(name string) (fs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &lazyFile{info: v.info(name, n), open: func() io.ReadCloser { return v.open(n) }}, nil
+	return &lazyFile{info: v.info(name, n), view: v}, nil
 }
 
 func (v *view) info(name string, n *Inode) info {
@@ -148,7 +148,7 @@ func (i info) Sys() any {
 // go-erofs 0.3.1 does not notice when a small file gives fewer.
 type lazyFile struct {
 	info info
-	open func() io.ReadCloser
+	view *view
 	file io.ReadCloser
 	left int64
 }
@@ -157,7 +157,7 @@ func (f *lazyFile) Stat() (fs.FileInfo, error) { return f.info, nil }
 
 func (f *lazyFile) Read(b []byte) (int, error) {
 	if f.file == nil {
-		f.file, f.left = f.open(), f.info.Size()
+		f.file, f.left = f.view.open(f.info.n), f.info.Size()
 	}
 	if f.left == 0 {
 		return 0, io.EOF

@@ -35,11 +35,12 @@ type patch struct {
 func (t *Tree) Plan() (*Plan, error) {
 	v := &view{root: t.root, first: map[*Inode]string{}}
 	v.findFirst(t.root, ".")
-	sketch := &sketch{}
+	sketch := &sketch{forget: len(v.first) == 0}
 	v.open = func(n *Inode) io.ReadCloser { return &nothing{sketch, n.Size} }
 	if err := v.write(sketch); err != nil {
 		return nil, fmt.Errorf("laying out the filesystem: %w", err)
 	}
+	v.open = nil // and with it the sketch
 	p := &Plan{Size: sketch.size, view: v}
 	if p.Size == 0 || p.Size%BlockSize != 0 {
 		panic(fmt.Sprintf("rootfs: internal error: go-erofs wrote %d bytes", p.Size))
@@ -114,6 +115,7 @@ func (b broken) Close() error             { return nil }
 // the data of files, which nothing makes up.
 type sketch struct {
 	at, size int64
+	forget   bool // keep nothing but the size
 	extents  []extent
 	data     *byte // where nothing.Read was last asked to put data
 }
@@ -142,8 +144,13 @@ func (n *nothing) Read(b []byte) (int, error) {
 func (n *nothing) Close() error { return nil }
 
 func (s *sketch) Write(b []byte) (int, error) {
-	if len(b) > 0 && &b[0] != s.data && !zero(b) {
-		s.extents = append(s.extents, extent{s.at, slices.Clone(b)})
+	if len(b) > 0 && &b[0] != s.data && !zero(b) && !s.forget {
+		// Directories come in many small writes.
+		if last := len(s.extents) - 1; last >= 0 && s.extents[last].offset+int64(len(s.extents[last].bytes)) == s.at {
+			s.extents[last].bytes = append(s.extents[last].bytes, b...)
+		} else {
+			s.extents = append(s.extents, extent{s.at, slices.Clone(b)})
+		}
 	}
 	s.at += int64(len(b))
 	s.size = max(s.size, s.at)
