@@ -273,6 +273,16 @@ func TestRekey(t *testing.T) {
 	if _, err := Rekey(context.Background(), files, newKey[:], b.pins, newKey, rand.Reader); !errors.Is(err, luks2.ErrWrongKey) {
 		t.Errorf("wrong key: got %v", err)
 	}
+	backup := b.Disk + ".header-backup"
+	if err := os.WriteFile(backup, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Rekey(context.Background(), files, oldKey, b.pins, newKey, rand.Reader); err == nil || !strings.Contains(err.Error(), "interrupted") {
+		t.Errorf("backup of an interrupted rekeying: got %v", err)
+	}
+	if err := os.Remove(backup); err != nil {
+		t.Fatal(err)
+	}
 	if !bytes.Equal(before, read(t, b.Disk)) {
 		t.Fatal("a failed rekeying changed the disk")
 	}

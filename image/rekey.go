@@ -79,7 +79,9 @@ func Rekey(ctx context.Context, files Files, oldKey []byte, old pins.Pins, newKe
 		return pins.Pins{}, err
 	}
 	backup := files.Disk + ".header-backup"
-	if err := durable.Create(backup, oldHeader, 0o600); err != nil {
+	if err := durable.Create(backup, oldHeader, 0o600); errors.Is(err, os.ErrExist) {
+		return pins.Pins{}, fmt.Errorf("%s is left from a rekeying that was interrupted: copy it over the first MiB of the disk to undo that, then remove it", backup)
+	} else if err != nil {
 		return pins.Pins{}, fmt.Errorf("keeping the old header: %w", err)
 	}
 	if err := o.commit(); err != nil {

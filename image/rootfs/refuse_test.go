@@ -1,0 +1,84 @@
+package rootfs
+
+import (
+	"archive/tar"
+	"bytes"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestRefuses: each is refused with its own error, and none is dropped.
+func TestRefuses(t *testing.T) {
+	pax := func(record, value string) entry {
+		return fileOf("f", "").with(func(h *tar.Header) { h.PAXRecords[record] = value })
+	}
+	for _, c := range []struct {
+		name    string
+		entries []entry
+		want    string
+	}{
+		{"parent", []entry{fileOf("a/../b", "")}, `contains ".."`},
+		{"long name", []entry{fileOf(strings.Repeat("n", 256), "")}, "256 bytes, want at most 255"},
+		{"below a file", []entry{fileOf("a", ""), fileOf("a/b", "")}, `"a" is not a directory`},
+		{"below a symbolic link", []entry{{tar.Header{Typeflag: tar.TypeSymlink, Name: "a", Linkname: "/etc"}, ""}, fileOf("a/passwd", "")}, `"a" is not a directory`},
+		{"file over a directory", []entry{fileOf("a/b", ""), fileOf("a", "")}, "replaces a directory that is not empty"},
+		{"root is a file", []entry{{tar.Header{Typeflag: tar.TypeSymlink, Name: "./", Linkname: "x"}, ""}}, "root is not a directory"},
+		{"link to nothing", []entry{linkOf("a", "b")}, `hard link to "b": file does not exist`},
+		{"link to a directory", []entry{dirOf("b"), linkOf("a", "b")}, "hard link to the directory"},
+		{"long symbolic link", []entry{{tar.Header{Typeflag: tar.TypeSymlink, Name: "a", Linkname: strings.Repeat("x", 4096)}, ""}}, "4096 bytes, want 1 to 4095"},
+		{"wide device", []entry{{tar.Header{Typeflag: tar.TypeChar, Name: "a", Devmajor: 4096}, ""}}, "device 4096:0"},
+		{"user ID", []entry{fileOf("a", "").with(func(h *tar.Header) { h.Uid = 1 << 32; h.PAXRecords["comment"] = "" })}, "uid is 4294967296"},
+		{"type", []entry{{tar.Header{Typeflag: 'V', Name: "label"}, ""}}, `entry of type 'V' cannot be kept`},
+		{"attribute of another namespace", []entry{pax("SCHILY.xattr.btrfs.compression", "x")}, `attribute "btrfs.compression" cannot be kept`},
+		{"system attribute", []entry{pax("SCHILY.xattr.system.nfs4_acl", "x")}, `attribute "system.nfs4_acl" cannot be kept`},
+		{"long attribute", []entry{pax("SCHILY.xattr.user.a", strings.Repeat("x", 1<<16))}, "value of 65536 bytes"},
+		{"too many attributes", []entry{fileOf("f", "").with(func(h *tar.Header) {
+			for _, c := range "abc" {
+				h.PAXRecords["SCHILY.xattr.user."+string(c)] = strings.Repeat("x", 60000)
+			}
+		})}, "attributes have 180027 bytes"},
+		{"two values", []entry{pax("SCHILY.xattr.security.selinux", "a\x00").with(func(h *tar.Header) { h.PAXRecords["RHT.security.selinux"] = "b" })}, "two values"},
+		{"unknown record", []entry{pax("SUN.holesdata", " 1 2")}, `PAX record "SUN.holesdata" cannot be kept`},
+		{"NFSv4 ACL", []entry{pax("SCHILY.acl.ace", "x")}, `PAX record "SCHILY.acl.ace" cannot be kept`},
+		{"ACL with a name", []entry{pax("SCHILY.acl.access", "user::rw-,user:alice:r--")}, `"alice" has no number`},
+		{"global record", []entry{{tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"uid": "7"}}, ""}}, `global PAX record "uid"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			data := makeTar(t, c.entries...)
+			err := New().ReadTar(bytes.NewReader(data), int64(len(data)))
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got error %v, want one with %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestTarCutOffOrContinued(t *testing.T) {
+	whole := makeTar(t, fileOf("a", "a"), fileOf("b", strings.Repeat("b", 1000)))
+	for _, c := range []struct {
+		name string
+		data []byte
+		want string
+	}{
+		{"no marker", whole[:len(whole)-1024], "without an end-of-archive marker"},
+		{"half a marker", whole[:len(whole)-512], "without an end-of-archive marker"},
+		{"in data", whole[:512+512+512+700], "unexpected EOF"},
+		{"second archive", append(slices.Clone(whole), whole...), "data follows the end-of-archive marker"},
+		{"empty", nil, "without an end-of-archive marker"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tree := New()
+			err := tree.ReadTar(bytes.NewReader(c.data), int64(len(c.data)))
+			if err == nil {
+				var plan *Plan
+				if plan, err = tree.Plan(); err == nil {
+					err = plan.WriteTo(&memory{})
+				}
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got error %v, want one with %q", err, c.want)
+			}
+		})
+	}
+}
