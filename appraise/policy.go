@@ -56,6 +56,8 @@ func (v *Verdict) checkProduct(want refval.Values) {
 	default:
 		v.checkMinimumTCB("reported TCB", r.ReportedTCB, min)
 		v.checkMinimumTCB("committed TCB", r.CommittedTCB, min)
+		v.checkMinimumTCB("current TCB", r.CurrentTCB, min)
+		v.checkMinimumTCB("launch TCB", r.LaunchTCB, min) // the firmware that measured the guest
 	}
 	v.policy("signing key", slices.Contains(want.SigningKeys, r.SigningKey), r.SigningKey.String(), join(want.SigningKeys))
 }

@@ -67,7 +67,10 @@ type Values struct {
 // Product is a processor line that is accepted, from a TCB on.
 type Product struct {
 	Name snp.Product `json:"name"`
-	// MinimumTCB bounds REPORTED_TCB and COMMITTED_TCB from below.
+	// MinimumTCB bounds REPORTED_TCB, COMMITTED_TCB, CURRENT_TCB and LAUNCH_TCB
+	// from below: the firmware that the key stands for, that the platform cannot
+	// go back behind, that runs now, and that measured the guest when it was
+	// launched or imported.
 	MinimumTCB Want[snp.TCB] `json:"minimum_tcb"`
 }
 
