@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/rootvouch/rootvouch/internal/durable"
+	"github.com/rootvouch/rootvouch/platform"
 )
 
 // What the demo's VM is. All of it is measured but the memory.
@@ -20,7 +21,7 @@ const (
 	VCPUs   = 2
 	CPUType = "EPYC-v4"
 	// CommandLine is that of `rootvouch vm run` by default.
-	CommandLine = "console=ttyS0 loglevel=4 oops=panic panic=-1 systemd.show_status=true"
+	CommandLine = platform.DefaultCommandLine
 	memory      = "1G"
 )
 

@@ -55,7 +55,13 @@ const (
 	// the kernel's EFI stub says one line as soon as the firmware has let it
 	// start; loglevel=4 keeps the kernel as silent as "quiet" does. An oops is
 	// a panic, and a panic is a reset at once, which ends the VM.
-	DefaultCommandLine = "console=ttyS0 loglevel=4 oops=panic panic=-1 systemd.show_status=true"
+	//
+	// init_on_free zeroes pages when their process ends: fetchkey's held the
+	// disk's key. systemd would take "credentials" from SMBIOS and fw_cfg, which
+	// are the host's, and run units from them as root, and would ask whoever sits
+	// at the console for a root password on a first boot; both are off.
+	DefaultCommandLine = "console=ttyS0 loglevel=4 oops=panic panic=-1 init_on_free=1 " +
+		"systemd.show_status=true systemd.import_credentials=no systemd.firstboot=no"
 )
 
 const (

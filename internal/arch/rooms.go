@@ -148,9 +148,9 @@ var rooms = []room{
 		never: []string{module + "/kms/...", module + "/appraise"},
 	},
 	{
-		name:     "wiring: the demo, which runs commands and imports no role",
+		name:     "wiring: the demo, which runs commands",
 		packages: []string{"demo"},
-		uses:     []string{"internal/durable"},
+		uses:     []string{"internal/durable", "platform"},
 		never:    []string{"github.com/spiffe/..."},
 	},
 	{

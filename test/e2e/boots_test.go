@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +14,8 @@ import (
 	"time"
 
 	"github.com/rootvouch/rootvouch/internal/needs"
+	"github.com/rootvouch/rootvouch/internal/vmtest"
+	"github.com/rootvouch/rootvouch/platform"
 )
 
 // A VM knows the long-lived root alone, so it boots after the SPIRE server has
@@ -32,6 +36,28 @@ func TestBootAfterCARotation(t *testing.T) {
 	m.Expect("rootvouch: agent:")
 	m.Expect("rootvouch: switch:")
 	m.Expect("multi-user.target")
+}
+
+// systemd would take units from SMBIOS, which is the host's and not measured,
+// and run them as root in a VM that is trusted.
+func TestHostCredentials(t *testing.T) {
+	c := setUp(t)
+	unit := base64.StdEncoding.EncodeToString([]byte("[Service]\nExecStartPre=+/bin/sh -c 'echo the host was here >/dev/console'\n"))
+	credential := "type=11,value=io.systemd.credential.binary:systemd.unit-dropin.systemd-networkd.service=" + unit
+	qemu := filepath.Join(t.TempDir(), "qemu")
+	script := fmt.Sprintf("#!/bin/sh\nexec %s \"$@\" -smbios '%s'\n", platform.DefaultQEMU, credential)
+	if err := os.WriteFile(qemu, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	m := vmtest.BootWith(t, c.machine(t, c.web), platform.Options{AMDSP: c.chip, QEMU: qemu})
+	m.Expect("rootvouch: switch:")
+	m.Expect("multi-user.target")
+	m.Stop()
+	for _, line := range m.Lines() {
+		if strings.Contains(line, "the host was here") {
+			t.Errorf("a unit of the host's ran as root: %q", line)
+		}
+	}
 }
 
 // TestDemo is what a newcomer runs first.
