@@ -122,6 +122,9 @@ func Build(ctx context.Context, out Output, source Source, secrets *Secrets, opt
 	if err := out.Truncate(int64(options.Size)); err != nil {
 		return pins.Pins{}, fmt.Errorf("sizing the disk: %w", err)
 	}
+	if err := reserve(out, int64(whole)); err != nil {
+		return pins.Pins{}, err
+	}
 	if _, err := out.WriteAt(header, 0); err != nil {
 		return pins.Pins{}, fmt.Errorf("writing the LUKS2 header: %w", err)
 	}
@@ -137,6 +140,14 @@ func Build(ctx context.Context, out Output, source Source, secrets *Secrets, opt
 		return pins.Pins{}, fmt.Errorf("checking the pins just made: %w", err)
 	}
 	return p, nil
+}
+
+// reserve takes space for the first size bytes, where out can do that.
+func reserve(out Output, size int64) error {
+	if r, ok := out.(interface{ Reserve(size int64) error }); ok {
+		return r.Reserve(size)
+	}
+	return nil
 }
 
 // sealPayload writes everything behind the header and returns the root hash.
@@ -155,7 +166,8 @@ func sealPayload(ctx context.Context, out io.WriterAt, source Source, secrets *S
 	if err != nil {
 		return pins.Digest{}, err
 	}
-	if err := s.run(ctx, source.produce(s)); err != nil {
+	next, produce := source.feed(s)
+	if err := s.run(ctx, next, produce); err != nil {
 		return pins.Digest{}, err
 	}
 	if got := s.done.Load(); got != total {

@@ -49,6 +49,16 @@ func (d *directFile) WriteBulkAt(b []byte, offset int64) (int, error) {
 	return n, err
 }
 
+// Reserve takes the space for the first size bytes: a full disk shows before the
+// work, and writes need not wait for one another to find space.
+func (d *directFile) Reserve(size int64) error {
+	err := syscall.Fallocate(int(d.Fd()), 0, 0, size)
+	if errors.Is(err, syscall.ENOSPC) {
+		return &os.PathError{Op: "reserve space for", Path: d.Path(), Err: err}
+	}
+	return nil // where it cannot be done, it need not
+}
+
 // newBuffer returns memory that direct I/O takes: aligned to a block.
 func newBuffer(size int) []byte {
 	const align = 4096

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/rootvouch/rootvouch/luks2"
@@ -223,6 +224,13 @@ func TestSize(t *testing.T) {
 	}
 	if err := verify(disk, read(t, b.Key), b.pins); err != nil {
 		t.Error(err)
+	}
+	var stat syscall.Stat_t
+	if err := syscall.Stat(b.Disk, &stat); err != nil {
+		t.Fatal(err)
+	}
+	if used := stat.Blocks * 512; used > 16<<20 {
+		t.Errorf("%d bytes are used for a disk that is mostly padding", used)
 	}
 }
 

@@ -81,15 +81,17 @@ func (s *sealer) release(b []byte) {
 	s.pool.Put(&b)
 }
 
-// run seals every chunk that produce sends. produce runs beside the workers; it
-// must stop when ctx ends.
-func (s *sealer) run(ctx context.Context, produce func(ctx context.Context, chunks chan<- chunk) error) error {
+// feed gives the next chunk, and io.EOF after the last. Several goroutines call
+// it.
+type feed func(ctx context.Context) (chunk, error)
+
+// run seals every chunk of next. When produce is not nil it runs beside the
+// workers; it must stop when ctx ends.
+func (s *sealer) run(ctx context.Context, next feed, produce func(ctx context.Context) error) error {
 	group, ctx := errgroup.WithContext(ctx)
-	chunks := make(chan chunk)
-	group.Go(func() error {
-		defer close(chunks)
-		return produce(ctx, chunks)
-	})
+	if produce != nil {
+		group.Go(func() error { return produce(ctx) })
+	}
 	for range s.workers {
 		group.Go(func() error {
 			hasher, err := verity.NewHasher(s.params)
@@ -97,12 +99,18 @@ func (s *sealer) run(ctx context.Context, produce func(ctx context.Context, chun
 				return err
 			}
 			leaf := make([]byte, verity.BlockSize)
-			for c := range chunks {
+			for {
+				c, err := next(ctx)
+				if errors.Is(err, io.EOF) {
+					return nil
+				}
+				if err != nil {
+					return err
+				}
 				if err := s.seal(hasher, leaf, c); err != nil {
 					return err
 				}
 			}
-			return nil
 		})
 	}
 	return group.Wait()
@@ -158,27 +166,46 @@ func (s *sealer) finish(superblock verity.Superblock) ([]byte, error) {
 	})
 }
 
-// readChunks produces chunks from a file of size bytes; the last block is filled
-// up with zeros.
-func (s *sealer) readChunks(r io.ReaderAt, size int64) func(context.Context, chan<- chunk) error {
-	return func(ctx context.Context, chunks chan<- chunk) error {
-		for index := uint64(0); int64(index)*chunkSize < size; index++ {
-			at := int64(index) * chunkSize
-			b := s.buffer()
-			n := int(min(chunkSize, size-at))
-			if got, err := r.ReadAt(b[:n], at); got < n {
-				if err == nil || errors.Is(err, io.EOF) {
-					err = io.ErrUnexpectedEOF
-				}
-				return fmt.Errorf("reading filesystem at byte %d: %w", at+int64(got), err)
-			}
-			whole := (n + verity.BlockSize - 1) / verity.BlockSize * verity.BlockSize
-			clear(b[n:whole])
-			if err := send(ctx, chunks, chunk{index, b[:whole]}); err != nil {
-				return err
-			}
+// readChunks feeds from a file of size bytes; the last block is filled up with
+// zeros. Whoever asks for a chunk reads it, so that it is hashed and encrypted
+// where it is in the processor's cache.
+func (s *sealer) readChunks(r io.ReaderAt, size int64) feed {
+	var next atomic.Int64
+	return func(ctx context.Context) (chunk, error) {
+		index := next.Add(1) - 1
+		at := index * chunkSize
+		if at >= size {
+			return chunk{}, io.EOF
 		}
-		return nil
+		if err := ctx.Err(); err != nil {
+			return chunk{}, err
+		}
+		b := s.buffer()
+		n := int(min(chunkSize, size-at))
+		if got, err := r.ReadAt(b[:n], at); got < n {
+			if err == nil || errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return chunk{}, fmt.Errorf("reading filesystem at byte %d: %w", at+int64(got), err)
+		}
+		whole := (n + verity.BlockSize - 1) / verity.BlockSize * verity.BlockSize
+		clear(b[n:whole])
+		return chunk{uint64(index), b[:whole]}, nil
+	}
+}
+
+// receive feeds from a channel that its producer closes.
+func receive(chunks <-chan chunk) feed {
+	return func(ctx context.Context) (chunk, error) {
+		select {
+		case c, ok := <-chunks:
+			if !ok {
+				return chunk{}, io.EOF
+			}
+			return c, nil
+		case <-ctx.Done():
+			return chunk{}, ctx.Err()
+		}
 	}
 }
 

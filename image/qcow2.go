@@ -134,6 +134,9 @@ func (q *qcow2Output) WriteAt(b []byte, offset int64) (int, error) {
 	return q.Output.WriteAt(b, q.start+offset)
 }
 
+// Reserve takes space for the metadata and the disk's first size bytes.
+func (q *qcow2Output) Reserve(size int64) error { return reserve(q.Output, q.start+size) }
+
 // WriteBulkAt writes chunks to the disk, past the page cache if that can be.
 func (q *qcow2Output) WriteBulkAt(b []byte, offset int64) (int, error) {
 	return bulk(q.Output)(b, q.start+offset)

@@ -32,12 +32,14 @@ func (s Source) Size() int64 { return s.size }
 // Filesystem returns its kind.
 func (s Source) Filesystem() pins.Filesystem { return s.filesystem }
 
-// produce returns what feeds the sealer.
-func (s Source) produce(to *sealer) func(context.Context, chan<- chunk) error {
+// feed returns what gives the sealer its chunks, and what has to run beside it.
+func (s Source) feed(to *sealer) (feed, func(context.Context) error) {
 	if s.plan == nil {
-		return to.readChunks(s.finished, s.size)
+		return to.readChunks(s.finished, s.size), nil
 	}
-	return func(ctx context.Context, chunks chan<- chunk) error {
+	chunks := make(chan chunk)
+	return receive(chunks), func(ctx context.Context) error {
+		defer close(chunks)
 		c := &chunker{ctx: ctx, chunks: chunks, sealer: to}
 		if err := s.plan.WriteTo(c); err != nil {
 			return err
