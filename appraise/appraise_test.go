@@ -37,7 +37,8 @@ func newSigner(t testing.TB, p snp.Product) *snptest.Signer {
 // values accepts the guest of snptest on the signer's platform.
 func values(s *snptest.Signer) refval.Values {
 	return refval.New(refval.EmulatedARK(s.Chain.ARKDigest()),
-		[]refval.Measurement{{Digest: snp.Measurement{0x4d, 1}, VCPUs: 2, CPUType: "EPYC-v4"}}, s.Product)
+		[]refval.Measurement{{Digest: snp.Measurement{0x4d, 1}, VCPUs: 2, CPUType: "EPYC-v4"}},
+		refval.Product{Name: s.Product, MinimumTCB: refval.Any[snp.TCB]()})
 }
 
 // request asks for e to be judged, with a fresh CRL; change may be nil.
@@ -194,6 +195,17 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("Err does not name the check: %v", got.Err())
 			}
 		})
+	}
+}
+
+// TestMinimumTCBNote wants a verdict to say when old firmware would have passed.
+func TestMinimumTCBNote(t *testing.T) {
+	s := newSigner(t, snp.Genoa)
+	for min, noted := range map[refval.Want[snp.TCB]]bool{refval.Any[snp.TCB](): true, refval.Exactly(s.TCB): false} {
+		got := appraise.Appraise(request(t, s, s.Evidence(t, [64]byte{}), func(q *appraise.Request) { q.Values.Products[0].MinimumTCB = min }))
+		if !got.Trusted() || strings.Contains(got.String(), "note    minimum TCB: any is accepted on Genoa") != noted {
+			t.Errorf("any %v: trusted %v, want it with a note: %v\n%s", min.IsAny(), got.Trusted(), noted, got)
+		}
 	}
 }
 

@@ -41,7 +41,7 @@ func BenchmarkAppraiseAMD(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	values := refval.New(refval.AMD(), []refval.Measurement{{Digest: report.Measurement, VCPUs: 1, CPUType: "EPYC"}})
+	values := refval.New(refval.AMD(), []refval.Measurement{{Digest: report.Measurement, VCPUs: 1, CPUType: "EPYC"}}, anyTCB(snp.Genoa))
 	values.IDKeyDigests, values.AuthorKeyDigests = refval.Any[[]snp.KeyDigest](), refval.Any[[]snp.KeyDigest]()
 	q := appraise.Request{
 		Evidence: evidence.Evidence{Report: raw, Certificates: [][]byte{read(b, "snp-reports/msteeav-genoa.leaf.der")}},

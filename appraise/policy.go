@@ -53,6 +53,7 @@ func (v *Verdict) checkProduct(want refval.Values) {
 		v.policy("minimum TCB", false, orNone(string(v.Product)), "a product that is accepted")
 	case !bounded:
 		v.policy("minimum TCB", true, v.TCB.String(), "any")
+		v.note("minimum TCB: any is accepted on %s: firmware with known flaws passes", v.Product)
 	default:
 		v.checkMinimumTCB("reported TCB", r.ReportedTCB, min)
 		v.checkMinimumTCB("committed TCB", r.CommittedTCB, min)

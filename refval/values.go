@@ -99,17 +99,19 @@ type Deny struct {
 	Keys []pins.Digest `json:"key_sha256"`
 }
 
-// New returns reference values that accept the measurements given, on the
-// products given (none: Genoa and Turin), with the safe choice everywhere else:
-// a VCEK-signed report from VMPL 0, no debugging, no migration agent, no CXL,
-// no ID block, the newest of nothing assumed.
-func New(root RootOfTrust, measurements []Measurement, products ...snp.Product) Values {
-	if len(products) == 0 {
-		products = []snp.Product{snp.Genoa, snp.Turin}
-	}
+// New returns reference values that accept the measurements and products given,
+// and choose the rest: a VCEK-signed report from VMPL 0, no debugging, no
+// migration agent, no CXL, no ID block; of a host that AMD vouches for, that its
+// memory was checked for aliases. All else may be anything.
+//
+// Which product and firmware to trust is nobody else's choice: with AMD as the
+// root, values without products are not complete. An emulated root without
+// products has Genoa at any TCB, which says nothing there.
+func New(root RootOfTrust, measurements []Measurement, products ...Product) Values {
 	v := Values{
 		Version:          version,
 		RootOfTrust:      root,
+		Products:         append([]Product{}, products...),
 		SigningKeys:      []snp.SigningKey{snp.VCEK},
 		Measurements:     append([]Measurement{}, measurements...),
 		GuestPolicy:      defaultGuestPolicy(),
@@ -125,8 +127,11 @@ func New(root RootOfTrust, measurements []Measurement, products ...snp.Product) 
 		Deny:             Deny{ChipIDs: []snp.ChipID{}, Keys: []pins.Digest{}},
 		Pins:             Any[pins.Pins](),
 	}
-	for _, p := range products {
-		v.Products = append(v.Products, Product{Name: p, MinimumTCB: Any[snp.TCB]()})
+	if root.IsAMD() {
+		v.PlatformInfo.AliasCheckComplete = Required
+	}
+	if _, emulated := root.Emulated(); emulated && len(products) == 0 {
+		v.Products = []Product{{Name: snp.Genoa, MinimumTCB: Any[snp.TCB]()}}
 	}
 	return v
 }

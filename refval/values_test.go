@@ -22,7 +22,9 @@ func measurement() refval.Measurement {
 }
 
 func values() refval.Values {
-	return refval.New(refval.AMD(), []refval.Measurement{measurement()})
+	return refval.New(refval.AMD(), []refval.Measurement{measurement()},
+		refval.Product{Name: snp.Genoa, MinimumTCB: refval.Any[snp.TCB]()},
+		refval.Product{Name: snp.Turin, MinimumTCB: refval.Any[snp.TCB]()})
 }
 
 func encode(t testing.TB, v refval.Values) []byte {
@@ -35,8 +37,8 @@ func encode(t testing.TB, v refval.Values) []byte {
 }
 
 func TestRoundTrip(t *testing.T) {
-	narrow := refval.New(refval.EmulatedARK(pins.Digest{9}), []refval.Measurement{measurement()}, snp.Turin)
-	narrow.Products[0].MinimumTCB = refval.Exactly(snp.TCB{FMC: 1, SNP: 4})
+	narrow := refval.New(refval.EmulatedARK(pins.Digest{9}), []refval.Measurement{measurement()},
+		refval.Product{Name: snp.Turin, MinimumTCB: refval.Exactly(snp.TCB{FMC: 1, SNP: 4})})
 	narrow.GuestPolicy.MinimumABI = refval.Exactly(refval.ABI{Major: 1, Minor: 51})
 	narrow.MinimumGuestSVN = refval.Exactly[uint32](7)
 	narrow.FamilyID, narrow.ImageID = refval.Exactly(snp.GuestID{1}), refval.Exactly(snp.GuestID{})
@@ -57,14 +59,16 @@ func TestRoundTrip(t *testing.T) {
 
 // TestDefaults holds what nobody may widen by accident.
 func TestDefaults(t *testing.T) {
-	v := values()
-	if _, ok := v.Accepts(snp.Milan); ok {
-		t.Error("Milan is in the default")
+	v := refval.New(refval.AMD(), []refval.Measurement{measurement()})
+	if err := v.Check(); err == nil || !strings.Contains(err.Error(), "products is empty") {
+		t.Errorf("values for AMD that name no product: got %v, want them refused", err)
 	}
-	for _, p := range []snp.Product{snp.Genoa, snp.Turin} {
-		if _, ok := v.Accepts(p); !ok {
-			t.Errorf("%s is not in the default", p)
-		}
+	if v.PlatformInfo.AliasCheckComplete != refval.Required {
+		t.Error("with AMD as the root a host is taken that did not check its memory for aliases")
+	}
+	emulated := refval.New(refval.EmulatedARK(pins.Digest{1}), []refval.Measurement{measurement()})
+	if len(emulated.Products) != 1 || emulated.Products[0] != (refval.Product{Name: snp.Genoa, MinimumTCB: refval.Any[snp.TCB]()}) {
+		t.Errorf("emulated products: got %v, want Genoa alone", emulated.Products)
 	}
 	if v.GuestPolicy.Debug != refval.Forbidden || v.GuestPolicy.MigrationAgent != refval.Forbidden {
 		t.Errorf("guest policy: got %+v", v.GuestPolicy)

@@ -3,11 +3,14 @@ package main
 import (
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -27,28 +30,45 @@ func newRefvalCommand() *cobra.Command {
 }
 
 type refvalNewFlags struct {
-	root, ark, pins string
-	measurements    []string
-	products        []string
-	out             outputFile
+	root, ark, pins                string
+	measurements, products         []string
+	hostData, vmpl, aliasCheck     string
+	idKeyDigests, authorKeyDigests []string
+	out                            outputFile
 }
 
 func newRefvalNewCommand() *cobra.Command {
 	var f refvalNewFlags
 	cmd := &cobra.Command{
-		Use:   "new --root-of-trust amd|emulated [--ark CERT] --measurements FILE --out REFVAL",
+		Use:   "new --root-of-trust amd|emulated [--ark CERT] --product NAME=MIN-TCB --measurements FILE --out REFVAL",
 		Short: "Make refval.json from launch digests",
-		Long: `Make reference values that accept the launch digests given, with the safe choice
-everywhere else: signed by a VCEK, from VMPL 0, no debugging, no migration agent.
-The file lists every choice by name; edit it to be stricter, or to allow more.
+		Long: `Make reference values that accept the launch digests given. The file lists every
+choice by name; edit it for those that have no flag.
 
 The root of trust is exactly one: AMD, or the one emulated ARK whose certificate
-is given, which is NOT CONFIDENTIAL. Products are Genoa and Turin unless named.
-Milan has to be named, since software on a Milan host can extract the key that
-signs its reports (arXiv 2605.12990).`,
+is given, which is NOT CONFIDENTIAL.
+
+--product names a processor that is accepted, and the oldest firmware on it. Each
+version must be named, for a version that is forgotten would accept what AMD has
+mended since:
+
+  --product Genoa=bootloader:10,tee:0,snp:26,microcode:84
+  --product Turin=fmc:1,bootloader:1,tee:1,snp:4,microcode:81
+
+A verdict of ` + "`rootvouch report verify`" + ` shows those of a host; AMD's security bulletins
+say which ones a flaw is mended in. NAME=any accepts any firmware, and each verdict
+then has a note. With AMD as the root of trust there is no default; an emulated root
+has Genoa=any. Software on a Milan host can extract the key that signs its reports
+(arXiv 2605.12990): each verdict says that Milan is accepted.
+
+Without further flags: a report is signed by a VCEK and asked for from VMPL 0; the
+guest may not be debugged or migrated, nor use CXL; there is no ID block; a host that
+AMD vouches for has checked its memory for aliases since its last reset. HOST_DATA,
+which is the host's word, may be anything, and so may all else.`,
 		Example: `  rootvouch measure --mode snp --firmware OVMF.amdsev.fd --kernel vmlinuz --initrd initramfs.img \
     --append 'console=ttyS0' --vcpus 2,4 --vcpu-type EPYC-v4 --json >measurements.json
-  rootvouch refval new --root-of-trust amd --measurements measurements.json --pins pins.json --out refval.json`,
+  rootvouch refval new --root-of-trust amd --product Genoa=bootloader:10,tee:0,snp:26,microcode:84 \
+    --measurements measurements.json --pins pins.json --out refval.json`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return f.run() },
 	}
@@ -57,7 +77,12 @@ signs its reports (arXiv 2605.12990).`,
 	flags.StringVar(&f.ark, "ark", "", "emulated: the ARK's certificate, DER or PEM")
 	flags.StringVar(&f.pins, "pins", "", "pins.json of the disk (default: any)")
 	flags.StringArrayVar(&f.measurements, "measurements", nil, "what rootvouch measure --json printed; - is standard input (repeatable)")
-	flags.StringArrayVar(&f.products, "product", nil, "Milan, Genoa or Turin (repeatable; default Genoa and Turin)")
+	flags.StringArrayVar(&f.products, "product", nil, "Milan, Genoa or Turin, = and its minimum TCB or any (repeatable; emulated: default Genoa=any)")
+	flags.StringVar(&f.hostData, "host-data", "any", "HOST_DATA, 32 bytes in hex, or any")
+	flags.StringVar(&f.vmpl, "vmpl", "0", "VMPL that the report was asked for from, 0 to 3, or any of these")
+	flags.StringVar(&f.aliasCheck, "alias-check", "", "ALIAS_CHECK_COMPLETE: required or any (default: required of amd, any of emulated)")
+	flags.StringArrayVar(&f.idKeyDigests, "id-key-digest", nil, "digest of a key that may have signed the ID block, 48 bytes in hex (repeatable), or any (default: no ID block)")
+	flags.StringArrayVar(&f.authorKeyDigests, "author-key-digest", nil, "digest of a key that may have signed the ID key, 48 bytes in hex (repeatable), or any (default: none)")
 	f.out.flags(cmd, "reference values to write")
 	requireFlags(cmd, "root-of-trust", "measurements")
 	return cmd
@@ -68,31 +93,106 @@ func (f *refvalNewFlags) run() error {
 	if err != nil {
 		return err
 	}
+	if root.IsAMD() && len(f.products) == 0 {
+		return usageError{errors.New("--product is missing: AMD as the root of trust takes the processors that are accepted, each with its minimum TCB or any")}
+	}
+	var products []refval.Product
+	for _, text := range f.products {
+		p, err := refval.ParseProduct(text)
+		if err != nil {
+			return usageError{fmt.Errorf("--product: %w", err)}
+		}
+		products = append(products, p)
+	}
 	measurements, err := readMeasurements(f.measurements)
 	if err != nil {
 		return err
 	}
-	products := make([]snp.Product, len(f.products))
-	for i, name := range f.products {
-		products[i] = snp.Product(name)
-	}
 	values := refval.New(root, measurements, products...)
-	if f.pins != "" {
-		data, err := os.ReadFile(f.pins)
-		if err != nil {
-			return err
-		}
-		p, err := pins.Decode(data)
-		if err != nil {
-			return fmt.Errorf("%s: %w", f.pins, err)
-		}
-		values.Pins = refval.Exactly(p)
+	if err := f.choose(&values); err != nil {
+		return err
 	}
 	text, err := values.Encode()
 	if err != nil {
 		return err
 	}
 	return f.out.write(text)
+}
+
+// choose applies the flags that have a default.
+func (f *refvalNewFlags) choose(values *refval.Values) error {
+	var err error
+	if values.HostData, err = parseWant(f.hostData, new(snp.HostData)); err != nil {
+		return usageError{fmt.Errorf("--host-data: %w", err)}
+	}
+	values.VMPL = refval.Any[uint32]()
+	if f.vmpl != "any" {
+		n, err := strconv.ParseUint(f.vmpl, 10, 32)
+		if err != nil || n > 3 {
+			return usageError{fmt.Errorf("--vmpl is %q, want 0 to 3 or any", f.vmpl)}
+		}
+		values.VMPL = refval.Exactly(uint32(n))
+	}
+	switch f.aliasCheck {
+	case "":
+	case "required", "any":
+		values.PlatformInfo.AliasCheckComplete = refval.Bit(f.aliasCheck)
+	default:
+		return usageError{fmt.Errorf("--alias-check is %q, want required or any", f.aliasCheck)}
+	}
+	if err := wantDigests(&values.IDKeyDigests, f.idKeyDigests); err != nil {
+		return usageError{fmt.Errorf("--id-key-digest: %w", err)}
+	}
+	if err := wantDigests(&values.AuthorKeyDigests, f.authorKeyDigests); err != nil {
+		return usageError{fmt.Errorf("--author-key-digest: %w", err)}
+	}
+	if f.pins == "" {
+		return nil
+	}
+	data, err := os.ReadFile(f.pins)
+	if err != nil {
+		return err
+	}
+	p, err := pins.Decode(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.pins, err)
+	}
+	values.Pins = refval.Exactly(p)
+	return nil
+}
+
+// parseWant reads "any" or a value into v.
+func parseWant[T any, P interface {
+	*T
+	encoding.TextUnmarshaler
+}](text string, v P) (refval.Want[T], error) {
+	if text == "any" {
+		return refval.Any[T](), nil
+	}
+	if err := v.UnmarshalText([]byte(text)); err != nil {
+		return refval.Want[T]{}, err
+	}
+	return refval.Exactly(*v), nil
+}
+
+// wantDigests sets want from a flag's values, if it was given: "any" alone, or
+// digests.
+func wantDigests(want *refval.Want[[]snp.KeyDigest], texts []string) error {
+	if len(texts) == 0 {
+		return nil
+	}
+	if slices.Equal(texts, []string{"any"}) {
+		*want = refval.Any[[]snp.KeyDigest]()
+		return nil
+	}
+	digests := make([]snp.KeyDigest, len(texts))
+	for i, text := range texts {
+		if err := digests[i].UnmarshalText([]byte(text)); err != nil {
+			return err
+		}
+	}
+	*want = refval.Exactly(digests)
+	return nil
 }
 
 func (f *refvalNewFlags) rootOfTrust() (refval.RootOfTrust, error) {
@@ -160,6 +260,13 @@ func newRefvalCheckCommand() *cobra.Command {
 					return fmt.Errorf("%s: %w", path, err)
 				}
 				fmt.Fprintf(cmd.OutOrStdout(), "%s: root of trust %v, %d measurements\n", path, values.RootOfTrust, len(values.Measurements))
+				for _, p := range values.Products {
+					minimum := "any TCB: firmware with known flaws passes"
+					if tcb, bounded := p.MinimumTCB.Value(); bounded {
+						minimum = "TCB " + tcb.String() + " or newer"
+					}
+					fmt.Fprintf(cmd.OutOrStdout(), "%s: %s with %s\n", path, p.Name, minimum)
+				}
 			}
 			return nil
 		},

@@ -132,7 +132,8 @@ func TestLocks(t *testing.T) {
 			}
 		}, want: ""},
 		{name: "emulated evidence, root of trust amd", before: func(r *rig) {
-			if err := r.put(r.record(diskOne), refval.New(refval.AMD(), r.values(measured).Measurements), true); err != nil {
+			values := refval.New(refval.AMD(), r.values(measured).Measurements, refval.Product{Name: snp.Genoa, MinimumTCB: refval.Any[snp.TCB]()})
+			if err := r.put(r.record(diskOne), values, true); err != nil {
 				r.t.Fatal(err)
 			}
 		}, want: keyapi.CodeDenied, reason: "lock 2: "},

@@ -71,7 +71,7 @@ func (s *SP) Values(measurements ...snp.Measurement) refval.Values {
 	for _, m := range measurements {
 		all = append(all, refval.Measurement{Digest: m, VCPUs: 1, CPUType: "EPYC-v4"})
 	}
-	return refval.New(refval.EmulatedARK(s.Chain.ARKDigest()), all, snp.Genoa)
+	return refval.New(refval.EmulatedARK(s.Chain.ARKDigest()), all)
 }
 
 // WriteValues writes reference values into a file and returns its path.
