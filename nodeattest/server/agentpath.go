@@ -10,12 +10,17 @@ import (
 
 	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/nodeattest"
+	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
 )
 
 // DefaultAgentPath is unique for each launch: REPORT_ID names one run of one
 // guest.
 const DefaultAgentPath = "/{{ .PluginName }}/{{ .ReportID }}"
+
+// emulatedSegment is the segment of paths below which agents are that an emulated root of
+// trust vouches for.
+const emulatedSegment = "emulated"
 
 // maxAgentPath bounds what a template may grow to, in bytes (SPIFFE-ID, section
 // 2.3, bounds the whole ID by 2048).
@@ -42,7 +47,13 @@ type pathData struct {
 type agentPath struct {
 	trustDomain spiffeid.TrustDomain
 	template    *template.Template
-	stable      bool // two launches of one VM get one path
+	perLaunch   bool // the whole REPORT_ID is in it: no two launches get one path
+}
+
+// tried is the REPORT_ID that a template is tried with: one that no template has
+// in it by chance.
+func tried() snp.ReportID {
+	return snp.ReportID{0x70, 0x61, 0x74, 0x68, 0xa5, 0x5a, 0xc3, 0x3c, 31: 0x99}
 }
 
 // parseAgentPath reads a template and tries it, so that one which cannot give an
@@ -56,24 +67,58 @@ func parseAgentPath(td spiffeid.TrustDomain, text string) (*agentPath, error) {
 		return nil, err
 	}
 	p := &agentPath{trustDomain: td, template: t}
-	launch := snp.Report{ReportID: snp.ReportID{1}}
-	first, err := p.id(appraise.Verdict{Report: &launch, Product: snp.Genoa})
+	id, err := p.try(snp.Measurement{}, refval.AMD())
 	if err != nil {
 		return nil, err
 	}
-	relaunch := snp.Report{ReportID: snp.ReportID{2}}
-	second, err := p.id(appraise.Verdict{Report: &relaunch, Product: snp.Genoa})
-	if err != nil {
-		return nil, err
-	}
-	p.stable = first == second
+	p.perLaunch = namesLaunch(id)
 	return p, nil
 }
 
-// agentID names the agent of a launch that was judged.
-func (c *config) agentID(v appraise.Verdict) (spiffeid.ID, error) { return c.path.id(v) }
+// try returns the ID of a launch of which nothing but the measurement and the root
+// of trust is special.
+func (p *agentPath) try(m snp.Measurement, root refval.RootOfTrust) (spiffeid.ID, error) {
+	return p.id(appraise.Verdict{Report: &snp.Report{ReportID: tried(), Measurement: m}, Product: snp.Genoa}, root)
+}
 
-func (p *agentPath) id(v appraise.Verdict) (spiffeid.ID, error) {
+func namesLaunch(id spiffeid.ID) bool { return strings.Contains(id.Path(), tried().String()) }
+
+// check refuses reference values that the template would mix up: unless an ID
+// names its launch, each measurement that is accepted must have an ID of its own.
+// Otherwise whatever one file accepts could become the agent of another. Roots of
+// trust are apart in any case: see id.
+func (p *agentPath) check(all []namedValues) error {
+	type guest struct {
+		measurement snp.Measurement
+		root        refval.RootOfTrust
+		file        string
+	}
+	seen := map[spiffeid.ID]guest{}
+	for _, v := range all {
+		for _, m := range v.values.Measurements {
+			g := guest{m.Digest, v.values.RootOfTrust, v.file}
+			id, err := p.try(g.measurement, g.root)
+			if err != nil {
+				return fmt.Errorf("agent_path_template: %s: measurement %s: %w", g.file, g.measurement, err)
+			}
+			if namesLaunch(id) {
+				continue
+			}
+			if other, taken := seen[id]; taken && (other.measurement != g.measurement || other.root != g.root) {
+				return fmt.Errorf("agent_path_template gives measurement %s of %s and measurement %s of %s one agent ID, %s: want {{ .ReportID }} or {{ .Measurement }} in it",
+					other.measurement, other.file, g.measurement, g.file, id)
+			}
+			seen[id] = g
+		}
+	}
+	return nil
+}
+
+// id names the agent of a launch that was judged, and for which root vouches.
+//
+// Who holds an emulated ARK chooses everything in a report, REPORT_ID too. So
+// what it vouches for is kept below emulated/ARK, where nothing else comes.
+func (p *agentPath) id(v appraise.Verdict, root refval.RootOfTrust) (spiffeid.ID, error) {
 	r := v.Report
 	var path limitedBuilder
 	if err := p.template.Execute(&path, pathData{
@@ -94,10 +139,20 @@ func (p *agentPath) id(v appraise.Verdict) (spiffeid.ID, error) {
 	}
 	// As SPIRE's other attestors have it, the slash in front may be left out.
 	text := "/" + strings.TrimPrefix(path.String(), "/")
-	if !strings.HasPrefix(text, "/"+nodeattest.PluginName+"/") {
+	rest, below := strings.CutPrefix(text, "/"+nodeattest.PluginName+"/")
+	switch {
+	case !below:
 		return spiffeid.ID{}, fmt.Errorf("path is %q, want one below /%s/", text, nodeattest.PluginName)
+	case rest == emulatedSegment || strings.HasPrefix(rest, emulatedSegment+"/"):
+		return spiffeid.ID{}, fmt.Errorf("path is %q, want one that is not below /%s/%s, which is put there for emulated roots of trust", text, nodeattest.PluginName, emulatedSegment)
 	}
-	return spiffeid.FromPath(p.trustDomain, "/spire/agent"+text)
+	prefix := "/spire/agent/" + nodeattest.PluginName + "/"
+	if ark, ok := root.Emulated(); ok {
+		prefix += emulatedSegment + "/" + ark.String() + "/"
+	} else if !root.IsAMD() {
+		return spiffeid.ID{}, errors.New("there is no root of trust")
+	}
+	return spiffeid.FromPath(p.trustDomain, prefix+rest)
 }
 
 // limitedBuilder is a strings.Builder that refuses to grow without end.

@@ -74,7 +74,7 @@ func build(core *configv1.CoreConfiguration, text string) (*config, error) {
 	case raw.CollateralDir == "":
 		return nil, errors.New("collateral_dir is missing")
 	}
-	c.policy = newPolicy(raw.RefvalFiles, raw.CollateralDir, revocation)
+	c.policy = newPolicy(raw.RefvalFiles, raw.CollateralDir, revocation, c.path.check)
 	all, _, err := c.policy.load()
 	if err != nil {
 		return nil, err
@@ -96,8 +96,8 @@ func revocationMode(text string) (appraise.RevocationMode, error) {
 // remarks names what is valid and yet worth a second look.
 func (c *config) remarks(all []namedValues, revocation appraise.RevocationMode) []string {
 	var notes []string
-	if c.path.stable {
-		notes = append(notes, "agent_path_template gives every launch of a VM one agent ID: a second launch makes the agent of the first inactive")
+	if !c.path.perLaunch {
+		notes = append(notes, "agent_path_template does not have the whole REPORT_ID in it: of launches with one agent ID, each makes the agent of the one before inactive")
 	}
 	if revocation == appraise.AcceptUnknownRevocation {
 		notes = append(notes, "revocation is accept-unknown: a certificate that AMD has revoked may be accepted")

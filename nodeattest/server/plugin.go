@@ -173,7 +173,7 @@ func (p *Plugin) judge(c *config, nonce evidence.Nonce, answer []byte) (*nodeatt
 	for _, note := range accepted.verdict.Notes {
 		p.log.Warn("Evidence accepted", "refval", accepted.file, "note", note)
 	}
-	id, err := c.agentID(accepted.verdict)
+	id, err := c.path.id(accepted.verdict, accepted.values.RootOfTrust)
 	if err != nil {
 		p.log.Error("No agent ID", "error", err)
 		return nil, status.Error(codes.Internal, "no agent ID: see the server's log")

@@ -30,14 +30,15 @@ type policy struct {
 	refvals    []string
 	collateral *kds.Dir
 	revocation appraise.RevocationMode
+	check      func([]namedValues) error // what else is asked of all values together
 
 	mu     sync.Mutex
 	digest [sha256.Size]byte // of the files that values come from
 	values []namedValues     // nil: none yet
 }
 
-func newPolicy(refvals []string, collateral string, revocation appraise.RevocationMode) *policy {
-	return &policy{refvals: refvals, collateral: kds.NewDir(collateral), revocation: revocation}
+func newPolicy(refvals []string, collateral string, revocation appraise.RevocationMode, check func([]namedValues) error) *policy {
+	return &policy{refvals: refvals, collateral: kds.NewDir(collateral), revocation: revocation, check: check}
 }
 
 // load returns what the files say now. What it returns is not to be changed.
@@ -82,6 +83,9 @@ func (p *policy) loadValues() ([]namedValues, error) {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
 		values = append(values, namedValues{file, v})
+	}
+	if err := p.check(values); err != nil {
+		return nil, err
 	}
 	p.digest, p.values = digest, values
 	return values, nil

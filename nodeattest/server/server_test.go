@@ -145,7 +145,7 @@ func TestAttest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := "spiffe://example.org/spire/agent/amd_sev_snp/" + once.String(); got.SpiffeId != want || !got.CanReattest {
+		if want := f.agentID(once.String()); got.SpiffeId != want || !got.CanReattest {
 			t.Errorf("got %s, can re-attest %v, want %s", got.SpiffeId, got.CanReattest, want)
 		}
 		for _, want := range []string{
@@ -355,6 +355,8 @@ func TestConfigure(t *testing.T) {
 		{"selector value", f.data(`selectors = ["vmpl:0:"]`), "none named"},
 		{"template syntax", f.data(`agent_path_template = "/{{ .PluginName"`), "agent_path_template"},
 		{"template field", f.data(`agent_path_template = "/{{ .PluginName }}/{{ .UUID }}"`), "agent_path_template"},
+		{"template below emulated", f.data(`agent_path_template = "/{{ .PluginName }}/emulated/{{ .ReportID }}"`), "not below /amd_sev_snp/emulated"},
+		{"template emulated", f.data(`agent_path_template = "/{{ .PluginName }}/emulated"`), "not below /amd_sev_snp/emulated"},
 		{"template outside", f.data(`agent_path_template = "/other/{{ .ReportID }}"`), "below /amd_sev_snp/"},
 		{"template characters", f.data(`agent_path_template = "/{{ .PluginName }}/a b"`), "path"},
 		{"template length", f.data(`agent_path_template = "/{{ .PluginName }}/{{ printf \"%2000d\" 1 }}"`), "too long"},
@@ -386,7 +388,7 @@ func TestNotes(t *testing.T) {
 		}
 	}
 	got, err := f.attest(f.genuine(f.launch))
-	if err != nil || got.SpiffeId != "spiffe://example.org/spire/agent/amd_sev_snp/vm1" {
+	if err != nil || got.SpiffeId != f.agentID("vm1") {
 		t.Errorf("got %v, %v", got, err)
 	}
 }

@@ -71,7 +71,7 @@ func BenchmarkFirstSVID(b *testing.B) {
 			w.start(c.conf)
 			w.entries()
 			if stable {
-				w.hangOnAgent(b, spiffeid.RequireFromString("spiffe://example.org/spire/agent/amd_sev_snp/one"))
+				w.hangOnAgent(b, w.agentID("one"))
 			}
 			time.Sleep(6 * time.Second) // entries are in the cache of every server
 			var took []time.Duration

@@ -148,6 +148,11 @@ func (w *world) values(m ...snp.Measurement) []refval.Values {
 	return []refval.Values{w.sp.Values(m...)}
 }
 
+// agentID is an agent's: our chip is emulated.
+func (w *world) agentID(rest string) spiffeid.ID {
+	return spiffeid.RequireFromPath(domain, "/spire/agent/amd_sev_snp/emulated/"+w.sp.Chain.ARKDigest().String()+"/"+rest)
+}
+
 // newLaunch is a launch of the VM with a REPORT_ID of its own.
 func (w *world) newLaunch(m snp.Measurement) string {
 	w.nextID++

@@ -98,7 +98,7 @@ func (w *world) testRestart(t *testing.T) {
 		if _, err := w.svid(a, 20*time.Second); err != nil {
 			t.Fatalf("start %d: %v\n%s", i, err, a.output())
 		}
-		id := "spiffe://example.org/spire/agent/amd_sev_snp/" + snp.ReportID{w.nextID}.String()
+		id := w.agentID(snp.ReportID{w.nextID}.String()).String()
 		if _, ok := a.said(id); !ok {
 			t.Errorf("start %d: agent is not %s:\n%s", i, id, a.output())
 		}
