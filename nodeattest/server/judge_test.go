@@ -8,6 +8,7 @@ import (
 
 	configv1 "github.com/spiffe/spire-plugin-sdk/proto/spire/service/common/config/v1"
 
+	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/snp/snpdev/snpdevtest"
 )
@@ -38,6 +39,26 @@ func FuzzPayload(f *testing.F) {
 			t.Errorf("accepted %q as %v", answer, attributes)
 		}
 	})
+}
+
+// Signatures of the roots are verified once, whatever is attested or configured
+// after that.
+func TestOneMemo(t *testing.T) {
+	f := load(t)
+	var memos []*appraise.Memo
+	f.plugin.appraise = func(q appraise.Request) appraise.Verdict {
+		memos = append(memos, q.Memo)
+		return appraise.Appraise(q)
+	}
+	for range 2 {
+		f.mustConfigure()
+		if _, err := f.attest(f.genuine(f.launch)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(memos) != 2 || memos[0] == nil || memos[0] != memos[1] {
+		t.Errorf("memos are %p, want one, twice", memos)
+	}
 }
 
 // BenchmarkJudge is what one attestation costs the server's plugin, without the

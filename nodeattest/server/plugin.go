@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/nodeattest"
 )
@@ -42,6 +43,9 @@ type Plugin struct {
 	timeout time.Duration
 	log     hclog.Logger // set before anything is served
 
+	appraise func(appraise.Request) appraise.Verdict
+	memo     appraise.Memo // of the roots' signatures, over all configurations
+
 	mu     sync.Mutex
 	config *config // guarded by mu; nil until configured
 }
@@ -59,6 +63,8 @@ func New(now func() time.Time, rand io.Reader) *Plugin {
 		rand:    rand,
 		timeout: answerTimeout,
 		log:     hclog.NewNullLogger(),
+
+		appraise: appraise.Appraise,
 	}
 }
 
@@ -158,7 +164,13 @@ func (p *Plugin) judge(c *config, nonce evidence.Nonce, answer []byte) (*nodeatt
 		p.log.Warn("Evidence refused", "error", err)
 		return nil, status.Error(codes.InvalidArgument, "evidence is malformed")
 	}
-	judged, err := c.policy.appraise(e, evidence.NodeAttestation(nonce), p.now())
+	judged, err := c.policy.judge(appraise.Request{
+		Evidence:   e,
+		Kind:       evidence.Plain,
+		ReportData: evidence.NodeAttestation(nonce),
+		Now:        p.now(),
+		Memo:       &p.memo,
+	}, p.appraise)
 	if err != nil {
 		p.log.Error("Evidence cannot be judged", "error", err)
 		return nil, status.Error(codes.Internal, "evidence cannot be judged: see the server's log")

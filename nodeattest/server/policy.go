@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/evidence"
@@ -143,24 +142,18 @@ func (j judgements) failed() []string {
 	return names
 }
 
-// appraise has evidence judged by each file until one trusts it. An error says
-// that it could not be judged at all.
-func (p *policy) appraise(e evidence.Evidence, reportData [64]byte, now time.Time) (judgements, error) {
+// judge has evidence appraised by each file until one trusts it. The request needs
+// nothing that the policy holds. An error says that it could not be judged at all.
+func (p *policy) judge(q appraise.Request, by func(appraise.Request) appraise.Verdict) (judgements, error) {
 	all, collateral, err := p.load()
 	if err != nil {
 		return nil, err
 	}
+	q.Collateral, q.Revocation = collateral, p.revocation
 	var refused judgements
 	for _, v := range all {
-		j := judgement{v.file, v.values, appraise.Appraise(appraise.Request{
-			Evidence:   e,
-			Kind:       evidence.Plain,
-			Values:     v.values,
-			ReportData: reportData,
-			Collateral: collateral,
-			Now:        now,
-			Revocation: p.revocation,
-		}), e, collateral}
+		q.Values = v.values
+		j := judgement{v.file, v.values, by(q), q.Evidence, collateral}
 		if j.verdict.Trusted() {
 			return judgements{j}, nil
 		}

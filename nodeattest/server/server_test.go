@@ -31,6 +31,7 @@ type fixture struct {
 	sp     *snpdevtest.SP
 	launch snpdevtest.Launch
 	refval string // file that accepts launch
+	plugin *Plugin
 	client *nodeattestorv1.NodeAttestorPluginClient
 	config *configv1.ConfigServiceClient
 }
@@ -45,7 +46,7 @@ func load(t *testing.T) *fixture {
 	now := time.Now()
 	plugin := New(func() time.Time { return now }, rand.Reader)
 	plugin.timeout = 200 * time.Millisecond
-	f := &fixture{T: t, sp: snpdevtest.New(t, now), client: new(nodeattestorv1.NodeAttestorPluginClient), config: new(configv1.ConfigServiceClient)}
+	f := &fixture{T: t, plugin: plugin, sp: snpdevtest.New(t, now), client: new(nodeattestorv1.NodeAttestorPluginClient), config: new(configv1.ConfigServiceClient)}
 	f.launch = f.sp.Launch(wanted, once)
 	f.refval = snpdevtest.WriteValues(t, f.sp.Values(wanted))
 	plugintest.ServeInBackground(t, plugintest.Config{
