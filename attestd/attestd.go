@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"math/big"
 	"net"
@@ -34,13 +35,14 @@ import (
 
 // Limits of what strangers can make attestd do.
 const (
-	maxConnections = 32 // at once
-	maxWaiting     = 4  // requests for the AMD-SP, the one under way included
-	maxHeader      = 8 << 10
+	maxConnections     = 32      // at once
+	maxPeerConnections = 8       // of one peer
+	maxWaiting         = 4       // requests for the AMD-SP, the one under way included
+	maxPeerWaiting     = 2       // of one peer
+	maxHeader          = 8 << 10 // bytes
 
-	readTimeout  = 5 * time.Second  // for a whole request
+	readTimeout  = 5 * time.Second  // for the TLS handshake, and for a whole request
 	writeTimeout = 75 * time.Second // a host may throttle the AMD-SP for a minute
-	idleTimeout  = 10 * time.Second
 	stopTimeout  = 2 * time.Second
 )
 
@@ -54,20 +56,22 @@ type Config struct {
 	Rand io.Reader
 	// Now is when the TLS certificate is made. Nobody is to judge by it.
 	Now time.Time
-	// Log gets one line for each request that got no evidence.
+	// Log gets a line when the AMD-SP gives no evidence, of bounded length and at
+	// most maxComplaints of them, since it lies in memory. What clients do wrong
+	// is for them to know, and is not logged.
 	Log *slog.Logger
 }
 
 // Server answers requests until its context ends.
 type Server struct {
 	evidence      func([64]byte) (evidence.Evidence, error)
-	log           *slog.Logger
+	complaints    complaints
 	bootLog       []byte
 	bootLogDigest pins.Digest
 	certificate   tls.Certificate
 	spki          []byte // DER of the certificate's public key
 
-	waiting chan struct{} // a place for each request under way
+	waiting *shares       // a place for each request under way
 	asking  chan struct{} // one place: the AMD-SP takes one question at a time
 }
 
@@ -78,10 +82,10 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{
 		evidence:      c.Evidence,
-		log:           c.Log,
+		complaints:    complaints{log: c.Log},
 		bootLog:       c.BootLog,
 		bootLogDigest: pins.Digest(sha256.Sum256(c.BootLog)),
-		waiting:       make(chan struct{}, maxWaiting),
+		waiting:       newShares(maxWaiting, maxPeerWaiting),
 		asking:        make(chan struct{}, 1),
 	}
 	if err := s.makeCertificate(c.Rand, c.Now); err != nil {
@@ -130,17 +134,17 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		TLSNextProto:   map[string]func(*http.Server, *tls.Conn, http.Handler){}, // HTTP/1.1 only
 		ReadTimeout:    readTimeout,
 		WriteTimeout:   writeTimeout,
-		IdleTimeout:    idleTimeout,
 		MaxHeaderBytes: maxHeader,
-		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ErrorLog:       log.New(io.Discard, "", 0), // handshakes and requests that fail: a stranger could fill the log
 	}
+	server.SetKeepAlivesEnabled(false) // one answer, and the place is free
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
 		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 		defer cancel()
 		stopped <- errors.Join(server.Shutdown(limit), server.Close())
 	})
-	err := server.ServeTLS(limitConnections(l, maxConnections), "", "")
+	err := server.ServeTLS(limitConnections(l, maxConnections, maxPeerConnections), "", "")
 	if stop() { // nobody asked for an end
 		return err
 	}
@@ -152,21 +156,20 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 func (s *Server) attest(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, attestapi.MaxRequest))
 	if err != nil {
-		s.refuse(w, r, http.StatusBadRequest, fmt.Errorf("reading request: %w", err))
+		refuse(w, http.StatusBadRequest, fmt.Errorf("reading request: %w", err))
 		return
 	}
 	request, err := attestapi.DecodeRequest(body)
 	if err != nil {
-		s.refuse(w, r, http.StatusBadRequest, err)
+		refuse(w, http.StatusBadRequest, err)
 		return
 	}
-	select {
-	case s.waiting <- struct{}{}:
-		defer func() { <-s.waiting }()
-	default:
-		s.refuse(w, r, http.StatusServiceUnavailable, fmt.Errorf("%d requests wait already, try again", maxWaiting))
+	leave, ok := s.waiting.take(r.RemoteAddr)
+	if !ok {
+		refuse(w, http.StatusServiceUnavailable, fmt.Errorf("%d requests wait already, or %d of this peer, try again", maxWaiting, maxPeerWaiting))
 		return
 	}
+	defer leave()
 	select {
 	case s.asking <- struct{}{}:
 		defer func() { <-s.asking }()
@@ -174,8 +177,9 @@ func (s *Server) attest(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer, err := s.answer(request.Nonce)
+	s.complaints.note(err)
 	if err != nil {
-		s.refuse(w, r, http.StatusInternalServerError, err)
+		refuse(w, http.StatusInternalServerError, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -194,8 +198,7 @@ func (s *Server) answer(nonce evidence.Nonce) (attestapi.Response, error) {
 	return attestapi.Response{Version: attestapi.Version, Evidence: encoded, BootLog: s.bootLog}, nil
 }
 
-func (s *Server) refuse(w http.ResponseWriter, r *http.Request, status int, err error) {
-	s.log.Warn("no evidence given", "peer", r.RemoteAddr, "status", status, "error", err)
+func refuse(w http.ResponseWriter, status int, err error) {
 	text := err.Error()
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)

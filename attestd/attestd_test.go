@@ -35,7 +35,12 @@ func bootLog(t testing.TB) []byte {
 // itself.
 func start(t *testing.T, ask func([64]byte) (evidence.Evidence, error)) (address string) {
 	t.Helper()
-	s, err := New(Config{BootLog: bootLog(t), Evidence: ask, Rand: rand.Reader, Now: time.Now(), Log: slog.New(slog.DiscardHandler)})
+	return startLogging(t, ask, slog.DiscardHandler)
+}
+
+func startLogging(t *testing.T, ask func([64]byte) (evidence.Evidence, error), log slog.Handler) (address string) {
+	t.Helper()
+	s, err := New(Config{BootLog: bootLog(t), Evidence: ask, Rand: rand.Reader, Now: time.Now(), Log: slog.New(log)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,10 +62,14 @@ func start(t *testing.T, ask func([64]byte) (evidence.Evidence, error)) (address
 
 func echo(data [64]byte) (evidence.Evidence, error) { return evidence.Evidence{Report: data[:]}, nil }
 
-func client() *http.Client {
-	return &http.Client{Transport: &http.Transport{
+func client() *http.Client { return clientAt("127.0.0.1") }
+
+// clientAt is a client with that address of the loopback as its own.
+func clientAt(ip string) *http.Client {
+	return &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
 		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
 		DisableKeepAlives: true,
+		DialContext:       (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}).DialContext,
 	}}
 }
 
@@ -148,6 +157,8 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
+// TestTooManyWait has peers ask until one of them asks too much for itself, and
+// then until there is no place for anybody.
 func TestTooManyWait(t *testing.T) {
 	release := make(chan struct{})
 	asked := make(chan struct{}, maxWaiting)
@@ -157,10 +168,10 @@ func TestTooManyWait(t *testing.T) {
 		return echo(data)
 	})
 	request := attestapi.Request{Version: 1}.Encode()
-	status := make(chan int, maxWaiting+1)
-	for range maxWaiting + 1 {
+	status := make(chan int, maxWaiting+2)
+	ask := func(ip string) {
 		go func() {
-			resp, err := client().Post("https://"+address+attestapi.Path, "application/json", bytes.NewReader(request))
+			resp, err := clientAt(ip).Post("https://"+address+attestapi.Path, "application/json", bytes.NewReader(request))
 			if err != nil {
 				status <- 0
 				return
@@ -169,9 +180,18 @@ func TestTooManyWait(t *testing.T) {
 			status <- resp.StatusCode
 		}()
 	}
+	for range maxPeerWaiting + 1 {
+		ask("127.0.0.1")
+	}
 	<-asked
 	if got := <-status; got != http.StatusServiceUnavailable {
-		t.Errorf("the one too many got status %d, want %d", got, http.StatusServiceUnavailable)
+		t.Errorf("one too many of one peer got status %d, want %d", got, http.StatusServiceUnavailable)
+	}
+	for range maxWaiting - maxPeerWaiting + 1 {
+		ask("127.0.0.2")
+	}
+	if got := <-status; got != http.StatusServiceUnavailable {
+		t.Errorf("one too many of all got status %d, want %d", got, http.StatusServiceUnavailable)
 	}
 	if len(asked) != 0 {
 		t.Error("the AMD-SP was asked two things at once")
@@ -195,7 +215,7 @@ func TestLimitConnections(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := limitConnections(inner, 1)
+	l := limitConnections(inner, 1, 1)
 	accepted := make(chan net.Conn)
 	go func() {
 		for {

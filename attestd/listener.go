@@ -2,20 +2,24 @@ package attestd
 
 import (
 	"net"
+	"net/netip"
 	"sync"
 )
 
-// limited is a listener with at most so many connections open at once; further
-// ones wait in the kernel's queue.
+// limited is a listener with at most so many connections open at once, and at
+// most a share of them to one peer. Above the whole, connections wait in the
+// kernel's queue; above its share, a peer's connection is closed at once, so that
+// those behind it in the queue have their turn.
 type limited struct {
 	net.Listener
 	places chan struct{}
+	peers  *shares
 	closed chan struct{}
 	once   sync.Once
 }
 
-func limitConnections(l net.Listener, n int) net.Listener {
-	return &limited{Listener: l, places: make(chan struct{}, n), closed: make(chan struct{})}
+func limitConnections(l net.Listener, n, share int) net.Listener {
+	return &limited{Listener: l, places: make(chan struct{}, n), peers: newShares(n, share), closed: make(chan struct{})}
 }
 
 func (l *limited) Accept() (net.Conn, error) {
@@ -24,12 +28,19 @@ func (l *limited) Accept() (net.Conn, error) {
 	case <-l.closed:
 		return nil, net.ErrClosed
 	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.places
-		return nil, err
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			<-l.places
+			return nil, err
+		}
+		leave, ok := l.peers.take(c.RemoteAddr().String())
+		if !ok {
+			_ = c.Close() // nothing was said
+			continue
+		}
+		return &counted{Conn: c, leave: sync.OnceFunc(func() { leave(); <-l.places })}, nil
 	}
-	return &counted{Conn: c, leave: sync.OnceFunc(func() { <-l.places })}, nil
 }
 
 func (l *limited) Close() error {
@@ -46,4 +57,54 @@ type counted struct {
 func (c *counted) Close() error {
 	defer c.leave()
 	return c.Conn.Close()
+}
+
+// shares are places that nobody waits for, of which one peer has at most a part.
+type shares struct {
+	whole, each int
+
+	mu    sync.Mutex // guards what follows
+	taken int
+	held  map[netip.Prefix]int // :: peer -> its places; no entry for none
+}
+
+func newShares(whole, each int) *shares {
+	return &shares{whole: whole, each: each, held: map[netip.Prefix]int{}}
+}
+
+// take takes a place for the peer at that address ("host:port"), and returns what
+// gives it back, to be called once. It reports false when there is none.
+func (s *shares) take(address string) (leave func(), ok bool) {
+	peer := peerOf(address)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.taken == s.whole || s.held[peer] == s.each {
+		return nil, false
+	}
+	s.taken++
+	s.held[peer]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.taken--
+		if s.held[peer]--; s.held[peer] == 0 {
+			delete(s.held, peer)
+		}
+	}, true
+}
+
+// peerOf says who counts as one peer: an IPv4 address, or the 64 bits of an IPv6
+// address below which a host chooses as it likes (RFC 4291, section 2.5.4). What
+// is no address shares one entry.
+func peerOf(address string) netip.Prefix {
+	addrPort, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	addr := addrPort.Addr().Unmap().WithZone("")
+	bits := 32
+	if addr.Is6() {
+		bits = 64
+	}
+	return netip.PrefixFrom(addr, bits).Masked()
 }
