@@ -2,7 +2,7 @@
 //
 // It trusts nothing that a peer sends before appraise has said so, and it judges
 // nothing itself. A peer that sends too much is refused before anything is parsed;
-// one that sends nothing is left after a while.
+// one that sends nothing is left after a while, or when too many others wait.
 package server
 
 import (
@@ -24,12 +24,12 @@ import (
 )
 
 const (
-	// answerTimeout bounds how long a peer may take over each message. Linux
-	// stops asking a throttling host for a report after 60 s.
-	//
-	// There is no bound on how many peers may be waited for at once: SPIRE has
-	// none either, an exchange that waits is no more than two goroutines, and
-	// with a bound strangers who say nothing would keep others out.
+	// helloTimeout bounds how long a peer may take over its first message. SPIRE's
+	// server has it before it asks the plugin.
+	helloTimeout = 5 * time.Second
+
+	// answerTimeout bounds how long a peer may take over its evidence. Linux stops
+	// asking a throttling host for a report after 60 s.
 	answerTimeout = 75 * time.Second
 )
 
@@ -38,10 +38,12 @@ type Plugin struct {
 	nodeattestorv1.UnsafeNodeAttestorServer
 	configv1.UnsafeConfigServer
 
-	now     func() time.Time
-	rand    io.Reader
-	timeout time.Duration
-	log     hclog.Logger // set before anything is served
+	now           func() time.Time
+	rand          io.Reader
+	helloTimeout  time.Duration
+	answerTimeout time.Duration
+	log           hclog.Logger // set before anything is served
+	waiting       waiting
 
 	appraise func(appraise.Request) appraise.Verdict
 	memo     appraise.Memo // of the roots' signatures, over all configurations
@@ -59,12 +61,13 @@ var (
 // nonces are drawn from rand.
 func New(now func() time.Time, rand io.Reader) *Plugin {
 	return &Plugin{
-		now:     now,
-		rand:    rand,
-		timeout: answerTimeout,
-		log:     hclog.NewNullLogger(),
-
-		appraise: appraise.Appraise,
+		now:           now,
+		rand:          rand,
+		helloTimeout:  helloTimeout,
+		answerTimeout: answerTimeout,
+		log:           hclog.NewNullLogger(),
+		waiting:       waiting{max: maxWaiting},
+		appraise:      appraise.Appraise,
 	}
 }
 
@@ -105,28 +108,11 @@ func (p *Plugin) Attest(stream nodeattestorv1.NodeAttestor_AttestServer) error {
 	if c == nil {
 		return status.Error(codes.FailedPrecondition, "not configured")
 	}
-	first, err := p.receive(stream)
+	nonce, answer, err := p.exchange(stream)
 	if err != nil {
 		return err
 	}
-	if err := nodeattest.CheckHello(first.GetPayload()); err != nil {
-		return status.Error(codes.InvalidArgument, err.Error())
-	}
-	nonce, err := evidence.NewNonce(p.rand)
-	if err != nil {
-		p.log.Error("No nonce", "error", err)
-		return status.Error(codes.Internal, "no nonce")
-	}
-	if err := stream.Send(&nodeattestorv1.AttestResponse{
-		Response: &nodeattestorv1.AttestResponse_Challenge{Challenge: nonce[:]},
-	}); err != nil {
-		return err
-	}
-	second, err := p.receive(stream)
-	if err != nil {
-		return err
-	}
-	attributes, err := p.judge(c, nonce, second.GetChallengeResponse())
+	attributes, err := p.judge(c, nonce, answer)
 	if err != nil {
 		return err
 	}
@@ -135,9 +121,37 @@ func (p *Plugin) Attest(stream nodeattestorv1.NodeAttestor_AttestServer) error {
 	})
 }
 
+// exchange sends a peer that greets a nonce, and returns it with the answer.
+func (p *Plugin) exchange(stream nodeattestorv1.NodeAttestor_AttestServer) (evidence.Nonce, []byte, error) {
+	ctx, leave := p.waiting.enter(stream.Context())
+	defer leave()
+	first, err := receive(ctx, stream, p.helloTimeout)
+	if err != nil {
+		return evidence.Nonce{}, nil, err
+	}
+	if err := nodeattest.CheckHello(first.GetPayload()); err != nil {
+		return evidence.Nonce{}, nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	nonce, err := evidence.NewNonce(p.rand)
+	if err != nil {
+		p.log.Error("No nonce", "error", err)
+		return evidence.Nonce{}, nil, status.Error(codes.Internal, "no nonce")
+	}
+	if err := stream.Send(&nodeattestorv1.AttestResponse{
+		Response: &nodeattestorv1.AttestResponse_Challenge{Challenge: nonce[:]},
+	}); err != nil {
+		return evidence.Nonce{}, nil, err
+	}
+	second, err := receive(ctx, stream, p.answerTimeout)
+	if err != nil {
+		return evidence.Nonce{}, nil, err
+	}
+	return nonce, second.GetChallengeResponse(), nil
+}
+
 // receive waits for a message, but not for ever. The goroutine ends with the
 // stream, which ends when Attest returns.
-func (p *Plugin) receive(stream nodeattestorv1.NodeAttestor_AttestServer) (*nodeattestorv1.AttestRequest, error) {
+func receive(ctx context.Context, stream nodeattestorv1.NodeAttestor_AttestServer, limit time.Duration) (*nodeattestorv1.AttestRequest, error) {
 	type received struct {
 		request *nodeattestorv1.AttestRequest
 		err     error
@@ -147,13 +161,15 @@ func (p *Plugin) receive(stream nodeattestorv1.NodeAttestor_AttestServer) (*node
 		request, err := stream.Recv()
 		arrived <- received{request, err}
 	}()
-	timer := time.NewTimer(p.timeout)
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case r := <-arrived:
 		return r.request, r.err
 	case <-timer.C:
-		return nil, status.Errorf(codes.DeadlineExceeded, "no message within %v", p.timeout)
+		return nil, status.Errorf(codes.DeadlineExceeded, "no message within %v", limit)
+	case <-ctx.Done():
+		return nil, status.Error(codes.Unavailable, context.Cause(ctx).Error())
 	}
 }
 
