@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/tls"
 	"encoding/binary"
 	"fmt"
@@ -81,8 +82,8 @@ func (r *rig) prepared(me acl.Caller, i int) []byte {
 	n := r.server.nonces
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.outstanding[svidOf(me)] = append(n.outstanding[svidOf(me)], issued{request.Nonce, snptest.Now()})
-	n.count++
+	all := n.outstanding[me.ID.String()]
+	n.setLocked(me.ID.String(), len(all), append(all, issued{request.Nonce, sha256.Sum256(me.SPKI), snptest.Now()}))
 	return keyapi.Encode(request)
 }
 

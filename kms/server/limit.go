@@ -15,7 +15,9 @@ import (
 const (
 	refusalBurst    = 50
 	refusalInterval = time.Second // for one more
-	refusalCallers  = 4096        // all others share one allowance
+	refusalsPerDay  = 1000        // some 700 kB: the log is never cut
+	refusalDay      = 24 * time.Hour
+	refusalCallers  = 4096 // all others share one allowance
 )
 
 // limiter bounds how many refusals each caller can put on the audit log. What is
@@ -28,6 +30,8 @@ type limiter struct {
 type allowance struct {
 	left       int
 	since      time.Time // when left was reckoned
+	today      int       // how many went on the log since day
+	day        time.Time
 	suppressed uint64
 }
 
@@ -44,18 +48,22 @@ func (l *limiter) allow(id string, now time.Time) (suppressed uint64, ok bool) {
 			id = ""
 		}
 		if a = l.callers[id]; a == nil {
-			a = &allowance{left: refusalBurst, since: now}
+			a = &allowance{left: refusalBurst, since: now, day: now}
 			l.callers[id] = a
 		}
 	}
 	if more := int(now.Sub(a.since) / refusalInterval); more > 0 {
 		a.left, a.since = min(a.left+more, refusalBurst), now
 	}
-	if a.left == 0 {
+	if now.Sub(a.day) >= refusalDay || now.Before(a.day) {
+		a.today, a.day = 0, now
+	}
+	if a.left == 0 || a.today == refusalsPerDay {
 		a.suppressed++
 		return 0, false
 	}
 	a.left--
+	a.today++
 	suppressed, a.suppressed = a.suppressed, 0
 	return suppressed, true
 }

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -16,7 +15,8 @@ import (
 // Bounds of nonces.
 const (
 	nonceLifetime  = time.Minute
-	noncesPerSVID  = 8       // one more drops the caller's own oldest
+	noncesPerSVID  = 8       // one more drops the SVID's own oldest
+	noncesPerID    = 64      // one more drops the SPIFFE ID's own oldest: its agent gets it any number of SVIDs
 	noncesTogether = 1 << 16 // about 8 MiB
 )
 
@@ -26,33 +26,26 @@ type nonces struct {
 	rand io.Reader
 
 	mu          sync.Mutex          // guards what follows
-	outstanding map[svidID][]issued // :: SVID -> its nonces, oldest first
+	outstanding map[string][]issued // :: SPIFFE ID -> its nonces, oldest first
 	count       int                 // of all nonces in outstanding
 	swept       time.Time
 }
 
-// svidID is SHA-256 over an SVID's SPIFFE ID and public key.
-type svidID [sha256.Size]byte
-
 type issued struct {
 	nonce keyapi.Nonce
+	key   [sha256.Size]byte // SHA-256 of the SVID's public key
 	at    time.Time
 }
 
 func newNonces(rand io.Reader) *nonces {
-	return &nonces{rand: rand, outstanding: map[svidID][]issued{}}
-}
-
-func svidOf(c acl.Caller) svidID {
-	// A SPIFFE ID has no NUL.
-	return sha256.Sum256(bytes.Join([][]byte{[]byte(c.ID.String()), c.SPKI}, []byte{0}))
+	return &nonces{rand: rand, outstanding: map[string][]issued{}}
 }
 
 // issue makes a nonce that this caller can use once. It is refused when
 // there are too many of all callers together.
 func (n *nonces) issue(c acl.Caller, now time.Time) (keyapi.Nonce, error) {
-	var nonce keyapi.Nonce
-	if _, err := io.ReadFull(n.rand, nonce[:]); err != nil {
+	x := issued{key: sha256.Sum256(c.SPKI), at: now}
+	if _, err := io.ReadFull(n.rand, x.nonce[:]); err != nil {
 		return keyapi.Nonce{}, fmt.Errorf("making a nonce: %w", err)
 	}
 	n.mu.Lock()
@@ -60,37 +53,59 @@ func (n *nonces) issue(c acl.Caller, now time.Time) (keyapi.Nonce, error) {
 	if now.Sub(n.swept) >= nonceLifetime/4 || now.Before(n.swept) || n.count >= noncesTogether {
 		n.sweepLocked(now)
 	}
-	caller := svidOf(c)
-	mine := n.outstanding[caller]
-	if len(mine) >= noncesPerSVID {
-		mine = slices.Delete(mine, 0, 1)
-		n.count--
-	}
+	id := c.ID.String()
+	all := n.outstanding[id]
+	n.setLocked(id, len(all), makeRoom(all, x.key))
 	if n.count >= noncesTogether {
 		return keyapi.Nonce{}, refuse(keyapi.CodeBusy, "%d nonces are outstanding", n.count)
 	}
-	n.outstanding[caller] = append(mine, issued{nonce, now})
-	n.count++
-	return nonce, nil
+	all = n.outstanding[id]
+	n.setLocked(id, len(all), append(all, x))
+	return x.nonce, nil
+}
+
+// makeRoom drops the oldest nonce of the SVID with this key, or else of all,
+// where there may be no more.
+func makeRoom(all []issued, key [sha256.Size]byte) []issued {
+	same := func(x issued) bool { return x.key == key }
+	mine := 0
+	for _, x := range all {
+		if same(x) {
+			mine++
+		}
+	}
+	switch {
+	case mine >= noncesPerSVID:
+		i := slices.IndexFunc(all, same)
+		return slices.Delete(all, i, i+1)
+	case len(all) >= noncesPerID:
+		return slices.Delete(all, 0, 1)
+	}
+	return all
+}
+
+// setLocked replaces the nonces of one SPIFFE ID, which has before of them.
+func (n *nonces) setLocked(id string, before int, all []issued) {
+	n.count += len(all) - before
+	if len(all) == 0 {
+		delete(n.outstanding, id)
+	} else {
+		n.outstanding[id] = all
+	}
 }
 
 // take uses a nonce up, and reports whether it was good.
 func (n *nonces) take(c acl.Caller, nonce keyapi.Nonce, now time.Time) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	caller := svidOf(c)
-	mine := n.outstanding[caller]
-	i := slices.IndexFunc(mine, func(x issued) bool { return x.nonce == nonce })
+	id, key := c.ID.String(), sha256.Sum256(c.SPKI)
+	mine := n.outstanding[id]
+	i := slices.IndexFunc(mine, func(x issued) bool { return x.nonce == nonce && x.key == key })
 	if i < 0 {
 		return false
 	}
 	good := alive(mine[i], now)
-	if mine = slices.Delete(mine, i, i+1); len(mine) == 0 {
-		delete(n.outstanding, caller)
-	} else {
-		n.outstanding[caller] = mine
-	}
-	n.count--
+	n.setLocked(id, len(mine), slices.Delete(mine, i, i+1))
 	return good
 }
 
@@ -102,13 +117,7 @@ func alive(x issued, now time.Time) bool {
 
 func (n *nonces) sweepLocked(now time.Time) {
 	n.swept = now
-	n.count = 0
-	for caller, all := range n.outstanding {
-		all = slices.DeleteFunc(all, func(x issued) bool { return !alive(x, now) })
-		if n.count += len(all); len(all) == 0 {
-			delete(n.outstanding, caller)
-		} else {
-			n.outstanding[caller] = all
-		}
+	for id, all := range n.outstanding {
+		n.setLocked(id, len(all), slices.DeleteFunc(all, func(x issued) bool { return !alive(x, now) }))
 	}
 }
