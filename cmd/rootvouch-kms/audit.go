@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/kms/audit"
 )
 
@@ -40,7 +41,7 @@ whole.`,
 			if head != "" {
 				var err error
 				if must, err = audit.ParseHead(head); err != nil {
-					return usageError{err}
+					return command.Usage(err)
 				}
 			}
 			f, err := os.Open(args[0])

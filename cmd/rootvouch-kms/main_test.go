@@ -27,6 +27,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/fetchkey"
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/kms/adminapi"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
@@ -389,10 +390,10 @@ func TestConfig(t *testing.T) {
 }
 
 func TestUsage(t *testing.T) {
-	if got := run([]string{"serve", "--nonsense"}, io.Discard, io.Discard); got != exitUsage {
-		t.Errorf("exit status is %d, want %d", got, exitUsage)
+	if got := run([]string{"serve", "--nonsense"}, io.Discard, io.Discard); got != command.ExitUsage {
+		t.Errorf("exit status is %d, want %d", got, command.ExitUsage)
 	}
-	if got := run([]string{"audit", "verify", "/nonexistent"}, io.Discard, io.Discard); got != exitError {
-		t.Errorf("exit status is %d, want %d", got, exitError)
+	if got := run([]string{"audit", "verify", "/nonexistent"}, io.Discard, io.Discard); got != command.ExitError {
+		t.Errorf("exit status is %d, want %d", got, command.ExitError)
 	}
 }

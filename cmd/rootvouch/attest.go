@@ -13,6 +13,7 @@ import (
 	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/attest"
 	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/internal/durable"
 	"github.com/rootvouch/rootvouch/kms/adminapi"
 	"github.com/rootvouch/rootvouch/pins"
@@ -73,10 +74,10 @@ Exit status:
 		Example: `  rootvouch attest --address 127.0.0.1:8444 --refval refval.json --collateral-dir asp/
   rootvouch attest --address vm.example.org:8444 --refval refval.json --collateral-dir crls/ \
     --release --kms-socket /run/rootvouch-kms/admin.sock --json`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			err := f.run(cmd)
-			var usage usageError
+			var usage command.UsageError
 			var judged attestError
 			if err == nil || errors.As(err, &usage) || errors.As(err, &judged) {
 				return err
@@ -148,13 +149,13 @@ func (f *attestFlags) read() (attest.Expectation, pins.UUID, error) {
 	_, _, err := net.SplitHostPort(f.address)
 	switch {
 	case err != nil:
-		return x, pins.UUID{}, usageError{fmt.Errorf("--address: %w", err)}
+		return x, pins.UUID{}, command.Usage(fmt.Errorf("--address: %w", err))
 	case f.release != (f.kmsSocket != ""):
-		return x, pins.UUID{}, usageError{errors.New("want both of --release and --kms-socket, or none")}
+		return x, pins.UUID{}, command.Usage(errors.New("want both of --release and --kms-socket, or none"))
 	case f.disk != "" && !f.release:
-		return x, pins.UUID{}, usageError{errors.New("--disk goes with --release")}
+		return x, pins.UUID{}, command.Usage(errors.New("--disk goes with --release"))
 	case f.timeout <= 0:
-		return x, pins.UUID{}, usageError{fmt.Errorf("--timeout is %v, want more than 0", f.timeout)}
+		return x, pins.UUID{}, command.Usage(fmt.Errorf("--timeout is %v, want more than 0", f.timeout))
 	}
 	data, err := readInput(f.refval, refval.MaxSize)
 	if err != nil {
@@ -184,13 +185,13 @@ func (f *attestFlags) diskUUID(v refval.Values) (pins.UUID, error) {
 	p, pinned := v.Pins.Value()
 	if f.disk == "" {
 		if !pinned {
-			return pins.UUID{}, usageError{errors.New("the reference values have no pins: name the disk with --disk")}
+			return pins.UUID{}, command.Usage(errors.New("the reference values have no pins: name the disk with --disk"))
 		}
 		return p.DiskUUID, nil
 	}
 	disk, err := pins.ParseUUID(f.disk)
 	if err != nil {
-		return pins.UUID{}, usageError{fmt.Errorf("--disk: %w", err)}
+		return pins.UUID{}, command.Usage(fmt.Errorf("--disk: %w", err))
 	}
 	return disk, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/snp/kds"
 )
@@ -27,10 +28,7 @@ what report verify takes file by file.
 
 Nothing is trusted for being in it: an appraisal verifies all of it from the
 root that its reference values name.`,
-		Args: usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	cmd.AddCommand(newCollateralFetchCommand(), newCollateralPackCommand())
 	return cmd
 }
@@ -57,7 +55,7 @@ A version 2 report does not name its product: give exactly one --product then.
 A VLEK cannot be fetched: its cloud hands it out.`,
 		Example: `  rootvouch collateral fetch --dir collateral --product Genoa --product Turin
   rootvouch collateral fetch --dir collateral --report report.bin`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context(), cmd.OutOrStdout()) },
 	}
 	flags := cmd.Flags()
@@ -71,10 +69,10 @@ A VLEK cannot be fetched: its cloud hands it out.`,
 
 func (f *collateralFetchFlags) run(ctx context.Context, out io.Writer) error {
 	if f.dir == "" || len(f.products)+len(f.reports) == 0 {
-		return usageError{fmt.Errorf("want --dir, and at least one --product or --report")}
+		return command.Usage(fmt.Errorf("want --dir, and at least one --product or --report"))
 	}
 	if info, err := os.Stat(f.dir); err != nil || !info.IsDir() {
-		return usageError{fmt.Errorf("--dir %s is not a directory", f.dir)}
+		return command.Usage(fmt.Errorf("--dir %s is not a directory", f.dir))
 	}
 	client, err := f.client()
 	if err != nil {
@@ -90,7 +88,7 @@ func (f *collateralFetchFlags) run(ctx context.Context, out io.Writer) error {
 	for _, name := range f.products {
 		product, err := snp.ParseProduct(name)
 		if err != nil {
-			return usageError{fmt.Errorf("--product: %w", err)}
+			return command.Usage(fmt.Errorf("--product: %w", err))
 		}
 		want(product, snp.VCEK)
 		want(product, snp.VLEK)
@@ -129,7 +127,7 @@ func (f *collateralFetchFlags) client() (*kds.Client, error) {
 	}
 	client, err := kds.NewClient(config)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, command.Usage(err)
 	}
 	return client, nil
 }
@@ -157,11 +155,11 @@ func (f *collateralFetchFlags) readReport(path string) (*snp.Report, snp.Product
 		return report, product, err
 	}
 	if len(f.products) != 1 {
-		return nil, "", usageError{fmt.Errorf("%s is of version 2 and does not name its product, want exactly one --product", path)}
+		return nil, "", command.Usage(fmt.Errorf("%s is of version 2 and does not name its product, want exactly one --product", path))
 	}
 	product, err := snp.ParseProduct(f.products[0])
 	if err != nil {
-		return nil, "", usageError{fmt.Errorf("--product: %w", err)}
+		return nil, "", command.Usage(fmt.Errorf("--product: %w", err))
 	}
 	return report, product, nil
 }
@@ -204,7 +202,7 @@ func newCollateralPackCommand() *cobra.Command {
 for a machine without a network: it can be put into a collateral_dir as it is.
 A directory with a damaged file is refused.`,
 		Example: `  rootvouch collateral pack --dir collateral --out collateral.pem`,
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			certs, crls, err := kds.LoadDir(dir)
 			if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rootvouch/rootvouch/image"
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/pins"
 )
 
@@ -90,17 +91,17 @@ a seed is worth as much as the key; on a command line others may see it.`,
 func (f *imageBuildFlags) run(cmd *cobra.Command) error {
 	format, err := image.ParseFormat(f.format)
 	if err != nil {
-		return usageError{err}
+		return command.Usage(err)
 	}
 	random := io.Reader(rand.Reader)
 	if f.seed != "" {
 		seed, err := readSeed(f.seed)
 		if err != nil {
-			return usageError{err}
+			return command.Usage(err)
 		}
 		defer clear(seed)
 		if random, err = image.SeedReader(seed); err != nil {
-			return usageError{err}
+			return command.Usage(err)
 		}
 	}
 	secrets, err := image.NewSecrets(random)
@@ -110,7 +111,7 @@ func (f *imageBuildFlags) run(cmd *cobra.Command) error {
 	defer secrets.Wipe()
 	if f.uuid != "" {
 		if secrets.DiskUUID, err = pins.ParseUUID(f.uuid); err != nil {
-			return usageError{err}
+			return command.Usage(err)
 		}
 	}
 	// What has been read of a tree stays until it is written, a kilobyte for each

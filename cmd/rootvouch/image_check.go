@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rootvouch/rootvouch/image"
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/internal/durable"
 	"github.com/rootvouch/rootvouch/luks2"
 	"github.com/rootvouch/rootvouch/pins"
@@ -84,7 +85,7 @@ tree are shown, unverified ("image verify" verifies).`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if keyName != "" && pinsName == "" {
-				return usageError{errors.New("--key needs --pins")}
+				return command.Usage(errors.New("--key needs --pins"))
 			}
 			return inspectImage(cmd.OutOrStdout(), args[0], pinsName, keyName, asJSON)
 		},

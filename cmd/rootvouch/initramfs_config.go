@@ -11,6 +11,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/bootconfig"
 	"github.com/rootvouch/rootvouch/initramfs"
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/pins"
 )
 
@@ -75,7 +76,7 @@ func (f *initramfsConfigFlags) run(now time.Time) error {
 	}
 	text, err := c.Encode()
 	if err != nil {
-		return usageError{err}
+		return command.Usage(err)
 	}
 	if err := initramfs.CheckTrustRoot(c); err != nil {
 		return err
@@ -109,12 +110,12 @@ func (f *initramfsConfigFlags) build(now time.Time) (bootconfig.Config, error) {
 	c.ClockFloor = now.UTC().Truncate(time.Second)
 	if f.clockFloor != "" {
 		if c.ClockFloor, err = time.Parse(time.RFC3339, f.clockFloor); err != nil {
-			return bootconfig.Config{}, usageError{fmt.Errorf("reading --clock-floor: %w", err)}
+			return bootconfig.Config{}, command.Usage(fmt.Errorf("reading --clock-floor: %w", err))
 		}
 		c.ClockFloor = c.ClockFloor.UTC()
 	}
 	if c.Network, err = f.network(); err != nil {
-		return bootconfig.Config{}, usageError{err}
+		return bootconfig.Config{}, command.Usage(err)
 	}
 	return c, nil
 }

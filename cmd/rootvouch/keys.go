@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/keyapi"
 	"github.com/rootvouch/rootvouch/kms/adminapi"
 	"github.com/rootvouch/rootvouch/pins"
@@ -95,15 +96,15 @@ func (f *keysPutFlags) run(cmd *cobra.Command, client *adminapi.Client) error {
 	put := adminapi.Put{SPIFFEID: f.spiffeID, SameVM: f.sameVM, Replace: f.replace}
 	switch {
 	case f.evidence == evidenceRequired && f.refval == "":
-		return usageError{errors.New("--refval is missing: evidence is required")}
+		return command.Usage(errors.New("--refval is missing: evidence is required"))
 	case f.evidence == evidenceNotRequired && f.refval != "":
-		return usageError{errors.New("--refval has no use with --evidence not-required")}
+		return command.Usage(errors.New("--refval has no use with --evidence not-required"))
 	case f.evidence == evidenceRequired:
 		put.Evidence = "required"
 	case f.evidence == evidenceNotRequired:
 		put.Evidence = "not required"
 	default:
-		return usageError{fmt.Errorf("--evidence is %q, want %s or %s", f.evidence, evidenceRequired, evidenceNotRequired)}
+		return command.Usage(fmt.Errorf("--evidence is %q, want %s or %s", f.evidence, evidenceRequired, evidenceNotRequired))
 	}
 	data, err := os.ReadFile(f.pins)
 	if err != nil {
@@ -176,7 +177,7 @@ func newKeysShowCommand(client func() *adminapi.Client) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			disk, err := pins.ParseUUID(args[0])
 			if err != nil {
-				return usageError{err}
+				return command.Usage(err)
 			}
 			record, err := client().Get(cmd.Context(), disk)
 			if err != nil {
@@ -224,7 +225,7 @@ func newKeysStateCommand(client func() *adminapi.Client, verb, short string, cha
 		RunE: func(cmd *cobra.Command, args []string) error {
 			disk, err := pins.ParseUUID(args[0])
 			if err != nil {
-				return usageError{err}
+				return command.Usage(err)
 			}
 			record, err := change(client(), cmd.Context(), disk)
 			if err != nil {
@@ -247,7 +248,7 @@ rule that no launch gets the key of this disk twice.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			disk, err := pins.ParseUUID(args[0])
 			if err != nil {
-				return usageError{err}
+				return command.Usage(err)
 			}
 			if err := client().Delete(cmd.Context(), disk); err != nil {
 				return hintForKeys(err)
@@ -270,7 +271,7 @@ genuine and with the same measurement, says another.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			disk, err := pins.ParseUUID(args[0])
 			if err != nil {
-				return usageError{err}
+				return command.Usage(err)
 			}
 			releases, err := client().Releases(cmd.Context(), disk)
 			if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/kms/admin"
 	"github.com/rootvouch/rootvouch/kms/adminapi"
 	"github.com/rootvouch/rootvouch/kms/audit"
@@ -95,21 +96,21 @@ func TestKeys(t *testing.T) {
 	put := func(more ...string) []string {
 		return append([]string{"put", "--spiffe-id", "spiffe://example.org/vm", "--pins", pinsFile, "--key-file", keyFile}, more...)
 	}
-	keys(exitUsage, "", "--refval is missing", put()...)
-	keys(exitUsage, "", "has no use", put("--refval", refvalFile, "--evidence", "not-required")...)
-	keys(exitUsage, "", `--evidence is "no"`, put("--refval", refvalFile, "--evidence", "no")...)
-	keys(exitError, "", "is not JSON", put("--refval", keyFile)...)
-	keys(exitError, "", "exactly 32 bytes", put("--refval", refvalFile, "--key-file", write("short", make([]byte, 31)))...)
-	keys(exitError, "", "exactly 32 bytes", put("--refval", refvalFile, "--key-file", write("long", make([]byte, 33)))...)
-	keys(exitError, "", "decoding pins", put("--refval", refvalFile, "--pins", refvalFile)...)
+	keys(command.ExitUsage, "", "--refval is missing", put()...)
+	keys(command.ExitUsage, "", "has no use", put("--refval", refvalFile, "--evidence", "not-required")...)
+	keys(command.ExitUsage, "", `--evidence is "no"`, put("--refval", refvalFile, "--evidence", "no")...)
+	keys(command.ExitError, "", "is not JSON", put("--refval", keyFile)...)
+	keys(command.ExitError, "", "exactly 32 bytes", put("--refval", refvalFile, "--key-file", write("short", make([]byte, 31)))...)
+	keys(command.ExitError, "", "exactly 32 bytes", put("--refval", refvalFile, "--key-file", write("long", make([]byte, 33)))...)
+	keys(command.ExitError, "", "decoding pins", put("--refval", refvalFile, "--pins", refvalFile)...)
 	keys(0, "registered disk "+disk+", generation 1, for spiffe://example.org/vm, evidence required", "", put("--refval", refvalFile)...)
-	keys(exitError, "", "hint: --replace", put("--refval", refvalFile)...)
+	keys(command.ExitError, "", "hint: --replace", put("--refval", refvalFile)...)
 	keys(0, "generation 2", "", put("--refval", refvalFile, "--replace")...)
 	keys(0, "disk "+disk+" is disabled", "", "disable", disk)
 	keys(0, "disabled  2", "", "list")
 	keys(0, "disk "+disk+" is enabled", "", "enable", disk)
-	keys(exitUsage, "", "parsing UUID", "enable", "1")
-	keys(exitError, "", "no record for this disk", "disable", pins.UUID{9}.String())
+	keys(command.ExitUsage, "", "parsing UUID", "enable", "1")
+	keys(command.ExitError, "", "no record for this disk", "disable", pins.UUID{9}.String())
 
 	var shown adminapi.Record
 	if err := json.Unmarshal([]byte(keys(0, "", "", "show", disk)), &shown); err != nil {
@@ -130,5 +131,5 @@ func TestKeys(t *testing.T) {
 	keys(0, "deleted disk "+disk, "", "delete", disk)
 	keys(0, `"report_id": "`+pins.Digest{0xee}.String(), "", "releases", "--json", disk)
 	socket += "x"
-	keys(exitError, "", "hint: rootvouch-kms makes the socket", "list")
+	keys(command.ExitError, "", "hint: rootvouch-kms makes the socket", "list")
 }

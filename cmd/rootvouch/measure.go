@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
@@ -44,7 +45,7 @@ guests with QEMU's legacy-vm-type=on.`,
     --append 'console=ttyS0' --vcpus 4 --vcpu-type EPYC-v4
   rootvouch measure --firmware OVMF.amdsev.fd --kernel vmlinuz --initrd initrd.img \
     --append 'console=ttyS0' --vcpus 1,2,4-8 --vcpu-type EPYC-Genoa --vcpu-type EPYC-Turin --json`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			m, err := f.load(cmd)
 			if err != nil {
@@ -92,9 +93,9 @@ type fragment struct {
 func (m *measurement) printJSON(out io.Writer) error {
 	switch {
 	case m.inputs.Mode != launch.SNP && m.inputs.Mode != launch.SNPSVSM:
-		return usageError{fmt.Errorf("--json: reference values hold digests of SNP guests only, mode is %v", m.inputs.Mode)}
+		return command.Usage(fmt.Errorf("--json: reference values hold digests of SNP guests only, mode is %v", m.inputs.Mode))
 	case m.inputs.FirmwareDigest != nil:
-		return usageError{fmt.Errorf("--json: with --firmware-hash it is not known which file was measured")}
+		return command.Usage(fmt.Errorf("--json: with --firmware-hash it is not known which file was measured"))
 	}
 	entries, err := m.entries()
 	if err != nil {
@@ -126,7 +127,7 @@ func newMeasureFirmwareCommand() *cobra.Command {
 the launch digest after the firmware's own pages, which "rootvouch measure"
 takes as --firmware-hash.`,
 		Example: `  rootvouch measure firmware --firmware OVMF.amdsev.fd`,
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, f, err := readFirmware(path)
 			if err != nil {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/snp/launch"
 	"github.com/rootvouch/rootvouch/snp/launch/explain"
 )
@@ -44,7 +45,7 @@ they are, and 1 if it is not.`,
 		Example: `  rootvouch measure explain --got 5a1c… --firmware OVMF.amdsev.fd --kernel vmlinuz \
     --initrd initrd.img --append 'console=ttyS0' --vcpus 4 --vcpu-type EPYC-v4 \
     --other-kernel vmlinuz.old --other-initrd initrd.img.old`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	f.bind(cmd)
@@ -61,7 +62,7 @@ they are, and 1 if it is not.`,
 func (f *explainFlags) run(cmd *cobra.Command) error {
 	got, err := launch.ParseSum(f.got)
 	if err != nil {
-		return usageError{fmt.Errorf("--got: %w", err)}
+		return command.Usage(fmt.Errorf("--got: %w", err))
 	}
 	m, err := f.load(cmd)
 	if err != nil {

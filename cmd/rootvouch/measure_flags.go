@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/snp/launch"
 )
@@ -69,7 +70,7 @@ func (f *measureFlags) load(cmd *cobra.Command) (*measurement, error) {
 	debug.SetGCPercent(1000)
 	m := &measurement{commandLine: f.commandLine}
 	if err := f.check(cmd, m); err != nil {
-		return nil, usageError{err}
+		return nil, command.Usage(err)
 	}
 	if cmd.Flags().Changed("guest-features") && m.inputs.Mode != launch.SNP {
 		fmt.Fprintf(cmd.ErrOrStderr(), "rootvouch: hint: --guest-features is not looked at in mode %v\n", m.inputs.Mode)
@@ -198,7 +199,7 @@ func (f *measureFlags) read(m *measurement) error {
 	if f.kernel != "" {
 		line, err := launch.HashCommandLine(f.commandLine)
 		if err != nil {
-			return usageError{fmt.Errorf("--append: %w", err)}
+			return command.Usage(fmt.Errorf("--append: %w", err))
 		}
 		in.Hashes = &launch.Hashes{Initrd: sha256.Sum256(nil), CommandLine: line}
 	}

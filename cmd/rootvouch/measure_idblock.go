@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/snp/launch/idblock"
@@ -39,7 +40,7 @@ then the key digests in hex; with --json, a fragment of refval.json that accepts
 no others.`,
 		Example: `  openssl ecparam -genkey -name secp384r1 -noout -out id.pem
   rootvouch measure id-block --digest 5a1c… --id-key id.pem --guest-svn 3`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.make(cmd.OutOrStdout()) },
 	}
 	flags := cmd.Flags()
@@ -66,7 +67,7 @@ signature in them, and show what they say. With --digest, the ID block has to be
 for that launch digest. Whether the keys are the right ones is for the reader to
 see from their digests.`,
 		Example: `  rootvouch measure id-block check --id-block "$(cat id-block)" --id-auth "$(cat id-auth)"`,
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return f.check(cmd.OutOrStdout()) },
 	}
 	flags := cmd.Flags()
@@ -82,13 +83,13 @@ func (f *idBlockFlags) make(out io.Writer) error {
 	b := idblock.Block{GuestSVN: f.guestSVN, Policy: snp.Policy(f.policy)}
 	var err error
 	if b.LaunchDigest, err = snp.ParseMeasurement(f.digest); err != nil {
-		return usageError{fmt.Errorf("--digest: %w", err)}
+		return command.Usage(fmt.Errorf("--digest: %w", err))
 	}
 	if b.FamilyID, err = parseGuestID(f.familyID); err != nil {
-		return usageError{fmt.Errorf("--family-id: %w", err)}
+		return command.Usage(fmt.Errorf("--family-id: %w", err))
 	}
 	if b.ImageID, err = parseGuestID(f.imageID); err != nil {
-		return usageError{fmt.Errorf("--image-id: %w", err)}
+		return command.Usage(fmt.Errorf("--image-id: %w", err))
 	}
 	idKey, err := readPrivateKey(f.idKey)
 	if err != nil {
@@ -120,11 +121,11 @@ func (f *idBlockFlags) make(out io.Writer) error {
 func (f *idBlockFlags) check(out io.Writer) error {
 	block, err := base64.StdEncoding.Strict().DecodeString(f.block)
 	if err != nil {
-		return usageError{fmt.Errorf("--id-block: %w", err)}
+		return command.Usage(fmt.Errorf("--id-block: %w", err))
 	}
 	auth, err := base64.StdEncoding.Strict().DecodeString(f.auth)
 	if err != nil {
-		return usageError{fmt.Errorf("--id-auth: %w", err)}
+		return command.Usage(fmt.Errorf("--id-auth: %w", err))
 	}
 	signed, err := idblock.Parse(block, auth)
 	if err != nil {
@@ -134,7 +135,7 @@ func (f *idBlockFlags) check(out io.Writer) error {
 	if f.digest != "" {
 		want, err := snp.ParseMeasurement(f.digest)
 		if err != nil {
-			return usageError{fmt.Errorf("--digest: %w", err)}
+			return command.Usage(fmt.Errorf("--digest: %w", err))
 		}
 		if b.LaunchDigest != want {
 			return fmt.Errorf("checking ID block: LD is %v, want %v", b.LaunchDigest, want)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/internal/strictjson"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
@@ -94,13 +95,13 @@ func (f *refvalNewFlags) run() error {
 		return err
 	}
 	if root.IsAMD() && len(f.products) == 0 {
-		return usageError{errors.New("--product is missing: AMD as the root of trust takes the processors that are accepted, each with its minimum TCB or any")}
+		return command.Usage(errors.New("--product is missing: AMD as the root of trust takes the processors that are accepted, each with its minimum TCB or any"))
 	}
 	var products []refval.Product
 	for _, text := range f.products {
 		p, err := refval.ParseProduct(text)
 		if err != nil {
-			return usageError{fmt.Errorf("--product: %w", err)}
+			return command.Usage(fmt.Errorf("--product: %w", err))
 		}
 		products = append(products, p)
 	}
@@ -123,13 +124,13 @@ func (f *refvalNewFlags) run() error {
 func (f *refvalNewFlags) choose(values *refval.Values) error {
 	var err error
 	if values.HostData, err = parseWant(f.hostData, new(snp.HostData)); err != nil {
-		return usageError{fmt.Errorf("--host-data: %w", err)}
+		return command.Usage(fmt.Errorf("--host-data: %w", err))
 	}
 	values.VMPL = refval.Any[uint32]()
 	if f.vmpl != "any" {
 		n, err := strconv.ParseUint(f.vmpl, 10, 32)
 		if err != nil || n > 3 {
-			return usageError{fmt.Errorf("--vmpl is %q, want 0 to 3 or any", f.vmpl)}
+			return command.Usage(fmt.Errorf("--vmpl is %q, want 0 to 3 or any", f.vmpl))
 		}
 		values.VMPL = refval.Exactly(uint32(n))
 	}
@@ -138,13 +139,13 @@ func (f *refvalNewFlags) choose(values *refval.Values) error {
 	case "required", "any":
 		values.PlatformInfo.AliasCheckComplete = refval.Bit(f.aliasCheck)
 	default:
-		return usageError{fmt.Errorf("--alias-check is %q, want required or any", f.aliasCheck)}
+		return command.Usage(fmt.Errorf("--alias-check is %q, want required or any", f.aliasCheck))
 	}
 	if err := wantDigests(&values.IDKeyDigests, f.idKeyDigests); err != nil {
-		return usageError{fmt.Errorf("--id-key-digest: %w", err)}
+		return command.Usage(fmt.Errorf("--id-key-digest: %w", err))
 	}
 	if err := wantDigests(&values.AuthorKeyDigests, f.authorKeyDigests); err != nil {
-		return usageError{fmt.Errorf("--author-key-digest: %w", err)}
+		return command.Usage(fmt.Errorf("--author-key-digest: %w", err))
 	}
 	if f.pins == "" {
 		return nil
@@ -200,11 +201,11 @@ func (f *refvalNewFlags) rootOfTrust() (refval.RootOfTrust, error) {
 	case f.root == "amd" && f.ark == "":
 		return refval.AMD(), nil
 	case f.root == "amd":
-		return refval.RootOfTrust{}, usageError{errors.New("--ark goes with --root-of-trust emulated; AMD's own are built in")}
+		return refval.RootOfTrust{}, command.Usage(errors.New("--ark goes with --root-of-trust emulated; AMD's own are built in"))
 	case f.root != "emulated":
-		return refval.RootOfTrust{}, usageError{fmt.Errorf("--root-of-trust is %q, want amd or emulated", f.root)}
+		return refval.RootOfTrust{}, command.Usage(fmt.Errorf("--root-of-trust is %q, want amd or emulated", f.root))
 	case f.ark == "":
-		return refval.RootOfTrust{}, usageError{errors.New("--root-of-trust emulated takes the ARK's certificate: --ark")}
+		return refval.RootOfTrust{}, command.Usage(errors.New("--root-of-trust emulated takes the ARK's certificate: --ark"))
 	}
 	data, err := os.ReadFile(f.ark)
 	if err != nil {

@@ -59,22 +59,9 @@ here uses the network.
 
 A report is its 1184 bytes, or an Azure HCL blob around them, or evidence as
 rootvouch writes it: JSON with the report and its certificates.`,
-		Args: usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	cmd.AddCommand(newReportShowCommand(), newReportVerifyCommand())
 	return cmd
-}
-
-// usageArgs makes wrong arguments a usage error.
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return usageError{err}
-		}
-		return nil
-	}
 }
 
 func newReportShowCommand() *cobra.Command {
@@ -88,7 +75,7 @@ parsed strictly but not verified: what is printed is what it claims.
 Exit status: 0 shown, 3 malformed, 64 usage.`,
 		Example: `  rootvouch report show report.bin
   rootvouch report show --json hcl.bin`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			in, err := readReport(args[0], kindAuto)
 			if err != nil {

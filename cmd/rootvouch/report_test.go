@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,25 +20,9 @@ import (
 // report runs "rootvouch report" and returns exit status and output.
 func report(t *testing.T, args ...string) (int, string) {
 	t.Helper()
-	cmd := newReportCommand()
-	cmd.SilenceErrors, cmd.SilenceUsage = true, true
-	var out bytes.Buffer
-	cmd.SetOut(&out)
-	cmd.SetErr(&out)
-	cmd.SetArgs(args)
-	err := cmd.Execute()
-	if err == nil {
-		return 0, out.String()
-	}
-	out.WriteString(err.Error())
-	coded, ok := errors.AsType[interface {
-		error
-		ExitCode() int
-	}](err)
-	if !ok {
-		t.Fatalf("%v: error without an exit status: %v", args, err)
-	}
-	return coded.ExitCode(), out.String()
+	var stdout, stderr bytes.Buffer
+	status := run(append([]string{"report"}, args...), &stdout, &stderr)
+	return status, stdout.String() + stderr.String()
 }
 
 // files writes an accepted report with all that belongs to it to a directory.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
@@ -64,7 +65,7 @@ Exit status:
 		Example: `  rootvouch report verify --report report.bin --leaf vcek.der --crl genoa.crl --refval refval.json
   rootvouch report verify --report hcl.bin --leaf vcek.pem --accept-unknown-revocation \
     --at 2025-07-01T00:00:00Z --authenticity-only --json`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.run(cmd, time.Now())
 		},
@@ -90,7 +91,7 @@ func (f *verifyFlags) run(cmd *cobra.Command, now time.Time) error {
 	// check off.
 	for _, name := range []string{"report-data", "at", "leaf", "refval", "kind"} {
 		if flag := cmd.Flags().Lookup(name); flag.Changed && flag.Value.String() == "" {
-			return usageError{fmt.Errorf("--%s is empty", name)}
+			return command.Usage(fmt.Errorf("--%s is empty", name))
 		}
 	}
 	q, err := f.build(now)
@@ -136,11 +137,11 @@ func (f *verifyFlags) build(now time.Time) (question, error) {
 	q := question{now: now, anchors: appraise.AMDAnchors()}
 	switch {
 	case f.report == "":
-		return q, usageError{fmt.Errorf("--report is missing")}
+		return q, command.Usage(fmt.Errorf("--report is missing"))
 	case (f.refval == "") == !f.authenticityOnly:
-		return q, usageError{fmt.Errorf("want exactly one of --refval and --authenticity-only")}
+		return q, command.Usage(fmt.Errorf("want exactly one of --refval and --authenticity-only"))
 	case len(f.crl) > 0 && f.acceptUnknown:
-		return q, usageError{fmt.Errorf("want at most one of --crl and --accept-unknown-revocation")}
+		return q, command.Usage(fmt.Errorf("want at most one of --crl and --accept-unknown-revocation"))
 	}
 	if f.acceptUnknown {
 		q.revocation = appraise.AcceptUnknownRevocation
@@ -148,13 +149,13 @@ func (f *verifyFlags) build(now time.Time) (question, error) {
 	if f.at != "" {
 		var err error
 		if q.now, err = time.Parse(time.RFC3339, f.at); err != nil {
-			return q, usageError{fmt.Errorf("--at is %q, want RFC 3339 such as 2026-11-23T12:00:00Z", f.at)}
+			return q, command.Usage(fmt.Errorf("--at is %q, want RFC 3339 such as 2026-11-23T12:00:00Z", f.at))
 		}
 	}
 	if f.reportData != "" {
 		b, err := hex.DecodeString(f.reportData)
 		if err != nil || len(b) != 64 {
-			return q, usageError{fmt.Errorf("--report-data is %q, want 64 bytes in hex", f.reportData)}
+			return q, command.Usage(fmt.Errorf("--report-data is %q, want 64 bytes in hex", f.reportData))
 		}
 		q.reportData = (*[64]byte)(b)
 	}
@@ -177,7 +178,7 @@ func (f *verifyFlags) readCertificates(q *question) error {
 		}
 		q.input.evidence.Certificates = append([][]byte{certs[0].Raw}, q.input.evidence.Certificates...)
 	} else if len(q.input.evidence.Certificates) == 0 {
-		return usageError{fmt.Errorf("--leaf is missing: %s carries no certificate", f.report)}
+		return command.Usage(fmt.Errorf("--leaf is missing: %s carries no certificate", f.report))
 	}
 	q.collateral.Certificates = kds.AMDCertificates()
 	for _, name := range append(append([]string{}, f.chain...), f.roots...) {
@@ -271,7 +272,7 @@ func readReport(path, kind string) (reportInput, error) {
 		return in, nil
 	}
 	if in.kind, err = evidence.ParseKind(kind); err != nil {
-		return reportInput{}, usageError{fmt.Errorf("--kind: %w", err)}
+		return reportInput{}, command.Usage(fmt.Errorf("--kind: %w", err))
 	}
 	return in, nil
 }
@@ -297,12 +298,12 @@ func readCollateral(path string) ([]*x509.Certificate, []*x509.RevocationList, e
 func readInput(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, command.Usage(err)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
-		return nil, usageError{err}
+		return nil, command.Usage(err)
 	}
 	if int64(len(data)) > limit {
 		return nil, malformed("%s has more than %d bytes", path, limit)

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/spiretrust"
 )
 
@@ -44,7 +45,7 @@ func trustDomainFlag(cmd *cobra.Command, name *string) {
 func parseTrustDomain(name string) (spiffeid.TrustDomain, error) {
 	td, err := spiffeid.TrustDomainFromString(name)
 	if err != nil {
-		return spiffeid.TrustDomain{}, usageError{fmt.Errorf("--trust-domain is %q: %w", name, err)}
+		return spiffeid.TrustDomain{}, command.Usage(fmt.Errorf("--trust-domain is %q: %w", name, err))
 	}
 	return td, nil
 }
@@ -61,7 +62,7 @@ intermediate CA for the SPIRE server to work under (UpstreamAuthority "disk").
 A stock SPIRE server makes itself a new CA every day; VMs know the root above it.
 Keys are ECDSA P-256, in files of mode 0600. Nothing that exists is replaced.`,
 		Example: `  rootvouch spire init --dir ca --trust-domain example.org --years 10`,
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			td, err := parseTrustDomain(domain)
 			if err != nil {
@@ -106,7 +107,7 @@ func newSpireRenewCommand() *cobra.Command {
 one that is there. Its files go to the SPIRE server, which takes them the next
 time that it makes itself a CA. No VM is measured anew: the root is the same.`,
 		Example: `  rootvouch spire renew --dir ca`,
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := spiretrust.Renew(dir, years, time.Now(), rand.Reader); err != nil {
 				return err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/spireconf"
 	"github.com/rootvouch/rootvouch/spiretrust"
@@ -26,7 +27,7 @@ exist, since SPIRE is told its SHA-256.`,
 		Example: `  rootvouch spire server-config --trust-domain example.org --ca-dir ca --data-dir spire \
     --plugin bin/snp-server-plugin --refval refval.json --collateral-dir crls >server.conf
   mkdir -m 700 spire && spire-server run -config server.conf`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
 			if s.TrustDomain, err = parseTrustDomain(domain); err != nil {
@@ -77,7 +78,7 @@ disk. The agents inside VMs are configured by PID 1, from boot.json.`,
   mkdir -m 700 agent
   spire-agent run -config agent.conf -joinToken "$(rootvouch spire join-token \
     --trust-domain example.org --socket spire/server.sock)"`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
 			if a.TrustDomain, err = parseTrustDomain(domain); err != nil {
@@ -112,7 +113,7 @@ disk. The agents inside VMs are configured by PID 1, from boot.json.`,
 func printConfig(cmd *cobra.Command, config func() ([]byte, error)) error {
 	text, err := config()
 	if err != nil {
-		return usageError{err}
+		return command.Usage(err)
 	}
 	_, err = cmd.OutOrStdout().Write(text)
 	return err

@@ -13,6 +13,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/rootvouch/rootvouch/bootconfig"
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/spireadmin"
 )
@@ -48,7 +49,7 @@ For the KMS (--kms): the workload rootvouch-kms, by path and SHA-256, below the
 alias of the owner's agent. Run it again when the program has changed.`,
 		Example: `  rootvouch spire entries --socket spire/server.sock --trust-domain example.org \
     --name web1 --refval refval.json --fetchkey bin/fetchkey --kms bin/rootvouch-kms`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()
@@ -114,14 +115,14 @@ func (f *spireEntriesFlags) groups() ([]spireadmin.Group, error) {
 		groups = append(groups, g)
 	}
 	if len(groups) == 0 {
-		return nil, usageError{errors.New("want a VM (--name, --refval, --fetchkey), the KMS (--kms), or both")}
+		return nil, command.Usage(errors.New("want a VM (--name, --refval, --fetchkey), the KMS (--kms), or both"))
 	}
 	return groups, nil
 }
 
 func (f *spireEntriesFlags) vm(td spiffeid.TrustDomain) (spireadmin.Group, error) {
 	if f.name == "" || len(f.refvals) == 0 || f.fetchkey == "" {
-		return spireadmin.Group{}, usageError{errors.New("a VM takes --name, --refval and --fetchkey")}
+		return spireadmin.Group{}, command.Usage(errors.New("a VM takes --name, --refval and --fetchkey"))
 	}
 	vm := spireadmin.VM{Name: f.name, TTL: f.ttl, Fetchkey: spireadmin.Executable{Path: f.fetchkeyPath}}
 	var err error
@@ -175,13 +176,13 @@ func idOr(td spiffeid.TrustDomain, flag, text, path string) (spiffeid.ID, error)
 	if text == "" {
 		id, err := spiffeid.FromPath(td, path)
 		if err != nil {
-			return spiffeid.ID{}, usageError{err}
+			return spiffeid.ID{}, command.Usage(err)
 		}
 		return id, nil
 	}
 	id, err := spiffeid.FromString(text)
 	if err != nil {
-		return spiffeid.ID{}, usageError{fmt.Errorf("--%s: %w", flag, err)}
+		return spiffeid.ID{}, command.Usage(fmt.Errorf("--%s: %w", flag, err))
 	}
 	return id, nil
 }
@@ -210,7 +211,7 @@ gets the identity spiffe://NAME` + ownerAlias + ` beside its own: what "spire en
 makes hangs below that, and outlives the agent. Whoever has the token can be that
 agent, so it lasts no longer than need be.`,
 		Example: `  rootvouch spire join-token --socket spire/server.sock --trust-domain example.org`,
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			td, err := parseTrustDomain(domain)
 			if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/platform"
 	"github.com/rootvouch/rootvouch/platform/asp"
 	"github.com/rootvouch/rootvouch/snp"
@@ -90,7 +91,7 @@ guest reset itself, as a kernel panic does, 5 --timeout was reached, 64 usage,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			g, err := f.build()
 			if err != nil {
-				return usageError{err}
+				return command.Usage(err)
 			}
 			if g.Kind == platform.Emulated {
 				say(cmd, "%s", platform.Warning)
@@ -278,7 +279,7 @@ func (e vmEnd) ExitCode() int {
 	case platform.TimedOut:
 		return exitTimedOut
 	}
-	return exitError
+	return command.ExitError
 }
 
 // say writes a line of progress.

@@ -20,6 +20,7 @@ var rooms = []room{
 		pure:     true, neverDirect: world,
 	},
 	{name: "ground: files that appear whole", packages: []string{"internal/durable"}, never: []string{"net"}},
+	{name: "ground: how a command ends", packages: []string{"internal/command"}, never: network},
 	{name: "proof: what a test needs", packages: []string{"internal/needs"}, never: network},
 	{name: "proof: this table", packages: []string{"internal/arch"}, never: network},
 	{
@@ -110,7 +111,7 @@ var rooms = []room{
 	{
 		name:     "role: the key server",
 		packages: []string{"kms/...", "cmd/rootvouch-kms"},
-		uses:     []string{"keyapi", "appraise", "evidence", "refval", "snp", "snp/kds", "internal/durable"}, within: true,
+		uses:     []string{"keyapi", "appraise", "evidence", "refval", "snp", "snp/kds", "internal/command", "internal/durable"}, within: true,
 		never: []string{module + "/snp/snpdev", module + "/nodeattest/..."},
 	},
 	{
@@ -157,7 +158,7 @@ var rooms = []room{
 		name:     "door: the owner's tool",
 		packages: []string{"cmd/rootvouch"},
 		uses: []string{"appraise", "attest", "attestd", "bootconfig", "bootlog", "demo", "evidence", "image/...", "initramfs/...",
-			"internal/durable", "kms/...", "keyapi", "luks2", "platform/...", "refval", "snp/...", "spireadmin", "spireconf", "spiretrust"},
+			"internal/command", "internal/durable", "kms/...", "keyapi", "luks2", "platform/...", "refval", "snp/...", "spireadmin", "spireconf", "spiretrust"},
 		never: []string{module + "/boot", module + "/dm"},
 	},
 	{name: "proof: the whole chain", packages: []string{"test/..."}, uses: []string{"..."}},

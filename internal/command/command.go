@@ -1,0 +1,129 @@
+// Package command runs a tree of commands and turns how it ended into what a
+// terminal and a script want to know.
+//
+// The terminal's voice: results go to standard output and nothing else does. An
+// error is one line on standard error, "NAME: error: …"; advice is a line of its
+// own, "NAME: hint: …".
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit statuses. Commands document further ones in their help.
+const (
+	ExitError     = 1
+	ExitUsage     = 64  // EX_USAGE of sysexits.h
+	ExitInterrupt = 130 // 128 + SIGINT, as shells have it
+)
+
+// UsageError is a command line that cannot be meant: exit status 64.
+type UsageError struct{ Err error }
+
+func (e UsageError) Error() string { return e.Err.Error() }
+func (e UsageError) Unwrap() error { return e.Err }
+
+// ExitCode is 64.
+func (UsageError) ExitCode() int { return ExitUsage }
+
+// Usage makes err a UsageError.
+func Usage(err error) error { return UsageError{err} }
+
+// Main runs root with args, until the end or SIGINT or SIGTERM, and returns the
+// exit status: 0; that of an error with a method ExitCode() int; 64 for a command
+// line that cannot be meant; 130 when interrupted; and 1 for all else. An error
+// with a method Hint() string gives advice.
+func Main(root *cobra.Command, args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root.SilenceUsage, root.SilenceErrors = true, true
+	root.Version = version()
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return UsageError{err} })
+	strict(root)
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return 0
+	case ctx.Err() != nil:
+		fmt.Fprintf(stderr, "%s: interrupted\n", root.Name())
+		return ExitInterrupt
+	}
+	report(root.Name(), err, stderr)
+	return exitCode(err)
+}
+
+func report(name string, err error, stderr io.Writer) {
+	if message := err.Error(); message != "" {
+		fmt.Fprintf(stderr, "%s: error: %s\n", name, message)
+	}
+	if hinted, ok := errors.AsType[interface {
+		error
+		Hint() string
+	}](err); ok {
+		fmt.Fprintf(stderr, "%s: hint: %s\n", name, hinted.Hint())
+	}
+}
+
+func exitCode(err error) int {
+	if coded, ok := errors.AsType[interface {
+		error
+		ExitCode() int
+	}](err); ok && coded.ExitCode() > 0 {
+		return coded.ExitCode()
+	}
+	// cobra has no types for its own complaints.
+	for _, usage := range []string{"required flag(s) ", "unknown command ", "if any flags in the group ", "invalid argument "} {
+		if strings.HasPrefix(err.Error(), usage) {
+			return ExitUsage
+		}
+	}
+	return ExitError
+}
+
+// strict makes wrong arguments usage errors everywhere, and a word that names no
+// command of a group too: cobra would print the group's help and call it success,
+// so that a misspelt "keys disabel" in a script disables nothing, in silence.
+func strict(cmd *cobra.Command) {
+	if cmd.HasSubCommands() && !cmd.Runnable() {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())
+			}
+			return nil
+		}
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return UsageError{err}
+			}
+			return nil
+		}
+	}
+	for _, child := range cmd.Commands() {
+		strict(child)
+	}
+}
+
+// version is what the Go tool chain recorded about this build.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(unknown)"
+	}
+	return info.Main.Version
+}
