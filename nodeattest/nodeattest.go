@@ -62,7 +62,8 @@ func DecodeConfig(text string, v any, keys ...string) error {
 	if len(text) > maxConfig {
 		return fmt.Errorf("decoding configuration: it has %d bytes, want at most %d", len(text), maxConfig)
 	}
-	file, err := hcl.Parse(text)
+	// SPIRE prints plugin_data anew without a newline at its end; a heredoc needs it.
+	file, err := hcl.Parse(text + "\n")
 	if err != nil {
 		return fmt.Errorf("decoding configuration: %v", err)
 	}

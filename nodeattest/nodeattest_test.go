@@ -57,6 +57,9 @@ func TestDecodeConfig(t *testing.T) {
 		}
 	}
 	var got config
+	if err := DecodeConfig("name = <<END\na\nEND", &got, "name"); err != nil || got.Name != "a\n" {
+		t.Errorf("heredoc: got %+v, %v", got, err)
+	}
 	if err := DecodeConfig(`name = "a"`, &got, "name", "files"); err != nil || got.Name != "a" {
 		t.Errorf("got %+v, %v", got, err)
 	}

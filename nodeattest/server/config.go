@@ -17,10 +17,13 @@ const maxRefvalFiles = 64
 
 // rawConfig is the plugin_data as it stands in server.conf.
 type rawConfig struct {
-	// RefvalFiles are files of reference values, at least one. Evidence is
-	// accepted when one of them accepts it. A change counts from the next
+	// RefvalFiles are files of reference values. Evidence is accepted when one
+	// of them accepts it, or Refval does. A change counts from the next
 	// attestation on.
 	RefvalFiles []string `hcl:"refval_files"`
+	// Refval is what could stand in such a file. There must be this, or at
+	// least one file.
+	Refval *string `hcl:"refval"`
 	// CollateralDir is a directory of certificates and CRLs, as kds.LoadDir
 	// reads it. Required: without a CRL no evidence is accepted, unless
 	// Revocation says so.
@@ -49,7 +52,7 @@ type config struct {
 // alike. It reads every file that the text names.
 func build(core *configv1.CoreConfiguration, text string) (*config, error) {
 	var raw rawConfig
-	if err := nodeattest.DecodeConfig(text, &raw, "refval_files", "collateral_dir", "revocation", "agent_path_template", "selectors"); err != nil {
+	if err := nodeattest.DecodeConfig(text, &raw, "refval_files", "refval", "collateral_dir", "revocation", "agent_path_template", "selectors"); err != nil {
 		return nil, err
 	}
 	c := &config{}
@@ -69,18 +72,33 @@ func build(core *configv1.CoreConfiguration, text string) (*config, error) {
 		return nil, err
 	}
 	switch n := len(raw.RefvalFiles); {
-	case n == 0 || n > maxRefvalFiles:
-		return nil, fmt.Errorf("refval_files has %d files, want 1 to %d", n, maxRefvalFiles)
+	case n > maxRefvalFiles:
+		return nil, fmt.Errorf("refval_files has %d files, want at most %d", n, maxRefvalFiles)
+	case n == 0 && raw.Refval == nil:
+		return nil, errors.New("there are no reference values, want refval_files or refval")
 	case raw.CollateralDir == "":
 		return nil, errors.New("collateral_dir is missing")
 	}
-	c.policy = newPolicy(raw.RefvalFiles, raw.CollateralDir, revocation, c.path.check)
+	c.policy = newPolicy(raw.sources(), raw.CollateralDir, revocation, c.path.check)
 	all, _, err := c.policy.load()
 	if err != nil {
 		return nil, err
 	}
 	c.notes = c.remarks(all, revocation)
 	return c, nil
+}
+
+// sources are where reference values come from, in the order in which they are
+// asked.
+func (raw rawConfig) sources() []source {
+	var all []source
+	if raw.Refval != nil {
+		all = append(all, inlineSource("refval of plugin_data", *raw.Refval))
+	}
+	for _, path := range raw.RefvalFiles {
+		all = append(all, fileSource(path))
+	}
+	return all
 }
 
 func revocationMode(text string) (appraise.RevocationMode, error) {

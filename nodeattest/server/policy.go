@@ -15,7 +15,21 @@ import (
 	"github.com/rootvouch/rootvouch/snp/kds"
 )
 
-// namedValues are reference values with the file that they came from.
+// source is where encoded reference values come from.
+type source struct {
+	name string
+	read func() ([]byte, error)
+}
+
+func fileSource(path string) source {
+	return source{path, func() ([]byte, error) { return readFile(path, refval.MaxSize) }}
+}
+
+func inlineSource(name, text string) source {
+	return source{name, func() ([]byte, error) { return []byte(text), nil }}
+}
+
+// namedValues are reference values with the name of their source.
 type namedValues struct {
 	file   string
 	values refval.Values
@@ -26,7 +40,7 @@ type namedValues struct {
 // back counts at once. A file that cannot be read or decoded refuses everybody,
 // since nobody knows what it was meant to say.
 type policy struct {
-	refvals    []string
+	refvals    []source
 	collateral *kds.Dir
 	revocation appraise.RevocationMode
 	check      func([]namedValues) error // what else is asked of all values together
@@ -36,7 +50,7 @@ type policy struct {
 	values []namedValues     // nil: none yet
 }
 
-func newPolicy(refvals []string, collateral string, revocation appraise.RevocationMode, check func([]namedValues) error) *policy {
+func newPolicy(refvals []source, collateral string, revocation appraise.RevocationMode, check func([]namedValues) error) *policy {
 	return &policy{refvals: refvals, collateral: kds.NewDir(collateral), revocation: revocation, check: check}
 }
 
@@ -61,8 +75,8 @@ func (p *policy) loadValues() ([]namedValues, error) {
 	defer p.mu.Unlock()
 	var contents [][]byte
 	h := sha256.New()
-	for _, file := range p.refvals {
-		data, err := readFile(file, refval.MaxSize)
+	for _, from := range p.refvals {
+		data, err := from.read()
 		if err != nil {
 			return nil, err
 		}
@@ -76,12 +90,12 @@ func (p *policy) loadValues() ([]namedValues, error) {
 	}
 	p.values = nil
 	var values []namedValues
-	for i, file := range p.refvals {
+	for i, from := range p.refvals {
 		v, err := refval.Decode(contents[i])
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
+			return nil, fmt.Errorf("%s: %w", from.name, err)
 		}
-		values = append(values, namedValues{file, v})
+		values = append(values, namedValues{from.name, v})
 	}
 	if err := p.check(values); err != nil {
 		return nil, err

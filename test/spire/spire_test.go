@@ -42,6 +42,31 @@ func TestStockSPIRE(t *testing.T) {
 	t.Run("attests many at once", w.testMany)
 }
 
+// Reference values may stand in server.conf.
+func TestInlineRefval(t *testing.T) {
+	w := build(t)
+	values, err := w.sp.Values(wanted).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := fmt.Sprintf("refval_files   = [%q]", w.refval)
+	w.start(func(conf string) string {
+		if !strings.Contains(conf, files) {
+			t.Fatalf("no %s in:\n%s", files, conf)
+		}
+		conf = strings.Replace(conf, files, "", 1)
+		// Last of all, as who writes it by hand would have it.
+		head, tail, _ := strings.Cut(conf, "      selectors = ")
+		line, tail, _ := strings.Cut(tail, "\n")
+		return head + "      selectors = " + line + "\n      refval = <<END\n" + string(values) + "END\n" + tail
+	})
+	w.entries()
+	if _, err := w.svid(w.agent(w.newLaunch(wanted), soon), 20*time.Second); err != nil {
+		t.Error(err)
+	}
+	w.refused(t, w.newLaunch(snp.Measurement{9}), "evidence is refused: measurement")
+}
+
 func actions(changes []spireadmin.Change) []spireadmin.Action {
 	var all []spireadmin.Action
 	for _, c := range changes {
