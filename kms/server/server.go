@@ -31,7 +31,7 @@ import (
 
 // Bounds of what peers can make the server hold.
 const (
-	maxConnections = 1024
+	maxConnections = 1024     // one more drops the oldest that has shown no SVID
 	maxReleases    = 256      // being worked on at once
 	maxHeader      = 16 << 10 // bytes
 )
@@ -91,6 +91,7 @@ func New(c Config) *Server {
 // Serve answers on listener, which it closes, until ctx is done, and then lets
 // what is under way finish.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	limited := limitConnections(listener, maxConnections)
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	server := &http.Server{
@@ -102,6 +103,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
+		ConnState:         limited.known,
 		ErrorLog:          log.New(peerLog{s.Log}, "", 0),
 	}
 	stopped := make(chan error, 1)
@@ -110,7 +112,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		defer cancel()
 		stopped <- server.Shutdown(grace)
 	})
-	err := server.ServeTLS(limitConnections(listener, maxConnections), "", "")
+	err := server.ServeTLS(limited, "", "")
 	if stop() { // the listener failed before ctx was done
 		return fmt.Errorf("serving: %w", err)
 	}

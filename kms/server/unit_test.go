@@ -3,7 +3,6 @@ package server
 import (
 	"crypto/rand"
 	"crypto/sha256"
-	"net"
 	"testing"
 	"time"
 
@@ -124,44 +123,4 @@ func TestNonceClockSetBack(t *testing.T) {
 	if n.take(c, x, now.Add(-time.Second)) {
 		t.Error("a nonce from the future is good")
 	}
-}
-
-func TestLimitConnections(t *testing.T) {
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := limitConnections(inner, 1)
-	accepted := make(chan net.Conn)
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				close(accepted)
-				return
-			}
-			accepted <- c
-		}
-	}()
-	for range 2 {
-		c, err := net.Dial("tcp", inner.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-	}
-	one := <-accepted
-	select {
-	case <-accepted:
-		t.Fatal("accepted a second connection")
-	case <-time.After(20 * time.Millisecond):
-	}
-	one.Close()
-	one.Close() // twice gives one slot back
-	two := <-accepted
-	l.Close()
-	if _, ok := <-accepted; ok {
-		t.Error("accepted a third connection")
-	}
-	two.Close()
 }

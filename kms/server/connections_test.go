@@ -1,0 +1,136 @@
+package server
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rootvouch/rootvouch/keyapi"
+)
+
+// crowd is a limited listener that accepts all the time.
+func crowd(t *testing.T, most int) (l *limitedListener, dial func() net.Conn, accepted chan net.Conn) {
+	t.Helper()
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l = limitConnections(inner, most)
+	t.Cleanup(func() { l.Close() })
+	accepted = make(chan net.Conn, 16)
+	go func() {
+		defer close(accepted)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
+		}
+	}()
+	return l, func() net.Conn {
+		t.Helper()
+		c, err := net.Dial("tcp", inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}, accepted
+}
+
+// dropped reports whether the other end closed c.
+func dropped(c net.Conn) bool {
+	c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	_, err := c.Read(make([]byte, 1))
+	timeout, ok := err.(net.Error)
+	return err != nil && !(ok && timeout.Timeout())
+}
+
+func TestStrangersMakeRoom(t *testing.T) {
+	l, dial, accepted := crowd(t, 2)
+	first := dial()
+	l.known(<-accepted, http.StateActive)
+	second := dial()
+	<-accepted
+	third := dial()
+	select {
+	case <-accepted:
+	case <-time.After(5 * time.Second):
+		t.Fatal("a newcomer waits for strangers")
+	}
+	if dropped(first) || !dropped(second) || dropped(third) {
+		t.Errorf("dropped %v, %v, %v, want the oldest stranger alone", dropped(first), dropped(second), dropped(third))
+	}
+}
+
+func TestNewcomersWaitForCallers(t *testing.T) {
+	l, dial, accepted := crowd(t, 1)
+	dial()
+	one := <-accepted
+	l.known(one, http.StateActive)
+	dial()
+	select {
+	case <-accepted:
+		t.Fatal("accepted a second connection")
+	case <-time.After(20 * time.Millisecond):
+	}
+	one.Close()
+	one.Close() // twice makes one place
+	two := <-accepted
+	l.known(two, http.StateActive)
+	dial()
+	l.Close()
+	if c, ok := <-accepted; ok {
+		t.Errorf("accepted a third connection, %v", c.RemoteAddr())
+	}
+	if l.open != 1 || l.strangers.Len() != 0 {
+		t.Errorf("%d connections are open, %d of strangers, want 1 and 0", l.open, l.strangers.Len())
+	}
+}
+
+// TestSilentPeers fills every place with peers that say nothing, and more: who
+// is known keeps its connection, and newcomers are served.
+func TestSilentPeers(t *testing.T) {
+	r := newRig(t)
+	regular, newcomer := r.caller(r.vm()), r.caller(r.vm())
+	regular.nonce()
+	var silent []net.Conn
+	defer func() {
+		for _, c := range silent {
+			c.Close()
+		}
+	}()
+	for range maxConnections + 100 {
+		c, err := net.Dial("tcp", r.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		silent = append(silent, c)
+	}
+	start := time.Now()
+	newcomer.nonce()
+	if waited := time.Since(start); waited > headerTimeout/2 {
+		t.Errorf("a newcomer waited %v", waited)
+	}
+	reused := false
+	request, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+		GotConn: func(c httptrace.GotConnInfo) { reused = c.Reused },
+	}), http.MethodPost, "https://"+r.address+keyapi.PathNonce, strings.NewReader(`{"version":1}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := regular.http.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	io.Copy(io.Discard, response.Body)
+	if !reused || response.StatusCode != http.StatusOK {
+		t.Errorf("a known caller's connection: kept %v, status %d", reused, response.StatusCode)
+	}
+}
