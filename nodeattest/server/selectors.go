@@ -50,7 +50,7 @@ func allSelectors(r *snp.Report, product snp.Product, root refval.RootOfTrust, k
 	s.add("platform_info:smt_en", r.PlatformInfo.Has(snp.PlatformSMT))
 	s.add("platform_info:tsme_en", r.PlatformInfo.Has(snp.PlatformTSME))
 	s.add("platform_info:ecc_en", r.PlatformInfo.Has(snp.PlatformECC))
-	s.add("platform_info:rapl_disabled", r.PlatformInfo.Has(snp.PlatformRAPLDisabled))
+	s.add("platform_info:rapl_dis", r.PlatformInfo.Has(snp.PlatformRAPLDisabled))
 	s.add("platform_info:ciphertext_hiding_en", r.PlatformInfo.Has(snp.PlatformCiphertextHiding))
 	s.add("platform_info:alias_check_complete", r.PlatformInfo.Has(snp.PlatformAliasCheckDone))
 	s.add("signing_key", uint8(r.SigningKey))

@@ -177,7 +177,8 @@ func TestPublicSelectors(t *testing.T) {
 	}
 	for _, name := range strings.Fields(`guest_svn policy:abi_minor policy:abi_major policy:smt policy:migrate_ma policy:debug
 		policy:single_socket family_id image_id vmpl signature_algo current_tcb:boot_loader current_tcb:tee current_tcb:snp
-		current_tcb:microcode platform_info:smt_en platform_info:tsme_en signing_key mask_chip_key author_key_en measurement
+		current_tcb:microcode platform_info:smt_en platform_info:tsme_en platform_info:ecc_en
+		platform_info:rapl_dis platform_info:ciphertext_hiding_en signing_key mask_chip_key author_key_en measurement
 		host_data id_key_digest author_key_digest report_id_ma reported_tcb:boot_loader reported_tcb:tee reported_tcb:snp
 		reported_tcb:microcode chip_id committed_tcb:boot_loader committed_tcb:tee committed_tcb:snp committed_tcb:microcode
 		current_build current_minor current_major committed_build committed_minor committed_major launch_tcb:boot_loader
