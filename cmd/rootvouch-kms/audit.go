@@ -23,14 +23,15 @@ func newAuditVerifyCommand() *cobra.Command {
 	var head string
 	cmd := &cobra.Command{
 		Use:   "verify [--head SEQUENCE:DIGEST] LOG",
-		Short: "Check that no line of an audit log was changed, removed or put in between",
+		Short: "Check an audit log, and that it still has a line that was noted",
 		Long: `Check every line of an audit log, and that each names the digest of the line
 before it. A running server may go on writing.
 
-The chain alone cannot show that lines at the end were cut off. With --head, a
-head that this command or ` + "`rootvouch keys status`" + ` printed earlier, the log must
-still have that line. A server compares its log with its own store's head when it
-starts.
+The chain has no key: who can write the log can make another that fits together.
+With --head, a head that this command or ` + "`rootvouch keys status`" + ` printed earlier
+and that was kept elsewhere, the log must still have that line, and then every line
+up to it is as it was. Without --head nothing is proven but that no accident befell
+the log, and the command says so.
 
 Prints the number of lines and the head. Exit status 1 says that the log is not
 whole.`,
@@ -54,6 +55,11 @@ whole.`,
 				return fmt.Errorf("audit log %s: %w", args[0], err)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%d lines, head %s\n", scan.Head.Sequence, scan.Head)
+			if must == (audit.Head{}) {
+				fmt.Fprintln(cmd.OutOrStdout(), "note: without --head this rules out accidents, not a log that was made anew")
+			} else {
+				fmt.Fprintf(cmd.OutOrStdout(), "lines 1 to %d are as they were when the head was noted\n", must.Sequence)
+			}
 			if scan.Torn > 0 {
 				fmt.Fprintf(cmd.OutOrStdout(), "then %d bytes of an unfinished line: being written now, or left by a crash\n", scan.Torn)
 			}

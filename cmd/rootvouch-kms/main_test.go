@@ -284,9 +284,15 @@ func TestServe(t *testing.T) {
 	stop()
 
 	// What was noted earlier must still be in the log.
-	_, noted, _ := strings.Cut(strings.TrimSpace(head), "head ")
-	if _, err := do("audit", "verify", "--head", noted, r.path("audit.jsonl")); err != nil {
-		t.Error(err)
+	if !strings.Contains(head, "\nnote: without --head this rules out accidents, not a log that was made anew\n") {
+		t.Errorf("audit verify claims more than it knows: %s", head)
+	}
+	_, noted, _ := strings.Cut(head, "head ")
+	noted, _, _ = strings.Cut(noted, "\n")
+	sequence, _, _ := strings.Cut(noted, ":")
+	if said, err := do("audit", "verify", "--head", noted, r.path("audit.jsonl")); err != nil ||
+		!strings.Contains(said, "\nlines 1 to "+sequence+" are as they were when the head was noted\n") {
+		t.Errorf("audit verify --head: %v, %s", err, said)
 	}
 	data, err := os.ReadFile(r.path("audit.jsonl"))
 	must(t, err)

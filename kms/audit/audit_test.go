@@ -113,6 +113,41 @@ func TestVerifyRefuses(t *testing.T) {
 
 // TestCrash cuts the log at every byte: it opens with all whole lines, and what a
 // crash left of an unfinished one is gone and said to be.
+// TestMadeAnew writes another log that fits together, as who can write the file
+// can: only a noted head tells.
+func TestMadeAnew(t *testing.T) {
+	path, head := newLog(t)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var forged []byte
+	end := Head{}
+	if _, err := Verify(bytes.NewReader(data), head, func(r Record) {
+		e := r.Entry
+		if e.Event == Put {
+			e.Actor = "somebody else"
+		}
+		var line []byte
+		line, end = encode(end, r.Time, e)
+		forged = append(forged, line...)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Equal(forged, data) {
+		t.Fatal("the log was not changed")
+	}
+	if _, err := Verify(bytes.NewReader(forged), Head{}, nil); err != nil {
+		t.Errorf("without a head: %v", err)
+	}
+	if _, err := Verify(bytes.NewReader(forged), head, nil); err == nil {
+		t.Error("the noted head does not tell a forged log")
+	}
+	if _, err := Verify(bytes.NewReader(data), end, nil); err == nil {
+		t.Error("a head of another log is taken")
+	}
+}
+
 func TestCrash(t *testing.T) {
 	path, _ := newLog(t)
 	data, err := os.ReadFile(path)

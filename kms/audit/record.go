@@ -1,11 +1,13 @@
 // Package audit keeps the key server's append-only record of what it did and refused.
 //
-// The log is a file of JSON lines. Each names the digest of the line before it,
-// so a line that is changed, removed or put in between shows; the digest of the
-// last line is the head. Lines cut off at the end show only against a head that is
-// kept elsewhere: the store keeps the one of the last release or change, and
-// `rootvouch-kms audit verify --head` takes one that the operator has noted. The
-// format is described in docs/spec/keyapi.md.
+// The log is a file of JSON lines. Each names the digest of the line before it;
+// the digest of the last line is the head. There is no key in this: who can write
+// the file can make another that fits together. A head that was noted where they
+// cannot write proves all lines up to its own; without one a log that verifies
+// shows that no accident befell it. `rootvouch-kms audit verify --head` takes a
+// head that the operator has noted. The store keeps that of the last release or
+// change, which is no better guarded than the log. The format is described in
+// docs/spec/keyapi.md.
 package audit
 
 import (
@@ -91,7 +93,8 @@ type Record struct {
 	Entry
 }
 
-// Head is the end of a log: as long as it is the same, the log before it is.
+// Head is the end of a log. Who knows it knows whether a log that has it is the
+// one that had it then.
 type Head struct {
 	Sequence uint64      `json:"sequence"` // of the last line
 	Digest   pins.Digest `json:"digest"`   // chain digest of the last line

@@ -16,7 +16,8 @@ type Scan struct {
 }
 
 // Verify reads a whole log and checks every line and the chain. Where must holds a
-// head, that line must be in the log. visit, unless nil, gets each record.
+// head, that line must be in the log; the lines up to it are then those that were
+// there when it was the head, and without one nothing is proven. visit, unless nil, gets each record.
 func Verify(r io.Reader, must Head, visit func(Record)) (Scan, error) {
 	var scan Scan
 	anchored := must == Head{}
