@@ -7,11 +7,17 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/rootvouch/rootvouch/bootconfig"
 	"golang.org/x/sys/unix"
 )
+
+// runLimits are systemd's own (257, src/shared/mount-util.h, TMPFS_LIMITS_RUN),
+// which takes the /run that it finds as it is: what fills it must not take all of
+// the memory. Until the switch it holds the SPIRE agent's data, which is small.
+const runLimits = "mode=0755,size=20%,nr_inodes=800k"
 
 // mount is one call of mount(2).
 type mount struct {
@@ -40,7 +46,7 @@ func (m *machine) start(context.Context) (string, error) {
 		{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
 		{"sysfs", "/sys", "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
 		{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID, "mode=0755"},
-		{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755"},
+		{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, runLimits},
 	} {
 		if err := mnt.do(); err != nil {
 			return "", err
@@ -58,6 +64,13 @@ func (m *machine) start(context.Context) (string, error) {
 	if err := setKernel(); err != nil {
 		return "", err
 	}
+	processors, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return "", fmt.Errorf("reading the processors' features: %w", err)
+	}
+	if err := checkProcessors(string(processors)); err != nil {
+		return "", err
+	}
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
 		return "", fmt.Errorf("reading kernel version: %w", err)
@@ -68,6 +81,32 @@ func (m *machine) start(context.Context) (string, error) {
 	}
 	return fmt.Sprintf("kernel %s, %d CPUs, %d MiB, %d ms after the kernel's own start",
 		unix.ByteSliceToString(name.Release[:]), runtime.NumCPU(), info.Totalram*uint64(info.Unit)>>20, sinceKernel().Milliseconds()), nil
+}
+
+// checkProcessors refuses what /proc/cpuinfo shows of processors without aes or
+// without rdrand, which is for the host to hide. Without the first, the kernel and
+// Go fall back to tables in memory, and which of their lines AES reads tells a
+// host that watches the caches about the keys. Without the second, all that the
+// kernel has to start its random numbers with is timing, which the host can shape.
+func checkProcessors(cpuinfo string) error {
+	processors := 0
+	for line := range strings.Lines(cpuinfo) {
+		name, value, _ := strings.Cut(line, ":")
+		if strings.TrimSpace(name) != "flags" {
+			continue
+		}
+		features := strings.Fields(value)
+		for _, want := range []string{"aes", "rdrand"} {
+			if !slices.Contains(features, want) {
+				return fmt.Errorf("checking processor %d: the host shows it without the feature %q, want aes and rdrand", processors, want)
+			}
+		}
+		processors++
+	}
+	if processors == 0 {
+		return errors.New("checking processors: /proc/cpuinfo shows no features")
+	}
+	return nil
 }
 
 // setKernel makes a kernel panic end the VM, whatever the command line says, and

@@ -7,11 +7,20 @@ import (
 	"io"
 	"os"
 	"path"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
 
 const nextInit = "/sbin/init"
+
+// credentialsDir is where systemd's PID 1 keeps the system credentials that it
+// imports, and credentialsVariable names the directory of those that it got from
+// whoever started it (systemd.exec(5), "CREDENTIALS").
+const (
+	credentialsDir      = "/run/credentials/@system"
+	credentialsVariable = "CREDENTIALS_DIRECTORY"
+)
 
 // switchRoot frees the initramfs, while attestd starts, and becomes the root
 // filesystem's init. It writes its own line, because nothing of this program is left after the exec.
@@ -29,9 +38,33 @@ func (m *machine) switchRoot(ctx context.Context) (string, error) {
 	if err := unix.Access(nextInit, unix.X_OK); err != nil {
 		return "", fmt.Errorf("looking for %s in the root filesystem: %w", nextInit, err)
 	}
+	environment, err := initEnvironment(credentialsDir)
+	if err != nil {
+		return "", err
+	}
 	m.finish("switch", "to "+nextInit, start)
-	err := unix.Exec(nextInit, append([]string{nextInit}, os.Args[1:]...), []string{"HOME=/", "TERM=linux"})
+	err = unix.Exec(nextInit, append([]string{nextInit}, os.Args[1:]...), environment)
 	return "", fmt.Errorf("starting %s: %w", nextInit, err)
+}
+
+// initEnvironment makes an empty directory of credentials, and returns the
+// environment of the root filesystem's init, which names it.
+//
+// The kernel's own environment for PID 1, from the command line, is not passed
+// on. Without the variable, systemd's PID 1 imports credentials from SMBIOS type
+// 11 strings and QEMU's fw_cfg, which are the host's, no measurement covers, and
+// can hold drop-ins for units: the host would run what it likes as root. With the
+// variable set it imports none (systemd 257, src/core/import-creds.c,
+// import_credentials). What systemd itself finds out about running in a
+// confidential VM is not relied on.
+func initEnvironment(credentials string) ([]string, error) {
+	if err := os.MkdirAll(filepath.Dir(credentials), 0o755); err != nil {
+		return nil, fmt.Errorf("making the directory of credentials: %w", err)
+	}
+	if err := os.Mkdir(credentials, 0o700); err != nil { // one that is there may hold some
+		return nil, fmt.Errorf("making the directory of credentials: %w", err)
+	}
+	return []string{"HOME=/", "TERM=linux", credentialsVariable + "=" + credentials}, nil
 }
 
 // wipe removes everything below an open directory, and stays on its filesystem.

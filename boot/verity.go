@@ -3,8 +3,8 @@ package boot
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/rootvouch/rootvouch/bootconfig"
@@ -15,47 +15,44 @@ import (
 
 // openVerity makes the checked device from the measured pins alone. The
 // superblock on the disk gives nothing to the table; one that differs from the
-// pins is refused all the same, because somebody changed something.
+// pins is refused all the same, because somebody changed something. What it holds
+// instead is not said: those are bytes that the volume key decrypted, the host
+// chose where from, and the console is the host's.
 func (m *machine) openVerity(context.Context) (string, error) {
 	v := m.config.Disk.Verity
-	superblock, err := readSuperblock(m.crypt.Path(), v.HashOffset)
-	if err != nil {
-		return "", err
-	}
-	if err := checkSuperblock(superblock, v); err != nil {
+	if err := checkSuperblock(m.crypt.Path(), v); err != nil {
 		return "", err
 	}
 	choice := dm.ReadError // so that verify can say which block it was
 	if m.config.Verification == bootconfig.VerificationLazy {
 		choice = dm.Panic
 	}
-	m.verity, err = m.control.Create(verityName, verityTable(m.crypt.Number(), v, choice).Target())
-	if err != nil {
+	var err error
+	if m.verity, err = m.control.Create(verityName, verityTable(m.crypt.Number(), v, choice).Target()); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("root hash %s, %d blocks", v.RootHash, v.DataBlocks), nil
 }
 
-func readSuperblock(path string, offset uint64) (verity.Superblock, error) {
+// errSuperblock is all that is said about a superblock that is not the pinned one.
+var errSuperblock = errors.New("checking dm-verity superblock: it differs from the pins")
+
+// checkSuperblock compares the superblock on the device at path with the profile
+// and the pins. Its UUID is not pinned, and nothing is done with it. An error
+// matches errSuperblock, or is one of reading.
+func checkSuperblock(path string, v pins.Verity) error {
 	file, err := os.Open(path)
 	if err != nil {
-		return verity.Superblock{}, fmt.Errorf("reading dm-verity superblock: %w", err)
+		return fmt.Errorf("reading dm-verity superblock: %w", err)
 	}
 	defer file.Close()
 	b := make([]byte, verity.SuperblockSize)
-	if _, err := io.ReadFull(io.NewSectionReader(file, int64(offset), int64(len(b))), b); err != nil {
-		return verity.Superblock{}, fmt.Errorf("reading dm-verity superblock: %w", err)
+	if _, err := file.ReadAt(b, int64(v.HashOffset)); err != nil {
+		return fmt.Errorf("reading dm-verity superblock: %w", err)
 	}
-	return verity.ParseSuperblock(b)
-}
-
-// checkSuperblock compares what the profile leaves open.
-func checkSuperblock(s verity.Superblock, v pins.Verity) error {
-	if s.DataBlocks != v.DataBlocks {
-		return fmt.Errorf("checking dm-verity superblock: data blocks are %d, want %d", s.DataBlocks, v.DataBlocks)
-	}
-	if !bytes.Equal(s.Salt, v.Salt) {
-		return fmt.Errorf("checking dm-verity superblock: salt is %x, want %x", s.Salt, v.Salt)
+	s, err := verity.ParseSuperblock(b)
+	if err != nil || s.DataBlocks != v.DataBlocks || !bytes.Equal(s.Salt, v.Salt) {
+		return errSuperblock
 	}
 	return nil
 }
