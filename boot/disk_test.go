@@ -1,6 +1,10 @@
 package boot
 
 import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -63,18 +67,45 @@ func TestCheckDisk(t *testing.T) {
 	}
 }
 
+// TestCheckSuperblock plays a host that has other sectors decrypted in the place
+// of the superblock: the error must be one and the same.
 func TestCheckSuperblock(t *testing.T) {
 	v := sampleVerity()
-	good := verity.Superblock{DataBlocks: 10, Salt: []byte{1, 2}}
-	if err := checkSuperblock(good, v); err != nil {
+	good := verity.Superblock{UUID: pins.UUID{3}, DataBlocks: 10, Salt: []byte{1, 2}}
+	check := func(s verity.Superblock, change func([]byte)) error {
+		b, err := s.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(b)
+		path := filepath.Join(t.TempDir(), "device")
+		if err := os.WriteFile(path, append(make([]byte, v.HashOffset), b...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return checkSuperblock(path, v)
+	}
+	same := func([]byte) {}
+	if err := check(good, same); err != nil {
 		t.Error(err)
 	}
-	for _, bad := range []verity.Superblock{
-		{DataBlocks: 9, Salt: []byte{1, 2}}, {DataBlocks: 10, Salt: []byte{1, 3}}, {DataBlocks: 10},
-	} {
-		if err := checkSuperblock(bad, v); err == nil {
-			t.Errorf("got no error for %+v", bad)
+	refusals := map[string]error{
+		"data blocks": check(verity.Superblock{DataBlocks: 9, Salt: []byte{1, 2}}, same),
+		"salt":        check(verity.Superblock{DataBlocks: 10, Salt: []byte{1, 3}}, same),
+		"no salt":     check(verity.Superblock{DataBlocks: 10}, same),
+	}
+	for at := range verity.SuperblockSize {
+		if at >= 0x10 && at < 0x20 { // UUID
+			continue
 		}
+		refusals[fmt.Sprintf("byte %#x", at)] = check(good, func(b []byte) { b[at] ^= 'S' })
+	}
+	for name, err := range refusals {
+		if err == nil || err.Error() != "checking dm-verity superblock: it differs from the pins" {
+			t.Errorf("%s: got error %v, want one that says nothing of the bytes", name, err)
+		}
+	}
+	if err := checkSuperblock(filepath.Join(t.TempDir(), "none"), v); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got error %v, want one that matches os.ErrNotExist", err)
 	}
 }
 
@@ -87,7 +118,7 @@ func TestTables(t *testing.T) {
 	}
 	got := verityTable("253:0", sampleVerity(), dm.Panic).Target()
 	if want := (dm.Target{Length: 80, Type: "verity",
-		Params: "1 253:0 253:0 4096 4096 10 11 sha256 ab" + strings.Repeat("0", 62) + " 0102 1 panic_on_corruption"}); got != want {
+		Params: "1 253:0 253:0 4096 4096 10 11 sha256 ab" + strings.Repeat("0", 62) + " 0102 2 panic_on_corruption panic_on_error"}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

@@ -25,7 +25,7 @@ func TestVerityTarget(t *testing.T) {
 		Device: "253:0", BlockSize: 4096, DataBlocks: 3, TreeBlock: 4,
 		RootHash: []byte{0xab, 0xcd}, Salt: []byte{1, 2}, OnCorruption: Panic,
 	}
-	want := Target{Length: 24, Type: "verity", Params: "1 253:0 253:0 4096 4096 3 4 sha256 abcd 0102 1 panic_on_corruption"}
+	want := Target{Length: 24, Type: "verity", Params: "1 253:0 253:0 4096 4096 3 4 sha256 abcd 0102 2 panic_on_corruption panic_on_error"}
 	if got := v.Target(); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

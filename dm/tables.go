@@ -35,7 +35,7 @@ type OnCorruption int
 // The zero value is neither, so that a table names its choice.
 const (
 	ReadError OnCorruption = iota + 1 // the read fails with EIO, and somebody looks at the error
-	Panic                             // the kernel panics: corrupted data has no reader
+	Panic                             // the kernel panics, on a read that fails as well: corrupted data has no reader
 )
 
 // Verity is a dm-verity target whose data and tree lie on one device (Linux,
@@ -61,7 +61,9 @@ func (v Verity) Target() Target {
 	switch v.OnCorruption {
 	case ReadError:
 	case Panic:
-		params += " 1 panic_on_corruption"
+		// panic_on_error is there since Linux 6.12; an older kernel refuses the
+		// table. Errors of read-ahead, and at shutdown, are not met with a panic.
+		params += " 2 panic_on_corruption panic_on_error"
 	default:
 		panic(fmt.Sprintf("dm: internal error: OnCorruption is %d", v.OnCorruption))
 	}
