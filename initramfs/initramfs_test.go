@@ -91,14 +91,14 @@ func TestBuild(t *testing.T) {
 	want := strings.Fields(`
 		bin bin/attestd bin/fetchkey bin/snp-agent-plugin bin/spire-agent dev dev/console dev/null
 		etc etc/group etc/hosts etc/passwd etc/rootvouch etc/rootvouch/modules init lib lib/modules
-		lib/modules/configfs.ko lib/modules/dm_bufio.ko lib/modules/dm_crypt.ko lib/modules/dm_mod.ko lib/modules/dm_verity.ko
+		lib/modules/aesni_intel.ko lib/modules/configfs.ko lib/modules/dm_bufio.ko lib/modules/dm_crypt.ko lib/modules/dm_mod.ko lib/modules/dm_verity.ko
 		lib/modules/erofs.ko lib/modules/extra.ko lib/modules/overlay.ko lib/modules/sev_guest.ko lib/modules/tsm.ko
 		lib/modules/virtio_blk.ko lib/modules/virtio_net.ko lib/modules/xts.ko newroot proc run sys tmp`)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 	order := strings.Fields(string(content["etc/rootvouch/modules"]))
-	wantOrder := []string{"xts", "dm_mod", "dm_crypt", "dm_bufio", "dm_verity", "virtio_blk", "virtio_net", "erofs", "overlay",
+	wantOrder := []string{"aesni_intel", "xts", "dm_mod", "dm_crypt", "dm_bufio", "dm_verity", "virtio_blk", "virtio_net", "erofs", "overlay",
 		"configfs", "tsm", "sev_guest", "extra"}
 	if !slices.Equal(m.Modules, wantOrder) {
 		t.Errorf("modules are %q, want %q", m.Modules, wantOrder)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,6 +46,17 @@ func TestStockKernelModules(t *testing.T) {
 	if len(s.Missing) != 0 {
 		t.Errorf("missing are %q, want none", s.Missing)
 	}
+}
+
+// TestAESNIIsRequired holds that no kernel gets an initramfs which would let AES
+// read tables by key.
+func TestAESNIIsRequired(t *testing.T) {
+	for _, w := range DefaultModules() {
+		if slices.Contains(w.Names, "aesni_intel") && !w.Optional {
+			return
+		}
+	}
+	t.Error("a kernel without aesni_intel is taken")
 }
 
 // TestKernelUnpacks boots the stock kernel with an initramfs of ours: both

@@ -14,7 +14,7 @@ func DefaultModules() []kmod.Want {
 	return []kmod.Want{
 		// Ciphers and hashes before their users: a table takes the fastest
 		// implementation registered when it is loaded.
-		optional("aesni_intel"),                  // AES-XTS with AES-NI and VAES
+		required("aesni_intel"),                  // AES-XTS with AES-NI and VAES; the other one reads tables by key
 		optional("sha256_ssse3"),                 // SHA-256 with SHA-NI; gone where it moved into the kernel's library
 		optional("crc32c_intel", "crc32c-x86"),   // for erofs and ext4
 		optional("ecb"),                          // of xts

@@ -26,7 +26,7 @@ func Kernel(t testing.TB) string {
 	dir := t.TempDir()
 	kernel := Files{"modules.builtin": []byte("kernel/virtio_pci.ko\nkernel/virtio_console.ko\nkernel/af_packet.ko\nkernel/ext4.ko\n")}
 	for name, needs := range map[string]string{
-		"xts": "", "dm_mod": "", "dm_crypt": "dm-mod", "dm_bufio": "", "dm_verity": "dm-mod,dm-bufio", "virtio_blk": "",
+		"aesni_intel": "", "xts": "", "dm_mod": "", "dm_crypt": "dm-mod", "dm_bufio": "", "dm_verity": "dm-mod,dm-bufio", "virtio_blk": "",
 		"virtio_net": "", "erofs": "", "overlay": "", "configfs": "", "tsm": "configfs", "sev_guest": "tsm", "extra": "",
 	} {
 		kernel["kernel/"+name+".ko.xz"] = Pack(t, ".xz", Module(name, "depends="+needs))
