@@ -176,22 +176,24 @@ type vm struct {
 	config   bootconfig.Config
 	raw      []byte // boot.json instead of config; empty for none
 	release  keyapi.Released
+	secrets  *image.Secrets
 	diskPath string
 	copied   bool
 	files    map[string][]byte // more files of the initramfs :: path -> content
 	cmdline  string
+	cpu      string            // QEMU's
 	lines    map[string]func() // :: start of a console line -> what to do then
 }
 
 func (b *bench) vm(t *testing.T) *vm {
-	v := &vm{t: t, bench: b, cmdline: "console=ttyS0 quiet panic=1", files: map[string][]byte{}, lines: map[string]func(){}}
+	v := &vm{t: t, bench: b, cmdline: "console=ttyS0 quiet panic=1", cpu: "EPYC-v4", files: map[string][]byte{}, lines: map[string]func(){}}
 	v.use(b.disk)
 	return v
 }
 
 // use attaches a disk, measures its pins and has its key released.
 func (v *vm) use(d testDisk) {
-	v.diskPath, v.copied = d.path, false
+	v.diskPath, v.copied, v.secrets = d.path, false, d.secrets
 	v.config = bootconfig.Config{
 		Version:      bootconfig.Version,
 		TrustDomain:  "example.org",
@@ -291,7 +293,7 @@ func (v *vm) initramfs() []byte {
 }
 
 // boot runs the VM to its end and returns its console. A VM that does not end by
-// itself within the bound fails the test.
+// itself within the bound fails the test, and so does a key on the console.
 func (v *vm) boot(bound time.Duration) string {
 	t := v.t
 	t.Helper()
@@ -304,7 +306,7 @@ func (v *vm) boot(bound time.Duration) string {
 	// One thread for both CPUs: with several, QEMU 10.0 now and then aborts in
 	// iotlb_to_section, and cases that share two cores gain nothing.
 	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-machine", "q35", "-accel", "tcg,thread=single", "-cpu", "EPYC-v4", "-smp", "2", "-m", "1024",
+		"-machine", "q35", "-accel", "tcg,thread=single", "-cpu", v.cpu, "-smp", "2", "-m", "1024",
 		"-kernel", v.bench.kernel, "-initrd", initrd, "-append", v.cmdline,
 		"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net", "-serial", "stdio"}
 	if v.diskPath != "" {
@@ -333,5 +335,6 @@ func (v *vm) boot(bound time.Duration) string {
 	if err := cmd.Wait(); err != nil || ctx.Err() != nil {
 		t.Errorf("VM did not end by itself within %s: %v\n%s\n%s", bound, err, errors.String(), out.String())
 	}
+	v.wantNoSecrets(out.String())
 	return out.String()
 }

@@ -22,6 +22,7 @@ func rootInit() {
 	sayFile("proof", "/etc/proof")
 	say("PID %d, args %q, stdout is %s", os.Getpid(), os.Args, link("/proc/self/fd/1"))
 	say("time is %s", time.Now().UTC().Format(time.RFC3339))
+	sayEnvironment()
 	sayMounts()
 	sayBootLog()
 	sayTables()
@@ -32,6 +33,7 @@ func rootInit() {
 	sayFile("network unit", "/run/systemd/network/10-rootvouch.network")
 	say("writing gives %v", os.WriteFile("/etc/written", nil, 0o600))
 	if _, err := os.Stat("/etc/wait-for-corruption"); err == nil {
+		takeDiskAway()
 		readAgain()
 	}
 	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
@@ -52,11 +54,17 @@ func link(path string) string {
 	return target
 }
 
+func sayEnvironment() {
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	held, err := os.ReadDir(dir)
+	say("environment is %q, %s holds %d credentials (%v)", os.Environ(), dir, len(held), err)
+}
+
 func sayMounts() {
 	data, _ := os.ReadFile("/proc/mounts")
 	for line := range strings.Lines(string(data)) {
 		f := strings.Fields(line)
-		say("mount %s on %s type %s", f[0], f[1], f[2])
+		say("mount %s on %s type %s, %s", f[0], f[1], f[2], f[3])
 	}
 }
 
@@ -131,10 +139,34 @@ func sayAttestd() {
 	sayFile("attestd's log", "/run/rootvouch/attestd.log")
 }
 
-// readAgain gives the test time to change the disk and then reads all of it.
+// takeDiskAway removes the disk from the PCI bus when the command line says so:
+// reads give I/O errors then, as when the host lets them fail.
+func takeDiskAway() {
+	if line, _ := os.ReadFile("/proc/cmdline"); !strings.Contains(string(line), "guest.unplug") {
+		return
+	}
+	device, err := filepath.EvalSymlinks("/sys/block/vda/device")
+	if err != nil {
+		say("looking for the disk: %v", err)
+		return
+	}
+	say("taking the disk away")
+	if err := os.WriteFile(filepath.Join(filepath.Dir(device), "remove"), []byte("1"), 0); err != nil {
+		say("taking the disk away: %v", err)
+	}
+}
+
+// readAgain gives the test time to change the disk, has the kernel forget the
+// hash blocks that it has verified, and then reads all of the disk.
 func readAgain() {
 	say("waiting for corruption")
 	time.Sleep(3 * time.Second)
+	for _, set := range [][2]string{{"/sys/module/dm_bufio/parameters/retain_bytes", "0"}, {"/proc/sys/vm/drop_caches", "3"}} {
+		if err := os.WriteFile(set[0], []byte(set[1]), 0); err != nil {
+			say("forgetting hash blocks: %v", err)
+		}
+	}
+	time.Sleep(time.Second) // dm-bufio shrinks in the background
 	control, err := dm.Open()
 	if err != nil {
 		say("device-mapper: %v", err)

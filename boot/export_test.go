@@ -1,0 +1,4 @@
+package boot
+
+// Clean is what text goes through on its way to the console.
+var Clean = clean
