@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -67,15 +68,25 @@ type Change struct {
 // Apply makes the server's entries those of the group: missing ones are created,
 // others updated, and entries that an earlier Apply made for the same group and
 // that are wanted no more are removed, last. Entries that somebody else made are
-// left alone, and one that is in the way is an error. Applied twice, it changes
-// nothing the second time.
+// left alone, and one that is in the way is an error; so is a workload ID of a VM
+// that is a key server's, or the reverse. Applied twice, it changes nothing the
+// second time.
 func (c *Client) Apply(ctx context.Context, g Group) ([]Change, error) {
 	if g.owns == nil {
 		return nil, errors.New("applying entries: the group is empty")
 	}
-	have, err := c.list(ctx, g.owns)
+	all, err := c.list(ctx, func(id string) bool { return strings.HasPrefix(id, idPrefix) })
 	if err != nil {
 		return nil, fmt.Errorf("listing entries: %w", err)
+	}
+	if err := g.clash(all); err != nil {
+		return nil, fmt.Errorf("applying entries: %w", err)
+	}
+	have := map[string]*types.Entry{} // :: entry ID -> entry of the group
+	for id, e := range all {
+		if g.owns(id) {
+			have[id] = e
+		}
 	}
 	var changes []Change
 	for _, want := range g.Entries {
@@ -93,6 +104,22 @@ func (c *Client) Apply(ctx context.Context, g Group) ([]Change, error) {
 		changes = append(changes, Change{Removed, fromProto(stale)})
 	}
 	return changes, nil
+}
+
+// clash refuses a SPIFFE ID that a VM and the key server would share: either could
+// then pass for the other.
+func (g Group) clash(all map[string]*types.Entry) error {
+	for _, want := range g.Entries {
+		for id, have := range all {
+			if strings.HasPrefix(id, kmsPrefix) == strings.HasPrefix(want.ID, kmsPrefix) {
+				continue
+			}
+			if have.SpiffeId.GetTrustDomain() == want.SPIFFEID.TrustDomain().Name() && have.SpiffeId.GetPath() == want.SPIFFEID.Path() {
+				return fmt.Errorf("%s is the ID of entry %s, want one that no VM shares with the key server", want.SPIFFEID, id)
+			}
+		}
+	}
+	return nil
 }
 
 // list returns the server's entries that are wanted, by their IDs.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
 
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
@@ -68,7 +69,7 @@ func TestGroupsAreApart(t *testing.T) {
 		return g
 	}
 	kms := func(path string) Group {
-		g, err := KMS(spiffeid.RequireFromPath(domain, path), spiffeid.RequireFromPath(domain, "/node/owner"), program, 0)
+		g, err := KMS(spiffeid.RequireFromPath(domain, path), spiffeid.RequireFromPath(domain, OwnerPath), program, UID(7), 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -105,6 +106,11 @@ func TestEntriesRefuse(t *testing.T) {
 		{"reserved", "SPIFFE ID of the workload", func(vm *VM) { vm.Workload = spiffeid.RequireFromPath(domain, "/spire/server") }},
 		{"other domain", "SPIFFE ID of the workload", func(vm *VM) { vm.Workload = spiffeid.RequireFromString("spiffe://other/vm") }},
 		{"the alias itself", "SPIFFE ID of the workload", func(vm *VM) { vm.Workload = spiffeid.RequireFromPath(domain, "/node/one") }},
+		{"the owner's name", "/node/owner", func(vm *VM) { vm.Name = "owner" }},
+		{"the owner's alias", "SPIFFE ID of the workload", func(vm *VM) { vm.Workload = spiffeid.RequireFromPath(domain, OwnerPath) }},
+		{"another alias", "SPIFFE ID of the workload", func(vm *VM) { vm.Workload = spiffeid.RequireFromPath(domain, "/node/two") }},
+		{"the usual KMS", "SPIFFE ID of the workload", func(vm *VM) { vm.Workload = spiffeid.RequireFromPath(domain, KMSPath) }},
+		{"the KMS", "SPIFFE ID of the workload", func(vm *VM) { vm.KMS = workload }},
 		{"relative path", "path of the workload", func(vm *VM) { vm.Fetchkey.Path = "bin/fetchkey" }},
 		{"unclean path", "path of the workload", func(vm *VM) { vm.Fetchkey.Path = "/bin/../bin/fetchkey" }},
 		{"no digest", "SHA-256", func(vm *VM) { vm.Fetchkey.SHA256 = pins.Digest{} }},
@@ -117,8 +123,69 @@ func TestEntriesRefuse(t *testing.T) {
 			}
 		})
 	}
-	if _, err := KMS(spiffeid.RequireFromString("spiffe://other/kms"), workload, program, 0); err == nil {
-		t.Error("got no error for a KMS of another trust domain")
+}
+
+func TestKMSEntry(t *testing.T) {
+	kms := func(id, parent string, user User) (Group, error) {
+		return KMS(spiffeid.RequireFromString("spiffe://"+id), spiffeid.RequireFromString("spiffe://"+parent), program, user, 0)
+	}
+	for _, c := range []struct {
+		user User
+		want string // after path and SHA-256
+	}{{UID(1000), " unix:uid:1000"}, {User{}, " unix:uid:0"}, {AnyUser(), ""}} {
+		group, err := kms("example.org/kms", "example.org/node/owner", c.user)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, s := range group.Entries[0].Selectors {
+			got += " " + s.String()
+		}
+		if want := " unix:path:/bin/fetchkey unix:sha256:" + program.SHA256.String() + c.want; got != want {
+			t.Errorf("selectors are%s, want%s", got, want)
+		}
+	}
+	for _, good := range []string{"example.org/spire/agent/join_token/x", "example.org/owner"} {
+		if _, err := kms("example.org/kms", good, User{}); err != nil {
+			t.Errorf("below %s: %v", good, err)
+		}
+	}
+	for _, bad := range []struct{ id, parent string }{
+		{"other/kms", "example.org/node/owner"}, {"example.org/node/kms", "example.org/node/owner"},
+		{"example.org/node/owner", "example.org/node/owner"}, {"example.org/spire/kms", "example.org/node/owner"},
+		{"example.org", "example.org/node/owner"}, {"example.org/kms", "example.org/node/web1"},
+		{"example.org/kms", "example.org/spire/server"}, {"example.org/kms", "example.org/kms"}, {"example.org/kms", "example.org"},
+	} {
+		if group, err := kms(bad.id, bad.parent, User{}); err == nil {
+			t.Errorf("got %v, want an error", group.Entries)
+		}
+	}
+}
+
+// Whatever the flags of two runs say, no VM has the key server's ID.
+func TestClash(t *testing.T) {
+	vm, err := VM{Name: "one", Values: []refval.Values{values(refval.AMD(), snp.Measurement{1})}, Workload: workload, Fetchkey: program}.Entries(domain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kms, err := KMS(workload, spiffeid.RequireFromPath(domain, OwnerPath), program, User{}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := func(g Group) map[string]*types.Entry {
+		all := map[string]*types.Entry{}
+		for _, e := range g.Entries {
+			all[e.ID] = e.proto()
+		}
+		return all
+	}
+	if vm.clash(server(vm)) != nil || kms.clash(server(kms)) != nil {
+		t.Error("a group clashes with itself")
+	}
+	for _, err := range []error{vm.clash(server(kms)), kms.clash(server(vm))} {
+		if err == nil || !strings.Contains(err.Error(), "key server") {
+			t.Errorf("got error %v, want one about the key server", err)
+		}
 	}
 }
 

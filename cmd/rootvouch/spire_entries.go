@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,13 +24,10 @@ import (
 // spireTimeout bounds what is asked of a SPIRE server on this machine.
 const spireTimeout = 30 * time.Second
 
-// ownerAlias is the path of the alias of the owner's agent.
-const ownerAlias = "/node/owner"
-
 type spireEntriesFlags struct {
 	socket, domain, name, workload, fetchkey, fetchkeyPath string
 	refvals                                                []string
-	kms, kmsPath, kmsID, kmsParent                         string
+	kms, kmsPath, kmsID, kmsParent, kmsUser                string
 	ttl                                                    time.Duration
 }
 
@@ -45,8 +45,14 @@ each launch digest of the reference values together with their root of trust, an
 below it the workload fetchkey, by its path inside the initramfs and its SHA-256.
 The workload's SPIFFE ID is the one that the disk's record at the KMS has.
 
-For the KMS (--kms): the workload rootvouch-kms, by path and SHA-256, below the
-alias of the owner's agent. Run it again when the program has changed.`,
+For the KMS (--kms): the workload rootvouch-kms, by path, SHA-256 and user, below
+the alias of the owner's agent. The user is the caller's uid unless --kms-user names
+another: every user of the machine reaches the agent's Workload API, and can run
+the program. With "any" each of them can be the key server. Run it again when the
+program has changed.
+
+No VM can be named "owner", and no VM can have the key server's SPIFFE ID: when the
+KMS has another than the default, give --kms-id with VMs too.`,
 		Example: `  rootvouch spire entries --socket spire/server.sock --trust-domain example.org \
     --name web1 --refval refval.json --fetchkey bin/fetchkey --kms bin/rootvouch-kms`,
 		Args: cobra.NoArgs,
@@ -62,7 +68,8 @@ alias of the owner's agent. Run it again when the program has changed.`,
 	flags.StringVar(&f.kms, "kms", "", "the rootvouch-kms program, for its SHA-256 and path")
 	flags.StringVar(&f.kmsPath, "kms-path", "", "its path where it runs (default: that of --kms, absolute and with links resolved)")
 	flags.StringVar(&f.kmsID, "kms-id", "", "SPIFFE ID of the KMS (default spiffe://NAME/kms)")
-	flags.StringVar(&f.kmsParent, "kms-parent", "", "SPIFFE ID of the owner's agent or its alias (default spiffe://NAME"+ownerAlias+")")
+	flags.StringVar(&f.kmsParent, "kms-parent", "", "SPIFFE ID of the owner's agent or its alias (default spiffe://NAME"+spireadmin.OwnerPath+")")
+	flags.StringVar(&f.kmsUser, "kms-user", "", "who rootvouch-kms runs as: a uid, a user name, or any (default: the uid of the caller)")
 	flags.DurationVar(&f.ttl, "ttl", 0, "lifetime of the SVIDs (default: the server's)")
 	requireFlags(cmd, "socket")
 	trustDomainFlag(cmd, &f.domain)
@@ -129,6 +136,9 @@ func (f *spireEntriesFlags) vm(td spiffeid.TrustDomain) (spireadmin.Group, error
 	if vm.Workload, err = idOr(td, "workload-id", f.workload, "/vm/"+f.name); err != nil {
 		return spireadmin.Group{}, err
 	}
+	if vm.KMS, err = idOr(td, "kms-id", f.kmsID, spireadmin.KMSPath); err != nil {
+		return spireadmin.Group{}, err
+	}
 	if vm.Fetchkey.SHA256, err = fileSHA256("fetchkey", f.fetchkey); err != nil {
 		return spireadmin.Group{}, err
 	}
@@ -147,11 +157,11 @@ func (f *spireEntriesFlags) vm(td spiffeid.TrustDomain) (spireadmin.Group, error
 }
 
 func (f *spireEntriesFlags) keyServer(td spiffeid.TrustDomain) (spireadmin.Group, error) {
-	id, err := idOr(td, "kms-id", f.kmsID, "/kms")
+	id, err := idOr(td, "kms-id", f.kmsID, spireadmin.KMSPath)
 	if err != nil {
 		return spireadmin.Group{}, err
 	}
-	parent, err := idOr(td, "kms-parent", f.kmsParent, ownerAlias)
+	parent, err := idOr(td, "kms-parent", f.kmsParent, spireadmin.OwnerPath)
 	if err != nil {
 		return spireadmin.Group{}, err
 	}
@@ -168,7 +178,33 @@ func (f *spireEntriesFlags) keyServer(td spiffeid.TrustDomain) (spireadmin.Group
 	if program.SHA256, err = fileSHA256("kms", f.kms); err != nil {
 		return spireadmin.Group{}, err
 	}
-	return spireadmin.KMS(id, parent, program, f.ttl)
+	runsAs, err := parseUser(f.kmsUser)
+	if err != nil {
+		return spireadmin.Group{}, err
+	}
+	return spireadmin.KMS(id, parent, program, runsAs, f.ttl)
+}
+
+// parseUser reads --kms-user.
+func parseUser(text string) (spireadmin.User, error) {
+	switch text {
+	case "any":
+		return spireadmin.AnyUser(), nil
+	case "":
+		text = strconv.Itoa(os.Getuid())
+	}
+	if uid, err := strconv.ParseUint(text, 10, 32); err == nil {
+		return spireadmin.UID(uint32(uid)), nil
+	}
+	named, err := user.Lookup(text)
+	if err != nil {
+		return spireadmin.User{}, command.Usage(fmt.Errorf("--kms-user: %w", err))
+	}
+	uid, err := strconv.ParseUint(named.Uid, 10, 32)
+	if err != nil {
+		return spireadmin.User{}, fmt.Errorf("user %s has uid %q, want a number", text, named.Uid)
+	}
+	return spireadmin.UID(uint32(uid)), nil
 }
 
 // idOr parses a flag's SPIFFE ID, or takes a path of the trust domain.
@@ -207,7 +243,7 @@ func newSpireJoinTokenCommand() *cobra.Command {
 		Use:   "join-token --socket SOCKET --trust-domain NAME",
 		Short: "Make a join token for the agent on the owner's side",
 		Long: `Make a token with which one SPIRE agent can attest, once, and print it. The agent
-gets the identity spiffe://NAME` + ownerAlias + ` beside its own: what "spire entries --kms"
+gets the identity spiffe://NAME` + spireadmin.OwnerPath + ` beside its own: what "spire entries --kms"
 makes hangs below that, and outlives the agent. Whoever has the token can be that
 agent, so it lasts no longer than need be.`,
 		Example: `  rootvouch spire join-token --socket spire/server.sock --trust-domain example.org`,
@@ -224,7 +260,7 @@ agent, so it lasts no longer than need be.`,
 			defer client.Close()
 			ctx, cancel := context.WithTimeout(cmd.Context(), spireTimeout)
 			defer cancel()
-			token, err := client.JoinToken(ctx, spiffeid.RequireFromPath(td, ownerAlias), ttl)
+			token, err := client.JoinToken(ctx, spiffeid.RequireFromPath(td, spireadmin.OwnerPath), ttl)
 			if err != nil {
 				return err
 			}

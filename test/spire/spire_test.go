@@ -232,7 +232,7 @@ func (w *world) testMany(t *testing.T) {
 func (w *world) testOwner(t *testing.T) {
 	id := spiffeid.RequireFromPath(domain, "/kms")
 	alias := spiffeid.RequireFromPath(domain, "/node/owner")
-	group, err := spireadmin.KMS(id, alias, w.program, 0)
+	group, err := spireadmin.KMS(id, alias, w.program, spireadmin.UID(uint32(os.Getuid())), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
