@@ -165,7 +165,7 @@ func TestVM(t *testing.T) {
 	}{
 		"corruption after the switch":             {b.waiting.pins.PayloadOffset + 100*4096, "data block 100", "dm-verity device corrupted"},
 		"corruption of the tree after the switch": {hashTree, "metadata block", "dm-verity device corrupted"},
-		"I/O errors after the switch":             {0, "", "dm-verity device has I/O error"},
+		"failing reads after the switch":          {0, "", "dm-verity device has I/O error"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
