@@ -38,6 +38,7 @@ func (e attestError) Unwrap() error { return e.error }
 
 type attestFlags struct {
 	address, refval, collateral, bootLogOut, kmsSocket, disk string
+	kmsUser                                                  kmsUser
 	release, acceptUnknown, asJSON                           bool
 	timeout                                                  time.Duration
 }
@@ -93,6 +94,7 @@ Exit status:
 	flags.StringVar(&f.bootLogOut, "boot-log-out", "", "write the VM's boot log to this file (must not exist)")
 	flags.BoolVar(&f.release, "release", false, "compare REPORT_ID with the KMS's releases of the disk's key")
 	flags.StringVar(&f.kmsSocket, "kms-socket", "", "admin socket of rootvouch-kms, for --release")
+	flags.Var(&f.kmsUser, "kms-user", kmsUserUsage)
 	flags.StringVar(&f.disk, "disk", "", "UUID of the disk, for --release (default: that of the reference values' pins)")
 	flags.DurationVar(&f.timeout, "timeout", 90*time.Second, "how long to wait for an answer")
 	flags.BoolVar(&f.asJSON, "json", false, "print the result as JSON")
@@ -150,6 +152,8 @@ func (f *attestFlags) read() (attest.Expectation, pins.UUID, error) {
 	switch {
 	case err != nil:
 		return x, pins.UUID{}, command.Usage(fmt.Errorf("--address: %w", err))
+	case f.kmsUser != nil && !f.release:
+		return x, pins.UUID{}, command.Usage(errors.New("--kms-user goes with --release"))
 	case f.release != (f.kmsSocket != ""):
 		return x, pins.UUID{}, command.Usage(errors.New("want both of --release and --kms-socket, or none"))
 	case f.disk != "" && !f.release:
@@ -197,7 +201,7 @@ func (f *attestFlags) diskUUID(v refval.Values) (pins.UUID, error) {
 }
 
 func (f *attestFlags) launches(ctx context.Context, disk pins.UUID) ([]attest.Launch, error) {
-	releases, err := adminapi.NewClient(f.kmsSocket).Releases(ctx, disk)
+	releases, err := adminapi.NewClient(f.kmsSocket, f.kmsUser...).Releases(ctx, disk)
 	if err != nil {
 		return nil, fmt.Errorf("getting the releases of disk %s: %w", disk, err)
 	}

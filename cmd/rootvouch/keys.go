@@ -9,6 +9,9 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"os/user"
+	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -31,13 +34,18 @@ func newKeysCommand() *cobra.Command {
 		Short: "Register disks' keys with a key server, see and withdraw them",
 		Long: `Speak to rootvouch-kms over its admin socket, which takes its own user and root.
 
-A key goes to the server and never comes back: keep your own copy.`,
+A key goes to the server and never comes back: keep your own copy.
+
+Whoever serves the socket must be root or the user that runs this; where the server
+has a user of its own, as it should, name it with --kms-user.`,
 	}
 	socket := cmd.PersistentFlags().String("socket", "", "admin socket of the key server")
 	if err := cmd.MarkPersistentFlagRequired("socket"); err != nil {
 		panic("rootvouch: internal error: " + err.Error())
 	}
-	client := func() *adminapi.Client { return adminapi.NewClient(*socket) }
+	var owner kmsUser
+	cmd.PersistentFlags().Var(&owner, "kms-user", kmsUserUsage)
+	client := func() *adminapi.Client { return adminapi.NewClient(*socket, owner...) }
 	cmd.AddCommand(
 		newKeysPutCommand(client),
 		newKeysShowCommand(client),
@@ -49,6 +57,30 @@ A key goes to the server and never comes back: keep your own copy.`,
 		newKeysStatusCommand(client),
 	)
 	return cmd
+}
+
+// kmsUser is the user ID that a key server has besides root's or the caller's own,
+// if one was given.
+type kmsUser []uint32
+
+const kmsUserUsage = "user that rootvouch-kms runs as, by name or number (default: root, or who runs this)"
+
+func (u *kmsUser) Type() string   { return "user" }
+func (u *kmsUser) String() string { return strings.Trim(fmt.Sprint(*u), "[]") }
+
+func (u *kmsUser) Set(name string) error {
+	uid, err := strconv.ParseUint(name, 10, 32)
+	if err != nil {
+		found, err := user.Lookup(name)
+		if err != nil {
+			return err
+		}
+		if uid, err = strconv.ParseUint(found.Uid, 10, 32); err != nil {
+			return err
+		}
+	}
+	*u = kmsUser{uint32(uid)}
+	return nil
 }
 
 type keysPutFlags struct {
@@ -161,6 +193,9 @@ func readKey(path string, stdin io.Reader) ([]byte, error) {
 func hintForKeys(err error) error {
 	if refused, ok := errors.AsType[*adminapi.Error](err); ok && refused.Status == http.StatusConflict {
 		return hintedError{err, "--replace registers a new key for a disk, --same-vm says that disks belong to one VM"}
+	}
+	if _, ok := errors.AsType[*adminapi.PeerError](err); ok {
+		return hintedError{err, "nothing was sent; --kms-user names the user that rootvouch-kms runs as"}
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return hintedError{err, "rootvouch-kms makes the socket when it serves; its own user and root may use it"}

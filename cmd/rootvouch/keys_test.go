@@ -130,6 +130,9 @@ func TestKeys(t *testing.T) {
 	keys(0, book.Head().String(), "", "status")
 	keys(0, "deleted disk "+disk, "", "delete", disk)
 	keys(0, `"report_id": "`+pins.Digest{0xee}.String(), "", "releases", "--json", disk)
+	keys(0, "spiffe id", "", "status", "--kms-user", "root")
+	keys(command.ExitUsage, "", "unknown user", "status", "--kms-user", "no such user")
+	keys(command.ExitUsage, "", "kms-user", "status", "--kms-user=")
 	socket += "x"
 	keys(command.ExitError, "", "hint: rootvouch-kms makes the socket", "list")
 }

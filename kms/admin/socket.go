@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/rootvouch/rootvouch/kms/adminapi"
 )
 
 // Listen makes the admin socket at path, mode 0600. A socket that no process
@@ -65,7 +67,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		cred, err := credentials(conn)
+		cred, err := adminapi.Peer(conn)
 		if err == nil && allowed(cred.Uid) {
 			return peer{conn, cred}, nil
 		}
@@ -74,23 +76,3 @@ func (l *listener) Accept() (net.Conn, error) {
 }
 
 func allowed(uid uint32) bool { return uid == 0 || uid == uint32(os.Geteuid()) }
-
-func credentials(conn net.Conn) (unix.Ucred, error) {
-	c, ok := conn.(*net.UnixConn)
-	if !ok {
-		return unix.Ucred{}, errors.New("no unix socket")
-	}
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return unix.Ucred{}, err
-	}
-	var cred *unix.Ucred
-	var failed error
-	err = raw.Control(func(fd uintptr) {
-		cred, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	if err := errors.Join(err, failed); err != nil {
-		return unix.Ucred{}, err
-	}
-	return *cred, nil
-}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/rootvouch/rootvouch/internal/strictjson"
@@ -29,14 +30,24 @@ func (e *Error) Error() string { return "key server: " + e.Message }
 // Client speaks to the server behind one admin socket.
 type Client struct{ http *http.Client }
 
-// NewClient makes a client for the socket at path. Nothing is opened yet.
-func NewClient(path string) *Client {
+// NewClient makes a client for the socket at path. Nothing is opened yet. Whoever
+// serves it must be root, this process's own user, or one of the user IDs given;
+// all else gets a *PeerError, and nothing is sent.
+func NewClient(path string, users ...uint32) *Client {
 	var dialer net.Dialer
 	return &Client{&http.Client{
 		Timeout: timeout,
 		Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return dialer.DialContext(ctx, "unix", path)
+				conn, err := dialer.DialContext(ctx, "unix", path)
+				if err != nil {
+					return nil, err
+				}
+				if err := checkServer(conn, path, users); err != nil {
+					conn.Close()
+					return nil, err
+				}
+				return conn, nil
 			},
 			DisableKeepAlives: true,
 		},
@@ -111,9 +122,9 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte, reply
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		var op *net.OpError
-		if errors.As(err, &op) {
-			err = op
+		// Neither the method nor the URL means anything to who reads this.
+		if in, ok := errors.AsType[*url.Error](err); ok {
+			err = in.Err
 		}
 		return fmt.Errorf("asking the key server: %w", err)
 	}

@@ -1,0 +1,63 @@
+package adminapi
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// PeerError says that another user than is expected serves the admin socket.
+type PeerError struct {
+	Path string
+	UID  uint32   // who serves it
+	Want []uint32 // who may
+}
+
+func (e *PeerError) Error() string {
+	return fmt.Sprintf("%s is served by user ID %d, want one of %d", e.Path, e.UID, e.Want)
+}
+
+// Peer returns who is at the other end of a unix socket, as the kernel has it
+// (SO_PEERCRED, unix(7)): for the end that connected, whoever called listen(2).
+func Peer(conn net.Conn) (unix.Ucred, error) {
+	c, ok := conn.(*net.UnixConn)
+	if !ok {
+		return unix.Ucred{}, errors.New("no unix socket")
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return unix.Ucred{}, err
+	}
+	var cred *unix.Ucred
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		cred, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err := errors.Join(err, failed); err != nil {
+		return unix.Ucred{}, err
+	}
+	return *cred, nil
+}
+
+// checkServer refuses a server that is not root's, this process's own user's, or
+// one of users': a key goes to it, and what it says is believed.
+func checkServer(conn net.Conn, path string, users []uint32) error {
+	cred, err := Peer(conn)
+	if err != nil {
+		return fmt.Errorf("asking who serves %s: %v", path, err)
+	}
+	want := []uint32{0}
+	for _, u := range append([]uint32{uint32(os.Geteuid())}, users...) {
+		if !slices.Contains(want, u) {
+			want = append(want, u)
+		}
+	}
+	if !slices.Contains(want, cred.Uid) {
+		return &PeerError{Path: path, UID: cred.Uid, Want: want}
+	}
+	return nil
+}
