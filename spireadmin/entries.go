@@ -2,7 +2,7 @@
 //
 // The entries of one VM, and of the key server:
 //
-//	spiffe://TD/node/NAME   parent spiffe://TD/spire/server   one for each measurement; its agents, whatever launch they are of
+//	spiffe://TD/node/NAME   parent spiffe://TD/spire/server   one for each measurement (see aliases); its agents, whatever launch they are of
 //	workload ID             parent spiffe://TD/node/NAME      fetchkey, by path and SHA-256
 //	KMS ID                  parent spiffe://TD/node/owner     rootvouch-kms, by path, SHA-256 and user
 //
@@ -11,21 +11,16 @@
 package spireadmin
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"path"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/rootvouch/rootvouch/nodeattest"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
-	"github.com/rootvouch/rootvouch/snp"
 )
 
 const (
@@ -159,33 +154,6 @@ func (vm VM) Entries(td spiffeid.TrustDomain) (Group, error) {
 		ID: prefix + "workload", SPIFFEID: vm.Workload, Parent: node, Selectors: selectors, TTL: vm.TTL,
 	})
 	return group, nil
-}
-
-// alias is one way for an agent to be a VM's.
-type alias struct {
-	id        string
-	selectors []Selector
-}
-
-// aliases has one for each root of trust and measurement. The root stands beside
-// the measurement so that a server which also accepts an emulated platform gives
-// its guests nothing that was meant for real ones.
-func aliases(all []refval.Values) []alias {
-	found := map[string]alias{} // :: entry ID's last part -> alias
-	for _, v := range all {
-		root, short := "root_of_trust:amd", "amd"
-		if ark, emulated := v.RootOfTrust.Emulated(); emulated {
-			root, short = "root_of_trust:emulated:"+ark.String(), "emulated-"+ark.String()[:16]
-		}
-		for _, m := range v.Measurements {
-			id := fmt.Sprintf("node.%s.%s", short, snp.Measurement(m.Digest))
-			found[id] = alias{id, []Selector{
-				{nodeattest.PluginName, "measurement:" + m.Digest.String()},
-				{nodeattest.PluginName, root},
-			}}
-		}
-	}
-	return slices.SortedFunc(maps.Values(found), func(a, b alias) int { return cmp.Compare(a.id, b.id) })
 }
 
 // KMS returns the entry of rootvouch-kms, a workload of the agent (or node alias)

@@ -48,10 +48,11 @@ func TestVMEntries(t *testing.T) {
 		ids[e.ID] = true
 	}
 	node := "/node/one < /spire/server amd_sev_snp:measurement:"
+	noIDBlock := " amd_sev_snp:id_key_digest:" + snp.KeyDigest{}.String() + " amd_sev_snp:author_key_digest:" + snp.KeyDigest{}.String()
 	want := []string{
-		node + a.String() + " amd_sev_snp:root_of_trust:amd",
-		node + b.String() + " amd_sev_snp:root_of_trust:amd",
-		node + a.String() + " amd_sev_snp:root_of_trust:emulated:" + pins.Digest{2}.String(),
+		node + a.String() + " amd_sev_snp:root_of_trust:amd" + noIDBlock,
+		node + b.String() + " amd_sev_snp:root_of_trust:amd" + noIDBlock,
+		node + a.String() + " amd_sev_snp:root_of_trust:emulated:" + pins.Digest{2}.String() + noIDBlock,
 		"/vm/one < /node/one unix:path:/bin/fetchkey unix:sha256:" + pins.Digest{1}.String(),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -29,7 +29,9 @@ const (
 )
 
 // DefaultSelectors are those that the entries of package spireadmin ask for.
-func DefaultSelectors() []string { return []string{"measurement", "root_of_trust"} }
+func DefaultSelectors() []string {
+	return []string{"measurement", "root_of_trust", "host_data", "id_key_digest", "author_key_digest", "family_id", "image_id"}
+}
 
 // Server is what a SPIRE server that attests rootvouch VMs is configured by. All
 // paths are absolute.

@@ -38,7 +38,7 @@ func TestServerConfig(t *testing.T) {
 	for _, want := range []string{
 		`trust_domain = "example.org"`, `attestation = false`, `cache_reload_interval = "100ms"`, `events_based_cache    = true`,
 		`bundle_file_path = "/ca/root.crt"`, `refval_files   = ["/a.json", "/b.json"]`, `plugin_checksum = "ab00`,
-		`selectors = ["measurement", "root_of_trust"]`, `agent_path_template = "/{{ .PluginName }}/one"`,
+		`selectors = ["measurement", "root_of_trust", "host_data", `, `agent_path_template = "/{{ .PluginName }}/one"`,
 	} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("no %q in:\n%s", want, text)

@@ -42,7 +42,8 @@ a second run changes nothing.
 
 For a VM (--name, --refval, --fetchkey): a node alias, spiffe://NAME/node/VM, for
 each launch digest of the reference values together with their root of trust, and
-below it the workload fetchkey, by its path inside the initramfs and its SHA-256.
+HOST_DATA, ID block's keys, family and image ID where they are not "any"; and below
+it the workload fetchkey, by its path inside the initramfs and its SHA-256.
 The workload's SPIFFE ID is the one that the disk's record at the KMS has.
 
 For the KMS (--kms): the workload rootvouch-kms, by path, SHA-256 and user, below
