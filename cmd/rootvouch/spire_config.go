@@ -58,7 +58,7 @@ exist, since SPIRE is told its SHA-256.`,
 	flags.StringArrayVar(&s.RefvalFiles, "refval", nil, "reference values; evidence has to satisfy one of them (repeatable)")
 	flags.StringVar(&s.CollateralDir, "collateral-dir", "", "directory of CRLs and certificates")
 	flags.StringVar(&s.AgentPathTemplate, "agent-path-template", "", "template of agent IDs (default: one ID for each launch)")
-	flags.StringArrayVar(&s.Selectors, "selector", nil, "name of a selector that agents get (repeatable; default: those that entries of "spire entries" ask for)")
+	flags.StringArrayVar(&s.Selectors, "selector", nil, "name of a selector that agents get (repeatable; default: those that the entries of spire entries ask for)")
 	flags.DurationVar(&s.CacheReload, "cache-reload", spireconf.DefaultCacheReload, "how often the server looks for new entries and agents")
 	requireFlags(cmd, "ca-dir", "data-dir", "plugin", "refval", "collateral-dir")
 	trustDomainFlag(cmd, &domain)
