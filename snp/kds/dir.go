@@ -16,9 +16,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -154,6 +157,7 @@ func parsePEM(data []byte) (certs []*x509.Certificate, crls []*x509.RevocationLi
 // methods may be called at the same time.
 type Dir struct {
 	path string
+	now  func() time.Time // only held against the times of files
 
 	mu    sync.Mutex
 	seen  []fileStamp // guarded by mu, as are those below: of the last good load
@@ -161,35 +165,43 @@ type Dir struct {
 	crls  []*x509.RevocationList
 }
 
-// fileStamp tells one state of a file from another.
+// fileStamp tells one state of a file from another. A file that replaced another
+// has another inode; one that was written in place has another change time, unless
+// both were within one tick of the clock. See settled for that.
 type fileStamp struct {
-	name    string
-	size    int64
-	changed time.Time
+	name            string
+	device, inode   uint64
+	size            int64
+	written, change time.Time // mtime, and ctime, which nobody can set
 }
 
 // NewDir returns the directory at path, not yet read.
-func NewDir(path string) *Dir { return &Dir{path: path} }
+func NewDir(path string) *Dir { return &Dir{path: path, now: time.Now} }
 
-// Load returns the collateral of the directory as it is now, reading it only
-// if a name, size or modification time is another. A directory that cannot be
-// read is an error, not the former state: a revocation that was put there must
-// not go unseen. The slices are shared: do not change them.
+// Load returns the collateral of the directory as it is now, reading it only if
+// a name or what the kernel says of a file is another, or if a file was so new at
+// the last reading that a later change need not show. A directory that cannot be read is an error, not the former state: a
+// revocation that was put there must not go unseen. The slices are shared: do not
+// change them.
 func (d *Dir) Load() ([]*x509.Certificate, []*x509.RevocationList, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	now, err := d.stamps()
+	began := d.now()
+	stamps, err := d.stamps()
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading collateral: %w", err)
 	}
-	if d.seen != nil && equalStamps(d.seen, now) {
+	if d.seen != nil && slices.Equal(d.seen, stamps) {
 		return d.certs, d.crls, nil
 	}
 	certs, crls, err := LoadDir(d.path)
 	if err != nil {
 		return nil, nil, err
 	}
-	d.seen, d.certs, d.crls = now, certs, crls
+	d.seen, d.certs, d.crls = nil, certs, crls // not settled: read again next time
+	if settled(stamps, began) {
+		d.seen = stamps
+	}
 	return certs, crls, nil
 }
 
@@ -200,23 +212,36 @@ func (d *Dir) stamps() ([]fileStamp, error) {
 	}
 	stamps := make([]fileStamp, 0, len(names))
 	for _, name := range names {
-		info, err := os.Stat(filepath.Join(d.path, name))
+		stamp, err := stampOf(filepath.Join(d.path, name))
 		if err != nil {
 			return nil, err
 		}
-		stamps = append(stamps, fileStamp{name, info.Size(), info.ModTime()})
+		stamps = append(stamps, stamp)
 	}
 	return stamps, nil
 }
 
-func equalStamps(a, b []fileStamp) bool {
-	if len(a) != len(b) {
-		return false
+func stampOf(path string) (fileStamp, error) {
+	var stat unix.Stat_t
+	if err := unix.Stat(path, &stat); err != nil {
+		return fileStamp{}, &os.PathError{Op: "stat", Path: path, Err: err}
 	}
-	for i := range a {
-		if a[i].name != b[i].name || a[i].size != b[i].size || !a[i].changed.Equal(b[i].changed) {
-			return false
-		}
-	}
-	return true
+	return fileStamp{
+		name:    filepath.Base(path),
+		device:  stat.Dev,
+		inode:   stat.Ino,
+		size:    stat.Size,
+		written: time.Unix(stat.Mtim.Unix()),
+		change:  time.Unix(stat.Ctim.Unix()),
+	}, nil
+}
+
+// settleTime is longer than a tick of any kernel's clock for files, or of a
+// filesystem's that has whole seconds or two.
+const settleTime = 3 * time.Second
+
+// settled reports whether each file was last changed so long before a moment that
+// whatever changes it after that moment gets another time.
+func settled(stamps []fileStamp, moment time.Time) bool {
+	return !slices.ContainsFunc(stamps, func(s fileStamp) bool { return moment.Sub(s.change) < settleTime })
 }

@@ -1,9 +1,11 @@
 package kds_test
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,6 +68,7 @@ func TestDirFollowsChanges(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "ark.crl", s.CRL(t).Raw)
 	d := kds.NewDir(dir)
+	d.SetClock(func() time.Time { return time.Now().Add(time.Minute) }) // the files are old
 	_, first, err := d.Load()
 	if err != nil {
 		t.Fatal(err)
@@ -91,6 +94,35 @@ func TestDirFollowsChanges(t *testing.T) {
 	}
 	if _, _, err := d.Load(); err == nil {
 		t.Error("Load hides that the directory is gone")
+	}
+}
+
+// TestDirSeesEqualSizes puts a revocation list of the same size and modification
+// time into the place of another, by renaming and by writing.
+func TestDirSeesEqualSizes(t *testing.T) {
+	s, other := snptest.New(t, snp.Genoa), snptest.New(t, snp.Genoa)
+	lists := [][]byte{s.CRL(t, s.Chain.ASK).Raw, s.CRL(t, other.Chain.ASK).Raw}
+	if len(lists[0]) != len(lists[1]) {
+		lists[1] = s.CRL(t, s.Chain.ASK).Raw // same serial number, another signature
+	}
+	for name, put := range map[string]func(path string, data []byte) error{
+		"renamed": func(path string, data []byte) error {
+			return errors.Join(os.WriteFile(path+".tmp", data, 0o600), os.Rename(path+".tmp", path))
+		},
+		"written": func(path string, data []byte) error { return os.WriteFile(path, data, 0o600) },
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "ark.crl")
+		d := kds.NewDir(dir)
+		for i := range 100 { // in one tick of the clock more often than not
+			want := lists[i%2]
+			if err := errors.Join(put(path, want), os.Chtimes(path, time.Time{}, time.Unix(1, 0))); err != nil {
+				t.Fatal(err)
+			}
+			if _, crls, err := d.Load(); err != nil || !bytes.Equal(crls[0].Raw, want) {
+				t.Fatalf("%s, change %d went unseen: %v", name, i, err)
+			}
+		}
 	}
 }
 
