@@ -36,7 +36,18 @@ var ErrProblem = errors.New("the VM gives no evidence")
 // evidence, which holds the public key of this connection. Somebody in between has
 // another key, and no AMD-SP to vouch for it. Until Judge has compared them,
 // nothing that came over the connection is believed.
+//
+// Errors are on one line and have nothing in them that a terminal would obey,
+// whatever the other end has sent.
 func Ask(ctx context.Context, address string, nonce evidence.Nonce) (Answer, error) {
+	a, err := ask(ctx, address, nonce)
+	if err != nil {
+		return Answer{}, harmless{err}
+	}
+	return a, nil
+}
+
+func ask(ctx context.Context, address string, nonce evidence.Nonce) (Answer, error) {
 	client := &http.Client{
 		Transport: &http.Transport{
 			DialContext:            (&net.Dialer{}).DialContext,
@@ -71,7 +82,7 @@ func Ask(ctx context.Context, address string, nonce evidence.Nonce) (Answer, err
 	if response.StatusCode != http.StatusOK {
 		problem, err := attestapi.DecodeProblem(data)
 		if err != nil {
-			return Answer{}, fmt.Errorf("asking %s: %w: HTTP status is %s", address, ErrProblem, response.Status)
+			return Answer{}, fmt.Errorf("asking %s: %w: HTTP status is %d", address, ErrProblem, response.StatusCode)
 		}
 		return Answer{}, fmt.Errorf("asking %s: %w: %q", address, ErrProblem, problem.Error)
 	}

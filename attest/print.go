@@ -63,7 +63,8 @@ func (r Result) printChecks(p *printer) {
 	}
 }
 
-// printer keeps the first error.
+// printer writes lines, with nothing in them that a terminal would obey, and keeps
+// the first error.
 type printer struct {
 	w   io.Writer
 	err error
@@ -71,7 +72,7 @@ type printer struct {
 
 func (p *printer) line(format string, args ...any) {
 	if p.err == nil {
-		_, p.err = fmt.Fprintf(p.w, format+"\n", args...)
+		_, p.err = fmt.Fprintln(p.w, printable(fmt.Sprintf(format, args...)))
 	}
 }
 
