@@ -15,9 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keyFD is the descriptor on which fetchkey writes its reply.
-const keyFD = 3
-
 // fetchLogPath takes what fetchkey says about a failure.
 const fetchLogPath = bootconfig.AgentDataDir + "/fetchkey.log"
 

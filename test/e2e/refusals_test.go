@@ -79,7 +79,7 @@ func TestOtherMeasurement(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("that SPIRE has no entry for", func(t *testing.T) {
-		c.boot(t, g).Refused("key", "SVID")
+		c.boot(t, g).Refused("key", "no identity issued")
 	})
 	c.values = before
 	if err := c.writeTrust(before); err != nil {
