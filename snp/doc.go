@@ -9,10 +9,13 @@
 //
 // Documents cited, by AMD's number:
 //
-//   - 56860: SEV Secure Nested Paging Firmware ABI Specification, rev. 1.58
-//   - 56421: SEV-ES Guest-Hypervisor Communication Block Standardization, rev. 2.04
+//   - 56860: SEV Secure Nested Paging Firmware ABI Specification, revision 1.58
+//   - 56421: SEV-ES Guest-Hypervisor Communication Block Standardization, revision 2.04
 //   - 57230: Versioned Chip Endorsement Key (VCEK) Certificate and KDS
-//     Interface Specification, rev. 1.00
+//     Interface Specification, revision 1.00
+//
+// Structures are cited by name. Section and table numbers stand beside the names;
+// they were not checked again against the document of that revision.
 //
 // Offsets are printed in hexadecimal, as these documents do. Every integer is
 // little-endian, the components of a signature included.

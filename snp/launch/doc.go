@@ -13,10 +13,13 @@
 //
 // Documents cited in this package:
 //
-//	56860  SEV Secure Nested Paging Firmware ABI Specification, revision 1.55
+//	56860  SEV Secure Nested Paging Firmware ABI Specification, revision 1.58
 //	55766  Secure Encrypted Virtualization API, revision 3.24
 //	24593  AMD64 Architecture Programmer's Manual, Volume 2, revision 3.42
 //	25481  CPUID Specification, revision 2.34
+//
+// Section and table numbers stand beside the names of what is cited; those of 56860
+// were not checked again against the document of that revision.
 //
 // What a launcher chooses is in no AMD document. For OVMF it is
 // OvmfPkg/ResetVector of edk2-stable202405, for QEMU target/i386/sev.c of 10.0,

@@ -8,7 +8,7 @@
 // FAMILY_ID, IMAGE_ID and GUEST_SVN beside them.
 //
 // Formats are those of 56860 (SEV Secure Nested Paging Firmware ABI
-// Specification, revision 1.55): section 8.18, SNP_LAUNCH_FINISH, tables
+// Specification, revision 1.58): section 8.18, SNP_LAUNCH_FINISH, tables
 // "Structure of the ID Block" and "Structure of the ID Authentication
 // Information Structure", and chapter 10 for keys and signatures.
 package idblock
