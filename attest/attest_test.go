@@ -213,6 +213,41 @@ func TestChangedAnswer(t *testing.T) {
 	wantRefused(t, v.judge(garbage), "FAILED  form")
 }
 
+// Nothing is made of the boot log and the REPORT_ID of evidence that is not
+// authentic, and what the policy refuses is still shown.
+func TestUnauthentic(t *testing.T) {
+	v := boot(t, nil)
+	a := v.ask(v.address)
+	launches := []Launch{{ReportID: id, Generation: 4, Time: time.Now()}}
+	refused := func(a Answer) (Result, string) {
+		r := v.judge(a)
+		r.CheckInstance(disk.DiskUUID, launches)
+		data, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := printed(t, r)
+		wantRefused(t, r, "FAILED  ")
+		return r, out + string(data)
+	}
+	a.Nonce[0]++
+	r, out := refused(a)
+	if r.Authentic() || r.Instance.Err == nil || len(r.Disk) > 0 {
+		t.Errorf("authentic: %v, instance: %v, disk: %v", r.Authentic(), r.Instance, r.Disk)
+	}
+	for _, never := range []string{"instance: checked", "boot log: disk", "verity root hash: ", `"boot_log":`, `"key_generation"`} {
+		if strings.Contains(out, never) {
+			t.Errorf("%q in:\n%s", never, out)
+		}
+	}
+	a.Nonce[0]--
+	v.values = v.sp.Values(snp.Measurement{9})
+	r, out = refused(a)
+	if !r.Authentic() || r.Instance.Err != nil || !strings.Contains(out, "boot log: disk") || !strings.Contains(out, `"boot_log":`) {
+		t.Errorf("authentic: %v, instance: %v, in:\n%s", r.Authentic(), r.Instance, out)
+	}
+}
+
 func TestInstance(t *testing.T) {
 	v := boot(t, nil)
 	launch := Launch{ReportID: id, Generation: 4, Time: time.Now()}

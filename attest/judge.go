@@ -47,7 +47,8 @@ type Result struct {
 	Emulated bool
 	// BootLog is what the VM says that its PID 1 did, and BootLogDigest its SHA-256.
 	// The VM's word: it proves nothing, but one that contradicts the reference
-	// values is a reason to refuse.
+	// values is a reason to refuse. Unless the verdict is authentic it is nobody's
+	// word: it is not compared, shown or to be kept.
 	BootLog       bootlog.Log
 	BootLogDigest pins.Digest
 	// Disk are comparisons of the boot log with the reference values.
@@ -92,9 +93,17 @@ func Judge(a Answer, x Expectation) Result {
 		Now:        x.Now,
 		Revocation: x.Revocation,
 	})
+	if !r.Authentic() {
+		r.Notes = append(r.Notes, "boot log: not looked at: the evidence does not vouch for it")
+		return r
+	}
 	r.compareDisk(x.Values)
 	return r
 }
+
+// Authentic says whether the evidence is, and so binds the boot log, whatever the
+// reference values say to it.
+func (r Result) Authentic() bool { return r.Err == nil && r.Verdict.Authentic() }
 
 // compareDisk compares the boot log with the pins of the reference values. The
 // header's digest may rightly differ, when the disk was rekeyed.
@@ -132,8 +141,8 @@ type Launch struct {
 func (r *Result) CheckInstance(disk pins.UUID, launches []Launch) {
 	c := &Check{Name: "instance", Want: fmt.Sprintf("a launch that got the key of disk %s", disk)}
 	r.Instance = c
-	if r.Err != nil || r.Verdict.Report == nil {
-		c.Err = errors.New("there is no report")
+	if !r.Authentic() || r.Verdict.Report == nil {
+		c.Err = errors.New("there is no authentic report")
 		return
 	}
 	id := r.Verdict.Report.ReportID

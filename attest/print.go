@@ -45,10 +45,8 @@ func (r Result) printChecks(p *printer) {
 			p.line("note    %s", n)
 		}
 	}
-	p.line("boot log: SHA-256 %s, in the evidence; the booted OS's word", r.BootLogDigest)
-	p.line("boot log: disk %s, key generation %d from %s, verification %s", r.BootLog.DiskUUID, r.BootLog.KeyGeneration, r.BootLog.KMSSPIFFEID, r.BootLog.Verification)
-	for _, s := range r.BootLog.Steps {
-		p.line("boot log: %s at %d ms, %d ms", s.Name, s.StartMS, s.DurationMS)
+	if r.Authentic() {
+		r.printBootLog(p)
 	}
 	switch {
 	case r.Instance == nil:
@@ -60,6 +58,14 @@ func (r Result) printChecks(p *printer) {
 	}
 	if r.Emulated {
 		p.line(notConfidential)
+	}
+}
+
+func (r Result) printBootLog(p *printer) {
+	p.line("boot log: SHA-256 %s, in the evidence; the booted OS's word", r.BootLogDigest)
+	p.line("boot log: disk %s, key generation %d from %s, verification %s", r.BootLog.DiskUUID, r.BootLog.KeyGeneration, r.BootLog.KMSSPIFFEID, r.BootLog.Verification)
+	for _, s := range r.BootLog.Steps {
+		p.line("boot log: %s at %d ms, %d ms", s.Name, s.StartMS, s.DurationMS)
 	}
 }
 
@@ -109,7 +115,10 @@ func (r Result) MarshalJSON() ([]byte, error) {
 		out.Error = r.Err.Error()
 		return json.Marshal(out)
 	}
-	out.Verdict, out.BootLog = &r.Verdict, &r.BootLog
+	out.Verdict = &r.Verdict
+	if r.Authentic() {
+		out.BootLog = &r.BootLog
+	}
 	for _, c := range r.Disk {
 		out.Disk = append(out.Disk, c.json())
 	}

@@ -63,7 +63,8 @@ reference values' pins, unless --disk names it.
 
 The boot log is the booted OS's word. It is in the evidence, and one that
 contradicts the reference values is refused, but root inside the VM could write
-another. What proves the disk is the measured root hash.
+another. What proves the disk is the measured root hash. Of evidence that is not
+authentic the boot log is neither shown nor written (--boot-log-out).
 
 Evidence needs a CRL of the root that vouches: a *.crl file in --collateral-dir.
 
@@ -126,7 +127,7 @@ func (f *attestFlags) run(cmd *cobra.Command) error {
 		}
 		result.CheckInstance(disk, launches)
 	}
-	if f.bootLogOut != "" && result.Err == nil {
+	if f.bootLogOut != "" && result.Authentic() {
 		if err := durable.Create(f.bootLogOut, answer.BootLog, 0o644); err != nil {
 			return fmt.Errorf("writing the boot log: %w", err)
 		}

@@ -126,3 +126,29 @@ func TestAttestCommand(t *testing.T) {
 		t.Errorf("boot log is %q, %v, want %q", written, err, log)
 	}
 }
+
+// The file is written for evidence that vouches for it, and for no other.
+func TestBootLogOut(t *testing.T) {
+	sp, rogue := snpdevtest.New(t, time.Now()), snpdevtest.New(t, time.Now())
+	good := snpdevtest.WriteValues(t, sp.Values(snp.Measurement{1}))
+	dir := t.TempDir()
+	for _, c := range []struct {
+		name    string
+		launch  snpdevtest.Launch
+		written bool
+	}{
+		{"refused by policy", sp.Launch(snp.Measurement{2}, snp.ReportID{7}), true},
+		{"not authentic", rogue.Launch(snp.Measurement{1}, snp.ReportID{7}), false},
+	} {
+		address, log := bootedVM(t, c.launch)
+		out := filepath.Join(dir, c.name)
+		var stdout, stderr bytes.Buffer
+		if code := run([]string{"attest", "--address", address, "--collateral-dir", sp.Collateral, "--refval", good, "--boot-log-out", out}, &stdout, &stderr); code != exitAttestRefused {
+			t.Errorf("%s: exit status is %d, want %d: %s", c.name, code, exitAttestRefused, &stderr)
+		}
+		written, err := os.ReadFile(out)
+		if (err == nil) != c.written || c.written && !bytes.Equal(written, log) {
+			t.Errorf("%s: boot log is %q, %v", c.name, written, err)
+		}
+	}
+}
