@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/rootvouch/rootvouch/internal/durable"
@@ -14,12 +15,17 @@ import (
 type Files struct {
 	Disk, Key, Pins string // paths
 	Force           bool   // replace what is there
+
+	// KeyTo takes the key instead of the file Key: its 32 bytes in one write,
+	// once disk and pins have their names. Whoever reads it may rely on both,
+	// and the key is in no file.
+	KeyTo io.Writer
 }
 
 // BuildFiles builds a disk into files. All three appear, complete, or none:
 // until everything is written they have temporary names, and when one cannot
-// get its name the others lose theirs. The key file holds the 32 bytes of
-// secrets.Key, for its owner to read only.
+// get its name, or KeyTo does not take the key, the others lose theirs. The key
+// file holds the 32 bytes of secrets.Key, for its owner to read only.
 func BuildFiles(ctx context.Context, files Files, source Source, secrets *Secrets, options Options) (pins.Pins, error) {
 	o := outputs{replace: files.Force}
 	defer o.abort()
@@ -28,9 +34,11 @@ func BuildFiles(ctx context.Context, files Files, source Source, secrets *Secret
 	if err != nil {
 		return pins.Pins{}, err
 	}
-	key, err := o.add(files.Key, 0o600)
-	if err != nil {
-		return pins.Pins{}, err
+	var key *durable.File
+	if files.KeyTo == nil {
+		if key, err = o.add(files.Key, 0o600); err != nil {
+			return pins.Pins{}, err
+		}
 	}
 	pinsFile, err := o.add(files.Pins, 0o644)
 	if err != nil {
@@ -45,8 +53,10 @@ func BuildFiles(ctx context.Context, files Files, source Source, secrets *Secret
 	if err = errors.Join(err, direct.close()); err != nil {
 		return pins.Pins{}, fmt.Errorf("building %s: %w", files.Disk, err)
 	}
-	if _, err := key.Write(secrets.Key[:]); err != nil {
-		return pins.Pins{}, fmt.Errorf("writing the key: %w", err)
+	if key != nil {
+		if _, err := key.Write(secrets.Key[:]); err != nil {
+			return pins.Pins{}, fmt.Errorf("writing the key: %w", err)
+		}
 	}
 	if _, err := pinsFile.Write(p.Encode()); err != nil {
 		return pins.Pins{}, fmt.Errorf("writing the pins: %w", err)
@@ -54,7 +64,16 @@ func BuildFiles(ctx context.Context, files Files, source Source, secrets *Secret
 	if err := ctx.Err(); err != nil {
 		return pins.Pins{}, err
 	}
-	return p, o.commit()
+	if err := o.commit(); err != nil {
+		return pins.Pins{}, err
+	}
+	if files.KeyTo != nil {
+		if _, err := files.KeyTo.Write(secrets.Key[:]); err != nil {
+			o.remove(len(o.files)) // nobody can open this disk
+			return pins.Pins{}, fmt.Errorf("passing the key on: %w", err)
+		}
+	}
+	return p, nil
 }
 
 // outputs are files that appear together.
@@ -83,11 +102,16 @@ func (o *outputs) abort() {
 func (o *outputs) commit() error {
 	for i, f := range o.files {
 		if err := f.Commit(); err != nil {
-			for _, done := range o.files[:i] {
-				os.Remove(done.Path())
-			}
+			o.remove(i)
 			return err
 		}
 	}
 	return nil
+}
+
+// remove takes the first n files away again.
+func (o *outputs) remove(n int) {
+	for _, done := range o.files[:n] {
+		os.Remove(done.Path())
+	}
 }

@@ -319,3 +319,39 @@ func TestRekey(t *testing.T) {
 		t.Errorf("got files %v (%v), want 5", left, err)
 	}
 }
+
+// TestBuildKeyTo passes the key on when the files are there, and takes them away
+// when it is not taken.
+func TestBuildKeyTo(t *testing.T) {
+	dir := t.TempDir()
+	files := Files{Disk: filepath.Join(dir, "disk"), Pins: filepath.Join(dir, "pins")}
+	var got []byte
+	taken := errors.New("nobody is there")
+	files.KeyTo = writerFunc(func(b []byte) (int, error) {
+		for _, name := range []string{files.Disk, files.Pins} {
+			if _, err := os.Stat(name); err != nil {
+				t.Error(err)
+			}
+		}
+		got = bytes.Clone(b)
+		return len(b), taken
+	})
+	secrets := seeded(t, 1)
+	if _, err := BuildFiles(context.Background(), files, tarSource(t, smallTar(t)), secrets, Options{}); !errors.Is(err, taken) {
+		t.Errorf("got error %v, want %v", err, taken)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("got files %v (%v), want none", left, err)
+	}
+	taken = nil
+	if _, err := BuildFiles(context.Background(), files, tarSource(t, smallTar(t)), secrets, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 2 || !bytes.Equal(got, secrets.Key[:]) {
+		t.Errorf("got files %v (%v) and key %x, want two and %x", left, err, got, secrets.Key)
+	}
+}
+
+type writerFunc func(b []byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }

@@ -8,11 +8,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/rootvouch/rootvouch/image"
 	"github.com/rootvouch/rootvouch/internal/command"
@@ -59,6 +62,12 @@ Written are the disk, a fresh key of 32 random bytes that opens it (mode 0600),
 and its pins: the values that the boot configuration and the key server need to
 recognise the disk. All three appear when everything is done, or none does.
 
+With --key-out - the key is in no file: its 32 bytes go to standard output, a pipe
+and not a terminal, once the disk and the pins are there; the summary goes to
+standard error. Should the reader of the pipe have gone before that, the build
+fails and leaves nothing. What the reader makes of the key is the reader's: when
+it could not keep it, the disk is lost and has to be built again.
+
 With --format qcow2 the disk is written as QEMU's qcow2 instead of its raw bytes;
 the other image commands read raw disks.
 
@@ -67,14 +76,22 @@ UUIDs are derived from one secret, and the same input gives the same bytes. Such
 a seed is worth as much as the key; on a command line others may see it.`,
 		Example: `  mmdebstrap --variant=minbase trixie - | \
     rootvouch image build --root - --out disk.img --key-out disk.key --pins-out pins.json
-  cryptsetup open --test-passphrase --key-file disk.key disk.img`,
+  cryptsetup open --test-passphrase --key-file disk.key disk.img
+
+  # The key goes straight into the key server. "keys put" waits for the end of the
+  # group, in which the pins become an initramfs, and that reference values.
+  set -o pipefail
+  { rootvouch image build --root root/ --out disk.img --key-out - --pins-out pins.json &&
+    ./initramfs-and-refval pins.json refval.json >&2; } | \
+    rootvouch keys put --socket /run/rootvouch/kms.sock --spiffe-id spiffe://example.org/vm/web \
+      --pins pins.json --refval refval.json --key-file -`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.root, "root", "", "root file tree or filesystem; - is a tar on standard input")
 	flags.StringVar(&f.files.Disk, "out", "", "disk to write")
-	flags.StringVar(&f.files.Key, "key-out", "", "key file to write, mode 0600")
+	flags.StringVar(&f.files.Key, "key-out", "", "key file to write, mode 0600; - is standard output, for a pipe")
 	flags.StringVar(&f.files.Pins, "pins-out", "", "pins file to write")
 	flags.BoolVar(&f.files.Force, "force", false, "replace existing files")
 	flags.Uint64Var(&f.size, "size", 0, "size of the disk in bytes (default: as small as can be)")
@@ -92,6 +109,13 @@ func (f *imageBuildFlags) run(cmd *cobra.Command) error {
 	format, err := image.ParseFormat(f.format)
 	if err != nil {
 		return command.Usage(err)
+	}
+	summary := cmd.OutOrStdout()
+	if f.files.Key == "-" {
+		if f.files.KeyTo, err = keyPipe(summary); err != nil {
+			return command.Usage(err)
+		}
+		f.files.Key, summary = "standard output", cmd.ErrOrStderr()
 	}
 	random := io.Reader(rand.Reader)
 	if f.seed != "" {
@@ -131,7 +155,17 @@ func (f *imageBuildFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return withForceHint(err)
 	}
-	return f.summary(cmd.OutOrStdout(), p, time.Since(start))
+	return f.summary(summary, p, time.Since(start))
+}
+
+// keyPipe returns where a key goes that is to be in no file. A reader that has
+// gone is then an error of the write, not the end of the process.
+func keyPipe(out io.Writer) (io.Writer, error) {
+	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		return nil, errors.New("--key-out - is for a pipe: a terminal would show the key")
+	}
+	signal.Ignore(syscall.SIGPIPE)
+	return out, nil
 }
 
 // summary tells what was built.

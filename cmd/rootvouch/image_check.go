@@ -259,6 +259,9 @@ DISK.header-backup.`,
 		Example: "  rootvouch image rekey --key disk.key --pins pins.json --key-out new.key --pins-out new.json disk.img",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if files.Key == "-" {
+				return command.Usage(errors.New("--key-out of a rekeying is a file: only with the new key can the disk be opened from then on"))
+			}
 			old, err := readPins(pinsName)
 			if err != nil {
 				return err

@@ -97,7 +97,8 @@ func newKeysPutCommand(client func() *adminapi.Client) *cobra.Command {
 workload with this SPIFFE ID whose evidence satisfies REFVAL, once per launch,
 together with the disk's header pin.
 
-The key file has 32 bytes; - reads them from standard input.
+The key file has 32 bytes; - reads them from standard input, to its end and before
+anything else is read, so that "image build --key-out -" can be at the other end.
 
 Two disks may not share a SPIFFE ID and a measurement, since one VM could then
 have both keys: --same-vm says that they do belong to one VM.
@@ -138,6 +139,12 @@ func (f *keysPutFlags) run(cmd *cobra.Command, client *adminapi.Client) error {
 	default:
 		return command.Usage(fmt.Errorf("--evidence is %q, want %s or %s", f.evidence, evidenceRequired, evidenceNotRequired))
 	}
+	// The key first: "image build --key-out -" gives it once the pins are there.
+	key, err := readKey(f.keyFile, cmd.InOrStdin())
+	if err != nil {
+		return err
+	}
+	defer clear(key)
 	data, err := os.ReadFile(f.pins)
 	if err != nil {
 		return err
@@ -155,11 +162,6 @@ func (f *keysPutFlags) run(cmd *cobra.Command, client *adminapi.Client) error {
 			return fmt.Errorf("%s: it is not JSON", f.refval)
 		}
 	}
-	key, err := readKey(f.keyFile, cmd.InOrStdin())
-	if err != nil {
-		return err
-	}
-	defer clear(key)
 	record, err := client.Put(cmd.Context(), put, key)
 	if err != nil {
 		return hintForKeys(err)

@@ -102,6 +102,8 @@ func TestKeys(t *testing.T) {
 	keys(command.ExitError, "", "is not JSON", put("--refval", keyFile)...)
 	keys(command.ExitError, "", "exactly 32 bytes", put("--refval", refvalFile, "--key-file", write("short", make([]byte, 31)))...)
 	keys(command.ExitError, "", "exactly 32 bytes", put("--refval", refvalFile, "--key-file", write("long", make([]byte, 33)))...)
+	// The key is read first: pins may come with it.
+	keys(command.ExitError, "", "exactly 32 bytes", put("--refval", refvalFile, "--pins", "none", "--key-file", write("none", nil))...)
 	keys(command.ExitError, "", "decoding pins", put("--refval", refvalFile, "--pins", refvalFile)...)
 	keys(0, "registered disk "+disk+", generation 1, for spiffe://example.org/vm, evidence required", "", put("--refval", refvalFile)...)
 	keys(command.ExitError, "", "hint: --replace", put("--refval", refvalFile)...)
