@@ -59,7 +59,7 @@ type Agent struct {
 	DataDir       string
 	Socket        string        // of the Workload API
 	TrustBundle   string        // root.crt of package spiretrust
-	JoinTokenFile string        // empty: the token is given on the command line
+	JoinTokenFile string        // empty: the agent has attested before
 	Sync          time.Duration // zero: DefaultSync
 }
 

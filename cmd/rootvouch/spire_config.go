@@ -73,11 +73,17 @@ func newSpireAgentConfigCommand() *cobra.Command {
 		Short: "Print an agent.conf for the stock SPIRE agent on the owner's side",
 		Long: `Print a configuration for the stock SPIRE agent that gives rootvouch-kms its
 identity: it attests by join token (spire join-token), once, and keeps its key on
-disk. The agents inside VMs are configured by PID 1, from boot.json.`,
-		Example: `  rootvouch spire agent-config --trust-domain example.org --ca-dir ca --data-dir agent >agent.conf
-  mkdir -m 700 agent
-  spire-agent run -config agent.conf -joinToken "$(rootvouch spire join-token \
-    --trust-domain example.org --socket spire/server.sock)"`,
+disk. The agents inside VMs are configured by PID 1, from boot.json.
+
+Give the token in a file that nobody else can read: on a command line each local
+user sees it, and can be the agent first. The file has to stay, since the agent
+reads it at each start; once the agent has attested, the token in it is worth
+nothing.`,
+		Example: `  mkdir -m 700 agent
+  (umask 077; rootvouch spire join-token --trust-domain example.org --socket spire/server.sock >agent/token)
+  rootvouch spire agent-config --trust-domain example.org --ca-dir ca --data-dir agent \
+    --join-token-file agent/token >agent.conf
+  spire-agent run -config agent.conf`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
@@ -103,7 +109,7 @@ disk. The agents inside VMs are configured by PID 1, from boot.json.`,
 	flags.StringVar(&caDir, "ca-dir", "", "directory with root.crt")
 	flags.StringVar(&a.DataDir, "data-dir", "", "directory of the agent's key and cache")
 	flags.StringVar(&a.Socket, "socket", "", "Workload API socket (default: agent.sock in the data directory)")
-	flags.StringVar(&a.JoinTokenFile, "join-token-file", "", "file with a join token (default: none, it is given by -joinToken)")
+	flags.StringVar(&a.JoinTokenFile, "join-token-file", "", "file with a join token, which nobody else can read (default: none)")
 	flags.DurationVar(&a.Sync, "sync", spireconf.DefaultSync, "how often the agent asks for new entries")
 	requireFlags(cmd, "ca-dir", "data-dir")
 	trustDomainFlag(cmd, &domain)

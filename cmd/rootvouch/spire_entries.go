@@ -246,8 +246,9 @@ func newSpireJoinTokenCommand() *cobra.Command {
 		Long: `Make a token with which one SPIRE agent can attest, once, and print it. The agent
 gets the identity spiffe://NAME` + spireadmin.OwnerPath + ` beside its own: what "spire entries --kms"
 makes hangs below that, and outlives the agent. Whoever has the token can be that
-agent, so it lasts no longer than need be.`,
-		Example: `  rootvouch spire join-token --socket spire/server.sock --trust-domain example.org`,
+agent, so it lasts no longer than need be; keep it in a file that nobody else can
+read (spire agent-config --join-token-file), not on a command line.`,
+		Example: `  (umask 077; rootvouch spire join-token --socket spire/server.sock --trust-domain example.org >agent/token)`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			td, err := parseTrustDomain(domain)

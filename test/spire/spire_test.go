@@ -23,7 +23,7 @@ import (
 	"github.com/rootvouch/rootvouch/spiretrust"
 )
 
-const soon = "250ms" // sync_interval of agents, as PID 1 has it
+const soon = "100ms" // sync_interval of agents, as PID 1 has it
 
 func TestStockSPIRE(t *testing.T) {
 	w := build(t)
@@ -227,8 +227,8 @@ func (w *world) testMany(t *testing.T) {
 	waiting.Wait()
 }
 
-// testOwner has the agent on the owner's side attest by join token, restart
-// without one, and give the KMS (this test) its SVID.
+// testOwner has the agent on the owner's side attest by join token, restart with
+// the one that is used up, and give the KMS (this test) its SVID.
 func (w *world) testOwner(t *testing.T) {
 	id := spiffeid.RequireFromPath(domain, "/kms")
 	alias := spiffeid.RequireFromPath(domain, "/node/owner")
@@ -245,7 +245,7 @@ func (w *world) testOwner(t *testing.T) {
 	}
 	conf, err := spireconf.Agent{
 		TrustDomain: domain, Server: w.address, DataDir: w.path("owner"), Socket: w.path("owner.sock"),
-		TrustBundle: filepath.Join(w.config.CADir, spiretrust.RootCert),
+		TrustBundle: filepath.Join(w.config.CADir, spiretrust.RootCert), JoinTokenFile: w.write("token", []byte(token+"\n")),
 	}.Config()
 	if err != nil {
 		t.Fatal(err)
@@ -253,9 +253,9 @@ func (w *world) testOwner(t *testing.T) {
 	if err := os.Mkdir(w.path("owner"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	args := []string{"run", "-config", w.write("owner.conf", conf)}
-	for _, extra := range [][]string{{"-joinToken", token}, nil} {
-		a := &agent{run(w, stock(t, "spire-agent"), append(args, extra...)...), w.path("owner.sock")}
+	path := w.write("owner.conf", conf)
+	for range 2 {
+		a := &agent{run(w, stock(t, "spire-agent"), "run", "-config", path), w.path("owner.sock")}
 		svid, err := w.svid(a, 20*time.Second)
 		if err != nil {
 			t.Fatalf("%v\n%s", err, a.output())
