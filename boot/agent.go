@@ -56,7 +56,7 @@ func agentConfig(c bootconfig.Config) (string, error) {
   trust_domain = %q
   retry_bootstrap = false
   experimental {
-    sync_interval = "250ms"
+    sync_interval = "100ms"
   }
 }
 
