@@ -130,7 +130,7 @@ func TestEmulatedEvidenceForProduction(t *testing.T) {
 	defer put(context.WithoutCancel(ctx), c.web.Refval())
 	since := len(c.auditLog(t))
 	c.boot(t, c.web).Refused("key", "denied")
-	c.audited(t, since, "root of trust")
+	c.audited(t, since, "which is not AMD's ARK")
 }
 
 // Servers that are not there are asked for a bounded time.
