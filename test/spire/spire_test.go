@@ -36,6 +36,7 @@ func TestStockSPIRE(t *testing.T) {
 	t.Run("restarts", w.testRestart)
 	t.Run("refuses another measurement", w.testMeasurement)
 	t.Run("refuses a revoked VCEK", w.testRevoked)
+	t.Run("refuses while there is no CRL", w.testNoCRL)
 	t.Run("gives a measurement without an entry no SVID", w.testNoEntry)
 	t.Run("applies entries idempotently", w.testEntries)
 	t.Run("serves the owner's side", w.testOwner)
@@ -153,6 +154,19 @@ func (w *world) testRevoked(t *testing.T) {
 	w.sp.Revoke(true)
 	defer w.sp.Revoke()
 	w.refused(t, w.newLaunch(wanted), "evidence is refused: revocation")
+}
+
+// No server is asked for a CRL on the way: whoever fetches it has failed to.
+func (w *world) testNoCRL(t *testing.T) {
+	if err := os.Remove(filepath.Join(w.sp.Collateral, "ark.crl")); err != nil {
+		t.Fatal(err)
+	}
+	w.refused(t, w.newLaunch(wanted), "evidence is refused: revocation")
+	w.sp.Revoke()
+	a := w.agent(w.newLaunch(wanted), soon)
+	if _, err := w.svid(a, 20*time.Second); err != nil {
+		t.Errorf("with a CRL again: %v\n%s", err, a.output())
+	}
 }
 
 // Accepted by the reference values is not yet entitled to anything.
