@@ -1,0 +1,100 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestLineWatcher(t *testing.T) {
+	var got []string
+	w := newLineWatcher(func(line string) { got = append(got, line) })
+	before := w.find("second")
+	for _, part := range []string{"fir", "st\r\nsec", "ond\n\nthird"} {
+		if n, err := w.Write([]byte(part)); n != len(part) || err != nil {
+			t.Fatalf("Write(%q) = %d, %v", part, n, err)
+		}
+	}
+	for name, found := range map[string]<-chan struct{}{"asked before": before, "asked after": w.find("first")} {
+		select {
+		case <-found:
+		default:
+			t.Errorf("%s: not found", name)
+		}
+	}
+	select {
+	case <-w.find("third"):
+		t.Error("found a line that has no end yet")
+	default:
+	}
+	if want := "first|second|"; strings.Join(got, "|") != want {
+		t.Errorf("got %q, want %q", strings.Join(got, "|"), want)
+	}
+	if w.last() != "second" {
+		t.Errorf("last line is %q", w.last())
+	}
+	if _, err := w.Write(make([]byte, 3*maxLine)); err != nil || len(w.partial) > maxLine {
+		t.Errorf("a line without an end: %v, %d bytes are held", err, len(w.partial))
+	}
+}
+
+func TestQuote(t *testing.T) {
+	if got, want := quote([]string{"a", "b c", "it's"}), `a 'b c' 'it'\''s'`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// A process that ends before it is ready is told from one that is slow, each
+// with its last words; and one that ignores SIGTERM ends all the same.
+func TestProcess(t *testing.T) {
+	dir := t.TempDir()
+	never := func(context.Context) error { return errors.New("not yet") }
+	p, err := startProcess("brief", dir, "sh", "-c", "echo its last words; exit 3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.ready(t.Context(), time.Minute, never); err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "its last words") {
+		t.Errorf("a process that ended: %v", err)
+	}
+	p, err = startProcess("slow", dir, "sleep", "60")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.stop()
+	if err := p.ready(t.Context(), 200*time.Millisecond, never); err == nil || !strings.Contains(err.Error(), "not ready within 200ms: not yet") {
+		t.Errorf("a slow process: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.ready(ctx, time.Minute, never); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+func TestRunCommandTellsWhy(t *testing.T) {
+	out, err := runCommand(t.Context(), "sh", "-c", "echo out; echo why >&2; exit 2")
+	if string(out) != "out\n" || err == nil || !strings.HasSuffix(err.Error(), "exit status 2: why") {
+		t.Errorf("got %q, %v", out, err)
+	}
+}
+
+func TestFindPartsNamesWhatIsMissing(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "kernel/boot"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var missing *MissingError
+	if _, err := FindParts(dir, dir); !errors.As(err, &missing) || !strings.Contains(missing.Path, "vmlinuz") {
+		t.Errorf("got %v, want the kernel to be missing", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "kernel/boot/vmlinuz-1"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := FindParts(dir, dir); !errors.As(err, &missing) || filepath.Base(missing.Path) != "rootvouch" || missing.Hint() == "" {
+		t.Errorf("got %v, want rootvouch to be missing", err)
+	}
+}
