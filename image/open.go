@@ -23,6 +23,16 @@ type Input struct {
 	Stdin   io.Reader // a tar
 	Exclude []string  // patterns of rootfs.Tree.Exclude
 	TempDir string    // for what has to be unpacked; "" is the system's
+
+	// Seen, when not nil, is told about a tree that was read, before it is laid
+	// out. Finished filesystems are not looked into.
+	Seen func(Summary)
+}
+
+// Summary is what a user should know about a tree.
+type Summary struct {
+	Memory int64    // bytes that building takes for it, about
+	Doors  []string // programs that listen to the host, as rootfs.Tree.Doors names them
 }
 
 // Open recognises the input by its contents. The source reads from it until it
@@ -170,6 +180,9 @@ func (in Input) finish(tree *rootfs.Tree) (Source, error) {
 		if count == 0 {
 			return Source{}, fmt.Errorf("excluding: pattern %q matches no file", pattern)
 		}
+	}
+	if in.Seen != nil {
+		in.Seen(Summary{Memory: tree.Memory(), Doors: tree.Doors()})
 	}
 	return Tree(tree)
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -18,12 +19,17 @@ import (
 	"golang.org/x/term"
 
 	"github.com/rootvouch/rootvouch/image"
+	"github.com/rootvouch/rootvouch/image/rootfs"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// imageMemory is the memory in bytes that building should stay below.
-const imageMemory = 224 << 20
+// Memory in bytes that building should stay below, and that it takes for a tree
+// without files.
+const (
+	imageMemory = 208 << 20
+	imageBase   = 32 << 20
+)
 
 func newImageCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -56,7 +62,14 @@ input), an OCI image layout with one platform, or a finished EROFS, squashfs or
 ext4 filesystem with blocks of 4096 bytes. Trees become an EROFS filesystem.
 Owners, modes, device nodes, hard links, extended attributes, ACLs and
 capabilities are kept as they are; what cannot be kept is refused by name. No
-privileges are needed: nothing is extracted and nothing is mounted.
+privileges are needed: nothing is extracted and nothing is mounted. Memory stays
+below 256 MiB for up to 150,000 files; a larger tree takes a kilobyte for each, and
+says so.
+
+A note names programs of the tree that take orders from the host, which are a way
+around everything that is measured: cloud-init, ignition, qemu-guest-agent, and
+systemd from version 250 on, whose credentials the command line can bar. Leave
+them out with --exclude. Finished filesystems are not looked into.
 
 Written are the disk, a fresh key of 32 random bytes that opens it (mode 0600),
 and its pins: the values that the boot configuration and the key server need to
@@ -138,12 +151,13 @@ func (f *imageBuildFlags) run(cmd *cobra.Command) error {
 			return command.Usage(err)
 		}
 	}
-	// What has been read of a tree stays until it is written, a kilobyte for each
-	// file; what the collector may leave lying on top of that is bounded here.
+	// What the collector may leave lying is bounded here; a tree of many files
+	// raises the bound.
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(imageMemory))
 	start := time.Now()
 	source, closeSource, err := image.Open(cmd.Context(), image.Input{
 		Path: f.root, Stdin: cmd.InOrStdin(), Exclude: f.exclude, TempDir: f.tempDir,
+		Seen: func(s image.Summary) { f.notes(cmd.ErrOrStderr(), s) },
 	})
 	if err != nil {
 		return fmt.Errorf("reading the root: %w", err)
@@ -156,6 +170,21 @@ func (f *imageBuildFlags) run(cmd *cobra.Command) error {
 		return withForceHint(err)
 	}
 	return f.summary(summary, p, time.Since(start))
+}
+
+// notes tells what a user should know before a tree is written.
+func (f *imageBuildFlags) notes(w io.Writer, s image.Summary) {
+	if need := s.Memory + imageBase; need > imageMemory {
+		debug.SetMemoryLimit(need)
+		fmt.Fprintf(w, "note: so many files take about %s of memory; a finished filesystem (as of mkfs.erofs) takes less than 256 MiB\n", bytesText(float64(need)))
+	}
+	if len(s.Doors) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "note: the root takes orders from the machine that it runs on: %s\n", strings.Join(s.Doors, ", "))
+	if slices.Contains(s.Doors, rootfs.SystemdCredentials) {
+		fmt.Fprintln(w, "note: systemd.import_credentials=no on the measured command line bars systemd credentials (rootvouch vm run has it)")
+	}
 }
 
 // keyPipe returns where a key goes that is to be in no file. A reader that has

@@ -92,7 +92,8 @@ func (w *dirWalker) inode(name string, info fs.FileInfo, stat *syscall.Stat_t) (
 	switch {
 	case info.Mode().IsRegular():
 		n.Size = info.Size()
-		n.Open = func() (io.ReadCloser, error) { return w.open(name, info) }
+		as := listed{fileID{stat.Dev, stat.Ino}, stat.Size, stat.Mtim}
+		n.Open = func() (io.ReadCloser, error) { return w.open(name, as) }
 	case info.Mode()&fs.ModeSymlink != 0:
 		target, err := w.root.Readlink(name)
 		if err != nil {
@@ -107,18 +108,27 @@ func (w *dirWalker) inode(name string, info fs.FileInfo, stat *syscall.Stat_t) (
 	return n, err
 }
 
+// listed is what a file was when its directory was read. There is one for each
+// file of the tree, and fs.FileInfo is several times as large.
+type listed struct {
+	id      fileID
+	size    int64
+	modTime syscall.Timespec
+}
+
 // open opens a file and checks that it is still the one that was listed.
-func (w *dirWalker) open(name string, listed fs.FileInfo) (io.ReadCloser, error) {
+func (w *dirWalker) open(name string, as listed) (io.ReadCloser, error) {
 	f, err := w.root.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	same := func() error {
-		now, err := f.Stat()
+		info, err := f.Stat()
 		if err != nil {
 			return err
 		}
-		if !os.SameFile(now, listed) || now.Size() != listed.Size() || !now.ModTime().Equal(listed.ModTime()) {
+		now, ok := info.Sys().(*syscall.Stat_t)
+		if !ok || as != (listed{fileID{now.Dev, now.Ino}, now.Size, now.Mtim}) {
 			return fmt.Errorf("%q has changed since the tree was read", name)
 		}
 		return nil

@@ -21,6 +21,8 @@ type view struct {
 	root  *Inode
 	first map[*Inode]string // :: inode with several names -> the one that is written
 	open  func(n *Inode) io.ReadCloser
+
+	opened opened
 }
 
 func (v *view) find(name string) (*Inode, error) {
@@ -75,7 +77,7 @@ func (v *view) Open(name string) (fs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &lazyFile{info: v.info(name, n), view: v}, nil
+	return &lazyFile{n: n, view: v}, nil
 }
 
 func (v *view) info(name string, n *Inode) info {
@@ -146,44 +148,59 @@ func (i info) Sys() any {
 
 // lazyFile opens at the first Read and gives exactly Size bytes or an error:
 // go-erofs 0.3.1 does not notice when a small file gives fewer.
+//
+// There is one for each file of the tree: it knows no name, and what it has
+// opened is the view's, since go-erofs reads one after the other.
 type lazyFile struct {
-	info info
+	n    *Inode
 	view *view
+}
+
+// opened is the file that is being read.
+type opened struct {
+	by   *lazyFile
 	file io.ReadCloser
 	left int64
 }
 
-func (f *lazyFile) Stat() (fs.FileInfo, error) { return f.info, nil }
+func (f *lazyFile) Stat() (fs.FileInfo, error) { return info{n: f.n}, nil }
 
 func (f *lazyFile) Read(b []byte) (int, error) {
-	if f.file == nil {
-		f.file, f.left = f.view.open(f.info.n), f.info.Size()
+	o := &f.view.opened
+	if o.by != f {
+		if o.by != nil {
+			o.by.Close()
+		}
+		*o = opened{f, f.view.open(f.n), f.n.Size}
 	}
-	if f.left == 0 {
+	if o.left == 0 {
 		return 0, io.EOF
 	}
-	n, err := f.file.Read(b[:min(int64(len(b)), f.left)])
-	f.left -= int64(n)
+	n, err := o.file.Read(b[:min(int64(len(b)), o.left)])
+	o.left -= int64(n)
 	switch {
-	case f.left == 0:
+	case o.left == 0:
 		// The writer asks for no more than Size bytes: what the source has to
 		// say at its end (a changed file, a bad checksum) is heard here.
-		if _, err := f.file.Read(make([]byte, 1)); err != io.EOF {
+		if _, err := o.file.Read(make([]byte, 1)); err != io.EOF {
 			if err == nil {
 				err = errors.New("it has grown")
 			}
-			return n, fmt.Errorf("reading %q to its end: %w", f.info.name, err)
+			return n, fmt.Errorf("reading to its end: %w", err)
 		}
 		return n, nil
 	case err == io.EOF:
-		return n, fmt.Errorf("reading %q: %w with %d bytes missing", f.info.name, io.ErrUnexpectedEOF, f.left)
+		return n, fmt.Errorf("%w with %d bytes missing", io.ErrUnexpectedEOF, o.left)
 	}
 	return n, err
 }
 
 func (f *lazyFile) Close() error {
-	if f.file == nil {
+	o := &f.view.opened
+	if o.by != f {
 		return nil
 	}
-	return f.file.Close()
+	file := o.file
+	*o = opened{}
+	return file.Close()
 }

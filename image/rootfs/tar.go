@@ -185,7 +185,7 @@ func (e tarEntry) inode() (*Inode, error) {
 // xattrs takes the extended attributes from the PAX records and refuses records
 // whose meaning would be lost.
 func (e tarEntry) xattrs() (map[string]string, error) {
-	xattrs := map[string]string{}
+	var xattrs map[string]string // nil for nearly all files
 	for record, value := range e.PAXRecords {
 		name, encoded := "", false
 		if suffix, ok := strings.CutPrefix(record, "SCHILY.xattr."); ok {
@@ -219,6 +219,9 @@ func (e tarEntry) xattrs() (map[string]string, error) {
 		}
 		if old, ok := xattrs[name]; ok && old != value {
 			return nil, fmt.Errorf("extended attribute %q has two values", name)
+		}
+		if xattrs == nil {
+			xattrs = map[string]string{}
 		}
 		xattrs[name] = value
 	}

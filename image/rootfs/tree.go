@@ -132,7 +132,8 @@ func (t *Tree) Add(name string, n *Inode) error {
 	} else if old != nil {
 		old.links--
 	}
-	dir.entries[last] = n
+	// Not a part of the whole name, which would stay with it.
+	dir.entries[strings.Clone(last)] = n
 	if !n.Mode.IsDir() {
 		n.links++
 	}

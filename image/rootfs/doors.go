@@ -1,0 +1,78 @@
+package rootfs
+
+import (
+	"path"
+	"strconv"
+	"strings"
+)
+
+// doors are programs that take commands or configuration from the machine that a
+// VM runs on, and where distributions put them. Dm-verity does not stop them:
+// they are part of what was measured, their input is not.
+var doors = []struct {
+	name  string
+	paths []string
+}{
+	{"cloud-init", []string{"usr/bin/cloud-init", "bin/cloud-init"}},
+	{"ignition", []string{"usr/bin/ignition", "usr/lib/dracut/modules.d/30ignition/ignition"}},
+	{"qemu-guest-agent", []string{"usr/sbin/qemu-ga", "usr/bin/qemu-ga", "sbin/qemu-ga"}},
+}
+
+// credentialsSince is the version of systemd that takes credentials from SMBIOS
+// and fw_cfg, unless the command line has systemd.import_credentials=no.
+const credentialsSince = 250
+
+// SystemdCredentials is the door's name of a systemd since that version.
+const SystemdCredentials = "systemd credentials"
+
+// Doors names the programs of the tree that listen to the host. It knows the
+// usual ones by their paths, and no others: none found is no proof.
+func (t *Tree) Doors() []string {
+	var found []string
+	for _, door := range doors {
+		for _, name := range door.paths {
+			if _, err := t.lookup(name); err == nil {
+				found = append(found, door.name)
+				break
+			}
+		}
+	}
+	if t.systemdVersion() >= credentialsSince {
+		found = append(found, SystemdCredentials)
+	}
+	return found
+}
+
+// systemdVersion returns the version of the tree's systemd, by the name of its
+// private library, or 0.
+func (t *Tree) systemdVersion() int {
+	version := 0
+	look := func(name string) {
+		dir, err := t.lookup(name)
+		if err != nil {
+			return
+		}
+		for file := range dir.entries {
+			rest, ok := strings.CutPrefix(file, "libsystemd-shared-")
+			if !ok {
+				continue
+			}
+			// libsystemd-shared-257.so, -257.9-1.so, -257.fc42.so
+			digits := rest[:len(rest)-len(strings.TrimLeft(rest, "0123456789"))]
+			if v, err := strconv.Atoi(digits); err == nil {
+				version = max(version, v)
+			}
+		}
+	}
+	for _, lib := range []string{"usr/lib", "usr/lib64", "lib"} {
+		look(path.Join(lib, "systemd"))
+		if dir, err := t.lookup(lib); err == nil {
+			for name, n := range dir.entries {
+				if n.Mode.IsDir() && strings.Contains(name, "-linux-") { // multiarch
+					look(path.Join(lib, name, "systemd"))
+				}
+			}
+		}
+	}
+	return version
+}
