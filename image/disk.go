@@ -31,7 +31,8 @@ type Disk struct {
 }
 
 // OpenDisk reads the header region of a disk of size bytes. What PID 1 would
-// refuse is refused here, by the same code.
+// refuse is refused here, by the same code. A file that may be a qcow2 goes
+// through Contents first.
 func OpenDisk(disk io.ReaderAt, size int64) (*Disk, error) {
 	header := make([]byte, luks2.HeaderSize)
 	if n, err := disk.ReadAt(header, 0); n < len(header) {
@@ -39,6 +40,9 @@ func OpenDisk(disk io.ReaderAt, size int64) (*Disk, error) {
 			err = fmt.Errorf("the disk has %d bytes, want more than %d", n, len(header))
 		}
 		return nil, fmt.Errorf("reading LUKS2 header: %w", err)
+	}
+	if isQCOW2(header) {
+		return nil, errors.New("it is a qcow2, want a raw disk (qemu-img convert -f qcow2 -O raw)")
 	}
 	container, err := luks2.Parse(header)
 	if err != nil {

@@ -29,6 +29,8 @@ const (
 	qcowCluster     = 1 << qcowClusterBits
 	qcowClusterBits = 16
 	qcowHeaderSize  = 104
+	qcowMagic       = "QFI\xfb"
+	qcowSizeAt      = 24
 	qcowPerTable    = qcowCluster / 8 // entries of an L2 table or the refcount table
 	qcowPerBlock    = qcowCluster / 2 // refcounts of 16 bits
 	qcowCopied      = 1 << 63         // QCOW_OFLAG_COPIED: the refcount is exactly 1
@@ -43,74 +45,101 @@ type qcow2Output struct {
 
 func ceil(a, b uint64) uint64 { return (a + b - 1) / b }
 
-// Truncate sizes the disk and writes the metadata.
-func (q *qcow2Output) Truncate(size int64) error {
-	data := ceil(uint64(size), qcowCluster)
-	l2 := ceil(data, qcowPerTable)
-	l1 := ceil(l2*8, qcowCluster)
+// qcow2Layout is where the parts of a file are, in clusters, and how many they
+// have. They follow one another in this order, after the header's cluster.
+type qcow2Layout struct {
+	size uint64 // of the disk, in bytes
+
+	tableAt, table   uint64 // refcount table
+	blocksAt, blocks uint64 // refcount blocks
+	l1At             uint64
+	l2At, l2         uint64
+	dataAt, data     uint64
+}
+
+func layQCOW2(size uint64) qcow2Layout {
+	l := qcow2Layout{size: size, data: ceil(size, qcowCluster)}
+	l.l2 = ceil(l.data, qcowPerTable)
+	l1 := ceil(l.l2*8, qcowCluster)
 	// The refcount blocks count themselves and their table, too.
-	var blocks, table uint64
 	for {
-		all := 1 + table + blocks + l1 + l2 + data
-		if b := ceil(all, qcowPerBlock); b != blocks {
-			blocks = b
-		} else if t := ceil(blocks, qcowPerTable); t != table {
-			table = t
+		all := 1 + l.table + l.blocks + l1 + l.l2 + l.data
+		if b := ceil(all, qcowPerBlock); b != l.blocks {
+			l.blocks = b
+		} else if t := ceil(l.blocks, qcowPerTable); t != l.table {
+			l.table = t
 		} else {
 			break
 		}
 	}
-	tableAt, blocksAt := uint64(1), 1+table
-	l1At := blocksAt + blocks
-	l2At := l1At + l1
-	dataAt := l2At + l2
-	q.start = int64(dataAt * qcowCluster)
-	if err := q.Output.Truncate(int64((dataAt + data) * qcowCluster)); err != nil {
-		return err
-	}
+	l.tableAt, l.blocksAt = 1, 1+l.table
+	l.l1At = l.blocksAt + l.blocks
+	l.l2At = l.l1At + l1
+	l.dataAt = l.l2At + l.l2
+	return l
+}
+
+// fileSize returns the bytes of the file.
+func (l qcow2Layout) fileSize() int64 { return int64((l.dataAt + l.data) * qcowCluster) }
+
+func (l qcow2Layout) header() []byte {
 	header := make([]byte, qcowHeaderSize)
 	be := binary.BigEndian
-	copy(header, "QFI\xfb")
+	copy(header, qcowMagic)
 	be.PutUint32(header[4:], 3) // version
 	be.PutUint32(header[20:], qcowClusterBits)
-	be.PutUint64(header[24:], uint64(size))
-	be.PutUint32(header[36:], uint32(l2)) // entries of the L1 table
-	be.PutUint64(header[40:], l1At*qcowCluster)
-	be.PutUint64(header[48:], tableAt*qcowCluster)
-	be.PutUint32(header[56:], uint32(table))
+	be.PutUint64(header[qcowSizeAt:], l.size)
+	be.PutUint32(header[36:], uint32(l.l2)) // entries of the L1 table
+	be.PutUint64(header[40:], l.l1At*qcowCluster)
+	be.PutUint64(header[48:], l.tableAt*qcowCluster)
+	be.PutUint32(header[56:], uint32(l.table))
 	be.PutUint32(header[96:], 4) // refcount_order: 16 bits
 	be.PutUint32(header[100:], qcowHeaderSize)
-	if _, err := q.Output.WriteAt(header, 0); err != nil {
-		return err
-	}
+	return header
+}
+
+// pointers calls do with each cluster, at a byte of the file, of the tables: the
+// refcount table, L1 and L2, whose entries point at consecutive clusters.
+func (l qcow2Layout) pointers(do func(b []byte, offset int64) error) error {
+	buffer := make([]byte, 0, qcowCluster)
 	for _, part := range []struct {
 		at, count, target, flag uint64
 	}{
-		{tableAt, blocks, blocksAt, 0},
-		{l1At, l2, l2At, qcowCopied},
-		{l2At, data, dataAt, qcowCopied},
+		{l.tableAt, l.blocks, l.blocksAt, 0},
+		{l.l1At, l.l2, l.l2At, qcowCopied},
+		{l.l2At, l.data, l.dataAt, qcowCopied},
 	} {
-		if err := q.pointers(part.at, part.count, part.target, part.flag); err != nil {
-			return err
-		}
-	}
-	return q.refcounts(blocksAt, dataAt+data)
-}
-
-// pointers writes a table, at a cluster, of count consecutive clusters from
-// target.
-func (q *qcow2Output) pointers(at, count, target, flag uint64) error {
-	buffer := make([]byte, 0, qcowCluster)
-	for i := range count {
-		buffer = binary.BigEndian.AppendUint64(buffer, (target+i)*qcowCluster|flag)
-		if len(buffer) == cap(buffer) || i == count-1 {
-			if _, err := q.Output.WriteAt(buffer, int64(at*qcowCluster+(i+1)*8)-int64(len(buffer))); err != nil {
-				return err
+		for i := range part.count {
+			buffer = binary.BigEndian.AppendUint64(buffer, (part.target+i)*qcowCluster|part.flag)
+			if len(buffer) == cap(buffer) || i == part.count-1 {
+				if err := do(buffer, int64(part.at*qcowCluster+(i+1)*8)-int64(len(buffer))); err != nil {
+					return err
+				}
+				buffer = buffer[:0]
 			}
-			buffer = buffer[:0]
 		}
 	}
 	return nil
+}
+
+// Truncate sizes the disk and writes the metadata.
+func (q *qcow2Output) Truncate(size int64) error {
+	l := layQCOW2(uint64(size))
+	q.start = int64(l.dataAt * qcowCluster)
+	if err := q.Output.Truncate(l.fileSize()); err != nil {
+		return err
+	}
+	if _, err := q.Output.WriteAt(l.header(), 0); err != nil {
+		return err
+	}
+	err := l.pointers(func(b []byte, offset int64) error {
+		_, err := q.Output.WriteAt(b, offset)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return q.refcounts(l.blocksAt, l.dataAt+l.data)
 }
 
 // refcounts says that the first count clusters of the file are used once.

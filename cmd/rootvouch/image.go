@@ -81,8 +81,9 @@ standard error. Should the reader of the pipe have gone before that, the build
 fails and leaves nothing. What the reader makes of the key is the reader's: when
 it could not keep it, the disk is lost and has to be built again.
 
-With --format qcow2 the disk is written as QEMU's qcow2 instead of its raw bytes;
-the other image commands read raw disks.
+With --format qcow2 the disk is written as QEMU's qcow2 instead of its raw bytes.
+The other image commands read it as well, all but rekey; any other qcow2 has to be
+converted.
 
 With --seed (hex, or @FILE with hex in it; at least 32 bytes) all keys, salts and
 UUIDs are derived from one secret, and the same input gives the same bytes. Such

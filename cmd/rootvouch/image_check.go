@@ -26,9 +26,12 @@ func openDisk(name string) (*image.Disk, *os.File, error) {
 	}
 	size, err := f.Seek(0, io.SeekEnd) // of a block device, too
 	if err == nil {
-		var d *image.Disk
-		if d, err = image.OpenDisk(f, size); err == nil {
-			return d, f, nil
+		var disk io.ReaderAt
+		if disk, size, err = image.Contents(f, size); err == nil {
+			var d *image.Disk
+			if d, err = image.OpenDisk(disk, size); err == nil {
+				return d, f, nil
+			}
 		}
 	}
 	f.Close()
@@ -255,7 +258,7 @@ the key server. The pins change in luks2_header_sha256 alone.
 This retires a key, it does not revoke it: the volume key inside stays, and
 whoever has the old key and a copy of the old header can still decrypt the data.
 Until the new header is safely written the old one is kept in
-DISK.header-backup.`,
+DISK.header-backup. A qcow2 is refused: convert it first.`,
 		Example: "  rootvouch image rekey --key disk.key --pins pins.json --key-out new.key --pins-out new.json disk.img",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
