@@ -35,7 +35,7 @@ the log, and the command says so.
 
 Prints the number of lines and the head. Exit status 1 says that the log is not
 whole.`,
-		Example: "  rootvouch-kms audit verify --head 42:5f70bf18… /var/lib/rootvouch/audit.jsonl",
+		Example: "  rootvouch-kms audit verify --head 42:5f70bf18… /var/lib/rootvouch-kms/audit.jsonl",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var must audit.Head

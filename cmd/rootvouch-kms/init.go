@@ -26,7 +26,7 @@ A key-encryption key that is there is used. A file that is not there is made, wi
 mode 0600; a systemd credential must be there.
 
 Existing stores and logs are refused.`,
-		Example: "  rootvouch-kms init --config /etc/rootvouch/kms.json",
+		Example: "  rootvouch-kms init --config /etc/rootvouch-kms/kms.json",
 		Args:    cobra.NoArgs,
 	}
 	path := configFlag(cmd)

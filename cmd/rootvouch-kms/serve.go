@@ -46,7 +46,7 @@ one line:
   rootvouch-kms: serving on 127.0.0.1:8443 as spiffe://example.org/kms
 
 Its log goes to standard error.`,
-		Example: "  rootvouch-kms serve --config /etc/rootvouch/kms.json",
+		Example: "  rootvouch-kms serve --config /etc/rootvouch-kms/kms.json",
 		Args:    cobra.NoArgs,
 	}
 	path := configFlag(cmd)

@@ -73,9 +73,9 @@ Exit status:
   1   refused
   2   nothing was judged: no answer, or a file that cannot be read or written
   64  usage`,
-		Example: `  rootvouch attest --address 127.0.0.1:8444 --refval refval.json --collateral-dir asp/
+		Example: `  rootvouch attest --address 127.0.0.1:8444 --refval refval.json --collateral-dir asp/collateral
   rootvouch attest --address vm.example.org:8444 --refval refval.json --collateral-dir crls/ \
-    --release --kms-socket /run/rootvouch-kms/admin.sock --json`,
+    --release --kms-socket /run/rootvouch-kms/admin.sock --kms-user rootvouch-kms --json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			err := f.run(cmd)

@@ -108,7 +108,8 @@ SVID gets the key, as often as they like. Then there is no --refval.
 
 A disk that has a record is refused, unless --replace is given. The new record has
 the next generation, and a launch that got the old key does not get the new one.`,
-		Example: `  rootvouch keys put --socket /run/rootvouch/kms.sock --spiffe-id spiffe://example.org/vm/web \
+		Example: `  rootvouch keys put --socket /run/rootvouch-kms/admin.sock --kms-user rootvouch-kms \
+    --spiffe-id spiffe://example.org/vm/web \
     --pins pins.json --refval refval.json --key-file disk.key`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd, client()) },
