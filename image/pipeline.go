@@ -41,6 +41,9 @@ type sealer struct {
 	done     atomic.Uint64     // bytes of data
 
 	pool sync.Pool // of *[]byte, chunkSize bytes each
+
+	mu   sync.Mutex          // guards what follows
+	runs map[uint64]*leafRun // :: number of a run -> what of it is done
 }
 
 func newSealer(out io.WriterAt, params verity.Params, cipher *xts.Cipher, workers int, progress func(uint64)) (*sealer, error) {
@@ -51,7 +54,7 @@ func newSealer(out io.WriterAt, params verity.Params, cipher *xts.Cipher, worker
 	if params.LeafSpan() != chunkSize {
 		panic("image: internal error: chunks are not the leaves' spans")
 	}
-	s := &sealer{out: out, bulk: bulk(out), params: params, cipher: cipher, tree: tree, workers: workers, progress: progress}
+	s := &sealer{out: out, bulk: bulk(out), params: params, cipher: cipher, tree: tree, workers: workers, progress: progress, runs: map[uint64]*leafRun{}}
 	s.leaves = treeOffset(params)
 	if levels := params.Geometry().Levels; len(levels) > 0 {
 		s.leaves += levels[0].Offset
@@ -98,7 +101,6 @@ func (s *sealer) run(ctx context.Context, next feed, produce func(ctx context.Co
 			if err != nil {
 				return err
 			}
-			leaf := make([]byte, verity.BlockSize)
 			for {
 				c, err := next(ctx)
 				if errors.Is(err, io.EOF) {
@@ -107,7 +109,7 @@ func (s *sealer) run(ctx context.Context, next feed, produce func(ctx context.Co
 				if err != nil {
 					return err
 				}
-				if err := s.seal(hasher, leaf, c); err != nil {
+				if err := s.seal(hasher, c); err != nil {
 					return err
 				}
 			}
@@ -117,14 +119,15 @@ func (s *sealer) run(ctx context.Context, next feed, produce func(ctx context.Co
 }
 
 // seal hashes a chunk, encrypts it in place and writes it with its hash block.
-func (s *sealer) seal(hasher *verity.Hasher, leaf []byte, c chunk) error {
+func (s *sealer) seal(hasher *verity.Hasher, c chunk) error {
 	size := len(c.data)
 	if s.params.DataBlocks == 1 {
 		s.tree.Set(0, hasher.Digest(nil, c.data))
 	} else {
+		run, leaf := s.leafRun(c.index)
 		hasher.Leaf(leaf, c.data)
 		s.tree.Set(c.index, hasher.Digest(nil, leaf))
-		if err := s.write(s.out.WriteAt, leaf, s.leaves+c.index*verity.BlockSize); err != nil {
+		if err := s.leafDone(run, c.index/runLeaves); err != nil {
 			return err
 		}
 	}
@@ -136,6 +139,51 @@ func (s *sealer) seal(hasher *verity.Hasher, leaf []byte, c chunk) error {
 	if s.progress != nil {
 		s.progress(done)
 	}
+	return nil
+}
+
+// runLeaves is how many hash blocks of level 0 are written at once: singly, each
+// would wait for all writes of chunks.
+const runLeaves = chunkSize / verity.BlockSize
+
+// leafRun is a run of hash blocks. Chunks come nearly in order, so that there are
+// two or three at a time.
+type leafRun struct {
+	blocks  []byte
+	missing int
+}
+
+// leafRun returns the run that a chunk's hash block belongs to, and its place.
+func (s *sealer) leafRun(index uint64) (*leafRun, []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	number := index / runLeaves
+	run := s.runs[number]
+	if run == nil {
+		all := (s.params.DataBlocks*verity.BlockSize + chunkSize - 1) / chunkSize
+		count := int(min(runLeaves, all-number*runLeaves))
+		run = &leafRun{s.buffer()[:count*verity.BlockSize], count}
+		s.runs[number] = run
+	}
+	return run, run.blocks[index%runLeaves*verity.BlockSize:][:verity.BlockSize]
+}
+
+// leafDone writes the run when all of it is there.
+func (s *sealer) leafDone(run *leafRun, number uint64) error {
+	s.mu.Lock()
+	run.missing--
+	complete := run.missing == 0
+	if complete {
+		delete(s.runs, number)
+	}
+	s.mu.Unlock()
+	if !complete {
+		return nil
+	}
+	if err := s.write(s.bulk, run.blocks, s.leaves+number*chunkSize); err != nil {
+		return err
+	}
+	s.release(run.blocks)
 	return nil
 }
 
