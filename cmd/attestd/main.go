@@ -7,6 +7,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -35,7 +36,9 @@ func run(args []string) error {
 	logPath := flags.String("boot-log", "/run/rootvouch/bootlog.json", "boot log of this VM")
 	kind := flags.String("device", "", "report device: configfs-tsm, sev-guest or virtio-port (required)")
 	path := flags.String("device-path", "", "where the report device is, if not at its usual place")
-	if err := flags.Parse(args); err != nil {
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return nil // it was printed
+	} else if err != nil {
 		return err
 	}
 	if flags.NArg() > 0 {

@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -45,7 +46,12 @@ func run(args []string) error {
 	disk := flags.String("disk-uuid", "", "UUID of the disk whose key is asked for")
 	agent := flags.String("workload-api", "unix://"+bootconfig.AgentSocketPath, "address of the SPIFFE Workload API")
 	verbose := flags.Bool("v", false, "say what was done, on standard error")
-	if err := flags.Parse(args); err != nil {
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "usage: fetchkey -disk-uuid UUID [flags] 3>PIPE")
+		flags.SetOutput(os.Stderr)
+		flags.PrintDefaults()
+		os.Exit(2) // 0 says that a key was written
+	} else if err != nil {
 		return fmt.Errorf("config: parsing flags: %w", err)
 	}
 	if flags.NArg() > 0 {

@@ -41,7 +41,7 @@ type refvalNewFlags struct {
 func newRefvalNewCommand() *cobra.Command {
 	var f refvalNewFlags
 	cmd := &cobra.Command{
-		Use:   "new --root-of-trust amd|emulated [--ark CERT] --product NAME=MIN-TCB --measurements FILE --out REFVAL",
+		Use:   "new --root-of-trust amd --product NAME=MIN-TCB… | --root-of-trust emulated --ark CERT --measurements FILE --out REFVAL",
 		Short: "Make refval.json from launch digests",
 		Long: `Make reference values that accept the launch digests given. The file lists every
 choice by name; edit it for those that have no flag.

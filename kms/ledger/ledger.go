@@ -58,9 +58,6 @@ func New(s *store.Store, log *audit.Log, clock func() time.Time, retryWindow tim
 	return &Ledger{Records: s, store: s, log: log, clock: clock, retryWindow: retryWindow}
 }
 
-// RetryWindow is how long a reply that was lost may be asked for again.
-func (l *Ledger) RetryWindow() time.Duration { return l.retryWindow }
-
 // Head is the audit log's head.
 func (l *Ledger) Head() audit.Head { return l.log.Head() }
 
