@@ -179,12 +179,12 @@ func (f *imageBuildFlags) notes(w io.Writer, s image.Summary) {
 		debug.SetMemoryLimit(need)
 		fmt.Fprintf(w, "note: so many files take about %s of memory; a finished filesystem (as of mkfs.erofs) takes less than 256 MiB\n", bytesText(float64(need)))
 	}
-	if len(s.Doors) == 0 {
-		return
+	orders := slices.DeleteFunc(slices.Clone(s.Doors), func(door string) bool { return door == rootfs.SystemdCredentials })
+	if len(orders) > 0 {
+		fmt.Fprintf(w, "note: the root takes orders from the machine that it runs on: %s (--exclude leaves files out)\n", strings.Join(orders, ", "))
 	}
-	fmt.Fprintf(w, "note: the root takes orders from the machine that it runs on: %s\n", strings.Join(s.Doors, ", "))
-	if slices.Contains(s.Doors, rootfs.SystemdCredentials) {
-		fmt.Fprintln(w, "note: systemd.import_credentials=no on the measured command line bars systemd credentials (rootvouch vm run has it)")
+	if len(orders) < len(s.Doors) {
+		fmt.Fprintln(w, "note: systemd takes credentials from the host: keep systemd.import_credentials=no on the measured command line, as vm run has it")
 	}
 }
 
