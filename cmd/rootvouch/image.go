@@ -97,7 +97,7 @@ a seed is worth as much as the key; on a command line others may see it.`,
   set -o pipefail
   { rootvouch image build --root root/ --out disk.img --key-out - --pins-out pins.json &&
     ./initramfs-and-refval pins.json refval.json >&2; } | \
-    rootvouch keys put --socket /run/rootvouch/kms.sock --spiffe-id spiffe://example.org/vm/web \
+    rootvouch keys put --socket /run/rootvouch-kms/admin.sock --spiffe-id spiffe://example.org/vm/web \
       --pins pins.json --refval refval.json --key-file -`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
