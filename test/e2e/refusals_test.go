@@ -31,6 +31,7 @@ func TestChangedDisk(t *testing.T) {
 		{"LUKS2 keyslots area", middle(0, p.PayloadOffset), "header", p.HeaderSHA256.String()},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			c.bootDisk(t, vmtest.FlipBit(t, c.web.Disk(), test.offset)).Refused(test.step, test.reason)
 		})
 	}
@@ -61,6 +62,7 @@ func TestOtherBytesThanMeasured(t *testing.T) {
 	initramfs.Initramfs = vmtest.Append(t, measured.Initramfs, 0)
 	for name, given := range map[string]platform.Guest{"command line with one more word": commandLine, "initramfs with one more byte": initramfs} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			vmtest.BootWith(t, measured, platform.Options{
 				AMDSP: c.chip, QEMU: vmtest.Swapped(t, measured, given), StartTimeout: 40 * time.Second,
 			}).NeverStarted()
