@@ -7,6 +7,7 @@ HOST   := rootvouch rootvouch-kms snp-server-plugin
 GUEST  := init fetchkey snp-agent-plugin attestd
 FLAGS  := -trimpath -buildvcs=false -ldflags=-s
 FUZZTIME ?= 30s
+export PATH := $(PATH):/usr/sbin:/sbin
 
 .PHONY: check build demo test vm race fuzz bench interop vuln setup clean help
 
