@@ -40,8 +40,8 @@ func Args(g Guest, p Parts) []string {
 			"-object", "memory-backend-memfd,id=ram0,size="+memory+",share=true,prealloc=false",
 			"-object", sevObject(g))
 	} else {
-		// One thread for all vCPUs: with one for each, QEMU 10.0 aborts in one
-		// boot of thirty (iotlb_to_section, an assertion), and is no faster here.
+		// One thread for all vCPUs: with one for each, QEMU 10.0 aborted once in
+		// some thirty boots (iotlb_to_section, an assertion), and was no faster.
 		add("-accel", "tcg,thread=single", "-machine", "q35")
 	}
 	add("-cpu", escape(g.CPUType), "-smp", strconv.Itoa(g.VCPUs), "-m", memory,
