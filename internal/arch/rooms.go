@@ -10,7 +10,7 @@ var rooms = []room{
 	},
 	{
 		name:     "ground: formats",
-		packages: []string{"snp", "verity", "xts", "cpio", "keyapi", "bootconfig", "bootlog"},
+		packages: []string{"snp", "verity", "xts", "cpio", "erofs", "keyapi", "bootconfig", "bootlog"},
 		pure:     true, neverDirect: world,
 	},
 	{
@@ -117,7 +117,7 @@ var rooms = []room{
 	{
 		name:     "role: disk images",
 		packages: []string{"image/..."},
-		uses:     []string{"luks2", "verity", "xts", "refval", "snp/launch", "internal/durable"}, within: true,
+		uses:     []string{"luks2", "verity", "xts", "erofs", "refval", "snp/launch", "internal/durable"}, within: true,
 		never: []string{"net", "net/http", "github.com/spiffe/..."},
 	},
 	{

@@ -1,0 +1,67 @@
+package erofs
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// xattrUnit is what attributes are aligned to and counted in, in bytes.
+const xattrUnit = 4
+
+// Limits of extended attributes in bytes.
+const (
+	maxXattrName  = 255
+	maxXattrValue = 1<<16 - 1
+	maxXattrs     = 1 << 17 // all of one inode; the format has room for twice that
+)
+
+// xattrIndex splits an attribute's name into the index of its prefix
+// (EROFS_XATTR_INDEX_*) and the rest.
+func xattrIndex(name string) (index byte, rest string, ok bool) {
+	switch name {
+	case "system.posix_acl_access":
+		return 2, "", true
+	case "system.posix_acl_default":
+		return 3, "", true
+	}
+	for _, p := range []struct {
+		prefix string
+		index  byte
+	}{{"user.", 1}, {"trusted.", 4}, {"security.", 6}} {
+		if rest, ok := strings.CutPrefix(name, p.prefix); ok && rest != "" {
+			return p.index, rest, true
+		}
+	}
+	return 0, "", false
+}
+
+// EncodeXattrs writes extended attributes, full names and values, in the order
+// of their names (struct erofs_xattr_entry). An error names what the format
+// cannot hold.
+func EncodeXattrs(xattrs map[string]string) (string, error) {
+	var b []byte
+	for _, name := range slices.Sorted(maps.Keys(xattrs)) {
+		value := xattrs[name]
+		index, rest, ok := xattrIndex(name)
+		if !ok {
+			return "", fmt.Errorf("extended attribute %q cannot be kept: EROFS knows user, trusted, security and POSIX ACLs", name)
+		}
+		if len(rest) > maxXattrName || len(value) > maxXattrValue {
+			return "", fmt.Errorf("extended attribute %q has a name of %d and a value of %d bytes, want at most %d and %d",
+				name, len(rest), len(value), maxXattrName, maxXattrValue)
+		}
+		b = append(b, byte(len(rest)), index)
+		b = le.AppendUint16(b, uint16(len(value)))
+		b = append(b, rest...)
+		b = append(b, value...)
+		for len(b)%xattrUnit != 0 {
+			b = append(b, 0)
+		}
+	}
+	if len(b) > maxXattrs {
+		return "", fmt.Errorf("extended attributes have %d bytes, want at most %d", len(b), maxXattrs)
+	}
+	return string(b), nil
+}
