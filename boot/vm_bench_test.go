@@ -1,6 +1,7 @@
 package boot_test
 
 import (
+	"archive/tar"
 	"bufio"
 	"bytes"
 	"context"
@@ -10,8 +11,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"io"
-	"io/fs"
 	"maps"
 	"math/big"
 	"os"
@@ -132,19 +131,26 @@ func newTrustRoot(t *testing.T) string {
 // newDisk builds a disk whose root filesystem has the given files.
 func (b *bench) newDisk(t *testing.T, name string, uuid *pins.UUID, files map[string][]byte) testDisk {
 	t.Helper()
-	tree := rootfs.New()
-	for _, dir := range []string{"sbin", "etc"} {
-		if err := tree.Add(dir, &rootfs.Inode{Mode: fs.ModeDir | 0o755}); err != nil {
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	headers := []*tar.Header{{Typeflag: tar.TypeDir, Name: "sbin", Mode: 0o755}, {Typeflag: tar.TypeDir, Name: "etc", Mode: 0o755}}
+	for path, data := range files {
+		headers = append(headers, &tar.Header{Typeflag: tar.TypeReg, Name: path, Mode: 0o755, Size: int64(len(data))})
+	}
+	for _, h := range headers {
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(files[h.Name]); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for path, data := range files {
-		err := tree.Add(path, &rootfs.Inode{Mode: 0o755, Size: int64(len(data)), Open: func() (io.ReadCloser, error) {
-			return io.NopCloser(bytes.NewReader(data)), nil
-		}})
-		if err != nil {
-			t.Fatal(err)
-		}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	tree := rootfs.New()
+	if err := tree.ReadTar(bytes.NewReader(archive.Bytes()), int64(archive.Len())); err != nil {
+		t.Fatal(err)
 	}
 	source, err := image.Tree(tree)
 	if err != nil {

@@ -5,8 +5,8 @@
 // privileges and no loop or device-mapper device; the data is read, hashed,
 // encrypted and written once, on all cores, in memory that does not grow with
 // the disk (a few chunks of 512 KiB, and 64 KiB of digests per GiB), though with the
-// number of files in a tree (about a kilobyte each: 256 MiB are good for 150,000;
-// a finished filesystem has no such bound).
+// number of files in a tree (160 bytes each: 256 MiB are good for a million; a
+// finished filesystem has no such bound).
 package image
 
 import (

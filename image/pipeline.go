@@ -266,74 +266,76 @@ func send(ctx context.Context, chunks chan<- chunk, c chunk) error {
 	}
 }
 
-// chunker is an io.WriteSeeker that cuts what is written into chunks. It takes
-// writes in order, and seeks back into the first chunk, which it holds until
-// flush.
+// chunker is an io.Writer that cuts what is written into chunks.
 type chunker struct {
 	ctx    context.Context
 	chunks chan<- chunk
 	sealer *sealer
 
-	at      int64
-	size    int64 // written so far
-	first   []byte
-	current []byte // the chunk that size lies in, but the first
-}
-
-func (c *chunker) Seek(offset int64, whence int) (int64, error) {
-	if whence != io.SeekStart || offset < 0 || offset > min(c.size, chunkSize) && offset != c.size {
-		return 0, fmt.Errorf("seeking to byte %d from %d: not in the first chunk", offset, whence)
-	}
-	c.at = offset
-	return offset, nil
+	index   uint64 // of current
+	current []byte // what there is of it
 }
 
 func (c *chunker) Write(b []byte) (int, error) {
 	written := 0
 	for len(b) > 0 {
-		target, start := &c.current, c.at/chunkSize*chunkSize
-		if start == 0 {
-			target = &c.first
-		} else if c.at != c.size {
-			return written, fmt.Errorf("writing at byte %d after %d: not in order", c.at, c.size)
-		}
-		if *target == nil {
-			*target = c.sealer.buffer()
-		}
-		n := copy((*target)[c.at-start:], b)
-		b = b[n:]
-		written += n
-		c.at += int64(n)
-		c.size = max(c.size, c.at)
-		if start > 0 && c.at == start+chunkSize {
-			if err := c.send(start, chunkSize); err != nil {
-				return written, err
-			}
+		n := copy(c.room(), b)
+		b, written = b[n:], written+n
+		if err := c.take(n); err != nil {
+			return written, err
 		}
 	}
 	return written, nil
 }
 
-// send passes the current chunk on.
-func (c *chunker) send(start int64, n int) error {
-	whole := c.current[:n]
-	c.current = nil
-	return send(c.ctx, c.chunks, chunk{uint64(start / chunkSize), whole})
-}
-
-// flush sends what is left: the last chunk, and the first.
-func (c *chunker) flush() error {
-	if c.size%verity.BlockSize != 0 {
-		return fmt.Errorf("filesystem of %d bytes, want whole blocks of %d", c.size, verity.BlockSize)
-	}
-	if c.current != nil {
-		start := c.size / chunkSize * chunkSize
-		if err := c.send(start, int(c.size-start)); err != nil {
-			return err
+// ReadFrom reads into chunks, without a buffer between.
+func (c *chunker) ReadFrom(r io.Reader) (int64, error) {
+	read := int64(0)
+	for {
+		n, err := r.Read(c.room())
+		read += int64(n)
+		if sendErr := c.take(n); sendErr != nil {
+			return read, sendErr
+		}
+		if errors.Is(err, io.EOF) {
+			return read, nil
+		}
+		if err != nil {
+			return read, err
 		}
 	}
-	if c.first == nil {
-		return errors.New("filesystem is empty")
+}
+
+// room is what the current chunk lacks.
+func (c *chunker) room() []byte {
+	if c.current == nil {
+		c.current = c.sealer.buffer()[:0]
 	}
-	return send(c.ctx, c.chunks, chunk{0, c.first[:min(c.size, chunkSize)]})
+	return c.current[len(c.current):chunkSize]
+}
+
+// take adds n bytes that were put into room, and passes a full chunk on.
+func (c *chunker) take(n int) error {
+	c.current = c.current[:len(c.current)+n]
+	if len(c.current) < chunkSize {
+		return nil
+	}
+	return c.send()
+}
+
+func (c *chunker) send() error {
+	whole := chunk{c.index, c.current}
+	c.index, c.current = c.index+1, nil
+	return send(c.ctx, c.chunks, whole)
+}
+
+// flush sends the last chunk.
+func (c *chunker) flush() error {
+	if len(c.current)%verity.BlockSize != 0 {
+		return fmt.Errorf("filesystem of %d bytes, want whole blocks of %d", c.index*chunkSize+uint64(len(c.current)), verity.BlockSize)
+	}
+	if len(c.current) == 0 {
+		return nil
+	}
+	return c.send()
 }

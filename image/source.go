@@ -41,7 +41,7 @@ func (s Source) feed(to *sealer) (feed, func(context.Context) error) {
 	return receive(chunks), func(ctx context.Context) error {
 		defer close(chunks)
 		c := &chunker{ctx: ctx, chunks: chunks, sealer: to}
-		if err := s.plan.WriteTo(c); err != nil {
+		if _, err := s.plan.WriteTo(c); err != nil {
 			return err
 		}
 		return c.flush()

@@ -60,11 +60,11 @@ func newImageBuildCommand() *cobra.Command {
 The root is a directory, a tar (plain, gzip or zstd; "-" reads one from standard
 input), an OCI image layout with one platform, or a finished EROFS, squashfs or
 ext4 filesystem with blocks of 4096 bytes. Trees become an EROFS filesystem.
-Owners, modes, device nodes, hard links, extended attributes, ACLs and
+Owners, modes, device nodes, hard links, holes, extended attributes, ACLs and
 capabilities are kept as they are; what cannot be kept is refused by name. No
 privileges are needed: nothing is extracted and nothing is mounted. Memory stays
-below 256 MiB for up to 150,000 files; a larger tree takes a kilobyte for each, and
-says so.
+below 256 MiB whatever the size, and for up to a million files; a larger tree takes
+160 bytes for each, and says so.
 
 A note names programs of the tree that take orders from the host, which are a way
 around everything that is measured: cloud-init, ignition, qemu-guest-agent, and

@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strconv"
@@ -50,6 +51,7 @@ func encodeACL(text string) (string, error) {
 		}
 		return int(int64(a.id) - int64(b.id))
 	})
+	le := binary.LittleEndian
 	out := le.AppendUint32(nil, aclVersion)
 	for _, e := range entries {
 		out = le.AppendUint16(out, e.tag)

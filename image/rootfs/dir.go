@@ -6,19 +6,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/rootvouch/rootvouch/erofs"
 )
 
 // ReadDir adds the files below a directory to the tree as they are: owners,
-// modes, times, hard links, device nodes, attributes. (trusted attributes are
-// shown to root alone.) What is mounted below is part of it. A file that
+// modes, times, hard links, device nodes, attributes, holes. (trusted attributes
+// are shown to root alone.) What is mounted below is part of it. A file that
 // changes before its data is read is an error when the filesystem is written;
 // only after that may what is returned be closed.
 func (t *Tree) ReadDir(dir string) (io.Closer, error) {
@@ -38,10 +40,18 @@ func (t *Tree) ReadDir(dir string) (io.Closer, error) {
 type fileID struct{ device, inode uint64 }
 
 type dirWalker struct {
-	tree *Tree
-	base string
-	root *os.Root
-	seen map[fileID]string // :: file with several names -> its first
+	tree  *Tree
+	base  string
+	root  *os.Root
+	seen  map[fileID]string // :: file with several names -> its first
+	files []*dirFiles       // one for each device
+}
+
+// dirFiles is the content of the files of a directory tree that lie on one
+// device; inode.at is a file's number there.
+type dirFiles struct {
+	root   *os.Root
+	device uint64
 }
 
 func (w *dirWalker) walk(name string) error {
@@ -56,15 +66,15 @@ func (w *dirWalker) walk(name string) error {
 	if !info.IsDir() && stat.Nlink > 1 {
 		id := fileID{stat.Dev, stat.Ino}
 		if first, ok := w.seen[id]; ok {
-			return w.tree.Link(name, first)
+			return w.tree.link(name, first)
 		}
 		w.seen[id] = name
 	}
-	n, err := w.inode(name, info, stat)
+	n, err := w.inode(name, stat)
 	if err != nil {
 		return fmt.Errorf("%q: %w", name, err)
 	}
-	if err := w.tree.Add(name, n); err != nil {
+	if err := w.tree.add(name, n); err != nil {
 		return err
 	}
 	if !info.IsDir() {
@@ -87,63 +97,121 @@ func (w *dirWalker) walk(name string) error {
 	return nil
 }
 
-func (w *dirWalker) inode(name string, info fs.FileInfo, stat *syscall.Stat_t) (*Inode, error) {
-	n := &Inode{Mode: info.Mode(), UID: stat.Uid, GID: stat.Gid, ModTime: info.ModTime()}
-	switch {
-	case info.Mode().IsRegular():
-		n.Size = info.Size()
-		as := listed{fileID{stat.Dev, stat.Ino}, stat.Size, stat.Mtim}
-		n.Open = func() (io.ReadCloser, error) { return w.open(name, as) }
-	case info.Mode()&fs.ModeSymlink != 0:
-		target, err := w.root.Readlink(name)
-		if err != nil {
-			return nil, err
-		}
-		n.Target = target
-	case info.Mode()&fs.ModeDevice != 0:
-		n.Major, n.Minor = unix.Major(stat.Rdev), unix.Minor(stat.Rdev)
-	}
+func (w *dirWalker) inode(name string, stat *syscall.Stat_t) (*inode, error) {
+	n := &inode{mode: uint16(stat.Mode), uid: stat.Uid, gid: stat.Gid, time: erofs.Time{Seconds: stat.Mtim.Sec, Nanoseconds: uint32(stat.Mtim.Nsec)}}
 	var err error
-	n.Xattrs, err = xattrs(filepath.Join(w.base, name))
-	return n, err
-}
-
-// listed is what a file was when its directory was read. There is one for each
-// file of the tree, and fs.FileInfo is several times as large.
-type listed struct {
-	id      fileID
-	size    int64
-	modTime syscall.Timespec
-}
-
-// open opens a file and checks that it is still the one that was listed.
-func (w *dirWalker) open(name string, as listed) (io.ReadCloser, error) {
-	f, err := w.root.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	switch n.mode & erofs.TypeMask {
+	case erofs.TypeRegular:
+		n.size, n.at = stat.Size, int64(stat.Ino)
+		files := w.filesOf(stat.Dev)
+		n.body = content(files)
+		if stat.Blocks*512 < stat.Size {
+			n.body, err = files.holes(name, n)
+		}
+	case erofs.TypeSymlink:
+		var target string
+		target, err = w.root.Readlink(name)
+		n.body, n.size = symlink(target), int64(len(target))
+	case erofs.TypeCharDevice, erofs.TypeBlockDevice:
+		n.u, err = deviceNumber(unix.Major(stat.Rdev), unix.Minor(stat.Rdev))
+	}
 	if err != nil {
 		return nil, err
 	}
-	same := func() error {
-		info, err := f.Stat()
-		if err != nil {
-			return err
-		}
-		now, ok := info.Sys().(*syscall.Stat_t)
-		if !ok || as != (listed{fileID{now.Dev, now.Ino}, now.Size, now.Mtim}) {
-			return fmt.Errorf("%q has changed since the tree was read", name)
-		}
-		return nil
-	}
-	if err := same(); err != nil {
-		f.Close()
+	all, err := xattrs(filepath.Join(w.base, name))
+	if err != nil {
 		return nil, err
 	}
-	return &steadyFile{f, same}, nil
+	return n, w.tree.encodeXattrs(n, all)
+}
+
+// filesOf returns the content of the files of a device.
+func (w *dirWalker) filesOf(device uint64) *dirFiles {
+	for _, f := range w.files {
+		if f.device == device {
+			return f
+		}
+	}
+	f := &dirFiles{w.root, device}
+	w.files = append(w.files, f)
+	return f
+}
+
+// holes asks a file where it has data.
+func (f *dirFiles) holes(name string, n *inode) (content, error) {
+	file, err := f.openSteady(name, n)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	data, err := dataOf(file.File, n.size)
+	if err != nil {
+		return nil, err
+	}
+	return withHoles(f, n.size, slices.Values(data)), nil
+}
+
+// dataOf lists the parts of a file that have data. A file system that does not
+// know says that all of it has.
+func dataOf(f *os.File, size int64) ([]extent, error) {
+	var data []extent
+	for at := int64(0); at < size; {
+		start, err := f.Seek(at, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) { // nothing but a hole from at on
+			return data, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("looking for holes: %w", err)
+		}
+		end, err := f.Seek(start, unix.SEEK_HOLE)
+		if err != nil {
+			return nil, fmt.Errorf("looking for holes: %w", err)
+		}
+		if start < at || end <= start {
+			return nil, fmt.Errorf("looking for holes: data from byte %d to %d after byte %d", start, end, at)
+		}
+		data = append(data, extent{start, min(end, size)})
+		at = end
+	}
+	return data, nil
+}
+
+func (f *dirFiles) open(name string, n *inode) (io.ReadCloser, error) {
+	return f.openSteady(name, n)
+}
+
+// openSteady opens a file and checks that it is still the one that was listed.
+func (f *dirFiles) openSteady(name string, n *inode) (*steadyFile, error) {
+	file, err := f.root.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	s := &steadyFile{file, f.device, n}
+	if err := s.same(); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return s, nil
 }
 
 // steadyFile ends with an error when the file changed while it was read.
 type steadyFile struct {
 	*os.File
-	same func() error
+	device uint64
+	n      *inode
+}
+
+// same compares the file with what was listed.
+func (f *steadyFile) same() error {
+	var now syscall.Stat_t
+	if err := syscall.Fstat(int(f.Fd()), &now); err != nil {
+		return &os.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+	time := erofs.Time{Seconds: now.Mtim.Sec, Nanoseconds: uint32(now.Mtim.Nsec)}
+	if now.Dev != f.device || int64(now.Ino) != f.n.at || now.Size != f.n.size || time != f.n.time {
+		return errors.New("it has changed since the tree was read")
+	}
+	return nil
 }
 
 func (f *steadyFile) Read(b []byte) (int, error) {
@@ -155,6 +223,9 @@ func (f *steadyFile) Read(b []byte) (int, error) {
 	}
 	return n, err
 }
+
+// xattrSizeMax is XATTR_SIZE_MAX (include/uapi/linux/limits.h) in bytes.
+const xattrSizeMax = 1 << 16
 
 // xattrs reads all extended attributes that a file shows.
 func xattrs(name string) (map[string]string, error) {
@@ -171,7 +242,7 @@ func xattrs(name string) (map[string]string, error) {
 	}
 	all := map[string]string{}
 	for attribute := range strings.SplitSeq(strings.TrimSuffix(string(list[:size]), "\x00"), "\x00") {
-		value := make([]byte, maxXattrValue)
+		value := make([]byte, xattrSizeMax)
 		size, err := unix.Lgetxattr(name, attribute, value)
 		if err != nil {
 			return nil, fmt.Errorf("reading extended attribute %q: %w", attribute, err)

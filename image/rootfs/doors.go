@@ -52,7 +52,7 @@ func (t *Tree) systemdVersion() int {
 		if err != nil {
 			return
 		}
-		for file := range dir.entries {
+		for file := range dir.entries() {
 			rest, ok := strings.CutPrefix(file, "libsystemd-shared-")
 			if !ok {
 				continue
@@ -67,8 +67,8 @@ func (t *Tree) systemdVersion() int {
 	for _, lib := range []string{"usr/lib", "usr/lib64", "lib"} {
 		look(path.Join(lib, "systemd"))
 		if dir, err := t.lookup(lib); err == nil {
-			for name, n := range dir.entries {
-				if n.Mode.IsDir() && strings.Contains(name, "-linux-") { // multiarch
+			for name, n := range dir.entries() {
+				if n.isDir() && strings.Contains(name, "-linux-") { // multiarch
 					look(path.Join(lib, name, "systemd"))
 				}
 			}

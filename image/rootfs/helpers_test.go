@@ -7,11 +7,12 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
-	"github.com/erofs/go-erofs"
+	reader "github.com/erofs/go-erofs"
 )
 
 // entry is one file of a tar under construction.
@@ -74,6 +75,35 @@ func readTree(t testing.TB, data []byte) *Tree {
 	return tree
 }
 
+func readDir(t testing.TB, dir string) *Tree {
+	t.Helper()
+	tree := New()
+	opened, err := tree.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { opened.Close() })
+	return tree
+}
+
+// mount lets the kernel mount an image, or skips the test.
+func mount(t testing.TB, image string) (dir string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED: not root, cannot mount")
+	}
+	dir = t.TempDir()
+	if out, err := exec.Command("mount", "-t", "erofs", "-o", "loop,ro", image, dir).CombinedOutput(); err != nil {
+		t.Skipf("SKIPPED: cannot mount: %v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			t.Errorf("unmounting: %v: %s", err, out)
+		}
+	})
+	return dir
+}
+
 // writeImage writes the tree's filesystem into a file.
 func writeImage(t testing.TB, tree *Tree) string {
 	t.Helper()
@@ -86,7 +116,7 @@ func writeImage(t testing.TB, tree *Tree) string {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := plan.WriteTo(f); err != nil {
+	if _, err := plan.WriteTo(f); err != nil {
 		t.Fatal(err)
 	}
 	if info, err := f.Stat(); err != nil || info.Size() != plan.Size {
@@ -115,7 +145,7 @@ func readBack(t testing.TB, image string) map[string]shown {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Close() })
-	filesystem, err := erofs.Open(f)
+	filesystem, err := reader.Open(f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +158,7 @@ func readBack(t testing.TB, image string) map[string]shown {
 		if err != nil {
 			return err
 		}
-		s := info.Sys().(*erofs.Stat)
+		s := info.Sys().(*reader.Stat)
 		got := shown{Mode: mode(info.Mode()), UID: s.UID, GID: s.GID, Time: int64(s.Mtime)*1e9 + int64(s.MtimeNs),
 			Rdev: s.Rdev, Nlink: s.Nlink, Inode: s.Ino}
 		if len(s.Xattrs) > 0 {

@@ -1,27 +1,24 @@
 package rootfs
 
-// Memory in bytes for each name, measured: an inode here, an entry in each of the
-// two trees that go-erofs 0.3.1 keeps, paths and maps. Metadata, to which the data
-// of small files belongs, it gathers before it writes them.
-const (
-	memoryPerName  = 1100
-	memoryPerSmall = 512 // at most, on the average: the rest of a block holds others
-)
+// memoryPerName is what a name takes in bytes, measured: an inode, an entry of
+// its directory, its name. Attributes come on top, once for all that have the
+// same.
+const memoryPerName = 160
 
-// Memory estimates the bytes of memory that writing the tree takes, beyond what
-// every build takes.
+// Memory estimates the bytes of memory that the tree takes, beyond what every
+// build takes.
 func (t *Tree) Memory() int64 {
 	var total int64
-	var walk func(n *Inode)
-	walk = func(n *Inode) {
+	for encoded := range t.xattrs {
+		total += int64(len(encoded))
+	}
+	var walk func(n *inode)
+	walk = func(n *inode) {
 		total += memoryPerName
-		if n.Size < BlockSize {
-			total += min(n.Size, memoryPerSmall)
+		if target, ok := n.body.(symlink); ok {
+			total += int64(len(target))
 		}
-		for name, value := range n.Xattrs {
-			total += int64(len(name) + len(value))
-		}
-		for _, child := range n.entries {
+		for _, child := range n.entries() {
 			walk(child)
 		}
 	}

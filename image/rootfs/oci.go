@@ -165,13 +165,13 @@ func (t *Tree) readLayer(data io.ReaderAt, size int64) error {
 	err := readTar(data, size, func(e tarEntry) error {
 		dir, base := path.Split(path.Clean("/" + e.Name))
 		if base == opaque {
-			return t.Clear(dir)
+			return t.clear(dir)
 		}
 		if hidden, ok := strings.CutPrefix(base, prefix); ok {
 			if hidden == "" || hidden == "." || hidden == ".." || strings.HasPrefix(hidden, prefix) {
 				return fmt.Errorf("%q is no whiteout", e.Name)
 			}
-			return t.Remove(dir + hidden)
+			return t.remove(dir + hidden)
 		}
 		return nil
 	})
@@ -184,8 +184,8 @@ func (t *Tree) readLayer(data io.ReaderAt, size int64) error {
 		}
 		// Between layers a directory may give way to something else.
 		if e.Typeflag != tar.TypeDir && e.Typeflag != tar.TypeXGlobalHeader {
-			if old, err := t.lookup(e.Name); err == nil && old.Mode.IsDir() && old != t.root {
-				if err := t.Remove(e.Name); err != nil {
+			if old, err := t.lookup(e.Name); err == nil && old.isDir() && old != t.root {
+				if err := t.remove(e.Name); err != nil {
 					return err
 				}
 			}

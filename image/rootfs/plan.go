@@ -1,235 +1,220 @@
 package rootfs
 
 import (
-	"encoding/binary"
+	"errors"
 	"fmt"
-	"io"
-	"io/fs"
+	"math"
 	"path"
 	"slices"
+	"strings"
 
-	"github.com/erofs/go-erofs"
+	"github.com/rootvouch/rootvouch/erofs"
 )
 
 // BlockSize is the block size of the filesystem in bytes.
-const BlockSize = 4096
+const BlockSize = erofs.BlockSize
 
 // Plan is the layout of a filesystem: its size is known before any data is
-// read, so everything that follows it can be placed.
+// read, so everything that follows it can be placed. docs/spec/image.md
+// describes it:
+//
+//	superblock
+//	inodes, each with its attributes and what is small enough to be inline
+//	blocks of directories
+//	blocks of files' data
+//
+// The inodes of a directory's files lie together, sorted by name; then those of
+// its first directory, and so on.
 type Plan struct {
 	// Size of the filesystem in bytes, a multiple of BlockSize.
 	Size int64
 
-	view    *view
-	patches []patch
+	root    *inode
+	built   erofs.Time // time of the newest file, so that one tree gives the same bytes
+	inodes  uint64
+	chunked bool
+	inline  int64 // bytes of the superblock and all inodes
+	dirs    int64 // block where those of directories start
+	data    int64 // block where those of files start
 }
 
-// patch replaces bytes of what go-erofs writes.
-type patch struct {
-	offset   int64
-	old, new [8]byte
+// dirent is a name in a directory. "." and ".." stand in the list as in the
+// filesystem.
+type dirent struct {
+	name string
+	n    *inode
 }
 
-// Plan lays the filesystem out by writing it once without its data. The tree
-// must not change afterwards.
+// Plan lays the filesystem out. The tree is the plan's from then on.
 func (t *Tree) Plan() (*Plan, error) {
-	v := &view{root: t.root, first: map[*Inode]string{}}
-	v.findFirst(t.root, ".")
-	sketch := &sketch{forget: len(v.first) == 0}
-	v.open = func(n *Inode) io.ReadCloser { return &nothing{sketch, n.Size} }
-	if err := v.write(sketch); err != nil {
+	p := &Plan{root: t.root, built: t.root.time}
+	t.root = nil
+	p.sort(p.root, p.root)
+	at := int64(erofs.SuperblockAt + erofs.SuperblockSize)
+	var dirs, data int64 // blocks
+	err := p.walk(func(name string, n *inode) error {
+		p.inodes++
+		head, tail := p.describe(n)
+		switch {
+		case head.Layout == erofs.BlockMap:
+			p.chunked = true
+			n.u = uint32(data)
+			data += n.body.(*sparse).blocks(n.size)
+		case tail == 0 && n.isDir():
+			n.u = uint32(dirs)
+			dirs += blocks(n.size)
+		case tail == 0 && n.size > 0:
+			n.u = uint32(data)
+			data += blocks(n.size)
+		}
+		if dirs+data > math.MaxUint32 {
+			return tooLarge(dirs + data)
+		}
+		n.place, at = place(at, head.BareSize(p.built), head.HeadSize(p.built), tail, head.Layout)
+		return nil
+	})
+	if err != nil {
 		return nil, fmt.Errorf("laying out the filesystem: %w", err)
 	}
-	v.open = nil // and with it the sketch
-	p := &Plan{Size: sketch.size, view: v}
-	if p.Size == 0 || p.Size%BlockSize != 0 {
-		panic(fmt.Sprintf("rootfs: internal error: go-erofs wrote %d bytes", p.Size))
+	p.inline = at
+	p.dirs = blocks(at)
+	p.data = p.dirs + dirs
+	if p.data+data > math.MaxUint32 {
+		return nil, fmt.Errorf("laying out the filesystem: %w", tooLarge(p.data+data))
 	}
-	if err := p.findPatches(sketch); err != nil {
-		return nil, fmt.Errorf("placing hard links: %w", err)
-	}
+	p.Size = (p.data + data) * BlockSize
 	return p, nil
 }
 
-// findFirst records the first name of every inode that has several.
-func (v *view) findFirst(dir *Inode, prefix string) {
-	for _, name := range dir.names() {
-		child, full := dir.entries[name], path.Join(prefix, name)
-		if child.Mode.IsDir() {
-			v.findFirst(child, full)
-		} else if _, ok := v.first[child]; !ok && child.links > 1 {
-			v.first[child] = full
+func tooLarge(count int64) error {
+	return fmt.Errorf("%d blocks of %d bytes, want less than 2^32", count, BlockSize)
+}
+
+// blocks is how many blocks size bytes take.
+func blocks(size int64) int64 { return (size + BlockSize - 1) / BlockSize }
+
+// place finds the first byte from at on where an inode can be, and the byte
+// behind what follows it: bare is its size, head that with its attributes, tail
+// that of its inline data or block map.
+func place(at int64, bare, head, tail int, layout erofs.Layout) (start, end int64) {
+	start = (at + erofs.InodeUnit - 1) / erofs.InodeUnit * erofs.InodeUnit
+	crosses := func(from int64, size int) bool { return from%BlockSize+int64(size) > BlockSize }
+	if crosses(start, bare) || layout == erofs.Inline && crosses(start+int64(head), tail) {
+		start = blocks(start) * BlockSize
+	}
+	return start, start + int64(head) + int64(tail)
+}
+
+// sort turns the entries of dir and all below it into sorted lists, counts the
+// links of directories and finds the newest file.
+func (p *Plan) sort(dir, parent *inode) {
+	d := dir.body.(*directory)
+	d.list = make([]dirent, 0, len(d.entries)+2)
+	d.list = append(d.list, dirent{".", dir}, dirent{"..", parent})
+	for name, n := range d.entries {
+		d.list = append(d.list, dirent{name, n})
+	}
+	d.entries = nil
+	slices.SortFunc(d.list, func(a, b dirent) int { return strings.Compare(a.name, b.name) })
+	dir.links, dir.size = 2, directorySize(d.list)
+	for _, e := range d.children() {
+		if p.built.Seconds < e.n.time.Seconds || p.built.Seconds == e.n.time.Seconds && p.built.Nanoseconds < e.n.time.Nanoseconds {
+			p.built = e.n.time
+		}
+		if e.n.isDir() {
+			dir.links++
+			p.sort(e.n, dir)
 		}
 	}
 }
 
-// write runs go-erofs over the view. The filesystem's build time is that of the
-// newest file, so that the same tree gives the same bytes.
-func (v *view) write(out io.WriteSeeker) error {
-	newest := v.root.ModTime
-	var walk func(n *Inode)
-	walk = func(n *Inode) {
-		if n.ModTime.After(newest) {
-			newest = n.ModTime
-		}
-		for _, child := range n.entries {
-			walk(child)
+// children yields the entries but "." and "..".
+func (d *directory) children() func(yield func(int, dirent) bool) {
+	return func(yield func(int, dirent) bool) {
+		for i, e := range d.list {
+			if e.name != "." && e.name != ".." && !yield(i, e) {
+				return
+			}
 		}
 	}
-	walk(v.root)
-	w := erofs.Create(out, erofs.WithBlockSize(BlockSize), erofs.WithBuildTime(uint64(newest.Unix()), 0))
-	if err := w.CopyFrom(v); err != nil {
-		return err
-	}
-	return w.Close()
 }
 
-// WriteTo writes the filesystem to out, which must be empty and at its start.
-// Blocks come in order, except that the first one is written twice: as zeros at
-// the start, and after everything else.
-func (p *Plan) WriteTo(out io.WriteSeeker) error {
-	p.view.open = func(n *Inode) io.ReadCloser {
-		file, err := n.Open()
-		if err != nil {
-			return broken{err}
+// directorySize is the size of a directory's data in bytes.
+func directorySize(list []dirent) int64 {
+	size := int64(0)
+	for {
+		fit, used := erofs.DirentsInBlock(len(list), func(i int) string { return list[i].name })
+		if fit == len(list) {
+			return size + int64(used)
 		}
-		return file
+		size, list = size+BlockSize, list[fit:]
 	}
-	w := &patcher{out: out, patches: p.patches}
-	if err := p.view.write(w); err != nil {
-		return fmt.Errorf("writing the filesystem: %w", err)
-	}
-	if w.end != p.Size {
-		return fmt.Errorf("writing the filesystem: got %d bytes, want %d as planned", w.end, p.Size)
-	}
-	return nil
 }
 
-// broken is a file that could not be opened.
-type broken struct{ err error }
-
-func (b broken) Read([]byte) (int, error) { return 0, b.err }
-func (b broken) Close() error             { return nil }
-
-// sketch is the destination of the layout run: it keeps metadata and forgets
-// the data of files, which nothing makes up.
-type sketch struct {
-	at, size int64
-	forget   bool // keep nothing but the size
-	extents  []extent
-	data     *byte // where nothing.Read was last asked to put data
-}
-
-type extent struct {
-	offset int64
-	bytes  []byte
-}
-
-// nothing reads as data of the right length without touching the buffer.
-type nothing struct {
-	sketch *sketch
-	left   int64
-}
-
-func (n *nothing) Read(b []byte) (int, error) {
-	if n.left == 0 {
-		return 0, io.EOF
-	}
-	n.sketch.data = &b[0]
-	count := min(n.left, int64(len(b)))
-	n.left -= count
-	return int(count), nil
-}
-
-func (n *nothing) Close() error { return nil }
-
-func (s *sketch) Write(b []byte) (int, error) {
-	if len(b) > 0 && &b[0] != s.data && !zero(b) && !s.forget {
-		// Directories come in many small writes.
-		if last := len(s.extents) - 1; last >= 0 && s.extents[last].offset+int64(len(s.extents[last].bytes)) == s.at {
-			s.extents[last].bytes = append(s.extents[last].bytes, b...)
-		} else {
-			s.extents = append(s.extents, extent{s.at, slices.Clone(b)})
+// walk visits every inode once, under its first name, in the order of their
+// places.
+func (p *Plan) walk(visit func(name string, n *inode) error) error {
+	last := int64(0) // place of the inode that was visited last
+	once := func(name string, n *inode) error {
+		if n.place != 0 && n.place <= last {
+			return nil // by another of its names
 		}
-	}
-	s.at += int64(len(b))
-	s.size = max(s.size, s.at)
-	return len(b), nil
-}
-
-func (s *sketch) Seek(offset int64, whence int) (int64, error) {
-	if whence != io.SeekStart {
-		panic("rootfs: internal error: go-erofs seeks from elsewhere than the start")
-	}
-	s.at = offset
-	return offset, nil
-}
-
-// ReadAt reads what was kept, and zeros elsewhere.
-func (s *sketch) ReadAt(b []byte, offset int64) (int, error) {
-	clear(b)
-	for _, e := range s.extents {
-		if from := offset - e.offset; from >= 0 && from < int64(len(e.bytes)) {
-			copy(b, e.bytes[from:])
-		} else if from < 0 && -from < int64(len(b)) {
-			copy(b[-from:], e.bytes)
+		if err := visit(name, n); err != nil {
+			return fmt.Errorf("%q: %w", name, err)
 		}
+		last = n.place
+		return nil
 	}
-	return len(b), nil
-}
-
-// patcher applies patches to a stream with few, forward writes.
-type patcher struct {
-	out     io.WriteSeeker
-	at, end int64
-	patches []patch // sorted by offset
-}
-
-func (w *patcher) Seek(offset int64, whence int) (int64, error) {
-	at, err := w.out.Seek(offset, whence)
-	w.at = at
-	return at, err
-}
-
-func (w *patcher) Write(b []byte) (int, error) {
-	first, _ := slices.BinarySearchFunc(w.patches, w.at-7, func(p patch, at int64) int { return int(p.offset - at) })
-	if first < len(w.patches) && w.patches[first].offset < w.at+int64(len(b)) {
-		b = slices.Clone(b)
-		for _, p := range w.patches[first:] {
-			for i := range p.new {
-				if at := p.offset + int64(i) - w.at; at >= 0 && at < int64(len(b)) {
-					// The superblock's place is written as zeros first.
-					if b[at] != p.old[i] && b[at] != 0 {
-						panic("rootfs: internal error: go-erofs wrote another layout than planned")
-					}
-					b[at] = p.new[i]
+	var below func(name string, dir *inode) error
+	below = func(name string, dir *inode) error {
+		d := dir.body.(*directory)
+		for _, e := range d.children() {
+			if err := once(path.Join(name, e.name), e.n); err != nil {
+				return err
+			}
+		}
+		for _, e := range d.children() {
+			if e.n.isDir() {
+				if err := below(path.Join(name, e.name), e.n); err != nil {
+					return err
 				}
 			}
-			if p.offset >= w.at+int64(len(b)) {
-				break
-			}
 		}
+		return nil
 	}
-	n, err := w.out.Write(b)
-	w.at += int64(n)
-	w.end = max(w.end, w.at)
-	return n, err
+	if err := once(".", p.root); err != nil {
+		return err
+	}
+	return below(".", p.root)
 }
 
-var _ interface {
-	fs.FS
-	fs.StatFS
-	fs.ReadDirFS
-} = (*view)(nil)
-
-// le reads little-endian numbers.
-var le = binary.LittleEndian
-
-func zero(b []byte) bool {
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
+// describe returns what the inode of n says, and the size in bytes of what
+// follows it: inline data or a block map. Before the layout is made, its U
+// means nothing.
+func (p *Plan) describe(n *inode) (head erofs.Inode, tail int) {
+	head = erofs.Inode{
+		Mode: n.mode, UID: n.uid, GID: n.gid, Links: n.links, Size: uint64(n.size), Time: n.time,
+		Serial: uint32(n.place / erofs.InodeUnit), Xattrs: n.xattrs, Layout: erofs.Plain, U: n.u,
 	}
-	return true
+	if n.size == 0 {
+		return head, 0 // U is a device number, if anything
+	}
+	base := p.data
+	switch n.body.(type) {
+	case *sparse:
+		bits := chunkBits(n.size)
+		head.Layout, head.U = erofs.BlockMap, erofs.ChunkFormat(bits)
+		return head, int(chunks(n.size, bits)) * erofs.BlockMapUnit
+	case *directory:
+		base = p.dirs
+	}
+	if n.size < BlockSize && int64(head.HeadSize(p.built)%BlockSize)+n.size <= BlockSize {
+		head.Layout, head.U = erofs.Inline, 0
+		return head, int(n.size)
+	}
+	head.U += uint32(base)
+	return head, 0
 }
+
+// errGrown says that a file has more data than it had when it was listed.
+var errGrown = errors.New("it has grown")

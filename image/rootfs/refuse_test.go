@@ -3,6 +3,7 @@ package rootfs
 import (
 	"archive/tar"
 	"bytes"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -37,7 +38,7 @@ func TestRefuses(t *testing.T) {
 			for _, c := range "abc" {
 				h.PAXRecords["SCHILY.xattr.user."+string(c)] = strings.Repeat("x", 60000)
 			}
-		})}, "attributes have 180027 bytes"},
+		})}, "attributes have 180024 bytes"},
 		{"two values", []entry{pax("SCHILY.xattr.security.selinux", "a\x00").with(func(h *tar.Header) { h.PAXRecords["RHT.security.selinux"] = "b" })}, "two values"},
 		{"unknown record", []entry{pax("SUN.holesdata", " 1 2")}, `PAX record "SUN.holesdata" cannot be kept`},
 		{"NFSv4 ACL", []entry{pax("SCHILY.acl.ace", "x")}, `PAX record "SCHILY.acl.ace" cannot be kept`},
@@ -73,7 +74,7 @@ func TestTarCutOffOrContinued(t *testing.T) {
 			if err == nil {
 				var plan *Plan
 				if plan, err = tree.Plan(); err == nil {
-					err = plan.WriteTo(&memory{})
+					_, err = plan.WriteTo(io.Discard)
 				}
 			}
 			if err == nil || !strings.Contains(err.Error(), c.want) {

@@ -6,9 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/url"
 	"strings"
+
+	"github.com/rootvouch/rootvouch/erofs"
 )
 
 const tarBlock = 512 // bytes
@@ -25,7 +26,33 @@ func (t *Tree) ReadTar(r io.ReaderAt, size int64) error {
 // tarEntry is a header with the way to its data.
 type tarEntry struct {
 	*tar.Header
-	open func() (io.ReadCloser, error)
+	content content
+	at      int64
+}
+
+// tarFiles is the content of the files of a tar that are stored as they are;
+// inode.at is the byte where a file starts.
+type tarFiles struct{ archive io.ReaderAt }
+
+func (f *tarFiles) open(_ string, n *inode) (io.ReadCloser, error) {
+	return io.NopCloser(io.NewSectionReader(f.archive, n.at, n.size)), nil
+}
+
+// sparseTar is the content of one file of a tar that is stored as a map and
+// fragments, skip entries after byte inode.at: archive/tar puts it together.
+type sparseTar struct {
+	*io.SectionReader // the archive
+	skip              int
+}
+
+func (f *sparseTar) open(_ string, n *inode) (io.ReadCloser, error) {
+	archive := tar.NewReader(io.NewSectionReader(f.SectionReader, n.at, f.Size()-n.at))
+	for range f.skip + 1 {
+		if _, err := archive.Next(); err != nil {
+			return nil, err
+		}
+	}
+	return io.NopCloser(archive), nil
 }
 
 // readTar calls add for each entry of an uncompressed tar. A tar that ends
@@ -34,6 +61,7 @@ type tarEntry struct {
 func readTar(r io.ReaderAt, size int64, add func(tarEntry) error) error {
 	section := io.NewSectionReader(r, 0, size)
 	archive := tar.NewReader(section)
+	files := &tarFiles{r}
 	// An entry starts at byte start, after skip more entries.
 	start, skip := int64(0), 0
 	for {
@@ -51,18 +79,17 @@ func readTar(r io.ReaderAt, size int64, add func(tarEntry) error) error {
 		if err != nil {
 			return fmt.Errorf("at byte %d: %w", start, err)
 		}
-		e := tarEntry{Header: header}
+		e := tarEntry{header, files, at}
 		if isSparse(header) {
-			// Its data is a map and fragments: archive/tar puts it together.
-			e.open = reopen(r, size, start, skip)
+			e.at = start
+			if e.content, err = tarHoles(archive, section, header.Size, &sparseTar{io.NewSectionReader(r, 0, size), skip}); err != nil {
+				return fmt.Errorf("at byte %d: %w", start, err)
+			}
 			skip++
 		} else {
 			length := header.Size
 			if header.Typeflag != tar.TypeReg {
 				length = 0
-			}
-			e.open = func() (io.ReadCloser, error) {
-				return io.NopCloser(io.NewSectionReader(r, at, length)), nil
 			}
 			start, skip = (at+length+tarBlock-1)/tarBlock*tarBlock, 0
 		}
@@ -72,17 +99,31 @@ func readTar(r io.ReaderAt, size int64, add func(tarEntry) error) error {
 	}
 }
 
-// reopen reads a sparse entry, which the archive has skip entries after start.
-func reopen(r io.ReaderAt, size, start int64, skip int) func() (io.ReadCloser, error) {
-	return func() (io.ReadCloser, error) {
-		archive := tar.NewReader(io.NewSectionReader(r, start, size-start))
-		for range skip + 1 {
-			if _, err := archive.Next(); err != nil {
-				return nil, err
-			}
+// tarHoles finds the holes of the entry that archive is at. archive/tar does not
+// tell, but it reads nothing of the underlying stream for a block of a hole.
+func tarHoles(archive io.Reader, stream io.Seeker, size int64, c content) (content, error) {
+	var failed error
+	found := withHoles(c, size, func(yield func(extent) bool) {
+		var block [BlockSize]byte
+		var before int64
+		if before, failed = stream.Seek(0, io.SeekCurrent); failed != nil {
+			return
 		}
-		return io.NopCloser(archive), nil
-	}
+		for at := int64(0); at < size; at += BlockSize {
+			var after int64
+			if _, failed = io.ReadFull(archive, block[:min(BlockSize, size-at)]); failed != nil {
+				return
+			}
+			if after, failed = stream.Seek(0, io.SeekCurrent); failed != nil {
+				return
+			}
+			if after != before && !yield(extent{at, min(at+BlockSize, size)}) {
+				return
+			}
+			before = after
+		}
+	})
+	return found, failed
 }
 
 func isSparse(h *tar.Header) bool {
@@ -128,57 +169,57 @@ func (t *Tree) addEntry(e tarEntry) error {
 		return nil
 	}
 	if e.Typeflag == tar.TypeLink {
-		return t.Link(e.Name, e.Linkname)
+		return t.link(e.Name, e.Linkname)
 	}
 	n, err := e.inode()
+	if err == nil {
+		var all map[string]string
+		if all, err = e.xattrs(); err == nil {
+			err = t.encodeXattrs(n, all)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("%q: %w", e.Name, err)
 	}
-	return t.Add(e.Name, n)
+	return t.add(e.Name, n)
 }
 
-func (e tarEntry) inode() (*Inode, error) {
-	n := &Inode{Mode: fs.FileMode(e.Mode & 0o777), ModTime: e.ModTime}
-	for _, bit := range []struct {
-		tar  int64
-		mode fs.FileMode
-	}{{0o4000, fs.ModeSetuid}, {0o2000, fs.ModeSetgid}, {0o1000, fs.ModeSticky}} {
-		if e.Mode&bit.tar != 0 {
-			n.Mode |= bit.mode
-		}
-	}
+func (e tarEntry) inode() (*inode, error) {
+	n := &inode{mode: uint16(e.Mode & 0o7777), time: erofs.Time{Seconds: e.ModTime.Unix(), Nanoseconds: uint32(e.ModTime.Nanosecond())}}
 	switch e.Typeflag {
 	case tar.TypeReg, tar.TypeGNUSparse:
-		n.Size, n.Open = e.Size, e.open
+		n.mode |= erofs.TypeRegular
+		n.size, n.body, n.at = e.Size, e.content, e.at
 	case tar.TypeDir:
-		n.Mode |= fs.ModeDir
+		n.mode |= erofs.TypeDirectory
 	case tar.TypeSymlink:
-		n.Mode |= fs.ModeSymlink
-		n.Target = e.Linkname
+		n.mode |= erofs.TypeSymlink
+		n.body, n.size = symlink(e.Linkname), int64(len(e.Linkname))
 	case tar.TypeChar:
-		n.Mode |= fs.ModeDevice | fs.ModeCharDevice
+		n.mode |= erofs.TypeCharDevice
 	case tar.TypeBlock:
-		n.Mode |= fs.ModeDevice
+		n.mode |= erofs.TypeBlockDevice
 	case tar.TypeFifo:
-		n.Mode |= fs.ModeNamedPipe
+		n.mode |= erofs.TypeFIFO
 	default:
 		return nil, fmt.Errorf("entry of type %q cannot be kept", e.Typeflag)
 	}
+	var major, minor uint32
 	for _, number := range []struct {
 		name  string
 		value int64
 		field *uint32
-	}{{"uid", int64(e.Uid), &n.UID}, {"gid", int64(e.Gid), &n.GID}, {"devmajor", e.Devmajor, &n.Major}, {"devminor", e.Devminor, &n.Minor}} {
+	}{{"uid", int64(e.Uid), &n.uid}, {"gid", int64(e.Gid), &n.gid}, {"devmajor", e.Devmajor, &major}, {"devminor", e.Devminor, &minor}} {
 		if number.value < 0 || number.value >= 1<<32-1 {
 			return nil, fmt.Errorf("%s is %d, want 0 to 2^32-2", number.name, number.value)
 		}
 		*number.field = uint32(number.value)
 	}
-	if n.Mode&fs.ModeDevice == 0 {
-		n.Major, n.Minor = 0, 0 // some writers leave other numbers there
+	if e.Typeflag != tar.TypeChar && e.Typeflag != tar.TypeBlock {
+		return n, nil // some writers leave other numbers there
 	}
 	var err error
-	n.Xattrs, err = e.xattrs()
+	n.u, err = deviceNumber(major, minor)
 	return n, err
 }
 

@@ -3,8 +3,8 @@
 //
 // Nothing is extracted: a Tree holds the metadata of every file, and the place
 // where its data lies. So ownership, device nodes and capabilities need no
-// privileges, and what a tar says cannot reach out of it. Whatever EROFS or the
-// writer cannot keep is refused by name; nothing is dropped in silence.
+// privileges, and what a tar says cannot reach out of it. Whatever EROFS cannot
+// keep is refused by name; nothing is dropped in silence.
 package rootfs
 
 import (
@@ -15,43 +15,92 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
+
+	"github.com/rootvouch/rootvouch/erofs"
 )
 
-// Limits of the kernel (include/uapi/linux/limits.h, fs/erofs) in bytes.
-const (
-	maxName       = 255  // NAME_MAX
-	maxSymlink    = 4095 // PATH_MAX less the final zero byte
-	maxXattrValue = 1<<16 - 1
-	maxXattrs     = 1 << 17 // all of one inode; the inode counts them in units of 4 bytes, 16 bits
-)
+// maxSymlink is PATH_MAX less the final zero byte (include/uapi/linux/limits.h),
+// in bytes.
+const maxSymlink = 4095
 
-// Inode is one file of a Tree; hard links are several names of one Inode.
-type Inode struct {
-	Mode         fs.FileMode // type, permissions, setuid, setgid, sticky
-	UID, GID     uint32
-	ModTime      time.Time
-	Size         int64             // bytes, of a regular file
-	Target       string            // of a symbolic link
-	Major, Minor uint32            // of a device node
-	Xattrs       map[string]string // :: full name, as getfattr shows it -> value
+// inode is one file of a Tree; hard links are several names of one inode. There
+// may be a million of them, so it is kept small.
+type inode struct {
+	mode     uint16 // erofs.Inode.Mode
+	links    uint32 // names; of a directory not counted before the layout
+	uid, gid uint32
+	u        uint32 // device number of a device node; of others see Plan
+	time     erofs.Time
+	size     int64  // bytes of data, of a target, or of a directory's entries once laid out
+	xattrs   string // erofs.EncodeXattrs; files that have the same share it
+	body     body   // nil if there is none
+	at       int64  // where in the body's source the data is; its meaning is the source's
+	place    int64  // byte of the filesystem where the inode is, once laid out
+}
 
-	// Open returns the data of a regular file; nil means none.
-	Open func() (io.ReadCloser, error)
+// body is what a file consists of: *directory, symlink or content.
+type body any
 
-	entries map[string]*Inode // :: name -> child, of a directory
-	links   int               // names, of anything but a directory
+type symlink string
+
+// content is the data of regular files: one for all of an archive, or of a
+// directory tree.
+type content interface {
+	// open returns the data of n, whose first name in the tree is name.
+	open(name string, n *inode) (io.ReadCloser, error)
+}
+
+// sparse is content with holes.
+type sparse struct {
+	content
+	data []extent // in order, apart
+}
+
+// extent is a part of a file that has data.
+type extent struct{ start, end int64 } // bytes
+
+type directory struct {
+	entries map[string]*inode // :: name -> child
+	list    []dirent          // of a Plan, instead of entries
+}
+
+func (n *inode) isDir() bool { return n.mode&erofs.TypeMask == erofs.TypeDirectory }
+
+// entries returns the children of a directory, and nil for anything else.
+func (n *inode) entries() map[string]*inode {
+	if d, ok := n.body.(*directory); ok {
+		return d.entries
+	}
+	return nil
 }
 
 // Tree is a file tree under construction.
-type Tree struct{ root *Inode }
+type Tree struct {
+	root   *inode
+	xattrs map[string]string // :: encoded attributes -> the one copy of them
+}
 
 // New returns a tree with nothing but a root directory: mode 0755, owner root,
 // time 0.
-func New() *Tree { return &Tree{newDirectory()} }
+func New() *Tree { return &Tree{newDirectory(), map[string]string{}} }
 
-func newDirectory() *Inode {
-	return &Inode{Mode: fs.ModeDir | 0o755, ModTime: time.Unix(0, 0), entries: map[string]*Inode{}}
+func newDirectory() *inode {
+	return &inode{mode: erofs.TypeDirectory | 0o755, body: &directory{entries: map[string]*inode{}}}
+}
+
+// encodeXattrs gives n its extended attributes.
+func (t *Tree) encodeXattrs(n *inode, xattrs map[string]string) error {
+	encoded, err := erofs.EncodeXattrs(xattrs)
+	if err != nil || encoded == "" {
+		return err
+	}
+	one, ok := t.xattrs[encoded]
+	if !ok {
+		one = encoded
+		t.xattrs[encoded] = encoded
+	}
+	n.xattrs = one
+	return nil
 }
 
 // split cuts a name as archives have it ("./etc/passwd", "/etc/passwd", "etc/")
@@ -66,8 +115,8 @@ func split(name string) ([]string, error) {
 		case part == "" || part == ".":
 		case part == "..":
 			return nil, fmt.Errorf("%q: the name contains %q", name, "..")
-		case len(part) > maxName:
-			return nil, fmt.Errorf("%q: a part of the name has %d bytes, want at most %d", name, len(part), maxName)
+		case len(part) > erofs.MaxName:
+			return nil, fmt.Errorf("%q: a part of the name has %d bytes, want at most %d", name, len(part), erofs.MaxName)
 		default:
 			parts = append(parts, part)
 		}
@@ -77,18 +126,18 @@ func split(name string) ([]string, error) {
 
 // directory finds the directory at parts. With create, missing ones are made
 // like New's root.
-func (t *Tree) directory(parts []string, create bool) (*Inode, error) {
+func (t *Tree) directory(parts []string, create bool) (*inode, error) {
 	dir := t.root
 	for i, part := range parts {
-		next := dir.entries[part]
+		next := dir.entries()[part]
 		if next == nil && create {
 			next = newDirectory()
-			dir.entries[part] = next
+			dir.entries()[strings.Clone(part)] = next
 		}
 		if next == nil {
 			return nil, fmt.Errorf("%q: %w", path.Join(parts[:i+1]...), fs.ErrNotExist)
 		}
-		if !next.Mode.IsDir() {
+		if !next.isDir() {
 			return nil, fmt.Errorf("%q is not a directory", path.Join(parts[:i+1]...))
 		}
 		dir = next
@@ -96,10 +145,10 @@ func (t *Tree) directory(parts []string, create bool) (*Inode, error) {
 	return dir, nil
 }
 
-// Add gives n a name. As in an archive, what comes later replaces what came
+// add gives n a name. As in an archive, what comes later replaces what came
 // before; directories merge. Refused are: a name below something that is not a
 // directory, and anything but a directory in place of one that is not empty.
-func (t *Tree) Add(name string, n *Inode) error {
+func (t *Tree) add(name string, n *inode) error {
 	parts, err := split(name)
 	if err != nil {
 		return err
@@ -107,14 +156,14 @@ func (t *Tree) Add(name string, n *Inode) error {
 	if err := n.check(); err != nil {
 		return fmt.Errorf("%q: %w", name, err)
 	}
-	if n.Mode.IsDir() && n.entries == nil {
-		n.entries = map[string]*Inode{}
+	if n.isDir() && n.body == nil {
+		n.body = &directory{entries: map[string]*inode{}}
 	}
 	if len(parts) == 0 {
-		if !n.Mode.IsDir() {
+		if !n.isDir() {
 			return fmt.Errorf("%q: the root is not a directory", name)
 		}
-		n.entries = t.root.entries
+		n.body = t.root.body
 		t.root = n
 		return nil
 	}
@@ -123,41 +172,41 @@ func (t *Tree) Add(name string, n *Inode) error {
 		return fmt.Errorf("%q: %w", name, err)
 	}
 	last := parts[len(parts)-1]
-	if old := dir.entries[last]; old != nil && old.Mode.IsDir() {
-		if n.Mode.IsDir() {
-			n.entries = old.entries
-		} else if len(old.entries) > 0 {
+	if old := dir.entries()[last]; old != nil && old.isDir() {
+		if n.isDir() {
+			n.body = old.body
+		} else if len(old.entries()) > 0 {
 			return fmt.Errorf("%q: replaces a directory that is not empty", name)
 		}
 	} else if old != nil {
 		old.links--
 	}
 	// Not a part of the whole name, which would stay with it.
-	dir.entries[strings.Clone(last)] = n
-	if !n.Mode.IsDir() {
+	dir.entries()[strings.Clone(last)] = n
+	if !n.isDir() {
 		n.links++
 	}
 	return nil
 }
 
-// Link gives the file called target another name.
-func (t *Tree) Link(name, target string) error {
+// link gives the file called target another name.
+func (t *Tree) link(name, target string) error {
 	n, err := t.lookup(target)
 	if err != nil {
 		return fmt.Errorf("%q: hard link to %w", name, err)
 	}
-	if n.Mode.IsDir() {
+	if n.isDir() {
 		return fmt.Errorf("%q: hard link to the directory %q", name, target)
 	}
 	if parts, err := split(name); err == nil && len(parts) > 0 {
-		if dir, err := t.directory(parts[:len(parts)-1], false); err == nil && dir.entries[parts[len(parts)-1]] == n {
+		if dir, err := t.directory(parts[:len(parts)-1], false); err == nil && dir.entries()[parts[len(parts)-1]] == n {
 			return nil // it has this name already
 		}
 	}
-	return t.Add(name, n)
+	return t.add(name, n)
 }
 
-func (t *Tree) lookup(name string) (*Inode, error) {
+func (t *Tree) lookup(name string) (*inode, error) {
 	parts, err := split(name)
 	if err != nil {
 		return nil, err
@@ -169,22 +218,22 @@ func (t *Tree) lookup(name string) (*Inode, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := dir.entries[parts[len(parts)-1]]
+	n := dir.entries()[parts[len(parts)-1]]
 	if n == nil {
 		return nil, fmt.Errorf("%q: %w", name, fs.ErrNotExist)
 	}
 	return n, nil
 }
 
-// Remove takes a name, and all below it, out of the tree. An absent name is no
+// remove takes a name, and all below it, out of the tree. An absent name is no
 // error.
-func (t *Tree) Remove(name string) error {
+func (t *Tree) remove(name string) error {
 	parts, err := split(name)
 	if err != nil {
 		return err
 	}
 	if len(parts) == 0 {
-		return t.Clear("")
+		return t.clear("")
 	}
 	dir, err := t.directory(parts[:len(parts)-1], false)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -194,15 +243,15 @@ func (t *Tree) Remove(name string) error {
 		return err
 	}
 	last := parts[len(parts)-1]
-	if n := dir.entries[last]; n != nil {
+	if n := dir.entries()[last]; n != nil {
 		n.unlink()
-		delete(dir.entries, last)
+		delete(dir.entries(), last)
 	}
 	return nil
 }
 
-// Clear empties a directory. An absent one is no error.
-func (t *Tree) Clear(name string) error {
+// clear empties a directory. An absent one is no error.
+func (t *Tree) clear(name string) error {
 	n, err := t.lookup(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -210,18 +259,18 @@ func (t *Tree) Clear(name string) error {
 	if err != nil {
 		return err
 	}
-	for _, child := range n.entries {
+	for _, child := range n.entries() {
 		child.unlink()
 	}
-	clear(n.entries)
+	clear(n.entries())
 	return nil
 }
 
-func (n *Inode) unlink() {
-	if !n.Mode.IsDir() {
+func (n *inode) unlink() {
+	if !n.isDir() {
 		n.links--
 	}
-	for _, child := range n.entries {
+	for _, child := range n.entries() {
 		child.unlink()
 	}
 }
@@ -235,20 +284,20 @@ func (t *Tree) Exclude(pattern string) (int, error) {
 		return 0, fmt.Errorf("pattern %q: %w", pattern, err)
 	}
 	count := 0
-	var walk func(dir *Inode, prefix string)
-	walk = func(dir *Inode, prefix string) {
+	var walk func(dir *inode, prefix string)
+	walk = func(dir *inode, prefix string) {
 		for _, name := range dir.names() {
 			full := prefix + name
 			matched, _ := path.Match(pattern, full) // the syntax was checked
 			if !matched && !strings.Contains(pattern, "/") {
 				matched, _ = path.Match(pattern, name)
 			}
-			child := dir.entries[name]
+			child := dir.entries()[name]
 			if matched {
 				child.unlink()
-				delete(dir.entries, name)
+				delete(dir.entries(), name)
 				count++
-			} else if child.Mode.IsDir() {
+			} else if child.isDir() {
 				walk(child, full+"/")
 			}
 		}
@@ -258,9 +307,9 @@ func (t *Tree) Exclude(pattern string) (int, error) {
 }
 
 // names returns the names in a directory, sorted bytewise.
-func (n *Inode) names() []string {
-	names := make([]string, 0, len(n.entries))
-	for name := range n.entries {
+func (n *inode) names() []string {
+	names := make([]string, 0, len(n.entries()))
+	for name := range n.entries() {
 		names = append(names, name)
 	}
 	slices.Sort(names)
@@ -268,53 +317,33 @@ func (n *Inode) names() []string {
 }
 
 // check refuses what EROFS cannot hold.
-func (n *Inode) check() error {
-	switch n.Mode.Type() {
-	case 0, fs.ModeDir, fs.ModeNamedPipe, fs.ModeSocket:
-	case fs.ModeSymlink:
-		if len(n.Target) == 0 || len(n.Target) > maxSymlink {
-			return fmt.Errorf("symbolic link to %d bytes, want 1 to %d", len(n.Target), maxSymlink)
+func (n *inode) check() error {
+	switch n.mode & erofs.TypeMask {
+	case erofs.TypeRegular:
+		_, ok := n.body.(content)
+		if n.size < 0 || n.size > 0 && !ok {
+			return fmt.Errorf("size of %d bytes without data", n.size)
 		}
-		if strings.IndexByte(n.Target, 0) >= 0 {
+	case erofs.TypeSymlink:
+		target, _ := n.body.(symlink)
+		if len(target) == 0 || len(target) > maxSymlink {
+			return fmt.Errorf("symbolic link to %d bytes, want 1 to %d", len(target), maxSymlink)
+		}
+		if strings.IndexByte(string(target), 0) >= 0 {
 			return errors.New("the target of the symbolic link contains a zero byte")
 		}
-	case fs.ModeDevice, fs.ModeDevice | fs.ModeCharDevice:
-		if n.Major >= 1<<12 || n.Minor >= 1<<20 {
-			return fmt.Errorf("device %d:%d, want a major of 12 and a minor of 20 bits", n.Major, n.Minor)
-		}
+	case erofs.TypeDirectory, erofs.TypeFIFO, erofs.TypeSocket, erofs.TypeCharDevice, erofs.TypeBlockDevice:
 	default:
-		return fmt.Errorf("file type %v cannot be kept", n.Mode.Type())
-	}
-	if n.Size < 0 || n.Size > 0 && (!n.Mode.IsRegular() || n.Open == nil) {
-		return fmt.Errorf("size of %d bytes without data", n.Size)
-	}
-	total := 0
-	for name, value := range n.Xattrs {
-		_, suffix, ok := xattrIndex(name)
-		if !ok {
-			return fmt.Errorf("extended attribute %q cannot be kept: EROFS knows user, trusted, security and POSIX ACLs", name)
-		}
-		if len(suffix) > maxName || len(value) > maxXattrValue {
-			return fmt.Errorf("extended attribute %q has a name of %d and a value of %d bytes, want at most %d and %d", name, len(name), len(value), maxName, maxXattrValue)
-		}
-		total += len(suffix) + len(value) + 8
-	}
-	if total > maxXattrs {
-		return fmt.Errorf("extended attributes have %d bytes, want at most %d", total, maxXattrs)
+		return fmt.Errorf("file type %#o cannot be kept", n.mode&erofs.TypeMask)
 	}
 	return nil
 }
 
-// xattrIndex splits an attribute's name as EROFS does (fs/erofs/erofs_fs.h,
-// EROFS_XATTR_INDEX_*) and tells whether it can.
-func xattrIndex(name string) (prefix, suffix string, ok bool) {
-	for _, prefix := range []string{"user.", "trusted.", "security."} {
-		if suffix, found := strings.CutPrefix(name, prefix); found && suffix != "" {
-			return prefix, suffix, true
-		}
+// deviceNumber is erofs.Inode.U of a device node (include/linux/kdev_t.h,
+// new_encode_dev).
+func deviceNumber(major, minor uint32) (uint32, error) {
+	if major >= 1<<12 || minor >= 1<<20 {
+		return 0, fmt.Errorf("device %d:%d, want a major of 12 and a minor of 20 bits", major, minor)
 	}
-	if name == "system.posix_acl_access" || name == "system.posix_acl_default" {
-		return name, "", true
-	}
-	return "", "", false
+	return minor&0xff | major<<8 | minor&^0xff<<12, nil
 }
