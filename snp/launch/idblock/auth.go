@@ -10,7 +10,8 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// AuthSize is the size of the ID authentication information in bytes.
+// AuthSize is the size of the ID authentication information in bytes (56860,
+// section 8.18, "Layout of the ID Authentication Information Structure").
 //
 //	0x000    4 ID_KEY_ALGO, 1 (ECDSA P-384 with SHA-384)
 //	0x004    4 AUTHOR_KEY_ALGO, 1, or 0 without an author key

@@ -8,9 +8,8 @@
 // FAMILY_ID, IMAGE_ID and GUEST_SVN beside them.
 //
 // Formats are those of 56860 (SEV Secure Nested Paging Firmware ABI
-// Specification, revision 1.58): section 8.18, SNP_LAUNCH_FINISH, tables
-// "Structure of the ID Block" and "Structure of the ID Authentication
-// Information Structure", and chapter 10 for keys and signatures.
+// Specification, revision 1.58): section 8.18, SNP_LAUNCH_FINISH, and chapter
+// 10, digital signatures. Package launch says how that was checked.
 package idblock
 
 import (
@@ -20,7 +19,8 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// BlockSize is the size of an ID block in bytes.
+// BlockSize is the size of an ID block in bytes (56860, section 8.18,
+// "Structure of the ID Block").
 //
 //	0x00 48 LD, the launch digest
 //	0x30 16 FAMILY_ID

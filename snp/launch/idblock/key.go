@@ -18,8 +18,9 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// Sizes in bytes of a public key and a signature (56860, chapter 10, formats
-// of an ECDSA public key and of an ECDSA P-384 with SHA-384 signature).
+// Sizes in bytes of a public key and a signature (56860, chapter 10, tables 142,
+// "Format for an ECDSA P-384 Public Key", and 141, "Format for an ECDSA P-384
+// with SHA-384 Signature"), the curve (table 140) and the algorithm (table 139).
 //
 //	key:       0x000  4 CURVE, 2 for P-384    signature: 0x000  72 R
 //	           0x004 72 QX                               0x048  72 S
