@@ -8,7 +8,8 @@ import (
 	"sync"
 )
 
-// pageType is PAGE_TYPE of SNP_LAUNCH_UPDATE (56860, section 8.17.2, table 67).
+// pageType is PAGE_TYPE of SNP_LAUNCH_UPDATE (56860, section 8.17, table 68,
+// "Encodings for the PAGE_TYPE Field").
 type pageType uint8
 
 const (
@@ -21,11 +22,11 @@ const (
 )
 
 // vmsaGPA is the guest physical address under which VMSAs are measured: the
-// largest page address of 48 bits (KVM, sev_gmem snp_launch_update_vmsa).
+// largest page address of 48 bits (KVM sev.c, INITIAL_VMSA_GPA).
 const vmsaGPA = 0xfffffffff000
 
-// pageInfoSize is the size in bytes of PAGE_INFO (56860, section 8.17.2, table
-// 67), whose SHA-384 is the next launch digest:
+// pageInfoSize is the size in bytes of PAGE_INFO (56860, section 8.17, table 70,
+// "Layout of the PAGE_INFO Structure"), whose SHA-384 is the next launch digest:
 //
 //	0x00 48 DIGEST_CUR, the launch digest so far
 //	0x30 48 CONTENTS, SHA-384 of the page, zero unless NORMAL or VMSA

@@ -6,11 +6,11 @@ import (
 )
 
 // CPU is the model of a guest's vCPUs. The launch digest knows it by its CPUID
-// signature only: at reset EDX holds it (24593, section 14.1.3), and QEMU's
-// VMSA has it there.
+// signature only: at reset EDX holds it (24593, section 14.1.3, table 14-1),
+// and QEMU's VMSA has it there.
 type CPU struct {
 	Name      string // QEMU's name, or how the signature was given
-	Signature uint32 // CPUID Fn0000_0001_EAX (25481)
+	Signature uint32 // CPUID Fn0000_0001_EAX (25481, "Family, Model, Stepping Identifiers")
 }
 
 // AnyCPU stands for "no CPU model": the VMSAs of EC2 and GCE, and plain SEV,

@@ -15,13 +15,17 @@
 //
 //	56860  SEV Secure Nested Paging Firmware ABI Specification, revision 1.58
 //	55766  Secure Encrypted Virtualization API, revision 3.24
-//	24593  AMD64 Architecture Programmer's Manual, Volume 2, revision 3.42
+//	24593  AMD64 Architecture Programmer's Manual, Volume 2, revision 3.44
 //	25481  CPUID Specification, revision 2.34
 //
-// Section and table numbers stand beside the names of what is cited; those of 56860
-// were not checked again against the document of that revision.
+// Section and table numbers are those of these revisions: other revisions of
+// 56860 have others (PAGE_INFO was table 67 before 1.58). Those of 56860 were
+// checked against what public code written after revision 1.58 cites, not
+// against the document; those of 24593 against a transcription of revision
+// 3.44. A name without a number is one whose number was not found there.
 //
 // What a launcher chooses is in no AMD document. For OVMF it is
 // OvmfPkg/ResetVector of edk2-stable202405, for QEMU target/i386/sev.c of 10.0,
-// for KVM arch/x86/kvm/svm of Linux 6.12.
+// for KVM arch/x86/kvm/svm of Linux 6.12, for EC2 and GCE what sev-snp-measure
+// has in guest.py and vmsa.py.
 package launch

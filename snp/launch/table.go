@@ -10,7 +10,9 @@ import (
 // The GUIDed table of OVMF grows down from 32 bytes below the end of the image
 // (edk2 OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.asm). Each entry is its data,
 // then its whole size in 2 bytes, then its GUID in 16; the entry at the very
-// end names the table, and its size is that of the table.
+// end names the table, and its size is that of the table. The SVSM's entry is
+// the COCONUT SVSM's (boot/defs/src/firmware.rs, SVSM_INFO_GUID); metadata is
+// laid out by edk2 OvmfPkg/ResetVector/X64/OvmfSevMetadata.asm.
 const (
 	tableEnd         = 32
 	entryHeader      = 2 + 16

@@ -6,7 +6,8 @@ import (
 	"iter"
 )
 
-// MaxVCPUs bounds the vCPU count of a guest, as QEMU's q35 machine does.
+// MaxVCPUs bounds the vCPU count of a guest, as QEMU's q35 machine does
+// (hw/i386/pc_q35.c, pc_q35_machine_options).
 const MaxVCPUs = 4096
 
 // VMSAs are the register states of a guest's vCPUs: one for the first, one for
