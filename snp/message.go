@@ -13,7 +13,7 @@ const (
 	ReportResponseHeader = 0x20
 )
 
-// The values of STATUS in MSG_REPORT_RSP (56860, section 7.3).
+// The values of STATUS in MSG_REPORT_RSP (56860, section 7.3, table 25).
 const (
 	StatusSuccess          = 0x00
 	StatusInvalidParameter = 0x16
@@ -21,7 +21,7 @@ const (
 )
 
 // ReportRequest is MSG_REPORT_REQ, with which a guest asks for a report
-// (56860, section 7.3).
+// (56860, section 7.3, table 22).
 type ReportRequest struct {
 	ReportData ReportData // 0x00
 	VMPL       uint32     // 0x40, 0 to 3, not above the privilege of the asker
@@ -59,7 +59,7 @@ func ParseReportRequest(b []byte) (ReportRequest, error) {
 	return q, nil
 }
 
-// ReportResponse is MSG_REPORT_RSP (56860, section 7.3).
+// ReportResponse is MSG_REPORT_RSP (56860, section 7.3, table 25).
 type ReportResponse struct {
 	Status uint32 // 0x00
 	Report []byte // 0x20, ReportSize bytes when Status is 0, else none

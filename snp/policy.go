@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Policy is POLICY, the guest policy (56860, section 4.3), which the host chooses
-// at launch and the AMD-SP then enforces.
+// Policy is POLICY, the guest policy (56860, section 4.3, table 9), which the host
+// chooses at launch and the AMD-SP then enforces.
 type Policy uint64
 
 // Bits of the guest policy.

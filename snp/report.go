@@ -7,7 +7,7 @@ import (
 
 const (
 	// ReportSize is the size in bytes of an attestation report, its signature
-	// included (56860, section 7.3, ATTESTATION_REPORT).
+	// included (56860, section 7.3, table 23, ATTESTATION_REPORT).
 	ReportSize = 0x4a0
 
 	// signedSize is how many bytes of a report its signature covers.
@@ -20,15 +20,16 @@ const (
 	// VMPLHost is the VMPL of a report that the host asked for, not the guest.
 	VMPLHost = 0xffffffff
 
-	// signatureECDSAP384 is the only SIGNATURE_ALGO: ECDSA P-384 with SHA-384.
+	// signatureECDSAP384 is the only SIGNATURE_ALGO: ECDSA P-384 with SHA-384
+	// (56860, chapter 10, table 139).
 	signatureECDSAP384 = 1
 )
 
 // SigningKey says which of its keys the AMD-SP signed a report with.
 type SigningKey uint8
 
-// The signing keys of 56860. Values 2 to 6 are reserved, and 7 says that the
-// report is not signed: such a report is refused by [ParseReport].
+// The values of SIGNING_KEY (56860, table 23). Values 2 to 6 are reserved, and 7
+// says that the report is not signed: such a report is refused by [ParseReport].
 const (
 	// VCEK is the versioned chip endorsement key, of one chip at one TCB.
 	VCEK SigningKey = 0
@@ -79,8 +80,8 @@ type Firmware struct {
 // String returns the version as AMD writes it: major, minor, build.
 func (f Firmware) String() string { return fmt.Sprintf("%d.%d.%d", f.Major, f.Minor, f.Build) }
 
-// Report is an attestation report, with the names that 56860, section 7.3
-// gives its fields. Fields that a version lacks are zero.
+// Report is an attestation report, with the names that 56860, section 7.3, table
+// 23 gives its fields. Fields that a version lacks are zero.
 type Report struct {
 	Version          uint32       `json:"version"`            // 0x000
 	GuestSVN         uint32       `json:"guest_svn"`          // 0x004, from the ID block

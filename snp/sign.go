@@ -16,8 +16,8 @@ import (
 const signatureSize = 2 * 72
 
 // Signature is an ECDSA P-384 signature as the AMD-SP writes it: each
-// component little-endian and padded with zeros to 72 bytes (56860, format of
-// an ECDSA P-384 with SHA-384 signature).
+// component little-endian and padded with zeros to 72 bytes (56860, chapter 10,
+// table 141, "Format for an ECDSA P-384 with SHA-384 Signature").
 type Signature struct {
 	R, S [72]byte
 }

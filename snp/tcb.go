@@ -7,7 +7,7 @@ import (
 )
 
 // TCBVersion is the 8-byte TCB_VERSION of a report, read as a little-endian
-// integer (56860, section 2.2). What its bytes mean depends on the product:
+// integer (56860, section 2.2, tables 3 and 4). What its bytes mean depends on the product:
 // [Product.DecodeTCB].
 type TCBVersion uint64
 
@@ -65,7 +65,7 @@ func (t TCB) AtLeast(min TCB) bool {
 // DecodeTCB reads v in the layout of product p, and refuses reserved bytes
 // that are not zero.
 //
-// Milan and Genoa (56860, section 2.2): byte 0 boot loader, 1 TEE, 2-5 reserved,
+// Milan and Genoa (56860, tables 3 and 4): byte 0 boot loader, 1 TEE, 2-5 reserved,
 // 6 SNP, 7 microcode. Turin: 0 FMC, 1 boot loader, 2 TEE, 3 SNP,
 // 4-6 reserved, 7 microcode.
 func (p Product) DecodeTCB(v TCBVersion) (TCB, error) {
