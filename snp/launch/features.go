@@ -6,12 +6,13 @@ import (
 )
 
 // featureName names a bit of SEV_FEATURES in a VMSA (24593, appendix B, table
-// B-4, and section 15.36); "" if it is reserved.
+// B-4, offset 0x3b0); "" if it is reserved.
 func featureName(bit int) string {
 	names := [...]string{
 		"SNPActive", "vTOM", "ReflectVC", "RestrictedInjection", "AlternateInjection", "DebugVirtualization",
 		"PreventHostIBS", "BTBIsolation", "VmplSSS", "SecureTSC", "VmgexitParameter", "PmcVirtualization",
-		"IbsVirtualization", "", "VmsaRegProt", "SmtProtection", "SecureAVIC",
+		"IbsVirtualization", "GuestInterceptCtl", "VmsaRegProt", "SmtProtection", "SecureAvic",
+		"", "", "", "", "IbpbOnEntry",
 	}
 	if bit >= len(names) {
 		return ""
