@@ -21,8 +21,9 @@ func AnyCPU() CPU { return CPU{Name: "any"} }
 func (c CPU) set() bool { return c.Name != "" && c != AnyCPU() }
 
 // CPUTypes lists QEMU's EPYC models from Naples to Turin with their versions,
-// oldest first (QEMU target/i386/cpu.c, builtin_x86_defs, up to 10.2). All
-// versions of a model have one signature, so they have one launch digest.
+// oldest first (QEMU target/i386/cpu.c, builtin_x86_defs, up to 11.0; Milan-v4,
+// Genoa-v3 and Turin-v2 are in QEMU's sources of September 2026). All versions
+// of a model have one signature, so they have one launch digest.
 func CPUTypes() []CPU {
 	var types []CPU
 	for _, m := range []struct {
@@ -32,9 +33,9 @@ func CPUTypes() []CPU {
 	}{
 		{"EPYC", 5, signature(0x17, 0x01, 2)},       // Naples
 		{"EPYC-Rome", 5, signature(0x17, 0x31, 0)},  // Rome
-		{"EPYC-Milan", 3, signature(0x19, 0x01, 1)}, // Milan
-		{"EPYC-Genoa", 2, signature(0x19, 0x11, 0)}, // Genoa
-		{"EPYC-Turin", 1, signature(0x1a, 0x00, 0)}, // Turin
+		{"EPYC-Milan", 4, signature(0x19, 0x01, 1)}, // Milan
+		{"EPYC-Genoa", 3, signature(0x19, 0x11, 0)}, // Genoa
+		{"EPYC-Turin", 2, signature(0x1a, 0x00, 0)}, // Turin
 	} {
 		types = append(types, CPU{m.name, m.signature})
 		if m.name == "EPYC" {
