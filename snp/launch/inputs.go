@@ -120,7 +120,8 @@ func (v VCPU) check(mode Mode) error {
 }
 
 // Sum is a launch digest of any mode: SHA-384 in the SNP modes, SHA-256 in SEV
-// and SEV-ES. Sums are comparable; the zero value is no digest.
+// and SEV-ES (GCTX.LD; 55766, section 6.5, LAUNCH_MEASURE). Sums are comparable;
+// the zero value is no digest.
 type Sum struct {
 	bytes [sha512.Size384]byte
 	size  int

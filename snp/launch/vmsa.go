@@ -35,8 +35,8 @@ const (
 	// bspEIP is where the first vCPU starts: the reset vector (24593, section
 	// 14.1.5, "Fetching the First Instruction").
 	bspEIP = 0xfffffff0
-	// patReset is the PAT MSR after reset (24593, appendix A, "Memory-Typing
-	// MSRs"; QEMU target/i386/cpu.c, x86_cpu_reset_hold).
+	// patReset is the PAT MSR after reset (24593, section A.3, table A-3,
+	// "Memory-Typing MSR Cross-Reference").
 	patReset = 0x0007040600070406
 	// patGCE is what GCE's hypervisor has there (sev-snp-measure, vmsa.py).
 	patGCE = 0x00070106
