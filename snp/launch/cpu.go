@@ -22,7 +22,7 @@ func (c CPU) set() bool { return c.Name != "" && c != AnyCPU() }
 
 // CPUTypes lists QEMU's EPYC models from Naples to Turin with their versions,
 // oldest first (QEMU target/i386/cpu.c, builtin_x86_defs, up to 11.0; Milan-v4,
-// Genoa-v3 and Turin-v2 are in QEMU's sources of September 2026). All versions
+// Genoa-v3 and Turin-v2 were seen in newer sources). All versions
 // of a model have one signature, so they have one launch digest.
 func CPUTypes() []CPU {
 	var types []CPU
