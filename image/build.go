@@ -70,8 +70,10 @@ type Options struct {
 	// the payload reads as zeros.
 	Size uint64
 
-	// Workers is the number of goroutines that hash, encrypt and write; 0 means
-	// enough for all cores.
+	// Workers is the number of goroutines that read, hash, encrypt and write; 0
+	// means GOMAXPROCS, and Waiting more. GOMAXPROCS should be as many then, or
+	// a worker that waits for the disk keeps a core idle until Go's scheduler
+	// notices (20 µs and more; 15 to 25 % of the throughput).
 	Workers int
 
 	// Progress, when not nil, is called from several goroutines with the bytes
@@ -79,8 +81,8 @@ type Options struct {
 	Progress func(done, total uint64)
 }
 
-// waiting is how many reads or writes a disk should have in its queue.
-const waiting = 4
+// Waiting is how many reads or writes a disk should have in its queue.
+const Waiting = 4
 
 // Output is where a disk goes. Writes are whole blocks, to any offset, by
 // several goroutines, each block once; what is not written must read as zeros.
@@ -93,8 +95,7 @@ type Output interface {
 // pins. After an error out is useless: the caller throws it away.
 func Build(ctx context.Context, out Output, source Source, secrets *Secrets, options Options) (pins.Pins, error) {
 	if options.Workers <= 0 {
-		// More than the cores: some wait for the disk.
-		options.Workers = runtime.GOMAXPROCS(0) + waiting
+		options.Workers = runtime.GOMAXPROCS(0) + Waiting
 	}
 	size := source.Size()
 	if size <= 0 {

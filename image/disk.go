@@ -84,7 +84,7 @@ func (d *Disk) Verify(ctx context.Context, key []byte, p pins.Pins, extract io.W
 		return err
 	}
 	if options.Workers <= 0 {
-		options.Workers = runtime.GOMAXPROCS(0) + waiting
+		options.Workers = runtime.GOMAXPROCS(0) + Waiting
 	}
 	volumeKey, err := d.Container.VolumeKey(key)
 	if err != nil {

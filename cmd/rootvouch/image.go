@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -165,12 +166,23 @@ func (f *imageBuildFlags) run(cmd *cobra.Command) error {
 	}
 	defer closeSource()
 	bar := newProgress(cmd.ErrOrStderr(), "building")
-	p, err := image.BuildFiles(cmd.Context(), f.files, source, secrets, image.Options{Format: format, Size: f.size, Progress: bar.update})
+	workers, release := imageWorkers()
+	defer release()
+	p, err := image.BuildFiles(cmd.Context(), f.files, source, secrets, image.Options{Format: format, Size: f.size, Workers: workers, Progress: bar.update})
 	bar.done()
 	if err != nil {
 		return withForceHint(err)
 	}
 	return f.summary(summary, p, time.Since(start))
+}
+
+// imageWorkers returns image.Options.Workers, and lets as many threads run until
+// release.
+func imageWorkers() (workers int, release func()) {
+	before := runtime.GOMAXPROCS(0)
+	workers = before + image.Waiting
+	runtime.GOMAXPROCS(workers)
+	return workers, func() { runtime.GOMAXPROCS(before) }
 }
 
 // notes tells what a user should know before a tree is written.

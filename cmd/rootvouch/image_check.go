@@ -237,7 +237,9 @@ func verifyImage(cmd *cobra.Command, name, keyName, pinsName string, extract io.
 	}
 	defer f.Close()
 	bar := newProgress(cmd.ErrOrStderr(), "verifying")
-	err = d.Verify(cmd.Context(), key, p, extract, image.Options{Progress: bar.update})
+	workers, release := imageWorkers()
+	defer release()
+	err = d.Verify(cmd.Context(), key, p, extract, image.Options{Workers: workers, Progress: bar.update})
 	bar.done()
 	if err != nil {
 		return pins.Pins{}, fmt.Errorf("verifying %s: %w", name, err)
