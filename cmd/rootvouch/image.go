@@ -44,7 +44,7 @@ func newImageCommand() *cobra.Command {
 type imageBuildFlags struct {
 	root, seed, uuid string
 	files            image.Files
-	size             uint64
+	size             sizeValue
 	exclude          []string
 	tempDir          string
 	format           string
@@ -109,7 +109,7 @@ a seed is worth as much as the key; on a command line others may see it.`,
 	flags.StringVar(&f.files.Key, "key-out", "", "key file to write, mode 0600; - is standard output, for a pipe")
 	flags.StringVar(&f.files.Pins, "pins-out", "", "pins file to write")
 	flags.BoolVar(&f.files.Force, "force", false, "replace existing files")
-	flags.Uint64Var(&f.size, "size", 0, "size of the disk in bytes (default: as small as can be)")
+	flags.Var(&f.size, "size", "size of the disk, such as 10G (default: as small as can be)")
 	flags.StringVar(&f.format, "format", string(image.Raw), "raw or qcow2")
 	flags.StringArrayVar(&f.exclude, "exclude", nil, "leave out names that match this pattern (repeatable)")
 	flags.StringVar(&f.seed, "seed", "", "derive all keys, salts and UUIDs from this secret: hex or @FILE")
@@ -168,7 +168,7 @@ func (f *imageBuildFlags) run(cmd *cobra.Command) error {
 	bar := newProgress(cmd.ErrOrStderr(), "building")
 	workers, release := imageWorkers()
 	defer release()
-	p, err := image.BuildFiles(cmd.Context(), f.files, source, secrets, image.Options{Format: format, Size: f.size, Workers: workers, Progress: bar.update})
+	p, err := image.BuildFiles(cmd.Context(), f.files, source, secrets, image.Options{Format: format, Size: uint64(f.size), Workers: workers, Progress: bar.update})
 	bar.done()
 	if err != nil {
 		return withForceHint(err)
