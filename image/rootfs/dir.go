@@ -28,7 +28,7 @@ func (t *Tree) ReadDir(dir string) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := dirWalker{tree: t, base: dir, root: root, seen: map[fileID]string{}}
+	w := dirWalker{tree: t, base: dir, root: root, seen: map[fileID]string{}, value: make([]byte, xattrSizeMax)}
 	if err := w.walk("."); err != nil {
 		root.Close()
 		return nil, fmt.Errorf("reading directory %s: %w", dir, err)
@@ -45,6 +45,7 @@ type dirWalker struct {
 	root  *os.Root
 	seen  map[fileID]string // :: file with several names -> its first
 	files []*dirFiles       // one for each device
+	value []byte            // room for an extended attribute
 }
 
 // dirFiles is the content of the files of a directory tree that lie on one
@@ -118,7 +119,7 @@ func (w *dirWalker) inode(name string, stat *syscall.Stat_t) (*inode, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := xattrs(filepath.Join(w.base, name))
+	all, err := w.xattrs(filepath.Join(w.base, name))
 	if err != nil {
 		return nil, err
 	}
@@ -228,7 +229,7 @@ func (f *steadyFile) Read(b []byte) (int, error) {
 const xattrSizeMax = 1 << 16
 
 // xattrs reads all extended attributes that a file shows.
-func xattrs(name string) (map[string]string, error) {
+func (w *dirWalker) xattrs(name string) (map[string]string, error) {
 	size, err := unix.Llistxattr(name, nil)
 	if errors.Is(err, unix.ENOTSUP) || size == 0 && err == nil {
 		return nil, nil
@@ -242,12 +243,11 @@ func xattrs(name string) (map[string]string, error) {
 	}
 	all := map[string]string{}
 	for attribute := range strings.SplitSeq(strings.TrimSuffix(string(list[:size]), "\x00"), "\x00") {
-		value := make([]byte, xattrSizeMax)
-		size, err := unix.Lgetxattr(name, attribute, value)
+		size, err := unix.Lgetxattr(name, attribute, w.value)
 		if err != nil {
 			return nil, fmt.Errorf("reading extended attribute %q: %w", attribute, err)
 		}
-		all[attribute] = string(value[:size])
+		all[attribute] = string(w.value[:size])
 	}
 	return all, nil
 }
