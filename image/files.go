@@ -16,6 +16,10 @@ type Files struct {
 	Disk, Key, Pins string // paths
 	Force           bool   // replace what is there
 
+	// Keep are files that are read, or needed to undo what is done: no output
+	// takes the place of one, with Force or without.
+	Keep []string
+
 	// KeyTo takes the key instead of the file Key: its 32 bytes in one write,
 	// once disk and pins have their names. Whoever reads it may rely on both,
 	// and the key is in no file.
@@ -27,7 +31,7 @@ type Files struct {
 // get its name, or KeyTo does not take the key, the others lose theirs. The key
 // file holds the 32 bytes of secrets.Key, for its owner to read only.
 func BuildFiles(ctx context.Context, files Files, source Source, secrets *Secrets, options Options) (pins.Pins, error) {
-	o := outputs{replace: files.Force}
+	o := outputs{replace: files.Force, keep: files.Keep}
 	defer o.abort()
 	// The names are taken first, so that a mistake shows before the work.
 	disk, err := o.add(files.Disk, 0o644)
@@ -80,9 +84,22 @@ func BuildFiles(ctx context.Context, files Files, source Source, secrets *Secret
 type outputs struct {
 	files   []*durable.File
 	replace bool
+	keep    []string // what none of them may replace
 }
 
+// add starts an output. Two of one name would both seem to be there in the end,
+// and one would be lost.
 func (o *outputs) add(path string, perm os.FileMode) (*durable.File, error) {
+	for _, f := range o.files {
+		if durable.Replaces(path, f.Path()) {
+			return nil, fmt.Errorf("two outputs have the name %s", path)
+		}
+	}
+	for _, kept := range o.keep {
+		if durable.Replaces(path, kept) {
+			return nil, fmt.Errorf("the output %s would replace %s, which is needed", path, kept)
+		}
+	}
 	f, err := durable.New(path, perm, o.replace)
 	if err != nil {
 		return nil, err

@@ -187,6 +187,49 @@ func TestCompleteOrNothing(t *testing.T) {
 	}
 }
 
+// TestOutputsApart: with Force, no output takes the place of another, or of what
+// is read.
+func TestOutputsApart(t *testing.T) {
+	b := mustBuild(t, tarSource(t, smallTar(t)), Options{})
+	dir, oldKey := filepath.Dir(b.Disk), read(t, b.Key)
+	before := map[string]string{b.Disk: string(read(t, b.Disk)), b.Key: string(oldKey), b.Pins: string(read(t, b.Pins))}
+	backup := b.Disk + ".header-backup"
+	for _, c := range []struct{ disk, key, pins, want string }{
+		{dir + "/new", dir + "/new", dir + "/pins2", "two outputs have the name"},
+		{dir + "/new", dir + "/key2", dir + "/./new", "two outputs have the name"},
+		{dir + "/new", dir + "/same", dir + "/same", "two outputs have the name"},
+		{b.Disk, b.Disk, dir + "/pins2", ""},
+		{b.Disk, dir + "/key2", b.Disk, ""},
+		{b.Key, dir + "/key2", dir + "/pins2", "would replace"},
+		{dir + "/new", b.Key, dir + "/pins2", "would replace"},
+		{dir + "/new", dir + "/key2", b.Pins, "would replace"},
+		{dir, dir + "/key2", dir + "/pins2", "want a regular file"},
+		{"", dir + "/key2", dir + "/pins2", "is empty"},
+	} {
+		files := Files{Disk: c.disk, Key: c.key, Pins: c.pins, Force: true, Keep: []string{b.Key, b.Pins}}
+		if _, err := BuildFiles(context.Background(), files, tarSource(t, smallTar(t)), seeded(t, 1), Options{}); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("building %v: got error %v, want one with %q", files, err, c.want)
+		}
+	}
+	for _, c := range [][2]string{
+		{b.Disk, dir + "/pins2"}, {dir + "/key2", b.Disk}, {dir + "/same", dir + "/same"},
+		{b.Key, dir + "/pins2"}, {dir + "/key2", b.Pins}, {backup, dir + "/pins2"}, {dir + "/key2", backup},
+	} {
+		files := Files{Disk: b.Disk, Key: c[0], Pins: c[1], Force: true, Keep: []string{b.Key, b.Pins}}
+		if _, err := Rekey(context.Background(), files, oldKey, b.pins, [32]byte{1}, rand.Reader); err == nil || errors.Is(err, os.ErrExist) {
+			t.Errorf("rekeying with %v: got error %v", c, err)
+		}
+	}
+	for name, want := range before {
+		if got := string(read(t, name)); got != want {
+			t.Errorf("%s was changed", name)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 3 {
+		t.Errorf("got files %v (%v), want 3", left, err)
+	}
+}
+
 // TestTruncatedInput: an input that ends too early fails the build.
 func TestTruncatedInput(t *testing.T) {
 	s := Source{finished: bytes.NewReader(make([]byte, 100000)), size: 200000, filesystem: pins.EROFS}

@@ -24,7 +24,7 @@ import (
 // The header is replaced in place. Before, key and pins are durable, and the old
 // header is kept in DISK.header-backup, which goes when the new header was read
 // back; after a crash in between, copying it over the disk's first MiB undoes
-// the rekeying.
+// the rekeying. That takes the old key, so files.Keep should name its file.
 func Rekey(ctx context.Context, files Files, oldKey []byte, old pins.Pins, newKey [luks2.PassphraseSize]byte, random io.Reader) (p pins.Pins, err error) {
 	defer clear(newKey[:])
 	f, err := os.OpenFile(files.Disk, os.O_RDWR, 0)
@@ -60,7 +60,8 @@ func Rekey(ctx context.Context, files Files, oldKey []byte, old pins.Pins, newKe
 		return pins.Pins{}, err
 	}
 	p = pins.New(old.Verity, pins.Header{DiskUUID: d.Container.UUID, HeaderSHA256: sha256.Sum256(header)}, old.Filesystem)
-	o := outputs{replace: files.Force}
+	backup := files.Disk + ".header-backup"
+	o := outputs{replace: files.Force, keep: append([]string{files.Disk, backup}, files.Keep...)}
 	defer o.abort()
 	for _, output := range []struct {
 		path string
@@ -78,7 +79,6 @@ func Rekey(ctx context.Context, files Files, oldKey []byte, old pins.Pins, newKe
 	if err := ctx.Err(); err != nil {
 		return pins.Pins{}, err
 	}
-	backup := files.Disk + ".header-backup"
 	if err := durable.Create(backup, oldHeader, 0o600); errors.Is(err, os.ErrExist) {
 		return pins.Pins{}, fmt.Errorf("%s is left from a rekeying that was interrupted: copy it over the first MiB of the disk to undo that, then remove it", backup)
 	} else if err != nil {

@@ -126,14 +126,23 @@ func (f *imageBuildFlags) run(cmd *cobra.Command) error {
 		return command.Usage(err)
 	}
 	summary := cmd.OutOrStdout()
+	if err := notStdout("--out", f.files.Disk, "--pins-out", f.files.Pins); err != nil {
+		return err
+	}
 	if f.files.Key == "-" {
 		if f.files.KeyTo, err = keyPipe(summary); err != nil {
 			return command.Usage(err)
 		}
 		f.files.Key, summary = "standard output", cmd.ErrOrStderr()
 	}
+	if f.root != "-" {
+		f.files.Keep = append(f.files.Keep, f.root)
+	}
 	random := io.Reader(rand.Reader)
 	if f.seed != "" {
+		if name, ok := strings.CutPrefix(f.seed, "@"); ok {
+			f.files.Keep = append(f.files.Keep, name)
+		}
 		seed, err := readSeed(f.seed)
 		if err != nil {
 			return command.Usage(err)
@@ -198,6 +207,17 @@ func (f *imageBuildFlags) notes(w io.Writer, s image.Summary) {
 	if len(orders) < len(s.Doors) {
 		fmt.Fprintln(w, "note: systemd takes credentials from the host: keep systemd.import_credentials=no on the measured command line, as vm run has it")
 	}
+}
+
+// notStdout refuses "-" for outputs that are files, given as pairs of flag and
+// value: a file of that name is not what is meant.
+func notStdout(flagsAndValues ...string) error {
+	for pair := range slices.Chunk(flagsAndValues, 2) {
+		if pair[1] == "-" {
+			return command.Usage(fmt.Errorf("%s is a file, not standard output (./- is a file of that name)", pair[0]))
+		}
+	}
+	return nil
 }
 
 // keyPipe returns where a key goes that is to be in no file. A reader that has

@@ -54,6 +54,8 @@ func readKeyFile(name string) ([]byte, error) {
 		clear(key)
 		if err == nil {
 			err = fmt.Errorf("%s has more than %d bytes", name, maxKeyFile)
+		} else if errors.Is(err, io.EOF) {
+			err = fmt.Errorf("%s is empty", name)
 		}
 		return nil, fmt.Errorf("reading key: %w", err)
 	}
@@ -197,6 +199,14 @@ output appears only when all of it is right.`,
   mount -o loop,ro root.erofs /mnt`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := notStdout("--out", out); err != nil {
+				return err
+			}
+			for _, read := range []string{args[0], keyName, pinsName} {
+				if durable.Replaces(out, read) {
+					return fmt.Errorf("the output %s would replace %s, which is needed", out, read)
+				}
+			}
 			f, err := durable.New(out, 0o600, force)
 			if err != nil {
 				return withForceHint(err)
@@ -260,12 +270,17 @@ the key server. The pins change in luks2_header_sha256 alone.
 This retires a key, it does not revoke it: the volume key inside stays, and
 whoever has the old key and a copy of the old header can still decrypt the data.
 Until the new header is safely written the old one is kept in
-DISK.header-backup. A qcow2 is refused: convert it first.`,
+DISK.header-backup. With the old key it can be put back, so the new key and pins
+are new files beside the old ones, even with --force. A qcow2 is refused: convert
+it first.`,
 		Example: "  rootvouch image rekey --key disk.key --pins pins.json --key-out new.key --pins-out new.json disk.img",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if files.Key == "-" {
 				return command.Usage(errors.New("--key-out of a rekeying is a file: only with the new key can the disk be opened from then on"))
+			}
+			if err := notStdout("--pins-out", files.Pins); err != nil {
+				return err
 			}
 			old, err := readPins(pinsName)
 			if err != nil {
@@ -281,7 +296,7 @@ DISK.header-backup. A qcow2 is refused: convert it first.`,
 			if _, err := rand.Read(fresh[:]); err != nil {
 				return err
 			}
-			files.Disk = args[0]
+			files.Disk, files.Keep = args[0], []string{keyName, pinsName}
 			p, err := image.Rekey(cmd.Context(), files, key, old, fresh, rand.Reader)
 			if err != nil {
 				return withForceHint(fmt.Errorf("rekeying %s: %w", args[0], err))

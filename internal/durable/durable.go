@@ -3,6 +3,7 @@
 package durable
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,14 +20,20 @@ type File struct {
 
 // New starts an output that will be path, with the permissions perm exactly
 // (no umask). Unless replace is set, an existing path is refused, now and again
-// at Commit, with an error that matches os.ErrExist. Until Commit the data has
-// no name of its own that anyone would mistake for the output; after a crash a
-// file .NAME.*.part is left and may be deleted.
+// at Commit, with an error that matches os.ErrExist; with it, only a regular
+// file is replaced, or a symbolic link (not what it points to). Until Commit the
+// data has no name of its own that anyone would mistake for the output; after a
+// crash a file .NAME.*.part is left and may be deleted.
 func New(path string, perm os.FileMode, replace bool) (*File, error) {
-	if !replace {
-		if _, err := os.Lstat(path); err == nil {
-			return nil, &os.PathError{Op: "create", Path: path, Err: os.ErrExist}
-		}
+	if path == "" {
+		return nil, errors.New("the name of an output is empty")
+	}
+	if _, err := os.Lstat(path); err == nil && !replace {
+		return nil, &os.PathError{Op: "create", Path: path, Err: os.ErrExist}
+	}
+	// A device, or a link to one, would no longer be there for anybody.
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("replacing %s: it is %v, want a regular file", path, info.Mode())
 	}
 	// CreateTemp opens with O_EXCL and 0600.
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.part")
@@ -39,6 +46,21 @@ func New(path string, perm os.FileMode, replace bool) (*File, error) {
 		return nil, fmt.Errorf("setting permissions of %s: %w", path, err)
 	}
 	return &File{File: f, path: path, replace: replace}, nil
+}
+
+// Replaces reports whether an output that will be path takes the place of other:
+// both are one name, or one existing file.
+func Replaces(path, other string) bool {
+	if filepath.Base(path) == filepath.Base(other) {
+		a, errA := os.Stat(filepath.Dir(path))
+		b, errB := os.Stat(filepath.Dir(other))
+		if errA == nil && errB == nil && os.SameFile(a, b) {
+			return true
+		}
+	}
+	a, errA := os.Lstat(path) // a link alone would be replaced
+	b, errB := os.Stat(other)
+	return errA == nil && errB == nil && os.SameFile(a, b)
 }
 
 // Path is the name that the output gets by Commit.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 )
 
@@ -41,6 +42,73 @@ func TestWriteFileReplaces(t *testing.T) {
 		}
 	}
 	holds(t, path, "two", 0o644)
+}
+
+// TestReplacesRegularFilesOnly: what is there for others stays.
+func TestReplacesRegularFilesOnly(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	if err := os.Mkdir("directory", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo("fifo", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range []string{"null", "gone"} {
+		if err := os.Symlink("/dev/"+link, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"", "directory", "fifo", "null", "directory/"} {
+		if err := WriteFile(name, []byte("data"), 0o600); err == nil || errors.Is(err, os.ErrExist) {
+			t.Errorf("%q: got error %v, want another one", name, err)
+		}
+		if err := Create(name, []byte("data"), 0o600); err == nil {
+			t.Errorf("%q: got no error from Create", name)
+		}
+	}
+	if err := WriteFile("gone", []byte("data"), 0o600); err != nil {
+		t.Errorf("link to nothing: got error %v", err)
+	}
+	if left, err := os.ReadDir("."); err != nil || len(left) != 4 {
+		t.Errorf("got files %v (%v), want 4", left, err)
+	}
+}
+
+func TestReplaces(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	if err := os.MkdirAll("sub", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("file", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Symlink("file", "link"), os.Link("file", "second"), os.Symlink("sub", "other")); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		path, other string
+		want        bool
+	}{
+		{"new", "new", true},
+		{"new", "./new", true},
+		{"new", filepath.Join(dir, "sub", "..", "new"), true},
+		{"sub/new", "other/new", true},
+		{"new", "sub/new", false},
+		{"new", "newer", false},
+		{"file", "file", true},
+		{"file", "link", true},  // what is read through the link would go
+		{"link", "file", false}, // the link goes, what it points to stays
+		{"link", "link", true},
+		{"file", "second", true},
+		{"file", "none", false},
+		{"none/new", "gone/new", false},
+	} {
+		if got := Replaces(c.path, c.other); got != c.want {
+			t.Errorf("%s in place of %s: got %t, want %t", c.path, c.other, got, c.want)
+		}
+	}
 }
 
 func TestAbortLeavesNothing(t *testing.T) {
