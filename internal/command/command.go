@@ -39,12 +39,12 @@ func (UsageError) ExitCode() int { return ExitUsage }
 // Usage makes err a UsageError.
 func Usage(err error) error { return UsageError{err} }
 
-// Main runs root with args, until the end or SIGINT or SIGTERM, and returns the
-// exit status: 0; that of an error with a method ExitCode() int; 64 for a command
+// Main runs root with args, until the end or SIGINT, SIGTERM or SIGHUP (a closed
+// terminal; not under nohup), and returns the exit status: 0; that of an error with a method ExitCode() int; 64 for a command
 // line that cannot be meant; 130 when interrupted; and 1 for all else. An error
 // with a method Hint() string gives advice.
 func Main(root *cobra.Command, args []string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), ends()...)
 	defer stop()
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.Version = version()
@@ -63,6 +63,15 @@ func Main(root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	}
 	report(root.Name(), err, stderr)
 	return exitCode(err)
+}
+
+// ends are the signals that end a command in order: what it has begun is undone.
+func ends() []os.Signal {
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signals
 }
 
 func report(name string, err error, stderr io.Writer) {

@@ -2,8 +2,13 @@ package command
 
 import (
 	"errors"
+	"os"
+	"os/signal"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -54,5 +59,29 @@ func TestMainStatus(t *testing.T) {
 				t.Errorf("got status %d and %q, want %d and %q", status, stderr.String(), c.status, c.stderr)
 			}
 		})
+	}
+}
+
+// TestSignals: a command hears of the end, unless it was told not to.
+func TestSignals(t *testing.T) {
+	root := &cobra.Command{Use: "tool", RunE: func(cmd *cobra.Command, args []string) error {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			return err
+		}
+		select {
+		case <-cmd.Context().Done():
+			return cmd.Context().Err()
+		case <-time.After(10 * time.Second):
+			return errors.New("heard nothing")
+		}
+	}}
+	var stdout, stderr strings.Builder
+	if status := Main(root, nil, &stdout, &stderr); status != ExitInterrupt || stderr.String() != "tool: interrupted\n" {
+		t.Errorf("got status %d and %q, want %d", status, stderr.String(), ExitInterrupt)
+	}
+	signal.Ignore(syscall.SIGHUP)
+	defer signal.Reset(syscall.SIGHUP)
+	if slices.Contains(ends(), os.Signal(syscall.SIGHUP)) {
+		t.Error("SIGHUP ends a command under nohup")
 	}
 }
