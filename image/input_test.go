@@ -4,10 +4,15 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
+	"fmt"
 	"io"
+	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -51,6 +56,89 @@ func TestOpenCompressed(t *testing.T) {
 		if _, _, err := Open(context.Background(), Input{Path: write(t, "junk", junk)}); err == nil {
 			t.Errorf("%d bytes of junk: got no error", len(junk))
 		}
+	}
+}
+
+// TestOpenStalled: nobody has to write or hang up for a build to end.
+func TestOpenStalled(t *testing.T) {
+	for name, before := range map[string]int{"at once": 0, "within the tar": 3000} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close() // the reader stays open: its Read goes on
+		if _, err := w.Write(smallTar(t)[:before]); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		time.AfterFunc(50*time.Millisecond, cancel)
+		if _, _, err := Open(ctx, Input{Path: "-", Stdin: r}); !errors.Is(err, context.Canceled) {
+			t.Errorf("stalled %s: got error %v, want %v", name, err, context.Canceled)
+		}
+		cancel()
+	}
+}
+
+// TestOpenOldTar: before ustar a tar had no magic.
+func TestOpenOldTar(t *testing.T) {
+	old := tarOf(t, "dir/", "dir/file", "other")
+	for at := 0; old[at] != 0; {
+		header := old[at:][:tarBlock]
+		clear(header[257:]) // magic and all that came with it
+		size, err := strconv.ParseInt(strings.Trim(string(header[124:136]), " \x00"), 8, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		copy(header[148:156], "        ")
+		sum := 0
+		for _, c := range header {
+			sum += int(c)
+		}
+		copy(header[148:], fmt.Sprintf("%06o\x00 ", sum))
+		at += tarBlock + (int(size)+tarBlock-1)/tarBlock*tarBlock
+	}
+	for _, in := range []Input{{Path: write(t, "old.tar", old)}, {Path: "-", Stdin: bytes.NewReader(old)}} {
+		_, closeSource, err := Open(context.Background(), in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		closeSource()
+	}
+	old[0] ^= 1
+	if _, _, err := Open(context.Background(), Input{Path: write(t, "bad.tar", old)}); err == nil || !strings.Contains(err.Error(), "neither a tar") {
+		t.Errorf("wrong checksum: got error %v", err)
+	}
+}
+
+// TestOpenZstdFrames: pzstd begins with a frame to be skipped; a window above
+// what memory there is for it is refused in words.
+func TestOpenZstdFrames(t *testing.T) {
+	packed := func(options ...zstd.EOption) []byte {
+		var out bytes.Buffer
+		z, err := zstd.NewWriter(&out, options...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := z.Write(smallTar(t)); err != nil {
+			t.Fatal(err)
+		}
+		if err := z.Flush(); err != nil { // so that the frame does not know its size
+			t.Fatal(err)
+		}
+		if err := z.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return out.Bytes()
+	}
+	skipped := append([]byte("\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"), packed()...)
+	_, closeSource, err := Open(context.Background(), Input{Path: write(t, "p.tar.zst", skipped)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeSource()
+	wide := packed(zstd.WithWindowSize(2 * maxWindow))
+	if _, _, err := Open(context.Background(), Input{Path: write(t, "w.tar.zst", wide)}); err == nil || !strings.Contains(err.Error(), "67108864 bytes") {
+		t.Errorf("wide window: got error %v", err)
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -73,6 +75,19 @@ func (r untilDone) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	return r.Reader.Read(b)
+}
+
+// stalling returns r such that reading fails when ctx ends, although a Read may
+// be waiting for somebody who writes nothing. That Read goes on, and nobody waits
+// for it, until what it reads ends or the process does.
+func stalling(ctx context.Context, r io.Reader) io.ReadCloser {
+	out, in := io.Pipe()
+	go func() {
+		_, err := io.Copy(in, r)
+		in.CloseWithError(err)
+	}()
+	context.AfterFunc(ctx, func() { in.CloseWithError(ctx.Err()) })
+	return out
 }
 
 func (in Input) open(files *opened) (Source, error) {
@@ -141,7 +156,9 @@ func (in Input) openDirectory(files *opened) (Source, error) {
 // openStream reads a tar from something that cannot be read twice, or is
 // compressed, into an unnamed temporary file.
 func (in Input) openStream(r io.Reader, name string, files *opened) (Source, error) {
-	buffered := bufio.NewReaderSize(r, 1<<20)
+	steady := stalling(files.ctx, r)
+	files.add(steady)
+	buffered := bufio.NewReaderSize(steady, 1<<20)
 	head, err := buffered.Peek(headSize)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return Source{}, fmt.Errorf("reading %s: %w", name, err)
@@ -206,7 +223,7 @@ func (in Input) spool(r io.Reader, compression rootfs.Compression, files *opened
 		}
 		unpacked = g
 	case rootfs.Zstd:
-		z, err := zstd.NewReader(r, zstd.WithDecoderMaxMemory(64<<20), zstd.WithDecoderConcurrency(1))
+		z, err := zstd.NewReader(r, zstd.WithDecoderMaxMemory(maxWindow), zstd.WithDecoderConcurrency(1))
 		if err != nil {
 			return nil, 0, err
 		}
@@ -214,8 +231,14 @@ func (in Input) spool(r io.Reader, compression rootfs.Compression, files *opened
 		unpacked = z
 	}
 	size, err := io.Copy(f, untilDone{files.ctx, unpacked})
+	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
+		err = fmt.Errorf("zstd window of more than %d bytes: pack it without --long and --ultra", maxWindow)
+	}
 	return f, size, err
 }
+
+// maxWindow bounds what unpacking zstd keeps in memory, in bytes.
+const maxWindow = 64 << 20
 
 // kind is what a file is, by its first bytes.
 type kind int
@@ -240,7 +263,7 @@ func recognise(head []byte) kind {
 	switch {
 	case at(0, "\x1f\x8b"):
 		return kindGzip
-	case at(0, "\x28\xb5\x2f\xfd"):
+	case at(0, "\x28\xb5\x2f\xfd"), at(1, "\x2a\x4d\x18") && head[0]>>4 == 5: // or a skippable frame first
 		return kindZstd
 	case at(257, "ustar"):
 		return kindTar
@@ -250,6 +273,30 @@ func recognise(head []byte) kind {
 		return kindSquashFS
 	case at(ext4At+0x38, ext4Magic):
 		return kindExt4
+	case isOldTar(head):
+		return kindTar
 	}
 	return kindUnknown
+}
+
+const tarBlock = 512 // bytes
+
+// isOldTar recognises a tar of the time before ustar, which has no magic, by the
+// checksum of its first header.
+func isOldTar(head []byte) bool {
+	if len(head) < tarBlock {
+		return false
+	}
+	const start, end = 148, 156 // of the checksum, which counts as spaces
+	want, err := strconv.ParseUint(strings.Trim(string(head[start:end]), " \x00"), 8, 32)
+	if err != nil {
+		return false
+	}
+	sum := uint64((end - start) * ' ')
+	for i, c := range head[:tarBlock] {
+		if i < start || i >= end {
+			sum += uint64(c)
+		}
+	}
+	return sum == want
 }
