@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -127,6 +128,43 @@ func TestOCI(t *testing.T) {
 		tarOf(t, "c/again", "a/.wh.nothing"))
 	if got, want := names(t, dir), "a/two b/six c/again d"; got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// TestOCIOthers: what BuildKit and Docker write is one image for one platform, too.
+func TestOCIOthers(t *testing.T) {
+	for name, change := range map[string]func(t *testing.T, dir string){
+		"attestation beside the image": func(t *testing.T, dir string) {
+			edit(t, dir, "index.json", `[{`, `[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"x","platform":{"architecture":"unknown","os":"unknown"},"annotations":{"vnd.docker.reference.type":"attestation-manifest"}},{`)
+		},
+		"media types of Docker": func(t *testing.T, dir string) {
+			manifest := regexp.MustCompile("sha256:[0-9a-f]+").FindString(string(read(t, filepath.Join(dir, "index.json"))))
+			path := filepath.Join("blobs", "sha256", strings.TrimPrefix(manifest, "sha256:"))
+			before := len(read(t, filepath.Join(dir, path)))
+			edit(t, dir, path, "vnd.oci.image.layer.v1.tar+gzip", "vnd.docker.image.rootfs.diff.tar.gzip")
+			data := read(t, filepath.Join(dir, path))
+			digest := fmt.Sprintf("%x", sha256.Sum256(data))
+			if err := os.Rename(filepath.Join(dir, path), filepath.Join(dir, "blobs", "sha256", digest)); err != nil {
+				t.Fatal(err)
+			}
+			edit(t, dir, "index.json", manifest, "sha256:"+digest)
+			edit(t, dir, "index.json", fmt.Sprintf(`"size":%d`, before), fmt.Sprintf(`"size":%d`, len(data)))
+			edit(t, dir, "index.json", "vnd.oci.image.manifest.v1+json", "vnd.docker.distribution.manifest.v2+json")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := ociLayout(t, tarOf(t, "a"))
+			change(t, dir)
+			_, closeSource, err := Open(context.Background(), Input{Path: dir})
+			if err != nil {
+				t.Fatal(err)
+			}
+			closeSource()
+		})
+	}
+	archive := write(t, "oci.tar", tarOf(t, "blobs/", "index.json", "oci-layout"))
+	if _, _, err := Open(context.Background(), Input{Path: archive}); err == nil || !strings.Contains(err.Error(), "OCI image layout") {
+		t.Errorf("tar of a layout: got error %v", err)
 	}
 }
 

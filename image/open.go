@@ -185,6 +185,9 @@ func (in Input) openTar(r io.ReaderAt, size int64) (Source, error) {
 	if err := tree.ReadTar(r, size); err != nil {
 		return Source{}, err
 	}
+	if tree.IsOCILayout() {
+		return Source{}, errors.New("the tar holds an OCI image layout, not a root file tree: unpack it and name the directory")
+	}
 	return in.finish(tree)
 }
 

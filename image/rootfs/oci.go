@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -31,17 +32,34 @@ type Spool func(r io.Reader, compression Compression) (io.ReaderAt, int64, error
 // descriptor is an OCI content descriptor (OCI Image Spec 1.1, descriptor.md);
 // members that say nothing about the root filesystem are not read.
 type descriptor struct {
-	MediaType string `json:"mediaType"`
-	Digest    string `json:"digest"`
-	Size      int64  `json:"size"`
+	MediaType   string            `json:"mediaType"`
+	Digest      string            `json:"digest"`
+	Size        int64             `json:"size"`
+	Annotations map[string]string `json:"annotations"`
 }
 
+// Media types, and Docker's of the same form (OCI Image Spec 1.1,
+// media-types.md, "Compatibility Matrix").
 const (
-	mediaIndex    = "application/vnd.oci.image.index.v1+json"
-	mediaManifest = "application/vnd.oci.image.manifest.v1+json"
-	mediaLayer    = "application/vnd.oci.image.layer.v1.tar"
-	maxDocument   = 4 << 20 // bytes of an index or manifest
+	mediaIndex     = "application/vnd.oci.image.index.v1+json"
+	mediaManifest  = "application/vnd.oci.image.manifest.v1+json"
+	mediaLayer     = "application/vnd.oci.image.layer.v1.tar"
+	dockerIndex    = "application/vnd.docker.distribution.manifest.list.v2+json"
+	dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
+	dockerLayer    = "application/vnd.docker.image.rootfs.diff.tar"
+
+	maxDocument = 4 << 20 // bytes of an index or manifest
 )
+
+// isIndex tells whether d is a list of images.
+func (d descriptor) isIndex() bool { return d.MediaType == mediaIndex || d.MediaType == dockerIndex }
+
+// isAttestation tells whether d is what BuildKit puts into an index beside each
+// image: statements about it in the form of an image, without a root filesystem
+// (BuildKit, docs/attestations/attestation-storage.md).
+func (d descriptor) isAttestation() bool {
+	return d.Annotations["vnd.docker.reference.type"] == "attestation-manifest"
+}
 
 // ReadOCI adds the root filesystem of an OCI image layout (OCI Image Spec 1.1,
 // image-layout.md): one image for one platform. Layers are applied in order,
@@ -53,6 +71,17 @@ func (t *Tree) ReadOCI(dir string, spool Spool) error {
 		return fmt.Errorf("reading OCI image layout %s: %w", dir, err)
 	}
 	return nil
+}
+
+// IsOCILayout tells whether the files of t are those of an OCI image layout: an
+// archive of one is a tar like others, and what is in it no root filesystem.
+func (t *Tree) IsOCILayout() bool {
+	for _, name := range []string{"oci-layout", "index.json", "blobs"} {
+		if _, err := t.lookup(name); err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 type ociLayout struct {
@@ -79,7 +108,7 @@ func (l ociLayout) read(t *Tree) error {
 		return err
 	}
 	d := descriptor{MediaType: mediaIndex}
-	for depth := 0; d.MediaType == mediaIndex; depth++ {
+	for depth := 0; d.isIndex(); depth++ {
 		if depth > 2 {
 			return errors.New("indexes within indexes")
 		}
@@ -89,6 +118,7 @@ func (l ociLayout) read(t *Tree) error {
 		if err := json.Unmarshal(index, &list); err != nil {
 			return fmt.Errorf("index: %w", err)
 		}
+		list.Manifests = slices.DeleteFunc(list.Manifests, descriptor.isAttestation)
 		if len(list.Manifests) != 1 {
 			return fmt.Errorf("got %d images or platforms, want 1", len(list.Manifests))
 		}
@@ -97,7 +127,7 @@ func (l ociLayout) read(t *Tree) error {
 			return err
 		}
 	}
-	if d.MediaType != mediaManifest {
+	if d.MediaType != mediaManifest && d.MediaType != dockerManifest {
 		return fmt.Errorf("mediaType is %q, want %q", d.MediaType, mediaManifest)
 	}
 	var manifest struct {
@@ -131,13 +161,12 @@ func (l ociLayout) document(d descriptor) ([]byte, error) {
 }
 
 func (l ociLayout) layer(t *Tree, d descriptor) error {
-	suffix, ok := strings.CutPrefix(d.MediaType, mediaLayer)
+	compression, ok := map[string]Compression{
+		mediaLayer: Uncompressed, mediaLayer + "+gzip": Gzip, mediaLayer + "+zstd": Zstd,
+		dockerLayer: Uncompressed, dockerLayer + ".gzip": Gzip,
+	}[d.MediaType]
 	if !ok {
-		return fmt.Errorf("mediaType is %q, want %s", d.MediaType, mediaLayer)
-	}
-	compression, ok := map[string]Compression{"": Uncompressed, "+gzip": Gzip, "+zstd": Zstd}[suffix]
-	if !ok {
-		return fmt.Errorf("mediaType is %q, want a tar, plain, gzip or zstd", d.MediaType)
+		return fmt.Errorf("mediaType is %q, want %s or that with +gzip or +zstd", d.MediaType, mediaLayer)
 	}
 	blob, err := l.open(d)
 	if err != nil {
