@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -95,6 +96,13 @@ func (f *measureFlags) check(cmd *cobra.Command, m *measurement) (err error) {
 	}
 	in.Features, in.VarsSize = f.features, f.varsSize
 	changed := cmd.Flags().Changed
+	// An unset variable of a script must not mean a launch without a kernel,
+	// whose digest vouches for the firmware alone.
+	for _, file := range []struct{ flag, name string }{{"firmware", f.firmware}, {"kernel", f.kernel}, {"initrd", f.initrd}, {"svsm", f.svsm}} {
+		if file.name == "" && changed(file.flag) {
+			return fmt.Errorf("--%s: the name of the file is empty", file.flag)
+		}
+	}
 	switch {
 	case f.kernel == "" && (changed("initrd") || changed("append")):
 		return fmt.Errorf("--initrd and --append are measured with a kernel only: --kernel is missing")
@@ -132,7 +140,9 @@ func (f *measureFlags) cpus(cmd *cobra.Command, in launch.Inputs) ([]launch.CPU,
 		if err != nil {
 			return nil, fmt.Errorf("--vcpu-type: %w", err)
 		}
-		all = append(all, c)
+		if !slices.Contains(all, c) {
+			all = append(all, c)
+		}
 	}
 	if changed("vcpu-sig") {
 		all = append(all, launch.CPUFromSignature(f.vcpuSig))
@@ -153,9 +163,10 @@ func (f *measureFlags) cpus(cmd *cobra.Command, in launch.Inputs) ([]launch.CPU,
 	return all, nil
 }
 
-// parseCounts reads vCPU counts such as 1,2,4-8.
+// parseCounts reads vCPU counts such as 1,2,4-8. What is named twice counts once.
 func parseCounts(list string) ([]int, error) {
 	var all []int
+	var seen [launch.MaxVCPUs + 1]bool
 	if list == "" {
 		return nil, fmt.Errorf("is missing, want vCPU counts such as 4 or 1,2,4-8")
 	}
@@ -175,10 +186,10 @@ func parseCounts(list string) ([]int, error) {
 			return nil, fmt.Errorf("range %q ends before it starts", part)
 		}
 		for n := first; n <= last; n++ {
-			all = append(all, n)
-		}
-		if len(all) > launch.MaxVCPUs {
-			return nil, fmt.Errorf("more than %d counts", launch.MaxVCPUs)
+			if !seen[n] {
+				all = append(all, n)
+			}
+			seen[n] = true
 		}
 	}
 	return all, nil
