@@ -155,12 +155,12 @@ func TestDecodeRefuses(t *testing.T) {
 		{`"debug": "forbidden"`, `"debug": "allowed"`, "want required, forbidden or any"},
 		{`"vmpl": 0`, `"vmpl": 4`, "vmpl is 4"},
 		{`"vmpl": 0`, `"vmpl": null`, "vmpl"},
-		{`"vmpl": 0`, `"vmpl": "0"`, "cannot unmarshal"},
-		{`"vmpl": 0`, `"vmpl": "Any"`, "cannot unmarshal"},
+		{`"vmpl": 0`, `"vmpl": "0"`, "want a whole number from 0"},
+		{`"vmpl": 0`, `"vmpl": "Any"`, "want a whole number from 0"},
 		{`"chips": "any"`, `"chips": []`, "chips is empty"},
 		{`"chip_ids": []`, `"chip_ids": null`, "chip_ids"},
 		{`"minimum_abi": "any"`, `"minimum_abi": "1.051"`, "want a version"},
-		{`"minimum_guest_svn": "any"`, `"minimum_guest_svn": -1`, "cannot unmarshal"},
+		{`"minimum_guest_svn": "any"`, `"minimum_guest_svn": -1`, "want a whole number from 0"},
 		{`"pins": "any"`, `"pins": {}`, "missing"},
 	} {
 		if !strings.Contains(good, row.old) {

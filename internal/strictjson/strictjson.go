@@ -13,7 +13,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -25,8 +28,9 @@ const maxDepth = 32
 //
 // Refused are: members unknown to v or spelt in another case, two members with
 // one name, absent members (unless the field says omitempty or omitzero), null,
-// anything after the value, invalid UTF-8, and more than 32 levels. A type that decodes itself (json.Unmarshaler,
-// encoding.TextUnmarshaler) checks its own inside.
+// a value of another kind than v's, anything after the value, invalid UTF-8, and
+// more than 32 levels. A type that decodes itself (json.Unmarshaler,
+// encoding.TextUnmarshaler) checks its own inside. The error names the member.
 func Unmarshal(data []byte, v any) error {
 	target := reflect.TypeOf(v)
 	if target == nil || target.Kind() != reflect.Pointer {
@@ -39,7 +43,7 @@ func Unmarshal(data []byte, v any) error {
 	decoder.UseNumber()
 	w := walker{decoder: decoder}
 	if err := w.value("", target.Elem(), 0); err != nil {
-		return err
+		return located(err, data)
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("got data after the JSON value")
@@ -47,6 +51,18 @@ func Unmarshal(data []byte, v any) error {
 	strict := json.NewDecoder(bytes.NewReader(data))
 	strict.DisallowUnknownFields()
 	return strict.Decode(v)
+}
+
+// located adds to a syntax error where in data it is.
+func located(err error, data []byte) error {
+	if _, ok := errors.AsType[*json.SyntaxError](err); !ok {
+		return err
+	}
+	var whole json.RawMessage
+	if syntax, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(data, &whole)); ok {
+		return fmt.Errorf("at byte %d: %w", syntax.Offset-1, syntax) // Offset is behind what is wrong
+	}
+	return err
 }
 
 // walker compares the tokens of one document with the type it is meant for.
@@ -71,6 +87,9 @@ func (w walker) value(path string, t reflect.Type, depth int) error {
 	if t != nil && decodesItself(t) {
 		t = nil
 	}
+	if want := wanted(token, t); want != "" {
+		return fmt.Errorf("%s: got %s, want %s", name(path), described(token), want)
+	}
 	switch token {
 	case json.Delim('{'):
 		return w.object(path, t, depth)
@@ -78,6 +97,60 @@ func (w walker) value(path string, t reflect.Type, depth int) error {
 		return w.array(path, t, depth)
 	}
 	return nil
+}
+
+// wanted says what type t is written as, unless token is, or begins, just that.
+func wanted(token json.Token, t reflect.Type) string {
+	if t == nil {
+		return ""
+	}
+	ok, want := true, ""
+	switch kind := t.Kind(); {
+	case kind == reflect.String, t == reflect.TypeFor[[]byte]():
+		_, ok = token.(string)
+		want = "a string"
+	case kind == reflect.Bool:
+		_, ok = token.(bool)
+		want = "true or false"
+	case kind >= reflect.Int && kind <= reflect.Int64:
+		ok = isNumber(token, func(s string) error { _, err := strconv.ParseInt(s, 10, t.Bits()); return err })
+		want = fmt.Sprintf("a whole number of %d bits", t.Bits())
+	case kind >= reflect.Uint && kind <= reflect.Uint64:
+		ok = isNumber(token, func(s string) error { _, err := strconv.ParseUint(s, 10, t.Bits()); return err })
+		want = fmt.Sprintf("a whole number from 0 to %d", uint64(1)<<t.Bits()-1)
+	case kind == reflect.Float32 || kind == reflect.Float64:
+		_, ok = token.(json.Number)
+		want = "a number"
+	case kind == reflect.Struct || kind == reflect.Map:
+		ok, want = token == json.Delim('{'), "an object"
+	case kind == reflect.Slice || kind == reflect.Array:
+		ok, want = token == json.Delim('['), "an array"
+	}
+	if ok {
+		return ""
+	}
+	return want
+}
+
+func isNumber(token json.Token, parse func(string) error) bool {
+	number, ok := token.(json.Number)
+	return ok && parse(number.String()) == nil
+}
+
+// described names a token. What a string holds may be secret.
+func described(token json.Token) string {
+	switch v := token.(type) {
+	case string:
+		return "a string"
+	case json.Number:
+		return fmt.Sprintf("%.40s", v)
+	case bool:
+		return fmt.Sprint(v)
+	}
+	if token == json.Delim('[') {
+		return "an array"
+	}
+	return "an object"
 }
 
 func (w walker) array(path string, t reflect.Type, depth int) error {
@@ -130,8 +203,8 @@ func (w walker) object(path string, t reflect.Type, depth int) error {
 			return err
 		}
 	}
-	for member, f := range known {
-		if !f.optional && !seen[member] {
+	for _, member := range slices.Sorted(maps.Keys(known)) {
+		if !known[member].optional && !seen[member] {
 			return fmt.Errorf("%s: missing", name(strings.TrimPrefix(path+"."+member, ".")))
 		}
 	}

@@ -19,10 +19,13 @@ type document struct {
 	Map    map[string]inner `json:"map"`
 	Pair   [2]int           `json:"pair"`
 	Opaque json.RawMessage  `json:"opaque"`
+	Small  uint8            `json:"small"`
+	Flag   bool             `json:"flag"`
+	Bytes  []byte           `json:"bytes"`
 	inner
 }
 
-const good = `{"name":"n","list":[{"count":1}],"map":{"k":{"count":2}},"pair":[1,2],"opaque":{"x":1},"count":7}`
+const good = `{"name":"n","list":[{"count":1}],"map":{"k":{"count":2}},"pair":[1,2],"opaque":{"x":1},"small":3,"flag":true,"bytes":"AA==","count":7}`
 
 func TestAccepts(t *testing.T) {
 	var got document
@@ -30,7 +33,7 @@ func TestAccepts(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := document{Name: "n", List: []inner{{1}}, Map: map[string]inner{"k": {2}},
-		Pair: [2]int{1, 2}, Opaque: json.RawMessage(`{"x":1}`), inner: inner{7}}
+		Pair: [2]int{1, 2}, Opaque: json.RawMessage(`{"x":1}`), Small: 3, Flag: true, Bytes: []byte{0}, inner: inner{7}}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(document{})); diff != "" {
 		t.Error(diff)
 	}
@@ -61,7 +64,18 @@ func TestRefuses(t *testing.T) {
 		{"long array", replace(`[1,2]`, `[1,2,3]`), `"pair": got 3 elements, want 2`},
 		{"trailing value", good + `{}`, "after the JSON value"},
 		{"trailing bracket", good + `]`, "after the JSON value"},
-		{"wrong type", replace(`"n"`, `1`), "name"},
+		{"number for a string", replace(`"n"`, `1.5`), `"name": got 1.5, want a string`},
+		{"object for a string", replace(`"n"`, `{}`), `"name": got an object, want a string`},
+		{"string for a number", replace(`{"count":1}`, `{"count":"1"}`), `"list[0].count": got a string, want a whole number of 64 bits`},
+		{"fraction", replace(`{"count":1}`, `{"count":1.0}`), `"list[0].count": got 1.0, want a whole number`},
+		{"too large", replace(`"pair":[1,2]`, `"pair":[1,9223372036854775808]`), `"pair[1]": got 9223372036854775808, want`},
+		{"below 0", replace(`"small":3`, `"small":-3`), `"small": got -3, want a whole number from 0 to 255`},
+		{"large for its type", replace(`"small":3`, `"small":256`), `"small": got 256, want a whole number from 0 to 255`},
+		{"array for an object", replace(`{"k":{"count":2}}`, `[]`), `"map": got an array, want an object`},
+		{"true for an array", replace(`[{"count":1}]`, `true`), `"list": got true, want an array`},
+		{"string for true", replace(`"flag":true`, `"flag":"true"`), `"flag": got a string, want true or false`},
+		{"array for bytes", replace(`"bytes":"AA=="`, `"bytes":[0]`), `"bytes": got an array, want a string`},
+		{"no JSON", replace(`"n"`, `x`), "at byte 8: invalid character"},
 		{"truncated", good[:len(good)-1], "unexpected EOF"},
 		{"empty", "", "unexpected EOF"},
 		{"invalid UTF-8", replace(`"n"`, "\"\xff\""), "UTF-8"},
