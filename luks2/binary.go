@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/rootvouch/rootvouch/pins"
 )
@@ -58,11 +59,11 @@ func parseCopy(b []byte, offset uint64) (copyOf, error) {
 	if got := binary.BigEndian.Uint64(b[atOffset:]); got != offset {
 		return copyOf{}, fmt.Errorf("hdr_offset is %d, want %d", got, offset)
 	}
-	if got, ok := text(b[atAlgorithm:atSalt]); !ok || got != "sha256" {
+	if got := text(b[atAlgorithm:atSalt]); got != "sha256" {
 		return copyOf{}, fmt.Errorf("csum_alg is %q, want %q", got, "sha256")
 	}
-	if want := checksum(b); !bytes.Equal(b[atChecksum:][:sha256.Size], want[:]) {
-		return copyOf{}, errors.New("checksum does not match")
+	if got, want := b[atChecksum:][:sha256.Size], checksum(b); !bytes.Equal(got, want[:]) {
+		return copyOf{}, fmt.Errorf("checksum does not match: csum is %x, want %x", got, want)
 	}
 	for _, f := range []struct {
 		name       string
@@ -74,29 +75,25 @@ func parseCopy(b []byte, offset uint64) (copyOf, error) {
 		{"end of the checksum field", atChecksum + sha256.Size, atPadding2},
 		{"padding after the checksum", atPadding2, binarySize},
 	} {
-		if !zero(b[f.start:f.end]) {
-			return copyOf{}, fmt.Errorf("%s is not zero", f.name)
+		if at := nonZero(b[f.start:f.end]); at >= 0 {
+			return copyOf{}, fmt.Errorf("%s is not zero: byte %#x is %#02x", f.name, f.start+at, b[f.start+at])
 		}
 	}
 	c := copyOf{sequenceID: binary.BigEndian.Uint64(b[atSequenceID:])}
 	if c.sequenceID == 0 {
 		return copyOf{}, errors.New("seqid is 0, want at least 1")
 	}
-	id, ok := text(b[atUUID:atSubsystem])
-	if !ok {
-		return copyOf{}, errors.New("uuid is not padded with zeros")
-	}
 	var err error
-	if c.uuid, err = pins.ParseUUID(id); err != nil {
-		return copyOf{}, err
+	if c.uuid, err = pins.ParseUUID(text(b[atUUID:atSubsystem])); err != nil {
+		return copyOf{}, fmt.Errorf("uuid: %w", err)
 	}
 	area := b[binarySize:metadataSize]
 	end := bytes.IndexByte(area, 0)
 	if end < 0 {
 		return copyOf{}, errors.New("JSON area does not end in a zero byte")
 	}
-	if !zero(area[end:]) {
-		return copyOf{}, errors.New("JSON area has data after its end")
+	if at := nonZero(area[end:]); at >= 0 {
+		return copyOf{}, fmt.Errorf("JSON area has data after its end at byte %d: byte %d is %#02x, want 0", end, end+at, area[end+at])
 	}
 	c.json = area[:end]
 	return c, nil
@@ -129,17 +126,11 @@ func checksum(b []byte) [sha256.Size]byte {
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
-// text reads a zero-padded field.
-func text(field []byte) (string, bool) {
-	s, rest, _ := bytes.Cut(field, []byte{0})
-	return string(s), zero(rest)
-}
+// text reads a zero-padded field. What is behind a zero byte stays, and is in
+// nothing that is wanted.
+func text(field []byte) string { return string(bytes.TrimRight(field, "\x00")) }
 
-func zero(b []byte) bool {
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
+// nonZero returns the index of the first byte that is not zero, or -1.
+func nonZero(b []byte) int {
+	return slices.IndexFunc(b, func(c byte) bool { return c != 0 })
 }

@@ -119,5 +119,32 @@ func TestInteropReadsTheirs(t *testing.T) {
 	}
 	if !bytes.Equal(got, want) {
 		t.Error("got another volume key than cryptsetup")
+	} // What cryptsetup makes of it: outside the profile, until all is in its place.
+	other := write(t, "other", bytes.Repeat([]byte{7}, 32))
+	pbkdf := []string{"--batch-mode", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"}
+	for _, step := range []struct {
+		args []string
+		want string // in the error; "" for none
+	}{
+		{append([]string{"luksAddKey", "--key-file", key, disk, other}, pbkdf...), "got 2 keyslots, want 1"},
+		{[]string{"luksKillSlot", "--batch-mode", "--key-file", other, disk, "0"}, `keyslots has no member "0"`},
+		{append([]string{"luksAddKey", "--key-file", other, "--new-key-slot", "0", disk, key}, pbkdf...), "got 2 keyslots, want 1"},
+		{[]string{"luksKillSlot", "--batch-mode", "--key-file", key, disk, "1"}, ""},
+		{[]string{"config", "--label", "root", disk}, "label is not zero: byte 0x18 is 0x72"},
+		{[]string{"config", "--label", "", disk}, ""},
+		{[]string{"config", "--priority", "prefer", "--key-slot", "0", disk}, `"keyslots.0.priority": unknown member`},
+		{[]string{"config", "--priority", "normal", "--key-slot", "0", disk}, ""},
+		{append([]string{"luksChangeKey", "--key-file", key, disk, other}, pbkdf...), `keyslots.0.area.offset is "290816", want "32768"`},
+	} {
+		cryptsetup(t, step.args...)
+		data, err := os.ReadFile(disk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if step.want != "" {
+			refused(t, data[:HeaderSize], step.want)
+		} else if _, err := Parse(data[:HeaderSize]); err != nil {
+			t.Errorf("after cryptsetup %s: %v", step.args[0], err)
+		}
 	}
 }

@@ -127,7 +127,7 @@ func jsonOf(header []byte) []byte {
 
 // TestSingleFieldMutations changes, removes, doubles and respells every member
 // of the JSON, one at a time, with correct checksums in both copies. Each must
-// be refused, and the error must name the member.
+// be refused, the error must name the member, and no two members share an error.
 func TestSingleFieldMutations(t *testing.T) {
 	header := mustBuild(t, sampleParams())
 	text := string(jsonOf(header))
@@ -136,9 +136,11 @@ func TestSingleFieldMutations(t *testing.T) {
 		t.Fatal(err)
 	}
 	count := 0
-	try := func(name, member, changed string) {
+	errorOf := map[string]string{} // :: error -> path of the member
+	try := func(path, how, member, changed string) {
 		t.Helper()
 		count++
+		name := path + " " + how
 		if changed == text {
 			t.Errorf("%s: nothing was changed", name)
 			return
@@ -146,6 +148,14 @@ func TestSingleFieldMutations(t *testing.T) {
 		_, err := Parse(remake(header, []byte(changed)))
 		if err == nil || !strings.Contains(err.Error(), member) {
 			t.Errorf("%s: got error %v, want one with %q", name, err, member)
+			return
+		}
+		// An empty object lacks its members like one that lost them.
+		if other := errorOf[err.Error()]; other != "" && other != path && how != "empty" {
+			t.Errorf("%s: got error %v, as for %s", name, err, other)
+		}
+		if how != "empty" {
+			errorOf[err.Error()] = path
 		}
 	}
 	for _, m := range members(t, text) {
@@ -199,10 +209,7 @@ func TestSingleFieldMutations(t *testing.T) {
 					want = ""
 				}
 			}
-			if strings.HasSuffix(name, ".type") || name == "segments.0" {
-				want = "" // kdf and segment: the type is looked at first
-			}
-			try(name+" "+how, want, changed)
+			try(name, how, want, changed)
 		}
 	}
 	if count < 400 {
@@ -294,14 +301,14 @@ func TestBinaryMutations(t *testing.T) {
 		{"csum_alg, not padded", func(p, _ []byte) { p[atAlgorithm+31] = 'x' }, "csum_alg is"},
 		{"uuid of one", func(_, s []byte) { s[atUUID] = '1' }, "uuid is"},
 		{"uuid in capitals", func(p, s []byte) { p[atUUID+35], s[atUUID+35] = 'A', 'A' }, "parsing UUID"},
-		{"uuid, not padded", func(p, _ []byte) { p[atUUID+39] = 'x' }, "uuid is not padded"},
+		{"uuid, not padded", func(p, _ []byte) { p[atUUID+39] = 'x' }, `\x00\x00\x00x"`},
 		{"hdr_offset", func(_, s []byte) { binary.BigEndian.PutUint64(s[atOffset:], 32768) }, "hdr_offset is 32768, want 16384"},
 		{"padding", func(p, _ []byte) { p[atPadding] = 1 }, "padding before the checksum is not zero"},
 		{"checksum field", func(p, _ []byte) { p[atChecksum+63] = 1 }, "end of the checksum field is not zero"},
 		{"padding 4096", func(p, _ []byte) { p[binarySize-1] = 1 }, "padding after the checksum is not zero"},
 		{"no end of JSON", func(p, _ []byte) { copy(p[binarySize:], bytes.Repeat([]byte{' '}, jsonSize)) }, "does not end in a zero byte"},
 		{"data after JSON", func(p, _ []byte) { p[metadataSize-1] = 1 }, "data after its end"},
-		{"JSON of one", func(_, s []byte) { s[binarySize+10] ^= 1 }, "different JSON"},
+		{"JSON of one", func(_, s []byte) { s[binarySize+10] ^= 1 }, "JSON area of primary and secondary header: at byte 10 got"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			header := bytes.Clone(good)

@@ -3,9 +3,8 @@ package luks2
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
-
-	"github.com/rootvouch/rootvouch/internal/strictjson"
+	"maps"
+	"slices"
 )
 
 // metadata is the JSON area (LUKS2 spec, 3.1). The order of the fields is the
@@ -72,33 +71,40 @@ type config struct {
 	KeyslotsSize string `json:"keyslots_size"`
 }
 
-// UnmarshalJSON looks at the type first: another type has other members, and the
-// error should be about the type.
-func (k *kdf) UnmarshalJSON(data []byte) error {
-	type plain kdf
-	return typed(data, (*plain)(k), "kdf", "pbkdf2")
+// otherTypes says which segment or KDF in text is of another type than ours. Such
+// a one has other members, too, and an error about those would not name what is
+// wrong.
+func otherTypes(text []byte) error {
+	var errs []error
+	segments := object(text)["segments"]
+	for _, name := range names(segments) {
+		errs = append(errs, typeIs("segments."+name, object(segments)[name], "crypt"))
+	}
+	keyslots := object(text)["keyslots"]
+	for _, name := range names(keyslots) {
+		errs = append(errs, typeIs("keyslots."+name+".kdf", object(object(keyslots)[name])["kdf"], "pbkdf2"))
+	}
+	return first(errs...)
 }
 
-// UnmarshalJSON is like kdf's.
-func (s *segment) UnmarshalJSON(data []byte) error {
-	type plain segment
-	return typed(data, (*plain)(s), "segment", "crypt")
+// object returns the members of the object in text, if there is one.
+func object(text []byte) map[string]json.RawMessage {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(text, &members) != nil {
+		return nil
+	}
+	return members
 }
 
-func typed(data []byte, v any, name, want string) error {
-	var object struct {
-		Type string `json:"type"`
+func names(text []byte) []string { return slices.Sorted(maps.Keys(object(text))) }
+
+// typeIs checks the type of an object, if it has one.
+func typeIs(name string, text []byte, want string) error {
+	var got string
+	if json.Unmarshal(object(text)["type"], &got) != nil {
+		return nil
 	}
-	if err := json.Unmarshal(data, &object); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	if object.Type != want {
-		return fmt.Errorf("%s type is %q, want %q", name, object.Type, want)
-	}
-	if err := strictjson.Unmarshal(data, v); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	return nil
+	return is(name+".type", got, want)
 }
 
 // encode writes the JSON area's text as cryptsetup does: compact, slashes not

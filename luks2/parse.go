@@ -41,17 +41,21 @@ func parse(header []byte) (*Container, error) {
 	case primary.uuid != secondary.uuid:
 		return nil, fmt.Errorf("uuid is %s in the primary and %s in the secondary header", primary.uuid, secondary.uuid)
 	case !bytes.Equal(primary.json, secondary.json):
-		return nil, errors.New("primary and secondary header have different JSON")
+		return nil, fmt.Errorf("JSON area of primary and secondary header: %w", differs(secondary.json, primary.json))
 	}
 	var m metadata
 	if err := strictjson.Unmarshal(primary.json, &m); err != nil {
-		return nil, fmt.Errorf("JSON area: %w", err)
+		err = fmt.Errorf("JSON area: %w", err)
+		if other := otherTypes(primary.json); other != nil {
+			err = fmt.Errorf("%w (%w)", other, err)
+		}
+		return nil, err
 	}
 	if err := m.check(); err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(m.encode(), primary.json) {
-		return nil, errors.New("JSON area is not in canonical form")
+	if want := m.encode(); !bytes.Equal(want, primary.json) {
+		return nil, fmt.Errorf("JSON area is not in canonical form: %w", differs(primary.json, want))
 	}
 	return &Container{
 		UUID:          primary.uuid,
@@ -126,6 +130,16 @@ func (m metadata) check() error {
 		isBytes("digests.0.salt", d.Salt, saltSize),
 		isBytes("digests.0.digest", d.Digest, digestSize),
 	)
+}
+
+// differs says where two unequal texts begin to differ.
+func differs(got, want []byte) error {
+	const shown = 24 // bytes
+	at := 0
+	for at < min(len(got), len(want)) && got[at] == want[at] {
+		at++
+	}
+	return fmt.Errorf("at byte %d got %q, want %q", at, got[at:min(len(got), at+shown)], want[at:min(len(want), at+shown)])
 }
 
 // first returns the first error.

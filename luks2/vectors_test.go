@@ -83,7 +83,7 @@ func TestVectorsCVMAttacks(t *testing.T) {
 	want := map[string]string{
 		"00-base":                               "segments.0.sector_size is 512, want 4096",
 		"01-segment-cipher-null":                `segments.0.encryption is "cipher_null-ecb"`,
-		"03-segment-linear":                     `segment type is "linear", want "crypt"`,
+		"03-segment-linear":                     `segments.0.type is "linear", want "crypt"`,
 		"04-keyslot-cipher-null-any-passphrase": `keyslots.0.area.encryption is "cipher_null-ecb"`,
 		"11-two-segments":                       "got 2 segments, want 1",
 		"13-requirement-unknown":                `"config.requirements": unknown member`,
@@ -119,11 +119,11 @@ func TestVectorsHeaderValidation(t *testing.T) {
 		"luks2-metadata-size-16k-secondary":      "primary header: magic is",
 		"luks2-invalid-json-size-c2":             "hdr_size is 32768, want 16384",
 		"luks2-metadata-size-invalid":            "hdr_size is 2147483648, want 16384",
-		"luks2-invalid-tokens":                   `kdf type is "argon2`,
-		"luks2-keyslot-invalid-af":               `kdf type is "argon2`,
-		"luks2-keyslot-invalid-area":             `kdf type is "argon2`,
-		"luks2-non-compact-json-token-0":         `"tokens.0": unknown member`,
-		"luks2_valid_hdr":                        `kdf type is "argon2`,
+		"luks2-invalid-tokens":                   `keyslots.0.kdf.type is "argon2`,
+		"luks2-keyslot-invalid-af":               `keyslots.0.kdf.type is "argon2`,
+		"luks2-keyslot-invalid-area":             `keyslots.0.kdf.type is "argon2`,
+		"luks2-non-compact-json-token-0":         `keyslots.0.kdf.type is "argon2`,
+		"luks2_valid_hdr":                        `keyslots.0.kdf.type is "argon2`,
 	}
 	for _, c := range cases {
 		name := strings.TrimSuffix(c.Image, ".img")
@@ -148,7 +148,7 @@ func TestVectorsImages(t *testing.T) {
 	var cases []struct{ ID, File, Member string }
 	readJSON(t, "images.json", &cases)
 	want := map[string]string{
-		"dfve-aes-xts-plain64": `kdf type is "argon2id"`,
+		"dfve-aes-xts-plain64": `keyslots.0.kdf.type is "argon2id"`,
 		"dfve-aes-ecb-pbkdf2":  "",
 		"cs-compatimage2":      "",
 		"cs-mda-16":            "",
