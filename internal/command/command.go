@@ -46,6 +46,9 @@ func Usage(err error) error { return UsageError{err} }
 func Main(root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), ends()...)
 	defer stop()
+	// A second signal ends at once what does not hear the first, such as the
+	// reading of a file that somebody else has to write.
+	context.AfterFunc(ctx, stop)
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.Version = version()
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return UsageError{err} })

@@ -1,8 +1,11 @@
 package command
 
 import (
+	"bufio"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"slices"
 	"strings"
@@ -62,6 +65,44 @@ func TestMainStatus(t *testing.T) {
 	}
 }
 
+// TestSecondSignal runs itself as a command that does not hear the first signal.
+func TestSecondSignal(t *testing.T) {
+	if os.Getenv("ROOTVOUCH_TEST_DEAF") != "" {
+		root := &cobra.Command{Use: "tool", RunE: func(cmd *cobra.Command, args []string) error {
+			fmt.Fprintln(cmd.OutOrStdout(), "ready")
+			<-cmd.Context().Done()
+			fmt.Fprintln(cmd.OutOrStdout(), "deaf")
+			time.Sleep(10 * time.Second)
+			return nil
+		}}
+		os.Exit(Main(root, nil, os.Stdout, os.Stderr))
+	}
+	deaf := exec.Command(os.Args[0], "-test.run=TestSecondSignal$")
+	deaf.Env = append(os.Environ(), "ROOTVOUCH_TEST_DEAF=1")
+	out, err := deaf.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := deaf.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	for _, want := range []string{"ready", "deaf"} {
+		if !lines.Scan() || lines.Text() != want {
+			t.Fatalf("got %q, want %q", lines.Text(), want)
+		}
+		if want == "deaf" {
+			time.Sleep(100 * time.Millisecond) // until the signal has its own meaning again
+		}
+		if err := deaf.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := deaf.Wait(); err == nil || err.Error() != "signal: interrupt" {
+		t.Errorf("got %v, want the end by the signal", err)
+	}
+}
+
 // TestSignals: a command hears of the end, unless it was told not to.
 func TestSignals(t *testing.T) {
 	root := &cobra.Command{Use: "tool", RunE: func(cmd *cobra.Command, args []string) error {
@@ -80,7 +121,11 @@ func TestSignals(t *testing.T) {
 		t.Errorf("got status %d and %q, want %d", status, stderr.String(), ExitInterrupt)
 	}
 	signal.Ignore(syscall.SIGHUP)
-	defer signal.Reset(syscall.SIGHUP)
+	defer func() { // Reset alone leaves it ignored
+		heard := make(chan os.Signal, 1)
+		signal.Notify(heard, syscall.SIGHUP)
+		signal.Stop(heard)
+	}()
 	if slices.Contains(ends(), os.Signal(syscall.SIGHUP)) {
 		t.Error("SIGHUP ends a command under nohup")
 	}
