@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -41,7 +42,12 @@ no others.`,
 		Example: `  openssl ecparam -genkey -name secp384r1 -noout -out id.pem
   rootvouch measure id-block --digest 5a1c… --id-key id.pem --guest-svn 3`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.make(cmd.OutOrStdout()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.authorKey == "" && cmd.Flags().Changed("author-key") {
+				return command.Usage(errors.New("--author-key: the name of the file is empty"))
+			}
+			return f.make(cmd.OutOrStdout())
+		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.digest, "digest", "", "launch digest that the guest must have, in hex")
