@@ -87,6 +87,9 @@ func parseCopy(b []byte, offset uint64) (copyOf, error) {
 	if c.uuid, err = pins.ParseUUID(text(b[atUUID:atSubsystem])); err != nil {
 		return copyOf{}, fmt.Errorf("uuid: %w", err)
 	}
+	if c.uuid == (pins.UUID{}) {
+		return copyOf{}, errors.New("uuid is all zero")
+	}
 	area := b[binarySize:metadataSize]
 	end := bytes.IndexByte(area, 0)
 	if end < 0 {

@@ -301,6 +301,11 @@ func TestBinaryMutations(t *testing.T) {
 		{"csum_alg, not padded", func(p, _ []byte) { p[atAlgorithm+31] = 'x' }, "csum_alg is"},
 		{"uuid of one", func(_, s []byte) { s[atUUID] = '1' }, "uuid is"},
 		{"uuid in capitals", func(p, s []byte) { p[atUUID+35], s[atUUID+35] = 'A', 'A' }, "parsing UUID"},
+		{"uuid zero", func(p, s []byte) {
+			for _, b := range [][]byte{p, s} {
+				copy(b[atUUID:], "00000000-0000-0000-0000-000000000000")
+			}
+		}, "uuid is all zero"},
 		{"uuid, not padded", func(p, _ []byte) { p[atUUID+39] = 'x' }, `\x00\x00\x00x"`},
 		{"hdr_offset", func(_, s []byte) { binary.BigEndian.PutUint64(s[atOffset:], 32768) }, "hdr_offset is 32768, want 16384"},
 		{"padding", func(p, _ []byte) { p[atPadding] = 1 }, "padding before the checksum is not zero"},
