@@ -324,6 +324,11 @@ func TestRekey(t *testing.T) {
 	if _, err := Rekey(context.Background(), files, newKey[:], b.pins, newKey, rand.Reader); !errors.Is(err, luks2.ErrWrongKey) {
 		t.Errorf("wrong key: got %v", err)
 	}
+	device := files
+	device.Disk = "/dev/zero"
+	if _, err := Rekey(context.Background(), device, oldKey, b.pins, newKey, rand.Reader); err == nil || !strings.Contains(err.Error(), "want a regular file") {
+		t.Errorf("device: got %v", err)
+	}
 	backup := b.Disk + ".header-backup"
 	if err := os.WriteFile(backup, nil, 0o600); err != nil {
 		t.Fatal(err)

@@ -32,13 +32,16 @@ func Rekey(ctx context.Context, files Files, oldKey []byte, old pins.Pins, newKe
 		return pins.Pins{}, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	oldHeader := make([]byte, luks2.HeaderSize)
-	if _, err := f.ReadAt(oldHeader, 0); err != nil {
-		return pins.Pins{}, fmt.Errorf("reading LUKS2 header: %w", err)
-	}
 	info, err := f.Stat()
 	if err != nil {
 		return pins.Pins{}, err
+	}
+	if !info.Mode().IsRegular() { // beside a device no backup would outlast a crash
+		return pins.Pins{}, fmt.Errorf("it is %v, want a regular file", info.Mode())
+	}
+	oldHeader := make([]byte, luks2.HeaderSize)
+	if _, err := f.ReadAt(oldHeader, 0); err != nil {
+		return pins.Pins{}, fmt.Errorf("reading LUKS2 header: %w", err)
 	}
 	d, err := OpenDisk(f, info.Size())
 	if err != nil {
