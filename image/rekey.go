@@ -87,6 +87,11 @@ func Rekey(ctx context.Context, files Files, oldKey []byte, old pins.Pins, newKe
 	} else if err != nil {
 		return pins.Pins{}, fmt.Errorf("keeping the old header: %w", err)
 	}
+	// The backup keeps other rekeyings out; one may have been at work before.
+	if err := stillThere(f, oldHeader); err != nil {
+		os.Remove(backup)
+		return pins.Pins{}, err
+	}
 	if err := o.commit(); err != nil {
 		os.Remove(backup)
 		return pins.Pins{}, err
@@ -105,12 +110,17 @@ func replaceHeader(f *os.File, header []byte) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
+	return stillThere(f, header)
+}
+
+// stillThere checks that the disk begins with header.
+func stillThere(f *os.File, header []byte) error {
 	got := make([]byte, len(header))
 	if _, err := f.ReadAt(got, 0); err != nil {
 		return err
 	}
 	if !bytes.Equal(got, header) {
-		return errors.New("another header was read back than written")
+		return errors.New("the header has changed meanwhile: is somebody else writing to the disk?")
 	}
 	return nil
 }
