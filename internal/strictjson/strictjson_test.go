@@ -2,6 +2,7 @@ package strictjson
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 
@@ -10,6 +11,19 @@ import (
 
 type inner struct {
 	Count int `json:"count"`
+}
+
+type named []byte
+
+// level is a byte that is written as a word.
+type level uint8
+
+func (l *level) UnmarshalText(text []byte) error {
+	if string(text) != "one" {
+		return errors.New("unknown level")
+	}
+	*l = 1
+	return nil
 }
 
 type document struct {
@@ -21,11 +35,12 @@ type document struct {
 	Opaque json.RawMessage  `json:"opaque"`
 	Small  uint8            `json:"small"`
 	Flag   bool             `json:"flag"`
-	Bytes  []byte           `json:"bytes"`
+	Bytes  named            `json:"bytes"`
+	Levels []level          `json:"levels"`
 	inner
 }
 
-const good = `{"name":"n","list":[{"count":1}],"map":{"k":{"count":2}},"pair":[1,2],"opaque":{"x":1},"small":3,"flag":true,"bytes":"AA==","count":7}`
+const good = `{"name":"n","list":[{"count":1}],"map":{"k":{"count":2}},"pair":[1,2],"opaque":{"x":1},"small":3,"flag":true,"bytes":"AA==","levels":["one"],"count":7}`
 
 func TestAccepts(t *testing.T) {
 	var got document
@@ -33,7 +48,7 @@ func TestAccepts(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := document{Name: "n", List: []inner{{1}}, Map: map[string]inner{"k": {2}},
-		Pair: [2]int{1, 2}, Opaque: json.RawMessage(`{"x":1}`), Small: 3, Flag: true, Bytes: []byte{0}, inner: inner{7}}
+		Pair: [2]int{1, 2}, Opaque: json.RawMessage(`{"x":1}`), Small: 3, Flag: true, Bytes: named{0}, Levels: []level{1}, inner: inner{7}}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(document{})); diff != "" {
 		t.Error(diff)
 	}
