@@ -193,7 +193,7 @@ func (e tarEntry) inode() (*inode, error) {
 	case tar.TypeDir:
 		n.mode |= erofs.TypeDirectory
 	case tar.TypeSymlink:
-		n.mode |= erofs.TypeSymlink
+		n.mode = erofs.TypeSymlink | 0o777 // as Linux has all of them; some writers leave another mode there
 		n.body, n.size = symlink(e.Linkname), int64(len(e.Linkname))
 	case tar.TypeChar:
 		n.mode |= erofs.TypeCharDevice

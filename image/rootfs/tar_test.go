@@ -1,0 +1,18 @@
+package rootfs
+
+import (
+	"archive/tar"
+	"testing"
+
+	"github.com/rootvouch/rootvouch/erofs"
+)
+
+// TestSymlinkMode: whatever a tar says, on Linux a symbolic link has one mode.
+func TestSymlinkMode(t *testing.T) {
+	for _, mode := range []int64{0o777, 0o755, 0, 0o4644} {
+		e := tarEntry{Header: &tar.Header{Typeflag: tar.TypeSymlink, Linkname: "x", Mode: mode}}
+		if n, err := e.inode(); err != nil || n.mode != erofs.TypeSymlink|0o777 {
+			t.Errorf("mode %o: got %+v, %v", mode, n, err)
+		}
+	}
+}
