@@ -168,6 +168,7 @@ func sealPayload(ctx context.Context, out io.WriterAt, source Source, secrets *S
 	if err != nil {
 		return pins.Digest{}, err
 	}
+	defer s.buffers.close()
 	next, produce := source.feed(s)
 	if err := s.run(ctx, next, produce); err != nil {
 		return pins.Digest{}, err

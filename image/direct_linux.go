@@ -5,7 +5,6 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
-	"unsafe"
 
 	"github.com/rootvouch/rootvouch/internal/durable"
 )
@@ -36,7 +35,7 @@ func (d *directFile) close() error {
 	return d.direct.Close()
 }
 
-// WriteBulkAt is like WriteAt for blocks in memory of newBuffer.
+// WriteBulkAt is like WriteAt for blocks in memory of buffers.
 func (d *directFile) WriteBulkAt(b []byte, offset int64) (int, error) {
 	if d.refuse.Load() {
 		return d.WriteAt(b, offset)
@@ -57,12 +56,4 @@ func (d *directFile) Reserve(size int64) error {
 		return &os.PathError{Op: "reserve space for", Path: d.Path(), Err: err}
 	}
 	return nil // where it cannot be done, it need not
-}
-
-// newBuffer returns memory that direct I/O takes: aligned to a block.
-func newBuffer(size int) []byte {
-	const align = 4096
-	b := make([]byte, size+align)
-	skip := -uintptr(unsafe.Pointer(unsafe.SliceData(b))) % align
-	return b[skip:][:size:size]
 }

@@ -40,7 +40,7 @@ type sealer struct {
 	progress func(done uint64) // may be nil; called by several goroutines
 	done     atomic.Uint64     // bytes of data
 
-	pool sync.Pool // of *[]byte, chunkSize bytes each
+	buffers buffers // closed by who made the sealer, when run has returned
 
 	mu   sync.Mutex          // guards what follows
 	runs map[uint64]*leafRun // :: number of a run -> what of it is done
@@ -59,7 +59,6 @@ func newSealer(out io.WriterAt, params verity.Params, cipher *xts.Cipher, worker
 	if levels := params.Geometry().Levels; len(levels) > 0 {
 		s.leaves += levels[0].Offset
 	}
-	s.pool.New = func() any { b := newBuffer(chunkSize); return &b }
 	return s, nil
 }
 
@@ -76,13 +75,6 @@ func bulk(out io.WriterAt) func(b []byte, offset int64) (int, error) {
 // treeOffset returns the bytes from the payload's start to the hash tree: the
 // data, then a block for the superblock.
 func treeOffset(p verity.Params) uint64 { return (p.DataBlocks + 1) * verity.BlockSize }
-
-func (s *sealer) buffer() []byte { return *s.pool.Get().(*[]byte) }
-
-func (s *sealer) release(b []byte) {
-	b = b[:chunkSize]
-	s.pool.Put(&b)
-}
 
 // feed gives the next chunk, and io.EOF after the last. Several goroutines call
 // it.
@@ -134,7 +126,7 @@ func (s *sealer) seal(hasher *verity.Hasher, c chunk) error {
 	if err := s.write(s.bulk, c.data, c.index*chunkSize); err != nil {
 		return err
 	}
-	s.release(c.data)
+	s.buffers.put(c.data)
 	done := s.done.Add(uint64(size))
 	if s.progress != nil {
 		s.progress(done)
@@ -162,7 +154,7 @@ func (s *sealer) leafRun(index uint64) (*leafRun, []byte) {
 	if run == nil {
 		all := (s.params.DataBlocks*verity.BlockSize + chunkSize - 1) / chunkSize
 		count := int(min(runLeaves, all-number*runLeaves))
-		run = &leafRun{s.buffer()[:count*verity.BlockSize], count}
+		run = &leafRun{s.buffers.get()[:count*verity.BlockSize], count}
 		s.runs[number] = run
 	}
 	return run, run.blocks[index%runLeaves*verity.BlockSize:][:verity.BlockSize]
@@ -183,7 +175,7 @@ func (s *sealer) leafDone(run *leafRun, number uint64) error {
 	if err := s.write(s.bulk, run.blocks, s.leaves+number*chunkSize); err != nil {
 		return err
 	}
-	s.release(run.blocks)
+	s.buffers.put(run.blocks)
 	return nil
 }
 
@@ -228,7 +220,7 @@ func (s *sealer) readChunks(r io.ReaderAt, size int64) feed {
 		if err := ctx.Err(); err != nil {
 			return chunk{}, err
 		}
-		b := s.buffer()
+		b := s.buffers.get()
 		n := int(min(chunkSize, size-at))
 		if got, err := r.ReadAt(b[:n], at); got < n {
 			if err == nil || errors.Is(err, io.EOF) {
@@ -309,7 +301,7 @@ func (c *chunker) ReadFrom(r io.Reader) (int64, error) {
 // room is what the current chunk lacks.
 func (c *chunker) room() []byte {
 	if c.current == nil {
-		c.current = c.sealer.buffer()[:0]
+		c.current = c.sealer.buffers.get()[:0]
 	}
 	return c.current[len(c.current):chunkSize]
 }
