@@ -81,8 +81,10 @@ type Options struct {
 	Progress func(done, total uint64)
 }
 
-// Waiting is how many reads or writes a disk should have in its queue.
-const Waiting = 4
+// Waiting is how many reads or writes a disk should have in its queue. A fast one
+// wants many: 4 GiB to a virtual disk took 1.88 s with 2, 1.75 with 4, 1.59 with
+// 14, 1.53 with 24 and 1.54 with 40 (medians of 8). Each takes 512 KiB of memory.
+const Waiting = 24
 
 // Output is where a disk goes. Writes are whole blocks, to any offset, by
 // several goroutines, each block once; what is not written must read as zeros.
