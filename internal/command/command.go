@@ -40,9 +40,10 @@ func (UsageError) ExitCode() int { return ExitUsage }
 func Usage(err error) error { return UsageError{err} }
 
 // Main runs root with args, until the end or SIGINT, SIGTERM or SIGHUP (a closed
-// terminal; not under nohup), and returns the exit status: 0; that of an error with a method ExitCode() int; 64 for a command
-// line that cannot be meant; 130 when interrupted; and 1 for all else. An error
-// with a method Hint() string gives advice.
+// terminal; not under nohup), and returns the exit status: 0; that of an error with
+// a method ExitCode() int; 64 for a command line that cannot be meant; 130 when
+// interrupted; and 1 for all else. An error with a method Hint() string gives
+// advice.
 func Main(root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), ends()...)
 	defer stop()
