@@ -40,7 +40,7 @@ func WorkloadAPI(address string, patience time.Duration) func(context.Context) (
 			if err == nil {
 				return Identity{got.DefaultSVID(), got.Bundles}, nil
 			}
-			if last == nil || ctx.Err() == nil {
+			if last == nil || ctx.Err() == nil && status.Code(err) != codes.DeadlineExceeded {
 				last = err // once the time is over, what was wrong before says more
 			}
 			if !passes(err) || !pause(ctx, step) {

@@ -87,7 +87,7 @@ func TestWorkloadAPIGivesUp(t *testing.T) {
 	}
 	a := &agent{ca: newAuthority(t), t: t, deny: 1 << 40}
 	a.serve(path, 0)
-	_, err = WorkloadAPI("unix://"+path, 400*time.Millisecond)(t.Context())
+	_, err = WorkloadAPI("unix://"+path, 2*time.Second)(t.Context())
 	if status.Code(err) != codes.PermissionDenied && !strings.Contains(err.Error(), "PermissionDenied") {
 		t.Errorf("no entry: got error %v, want PermissionDenied", err)
 	}
