@@ -142,6 +142,18 @@ func TestOpenZstdFrames(t *testing.T) {
 	}
 }
 
+// TestEmptyRoot: a directory that was not mounted, say, is no root.
+func TestEmptyRoot(t *testing.T) {
+	for name, in := range map[string]Input{
+		"directory": {Path: t.TempDir()},
+		"excluded":  {Path: write(t, "tar", smallTar(t)), Exclude: []string{"d?"}},
+	} {
+		if _, _, err := Open(context.Background(), in); err == nil || !strings.Contains(err.Error(), "no files") {
+			t.Errorf("%s: got error %v", name, err)
+		}
+	}
+}
+
 // TestFinishedRefusals changes one field of real superblocks' layout.
 func TestFinishedRefusals(t *testing.T) {
 	ext4 := func(change func(sb []byte)) []byte {

@@ -201,6 +201,9 @@ func (in Input) finish(tree *rootfs.Tree) (Source, error) {
 			return Source{}, fmt.Errorf("excluding: pattern %q matches no file", pattern)
 		}
 	}
+	if tree.Empty() {
+		return Source{}, errors.New("there are no files in it")
+	}
 	if in.Seen != nil {
 		in.Seen(Summary{Memory: tree.Memory(), Doors: tree.Doors()})
 	}

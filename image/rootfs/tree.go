@@ -88,6 +88,9 @@ func newDirectory() *inode {
 	return &inode{mode: erofs.TypeDirectory | 0o755, body: &directory{entries: map[string]*inode{}}}
 }
 
+// Empty tells whether the tree has nothing but its root directory.
+func (t *Tree) Empty() bool { return len(t.root.entries()) == 0 }
+
 // encodeXattrs gives n its extended attributes.
 func (t *Tree) encodeXattrs(n *inode, xattrs map[string]string) error {
 	encoded, err := erofs.EncodeXattrs(xattrs)
