@@ -116,7 +116,7 @@ a seed is worth as much as the key; on a command line others may see it.`,
 	flags.StringVar(&f.uuid, "uuid", "", "UUID of the disk (default: drawn)")
 	flags.StringVar(&f.tempDir, "temp-dir", "", "where a compressed or piped tar is unpacked (default: the system's)")
 	flags.BoolVar(&f.json, "json", false, "print a summary in JSON")
-	mustRequire(cmd, "root", "out", "key-out", "pins-out")
+	requireFlags(cmd, "root", "out", "key-out", "pins-out")
 	return cmd
 }
 
@@ -268,12 +268,3 @@ func readSeed(s string) ([]byte, error) {
 	}
 	return seed, nil
 }
-
-// hintedError is an error with advice.
-type hintedError struct {
-	error
-	hint string
-}
-
-func (h hintedError) Hint() string  { return h.hint }
-func (h hintedError) Unwrap() error { return h.error }

@@ -56,7 +56,7 @@ func (o *outputFile) write(data []byte) error {
 
 func hintForce(err error) error {
 	if errors.Is(err, os.ErrExist) {
-		return hintedError{err, "--force replaces existing files"}
+		return hinted{err, "--force replaces existing files"}
 	}
 	return err
 }

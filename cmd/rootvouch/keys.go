@@ -195,13 +195,13 @@ func readKey(path string, stdin io.Reader) ([]byte, error) {
 // hintForKeys adds advice to what the key server says.
 func hintForKeys(err error) error {
 	if refused, ok := errors.AsType[*adminapi.Error](err); ok && refused.Status == http.StatusConflict {
-		return hintedError{err, "--replace registers a new key for a disk, --same-vm says that disks belong to one VM"}
+		return hinted{err, "--replace registers a new key for a disk, --same-vm says that disks belong to one VM"}
 	}
 	if _, ok := errors.AsType[*adminapi.PeerError](err); ok {
-		return hintedError{err, "nothing was sent; --kms-user names the user that rootvouch-kms runs as"}
+		return hinted{err, "nothing was sent; --kms-user names the user that rootvouch-kms runs as"}
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-		return hintedError{err, "rootvouch-kms makes the socket when it serves; its own user and root may use it"}
+		return hinted{err, "rootvouch-kms makes the socket when it serves; its own user and root may use it"}
 	}
 	return err
 }

@@ -70,7 +70,7 @@ Keys are ECDSA P-256, in files of mode 0600. Nothing that exists is replaced.`,
 			}
 			if err := spiretrust.Init(dir, td, v, time.Now(), rand.Reader); err != nil {
 				if errors.Is(err, os.ErrExist) {
-					return hintedError{err, "a second root means that every VM is measured anew; to renew the intermediate, use spire renew"}
+					return hinted{err, "a second root means that every VM is measured anew; to renew the intermediate, use spire renew"}
 				}
 				return err
 			}

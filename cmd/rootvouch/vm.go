@@ -291,7 +291,7 @@ func say(cmd *cobra.Command, format string, args ...any) {
 func openASP(dir string) (*asp.Chip, error) {
 	chip, err := asp.Open(dir)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, hintedError{err, "rootvouch vm asp init --dir " + dir + " makes one"}
+		return nil, hinted{err, "rootvouch vm asp init --dir " + dir + " makes one"}
 	}
 	if err != nil {
 		return nil, err
