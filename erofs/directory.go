@@ -55,8 +55,7 @@ const (
 	TypeFIFO        = 0x1000
 )
 
-// fileType is the type of a directory entry (enum EROFS_FT_*, as DT_* of
-// include/linux/fs_types.h are not).
+// fileType is the type of a directory entry (FT_* of include/linux/fs_types.h).
 func fileType(mode uint16) byte {
 	switch mode & TypeMask {
 	case TypeRegular:

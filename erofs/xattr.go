@@ -14,7 +14,7 @@ const xattrUnit = 4
 const (
 	maxXattrName  = 255
 	maxXattrValue = 1<<16 - 1
-	maxXattrs     = 1 << 17 // all of one inode; the format has room for twice that
+	maxXattrs     = 1 << 17 // all of one inode: more than any file system of Linux keeps; the format has room for 1<<18
 )
 
 // xattrIndex splits an attribute's name into the index of its prefix

@@ -5,7 +5,7 @@
 // privileges and no loop or device-mapper device; the data is read, hashed,
 // encrypted and written once, on all cores, in memory that does not grow with
 // the disk (a few chunks of 512 KiB, and 64 KiB of digests per GiB), though with the
-// number of files in a tree (160 bytes each: 256 MiB are good for a million; a
+// number of files in a tree (170 bytes each: 256 MiB are good for a million; a
 // finished filesystem has no such bound).
 package image
 
@@ -113,8 +113,8 @@ func Build(ctx context.Context, out Output, source Source, secrets *Secrets, opt
 	if options.Size == 0 {
 		options.Size = whole
 	}
-	if options.Size < whole || options.Size%xts.SectorUnit != 0 {
-		return pins.Pins{}, fmt.Errorf("size of the disk is %d bytes, want a multiple of %d and at least %d", options.Size, xts.SectorUnit, whole)
+	if options.Size < whole || options.Size%verity.BlockSize != 0 {
+		return pins.Pins{}, fmt.Errorf("size of the disk is %d bytes, want a multiple of %d and at least %d", options.Size, verity.BlockSize, whole)
 	}
 	header, err := luks2.Build(luks2.Params{
 		UUID: secrets.DiskUUID, SequenceID: 1,

@@ -65,7 +65,7 @@ Owners, modes, device nodes, hard links, holes, extended attributes, ACLs and
 capabilities are kept as they are; what cannot be kept is refused by name. No
 privileges are needed: nothing is extracted and nothing is mounted. Memory stays
 below 256 MiB whatever the size, and for up to a million files; a larger tree takes
-160 bytes for each, and says so.
+170 bytes for each, and says so.
 
 A note names programs of the tree that take orders from the host, which are a way
 around everything that is measured: cloud-init, ignition, qemu-guest-agent, and

@@ -98,6 +98,10 @@ func (w *dirWalker) walk(name string) error {
 	return nil
 }
 
+// alwaysAsk is the size in bytes from which on a file is asked for its holes even
+// if it has as many blocks as it needs: some may lie behind its end.
+const alwaysAsk = 64 << 10
+
 func (w *dirWalker) inode(name string, stat *syscall.Stat_t) (*inode, error) {
 	n := &inode{mode: uint16(stat.Mode), uid: stat.Uid, gid: stat.Gid, time: erofs.Time{Seconds: stat.Mtim.Sec, Nanoseconds: uint32(stat.Mtim.Nsec)}}
 	var err error
@@ -106,7 +110,7 @@ func (w *dirWalker) inode(name string, stat *syscall.Stat_t) (*inode, error) {
 		n.size, n.at = stat.Size, int64(stat.Ino)
 		files := w.filesOf(stat.Dev)
 		n.body = content(files)
-		if stat.Blocks*512 < stat.Size {
+		if stat.Blocks*512 < stat.Size || stat.Size >= alwaysAsk {
 			n.body, err = files.holes(name, n)
 		}
 	case erofs.TypeSymlink:

@@ -1,9 +1,9 @@
 package rootfs
 
-// memoryPerName is what a name takes in bytes, measured: an inode, an entry of
-// its directory, its name. Attributes come on top, once for all that have the
-// same.
-const memoryPerName = 160
+// memoryPerName is what a name takes in bytes, measured: an inode and an entry of
+// its directory. The name itself comes on top, and attributes, once for all that
+// have the same.
+const memoryPerName = 150
 
 // Memory estimates the bytes of memory that the tree takes, beyond what every
 // build takes.
@@ -18,7 +18,8 @@ func (t *Tree) Memory() int64 {
 		if target, ok := n.body.(symlink); ok {
 			total += int64(len(target))
 		}
-		for _, child := range n.entries() {
+		for name, child := range n.entries() {
+			total += int64(len(name))
 			walk(child)
 		}
 	}

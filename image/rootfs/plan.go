@@ -1,7 +1,6 @@
 package rootfs
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"path"
@@ -45,7 +44,8 @@ type dirent struct {
 	n    *inode
 }
 
-// Plan lays the filesystem out. The tree is the plan's from then on.
+// Plan lays the filesystem out. The tree is the plan's from then on, and must not
+// be used any more.
 func (t *Tree) Plan() (*Plan, error) {
 	p := &Plan{root: t.root, built: t.root.time}
 	t.root = nil
@@ -152,7 +152,8 @@ func directorySize(list []dirent) int64 {
 }
 
 // walk visits every inode once, under its first name, in the order of their
-// places.
+// places. Places grow from visit to visit, the first time as they are given: so
+// an inode whose place is not behind the last one was visited by another name.
 func (p *Plan) walk(visit func(name string, n *inode) error) error {
 	last := int64(0) // place of the inode that was visited last
 	once := func(name string, n *inode) error {
@@ -215,6 +216,3 @@ func (p *Plan) describe(n *inode) (head erofs.Inode, tail int) {
 	head.U += uint32(base)
 	return head, 0
 }
-
-// errGrown says that a file has more data than it had when it was listed.
-var errGrown = errors.New("it has grown")

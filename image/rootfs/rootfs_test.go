@@ -34,6 +34,7 @@ func everything(t testing.TB) []byte {
 			h.PAXRecords["SCHILY.xattr.security.capability"] = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 			h.PAXRecords["SCHILY.xattr.user.long"] = strings.Repeat("v", 6000)
 			h.PAXRecords["LIBARCHIVE.xattr.trusted.one%3Dtwo"] = "YWJjAA"
+			h.PAXRecords["SCHILY.xattr.user.three%3Dfour%25"] = "def" // as GNU tar writes it
 		}),
 		fileOf("etc/acl", "acl").with(func(h *tar.Header) {
 			h.PAXRecords["SCHILY.acl.access"] = "user::rw-,user:alice:r--:1000,group::r--,mask::r--,other::---"
@@ -83,6 +84,7 @@ func TestKeepsEverything(t *testing.T) {
 			"security.capability": "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
 			"user.long":           strings.Repeat("v", 6000),
 			"trusted.one=two":     "abc\x00",
+			"user.three=four%":    "def",
 		}},
 		"empty":                               {Mode: 0o644, Time: 1e9 * second, Nlink: 1},
 		"block":                               {Mode: 0o644, Time: 1e9 * second, Nlink: 1, Data: strings.Repeat("b", 4096)},

@@ -227,36 +227,16 @@ func (e tarEntry) inode() (*inode, error) {
 // whose meaning would be lost.
 func (e tarEntry) xattrs() (map[string]string, error) {
 	var xattrs map[string]string // nil for nearly all files
-	for record, value := range e.PAXRecords {
-		name, encoded := "", false
-		if suffix, ok := strings.CutPrefix(record, "SCHILY.xattr."); ok {
-			name = suffix
-		} else if suffix, ok := strings.CutPrefix(record, "LIBARCHIVE.xattr."); ok {
-			name, encoded = suffix, true
-		} else if record == "RHT.security.selinux" {
-			name, value = "security.selinux", strings.TrimSuffix(value, "\x00")+"\x00"
-		} else if record == "SCHILY.acl.access" || record == "SCHILY.acl.default" {
-			name = "system.posix_acl_" + strings.TrimPrefix(record, "SCHILY.acl.")
-			acl, err := encodeACL(value)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", record, err)
-			}
-			value = acl
-		} else if !known(record) {
-			return nil, fmt.Errorf("PAX record %q cannot be kept", record)
-		} else {
-			continue
+	for record, text := range e.PAXRecords {
+		name, value, err := xattrOf(record, text)
+		if err != nil {
+			return nil, fmt.Errorf("PAX record %q: %w", record, err)
 		}
-		if encoded { // libarchive: name percent-encoded, value in base64
-			plain, err := url.PathUnescape(name)
-			if err != nil {
-				return nil, fmt.Errorf("PAX record %q: %w", record, err)
+		if name == "" {
+			if !known(record) {
+				return nil, fmt.Errorf("PAX record %q cannot be kept", record)
 			}
-			data, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(value, "="))
-			if err != nil {
-				return nil, fmt.Errorf("PAX record %q: %w", record, err)
-			}
-			name, value = plain, string(data)
+			continue
 		}
 		if old, ok := xattrs[name]; ok && old != value {
 			return nil, fmt.Errorf("extended attribute %q has two values", name)
@@ -267,6 +247,31 @@ func (e tarEntry) xattrs() (map[string]string, error) {
 		xattrs[name] = value
 	}
 	return xattrs, nil
+}
+
+// gnuNames undoes what GNU tar does to names of attributes (xheader.c,
+// xattr_encode_keyword): a PAX record cannot have "=" in its name.
+var gnuNames = strings.NewReplacer("%3D", "=", "%25", "%")
+
+// xattrOf turns a PAX record into an extended attribute; a name of "" says that
+// it is none.
+func xattrOf(record, text string) (name, value string, err error) {
+	switch {
+	case strings.HasPrefix(record, "SCHILY.xattr."):
+		return gnuNames.Replace(strings.TrimPrefix(record, "SCHILY.xattr.")), text, nil
+	case strings.HasPrefix(record, "LIBARCHIVE.xattr."): // name percent-encoded, value in base64
+		if name, err = url.PathUnescape(strings.TrimPrefix(record, "LIBARCHIVE.xattr.")); err != nil {
+			return "", "", err
+		}
+		data, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(text, "="))
+		return name, string(data), err
+	case record == "RHT.security.selinux":
+		return "security.selinux", strings.TrimSuffix(text, "\x00") + "\x00", nil
+	case record == "SCHILY.acl.access", record == "SCHILY.acl.default":
+		value, err = encodeACL(text)
+		return "system.posix_acl_" + strings.TrimPrefix(record, "SCHILY.acl."), value, err
+	}
+	return "", "", nil
 }
 
 // known tells whether a PAX record is in the header already, or means nothing

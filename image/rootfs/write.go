@@ -121,8 +121,10 @@ func (p *Plan) writeData(out *stream) error {
 
 // stream counts what goes to a writer.
 type stream struct {
-	w  io.Writer
-	at int64
+	w     io.Writer
+	at    int64
+	zeros [BlockSize]byte
+	end   [1]byte // what is read to see that a file ends
 }
 
 func (s *stream) write(b []byte) error {
@@ -133,9 +135,8 @@ func (s *stream) write(b []byte) error {
 
 // pad writes zeros up to byte to.
 func (s *stream) pad(to int64) error {
-	var zeros [BlockSize]byte
 	for s.at < to {
-		if err := s.write(zeros[:min(BlockSize, to-s.at)]); err != nil {
+		if err := s.write(s.zeros[:min(BlockSize, to-s.at)]); err != nil {
 			return err
 		}
 	}
@@ -170,7 +171,7 @@ func (s *stream) file(c content, name string, n *inode, data []extent) error {
 	}
 	// What the source has to say at its end is heard here: a changed file, a bad
 	// checksum.
-	if _, err := f.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := f.Read(s.end[:]); err != io.EOF {
 		if err == nil {
 			err = errGrown
 		}
@@ -178,6 +179,9 @@ func (s *stream) file(c content, name string, n *inode, data []extent) error {
 	}
 	return nil
 }
+
+// errGrown says that a file has more data than it had when it was listed.
+var errGrown = errors.New("it has grown")
 
 // skip passes over count bytes of a file.
 func skip(f io.Reader, count int64) error {

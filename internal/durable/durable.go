@@ -84,14 +84,8 @@ func (f *File) Commit() error {
 		if err := os.Rename(temporary, f.path); err != nil {
 			return err
 		}
-	} else {
-		// link(2) fails on an existing name where rename(2) would replace it.
-		if err := os.Link(temporary, f.path); err != nil {
-			return err
-		}
-		if err := os.Remove(temporary); err != nil {
-			return err
-		}
+	} else if err := renameNew(temporary, f.path); err != nil {
+		return err
 	}
 	f.done = true
 	return syncDir(filepath.Dir(f.path))

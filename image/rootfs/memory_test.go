@@ -1,0 +1,53 @@
+package rootfs
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"runtime"
+	"testing"
+)
+
+// TestMemory: a tree takes no more than it says, and to write it leaves little
+// behind for each name.
+func TestMemory(t *testing.T) {
+	const names = 50_000
+	entries := make([]entry, names)
+	for i := range entries {
+		entries[i] = fileOf(fmt.Sprintf("d%02d/some-file-name-%07d", i/1000, i), "")
+	}
+	data := makeTar(t, entries...)
+	entries = nil
+	stats := func() (s runtime.MemStats) {
+		runtime.GC()
+		runtime.ReadMemStats(&s)
+		return s
+	}
+	before := stats()
+	tree := New()
+	if err := tree.ReadTar(bytes.NewReader(data), int64(len(data))); err != nil {
+		t.Fatal(err)
+	}
+	said := tree.Memory()
+	read := stats()
+	if took := int64(read.HeapAlloc - before.HeapAlloc); took > said+said/10 {
+		t.Errorf("the tree takes %d bytes, and says %d", took, said)
+	}
+	plan, err := tree.Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	planned := stats()
+	if took := int64(planned.HeapAlloc) - int64(before.HeapAlloc); took > said+said/10 {
+		t.Errorf("the plan takes %d bytes, the tree said %d", took, said)
+	}
+	if _, err := plan.WriteTo(io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	const most = 256 // bytes
+	if garbage := (stats().TotalAlloc - planned.TotalAlloc) / names; garbage > most {
+		t.Errorf("writing allocates %d bytes for each name, want at most %d", garbage, most)
+	}
+	runtime.KeepAlive(plan)
+	runtime.KeepAlive(data)
+}
