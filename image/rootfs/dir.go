@@ -123,7 +123,7 @@ func (w *dirWalker) inode(name string, stat *syscall.Stat_t) (*inode, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := w.xattrs(filepath.Join(w.base, name))
+	all, err := w.xattrs(name)
 	if err != nil {
 		return nil, err
 	}
@@ -234,7 +234,16 @@ const xattrSizeMax = 1 << 16
 
 // xattrs reads all extended attributes that a file shows.
 func (w *dirWalker) xattrs(name string) (map[string]string, error) {
-	size, err := unix.Llistxattr(name, nil)
+	full := filepath.Join(w.base, name)
+	if len(full) >= unix.PathMax {
+		parent, err := w.root.Open(path.Dir(name))
+		if err != nil {
+			return nil, err
+		}
+		defer parent.Close()
+		full = fmt.Sprintf("/proc/self/fd/%d/%s", parent.Fd(), path.Base(name))
+	}
+	size, err := unix.Llistxattr(full, nil)
 	if errors.Is(err, unix.ENOTSUP) || size == 0 && err == nil {
 		return nil, nil
 	}
@@ -242,12 +251,12 @@ func (w *dirWalker) xattrs(name string) (map[string]string, error) {
 		return nil, fmt.Errorf("listing extended attributes: %w", err)
 	}
 	list := make([]byte, size)
-	if size, err = unix.Llistxattr(name, list); err != nil {
+	if size, err = unix.Llistxattr(full, list); err != nil {
 		return nil, fmt.Errorf("listing extended attributes: %w", err)
 	}
 	all := map[string]string{}
 	for attribute := range strings.SplitSeq(strings.TrimSuffix(string(list[:size]), "\x00"), "\x00") {
-		size, err := unix.Lgetxattr(name, attribute, w.value)
+		size, err := unix.Lgetxattr(full, attribute, w.value)
 		if err != nil {
 			return nil, fmt.Errorf("reading extended attribute %q: %w", attribute, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -109,5 +110,26 @@ func TestDeepTree(t *testing.T) {
 	}
 	if plan.inodes != depth+2 {
 		t.Errorf("got %d inodes, want %d", plan.inodes, depth+2)
+	}
+}
+
+// TestDeepDirectory reads a directory whose paths are longer than PATH_MAX.
+func TestDeepDirectory(t *testing.T) {
+	dir := t.TempDir()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	name := strings.Repeat(strings.Repeat("d", 200)+"/", 25)
+	if err := root.MkdirAll(name, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := root.WriteFile(name+"f", []byte("deep"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := flatten(t, readDir(t, dir))[name+"f"].Data; got != "deep" {
+		t.Errorf("got %q", got)
 	}
 }
