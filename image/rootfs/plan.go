@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"fmt"
+	"iter"
 	"math"
 	"path"
 	"slices"
@@ -32,7 +33,6 @@ type Plan struct {
 	built   erofs.Time // time of the newest file, so that one tree gives the same bytes
 	inodes  uint64
 	chunked bool
-	inline  int64 // bytes of the superblock and all inodes
 	dirs    int64 // block where those of directories start
 	data    int64 // block where those of files start
 }
@@ -76,7 +76,6 @@ func (t *Tree) Plan() (*Plan, error) {
 	if err != nil {
 		return nil, fmt.Errorf("laying out the filesystem: %w", err)
 	}
-	p.inline = at
 	p.dirs = blocks(at)
 	p.data = p.dirs + dirs
 	if p.data+data > math.MaxUint32 {
@@ -117,7 +116,7 @@ func (p *Plan) sort(dir, parent *inode) {
 	d.entries = nil
 	slices.SortFunc(d.list, func(a, b dirent) int { return strings.Compare(a.name, b.name) })
 	dir.links, dir.size = 2, directorySize(d.list)
-	for _, e := range d.children() {
+	for e := range d.children() {
 		if p.built.Seconds < e.n.time.Seconds || p.built.Seconds == e.n.time.Seconds && p.built.Nanoseconds < e.n.time.Nanoseconds {
 			p.built = e.n.time
 		}
@@ -129,10 +128,10 @@ func (p *Plan) sort(dir, parent *inode) {
 }
 
 // children yields the entries but "." and "..".
-func (d *directory) children() func(yield func(int, dirent) bool) {
-	return func(yield func(int, dirent) bool) {
-		for i, e := range d.list {
-			if e.name != "." && e.name != ".." && !yield(i, e) {
+func (d *directory) children() iter.Seq[dirent] {
+	return func(yield func(dirent) bool) {
+		for _, e := range d.list {
+			if e.name != "." && e.name != ".." && !yield(e) {
 				return
 			}
 		}
@@ -169,12 +168,12 @@ func (p *Plan) walk(visit func(name string, n *inode) error) error {
 	var below func(name string, dir *inode) error
 	below = func(name string, dir *inode) error {
 		d := dir.body.(*directory)
-		for _, e := range d.children() {
+		for e := range d.children() {
 			if err := once(path.Join(name, e.name), e.n); err != nil {
 				return err
 			}
 		}
-		for _, e := range d.children() {
+		for e := range d.children() {
 			if e.n.isDir() {
 				if err := below(path.Join(name, e.name), e.n); err != nil {
 					return err

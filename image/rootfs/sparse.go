@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"iter"
 	"slices"
 
 	"github.com/rootvouch/rootvouch/erofs"
@@ -27,7 +28,7 @@ func chunks(size int64, bits int) int64 {
 // withHoles returns content that has data only there: in order, possibly
 // touching. What a chunk holds beside data is stored as zeros. Without a hole
 // that is at least a chunk it returns c itself.
-func withHoles(c content, size int64, data func(yield func(extent) bool)) content {
+func withHoles(c content, size int64, data iter.Seq[extent]) content {
 	chunk := int64(BlockSize) << chunkBits(size)
 	s := &sparse{content: c}
 	for e := range data {
