@@ -285,12 +285,10 @@ func recognise(head []byte) kind {
 	return kindUnknown
 }
 
-const tarBlock = 512 // bytes
-
 // isOldTar recognises a tar of the time before ustar, which has no magic, by the
 // checksum of its first header.
 func isOldTar(head []byte) bool {
-	if len(head) < tarBlock {
+	if len(head) < rootfs.TarBlock {
 		return false
 	}
 	const start, end = 148, 156 // of the checksum, which counts as spaces
@@ -299,7 +297,7 @@ func isOldTar(head []byte) bool {
 		return false
 	}
 	sum := uint64((end - start) * ' ')
-	for i, c := range head[:tarBlock] {
+	for i, c := range head[:rootfs.TarBlock] {
 		if i < start || i >= end {
 			sum += uint64(c)
 		}

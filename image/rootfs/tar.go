@@ -12,7 +12,8 @@ import (
 	"github.com/rootvouch/rootvouch/erofs"
 )
 
-const tarBlock = 512 // bytes
+// TarBlock is the unit of a tar in bytes: a header, and what data is filled up to.
+const TarBlock = 512
 
 // ReadTar adds the files of an uncompressed tar to the tree. Their data stays
 // in r and is read when the filesystem is written.
@@ -71,7 +72,7 @@ func readTar(r io.ReaderAt, size int64, add func(tarEntry) error) error {
 			return seekErr
 		}
 		if errors.Is(err, io.EOF) {
-			if skip == 0 && at < start+2*tarBlock {
+			if skip == 0 && at < start+2*TarBlock {
 				return fmt.Errorf("it ends at byte %d without an end-of-archive marker: is it cut off?", at)
 			}
 			return onlyZeros(section, at)
@@ -91,7 +92,7 @@ func readTar(r io.ReaderAt, size int64, add func(tarEntry) error) error {
 			if header.Typeflag != tar.TypeReg {
 				length = 0
 			}
-			start, skip = (at+length+tarBlock-1)/tarBlock*tarBlock, 0
+			start, skip = (at+length+TarBlock-1)/TarBlock*TarBlock, 0
 		}
 		if err := add(e); err != nil {
 			return err
