@@ -3,7 +3,7 @@
 
 CACHE  := $(or $(ROOTVOUCH_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rootvouch)
 SPIRE  := $(CACHE)/spire/1.13.3
-HOST   := rootvouch rootvouch-kms snp-server-plugin
+HOST   := rootvouch rootvouch-spire rootvouch-kms snp-server-plugin
 GUEST  := init fetchkey snp-agent-plugin attestd
 FLAGS  := -trimpath -buildvcs=false -ldflags=-s
 FUZZTIME ?= 30s

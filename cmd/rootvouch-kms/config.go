@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/internal/strictjson"
 	"github.com/rootvouch/rootvouch/kms/kek"
 )
@@ -89,9 +90,7 @@ func decodeConfig(data []byte) (config, error) {
 // configFlag gives cmd the flag --config.
 func configFlag(cmd *cobra.Command) *string {
 	path := cmd.Flags().String("config", "", "configuration, JSON (docs/kms.md)")
-	if err := cmd.MarkFlagRequired("config"); err != nil {
-		panic("rootvouch-kms: internal error: " + err.Error())
-	}
+	command.Require(cmd, "config")
 	return path
 }
 

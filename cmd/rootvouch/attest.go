@@ -99,7 +99,7 @@ Exit status:
 	flags.StringVar(&f.disk, "disk", "", "UUID of the disk, for --release (default: that of the reference values' pins)")
 	flags.DurationVar(&f.timeout, "timeout", 90*time.Second, "how long to wait for an answer")
 	flags.BoolVar(&f.asJSON, "json", false, "print the result as JSON")
-	requireFlags(cmd, "address", "refval")
+	command.Require(cmd, "address", "refval")
 	return cmd
 }
 

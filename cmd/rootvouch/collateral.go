@@ -220,7 +220,7 @@ A directory with a damaged file is refused.`,
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "directory with collateral")
 	file.flags(cmd, "PEM file to write")
-	requireFlags(cmd, "dir")
+	command.Require(cmd, "dir")
 	return cmd
 }
 

@@ -116,7 +116,7 @@ a seed is worth as much as the key; on a command line others may see it.`,
 	flags.StringVar(&f.uuid, "uuid", "", "UUID of the disk (default: drawn)")
 	flags.StringVar(&f.tempDir, "temp-dir", "", "where a compressed or piped tar is unpacked (default: the system's)")
 	flags.BoolVar(&f.json, "json", false, "print a summary in JSON")
-	requireFlags(cmd, "root", "out", "key-out", "pins-out")
+	command.Require(cmd, "root", "out", "key-out", "pins-out")
 	return cmd
 }
 

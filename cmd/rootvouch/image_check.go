@@ -226,7 +226,7 @@ output appears only when all of it is right.`,
 	keyAndPins(cmd, &keyName, &pinsName)
 	cmd.Flags().StringVar(&out, "out", "", "file to write, mode 0600")
 	cmd.Flags().BoolVar(&force, "force", false, "replace an existing file")
-	requireFlags(cmd, "out")
+	command.Require(cmd, "out")
 	return cmd
 }
 
@@ -309,7 +309,7 @@ it first.`,
 	cmd.Flags().StringVar(&files.Key, "key-out", "", "new key file to write, mode 0600")
 	cmd.Flags().StringVar(&files.Pins, "pins-out", "", "new pins file to write")
 	cmd.Flags().BoolVar(&files.Force, "force", false, "replace existing key and pins files")
-	requireFlags(cmd, "key-out", "pins-out")
+	command.Require(cmd, "key-out", "pins-out")
 	return cmd
 }
 
@@ -317,13 +317,13 @@ it first.`,
 func keyAndPins(cmd *cobra.Command, key, pins *string) {
 	cmd.Flags().StringVar(key, "key", "", "key file of the disk")
 	cmd.Flags().StringVar(pins, "pins", "", "pins file of the disk")
-	requireFlags(cmd, "key", "pins")
+	command.Require(cmd, "key", "pins")
 }
 
 // withForceHint adds advice to an error about an existing file.
 func withForceHint(err error) error {
 	if errors.Is(err, os.ErrExist) {
-		return hinted{err, "--force replaces existing files"}
+		return command.WithHint(err, "--force replaces existing files")
 	}
 	return err
 }

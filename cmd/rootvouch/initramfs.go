@@ -16,6 +16,7 @@ import (
 	"github.com/rootvouch/rootvouch/bootconfig"
 	"github.com/rootvouch/rootvouch/initramfs"
 	"github.com/rootvouch/rootvouch/initramfs/kmod"
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/internal/durable"
 )
 
@@ -43,7 +44,7 @@ type outputFile struct {
 func (o *outputFile) flags(cmd *cobra.Command, usage string) {
 	cmd.Flags().StringVar(&o.path, "out", "", usage)
 	cmd.Flags().BoolVar(&o.force, "force", false, "replace existing files")
-	requireFlags(cmd, "out")
+	command.Require(cmd, "out")
 }
 
 // write makes the file appear, complete.
@@ -56,17 +57,9 @@ func (o *outputFile) write(data []byte) error {
 
 func hintForce(err error) error {
 	if errors.Is(err, os.ErrExist) {
-		return hinted{err, "--force replaces existing files"}
+		return command.WithHint(err, "--force replaces existing files")
 	}
 	return err
-}
-
-func requireFlags(cmd *cobra.Command, names ...string) {
-	for _, name := range names {
-		if err := cmd.MarkFlagRequired(name); err != nil {
-			panic("rootvouch: internal error: " + err.Error())
-		}
-	}
 }
 
 type initramfsBuildFlags struct {
@@ -107,7 +100,7 @@ tree has it, the kernel image: it takes that very kernel to use the initramfs.`,
 	flags.StringVar(&f.bootConfig, "boot-config", "", "boot.json to put in (default: none, a base)")
 	flags.StringVar(&f.manifest, "manifest-out", "", "write what the base is made of, in JSON")
 	f.out.flags(cmd, "initramfs to write")
-	requireFlags(cmd, "kernel-tree", "guest-bin")
+	command.Require(cmd, "kernel-tree", "guest-bin")
 	return cmd
 }
 
@@ -218,7 +211,7 @@ written in its canonical form, so that equal configurations are measured equally
 	cmd.Flags().StringVar(&base, "base", "", "initramfs that build or configure made")
 	cmd.Flags().StringVar(&config, "boot-config", "", "boot.json to put in")
 	out.flags(cmd, "initramfs to write")
-	requireFlags(cmd, "base", "boot-config")
+	command.Require(cmd, "base", "boot-config")
 	return cmd
 }
 

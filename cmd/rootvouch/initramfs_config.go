@@ -65,7 +65,7 @@ on the emulated platform, which is NOT CONFIDENTIAL.`,
 	flags.StringVar(&f.clockFloor, "clock-floor", "", "the guest's clock never shows less: RFC 3339 (default: now)")
 	flags.BoolVar(&c.Console, "console", true, "show the steps of the boot on the console")
 	f.out.flags(cmd, "boot.json to write")
-	requireFlags(cmd, "trust-domain", "spire-address", "trust-root", "kms-address", "pins", "report-device")
+	command.Require(cmd, "trust-domain", "spire-address", "trust-root", "kms-address", "pins", "report-device")
 	return cmd
 }
 

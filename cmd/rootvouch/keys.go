@@ -122,7 +122,7 @@ the next generation, and a launch that got the old key does not get the new one.
 	flags.StringVar(&f.evidence, "evidence", evidenceRequired, "required, or not-required: NOT SAFE against a stolen SVID")
 	flags.BoolVar(&f.sameVM, "same-vm", false, "all disks with this SPIFFE ID belong to one VM")
 	flags.BoolVar(&f.replace, "replace", false, "replace the record that the disk has")
-	requireFlags(cmd, "spiffe-id", "pins", "key-file")
+	command.Require(cmd, "spiffe-id", "pins", "key-file")
 	return cmd
 }
 
@@ -195,13 +195,13 @@ func readKey(path string, stdin io.Reader) ([]byte, error) {
 // hintForKeys adds advice to what the key server says.
 func hintForKeys(err error) error {
 	if refused, ok := errors.AsType[*adminapi.Error](err); ok && refused.Status == http.StatusConflict {
-		return hinted{err, "--replace registers a new key for a disk, --same-vm says that disks belong to one VM"}
+		return command.WithHint(err, "--replace registers a new key for a disk, --same-vm says that disks belong to one VM")
 	}
 	if _, ok := errors.AsType[*adminapi.PeerError](err); ok {
-		return hinted{err, "nothing was sent; --kms-user names the user that rootvouch-kms runs as"}
+		return command.WithHint(err, "nothing was sent; --kms-user names the user that rootvouch-kms runs as")
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-		return hinted{err, "rootvouch-kms makes the socket when it serves; its own user and root may use it"}
+		return command.WithHint(err, "rootvouch-kms makes the socket when it serves; its own user and root may use it")
 	}
 	return err
 }

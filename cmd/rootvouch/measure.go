@@ -140,7 +140,7 @@ takes as --firmware-hash.`,
 		},
 	}
 	cmd.Flags().StringVar(&path, "firmware", "", "firmware file (OVMF)")
-	requireFlags(cmd, "firmware")
+	command.Require(cmd, "firmware")
 	return cmd
 }
 

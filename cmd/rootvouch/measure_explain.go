@@ -55,7 +55,7 @@ they are, and 1 if it is not.`,
 	flags.StringArrayVar(&f.kernels, "other-kernel", nil, "kernel file that may have been used (repeatable)")
 	flags.StringArrayVar(&f.others, "other-initrd", nil, "initramfs file that may have been used (repeatable)")
 	flags.StringArrayVar(&f.commandLines, "other-append", nil, "command line that may have been used (repeatable)")
-	requireFlags(cmd, "got")
+	command.Require(cmd, "got")
 	return cmd
 }
 

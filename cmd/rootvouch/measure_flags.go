@@ -49,7 +49,7 @@ func (f *measureFlags) bind(cmd *cobra.Command) {
 	flags.Uint64Var(&f.features, "guest-features", 1, "SEV_FEATURES in the VMSA")
 	flags.StringVar(&f.svsm, "svsm", "", "SVSM file (mode snp-svsm)")
 	flags.Uint64Var(&f.varsSize, "vars-size", 0, "size of the firmware's variable store in bytes (mode snp-svsm)")
-	requireFlags(cmd, "firmware")
+	command.Require(cmd, "firmware")
 	cmd.MarkFlagsMutuallyExclusive("vcpu-type", "vcpu-sig", "vcpu-family")
 	cmd.MarkFlagsRequiredTogether("vcpu-family", "vcpu-model", "vcpu-stepping")
 }

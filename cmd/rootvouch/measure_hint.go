@@ -4,16 +4,8 @@ import (
 	"fmt"
 
 	"github.com/rootvouch/rootvouch/appraise"
+	"github.com/rootvouch/rootvouch/internal/command"
 )
-
-// hinted is an error with advice.
-type hinted struct {
-	error
-	hint string
-}
-
-func (h hinted) Unwrap() error { return h.error }
-func (h hinted) Hint() string  { return h.hint }
 
 // explainMeasurement adds to err, the error of a verdict, how to find out why
 // the measurement differs, if it does.
@@ -23,7 +15,7 @@ func explainMeasurement(v appraise.Verdict, err error) error {
 	}
 	for _, c := range v.Checks {
 		if c.Name == "measurement" && !c.OK {
-			return hinted{err, fmt.Sprintf("rootvouch measure explain --got %s, with the flags that the reference values were measured with, says which input differs", v.Report.Measurement)}
+			return command.WithHint(err, fmt.Sprintf("rootvouch measure explain --got %s, with the flags that the reference values were measured with, says which input differs", v.Report.Measurement))
 		}
 	}
 	return err

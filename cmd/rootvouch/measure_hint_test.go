@@ -33,9 +33,12 @@ func TestExplainMeasurement(t *testing.T) {
 		if got, ok := errors.AsType[reportError](err); !ok || got.ExitCode() != exitReportRefused || err.Error() != "refused" {
 			t.Errorf("%s: got error %v", c.name, err)
 		}
-		h, ok := errors.AsType[hinted](err)
+		h, ok := errors.AsType[interface {
+			error
+			Hint() string
+		}](err)
 		if ok != c.want || ok && !strings.Contains(h.Hint(), "measure explain --got ab00") {
-			t.Errorf("%s: got hint %q, want one: %v", c.name, h.hint, c.want)
+			t.Errorf("%s: got hint %v, want one: %v", c.name, h, c.want)
 		}
 	}
 	if err := explainMeasurement(appraise.Verdict{Report: report, Checks: []appraise.Check{{Name: "measurement"}}}, nil); err != nil {
@@ -60,7 +63,10 @@ func TestExplainOffered(t *testing.T) {
 	cmd.SetArgs([]string{"verify", "--report", filepath.Join(dir, "evidence.json"), "--crl", filepath.Join(dir, "fresh.crl"),
 		"--refval", other, "--at", snptest.Now().Format(time.RFC3339)})
 	err = cmd.Execute()
-	if h, ok := errors.AsType[hinted](err); !ok || !strings.Contains(h.Hint(), "measure explain --got ") {
+	if h, ok := errors.AsType[interface {
+		error
+		Hint() string
+	}](err); !ok || !strings.Contains(h.Hint(), "measure explain --got ") {
 		t.Errorf("got %v, want the offer of measure explain", err)
 	}
 }

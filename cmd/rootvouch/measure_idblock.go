@@ -58,7 +58,7 @@ no others.`,
 	flags.Uint32Var(&f.guestSVN, "guest-svn", 0, "GUEST_SVN, the guest's security version number")
 	flags.Uint64Var(&f.policy, "policy", 0x30000, "POLICY that the guest must have")
 	flags.BoolVar(&f.json, "json", false, "print a fragment of refval.json")
-	requireFlags(cmd, "digest", "id-key")
+	command.Require(cmd, "digest", "id-key")
 	cmd.AddCommand(newMeasureIDBlockCheckCommand())
 	return cmd
 }
@@ -81,7 +81,7 @@ see from their digests.`,
 	flags.StringVar(&f.auth, "id-auth", "", "ID authentication information in base64, as for QEMU")
 	flags.StringVar(&f.digest, "digest", "", "launch digest that the ID block must have, in hex")
 	flags.BoolVar(&f.json, "json", false, "print a fragment of refval.json")
-	requireFlags(cmd, "id-block", "id-auth")
+	command.Require(cmd, "id-block", "id-auth")
 	return cmd
 }
 

@@ -85,7 +85,7 @@ which is the host's word, may be anything, and so may all else.`,
 	flags.StringArrayVar(&f.idKeyDigests, "id-key-digest", nil, "digest of a key that may have signed the ID block, 48 bytes in hex (repeatable), or any (default: no ID block)")
 	flags.StringArrayVar(&f.authorKeyDigests, "author-key-digest", nil, "digest of a key that may have signed the ID key, 48 bytes in hex (repeatable), or any (default: none)")
 	f.out.flags(cmd, "reference values to write")
-	requireFlags(cmd, "root-of-trust", "measurements")
+	command.Require(cmd, "root-of-trust", "measurements")
 	return cmd
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,24 +15,34 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"rootvouch": main})
+	testscript.Main(m, map[string]func(){
+		"rootvouch": main,
+		// Stands for the real one, which has tests of its own.
+		spireProgram: func() { fmt.Printf("%q\n", os.Args[1:]); os.Exit(7) },
+	})
 }
 
 // TestScripts runs testdata/script/*.txtar, one file for each topic.
 //
-// A script has $VECTORS, the shared test vectors, and $CACHE, the folder of
-// scripts/setup; the conditions [vectors] and [part:PATTERN] say whether they
-// are there, the latter for a file below $CACHE. "json FILE PATH WANT" compares
-// one value of a JSON document; PATH is names and indices joined by dots.
+// A script has $TOOL, the path of rootvouch, $VECTORS, the shared test vectors,
+// and $CACHE, the folder of scripts/setup; the conditions [vectors] and
+// [part:PATTERN] say whether the last two are there, the latter for a file below
+// $CACHE. "json FILE PATH WANT" compares one value of a JSON document; PATH is
+// names and indices joined by dots.
 func TestScripts(t *testing.T) {
 	vectors := filepath.Join(needs.Repository(t), "..", "shared", "vectors")
 	cache := needs.Cache(t)
+	tool, err := exec.LookPath("rootvouch") // the one that TestMain made
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("VECTORS", vectors)
 			env.Setenv("CACHE", cache)
+			env.Setenv("TOOL", tool)
 			return nil
 		},
 		Condition: func(cond string) (bool, error) {

@@ -1,124 +1,49 @@
 package main
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/sys/unix"
 
 	"github.com/rootvouch/rootvouch/internal/command"
-	"github.com/rootvouch/rootvouch/spiretrust"
 )
 
+// spireProgram is what "rootvouch spire" runs.
+const spireProgram = "rootvouch-spire"
+
 func newSpireCommand() *cobra.Command {
-	cmd := &cobra.Command{
+	return &cobra.Command{
 		Use:   "spire",
 		Short: "Set up stock SPIRE for rootvouch: trust root, settings, entries",
-		Long: `Set up stock SPIRE 1.13 for rootvouch.
+		Long: `Set up stock SPIRE for rootvouch. This is a program of its own, ` + spireProgram + `, which
+belongs beside rootvouch: only it speaks to a SPIRE server.
 
-  spire init           makes the long-lived root of a trust domain
-  spire renew          makes a new intermediate CA under it
-  spire server-config  prints a server.conf
-  spire agent-config   prints an agent.conf for the owner's side
-  spire join-token     makes a token for that agent
-  spire entries        creates and updates registration entries
-
-docs/spire.md goes through them in this order.`,
+  rootvouch spire --help  lists what it does`,
+		DisableFlagParsing: true,
+		RunE:               func(_ *cobra.Command, args []string) error { return becomeBeside(spireProgram, args) },
 	}
-	cmd.AddCommand(newSpireInitCommand(), newSpireRenewCommand(), newSpireServerConfigCommand(),
-		newSpireAgentConfigCommand(), newSpireJoinTokenCommand(), newSpireEntriesCommand())
-	return cmd
 }
 
-// trustDomainFlag adds --trust-domain, which is required.
-func trustDomainFlag(cmd *cobra.Command, name *string) {
-	cmd.Flags().StringVar(name, "trust-domain", "", "SPIFFE trust domain, such as example.org")
-	requireFlags(cmd, "trust-domain")
-}
-
-func parseTrustDomain(name string) (spiffeid.TrustDomain, error) {
-	td, err := spiffeid.TrustDomainFromString(name)
+// becomeBeside replaces this process by the program name in the folder where
+// this one is, its links resolved; PATH is not looked at. It returns only if that
+// fails.
+func becomeBeside(name string, args []string) error {
+	self, err := os.Executable()
 	if err != nil {
-		return spiffeid.TrustDomain{}, command.Usage(fmt.Errorf("--trust-domain is %q: %w", name, err))
+		return fmt.Errorf("looking for %s: %w", name, err)
 	}
-	return td, nil
-}
-
-func newSpireInitCommand() *cobra.Command {
-	var dir, domain string
-	v := spiretrust.Validity{}
-	cmd := &cobra.Command{
-		Use:   "init --dir DIR --trust-domain NAME",
-		Short: "Make the long-lived root of a trust domain",
-		Long: `Make a root CA that outlives every VM which is measured with it, and an
-intermediate CA for the SPIRE server to work under (UpstreamAuthority "disk").
-
-A stock SPIRE server makes itself a new CA every day; VMs know the root above it.
-Keys are ECDSA P-256, in files of mode 0600. Nothing that exists is replaced.`,
-		Example: `  rootvouch spire init --dir ca --trust-domain example.org --years 10`,
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			td, err := parseTrustDomain(domain)
-			if err != nil {
-				return err
-			}
-			if err := spiretrust.Init(dir, td, v, time.Now(), rand.Reader); err != nil {
-				if errors.Is(err, os.ErrExist) {
-					return hinted{err, "a second root means that every VM is measured anew; to renew the intermediate, use spire renew"}
-				}
-				return err
-			}
-			return printTrust(cmd.OutOrStdout(), dir, td)
-		},
+	if self, err = filepath.EvalSymlinks(self); err != nil {
+		return fmt.Errorf("looking for %s: %w", name, err)
 	}
-	flags := cmd.Flags()
-	flags.StringVar(&dir, "dir", "", "directory to make, or an existing one")
-	flags.IntVar(&v.RootYears, "years", 10, "how long the root lasts")
-	flags.IntVar(&v.UpstreamYears, "upstream-years", 1, "how long the first intermediate lasts")
-	requireFlags(cmd, "dir")
-	trustDomainFlag(cmd, &domain)
-	return cmd
-}
-
-func printTrust(w io.Writer, dir string, td spiffeid.TrustDomain) error {
-	_, err := fmt.Fprintf(w, `Trust root of %s:
-  %s  public: into boot.json (rootvouch initramfs config), and to the owner's SPIRE agent
-  %s  secret: take it offline; only "rootvouch spire renew" needs it again
-  %s  to the SPIRE server
-  %s  secret: to the SPIRE server
-`, td, filepath.Join(dir, spiretrust.RootCert), filepath.Join(dir, spiretrust.RootKey),
-		filepath.Join(dir, spiretrust.UpstreamCert), filepath.Join(dir, spiretrust.UpstreamKey))
+	path := filepath.Join(filepath.Dir(self), name)
+	err = fmt.Errorf("starting %s: %w", path, unix.Exec(path, append([]string{name}, args...), os.Environ()))
+	if errors.Is(err, fs.ErrNotExist) {
+		return command.WithHint(err, "make build makes both; install them side by side")
+	}
 	return err
-}
-
-func newSpireRenewCommand() *cobra.Command {
-	var dir string
-	var years int
-	cmd := &cobra.Command{
-		Use:   "renew --dir DIR",
-		Short: "Make a new intermediate CA under the trust root",
-		Long: `Make a new intermediate CA, with a new key, under the root in DIR, in place of the
-one that is there. Its files go to the SPIRE server, which takes them the next
-time that it makes itself a CA. No VM is measured anew: the root is the same.`,
-		Example: `  rootvouch spire renew --dir ca`,
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := spiretrust.Renew(dir, years, time.Now(), rand.Reader); err != nil {
-				return err
-			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n%s\n", filepath.Join(dir, spiretrust.UpstreamCert), filepath.Join(dir, spiretrust.UpstreamKey))
-			return err
-		},
-	}
-	flags := cmd.Flags()
-	flags.StringVar(&dir, "dir", "", "directory of the trust root, its key included")
-	flags.IntVar(&years, "upstream-years", 1, "how long the intermediate lasts; never longer than the root")
-	requireFlags(cmd, "dir")
-	return cmd
 }

@@ -131,7 +131,7 @@ func (f *vmRunFlags) bind(cmd *cobra.Command) {
 	flags.BoolVar(&f.print, "print", false, "print the QEMU command and do not run it")
 	flags.DurationVar(&f.startTimeout, "start-timeout", 0, "how long the kernel may take to start (default 30s and 0.5s per MiB of kernel and initramfs)")
 	flags.DurationVar(&f.timeout, "timeout", 0, "how long the VM may run (default: without limit)")
-	requireFlags(cmd, "platform", "firmware", "kernel", "initramfs")
+	command.Require(cmd, "platform", "firmware", "kernel", "initramfs")
 	cmd.MarkFlagsRequiredTogether("id-block", "id-auth")
 }
 
@@ -291,7 +291,7 @@ func say(cmd *cobra.Command, format string, args ...any) {
 func openASP(dir string) (*asp.Chip, error) {
 	chip, err := asp.Open(dir)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, hinted{err, "rootvouch vm asp init --dir " + dir + " makes one"}
+		return nil, command.WithHint(err, "rootvouch vm asp init --dir "+dir+" makes one")
 	}
 	if err != nil {
 		return nil, err
@@ -342,7 +342,7 @@ their root of trust.`,
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "directory to make")
-	requireFlags(cmd, "dir")
+	command.Require(cmd, "dir")
 	return cmd
 }
 
@@ -363,7 +363,7 @@ func newVMASPShowCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "directory of the software AMD-SP")
-	requireFlags(cmd, "dir")
+	command.Require(cmd, "dir")
 	return cmd
 }
 

@@ -158,8 +158,14 @@ var rooms = []room{
 		name:     "door: the owner's tool",
 		packages: []string{"cmd/rootvouch"},
 		uses: []string{"appraise", "attest", "attestd", "bootconfig", "bootlog", "demo", "evidence", "image/...", "initramfs/...",
-			"internal/command", "internal/durable", "kms/...", "keyapi", "luks2", "platform/...", "refval", "snp/...", "spireadmin", "spireconf", "spiretrust"},
-		never: []string{module + "/boot", module + "/dm"},
+			"internal/command", "internal/durable", "kms/...", "keyapi", "luks2", "platform/...", "refval", "snp/..."},
+		never: []string{module + "/boot", module + "/dm", "google.golang.org/grpc/..."},
+	},
+	{
+		name:     "door: the owner's tool, towards SPIRE",
+		packages: []string{"cmd/rootvouch-spire"},
+		uses:     []string{"bootconfig", "internal/command", "pins", "refval", "spireadmin", "spireconf", "spiretrust"},
+		never:    []string{module + "/kms/...", module + "/appraise", module + "/boot"},
 	},
 	{name: "proof: the whole chain", packages: []string{"test/..."}, uses: []string{"..."}},
 }

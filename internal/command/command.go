@@ -140,3 +140,23 @@ func version() string {
 	}
 	return info.Main.Version
 }
+
+// Require makes flags of cmd ones that have to be given.
+func Require(cmd *cobra.Command, flags ...string) {
+	for _, flag := range flags {
+		if err := cmd.MarkFlagRequired(flag); err != nil {
+			panic(cmd.Name() + ": internal error: " + err.Error())
+		}
+	}
+}
+
+// WithHint is err with advice for whoever reads it.
+func WithHint(err error, hint string) error { return hinted{err, hint} }
+
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Unwrap() error { return h.error }
+func (h hinted) Hint() string  { return h.hint }

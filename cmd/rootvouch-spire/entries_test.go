@@ -32,7 +32,7 @@ func TestKMSEntryNamesTheCaller(t *testing.T) {
 	if err := os.WriteFile(program, []byte("x"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	groups, err := (&spireEntriesFlags{domain: "example.org", kms: program}).groups()
+	groups, err := (&entriesFlags{domain: "example.org", kms: program}).groups()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ func TestJoinTokenStaysOffCommandLines(t *testing.T) {
 	texts := map[string]string{}
 	for _, name := range []string{"agent-config", "join-token"} {
 		var out bytes.Buffer
-		if code := run([]string{"spire", name, "--help"}, &out, &out); code != 0 {
+		if code := run([]string{name, "--help"}, &out, &out); code != 0 {
 			t.Fatalf("%s", &out)
 		}
 		texts[name] = out.String()

@@ -3,6 +3,8 @@ package main
 import (
 	"crypto/sha256"
 	"fmt"
+	"io"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -13,7 +15,7 @@ import (
 	"github.com/rootvouch/rootvouch/spiretrust"
 )
 
-func newSpireServerConfigCommand() *cobra.Command {
+func newServerConfigCommand() *cobra.Command {
 	var domain string
 	var s spireconf.Server
 	cmd := &cobra.Command{
@@ -60,12 +62,12 @@ exist, since SPIRE is told its SHA-256.`,
 	flags.StringVar(&s.AgentPathTemplate, "agent-path-template", "", "template of agent IDs (default: one ID for each launch)")
 	flags.StringArrayVar(&s.Selectors, "selector", nil, "name of a selector that agents get (repeatable; default: those that the entries of spire entries ask for)")
 	flags.DurationVar(&s.CacheReload, "cache-reload", spireconf.DefaultCacheReload, "how often the server looks for new entries and agents")
-	requireFlags(cmd, "ca-dir", "data-dir", "plugin", "refval", "collateral-dir")
+	command.Require(cmd, "ca-dir", "data-dir", "plugin", "refval", "collateral-dir")
 	trustDomainFlag(cmd, &domain)
 	return cmd
 }
 
-func newSpireAgentConfigCommand() *cobra.Command {
+func newAgentConfigCommand() *cobra.Command {
 	var domain, caDir string
 	var a spireconf.Agent
 	cmd := &cobra.Command{
@@ -111,7 +113,7 @@ nothing.`,
 	flags.StringVar(&a.Socket, "socket", "", "Workload API socket (default: agent.sock in the data directory)")
 	flags.StringVar(&a.JoinTokenFile, "join-token-file", "", "file with a join token, which nobody else can read (default: none)")
 	flags.DurationVar(&a.Sync, "sync", spireconf.DefaultSync, "how often the agent asks for new entries")
-	requireFlags(cmd, "ca-dir", "data-dir")
+	command.Require(cmd, "ca-dir", "data-dir")
 	trustDomainFlag(cmd, &domain)
 	return cmd
 }
@@ -138,9 +140,14 @@ func makeAbsolute(paths ...*string) error {
 
 // fileSHA256 is the SHA-256 of a program.
 func fileSHA256(what, path string) (pins.Digest, error) {
-	sum, err := hashFile(what, path)
+	f, err := os.Open(path)
 	if err != nil {
-		return pins.Digest{}, err
+		return pins.Digest{}, fmt.Errorf("reading %s: %w", what, err)
 	}
-	return pins.Digest([sha256.Size]byte(sum)), nil
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return pins.Digest{}, fmt.Errorf("reading %s: %w", what, err)
+	}
+	return pins.Digest(h.Sum(nil)), nil
 }

@@ -24,15 +24,15 @@ import (
 // spireTimeout bounds what is asked of a SPIRE server on this machine.
 const spireTimeout = 30 * time.Second
 
-type spireEntriesFlags struct {
+type entriesFlags struct {
 	socket, domain, name, workload, fetchkey, fetchkeyPath string
 	refvals                                                []string
 	kms, kmsPath, kmsID, kmsParent, kmsUser                string
 	ttl                                                    time.Duration
 }
 
-func newSpireEntriesCommand() *cobra.Command {
-	var f spireEntriesFlags
+func newEntriesCommand() *cobra.Command {
+	var f entriesFlags
 	cmd := &cobra.Command{
 		Use:   "entries --socket SOCKET --trust-domain NAME [--name VM --refval FILE --fetchkey FILE] [--kms FILE]",
 		Short: "Create and update registration entries on a running SPIRE server",
@@ -72,12 +72,12 @@ KMS has another than the default, give --kms-id with VMs too.`,
 	flags.StringVar(&f.kmsParent, "kms-parent", "", "SPIFFE ID of the owner's agent or its alias (default spiffe://NAME"+spireadmin.OwnerPath+")")
 	flags.StringVar(&f.kmsUser, "kms-user", "", "who rootvouch-kms runs as: a uid, a user name, or any (default: the uid of the caller)")
 	flags.DurationVar(&f.ttl, "ttl", 0, "lifetime of the SVIDs (default: the server's)")
-	requireFlags(cmd, "socket")
+	command.Require(cmd, "socket")
 	trustDomainFlag(cmd, &f.domain)
 	return cmd
 }
 
-func (f *spireEntriesFlags) run(cmd *cobra.Command) error {
+func (f *entriesFlags) run(cmd *cobra.Command) error {
 	groups, err := f.groups()
 	if err != nil {
 		return err
@@ -102,7 +102,7 @@ func (f *spireEntriesFlags) run(cmd *cobra.Command) error {
 }
 
 // groups makes the entries of everything that the flags name.
-func (f *spireEntriesFlags) groups() ([]spireadmin.Group, error) {
+func (f *entriesFlags) groups() ([]spireadmin.Group, error) {
 	td, err := parseTrustDomain(f.domain)
 	if err != nil {
 		return nil, err
@@ -128,7 +128,7 @@ func (f *spireEntriesFlags) groups() ([]spireadmin.Group, error) {
 	return groups, nil
 }
 
-func (f *spireEntriesFlags) vm(td spiffeid.TrustDomain) (spireadmin.Group, error) {
+func (f *entriesFlags) vm(td spiffeid.TrustDomain) (spireadmin.Group, error) {
 	if f.name == "" || len(f.refvals) == 0 || f.fetchkey == "" {
 		return spireadmin.Group{}, command.Usage(errors.New("a VM takes --name, --refval and --fetchkey"))
 	}
@@ -144,20 +144,36 @@ func (f *spireEntriesFlags) vm(td spiffeid.TrustDomain) (spireadmin.Group, error
 		return spireadmin.Group{}, err
 	}
 	for _, path := range f.refvals {
-		data, err := readInput(path, refval.MaxSize)
+		v, err := readRefval(path)
 		if err != nil {
 			return spireadmin.Group{}, err
-		}
-		v, err := refval.Decode(data)
-		if err != nil {
-			return spireadmin.Group{}, fmt.Errorf("%s: %w", path, err)
 		}
 		vm.Values = append(vm.Values, v)
 	}
 	return vm.Entries(td)
 }
 
-func (f *spireEntriesFlags) keyServer(td spiffeid.TrustDomain) (spireadmin.Group, error) {
+func readRefval(path string) (refval.Values, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return refval.Values{}, command.Usage(err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, refval.MaxSize+1))
+	if err != nil {
+		return refval.Values{}, command.Usage(err)
+	}
+	if len(data) > refval.MaxSize {
+		return refval.Values{}, fmt.Errorf("%s has more than %d bytes", path, refval.MaxSize)
+	}
+	values, err := refval.Decode(data)
+	if err != nil {
+		return refval.Values{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return values, nil
+}
+
+func (f *entriesFlags) keyServer(td spiffeid.TrustDomain) (spireadmin.Group, error) {
 	id, err := idOr(td, "kms-id", f.kmsID, spireadmin.KMSPath)
 	if err != nil {
 		return spireadmin.Group{}, err
@@ -235,45 +251,4 @@ func printChanges(w io.Writer, changes []spireadmin.Change) error {
 		}
 	}
 	return nil
-}
-
-func newSpireJoinTokenCommand() *cobra.Command {
-	var socket, domain string
-	var ttl time.Duration
-	cmd := &cobra.Command{
-		Use:   "join-token --socket SOCKET --trust-domain NAME",
-		Short: "Make a join token for the agent on the owner's side",
-		Long: `Make a token with which one SPIRE agent can attest, once, and print it. The agent
-gets the identity spiffe://NAME` + spireadmin.OwnerPath + ` beside its own: what "spire entries --kms"
-makes hangs below that, and outlives the agent. Whoever has the token can be that
-agent, so it lasts no longer than need be; keep it in a file that nobody else can
-read (spire agent-config --join-token-file), not on a command line.`,
-		Example: `  (umask 077; rootvouch spire join-token --socket spire/server.sock --trust-domain example.org >agent/token)`,
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			td, err := parseTrustDomain(domain)
-			if err != nil {
-				return err
-			}
-			client, err := spireadmin.Dial(socket)
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			ctx, cancel := context.WithTimeout(cmd.Context(), spireTimeout)
-			defer cancel()
-			token, err := client.JoinToken(ctx, spiffeid.RequireFromPath(td, spireadmin.OwnerPath), ttl)
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), token)
-			return err
-		},
-	}
-	flags := cmd.Flags()
-	flags.StringVar(&socket, "socket", "", "admin socket of the SPIRE server")
-	flags.DurationVar(&ttl, "ttl", 10*time.Minute, "how long the token can be used")
-	requireFlags(cmd, "socket")
-	trustDomainFlag(cmd, &domain)
-	return cmd
 }

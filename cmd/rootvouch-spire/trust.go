@@ -1,0 +1,90 @@
+package main
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/spiretrust"
+)
+
+func newInitCommand() *cobra.Command {
+	var dir, domain string
+	v := spiretrust.Validity{}
+	cmd := &cobra.Command{
+		Use:   "init --dir DIR --trust-domain NAME",
+		Short: "Make the long-lived root of a trust domain",
+		Long: `Make a root CA that outlives every VM which is measured with it, and an
+intermediate CA for the SPIRE server to work under (UpstreamAuthority "disk").
+
+A stock SPIRE server makes itself a new CA every day; VMs know the root above it.
+Keys are ECDSA P-256, in files of mode 0600. Nothing that exists is replaced.`,
+		Example: `  rootvouch spire init --dir ca --trust-domain example.org --years 10`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			td, err := parseTrustDomain(domain)
+			if err != nil {
+				return err
+			}
+			if err := spiretrust.Init(dir, td, v, time.Now(), rand.Reader); err != nil {
+				if errors.Is(err, os.ErrExist) {
+					return command.WithHint(err, "a second root means that every VM is measured anew; to renew the intermediate, use spire renew")
+				}
+				return err
+			}
+			return printTrust(cmd.OutOrStdout(), dir, td)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&dir, "dir", "", "directory to make, or an existing one")
+	flags.IntVar(&v.RootYears, "years", 10, "how long the root lasts")
+	flags.IntVar(&v.UpstreamYears, "upstream-years", 1, "how long the first intermediate lasts")
+	command.Require(cmd, "dir")
+	trustDomainFlag(cmd, &domain)
+	return cmd
+}
+
+func printTrust(w io.Writer, dir string, td spiffeid.TrustDomain) error {
+	_, err := fmt.Fprintf(w, `Trust root of %s:
+  %s  public: into boot.json (rootvouch initramfs config), and to the owner's SPIRE agent
+  %s  secret: take it offline; only "rootvouch spire renew" needs it again
+  %s  to the SPIRE server
+  %s  secret: to the SPIRE server
+`, td, filepath.Join(dir, spiretrust.RootCert), filepath.Join(dir, spiretrust.RootKey),
+		filepath.Join(dir, spiretrust.UpstreamCert), filepath.Join(dir, spiretrust.UpstreamKey))
+	return err
+}
+
+func newRenewCommand() *cobra.Command {
+	var dir string
+	var years int
+	cmd := &cobra.Command{
+		Use:   "renew --dir DIR",
+		Short: "Make a new intermediate CA under the trust root",
+		Long: `Make a new intermediate CA, with a new key, under the root in DIR, in place of the
+one that is there. Its files go to the SPIRE server, which takes them the next
+time that it makes itself a CA. No VM is measured anew: the root is the same.`,
+		Example: `  rootvouch spire renew --dir ca`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := spiretrust.Renew(dir, years, time.Now(), rand.Reader); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n%s\n", filepath.Join(dir, spiretrust.UpstreamCert), filepath.Join(dir, spiretrust.UpstreamKey))
+			return err
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&dir, "dir", "", "directory of the trust root, its key included")
+	flags.IntVar(&years, "upstream-years", 1, "how long the intermediate lasts; never longer than the root")
+	command.Require(cmd, "dir")
+	return cmd
+}
