@@ -1,11 +1,10 @@
 package launch
 
 import (
-	"bytes"
 	"crypto/sha512"
 	"encoding/binary"
-	"runtime"
-	"sync"
+
+	"github.com/rootvouch/rootvouch/snp/launch/internal/pagehash"
 )
 
 // pageType is PAGE_TYPE of SNP_LAUNCH_UPDATE (56860, section 8.17, table 68,
@@ -60,26 +59,10 @@ func (c *chain) extendEmpty(t pageType, gpa, size uint64) {
 	}
 }
 
-// extendImage measures a firmware image that starts at gpa. The pages are
-// hashed on all cores; the chain over their digests is short work.
+// extendImage measures a firmware image that starts at gpa. Its pages are hashed
+// side by side; the chain over their digests is short work.
 func (c *chain) extendImage(gpa uint64, image []byte) {
-	digests := make([][sha512.Size384]byte, len(image)/PageSize)
-	share := (len(digests) + runtime.GOMAXPROCS(0) - 1) / runtime.GOMAXPROCS(0)
-	var wg sync.WaitGroup
-	for first := 0; first < len(digests); first += share {
-		wg.Go(func() {
-			for i := first; i < min(first+share, len(digests)); i++ {
-				page := image[i*PageSize : (i+1)*PageSize]
-				if i > first && bytes.Equal(page, image[(i-1)*PageSize:i*PageSize]) {
-					digests[i] = digests[i-1] // most of OVMF is one long run of 0xff
-					continue
-				}
-				digests[i] = sha512.Sum384(page)
-			}
-		})
-	}
-	wg.Wait()
-	for i := range digests {
-		c.extend(pageNormal, gpa+uint64(i)*PageSize, &digests[i])
+	for i, sum := range pagehash.Sums(image) {
+		c.extend(pageNormal, gpa+uint64(i)*PageSize, &sum)
 	}
 }

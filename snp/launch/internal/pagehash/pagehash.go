@@ -1,0 +1,86 @@
+// Package pagehash computes the SHA-384 of many pages: most of the work of an SNP
+// launch digest.
+package pagehash
+
+import (
+	"bytes"
+	"crypto/sha512"
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// PageSize is the size of a page in bytes.
+const PageSize = 4096
+
+// Sums returns the SHA-384 of each page of image, whose size is a multiple of
+// PageSize. It works on all cores.
+func Sums(image []byte) [][sha512.Size384]byte {
+	// Parts are taken up one by one: which of them take time is not known, since
+	// most of a firmware is one long run of equal pages.
+	const part = 64
+	sums := make([][sha512.Size384]byte, len(image)/PageSize)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), (len(sums)+part-1)/part) {
+		wg.Go(func() {
+			for {
+				first := int(next.Add(part)) - part
+				if first >= len(sums) {
+					return
+				}
+				end := min(first+part, len(sums))
+				sumPart(sums[first:end], image[first*PageSize:end*PageSize])
+			}
+		})
+	}
+	wg.Wait()
+	return sums
+}
+
+// lanes is how many pages sum8 takes.
+const lanes = 8
+
+// sumPart hashes pages on one core, eight at a time. What equals the page before
+// is not hashed again.
+func sumPart(sums [][sha512.Size384]byte, image []byte) {
+	var pending [lanes]int
+	n := 0
+	for i := range sums {
+		if i > 0 && bytes.Equal(page(image, i)[:], page(image, i-1)[:]) {
+			continue
+		}
+		pending[n] = i
+		if n++; n == lanes {
+			sumPages(sums, image, pending[:])
+			n = 0
+		}
+	}
+	sumPages(sums, image, pending[:n])
+	for i := 1; i < len(sums); i++ {
+		if sums[i] == ([sha512.Size384]byte{}) { // equals the page before
+			sums[i] = sums[i-1]
+		}
+	}
+}
+
+// sumPages hashes up to eight pages.
+func sumPages(sums [][sha512.Size384]byte, image []byte, pages []int) {
+	if !hasLanes || len(pages) < 3 {
+		for _, i := range pages {
+			sums[i] = sha512.Sum384(page(image, i)[:])
+		}
+		return
+	}
+	var out [lanes]*[sha512.Size384]byte
+	var in [lanes]*[PageSize]byte
+	for lane := range lanes {
+		i := pages[min(lane, len(pages)-1)] // the last one fills up
+		out[lane], in[lane] = &sums[i], page(image, i)
+	}
+	sum8(&out, &in)
+}
+
+func page(image []byte, i int) *[PageSize]byte {
+	return (*[PageSize]byte)(image[i*PageSize:])
+}
