@@ -49,10 +49,9 @@ func readFirmware(path string) (image []byte, f *launch.Firmware, err error) {
 }
 
 // withFile hands a regular file of 1 to limit bytes to mapped, all of it, and
-// anything else to stream. To map is to spare a page fault for each 4 KiB, which
-// in a VM costs more than to hash them. The mapping stays until the process
-// ends; if the file is cut short meanwhile, that is at once, by SIGBUS, and no
-// digest is printed.
+// anything else to stream. Nothing is copied, and what comes first is hashed while
+// the kernel maps the rest. The mapping stays until the process ends; if the file
+// is cut short meanwhile, that is at once, by SIGBUS, and no digest is printed.
 func withFile(path string, limit int64, mapped func([]byte) error, stream func(io.Reader) error) error {
 	file, err := os.Open(path)
 	if err != nil {
@@ -67,8 +66,9 @@ func withFile(path string, limit int64, mapped func([]byte) error, stream func(i
 		return &os.PathError{Op: "read", Path: path, Err: unix.EISDIR}
 	}
 	if size := info.Size(); info.Mode().IsRegular() && size > 0 && size <= limit {
-		image, err := unix.Mmap(int(file.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_POPULATE)
+		image, err := unix.Mmap(int(file.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_PRIVATE)
 		if err == nil {
+			go unix.Madvise(image, unix.MADV_POPULATE_READ) // Linux 5.14; without it the pages come one by one
 			return mapped(image)
 		}
 		if !errors.Is(err, unix.ENODEV) { // a file system that cannot map
