@@ -56,6 +56,7 @@ hardware on their desk, emulated: the same bytes, NOT CONFIDENTIAL.
 	if len(args) > 0 {
 		if create, ok := commands()[args[0]]; ok {
 			root.AddCommand(create())
+			root.CompletionOptions.DisableDefaultCmd = true
 			return root
 		}
 	}

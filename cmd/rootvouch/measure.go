@@ -58,6 +58,7 @@ guests with QEMU's legacy-vm-type=on.`,
 			return m.print(cmd.OutOrStdout())
 		},
 	}
+	command.LeavesNothing(cmd)
 	f.bind(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a fragment of refval.json")
 	cmd.AddCommand(newMeasureFirmwareCommand(), newMeasureExplainCommand(), newMeasureIDBlockCommand())

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -128,5 +130,31 @@ func TestSignals(t *testing.T) {
 	}()
 	if slices.Contains(ends(), os.Signal(syscall.SIGHUP)) {
 		t.Error("SIGHUP ends a command under nohup")
+	}
+}
+
+// TestLeavesNothing: signals have their own meaning for such a command, and for no
+// other of the same tree.
+func TestLeavesNothing(t *testing.T) {
+	listens := map[string]bool{}
+	leaf := func(name string) *cobra.Command {
+		return &cobra.Command{Use: name, RunE: func(cmd *cobra.Command, _ []string) error {
+			listens[name] = cmd.Context().Done() != nil
+			return nil
+		}}
+	}
+	group, show, build := leaf("group"), leaf("show"), leaf("build")
+	LeavesNothing(group)
+	LeavesNothing(show)
+	root := &cobra.Command{Use: "tool"}
+	group.AddCommand(build)
+	root.AddCommand(group, show)
+	for _, args := range [][]string{{"group"}, {"show"}, {"group", "build"}} {
+		if status := Main(root, args, io.Discard, io.Discard); status != 0 {
+			t.Fatalf("%q: got status %d", args, status)
+		}
+	}
+	if want := map[string]bool{"group": false, "show": false, "build": true}; !maps.Equal(listens, want) {
+		t.Errorf("listen to signals: got %v, want %v", listens, want)
 	}
 }
