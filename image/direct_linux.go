@@ -21,7 +21,7 @@ type directFile struct {
 
 func openDirect(f *durable.File) *directFile {
 	d := &directFile{File: f}
-	direct, err := os.OpenFile(f.Name(), os.O_WRONLY|syscall.O_DIRECT, 0)
+	direct, err := f.Reopen(os.O_WRONLY | syscall.O_DIRECT)
 	d.direct = direct
 	d.refuse.Store(err != nil)
 	return d

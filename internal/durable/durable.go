@@ -3,27 +3,30 @@
 package durable
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 )
 
-// File is an output under a temporary name beside its destination. Commit
-// gives it its name; Abort removes it.
+// File is an output that has no name yet, or a temporary one beside its
+// destination. Commit gives it its name; Abort removes it.
 type File struct {
 	*os.File
-	path    string
-	replace bool
-	done    bool
+	path      string
+	temporary string // "" if it has no name
+	replace   bool
+	done      bool
 }
 
 // New starts an output that will be path, with the permissions perm exactly
 // (no umask). Unless replace is set, an existing path is refused, now and again
 // at Commit, with an error that matches os.ErrExist; with it, only a regular
 // file is replaced, or a symbolic link (not what it points to). Until Commit the
-// data has no name of its own that anyone would mistake for the output; after a
-// crash a file .NAME.*.part is left and may be deleted.
+// data has no name, so that nothing is left of it wherever the process is ended.
+// Where the file system has no such files its name is .NAME.*.part; after a crash
+// it may be deleted.
 func New(path string, perm os.FileMode, replace bool) (*File, error) {
 	if path == "" {
 		return nil, errors.New("the name of an output is empty")
@@ -35,17 +38,25 @@ func New(path string, perm os.FileMode, replace bool) (*File, error) {
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("replacing %s: it is %v, want a regular file", path, info.Mode())
 	}
-	// CreateTemp opens with O_EXCL and 0600.
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.part")
-	if err != nil {
-		return nil, fmt.Errorf("creating an output beside %s: %w", path, err)
+	f := &File{path: path, replace: replace}
+	if f.File = createUnnamed(path); f.File == nil {
+		var err error
+		// CreateTemp opens with O_EXCL and 0600.
+		if f.File, err = os.CreateTemp(filepath.Dir(path), f.temporaryName("*")); err != nil {
+			return nil, fmt.Errorf("creating an output beside %s: %w", path, err)
+		}
+		f.temporary = f.Name()
 	}
 	if err := f.Chmod(perm); err != nil {
-		f.Close()
-		os.Remove(f.Name())
+		f.Abort()
 		return nil, fmt.Errorf("setting permissions of %s: %w", path, err)
 	}
-	return &File{File: f, path: path, replace: replace}, nil
+	return f, nil
+}
+
+// temporaryName is the name beside path that a file has before it is path.
+func (f *File) temporaryName(unique string) string {
+	return "." + filepath.Base(f.path) + "." + unique + ".part"
 }
 
 // Replaces reports whether an output that will be path takes the place of other:
@@ -76,20 +87,35 @@ func (f *File) Commit() error {
 	if err := f.Sync(); err != nil {
 		return fmt.Errorf("syncing %s: %w", f.path, err)
 	}
-	temporary := f.Name()
-	if err := f.File.Close(); err != nil {
-		return fmt.Errorf("closing %s: %w", f.path, err)
-	}
-	if f.replace {
-		if err := os.Rename(temporary, f.path); err != nil {
-			return err
-		}
-	} else if err := renameNew(temporary, f.path); err != nil {
+	if err := f.name(); err != nil {
 		return err
 	}
 	f.done = true
+	f.File.Close() // of data that is on the disk
 	return syncDir(filepath.Dir(f.path))
 }
+
+// name gives the output its name.
+func (f *File) name() error {
+	if f.temporary == "" && !f.replace {
+		return linkUnnamed(f.File, f.path)
+	}
+	if f.temporary == "" {
+		// A link replaces nothing, so there is a temporary name for a moment.
+		temporary := filepath.Join(filepath.Dir(f.path), f.temporaryName(rand.Text()[:10]))
+		if err := linkUnnamed(f.File, temporary); err != nil {
+			return err
+		}
+		f.temporary = temporary
+	}
+	if f.replace {
+		return os.Rename(f.temporary, f.path)
+	}
+	return renameNew(f.temporary, f.path)
+}
+
+// Reopen opens the output a second time.
+func (f *File) Reopen(flag int) (*os.File, error) { return reopen(f, flag) }
 
 // Abort removes the output. After Commit it does nothing, so it can be
 // deferred.
@@ -99,7 +125,9 @@ func (f *File) Abort() {
 	}
 	f.done = true
 	f.File.Close()
-	os.Remove(f.Name())
+	if f.temporary != "" {
+		os.Remove(f.temporary)
+	}
 }
 
 // WriteFile makes path a file with this data, replacing what was there.

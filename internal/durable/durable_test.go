@@ -2,8 +2,10 @@ package durable
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -32,6 +34,68 @@ func TestCommitRefusesWhatAppearedMeanwhile(t *testing.T) {
 		t.Errorf("Commit: got %v, want os.ErrExist", err)
 	}
 	holds(t, path, "theirs", 0o644)
+}
+
+// TestNoNameUntilCommit: whoever is killed meanwhile leaves nothing.
+func TestNoNameUntilCommit(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "disk")
+	for i, replace := range []bool{false, true, true} {
+		f, err := New(path, 0o640, replace)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Abort()
+		if f.temporary != "" {
+			t.Skipf("SKIPPED: the file system of %s has no unnamed files", dir)
+		}
+		data := strings.Repeat("x", i+1)
+		if _, err := f.WriteString(data); err != nil {
+			t.Fatal(err)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) != min(i, 1) {
+			t.Errorf("before Commit %d: got files %v (%v)", i, left, err)
+		}
+		again, err := f.Reopen(os.O_RDONLY)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer again.Close()
+		if got, err := io.ReadAll(again); err != nil || string(got) != data {
+			t.Errorf("opened again: got %q, %v, want %q", got, err, data)
+		}
+		if err := f.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		holds(t, path, data, 0o640)
+		if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+			t.Errorf("after Commit %d: got files %v (%v), want one", i, left, err)
+		}
+	}
+}
+
+// TestNamed is the same on file systems without unnamed files.
+func TestNamed(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "disk")
+	for i, replace := range []bool{false, true} {
+		temporary, err := os.CreateTemp(dir, ".disk.*.part")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := &File{File: temporary, path: path, temporary: temporary.Name(), replace: replace}
+		defer f.Abort()
+		if _, err := f.WriteString(strings.Repeat("x", i+1)); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		holds(t, path, strings.Repeat("x", i+1), 0o600)
+		if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+			t.Errorf("after Commit %d: got files %v (%v), want one", i, left, err)
+		}
+	}
 }
 
 func TestWriteFileReplaces(t *testing.T) {
