@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
 
 	"github.com/rootvouch/rootvouch/internal/needs"
 )
@@ -18,7 +19,14 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"rootvouch": main,
 		// Stands for the real one, which has tests of its own.
-		spireProgram: func() { fmt.Printf("%q\n", os.Args[1:]); os.Exit(7) },
+		spireProgram: func() {
+			fmt.Printf("%q\n", os.Args[1:])
+			if os.Args[1] == cobra.ShellCompRequestCmd {
+				fmt.Println(":4")
+				os.Exit(0)
+			}
+			os.Exit(7)
+		},
 	})
 }
 

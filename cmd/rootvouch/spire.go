@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -25,25 +28,53 @@ belongs beside rootvouch: only it speaks to a SPIRE server.
 
   rootvouch spire --help  lists what it does`,
 		DisableFlagParsing: true,
-		RunE:               func(_ *cobra.Command, args []string) error { return becomeBeside(spireProgram, args) },
+		RunE:               func(_ *cobra.Command, args []string) error { return becomeSpire(args) },
+		ValidArgsFunction:  completeSpire,
 	}
 }
 
-// becomeBeside replaces this process by the program name in the folder where
-// this one is, its links resolved; PATH is not looked at. It returns only if that
-// fails.
-func becomeBeside(name string, args []string) error {
+// spirePath is the program in the folder where this one is, its links resolved;
+// PATH is not looked at.
+func spirePath() (string, error) {
 	self, err := os.Executable()
+	if err == nil {
+		self, err = filepath.EvalSymlinks(self)
+	}
 	if err != nil {
-		return fmt.Errorf("looking for %s: %w", name, err)
+		return "", fmt.Errorf("looking for %s: %w", spireProgram, err)
 	}
-	if self, err = filepath.EvalSymlinks(self); err != nil {
-		return fmt.Errorf("looking for %s: %w", name, err)
+	return filepath.Join(filepath.Dir(self), spireProgram), nil
+}
+
+// becomeSpire replaces this process. It returns only if that fails.
+func becomeSpire(args []string) error {
+	path, err := spirePath()
+	if err != nil {
+		return err
 	}
-	path := filepath.Join(filepath.Dir(self), name)
-	err = fmt.Errorf("starting %s: %w", path, unix.Exec(path, append([]string{name}, args...), os.Environ()))
+	err = fmt.Errorf("starting %s: %w", path, unix.Exec(path, append([]string{spireProgram}, args...), os.Environ()))
 	if errors.Is(err, fs.ErrNotExist) {
 		return command.WithHint(err, "make build makes both; install them side by side")
 	}
 	return err
+}
+
+// completeSpire asks the program how a command line goes on: one answer a line,
+// and at last a colon and cobra's directive.
+func completeSpire(_ *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	path, err := spirePath()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	out, err := exec.Command(path, append(append([]string{cobra.ShellCompRequestCmd}, args...), begun)...).Output()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	lines := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
+	last, ok := strings.CutPrefix(lines[len(lines)-1], ":")
+	directive, err := strconv.Atoi(last)
+	if !ok || err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	return lines[:len(lines)-1], cobra.ShellCompDirective(directive)
 }
