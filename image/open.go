@@ -26,6 +26,9 @@ type Input struct {
 	Exclude []string  // patterns of rootfs.Tree.Exclude
 	TempDir string    // for what has to be unpacked; "" is the system's
 
+	// Unpacking, when not nil, is told now and then how many bytes of a tar that
+	// has to be unpacked there are so far.
+	Unpacking func(done uint64)
 	// Seen, when not nil, is told about a tree that was read, before it is laid
 	// out. Finished filesystems are not looked into.
 	Seen func(Summary)
@@ -75,6 +78,22 @@ func (r untilDone) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	return r.Reader.Read(b)
+}
+
+// counter is a reader that tells how much was read of it.
+type counter struct {
+	io.Reader
+	done uint64
+	tell func(done uint64) // may be nil
+}
+
+func (c *counter) Read(b []byte) (int, error) {
+	n, err := c.Reader.Read(b)
+	c.done += uint64(n)
+	if c.tell != nil {
+		c.tell(c.done)
+	}
+	return n, err
 }
 
 // stalling returns r such that reading fails when ctx ends, although a Read may
@@ -236,7 +255,7 @@ func (in Input) spool(r io.Reader, compression rootfs.Compression, files *opened
 		defer z.Close()
 		unpacked = z
 	}
-	size, err := io.Copy(f, untilDone{files.ctx, unpacked})
+	size, err := io.Copy(f, &counter{untilDone{files.ctx, unpacked}, 0, in.Unpacking})
 	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
 		err = fmt.Errorf("zstd window of more than %d bytes: pack it without --long and --ultra", maxWindow)
 	}

@@ -166,15 +166,21 @@ func (f *imageBuildFlags) run(cmd *cobra.Command) error {
 	// raises the bound.
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(imageMemory))
 	start := time.Now()
+	bar := newProgress(cmd.ErrOrStderr(), "unpacking")
 	source, closeSource, err := image.Open(cmd.Context(), image.Input{
 		Path: f.root, Stdin: cmd.InOrStdin(), Exclude: f.exclude, TempDir: f.tempDir,
-		Seen: func(s image.Summary) { f.notes(cmd.ErrOrStderr(), s) },
+		Unpacking: func(done uint64) { bar.update(done, 0) },
+		Seen: func(s image.Summary) {
+			bar.done()
+			f.notes(cmd.ErrOrStderr(), s)
+		},
 	})
+	bar.done()
 	if err != nil {
 		return fmt.Errorf("reading the root: %w", err)
 	}
 	defer closeSource()
-	bar := newProgress(cmd.ErrOrStderr(), "building")
+	bar = newProgress(cmd.ErrOrStderr(), "building")
 	workers, release := imageWorkers()
 	defer release()
 	p, err := image.BuildFiles(cmd.Context(), f.files, source, secrets, image.Options{Format: format, Size: uint64(f.size), Workers: workers, Progress: bar.update})

@@ -37,8 +37,8 @@ func newProgress(w io.Writer, what string) *progress {
 	return &progress{w: w, what: what, terminal: isFile && term.IsTerminal(int(f.Fd())), start: time.Now()}
 }
 
-// update tells that so many bytes of total are done. It may be called by several
-// goroutines.
+// update tells that so many bytes of total are done; 0 is a total that is not
+// known. It may be called by several goroutines.
 func (p *progress) update(done, total uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -48,19 +48,29 @@ func (p *progress) update(done, total uint64) {
 		interval = progressRedraw
 	}
 	took := now.Sub(p.start)
-	if took < progressQuiet || now.Sub(p.last) < interval || total == 0 {
+	if took < progressQuiet || now.Sub(p.last) < interval {
 		return
 	}
 	p.last, p.shown = now, true
-	rate := float64(done) / took.Seconds()
-	left := time.Duration(float64(total-min(done, total)) / max(rate, 1) * float64(time.Second)).Round(time.Second)
-	line := fmt.Sprintf("%s: %3d %% of %s, %s/s, %v left", p.what, done*100/total, bytesText(float64(total)), bytesText(rate), left)
-	if !p.terminal {
+	line := p.line(done, total, float64(done)/took.Seconds())
+	switch {
+	case !p.terminal:
 		fmt.Fprintln(p.w, line)
-		return
+	case total == 0:
+		fmt.Fprintf(p.w, "\r%s\x1b[K", line)
+	default:
+		full := int(done * progressWidth / total)
+		fmt.Fprintf(p.w, "\r[%s%s] %s\x1b[K", strings.Repeat("#", full), strings.Repeat(".", progressWidth-full), line)
 	}
-	full := int(done * progressWidth / total)
-	fmt.Fprintf(p.w, "\r[%s%s] %s\x1b[K", strings.Repeat("#", full), strings.Repeat(".", progressWidth-full), line)
+}
+
+// line is what is known in words; rate is in bytes per second.
+func (p *progress) line(done, total uint64, rate float64) string {
+	if total == 0 {
+		return fmt.Sprintf("%s: %s, %s/s", p.what, bytesText(float64(done)), bytesText(rate))
+	}
+	left := time.Duration(float64(total-min(done, total)) / max(rate, 1) * float64(time.Second)).Round(time.Second)
+	return fmt.Sprintf("%s: %3d %% of %s, %s/s, %v left", p.what, done*100/total, bytesText(float64(total)), bytesText(rate), left)
 }
 
 // done ends the bar's line.
@@ -69,6 +79,7 @@ func (p *progress) done() {
 	defer p.mu.Unlock()
 	if p.terminal && p.shown {
 		fmt.Fprint(p.w, "\r\x1b[K")
+		p.shown = false
 	}
 }
 
