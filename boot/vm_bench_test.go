@@ -149,7 +149,7 @@ func (b *bench) newDisk(t *testing.T, name string, uuid *pins.UUID, files map[st
 		t.Fatal(err)
 	}
 	tree := rootfs.New()
-	if err := tree.ReadTar(bytes.NewReader(archive.Bytes()), int64(archive.Len())); err != nil {
+	if err := tree.ReadTar(context.Background(), bytes.NewReader(archive.Bytes()), int64(archive.Len())); err != nil {
 		t.Fatal(err)
 	}
 	source, err := image.Tree(tree)

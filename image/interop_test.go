@@ -50,7 +50,7 @@ func smallTar(t testing.TB) []byte {
 func tarSource(t testing.TB, data []byte) Source {
 	t.Helper()
 	tree := rootfs.New()
-	if err := tree.ReadTar(bytes.NewReader(data), int64(len(data))); err != nil {
+	if err := tree.ReadTar(context.Background(), bytes.NewReader(data), int64(len(data))); err != nil {
 		t.Fatal(err)
 	}
 	s, err := Tree(tree)

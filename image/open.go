@@ -41,7 +41,7 @@ type Summary struct {
 }
 
 // Open recognises the input by its contents. The source reads from it until it
-// is closed. Unpacking stops when ctx ends.
+// is closed. Opening stops when ctx ends.
 func Open(ctx context.Context, in Input) (Source, func(), error) {
 	files := opened{ctx: ctx}
 	source, err := in.open(&files)
@@ -137,7 +137,7 @@ func (in Input) open(files *opened) (Source, error) {
 	case kindGzip, kindZstd:
 		return in.openStream(f, in.Path, files)
 	case kindTar:
-		return in.openTar(f, info.Size())
+		return in.openTar(files.ctx, f, info.Size())
 	case kindEROFS, kindSquashFS, kindExt4:
 		if len(in.Exclude) > 0 {
 			return Source{}, fmt.Errorf("%s is a finished filesystem: nothing can be excluded from it", in.Path)
@@ -159,10 +159,10 @@ func (in Input) openDirectory(files *opened) (Source, error) {
 		spool := func(r io.Reader, compression rootfs.Compression) (io.ReaderAt, int64, error) {
 			return in.spool(r, compression, files)
 		}
-		err = tree.ReadOCI(in.Path, spool)
+		err = tree.ReadOCI(files.ctx, in.Path, spool)
 	case errors.Is(err, fs.ErrNotExist):
 		var dir io.Closer
-		if dir, err = tree.ReadDir(in.Path); err == nil {
+		if dir, err = tree.ReadDir(files.ctx, in.Path); err == nil {
 			files.add(dir)
 		}
 	}
@@ -196,12 +196,12 @@ func (in Input) openStream(r io.Reader, name string, files *opened) (Source, err
 	if err != nil {
 		return Source{}, fmt.Errorf("reading %s: %w", name, err)
 	}
-	return in.openTar(file, size)
+	return in.openTar(files.ctx, file, size)
 }
 
-func (in Input) openTar(r io.ReaderAt, size int64) (Source, error) {
+func (in Input) openTar(ctx context.Context, r io.ReaderAt, size int64) (Source, error) {
 	tree := rootfs.New()
-	if err := tree.ReadTar(r, size); err != nil {
+	if err := tree.ReadTar(ctx, r, size); err != nil {
 		return Source{}, err
 	}
 	if tree.IsOCILayout() {

@@ -3,6 +3,7 @@
 package rootfs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,14 +23,14 @@ import (
 // modes, times, hard links, device nodes, attributes, holes. (trusted attributes
 // are shown to root alone.) What is mounted below is part of it. A file that
 // changes before its data is read is an error when the filesystem is written;
-// only after that may what is returned be closed.
-func (t *Tree) ReadDir(dir string) (io.Closer, error) {
+// only after that may what is returned be closed. Reading stops when ctx ends.
+func (t *Tree) ReadDir(ctx context.Context, dir string) (io.Closer, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
 	w := dirWalker{tree: t, base: dir, root: root, seen: map[fileID]string{}, value: make([]byte, xattrSizeMax)}
-	if err := w.walk("."); err != nil {
+	if err := w.walk(ctx, "."); err != nil {
 		root.Close()
 		return nil, fmt.Errorf("reading directory %s: %w", dir, err)
 	}
@@ -55,7 +56,10 @@ type dirFiles struct {
 	device uint64
 }
 
-func (w *dirWalker) walk(name string) error {
+func (w *dirWalker) walk(ctx context.Context, name string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	info, err := w.root.Lstat(name)
 	if err != nil {
 		return err
@@ -91,7 +95,7 @@ func (w *dirWalker) walk(name string) error {
 		return err
 	}
 	for _, child := range names {
-		if err := w.walk(path.Join(name, child)); err != nil {
+		if err := w.walk(ctx, path.Join(name, child)); err != nil {
 			return err
 		}
 	}

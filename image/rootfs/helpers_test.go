@@ -3,6 +3,7 @@ package rootfs
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"io"
 	"io/fs"
 	"maps"
@@ -69,7 +70,7 @@ func makeTar(t testing.TB, entries ...entry) []byte {
 func readTree(t testing.TB, data []byte) *Tree {
 	t.Helper()
 	tree := New()
-	if err := tree.ReadTar(bytes.NewReader(data), int64(len(data))); err != nil {
+	if err := tree.ReadTar(context.Background(), bytes.NewReader(data), int64(len(data))); err != nil {
 		t.Fatal(err)
 	}
 	return tree
@@ -78,7 +79,7 @@ func readTree(t testing.TB, data []byte) *Tree {
 func readDir(t testing.TB, dir string) *Tree {
 	t.Helper()
 	tree := New()
-	opened, err := tree.ReadDir(dir)
+	opened, err := tree.ReadDir(context.Background(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}

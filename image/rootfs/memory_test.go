@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"runtime"
@@ -25,7 +26,7 @@ func TestMemory(t *testing.T) {
 	}
 	before := stats()
 	tree := New()
-	if err := tree.ReadTar(bytes.NewReader(data), int64(len(data))); err != nil {
+	if err := tree.ReadTar(context.Background(), bytes.NewReader(data), int64(len(data))); err != nil {
 		t.Fatal(err)
 	}
 	said := tree.Memory()

@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"archive/tar"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -64,10 +65,10 @@ func (d descriptor) isAttestation() bool {
 // ReadOCI adds the root filesystem of an OCI image layout (OCI Image Spec 1.1,
 // image-layout.md): one image for one platform. Layers are applied in order,
 // whiteouts included. Every blob must have the digest and size that its
-// descriptor says.
-func (t *Tree) ReadOCI(dir string, spool Spool) error {
+// descriptor says. Reading stops when ctx ends.
+func (t *Tree) ReadOCI(ctx context.Context, dir string, spool Spool) error {
 	l := ociLayout{dir, spool}
-	if err := l.read(t); err != nil {
+	if err := l.read(ctx, t); err != nil {
 		return fmt.Errorf("reading OCI image layout %s: %w", dir, err)
 	}
 	return nil
@@ -89,7 +90,7 @@ type ociLayout struct {
 	spool Spool
 }
 
-func (l ociLayout) read(t *Tree) error {
+func (l ociLayout) read(ctx context.Context, t *Tree) error {
 	var layout struct {
 		Version string `json:"imageLayoutVersion"`
 	}
@@ -140,7 +141,7 @@ func (l ociLayout) read(t *Tree) error {
 		return errors.New("the image has no layers")
 	}
 	for i, layer := range manifest.Layers {
-		if err := l.layer(t, layer); err != nil {
+		if err := l.layer(ctx, t, layer); err != nil {
 			return fmt.Errorf("layer %d: %w", i, err)
 		}
 	}
@@ -160,7 +161,7 @@ func (l ociLayout) document(d descriptor) ([]byte, error) {
 	return io.ReadAll(blob)
 }
 
-func (l ociLayout) layer(t *Tree, d descriptor) error {
+func (l ociLayout) layer(ctx context.Context, t *Tree, d descriptor) error {
 	compression, ok := map[string]Compression{
 		mediaLayer: Uncompressed, mediaLayer + "+gzip": Gzip, mediaLayer + "+zstd": Zstd,
 		dockerLayer: Uncompressed, dockerLayer + ".gzip": Gzip,
@@ -184,14 +185,14 @@ func (l ociLayout) layer(t *Tree, d descriptor) error {
 	} else if rest > 0 {
 		return fmt.Errorf("%d bytes follow the compressed tar", rest)
 	}
-	return t.readLayer(data, size)
+	return t.readLayer(ctx, data, size)
 }
 
 // readLayer applies a layer (OCI Image Spec 1.1, layer.md). Whiteouts concern
 // lower layers only, so they come first.
-func (t *Tree) readLayer(data io.ReaderAt, size int64) error {
+func (t *Tree) readLayer(ctx context.Context, data io.ReaderAt, size int64) error {
 	const prefix, opaque = ".wh.", ".wh..wh..opq"
-	err := readTar(data, size, func(e tarEntry) error {
+	err := readTar(ctx, data, size, func(e tarEntry) error {
 		dir, base := path.Split(path.Clean("/" + e.Name))
 		if base == opaque {
 			return t.clear(dir)
@@ -207,7 +208,7 @@ func (t *Tree) readLayer(data io.ReaderAt, size int64) error {
 	if err != nil {
 		return err
 	}
-	return readTar(data, size, func(e tarEntry) error {
+	return readTar(ctx, data, size, func(e tarEntry) error {
 		if strings.HasPrefix(path.Base(path.Clean("/"+e.Name)), prefix) {
 			return nil
 		}

@@ -3,6 +3,7 @@ package rootfs
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"io"
 	"slices"
 	"strings"
@@ -47,7 +48,7 @@ func TestRefuses(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			data := makeTar(t, c.entries...)
-			err := New().ReadTar(bytes.NewReader(data), int64(len(data)))
+			err := New().ReadTar(context.Background(), bytes.NewReader(data), int64(len(data)))
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got error %v, want one with %q", err, c.want)
 			}
@@ -70,7 +71,7 @@ func TestTarCutOffOrContinued(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			tree := New()
-			err := tree.ReadTar(bytes.NewReader(c.data), int64(len(c.data)))
+			err := tree.ReadTar(context.Background(), bytes.NewReader(c.data), int64(len(c.data)))
 			if err == nil {
 				var plan *Plan
 				if plan, err = tree.Plan(); err == nil {

@@ -3,6 +3,7 @@ package rootfs
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"io/fs"
@@ -136,7 +137,7 @@ func TestKernelMounts(t *testing.T) {
 	tree := readTree(t, data)
 	// archive/tar writes such names only as GNU entries.
 	odd := makeTar(t, entry{tar.Header{Typeflag: tar.TypeReg, Name: "odd/\xff\xfe\x80", Mode: 0o600, Format: tar.FormatGNU}, "odd"})
-	if err := tree.ReadTar(bytes.NewReader(odd), int64(len(odd))); err != nil {
+	if err := tree.ReadTar(context.Background(), bytes.NewReader(odd), int64(len(odd))); err != nil {
 		t.Fatal(err)
 	}
 	want := flatten(t, tree)
@@ -298,7 +299,7 @@ func FuzzTar(f *testing.F) {
 			}
 		}
 		tree := New()
-		if err := tree.ReadTar(bytes.NewReader(data), int64(len(data))); err != nil {
+		if err := tree.ReadTar(context.Background(), bytes.NewReader(data), int64(len(data))); err != nil {
 			return
 		}
 		plan, err := tree.Plan()

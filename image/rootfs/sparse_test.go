@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -88,6 +90,26 @@ func TestSparseTar(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestReadingEnds: a tar of 2 KiB may claim terabytes of holes, and whoever reads
+// it must be able to stop.
+func TestReadingEnds(t *testing.T) {
+	gnutar := needs.Tool(t, "tar")
+	dir := t.TempDir()
+	writeSparse(t, filepath.Join(dir, "large"), 1<<42, nil)
+	data, err := exec.Command(gnutar, "-S", "-C", dir, "-cf", "-", "large").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	time.AfterFunc(50*time.Millisecond, cancel)
+	if err := New().ReadTar(ctx, bytes.NewReader(data), int64(len(data))); !errors.Is(err, context.Canceled) {
+		t.Errorf("tar: got error %v, want %v", err, context.Canceled)
+	}
+	if _, err := New().ReadDir(ctx, dir); !errors.Is(err, context.Canceled) {
+		t.Errorf("directory: got error %v, want %v", err, context.Canceled)
 	}
 }
 

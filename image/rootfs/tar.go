@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"archive/tar"
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -16,9 +17,9 @@ import (
 const TarBlock = 512
 
 // ReadTar adds the files of an uncompressed tar to the tree. Their data stays
-// in r and is read when the filesystem is written.
-func (t *Tree) ReadTar(r io.ReaderAt, size int64) error {
-	if err := readTar(r, size, t.addEntry); err != nil {
+// in r and is read when the filesystem is written. Reading stops when ctx ends.
+func (t *Tree) ReadTar(ctx context.Context, r io.ReaderAt, size int64) error {
+	if err := readTar(ctx, r, size, t.addEntry); err != nil {
 		return fmt.Errorf("reading tar: %w", err)
 	}
 	return nil
@@ -59,13 +60,13 @@ func (f *sparseTar) open(_ string, n *inode) (io.ReadCloser, error) {
 // readTar calls add for each entry of an uncompressed tar. A tar that ends
 // without its two blocks of zeros was cut off; one that goes on after them has
 // entries that tar would not show. Both are refused.
-func readTar(r io.ReaderAt, size int64, add func(tarEntry) error) error {
+func readTar(ctx context.Context, r io.ReaderAt, size int64, add func(tarEntry) error) error {
 	section := io.NewSectionReader(r, 0, size)
 	archive := tar.NewReader(section)
 	files := &tarFiles{r}
 	// An entry starts at byte start, after skip more entries.
 	start, skip := int64(0), 0
-	for {
+	for ctx.Err() == nil {
 		header, err := archive.Next()
 		at, seekErr := section.Seek(0, io.SeekCurrent)
 		if seekErr != nil {
@@ -83,7 +84,7 @@ func readTar(r io.ReaderAt, size int64, add func(tarEntry) error) error {
 		e := tarEntry{header, files, at}
 		if isSparse(header) {
 			e.at = start
-			if e.content, err = tarHoles(archive, section, header.Size, &sparseTar{io.NewSectionReader(r, 0, size), skip}); err != nil {
+			if e.content, err = tarHoles(ctx, archive, section, header.Size, &sparseTar{io.NewSectionReader(r, 0, size), skip}); err != nil {
 				return fmt.Errorf("at byte %d: %w", start, err)
 			}
 			skip++
@@ -98,11 +99,12 @@ func readTar(r io.ReaderAt, size int64, add func(tarEntry) error) error {
 			return err
 		}
 	}
+	return ctx.Err()
 }
 
 // tarHoles finds the holes of the entry that archive is at. archive/tar does not
 // tell, but it reads nothing of the underlying stream for a block of a hole.
-func tarHoles(archive io.Reader, stream io.Seeker, size int64, c content) (content, error) {
+func tarHoles(ctx context.Context, archive io.Reader, stream io.Seeker, size int64, c content) (content, error) {
 	var failed error
 	found := withHoles(c, size, func(yield func(extent) bool) {
 		var block [BlockSize]byte
@@ -111,6 +113,9 @@ func tarHoles(archive io.Reader, stream io.Seeker, size int64, c content) (conte
 			return
 		}
 		for at := int64(0); at < size; at += BlockSize {
+			if failed = ctx.Err(); failed != nil {
+				return
+			}
 			var after int64
 			if _, failed = io.ReadFull(archive, block[:min(BlockSize, size-at)]); failed != nil {
 				return
