@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/kek"
 	"github.com/rootvouch/rootvouch/kms/store"
@@ -27,7 +28,7 @@ mode 0600; a systemd credential must be there.
 
 Existing stores and logs are refused.`,
 		Example: "  rootvouch-kms init --config /etc/rootvouch-kms/kms.json",
-		Args:    cobra.NoArgs,
+		Args:    command.NoArguments,
 	}
 	path := configFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/kms/admin"
 	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/ledger"
@@ -47,7 +48,7 @@ one line:
 
 Its log goes to standard error.`,
 		Example: "  rootvouch-kms serve --config /etc/rootvouch-kms/kms.json",
-		Args:    cobra.NoArgs,
+		Args:    command.NoArguments,
 	}
 	path := configFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

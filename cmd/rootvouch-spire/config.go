@@ -29,7 +29,7 @@ exist, since SPIRE is told its SHA-256.`,
 		Example: `  rootvouch spire server-config --trust-domain example.org --ca-dir ca --data-dir spire \
     --plugin bin/snp-server-plugin --refval refval.json --collateral-dir crls >server.conf
   mkdir -m 700 spire && spire-server run -config server.conf`,
-		Args: cobra.NoArgs,
+		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
 			if s.TrustDomain, err = parseTrustDomain(domain); err != nil {
@@ -86,7 +86,7 @@ nothing.`,
   rootvouch spire agent-config --trust-domain example.org --ca-dir ca --data-dir agent \
     --join-token-file agent/token >agent.conf
   spire-agent run -config agent.conf`,
-		Args: cobra.NoArgs,
+		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
 			if a.TrustDomain, err = parseTrustDomain(domain); err != nil {

@@ -56,7 +56,7 @@ No VM can be named "owner", and no VM can have the key server's SPIFFE ID: when 
 KMS has another than the default, give --kms-id with VMs too.`,
 		Example: `  rootvouch spire entries --socket spire/server.sock --trust-domain example.org \
     --name web1 --refval refval.json --fetchkey bin/guest/fetchkey --kms bin/rootvouch-kms`,
-		Args: cobra.NoArgs,
+		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()

@@ -24,7 +24,7 @@ makes hangs below that, and outlives the agent. Whoever has the token can be tha
 agent, so it lasts no longer than need be; keep it in a file that nobody else can
 read (spire agent-config --join-token-file), not on a command line.`,
 		Example: `  (umask 077; rootvouch spire join-token --socket spire/server.sock --trust-domain example.org >agent/token)`,
-		Args:    cobra.NoArgs,
+		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			td, err := parseTrustDomain(domain)
 			if err != nil {

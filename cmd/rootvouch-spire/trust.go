@@ -28,7 +28,7 @@ intermediate CA for the SPIRE server to work under (UpstreamAuthority "disk").
 A stock SPIRE server makes itself a new CA every day; VMs know the root above it.
 Keys are ECDSA P-256, in files of mode 0600. Nothing that exists is replaced.`,
 		Example: `  rootvouch spire init --dir ca --trust-domain example.org --years 10`,
-		Args:    cobra.NoArgs,
+		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			td, err := parseTrustDomain(domain)
 			if err != nil {
@@ -73,7 +73,7 @@ func newRenewCommand() *cobra.Command {
 one that is there. Its files go to the SPIRE server, which takes them the next
 time that it makes itself a CA. No VM is measured anew: the root is the same.`,
 		Example: `  rootvouch spire renew --dir ca`,
-		Args:    cobra.NoArgs,
+		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := spiretrust.Renew(dir, years, time.Now(), rand.Reader); err != nil {
 				return err

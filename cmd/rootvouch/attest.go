@@ -76,7 +76,7 @@ Exit status:
 		Example: `  rootvouch attest --address 127.0.0.1:8444 --refval refval.json --collateral-dir asp/collateral
   rootvouch attest --address vm.example.org:8444 --refval refval.json --collateral-dir crls/ \
     --release --kms-socket /run/rootvouch-kms/admin.sock --kms-user rootvouch-kms --json`,
-		Args: cobra.NoArgs,
+		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			err := f.run(cmd)
 			var usage command.UsageError

@@ -55,7 +55,7 @@ A version 2 report does not name its product: give exactly one --product then.
 A VLEK cannot be fetched: its cloud hands it out.`,
 		Example: `  rootvouch collateral fetch --dir collateral --product Genoa --product Turin
   rootvouch collateral fetch --dir collateral --report report.bin`,
-		Args: cobra.NoArgs,
+		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context(), cmd.OutOrStdout()) },
 	}
 	flags := cmd.Flags()
@@ -202,7 +202,7 @@ func newCollateralPackCommand() *cobra.Command {
 for a machine without a network: it can be put into a collateral_dir as it is.
 A directory with a damaged file is refused.`,
 		Example: `  rootvouch collateral pack --dir collateral --out collateral.pem`,
-		Args:    cobra.NoArgs,
+		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			certs, crls, err := kds.LoadDir(dir)
 			if err != nil {

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/rootvouch/rootvouch/demo"
+	"github.com/rootvouch/rootvouch/internal/command"
 )
 
 func newDemoCommand() *cobra.Command {
@@ -31,7 +32,7 @@ both. What it starts has ended when it ends, also after Ctrl-C. It leaves its
 cache, and the output folder with disk.img, initramfs.img, refval.json and logs.`,
 		Example: `  make demo
   rootvouch demo --out /tmp/demo`,
-		Args: cobra.NoArgs,
+		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cache, err := demo.CacheDir()
 			if err != nil {

@@ -100,7 +100,7 @@ a seed is worth as much as the key; on a command line others may see it.`,
     ./initramfs-and-refval pins.json refval.json >&2; } | \
     rootvouch keys put --socket /run/rootvouch-kms/admin.sock --spiffe-id spiffe://example.org/vm/web \
       --pins pins.json --refval refval.json --key-file -`,
-		Args: cobra.NoArgs,
+		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()

@@ -89,7 +89,7 @@ Printed are the version of the kernel that the modules belong to and, when the
 tree has it, the kernel image: it takes that very kernel to use the initramfs.`,
 		Example: `  rootvouch initramfs build --kernel-tree linux-image.deb --guest-bin bin/guest --out base.img
   rootvouch initramfs configure --base base.img --boot-config boot.json --out initramfs.img`,
-		Args: cobra.NoArgs,
+		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.OutOrStdout()) },
 	}
 	flags := cmd.Flags()
@@ -192,7 +192,7 @@ The base is what build made, or an initramfs that has a boot.json already, which
 is then replaced. The configuration is checked, certificates included, and
 written in its canonical form, so that equal configurations are measured equally.`,
 		Example: `  rootvouch initramfs configure --base base.img --boot-config boot.json --out initramfs.img`,
-		Args:    cobra.NoArgs,
+		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			data, err := os.ReadFile(base)
 			if err != nil {

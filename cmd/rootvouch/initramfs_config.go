@@ -45,7 +45,7 @@ on the emulated platform, which is NOT CONFIDENTIAL.`,
     --spire-address spire.example.org:8081 --trust-root root.pem \
     --kms-address kms.example.org:8443 --pins pins.json \
     --report-device configfs-tsm --out boot.json`,
-		Args: cobra.NoArgs,
+		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(time.Now()) },
 	}
 	c, flags := &f.config, cmd.Flags()

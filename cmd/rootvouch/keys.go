@@ -111,7 +111,7 @@ the next generation, and a launch that got the old key does not get the new one.
 		Example: `  rootvouch keys put --socket /run/rootvouch-kms/admin.sock --kms-user rootvouch-kms \
     --spiffe-id spiffe://example.org/vm/web \
     --pins pins.json --refval refval.json --key-file disk.key`,
-		Args: cobra.NoArgs,
+		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd, client()) },
 	}
 	flags := cmd.Flags()
@@ -231,7 +231,7 @@ func newKeysListCommand(client func() *adminapi.Client) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list --socket SOCKET",
 		Short: "List all records",
-		Args:  cobra.NoArgs,
+		Args:  command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			records, err := client().List(cmd.Context())
 			if err != nil {
@@ -337,7 +337,7 @@ func newKeysStatusCommand(client func() *adminapi.Client) *cobra.Command {
 		Long: `Show the key server's SPIFFE ID and the head of its audit log. A head that is
 noted elsewhere shows later whether lines were cut off: give it to
 ` + "`rootvouch-kms audit verify --head`" + `.`,
-		Args: cobra.NoArgs,
+		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			status, err := client().Status(cmd.Context())
 			if err != nil {

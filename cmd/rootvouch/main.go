@@ -14,6 +14,9 @@ import (
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 func run(args []string, stdout, stderr io.Writer) int {
+	if len(args) > 2 && args[0] == "help" && args[1] == "spire" {
+		args = append([]string{"spire", "help"}, args[2:]...) // which only it knows
+	}
 	return command.Main(newRootCommand(args), args, stdout, stderr)
 }
 

@@ -26,8 +26,8 @@ MEASUREMENT in its attestation reports has to be.
 
 For one vCPU count and one CPU type the digest stands alone on standard output,
 in hex. For several, each has a line with digest, vCPU count and CPU type. With
---json they are a fragment of refval.json, with the hashes of the files that
-they came from; modes sev and sev-es have none.
+--json they are a fragment of refval.json, with the hashes of the firmware, kernel
+and initramfs that they came from; modes sev and sev-es have none.
 
 With --kernel the digest covers kernel, initramfs and command line through the
 kernel-hashes page (QEMU's kernel-hashes=on), if the firmware is one that checks
@@ -46,9 +46,9 @@ guests with QEMU's legacy-vm-type=on.`,
     --append 'console=ttyS0' --vcpus 4 --vcpu-type EPYC-v4
   rootvouch measure --firmware OVMF.amdsev.fd --kernel vmlinuz --initrd initrd.img \
     --append 'console=ttyS0' --vcpus 1,2,4-8 --vcpu-type EPYC-Genoa --vcpu-type EPYC-Turin --json`,
-		Args: cobra.NoArgs,
+		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			m, err := f.load(cmd)
+			m, err := f.load(cmd, asJSON)
 			if err != nil {
 				return err
 			}
@@ -67,7 +67,8 @@ guests with QEMU's legacy-vm-type=on.`,
 
 // entries computes the digests of all combinations.
 func (m *measurement) entries() ([]launch.Entry, error) {
-	return m.base.Matrix(m.inputs.Hashes, m.inputs.VCPU, m.vcpus, m.cpus)
+	entries, err := m.base.Matrix(m.inputs.Hashes, m.inputs.VCPU, m.vcpus, m.cpus)
+	return entries, m.named(err)
 }
 
 func (m *measurement) print(out io.Writer) error {
@@ -131,24 +132,25 @@ func newMeasureFirmwareCommand() *cobra.Command {
 the launch digest after the firmware's own pages, which "rootvouch measure"
 takes as --firmware-hash.`,
 		Example: `  rootvouch measure firmware --firmware OVMF.amdsev.fd`,
-		Args:    cobra.NoArgs,
+		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, f, err := readFirmware(path)
+			_, f, err := readFirmware("firmware", path, true)
 			if err != nil {
 				return err
 			}
-			return printFirmware(cmd.OutOrStdout(), f)
+			return printFirmware(cmd.OutOrStdout(), path, f)
 		},
 	}
 	cmd.Flags().StringVar(&path, "firmware", "", "firmware file (OVMF)")
 	command.Require(cmd, "firmware")
+	command.LeavesNothing(cmd)
 	return cmd
 }
 
-func printFirmware(out io.Writer, f *launch.Firmware) error {
+func printFirmware(out io.Writer, path string, f *launch.Firmware) error {
 	base, err := launch.NewBase(launch.SNP, f)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	digest, err := base.FirmwareDigest()
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -45,7 +46,7 @@ they are, and 1 if it is not.`,
 		Example: `  rootvouch measure explain --got 5a1c… --firmware OVMF.amdsev.fd --kernel vmlinuz \
     --initrd initrd.img --append 'console=ttyS0' --vcpus 4 --vcpu-type EPYC-v4 \
     --other-kernel vmlinuz.old --other-initrd initrd.img.old`,
-		Args: cobra.NoArgs,
+		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	f.bind(cmd)
@@ -56,6 +57,8 @@ they are, and 1 if it is not.`,
 	flags.StringArrayVar(&f.others, "other-initrd", nil, "initramfs file that may have been used (repeatable)")
 	flags.StringArrayVar(&f.commandLines, "other-append", nil, "command line that may have been used (repeatable)")
 	command.Require(cmd, "got")
+	command.NotEmpty(cmd, "other-firmware", "other-kernel", "other-initrd")
+	command.LeavesNothing(cmd)
 	return cmd
 }
 
@@ -64,7 +67,10 @@ func (f *explainFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return command.Usage(fmt.Errorf("--got: %w", err))
 	}
-	m, err := f.load(cmd)
+	if len(f.others)+len(f.commandLines) > 0 && f.kernel == "" && len(f.kernels) == 0 {
+		return command.Usage(errors.New("--other-initrd and --other-append are measured with a kernel only: --kernel and --other-kernel are missing"))
+	}
+	m, err := f.load(cmd, true)
 	if err != nil {
 		return err
 	}
@@ -102,7 +108,7 @@ func (f *explainFlags) question(m *measurement, got launch.Sum) (explain.Questio
 	q := explain.Question{Got: got, Inputs: m.inputs, CommandLine: m.commandLine, CommandLines: f.commandLines}
 	q.Inputs.VCPUs, q.Inputs.CPU = m.vcpus[0], m.cpus[0]
 	for _, path := range f.firmwares {
-		_, firmware, err := readFirmware(path)
+		_, firmware, err := readFirmware("firmware", path, true)
 		if err != nil {
 			return explain.Question{}, err
 		}

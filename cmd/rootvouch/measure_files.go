@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"runtime"
+	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 
@@ -18,8 +21,10 @@ const maxBlob = 1 << 40
 // hashFile hashes a kernel or initramfs.
 func hashFile(what, path string) (sum [sha256.Size]byte, err error) {
 	err = withFile(path, maxBlob, func(image []byte) error {
-		sum = sha256.Sum256(image)
-		return nil
+		return unfaulted(func() error {
+			sum = sha256.Sum256(image)
+			return nil
+		})
 	}, func(r io.Reader) error {
 		sum, err = launch.HashBlob(r)
 		return err
@@ -30,9 +35,14 @@ func hashFile(what, path string) (sum [sha256.Size]byte, err error) {
 	return sum, nil
 }
 
-// readFirmware reads and parses a firmware or SVSM.
-func readFirmware(path string) (image []byte, f *launch.Firmware, err error) {
-	err = withFile(path, launch.MaxImageSize, func(mapped []byte) error {
+// readFirmware reads and parses what, a firmware or an SVSM. Unless it is to be
+// kept, the image is a mapping (see withFile), for unfaulted.
+func readFirmware(what, path string, keep bool) (image []byte, f *launch.Firmware, err error) {
+	limit := int64(launch.MaxImageSize)
+	if keep {
+		limit = 0
+	}
+	err = withFile(path, limit, func(mapped []byte) error {
 		image = mapped
 		return nil
 	}, func(r io.Reader) error {
@@ -40,7 +50,7 @@ func readFirmware(path string) (image []byte, f *launch.Firmware, err error) {
 		return err
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading firmware: %w", err)
+		return nil, nil, fmt.Errorf("reading %s: %w", what, err)
 	}
 	if f, err = launch.ParseFirmware(image); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", path, err)
@@ -50,8 +60,9 @@ func readFirmware(path string) (image []byte, f *launch.Firmware, err error) {
 
 // withFile hands a regular file of 1 to limit bytes to mapped, all of it, and
 // anything else to stream. Nothing is copied, and what comes first is hashed while
-// the kernel maps the rest. The mapping stays until the process ends; if the file
-// is cut short meanwhile, that is at once, by SIGBUS, and no digest is printed.
+// the kernel maps the rest. The mapping stays until the process ends. It is no
+// snapshot: what is written to the file meanwhile may be in it, and what cannot be
+// read is a fault (see unfaulted).
 func withFile(path string, limit int64, mapped func([]byte) error, stream func(io.Reader) error) error {
 	file, err := os.Open(path)
 	if err != nil {
@@ -67,13 +78,48 @@ func withFile(path string, limit int64, mapped func([]byte) error, stream func(i
 	}
 	if size := info.Size(); info.Mode().IsRegular() && size > 0 && size <= limit {
 		image, err := unix.Mmap(int(file.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_PRIVATE)
-		if err == nil {
+		if err == nil { // else there is no room, or the file system cannot map
 			go unix.Madvise(image, unix.MADV_POPULATE_READ) // Linux 5.14; without it the pages come one by one
 			return mapped(image)
 		}
-		if !errors.Is(err, unix.ENODEV) { // a file system that cannot map
-			return &os.PathError{Op: "mmap", Path: path, Err: err}
-		}
 	}
 	return stream(file)
+}
+
+// unfaulted runs f, which reads mapped files. What cannot be read of one, since it
+// was cut short or its disk fails, is an error, as with read(2).
+func unfaulted(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		switch p := recover().(type) {
+		case nil:
+		case interface {
+			runtime.Error
+			Addr() uintptr
+		}:
+			err = errors.New("the file was cut short, or cannot be read any more")
+		default:
+			panic(p)
+		}
+	}()
+	return f()
+}
+
+// oneReaderEach refuses a pipe that is named twice: each reader would get a part
+// of what comes out of it.
+func oneReaderEach(paths ...string) error {
+	var pipes []os.FileInfo
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil || info.Mode().IsRegular() || info.Mode()&fs.ModeNamedPipe == 0 {
+			continue // whoever reads it says more
+		}
+		for _, other := range pipes {
+			if os.SameFile(info, other) {
+				return fmt.Errorf("%s is a pipe, which can be read once only, but is named twice", path)
+			}
+		}
+		pipes = append(pipes, info)
+	}
+	return nil
 }

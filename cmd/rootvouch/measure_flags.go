@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -40,16 +41,19 @@ func (f *measureFlags) bind(cmd *cobra.Command) {
 	flags.StringVar(&f.commandLine, "append", "", "kernel command line")
 	flags.StringVar(&f.vcpus, "vcpus", "", "vCPU counts, such as 4 or 1,2,4-8")
 	flags.StringArrayVar(&f.vcpuTypes, "vcpu-type", nil, "QEMU's CPU type, such as EPYC-v4 (repeatable)")
-	flags.Uint32Var(&f.vcpuSig, "vcpu-sig", 0, "CPUID signature in place of a CPU type")
-	flags.Uint32Var(&f.vcpuFamily, "vcpu-family", 0, "CPU family in place of a CPU type, with --vcpu-model and --vcpu-stepping")
-	flags.Uint32Var(&f.vcpuModel, "vcpu-model", 0, "CPU model")
-	flags.Uint32Var(&f.vcpuSt, "vcpu-stepping", 0, "CPU stepping")
+	numberFlag(cmd, &f.vcpuSig, "vcpu-sig", 0, "CPUID signature in place of a CPU type")
+	numberFlag(cmd, &f.vcpuFamily, "vcpu-family", 0, "CPU family in place of a CPU type, with --vcpu-model and --vcpu-stepping")
+	numberFlag(cmd, &f.vcpuModel, "vcpu-model", 0, "CPU model")
+	numberFlag(cmd, &f.vcpuSt, "vcpu-stepping", 0, "CPU stepping")
 	flags.StringVar(&f.vmm, "vmm", "qemu", "launcher: qemu, ec2 or gce")
 	flags.StringVar(&f.vmsa, "vmsa", "current", "form of QEMU's VMSA: current or pre-6.10")
-	flags.Uint64Var(&f.features, "guest-features", 1, "SEV_FEATURES in the VMSA")
+	numberFlag(cmd, &f.features, "guest-features", 1, "SEV_FEATURES in the VMSA")
 	flags.StringVar(&f.svsm, "svsm", "", "SVSM file (mode snp-svsm)")
-	flags.Uint64Var(&f.varsSize, "vars-size", 0, "size of the firmware's variable store in bytes (mode snp-svsm)")
+	numberFlag(cmd, &f.varsSize, "vars-size", 0, "size of the firmware's variable store in bytes (mode snp-svsm)")
 	command.Require(cmd, "firmware")
+	// An unset variable of a script must not mean a launch without a kernel, whose
+	// digest vouches for the firmware alone.
+	command.NotEmpty(cmd, "kernel", "initrd", "svsm")
 	cmd.MarkFlagsMutuallyExclusive("vcpu-type", "vcpu-sig", "vcpu-family")
 	cmd.MarkFlagsRequiredTogether("vcpu-family", "vcpu-model", "vcpu-stepping")
 }
@@ -60,24 +64,46 @@ type measurement struct {
 	vcpus       []int
 	cpus        []launch.CPU
 	commandLine string
-	image       []byte       // of the firmware
+	metadata    string       // the file whose metadata count: the firmware, or the SVSM
+	image       []byte       // of the firmware, if it was kept
 	base        *launch.Base // of inputs
 }
 
-// load checks the flags, then reads every file once.
-func (f *measureFlags) load(cmd *cobra.Command) (*measurement, error) {
+// named adds the file to an error about its metadata.
+func (m *measurement) named(err error) error {
+	if _, ok := errors.AsType[*launch.FormatError](err); ok {
+		return fmt.Errorf("%s: %w", m.metadata, err)
+	}
+	return err
+}
+
+// load checks the flags, then reads every file once. The firmware's image is good
+// until load returns, unless it is to be kept.
+func (f *measureFlags) load(cmd *cobra.Command, keep bool) (*measurement, error) {
 	// The process is over before collecting garbage could pay; by default it
 	// would begin at 4 MiB, which is one firmware.
 	debug.SetGCPercent(1000)
-	m := &measurement{commandLine: f.commandLine}
+	m := &measurement{commandLine: f.commandLine, metadata: f.firmware}
+	if f.svsm != "" {
+		m.metadata = f.svsm
+	}
 	if err := f.check(cmd, m); err != nil {
 		return nil, command.Usage(err)
 	}
-	if cmd.Flags().Changed("guest-features") && m.inputs.Mode != launch.SNP {
-		fmt.Fprintf(cmd.ErrOrStderr(), "rootvouch: hint: --guest-features is not looked at in mode %v\n", m.inputs.Mode)
+	hint := func(format string, args ...any) {
+		fmt.Fprintf(cmd.ErrOrStderr(), "rootvouch: hint: "+format+"\n", args...)
 	}
-	if err := f.read(m); err != nil {
+	if cmd.Flags().Changed("guest-features") && m.inputs.Mode != launch.SNP {
+		hint("--guest-features is not looked at in mode %v", m.inputs.Mode)
+	}
+	if m.inputs.VMM != launch.QEMU && m.cpus[0] != launch.AnyCPU() {
+		hint("%v puts no CPU type into a guest's initial state: the digest is the same for all", m.inputs.VMM)
+	}
+	if err := f.read(m, keep); err != nil {
 		return nil, err
+	}
+	if h := m.inputs.Hashes; h != nil && h.Kernel == sha256.Sum256(nil) {
+		hint("the kernel %s is empty", f.kernel)
 	}
 	return m, nil
 }
@@ -96,13 +122,6 @@ func (f *measureFlags) check(cmd *cobra.Command, m *measurement) (err error) {
 	}
 	in.Features, in.VarsSize = f.features, f.varsSize
 	changed := cmd.Flags().Changed
-	// An unset variable of a script must not mean a launch without a kernel,
-	// whose digest vouches for the firmware alone.
-	for _, file := range []struct{ flag, name string }{{"firmware", f.firmware}, {"kernel", f.kernel}, {"initrd", f.initrd}, {"svsm", f.svsm}} {
-		if file.name == "" && changed(file.flag) {
-			return fmt.Errorf("--%s: the name of the file is empty", file.flag)
-		}
-	}
 	switch {
 	case f.kernel == "" && (changed("initrd") || changed("append")):
 		return fmt.Errorf("--initrd and --append are measured with a kernel only: --kernel is missing")
@@ -112,6 +131,10 @@ func (f *measureFlags) check(cmd *cobra.Command, m *measurement) (err error) {
 		return fmt.Errorf("mode %v needs --svsm and --vars-size", in.Mode)
 	case in.Mode != launch.SNPSVSM && (changed("svsm") || changed("vars-size")):
 		return fmt.Errorf("--svsm and --vars-size are of mode %v, mode is %v", launch.SNPSVSM, in.Mode)
+	case in.VarsSize%launch.PageSize != 0:
+		return fmt.Errorf("--vars-size is %#x, want a multiple of %#x", in.VarsSize, launch.PageSize)
+	case changed("firmware-hash") && in.Mode != launch.SNP:
+		return fmt.Errorf("--firmware-hash is of mode %v, mode is %v", launch.SNP, in.Mode)
 	case changed("firmware-hash"):
 		digest, err := hex.DecodeString(f.firmwareHash)
 		if err != nil || len(digest) != 48 {
@@ -120,6 +143,10 @@ func (f *measureFlags) check(cmd *cobra.Command, m *measurement) (err error) {
 		in.FirmwareDigest = (*[48]byte)(digest)
 	}
 	if m.cpus, err = f.cpus(cmd, *in); err != nil {
+		return err
+	}
+	in.CPU = m.cpus[0]
+	if err = in.VCPU.Check(in.Mode); err != nil {
 		return err
 	}
 	if m.vcpus, err = parseCounts(f.vcpus); err != nil && (in.Mode != launch.SEV || f.vcpus != "") {
@@ -173,14 +200,12 @@ func parseCounts(list string) ([]int, error) {
 	for part := range strings.SplitSeq(list, ",") {
 		low, high, isRange := strings.Cut(part, "-")
 		first, err := parseCount(low)
-		if err != nil {
-			return nil, err
-		}
 		last := first
-		if isRange {
-			if last, err = parseCount(high); err != nil {
-				return nil, err
-			}
+		if isRange && err == nil {
+			last, err = parseCount(high)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("got %q, want counts from 1 to %d, such as 4 or 1,2,4-8", part, launch.MaxVCPUs)
 		}
 		if last < first {
 			return nil, fmt.Errorf("range %q ends before it starts", part)
@@ -198,15 +223,17 @@ func parseCounts(list string) ([]int, error) {
 func parseCount(s string) (int, error) {
 	n, err := strconv.ParseUint(s, 10, 16)
 	if err != nil || n < 1 || n > launch.MaxVCPUs {
-		return 0, fmt.Errorf("got %q, want a count from 1 to %d", s, launch.MaxVCPUs)
+		return 0, fmt.Errorf("%q is no count", s)
 	}
 	return int(n), nil
 }
 
 // read reads the files, and measures the firmware while the kernel is hashed.
-func (f *measureFlags) read(m *measurement) error {
+func (f *measureFlags) read(m *measurement, keep bool) error {
+	if err := oneReaderEach(f.firmware, f.kernel, f.initrd, f.svsm); err != nil {
+		return command.Usage(err)
+	}
 	in := &m.inputs
-	in.CPU = m.cpus[0]
 	if f.kernel != "" {
 		line, err := launch.HashCommandLine(f.commandLine)
 		if err != nil {
@@ -215,17 +242,19 @@ func (f *measureFlags) read(m *measurement) error {
 		in.Hashes = &launch.Hashes{Initrd: sha256.Sum256(nil), CommandLine: line}
 	}
 	var g errgroup.Group
-	g.Go(func() (err error) {
-		if m.image, in.Firmware, err = readFirmware(f.firmware); err != nil {
-			return err
-		}
-		if f.svsm != "" {
-			if _, in.SVSM, err = readFirmware(f.svsm); err != nil {
+	g.Go(func() error {
+		return unfaulted(func() (err error) {
+			if m.image, in.Firmware, err = readFirmware("firmware", f.firmware, keep); err != nil {
 				return err
 			}
-		}
-		m.base, err = in.Base()
-		return err
+			if f.svsm != "" {
+				if _, in.SVSM, err = readFirmware("SVSM", f.svsm, keep); err != nil {
+					return err
+				}
+			}
+			m.base, err = in.Base()
+			return m.named(err)
+		})
 	})
 	if f.kernel != "" {
 		g.Go(func() (err error) {

@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -41,13 +41,8 @@ then the key digests in hex; with --json, a fragment of refval.json that accepts
 no others.`,
 		Example: `  openssl ecparam -genkey -name secp384r1 -noout -out id.pem
   rootvouch measure id-block --digest 5a1c… --id-key id.pem --guest-svn 3`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if f.authorKey == "" && cmd.Flags().Changed("author-key") {
-				return command.Usage(errors.New("--author-key: the name of the file is empty"))
-			}
-			return f.make(cmd.OutOrStdout())
-		},
+		Args: command.NoArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.make(cmd.OutOrStdout()) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.digest, "digest", "", "launch digest that the guest must have, in hex")
@@ -55,10 +50,12 @@ no others.`,
 	flags.StringVar(&f.authorKey, "author-key", "", "PEM file of the private key that signs the ID key")
 	flags.StringVar(&f.familyID, "family-id", "", "FAMILY_ID, 32 hex digits (default: zero)")
 	flags.StringVar(&f.imageID, "image-id", "", "IMAGE_ID, 32 hex digits (default: zero)")
-	flags.Uint32Var(&f.guestSVN, "guest-svn", 0, "GUEST_SVN, the guest's security version number")
-	flags.Uint64Var(&f.policy, "policy", 0x30000, "POLICY that the guest must have")
+	numberFlag(cmd, &f.guestSVN, "guest-svn", 0, "GUEST_SVN, the guest's security version number")
+	numberFlag(cmd, &f.policy, "policy", 0x30000, "POLICY that the guest must have")
 	flags.BoolVar(&f.json, "json", false, "print a fragment of refval.json")
 	command.Require(cmd, "digest", "id-key")
+	command.NotEmpty(cmd, "author-key", "family-id", "image-id")
+	command.LeavesNothing(cmd)
 	cmd.AddCommand(newMeasureIDBlockCheckCommand())
 	return cmd
 }
@@ -73,7 +70,7 @@ signature in them, and show what they say. With --digest, the ID block has to be
 for that launch digest. Whether the keys are the right ones is for the reader to
 see from their digests.`,
 		Example: `  rootvouch measure id-block check --id-block "$(cat id-block)" --id-auth "$(cat id-auth)"`,
-		Args:    cobra.NoArgs,
+		Args:    command.NoArguments,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return f.check(cmd.OutOrStdout()) },
 	}
 	flags := cmd.Flags()
@@ -82,13 +79,15 @@ see from their digests.`,
 	flags.StringVar(&f.digest, "digest", "", "launch digest that the ID block must have, in hex")
 	flags.BoolVar(&f.json, "json", false, "print a fragment of refval.json")
 	command.Require(cmd, "id-block", "id-auth")
+	command.NotEmpty(cmd, "digest")
+	command.LeavesNothing(cmd)
 	return cmd
 }
 
 func (f *idBlockFlags) make(out io.Writer) error {
 	b := idblock.Block{GuestSVN: f.guestSVN, Policy: snp.Policy(f.policy)}
 	var err error
-	if b.LaunchDigest, err = snp.ParseMeasurement(f.digest); err != nil {
+	if b.LaunchDigest, err = snp.ParseMeasurement(strings.ToLower(f.digest)); err != nil {
 		return command.Usage(fmt.Errorf("--digest: %w", err))
 	}
 	if b.FamilyID, err = parseGuestID(f.familyID); err != nil {
@@ -96,6 +95,9 @@ func (f *idBlockFlags) make(out io.Writer) error {
 	}
 	if b.ImageID, err = parseGuestID(f.imageID); err != nil {
 		return command.Usage(fmt.Errorf("--image-id: %w", err))
+	}
+	if err := b.Check(); err != nil {
+		return command.Usage(err)
 	}
 	idKey, err := readPrivateKey(f.idKey)
 	if err != nil {
@@ -139,7 +141,7 @@ func (f *idBlockFlags) check(out io.Writer) error {
 	}
 	b := signed.Block
 	if f.digest != "" {
-		want, err := snp.ParseMeasurement(f.digest)
+		want, err := snp.ParseMeasurement(strings.ToLower(f.digest))
 		if err != nil {
 			return command.Usage(fmt.Errorf("--digest: %w", err))
 		}

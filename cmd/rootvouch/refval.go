@@ -70,7 +70,7 @@ which is the host's word, may be anything, and so may all else.`,
     --append 'console=ttyS0' --vcpus 2,4 --vcpu-type EPYC-v4 --json >measurements.json
   rootvouch refval new --root-of-trust amd --product Genoa=bootloader:10,tee:0,snp:26,microcode:84 \
     --measurements measurements.json --pins pins.json --out refval.json`,
-		Args: cobra.NoArgs,
+		Args: command.NoArguments,
 		RunE: func(*cobra.Command, []string) error { return f.run() },
 	}
 	flags := cmd.Flags()

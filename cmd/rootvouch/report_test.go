@@ -95,7 +95,7 @@ func TestReportVerify(t *testing.T) {
 		{base + " --kind tdx", 64, "plain or azure-hcl"},
 		{base + " --crl D/absent.crl", 64, "no such file"},
 		{base + " --frob", 64, "unknown flag"},
-		{base + " extra", 64, "unknown command"},
+		{base + " extra", 64, "got argument"},
 		{"verify --report D/report.bin --leaf D/leaf.der", 64, "exactly one"},
 		{"verify --refval D/refval.json", 64, "--report is missing"},
 		{"verify --report D/report.bin --refval D/refval.json", 64, "--leaf is missing"},

@@ -65,7 +65,7 @@ Exit status:
 		Example: `  rootvouch report verify --report report.bin --leaf vcek.der --crl genoa.crl --refval refval.json
   rootvouch report verify --report hcl.bin --leaf vcek.pem --accept-unknown-revocation \
     --at 2025-07-01T00:00:00Z --authenticity-only --json`,
-		Args: cobra.NoArgs,
+		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.run(cmd, time.Now())
 		},

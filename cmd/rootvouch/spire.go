@@ -20,17 +20,18 @@ import (
 const spireProgram = "rootvouch-spire"
 
 func newSpireCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "spire",
 		Short: "Set up stock SPIRE for rootvouch: trust root, settings, entries",
 		Long: `Set up stock SPIRE for rootvouch. This is a program of its own, ` + spireProgram + `, which
-belongs beside rootvouch: only it speaks to a SPIRE server.
-
-  rootvouch spire --help  lists what it does`,
+belongs beside rootvouch: only it speaks to a SPIRE server.`,
+		Example: `  rootvouch spire --help  # lists what it does`,
 		DisableFlagParsing: true,
 		RunE:               func(_ *cobra.Command, args []string) error { return becomeSpire(args) },
 		ValidArgsFunction:  completeSpire,
 	}
+	command.LeavesNothing(cmd) // a signal on the way is not to be lost
+	return cmd
 }
 
 // spirePath is the program in the folder where this one is, its links resolved;
@@ -53,7 +54,7 @@ func becomeSpire(args []string) error {
 		return err
 	}
 	err = fmt.Errorf("starting %s: %w", path, unix.Exec(path, append([]string{spireProgram}, args...), os.Environ()))
-	if errors.Is(err, fs.ErrNotExist) {
+	if _, missing := os.Lstat(path); errors.Is(missing, fs.ErrNotExist) {
 		return command.WithHint(err, "make build makes both; install them side by side")
 	}
 	return err

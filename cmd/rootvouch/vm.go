@@ -87,7 +87,7 @@ guest reset itself, as a kernel panic does, 5 --timeout was reached, 64 usage,
     --disk disk.img --forward 127.0.0.1:8444=8444
   rootvouch vm run --platform snp --print --firmware OVMF.amdsev.fd \
     --kernel vmlinuz --initramfs initramfs.img --disk disk.img`,
-		Args: cobra.NoArgs,
+		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			g, err := f.build()
 			if err != nil {
@@ -327,7 +327,7 @@ ark.crl, which is fresh for 30 days and renewed by each "vm run".
 Printed is the SHA-256 of the ARK, by which reference values name the chain as
 their root of trust.`,
 		Example: `  rootvouch vm asp init --dir amd-sp`,
-		Args:    cobra.NoArgs,
+		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			say(cmd, "%s: making throw-away keys", platform.Warning)
 			now := time.Now()
@@ -353,7 +353,7 @@ func newVMASPShowCommand() *cobra.Command {
 		Short:   "Print the SHA-256 of a software AMD-SP's ARK",
 		Long:    `Print the SHA-256 of a software AMD-SP's ARK, as "vm asp init" does.`,
 		Example: `  rootvouch vm asp show --dir amd-sp`,
-		Args:    cobra.NoArgs,
+		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			chip, err := asp.Open(dir)
 			if err != nil {

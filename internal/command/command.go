@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -42,8 +43,9 @@ func Usage(err error) error { return UsageError{err} }
 // Main runs root with args, until the end or SIGINT, SIGTERM or SIGHUP (a closed
 // terminal; not under nohup), and returns the exit status: 0; that of an error with
 // a method ExitCode() int; 64 for a command line that cannot be meant; 130 when
-// interrupted; and 1 for all else. An error with a method Hint() string gives
-// advice.
+// interrupted, unless the command leaves nothing (see LeavesNothing), which a
+// signal ends as it does by itself; and 1 for all else. An error with a method
+// Hint() string gives advice.
 func Main(root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	ctx := context.Background()
 	if cmd, _, err := root.Find(args); err != nil || cmd.Annotations[leavesNothing] == "" {
@@ -57,6 +59,7 @@ func Main(root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.Version = version()
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return UsageError{err} })
+	strictHelp(root)
 	strict(root)
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -148,6 +151,69 @@ func strict(cmd *cobra.Command) {
 	}
 }
 
+// strictHelp makes help for a command that there is not an error.
+func strictHelp(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	for _, help := range root.Commands() {
+		if help.Name() != "help" {
+			continue
+		}
+		help.Run = nil
+		help.RunE = func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err == nil && len(rest) > 0 {
+				err = fmt.Errorf("unknown command %q for %q", rest[0], cmd.CommandPath())
+			}
+			if err != nil {
+				return UsageError{err}
+			}
+			cmd.InitDefaultHelpFlag() // for it to be in the list
+			return cmd.Help()
+		}
+	}
+}
+
+// NoArguments refuses arguments: cobra's NoArgs calls them unknown commands, though
+// mostly they are what was meant for a flag.
+func NoArguments(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case cmd.HasSubCommands():
+		return fmt.Errorf("unknown command %q for %q, which takes no arguments", args[0], cmd.CommandPath())
+	}
+	return fmt.Errorf("got argument %q, want none for %q", args[0], cmd.CommandPath())
+}
+
+// NotEmpty makes an empty value of flags of cmd an error: it is that of an unset
+// variable of a script. cmd.Args must be set.
+func NotEmpty(cmd *cobra.Command, flags ...string) {
+	check := cmd.Args
+	if check == nil {
+		panic(cmd.Name() + ": internal error: NotEmpty before Args")
+	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return err
+		}
+		return notEmpty(cmd, flags...)
+	}
+}
+
+func notEmpty(cmd *cobra.Command, flags ...string) error {
+	for _, name := range flags {
+		flag := cmd.Flags().Lookup(name)
+		values := []string{flag.Value.String()}
+		if list, ok := flag.Value.(interface{ GetSlice() []string }); ok {
+			values = list.GetSlice()
+		}
+		if flag.Changed && slices.Contains(values, "") {
+			return UsageError{fmt.Errorf("--%s is empty", name)}
+		}
+	}
+	return nil
+}
+
 // version is what the Go tool chain recorded about this build.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
@@ -157,13 +223,15 @@ func version() string {
 	return info.Main.Version
 }
 
-// Require makes flags of cmd ones that have to be given.
+// Require makes flags of cmd ones that have to be given, and not empty. cmd.Args
+// must be set.
 func Require(cmd *cobra.Command, flags ...string) {
 	for _, flag := range flags {
 		if err := cmd.MarkFlagRequired(flag); err != nil {
 			panic(cmd.Name() + ": internal error: " + err.Error())
 		}
 	}
+	NotEmpty(cmd, flags...)
 }
 
 // WithHint is err with advice for whoever reads it.

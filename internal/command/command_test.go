@@ -29,10 +29,8 @@ func tree() *cobra.Command {
 	group := &cobra.Command{Use: "keys"}
 	leaf := &cobra.Command{Use: "disable NAME", Args: cobra.ExactArgs(1), RunE: func(*cobra.Command, []string) error { return nil }}
 	leaf.Flags().String("socket", "", "")
-	if err := leaf.MarkFlagRequired("socket"); err != nil {
-		panic(err)
-	}
-	fails := &cobra.Command{Use: "fail", RunE: func(*cobra.Command, []string) error { return failure{3} }}
+	Require(leaf, "socket")
+	fails := &cobra.Command{Use: "fail", Args: NoArguments, RunE: func(*cobra.Command, []string) error { return failure{3} }}
 	plain := &cobra.Command{Use: "plain", RunE: func(*cobra.Command, []string) error { return errors.New("no") }}
 	group.AddCommand(leaf)
 	root.AddCommand(group, fails, plain)
@@ -51,6 +49,12 @@ func TestMainStatus(t *testing.T) {
 		{"keys disabel x --socket s", 64, "unknown flag"},
 		{"keys disabel x", 64, `unknown command "disabel" for "tool keys"`},
 		{"kezs", 64, `unknown command "kezs"`},
+		{"help keys disable", 0, ""},
+		{"help", 0, ""},
+		{"help keys disabel", 64, `unknown command "disabel" for "tool keys"`},
+		{"help kezs", 64, `unknown command "kezs" for "tool"`},
+		{"fail x", 64, `got argument "x", want none for "tool fail"`},
+		{"keys disable x --socket=", 64, "--socket is empty"},
 		{"keys disable --socket s", 64, "accepts 1 arg"},
 		{"keys disable x", 64, `required flag(s) "socket"`},
 		{"keys disable x --socke s", 64, "unknown flag"},

@@ -28,7 +28,7 @@ type Inputs struct {
 
 // Base is the first stage of the digest.
 func (in Inputs) Base() (*Base, error) {
-	if err := in.check(in.Mode); err != nil {
+	if err := in.Check(in.Mode); err != nil {
 		return nil, err
 	}
 	switch {

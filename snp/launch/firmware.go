@@ -103,7 +103,7 @@ func ParseFirmware(image []byte) (*Firmware, error) {
 	case len(image) == 0:
 		return nil, formatError(0, "image is empty")
 	case len(image) > MaxImageSize:
-		return nil, formatError(MaxImageSize, "image has %d bytes, want at most %d", len(image), MaxImageSize)
+		return nil, formatError(MaxImageSize, "image has more than %d bytes", MaxImageSize)
 	case len(image)%PageSize != 0:
 		return nil, formatError(len(image), "image has %d bytes, want a multiple of %d", len(image), PageSize)
 	}

@@ -97,7 +97,8 @@ type VCPU struct {
 	Features uint64
 }
 
-func (v VCPU) check(mode Mode) error {
+// Check says whether a guest in mode can have such vCPUs.
+func (v VCPU) Check(mode Mode) error {
 	switch {
 	case mode < SNP || mode > SNPSVSM:
 		return fmt.Errorf("checking launch inputs: mode is %v", mode)

@@ -20,7 +20,7 @@ type VMSAs struct {
 
 // VMSAs builds the VMSAs that the launcher makes for this firmware.
 func (b *Base) VMSAs(v VCPU) (*VMSAs, error) {
-	if err := v.check(b.mode); err != nil {
+	if err := v.Check(b.mode); err != nil {
 		return nil, err
 	}
 	m := &VMSAs{}

@@ -52,6 +52,9 @@ func ParsePrivateKey(data []byte) (*ecdsa.PrivateKey, error) {
 			break
 		}
 	}
+	if block.Headers["DEK-Info"] != "" {
+		return nil, errors.New("parsing private key: it is encrypted, want an unencrypted private key")
+	}
 	var key any
 	var err error
 	switch block.Type {
@@ -66,8 +69,11 @@ func ParsePrivateKey(data []byte) (*ecdsa.PrivateKey, error) {
 		return nil, fmt.Errorf("parsing private key: %v", err)
 	}
 	ec, ok := key.(*ecdsa.PrivateKey)
-	if !ok || ec.Curve != elliptic.P384() {
-		return nil, errors.New("parsing private key: not a key on P-384")
+	if !ok {
+		return nil, fmt.Errorf("parsing private key: got a %T, want an ECDSA key on P-384", key)
+	}
+	if ec.Curve != elliptic.P384() {
+		return nil, fmt.Errorf("parsing private key: got a key on %s, want P-384", ec.Params().Name)
 	}
 	return ec, nil
 }

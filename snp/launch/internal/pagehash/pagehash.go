@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"crypto/sha512"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 )
@@ -14,16 +15,26 @@ import (
 const PageSize = 4096
 
 // Sums returns the SHA-384 of each page of image, whose size is a multiple of
-// PageSize. It works on all cores.
+// PageSize. It works on all cores. A panic on one of them is the caller's, and what
+// the caller has of debug.SetPanicOnFault holds on all.
 func Sums(image []byte) [][sha512.Size384]byte {
 	// Parts are taken up one by one: which of them take time is not known, since
 	// most of a firmware is one long run of equal pages.
 	const part = 64
 	sums := make([][sha512.Size384]byte, len(image)/PageSize)
 	var next atomic.Int64
+	onFault := debug.SetPanicOnFault(false)
+	debug.SetPanicOnFault(onFault)
 	var wg sync.WaitGroup
+	var failed atomic.Value
 	for range min(runtime.GOMAXPROCS(0), (len(sums)+part-1)/part) {
 		wg.Go(func() {
+			debug.SetPanicOnFault(onFault)
+			defer func() {
+				if p := recover(); p != nil {
+					failed.CompareAndSwap(nil, failure{p})
+				}
+			}()
 			for {
 				first := int(next.Add(part)) - part
 				if first >= len(sums) {
@@ -35,8 +46,14 @@ func Sums(image []byte) [][sha512.Size384]byte {
 		})
 	}
 	wg.Wait()
+	if f, ok := failed.Load().(failure); ok {
+		panic(f.panic)
+	}
 	return sums
 }
+
+// failure is what one of several goroutines panicked with.
+type failure struct{ panic any }
 
 // lanes is how many pages sum8 takes.
 const lanes = 8
