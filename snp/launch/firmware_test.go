@@ -173,7 +173,7 @@ func TestParseFirmwareRefusals(t *testing.T) {
 	}{
 		{"empty", nil, 0, "empty"},
 		{"not whole pages", make([]byte, 4097), 4097, "multiple of 4096"},
-		{"too long", make([]byte, launch.MaxImageSize+4096), launch.MaxImageSize, "at most"},
+		{"too long", make([]byte, launch.MaxImageSize+4096), launch.MaxImageSize, "more than 67108864 bytes"},
 		{"table shorter than its footer", with(func(f *firmware) { f.table = resize(footer, 17) }), footer, "table has 17 bytes"},
 		{"table longer than the image", with(func(f *firmware) { f.table = resize(footer, 0xfff0) }), footer, "table has 65520 bytes"},
 		{"table cut inside an entry", with(func(f *firmware) { f.table = resize(footer, 18+22+10) }), footer - 22 - 10, "10 bytes left over"},
