@@ -171,7 +171,7 @@ func (v *Verdict) checkReportData(p parsed, q Request) {
 		}
 	}
 	if q.AcceptAnyReportData {
-		v.note("REPORT_DATA: not checked, as was asked for: nothing says who presents this report, or when it was made")
+		v.note("REPORT_DATA: not checked: nothing says who presents this report, or when it was made")
 		return
 	}
 	var err error

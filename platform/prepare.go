@@ -132,6 +132,10 @@ func (g Guest) checkFiles() error {
 			errs = append(errs, fmt.Errorf("opening disk: %w", err))
 			continue
 		}
+		var magic [4]byte
+		if _, err := io.ReadFull(f, magic[:]); err == nil && string(magic[:]) == "QFI\xfb" {
+			errs = append(errs, fmt.Errorf("disk %s is a qcow2, want a raw image (qemu-img convert -f qcow2 -O raw)", disk))
+		}
 		f.Close()
 	}
 	return errors.Join(errs...)

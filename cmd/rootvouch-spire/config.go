@@ -48,6 +48,11 @@ exist, since SPIRE is told its SHA-256.`,
 			if s.PluginSHA256, err = fileSHA256("plugin", s.Plugin); err != nil {
 				return err
 			}
+			for _, path := range append([]string{s.CollateralDir}, s.RefvalFiles...) {
+				if _, err := os.Stat(path); err != nil {
+					fmt.Fprintf(cmd.ErrOrStderr(), "rootvouch-spire: hint: %v: the server does not start without it\n", err)
+				}
+			}
 			return printConfig(cmd, s.Config)
 		},
 	}

@@ -37,10 +37,11 @@ func (e attestError) ExitCode() int { return e.code }
 func (e attestError) Unwrap() error { return e.error }
 
 type attestFlags struct {
-	address, refval, collateral, bootLogOut, kmsSocket, disk string
-	kmsUser                                                  kmsUser
-	release, acceptUnknown, asJSON                           bool
-	timeout                                                  time.Duration
+	address, refval, collateral, kmsSocket, disk string
+	evidenceOut, bootLogOut                      string
+	kmsUser                                      kmsUser
+	release, acceptUnknown, asJSON               bool
+	timeout                                      time.Duration
 }
 
 func newAttestCommand() *cobra.Command {
@@ -92,6 +93,7 @@ Exit status:
 	flags.StringVar(&f.refval, "refval", "", "reference values")
 	flags.StringVar(&f.collateral, "collateral-dir", "", "directory of CRLs, and of certificates that the evidence may lack")
 	flags.BoolVar(&f.acceptUnknown, "accept-unknown-revocation", false, "let evidence through whose revocation status is not known")
+	flags.StringVar(&f.evidenceOut, "evidence-out", "", "write the evidence, whatever it is worth, to this file, for \"rootvouch report\" (must not exist)")
 	flags.StringVar(&f.bootLogOut, "boot-log-out", "", "write the VM's boot log to this file (must not exist)")
 	flags.BoolVar(&f.release, "release", false, "compare REPORT_ID with the KMS's releases of the disk's key")
 	flags.StringVar(&f.kmsSocket, "kms-socket", "", "admin socket of rootvouch-kms, for --release")
@@ -100,6 +102,7 @@ Exit status:
 	flags.DurationVar(&f.timeout, "timeout", 90*time.Second, "how long to wait for an answer")
 	flags.BoolVar(&f.asJSON, "json", false, "print the result as JSON")
 	command.Require(cmd, "address", "refval")
+	command.NotEmpty(cmd, "evidence-out", "boot-log-out", "collateral-dir", "disk")
 	return cmd
 }
 
@@ -126,6 +129,11 @@ func (f *attestFlags) run(cmd *cobra.Command) error {
 			return err
 		}
 		result.CheckInstance(disk, launches)
+	}
+	if f.evidenceOut != "" && result.Err == nil {
+		if err := durable.Create(f.evidenceOut, answer.Evidence, 0o644); err != nil {
+			return fmt.Errorf("writing the evidence: %w", err)
+		}
 	}
 	if f.bootLogOut != "" && result.Authentic() {
 		if err := durable.Create(f.bootLogOut, answer.BootLog, 0o644); err != nil {

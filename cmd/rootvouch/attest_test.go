@@ -127,7 +127,8 @@ func TestAttestCommand(t *testing.T) {
 	}
 }
 
-// The file is written for evidence that vouches for it, and for no other.
+// The boot log is written for evidence that vouches for it, and for no other; the
+// evidence is, whatever it is worth.
 func TestBootLogOut(t *testing.T) {
 	sp, rogue := snpdevtest.New(t, time.Now()), snpdevtest.New(t, time.Now())
 	good := snpdevtest.WriteValues(t, sp.Values(snp.Measurement{1}))
@@ -141,14 +142,17 @@ func TestBootLogOut(t *testing.T) {
 		{"not authentic", rogue.Launch(snp.Measurement{1}, snp.ReportID{7}), false},
 	} {
 		address, log := bootedVM(t, c.launch)
-		out := filepath.Join(dir, c.name)
+		out, evidence := filepath.Join(dir, c.name), filepath.Join(dir, c.name+".evidence")
 		var stdout, stderr bytes.Buffer
-		if code := run([]string{"attest", "--address", address, "--collateral-dir", sp.Collateral, "--refval", good, "--boot-log-out", out}, &stdout, &stderr); code != exitAttestRefused {
+		if code := run([]string{"attest", "--address", address, "--collateral-dir", sp.Collateral, "--refval", good, "--boot-log-out", out, "--evidence-out", evidence}, &stdout, &stderr); code != exitAttestRefused {
 			t.Errorf("%s: exit status is %d, want %d: %s", c.name, code, exitAttestRefused, &stderr)
 		}
 		written, err := os.ReadFile(out)
 		if (err == nil) != c.written || c.written && !bytes.Equal(written, log) {
 			t.Errorf("%s: boot log is %q, %v", c.name, written, err)
+		}
+		if code, out := report(t, "show", evidence); code != 0 || !strings.Contains(out, "MEASUREMENT") {
+			t.Errorf("%s: report show of the evidence: exit status %d\n%s", c.name, code, out)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -56,7 +57,7 @@ A VLEK cannot be fetched: its cloud hands it out.`,
 		Example: `  rootvouch collateral fetch --dir collateral --product Genoa --product Turin
   rootvouch collateral fetch --dir collateral --report report.bin`,
 		Args: command.NoArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context(), cmd.OutOrStdout()) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.dir, "dir", "", "directory to fill; it must be there")
@@ -67,14 +68,15 @@ A VLEK cannot be fetched: its cloud hands it out.`,
 	return cmd
 }
 
-func (f *collateralFetchFlags) run(ctx context.Context, out io.Writer) error {
+func (f *collateralFetchFlags) run(cmd *cobra.Command) error {
+	ctx, out := cmd.Context(), cmd.OutOrStdout()
 	if f.dir == "" || len(f.products)+len(f.reports) == 0 {
 		return command.Usage(fmt.Errorf("want --dir, and at least one --product or --report"))
 	}
 	if info, err := os.Stat(f.dir); err != nil || !info.IsDir() {
 		return command.Usage(fmt.Errorf("--dir %s is not a directory", f.dir))
 	}
-	client, err := f.client()
+	client, err := f.client(func(why error, pause time.Duration) { say(cmd, "%v: again in %v", why, pause) })
 	if err != nil {
 		return err
 	}
@@ -116,8 +118,8 @@ func (f *collateralFetchFlags) run(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-func (f *collateralFetchFlags) client() (*kds.Client, error) {
-	config := kds.Config{BaseURL: f.baseURL, CacheDir: f.dir, HTTP: &http.Client{}}
+func (f *collateralFetchFlags) client(retry func(error, time.Duration)) (*kds.Client, error) {
+	config := kds.Config{BaseURL: f.baseURL, CacheDir: f.dir, HTTP: &http.Client{}, Retry: retry}
 	for _, name := range f.roots {
 		certs, _, err := readCollateral(name)
 		if err != nil {

@@ -89,7 +89,7 @@ converted.
 With --seed (hex, or @FILE with hex in it; at least 32 bytes) all keys, salts and
 UUIDs are derived from one secret, and the same input gives the same bytes. Such
 a seed is worth as much as the key; on a command line others may see it.`,
-		Example: `  mmdebstrap --variant=minbase trixie - | \
+		Example: `  mmdebstrap --variant=minbase --include=systemd-sysv,udev trixie - | \
     rootvouch image build --root - --out disk.img --key-out disk.key --pins-out pins.json
   cryptsetup open --test-passphrase --key-file disk.key disk.img
 
@@ -117,6 +117,7 @@ a seed is worth as much as the key; on a command line others may see it.`,
 	flags.StringVar(&f.tempDir, "temp-dir", "", "where a compressed or piped tar is unpacked (default: the system's)")
 	flags.BoolVar(&f.json, "json", false, "print a summary in JSON")
 	command.Require(cmd, "root", "out", "key-out", "pins-out")
+	command.NotEmpty(cmd, "exclude", "seed", "uuid", "temp-dir")
 	return cmd
 }
 
@@ -205,6 +206,9 @@ func (f *imageBuildFlags) notes(w io.Writer, s image.Summary) {
 	if need := s.Memory + imageBase; need > imageMemory {
 		debug.SetMemoryLimit(need)
 		fmt.Fprintf(w, "note: so many files take about %s of memory; a finished filesystem (as of mkfs.erofs) takes less than 256 MiB\n", bytesText(float64(need)))
+	}
+	if !s.Init {
+		fmt.Fprintln(w, "note: the root has no /sbin/init: it can be a data disk, but no VM boots from it")
 	}
 	orders := slices.DeleteFunc(slices.Clone(s.Doors), func(door string) bool { return door == rootfs.SystemdCredentials })
 	if len(orders) > 0 {

@@ -254,6 +254,9 @@ func verifyImage(cmd *cobra.Command, name, keyName, pinsName string, extract io.
 	if err != nil {
 		return pins.Pins{}, fmt.Errorf("verifying %s: %w", name, err)
 	}
+	if rest := uint64(d.Size) - p.PayloadOffset - p.PayloadSize; rest > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "note: the last %d bytes of %s are in no pin, and nothing reads them\n", rest, name)
+	}
 	return p, nil
 }
 

@@ -229,9 +229,10 @@ func newKeysShowCommand(client func() *adminapi.Client) *cobra.Command {
 func newKeysListCommand(client func() *adminapi.Client) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "list --socket SOCKET",
-		Short: "List all records",
-		Args:  command.NoArguments,
+		Use:     "list --socket SOCKET",
+		Short:   "List all records",
+		Example: "  rootvouch keys list --socket /run/rootvouch-kms/admin.sock",
+		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			records, err := client().List(cmd.Context())
 			if err != nil {
@@ -257,9 +258,10 @@ type changeState func(*adminapi.Client, context.Context, pins.UUID) (adminapi.Re
 
 func newKeysStateCommand(client func() *adminapi.Client, verb, short string, change changeState) *cobra.Command {
 	return &cobra.Command{
-		Use:   verb + " --socket SOCKET DISK-UUID",
-		Short: short,
-		Args:  cobra.ExactArgs(1),
+		Use:     verb + " --socket SOCKET DISK-UUID",
+		Short:   short,
+		Example: "  rootvouch keys " + verb + " --socket kms.sock 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			disk, err := pins.ParseUUID(args[0])
 			if err != nil {
@@ -282,7 +284,8 @@ func newKeysDeleteCommand(client func() *adminapi.Client) *cobra.Command {
 		Long: `Delete a disk's record and its key from the server. Without another copy of the
 key the disk's contents are lost. The list of releases stays, and so does the
 rule that no launch gets the key of this disk twice.`,
-		Args: cobra.ExactArgs(1),
+		Example: "  rootvouch keys delete --socket kms.sock 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			disk, err := pins.ParseUUID(args[0])
 			if err != nil {
@@ -305,7 +308,8 @@ func newKeysReleasesCommand(client func() *adminapi.Client) *cobra.Command {
 		Long: `List the launches that got a disk's key, oldest first. REPORT_ID names a launch:
 the report of the VM that has the key says the same, and that of any other VM,
 genuine and with the same measurement, says another.`,
-		Args: cobra.ExactArgs(1),
+		Example: "  rootvouch keys releases --socket kms.sock 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			disk, err := pins.ParseUUID(args[0])
 			if err != nil {
@@ -337,7 +341,8 @@ func newKeysStatusCommand(client func() *adminapi.Client) *cobra.Command {
 		Long: `Show the key server's SPIFFE ID and the head of its audit log. A head that is
 noted elsewhere shows later whether lines were cut off: give it to
 ` + "`rootvouch-kms audit verify --head`" + `.`,
-		Args: command.NoArguments,
+		Example: "  rootvouch keys status --socket kms.sock",
+		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			status, err := client().Status(cmd.Context())
 			if err != nil {

@@ -1,6 +1,10 @@
 package main
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/spf13/cobra"
+)
 
 // TestCommands: a command is made under its own name, alone when it is named and
 // with all others when not.
@@ -18,4 +22,18 @@ func TestCommands(t *testing.T) {
 			t.Errorf("%q: got %d commands, want %d", args, got, want)
 		}
 	}
+}
+
+// TestExamples: the README says that help has one for each command.
+func TestExamples(t *testing.T) {
+	var look func(cmd *cobra.Command)
+	look = func(cmd *cobra.Command) {
+		if cmd.Runnable() && cmd.Example == "" {
+			t.Errorf("%q has no example", cmd.CommandPath())
+		}
+		for _, child := range cmd.Commands() {
+			look(child)
+		}
+	}
+	look(newRootCommand(nil))
 }

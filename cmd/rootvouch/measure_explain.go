@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/platform"
 	"github.com/rootvouch/rootvouch/snp/launch"
 	"github.com/rootvouch/rootvouch/snp/launch/explain"
 )
@@ -35,8 +36,8 @@ and the inputs that were expected to lead to it.
 
 Tried are all single and double changes of: vCPU count, CPU type, launcher and
 form of the VMSA, guest features, kernel hashes on or off, the command line
-without its trailing NUL, with usual additions, with each word left out, or
-empty, the initramfs absent, and the files and command lines given as
+without its trailing NUL, with usual additions, with each word left out, empty,
+or that of "vm run" without --append, the initramfs absent, and the files and command lines given as
 candidates. If none of them leads to the digest, every CPUID signature of the
 processors with SEV and every set of guest features is tried, with up to 16
 vCPUs.
@@ -106,6 +107,9 @@ func (f *explainFlags) run(cmd *cobra.Command) error {
 // is the expected one; the search tries the others in any case.
 func (f *explainFlags) question(m *measurement, got launch.Sum) (explain.Question, error) {
 	q := explain.Question{Got: got, Inputs: m.inputs, CommandLine: m.commandLine, CommandLines: f.commandLines}
+	if f.kernel != "" || len(f.kernels) > 0 {
+		q.CommandLines = append(q.CommandLines, platform.DefaultCommandLine) // of vm run without --append
+	}
 	q.Inputs.VCPUs, q.Inputs.CPU = m.vcpus[0], m.cpus[0]
 	for _, path := range f.firmwares {
 		_, firmware, err := readFirmware("firmware", path, true)

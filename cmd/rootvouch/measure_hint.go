@@ -8,9 +8,10 @@ import (
 )
 
 // explainMeasurement adds to err, the error of a verdict, how to find out why
-// the measurement differs, if it does.
+// the measurement differs, if it does. What a report that is not authentic says of
+// it is nobody's word.
 func explainMeasurement(v appraise.Verdict, err error) error {
-	if err == nil || v.Report == nil {
+	if err == nil || v.Report == nil || v.Outcome() == appraise.NotAuthentic {
 		return err
 	}
 	for _, c := range v.Checks {

@@ -69,9 +69,11 @@ func newMeasureIDBlockCheckCommand() *cobra.Command {
 signature in them, and show what they say. With --digest, the ID block has to be
 for that launch digest. Whether the keys are the right ones is for the reader to
 see from their digests.`,
-		Example: `  rootvouch measure id-block check --id-block "$(cat id-block)" --id-auth "$(cat id-auth)"`,
-		Args:    command.NoArguments,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return f.check(cmd.OutOrStdout()) },
+		Example: `  rootvouch measure id-block --digest 5a1c… --id-key id.pem >signed
+  rootvouch measure id-block check --id-block "$(sed -n s/^id-block=//p signed)" \
+    --id-auth "$(sed -n s/^id-auth=//p signed)"`,
+		Args: command.NoArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.check(cmd.OutOrStdout()) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.block, "id-block", "", "ID block in base64, as for QEMU")

@@ -25,7 +25,7 @@ func newSpireCommand() *cobra.Command {
 		Short: "Set up stock SPIRE for rootvouch: trust root, settings, entries",
 		Long: `Set up stock SPIRE for rootvouch. This is a program of its own, ` + spireProgram + `, which
 belongs beside rootvouch: only it speaks to a SPIRE server.`,
-		Example: `  rootvouch spire --help  # lists what it does`,
+		Example:            `  rootvouch spire --help  # lists what it does`,
 		DisableFlagParsing: true,
 		RunE:               func(_ *cobra.Command, args []string) error { return becomeSpire(args) },
 		ValidArgsFunction:  completeSpire,

@@ -79,9 +79,9 @@ missing is listed. --print shows the QEMU command and does not run it.
 
 Ctrl-C ends the VM. Nothing is left behind but the log.
 
-Exit status: 0 the guest powered itself off, 3 the kernel never started, 4 the
-guest reset itself, as a kernel panic does, 5 --timeout was reached, 64 usage,
-130 interrupted, 1 anything else.`,
+Exit status: 0 the guest powered itself off, also after a boot that its PID 1
+refused, 3 the kernel never started, 4 the guest reset itself, as a kernel panic
+does, 5 --timeout was reached, 64 usage, 130 interrupted, 1 anything else.`,
 		Example: `  rootvouch vm run --platform emulated --asp amd-sp \
     --firmware OVMF.amdsev.fd --kernel vmlinuz --initramfs initramfs.img \
     --disk disk.img --forward 127.0.0.1:8444=8444
@@ -119,7 +119,7 @@ func (f *vmRunFlags) bind(cmd *cobra.Command) {
 	flags.StringVar(&g.Disk, "disk", "", "raw disk image, attached read-only")
 	flags.StringArrayVar(&g.ExtraDisks, "extra-disk", nil, "further raw disk image, attached read-only (repeatable)")
 	flags.StringArrayVar(&f.forwards, "forward", nil, "forward a TCP port, ADDRESS:PORT=GUEST-PORT, to a loopback address; port 0 chooses a free one (repeatable)")
-	flags.Uint64Var(&f.policy, "policy", uint64(platform.DefaultPolicy), "guest policy")
+	numberFlag(cmd, &f.policy, "policy", uint64(platform.DefaultPolicy), "guest policy")
 	flags.StringVar(&f.hostData, "host-data", "", "HOST_DATA, 64 hex digits (default: zero)")
 	flags.StringVar(&f.idBlock, "id-block", "", "ID block in base64, of \"measure id-block\"")
 	flags.StringVar(&f.idAuth, "id-auth", "", "ID authentication information in base64")
@@ -132,6 +132,7 @@ func (f *vmRunFlags) bind(cmd *cobra.Command) {
 	flags.DurationVar(&f.startTimeout, "start-timeout", 0, "how long the kernel may take to start (default 30s and 0.5s per MiB of kernel and initramfs)")
 	flags.DurationVar(&f.timeout, "timeout", 0, "how long the VM may run (default: without limit)")
 	command.Require(cmd, "platform", "firmware", "kernel", "initramfs")
+	command.NotEmpty(cmd, "disk", "extra-disk", "host-data", "id-block", "id-auth", "asp", "qemu", "log")
 	cmd.MarkFlagsRequiredTogether("id-block", "id-auth")
 }
 
@@ -142,8 +143,11 @@ func (f *vmRunFlags) build() (platform.Guest, error) {
 	if g.Kind, err = platform.ParseKind(f.kind); err != nil {
 		return g, err
 	}
-	if (g.Kind == platform.Emulated) != (f.asp != "") && !f.print {
-		return g, errors.New("--asp goes with --platform emulated, and only with it")
+	switch {
+	case g.Kind == platform.Emulated && f.asp == "" && !f.print:
+		return g, errors.New("--asp is missing: the emulated platform takes a software AMD-SP, which rootvouch vm asp init makes")
+	case g.Kind != platform.Emulated && f.asp != "":
+		return g, fmt.Errorf("--asp goes with --platform %v only", platform.Emulated)
 	}
 	if f.startTimeout < 0 || f.timeout < 0 {
 		return g, errors.New("a timeout is negative")

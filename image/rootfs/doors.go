@@ -43,6 +43,17 @@ func (t *Tree) Doors() []string {
 	return found
 }
 
+// HasInit tells whether the tree has an init in a place that /sbin/init can mean,
+// /sbin being a link or not.
+func (t *Tree) HasInit() bool {
+	for _, dir := range []string{"sbin", "usr/sbin", "usr/bin"} {
+		if _, err := t.lookup(path.Join(dir, "init")); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
 // systemdVersion returns the version of the tree's systemd, by the name of its
 // private library, or 0.
 func (t *Tree) systemdVersion() int {

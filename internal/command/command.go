@@ -60,6 +60,7 @@ func Main(root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	root.Version = version()
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return UsageError{err} })
 	strictHelp(root)
+	root.InitDefaultCompletionCmd(args...)
 	strict(root)
 	root.SetArgs(args)
 	root.SetOut(stdout)

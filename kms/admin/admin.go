@@ -221,7 +221,7 @@ func checkValues(p adminapi.Put) error {
 		return err
 	}
 	if want, ok := values.Pins.Value(); ok && want.Header != p.Header {
-		return fmt.Errorf("header pin is %s of disk %s, but the reference values have %s of disk %s",
+		return fmt.Errorf("header pin is %s of disk %s, but the reference values have %s of disk %s: a disk that was rekeyed has new pins, which the reference values have to be made with (refval new --pins)",
 			p.HeaderSHA256, p.DiskUUID, want.HeaderSHA256, want.DiskUUID)
 	}
 	return nil

@@ -41,6 +41,8 @@ type Config struct {
 	// HTTP makes the requests. Required: which proxy and which roots of TLS is
 	// the caller's choice.
 	HTTP *http.Client
+	// Retry, when not nil, is told why the service is asked again, and in how long.
+	Retry func(why error, pause time.Duration)
 	// Now is the clock, Wait sleeps until a time has passed or ctx ends; nil:
 	// the real ones.
 	Now  func() time.Time

@@ -54,6 +54,9 @@ func (c *Client) get(ctx context.Context, path, name string, check func([]byte) 
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < pause {
 			return nil, fmt.Errorf("giving up: %w", err)
 		}
+		if c.config.Retry != nil {
+			c.config.Retry(err, pause)
+		}
 		if waitErr := c.config.Wait(ctx, pause); waitErr != nil {
 			return nil, fmt.Errorf("giving up: %w", err)
 		}

@@ -132,7 +132,7 @@ type Sum struct {
 func ParseSum(s string) (Sum, error) {
 	b, err := hex.DecodeString(s)
 	if err != nil {
-		return Sum{}, fmt.Errorf("parsing launch digest: %w", err)
+		return Sum{}, fmt.Errorf("parsing launch digest: got %q, want %d (SNP) or %d (SEV, SEV-ES) hex digits", s, 2*sha512.Size384, 2*sha256.Size)
 	}
 	if len(b) != sha512.Size384 && len(b) != sha256.Size {
 		return Sum{}, fmt.Errorf("parsing launch digest: %d bytes, want %d (SNP) or %d (SEV, SEV-ES)", len(b), sha512.Size384, sha256.Size)
