@@ -10,7 +10,7 @@ import (
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
-	"github.com/rootvouch/rootvouch/snp/snptest"
+	"github.com/rootvouch/rootvouch/test/snptest"
 )
 
 // benchRequest is the judgement of an emulated guest.

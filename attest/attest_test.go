@@ -28,7 +28,7 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/snp/kds"
 	"github.com/rootvouch/rootvouch/snp/snpdev"
-	"github.com/rootvouch/rootvouch/snp/snpdev/snpdevtest"
+	"github.com/rootvouch/rootvouch/test/snpdevtest"
 )
 
 var (

@@ -19,8 +19,8 @@ import (
 
 	"github.com/rootvouch/rootvouch/bootconfig"
 	"github.com/rootvouch/rootvouch/cpio"
-	"github.com/rootvouch/rootvouch/initramfs/initramfstest"
 	"github.com/rootvouch/rootvouch/initramfs/kmod"
+	"github.com/rootvouch/rootvouch/test/initramfstest"
 )
 
 func guestNames() []string {

@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rootvouch/rootvouch/initramfs/initramfstest"
 	"github.com/rootvouch/rootvouch/internal/needs"
+	"github.com/rootvouch/rootvouch/test/initramfstest"
 )
 
 // stockOptions takes the stock kernel, and the guest program of this package's

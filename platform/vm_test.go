@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"github.com/rootvouch/rootvouch/evidence"
-	"github.com/rootvouch/rootvouch/internal/vmtest"
 	"github.com/rootvouch/rootvouch/platform"
 	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/test/vmtest"
 )
 
 // shortStart is a bound for tests in which no kernel starts: the tiny initramfs

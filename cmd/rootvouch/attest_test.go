@@ -20,7 +20,7 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/snp/snpdev"
-	"github.com/rootvouch/rootvouch/snp/snpdev/snpdevtest"
+	"github.com/rootvouch/rootvouch/test/snpdevtest"
 )
 
 // bootedVM serves attestd for a launch until the test ends, and returns its

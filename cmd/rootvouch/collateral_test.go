@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/rootvouch/rootvouch/snp/kds"
-	"github.com/rootvouch/rootvouch/snp/snptest"
+	"github.com/rootvouch/rootvouch/test/snptest"
 )
 
 // collateral runs "rootvouch collateral".

@@ -10,7 +10,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/bootconfig"
 	"github.com/rootvouch/rootvouch/initramfs"
-	"github.com/rootvouch/rootvouch/initramfs/initramfstest"
+	"github.com/rootvouch/rootvouch/test/initramfstest"
 )
 
 // runInitramfs runs `rootvouch initramfs` with these arguments.

@@ -12,7 +12,7 @@ import (
 	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
-	"github.com/rootvouch/rootvouch/snp/snptest"
+	"github.com/rootvouch/rootvouch/test/snptest"
 )
 
 // TestExplainMeasurement offers "measure explain" when the measurement differs,

@@ -14,7 +14,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
-	"github.com/rootvouch/rootvouch/snp/snptest"
+	"github.com/rootvouch/rootvouch/test/snptest"
 )
 
 // report runs "rootvouch report" and returns exit status and output.

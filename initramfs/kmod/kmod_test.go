@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rootvouch/rootvouch/initramfs/initramfstest"
+	"github.com/rootvouch/rootvouch/test/initramfstest"
 )
 
 // fakeKernel is a module directory: a needs b, b softly c first and d after, and

@@ -134,13 +134,13 @@ var rooms = []room{
 	},
 	{
 		name:     "proof: signers of true reports",
-		packages: []string{"snp/snptest", "snp/snpdev/snpdevtest"},
+		packages: []string{"test/snptest", "test/snpdevtest"},
 		uses:     []string{"snp", "snp/emuchain", "evidence", "refval", "snp/kds"}, within: true,
 	},
 	{
 		name:     "proof: VMs in tests",
-		packages: []string{"internal/vmtest", "internal/vmtest/guest"},
-		uses:     []string{"platform", "platform/asp", "internal/needs", "cpio", "snp/snpdev"},
+		packages: []string{"test/vmtest", "test/vmtest/guest", "test/initramfstest"},
+		uses:     []string{"platform", "platform/asp", "internal/needs", "cpio", "bootconfig", "snp/snpdev"},
 	},
 	{
 		name:     "role: the owner's side of SPIRE",
@@ -167,5 +167,6 @@ var rooms = []room{
 		uses:     []string{"bootconfig", "internal/command", "pins", "refval", "spireadmin", "spireconf", "spiretrust"},
 		never:    []string{module + "/kms/...", module + "/appraise", module + "/boot"},
 	},
+	{name: "proof: benchmarks of whole processes", packages: []string{"test/turns"}, never: network},
 	{name: "proof: the whole chain", packages: []string{"test/..."}, uses: []string{"..."}},
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
-	"github.com/rootvouch/rootvouch/snp/snptest"
+	"github.com/rootvouch/rootvouch/test/snptest"
 )
 
 var vm = spiffeid.RequireFromString("spiffe://example.org/vm")

@@ -16,7 +16,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
-	"github.com/rootvouch/rootvouch/snp/snptest"
+	"github.com/rootvouch/rootvouch/test/snptest"
 )
 
 // TestLostReply asks again with the very same request.

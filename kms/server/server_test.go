@@ -20,7 +20,7 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
-	"github.com/rootvouch/rootvouch/snp/snptest"
+	"github.com/rootvouch/rootvouch/test/snptest"
 )
 
 // TestFetch is the whole way: the guest's own code gets the key.

@@ -12,7 +12,7 @@ import (
 	"github.com/rootvouch/rootvouch/keyapi"
 	"github.com/rootvouch/rootvouch/kms/acl"
 	"github.com/rootvouch/rootvouch/pins"
-	"github.com/rootvouch/rootvouch/snp/snptest"
+	"github.com/rootvouch/rootvouch/test/snptest"
 )
 
 type ev = evidence.Evidence

@@ -14,7 +14,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/snp"
-	"github.com/rootvouch/rootvouch/snp/snpdev/snpdevtest"
+	"github.com/rootvouch/rootvouch/test/snpdevtest"
 )
 
 // load serves the plugin as SPIRE would.

@@ -16,7 +16,7 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
-	"github.com/rootvouch/rootvouch/snp/snpdev/snpdevtest"
+	"github.com/rootvouch/rootvouch/test/snpdevtest"
 )
 
 // agentID is the ID that the fixture's chip, which is emulated, gives a path.

@@ -10,7 +10,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/evidence"
-	"github.com/rootvouch/rootvouch/snp/snpdev/snpdevtest"
+	"github.com/rootvouch/rootvouch/test/snpdevtest"
 )
 
 // FuzzPayload comes in by the front door: whatever it sends as evidence, the

@@ -22,7 +22,7 @@ import (
 	"github.com/rootvouch/rootvouch/nodeattest"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
-	"github.com/rootvouch/rootvouch/snp/snpdev/snpdevtest"
+	"github.com/rootvouch/rootvouch/test/snpdevtest"
 )
 
 // fixture is a plugin, loaded as SPIRE would, and a guest that it accepts.

@@ -16,7 +16,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/snp/kds"
-	"github.com/rootvouch/rootvouch/snp/snptest"
+	"github.com/rootvouch/rootvouch/test/snptest"
 )
 
 // service is a stand-in for AMD's, with an emulated chain behind it.

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/rootvouch/rootvouch/internal/needs"
-	"github.com/rootvouch/rootvouch/internal/vmtest"
 	"github.com/rootvouch/rootvouch/platform"
+	"github.com/rootvouch/rootvouch/test/vmtest"
 )
 
 // A VM knows the long-lived root alone, so it boots after the SPIRE server has

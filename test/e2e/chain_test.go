@@ -13,11 +13,11 @@ import (
 
 	"github.com/rootvouch/rootvouch/demo"
 	"github.com/rootvouch/rootvouch/internal/needs"
-	"github.com/rootvouch/rootvouch/internal/vmtest"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/platform"
 	"github.com/rootvouch/rootvouch/platform/asp"
 	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/test/vmtest"
 )
 
 // chain is a trust domain with everything that it takes to boot a VM. All tests

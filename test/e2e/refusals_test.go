@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rootvouch/rootvouch/internal/vmtest"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/platform"
 	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/test/vmtest"
 )
 
 // A disk that is not, to the bit, the pinned one never becomes a root.

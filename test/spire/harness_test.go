@@ -24,10 +24,10 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
-	"github.com/rootvouch/rootvouch/snp/snpdev/snpdevtest"
 	"github.com/rootvouch/rootvouch/spireadmin"
 	"github.com/rootvouch/rootvouch/spireconf"
 	"github.com/rootvouch/rootvouch/spiretrust"
+	"github.com/rootvouch/rootvouch/test/snpdevtest"
 )
 
 var (

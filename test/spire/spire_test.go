@@ -17,10 +17,10 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/rootvouch/rootvouch/snp"
-	"github.com/rootvouch/rootvouch/snp/snpdev/snpdevtest"
 	"github.com/rootvouch/rootvouch/spireadmin"
 	"github.com/rootvouch/rootvouch/spireconf"
 	"github.com/rootvouch/rootvouch/spiretrust"
+	"github.com/rootvouch/rootvouch/test/snpdevtest"
 )
 
 const soon = "100ms" // sync_interval of agents, as PID 1 has it

@@ -17,7 +17,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
-	"github.com/rootvouch/rootvouch/snp/snptest"
+	"github.com/rootvouch/rootvouch/test/snptest"
 )
 
 // SP is a chip with a chain of its own, and what verifiers need to believe it.

@@ -56,12 +56,12 @@ func Chip(t testing.TB) (c *asp.Chip, collateral string) {
 }
 
 // TinyInitramfs builds an initramfs whose PID 1 is the small program in
-// internal/vmtest/guest, for tests of the launcher.
+// test/vmtest/guest, for tests of the launcher.
 func TinyInitramfs(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	program := filepath.Join(dir, "init")
-	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", program, "./internal/vmtest/guest")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", program, "./test/vmtest/guest")
 	build.Dir = needs.Repository(t)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 	if out, err := build.CombinedOutput(); err != nil {
