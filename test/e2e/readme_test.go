@@ -35,8 +35,9 @@ func TestReadmeWalk(t *testing.T) {
 			t.Logf("%s:\n%s", name, log)
 		}
 	}
-	if !strings.HasSuffix(stdout.String(), "\nverdict: trusted\n") {
-		t.Errorf("the walk does not end with the verdict:\n%s", stdout.String())
+	_, after, trusted := strings.Cut(stdout.String(), "\nverdict: trusted\n")
+	if last := strings.Split(strings.TrimSpace(after), "\n"); !trusted || !strings.HasPrefix(last[len(last)-1], "rootvouch: refused: verify: ") {
+		t.Errorf("the walk does not end with the verdict, then the refusal of the changed disk:\n%s", stdout.String())
 	}
 }
 
