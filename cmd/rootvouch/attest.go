@@ -62,9 +62,9 @@ compared with the launches that got the disk's key, by the audited word of the
 KMS; without, the line is "instance: not checked". The disk is that of the
 reference values' pins, unless --disk names it.
 
-The boot log is the booted OS's word. It is in the evidence, and one that
-contradicts the reference values is refused, but root inside the VM could write
-another. What proves the disk is the measured root hash. Of evidence that is not
+The boot log is the booted OS's word. It is in the evidence, and one with another
+root hash or disk UUID than the reference values is refused (another header digest
+gets a note: rekeying makes one), but root inside the VM could write another. What proves the disk is the measured root hash. Of evidence that is not
 authentic the boot log is neither shown nor written (--boot-log-out).
 
 Evidence needs a CRL of the root that vouches: a *.crl file in --collateral-dir.
