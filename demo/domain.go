@@ -118,7 +118,16 @@ func fromGuest(address string) string {
 
 // Rootvouch runs a command of the owner's tool and returns what it printed.
 func (d *Domain) Rootvouch(ctx context.Context, args ...string) ([]byte, error) {
-	d.show("$ rootvouch " + quote(args))
+	return d.rootvouchTo(ctx, "", args...)
+}
+
+// rootvouchTo is Rootvouch for output that the caller keeps in a file, as is shown.
+func (d *Domain) rootvouchTo(ctx context.Context, file string, args ...string) ([]byte, error) {
+	line := "$ rootvouch " + quote(args)
+	if file != "" {
+		line += " >" + quote([]string{file})
+	}
+	d.show(line)
 	return runCommand(ctx, append([]string{d.Parts.Rootvouch}, args...)...)
 }
 
@@ -153,7 +162,7 @@ func (d *Domain) MakeRoots(ctx context.Context) error {
 // StartSPIRE starts the stock SPIRE server with our plugin, and a stock agent
 // for the owner's side. Reference values must be in place (Refval).
 func (d *Domain) StartSPIRE(ctx context.Context) error {
-	config, err := d.Rootvouch(ctx, "spire", "server-config", "--trust-domain", TrustDomain, "--bind", d.spireAddress,
+	config, err := d.rootvouchTo(ctx, d.path("spire-server.conf"), "spire", "server-config", "--trust-domain", TrustDomain, "--bind", d.spireAddress,
 		"--data-dir", d.path("spire-server"), "--socket", d.SPIRESocket(), "--ca-dir", d.path("trust"),
 		"--plugin", d.Parts.ServerPlugin, "--refval", d.Refval(), "--collateral-dir", d.Collateral())
 	if err != nil {
@@ -196,17 +205,17 @@ func (d *Domain) SPIREServer(ctx context.Context, args ...string) ([]byte, error
 }
 
 func (d *Domain) startOwnerAgent(ctx context.Context) error {
-	token, err := d.Rootvouch(ctx, "spire", "join-token", "--socket", d.SPIRESocket(), "--trust-domain", TrustDomain)
+	// The token is good once, and by a file it reaches no process list.
+	tokenFile := d.path("owner-agent.token")
+	token, err := d.rootvouchTo(ctx, tokenFile, "spire", "join-token", "--socket", d.SPIRESocket(), "--trust-domain", TrustDomain)
 	if err != nil {
 		return err
 	}
-	// The token is good once, and by a file it reaches no process list.
-	tokenFile := d.path("owner-agent.token")
 	if err := os.WriteFile(tokenFile, token, 0o600); err != nil {
 		return err
 	}
 	defer os.Remove(tokenFile)
-	config, err := d.Rootvouch(ctx, "spire", "agent-config", "--trust-domain", TrustDomain, "--server", d.spireAddress,
+	config, err := d.rootvouchTo(ctx, d.path("owner-agent.conf"), "spire", "agent-config", "--trust-domain", TrustDomain, "--server", d.spireAddress,
 		"--data-dir", d.path("owner-agent"), "--socket", d.WorkloadAPI(), "--ca-dir", d.path("trust"),
 		"--join-token-file", tokenFile)
 	if err != nil {

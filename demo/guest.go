@@ -137,7 +137,7 @@ func fileSHA256(path string) (string, error) {
 
 // Measure makes the guest's reference values.
 func (d *Domain) Measure(ctx context.Context, g Guest) error {
-	printed, err := d.Rootvouch(ctx, "measure", "--mode", "snp", "--firmware", d.Parts.Firmware,
+	printed, err := d.rootvouchTo(ctx, g.Measurements(), "measure", "--mode", "snp", "--firmware", d.Parts.Firmware,
 		"--kernel", d.Parts.Kernel, "--initrd", g.Initramfs(), "--append", CommandLine,
 		"--vcpus", strconv.Itoa(VCPUs), "--vcpu-type", CPUType, "--json")
 	if err != nil {

@@ -27,9 +27,10 @@ asks the running VM for a report. The last line that the appraisal prints is the
 verdict.
 
 Each command that it runs is shown, and can be typed by hand: the README walks
-through them. It needs what scripts/setup and make build make; make demo calls
-both. What it starts has ended when it ends, also after Ctrl-C. It leaves its
-cache, and the output folder with disk.img, initramfs.img, refval.json and logs.`,
+through them. $STATE in them is a folder with all keys, which is gone at the end. It
+needs what scripts/setup and make build make; make demo calls both. What it starts
+has ended when it ends, also after Ctrl-C. It leaves its cache, and the output folder
+with disk.img, whose key is gone, initramfs.img, refval.json and logs.`,
 		Example: `  make demo
   rootvouch demo --out /tmp/demo`,
 		Args: command.NoArguments,
