@@ -111,7 +111,7 @@ func oneReaderEach(paths ...string) error {
 	var pipes []os.FileInfo
 	for _, path := range paths {
 		info, err := os.Stat(path)
-		if err != nil || info.Mode().IsRegular() || info.Mode()&fs.ModeNamedPipe == 0 {
+		if err != nil || info.Mode()&fs.ModeNamedPipe == 0 {
 			continue // whoever reads it says more
 		}
 		for _, other := range pipes {
