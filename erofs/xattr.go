@@ -12,7 +12,8 @@ const xattrUnit = 4
 
 // Limits of extended attributes in bytes.
 const (
-	maxXattrName  = 255
+	maxXattrName  = 255     // XATTR_NAME_MAX (include/uapi/linux/limits.h): the prefix counts
+	maxXattrNames = 1 << 16 // XATTR_LIST_MAX, each with a zero byte: more cannot be listed
 	maxXattrValue = 1<<16 - 1
 	maxXattrs     = 1 << 17 // all of one inode: more than any file system of Linux keeps; the format has room for 1<<18
 )
@@ -42,15 +43,19 @@ func xattrIndex(name string) (index byte, rest string, ok bool) {
 // cannot hold.
 func EncodeXattrs(xattrs map[string]string) (string, error) {
 	var b []byte
+	names := 0
 	for _, name := range slices.Sorted(maps.Keys(xattrs)) {
 		value := xattrs[name]
 		index, rest, ok := xattrIndex(name)
 		if !ok {
 			return "", fmt.Errorf("extended attribute %q cannot be kept: EROFS knows user, trusted, security and POSIX ACLs", name)
 		}
-		if len(rest) > maxXattrName || len(value) > maxXattrValue {
+		if len(name) > maxXattrName || len(value) > maxXattrValue {
 			return "", fmt.Errorf("extended attribute %q has a name of %d and a value of %d bytes, want at most %d and %d",
-				name, len(rest), len(value), maxXattrName, maxXattrValue)
+				name, len(name), len(value), maxXattrName, maxXattrValue)
+		}
+		if names += len(name) + 1; names > maxXattrNames {
+			return "", fmt.Errorf("names of extended attributes have more than %d bytes", maxXattrNames)
 		}
 		b = append(b, byte(len(rest)), index)
 		b = le.AppendUint16(b, uint16(len(value)))

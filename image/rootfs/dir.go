@@ -114,7 +114,7 @@ func (w *dirWalker) inode(name string, stat *syscall.Stat_t) (*inode, error) {
 		n.size, n.at = stat.Size, int64(stat.Ino)
 		files := w.filesOf(stat.Dev)
 		n.body = content(files)
-		if stat.Blocks*512 < stat.Size || stat.Size >= alwaysAsk {
+		if stat.Size <= maxFile && (stat.Blocks*512 < stat.Size || stat.Size >= alwaysAsk) { // else add refuses it
 			n.body, err = files.holes(name, n)
 		}
 	case erofs.TypeSymlink:

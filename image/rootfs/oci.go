@@ -9,12 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Compression is how a tar is packed.
@@ -94,7 +95,7 @@ func (l ociLayout) read(ctx context.Context, t *Tree) error {
 	var layout struct {
 		Version string `json:"imageLayoutVersion"`
 	}
-	data, err := os.ReadFile(filepath.Join(l.dir, "oci-layout"))
+	data, err := l.readFile("oci-layout")
 	if err == nil {
 		err = json.Unmarshal(data, &layout)
 	}
@@ -104,7 +105,7 @@ func (l ociLayout) read(ctx context.Context, t *Tree) error {
 	if layout.Version != "1.0.0" {
 		return fmt.Errorf("imageLayoutVersion is %q, want %q", layout.Version, "1.0.0")
 	}
-	index, err := os.ReadFile(filepath.Join(l.dir, "index.json"))
+	index, err := l.readFile("index.json")
 	if err != nil {
 		return err
 	}
@@ -231,17 +232,44 @@ func (l ociLayout) open(d descriptor) (*blob, error) {
 	if !ok || err != nil || len(want) != sha256.Size || digest != hex.EncodeToString(want) {
 		return nil, fmt.Errorf("digest is %q, want sha256 in lower-case hex", d.Digest)
 	}
-	f, err := os.Open(filepath.Join(l.dir, "blobs", "sha256", digest))
+	f, size, err := l.openFile(filepath.Join("blobs", "sha256", digest))
 	if err != nil {
 		return nil, err
 	}
+	if size != d.Size {
+		f.Close()
+		return nil, fmt.Errorf("blob %s has %d bytes, want %d", d.Digest, size, d.Size)
+	}
+	return newBlob(f, [sha256.Size]byte(want)), nil
+}
+
+// openFile opens a regular file of the layout; nothing outside of it, and nothing
+// that somebody would have to write to.
+func (l ociLayout) openFile(name string) (f *os.File, size int64, err error) {
+	f, err = os.OpenFile(filepath.Join(l.dir, name), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, 0, err
+	}
 	info, err := f.Stat()
-	if err == nil && (info.Size() != d.Size || info.Mode()&fs.ModeType != 0) {
-		err = fmt.Errorf("blob %s has %d bytes, want %d", d.Digest, info.Size(), d.Size)
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is %v, want a regular file", name, info.Mode())
 	}
 	if err != nil {
 		f.Close()
+		return nil, 0, err
+	}
+	return f, info.Size(), nil
+}
+
+// readFile reads a document of the layout that no descriptor names.
+func (l ociLayout) readFile(name string) ([]byte, error) {
+	f, size, err := l.openFile(name)
+	if err != nil {
 		return nil, err
 	}
-	return newBlob(f, [sha256.Size]byte(want)), nil
+	defer f.Close()
+	if size > maxDocument {
+		return nil, fmt.Errorf("%s has %d bytes, want at most %d", name, size, maxDocument)
+	}
+	return io.ReadAll(io.LimitReader(f, maxDocument))
 }

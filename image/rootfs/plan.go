@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"iter"
 	"math"
-	"path"
 	"slices"
 	"strings"
 
@@ -52,7 +51,7 @@ func (t *Tree) Plan() (*Plan, error) {
 	p.sort(p.root, p.root)
 	at := int64(erofs.SuperblockAt + erofs.SuperblockSize)
 	var dirs, data int64 // blocks
-	err := p.walk(func(name string, n *inode) error {
+	err := p.walk(func(_ trail, n *inode) error {
 		p.inodes++
 		head, tail := p.describe(n)
 		switch {
@@ -150,12 +149,22 @@ func directorySize(list []dirent) int64 {
 	}
 }
 
+// trail is the way to an inode: the names of the directories above it, and its own.
+type trail []string
+
+func (t trail) String() string {
+	if len(t) == 0 {
+		return "."
+	}
+	return strings.Join(t, "/")
+}
+
 // walk visits every inode once, under its first name, in the order of their
-// places. Places grow from visit to visit, the first time as they are given: so
+// places. The trail is good until the visit ends. Places grow from visit to visit, the first time as they are given: so
 // an inode whose place is not behind the last one was visited by another name.
-func (p *Plan) walk(visit func(name string, n *inode) error) error {
+func (p *Plan) walk(visit func(name trail, n *inode) error) error {
 	last := int64(0) // place of the inode that was visited last
-	once := func(name string, n *inode) error {
+	once := func(name trail, n *inode) error {
 		if n.place != 0 && n.place <= last {
 			return nil // by another of its names
 		}
@@ -165,27 +174,27 @@ func (p *Plan) walk(visit func(name string, n *inode) error) error {
 		last = n.place
 		return nil
 	}
-	var below func(name string, dir *inode) error
-	below = func(name string, dir *inode) error {
+	var below func(name trail, dir *inode) error
+	below = func(name trail, dir *inode) error {
 		d := dir.body.(*directory)
 		for e := range d.children() {
-			if err := once(path.Join(name, e.name), e.n); err != nil {
+			if err := once(append(name, e.name), e.n); err != nil {
 				return err
 			}
 		}
 		for e := range d.children() {
 			if e.n.isDir() {
-				if err := below(path.Join(name, e.name), e.n); err != nil {
+				if err := below(append(name, e.name), e.n); err != nil {
 					return err
 				}
 			}
 		}
 		return nil
 	}
-	if err := once(".", p.root); err != nil {
+	if err := once(nil, p.root); err != nil {
 		return err
 	}
-	return below(".", p.root)
+	return below(nil, p.root)
 }
 
 // describe returns what the inode of n says, and the size in bytes of what

@@ -82,7 +82,7 @@ func readTar(ctx context.Context, r io.ReaderAt, size int64, add func(tarEntry) 
 			return fmt.Errorf("at byte %d: %w", start, err)
 		}
 		e := tarEntry{header, files, at}
-		if isSparse(header) {
+		if isSparse(header) && header.Size <= maxFile { // else add refuses it
 			e.at = start
 			if e.content, err = tarHoles(ctx, archive, section, header.Size, &sparseTar{io.NewSectionReader(r, 0, size), skip}); err != nil {
 				return fmt.Errorf("at byte %d: %w", start, err)

@@ -23,6 +23,14 @@ import (
 // in bytes.
 const maxSymlink = 4095
 
+// Limits that keep a small input from making a large tree, in bytes: of a whole
+// name, which the kernel takes piece by piece, and of a file, which is what pins
+// bound a disk by.
+const (
+	maxPath = 1 << 16
+	maxFile = 1 << 50
+)
+
 // inode is one file of a Tree; hard links are several names of one inode. There
 // may be a million of them, so it is kept small.
 type inode struct {
@@ -109,6 +117,9 @@ func (t *Tree) encodeXattrs(n *inode, xattrs map[string]string) error {
 // split cuts a name as archives have it ("./etc/passwd", "/etc/passwd", "etc/")
 // into its parts. The root has none.
 func split(name string) ([]string, error) {
+	if len(name) > maxPath {
+		return nil, fmt.Errorf("%q…: the name has %d bytes, want at most %d", name[:80], len(name), maxPath)
+	}
 	if strings.IndexByte(name, 0) >= 0 {
 		return nil, fmt.Errorf("%q: the name contains a zero byte", name)
 	}
@@ -323,6 +334,9 @@ func (n *inode) names() []string {
 func (n *inode) check() error {
 	switch n.mode & erofs.TypeMask {
 	case erofs.TypeRegular:
+		if n.size > maxFile {
+			return fmt.Errorf("file of %d bytes, want at most %d", n.size, int64(maxFile))
+		}
 		_, ok := n.body.(content)
 		if n.size < 0 || n.size > 0 && !ok {
 			return fmt.Errorf("size of %d bytes without data", n.size)

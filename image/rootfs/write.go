@@ -35,7 +35,7 @@ func (p *Plan) writeInodes(out *stream) error {
 		return err
 	}
 	var buffer []byte
-	err := p.walk(func(name string, n *inode) error {
+	err := p.walk(func(name trail, n *inode) error {
 		if err := out.pad(n.place); err != nil {
 			return err
 		}
@@ -53,7 +53,7 @@ func (p *Plan) writeInodes(out *stream) error {
 				if err := out.write(buffer); err != nil {
 					return err
 				}
-				return out.file(b, name, n, []extent{{0, n.size}})
+				return out.file(b, name.String(), n, []extent{{0, n.size}})
 			}
 		}
 		return out.write(buffer)
@@ -77,7 +77,7 @@ func appendDirents(b []byte, list []dirent) ([]byte, []dirent) {
 
 func (p *Plan) writeDirectories(out *stream) error {
 	var buffer []byte
-	return p.walk(func(name string, n *inode) error {
+	return p.walk(func(_ trail, n *inode) error {
 		head, _ := p.describe(n)
 		if !n.isDir() || head.Layout == erofs.Inline {
 			return nil
@@ -96,7 +96,7 @@ func (p *Plan) writeDirectories(out *stream) error {
 }
 
 func (p *Plan) writeData(out *stream) error {
-	return p.walk(func(name string, n *inode) error {
+	return p.walk(func(name trail, n *inode) error {
 		head, _ := p.describe(n)
 		if head.Layout == erofs.Inline {
 			return nil
@@ -106,10 +106,10 @@ func (p *Plan) writeData(out *stream) error {
 		case symlink:
 			err = out.write([]byte(b))
 		case *sparse:
-			err = out.file(b.content, name, n, b.data)
+			err = out.file(b.content, name.String(), n, b.data)
 		case content:
 			if n.size > 0 {
-				err = out.file(b, name, n, []extent{{0, n.size}})
+				err = out.file(b, name.String(), n, []extent{{0, n.size}})
 			}
 		}
 		if err != nil {
