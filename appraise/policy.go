@@ -77,6 +77,14 @@ func (v *Verdict) checkDenied(want refval.Values) {
 	sum := sha256.Sum256(r.ChipID[:])
 	denied := slices.Contains(want.Deny.ChipIDs, r.ChipID) || slices.Contains(compromisedChips(), fmt.Sprintf("%x", sum))
 	v.policy("chip not denied", !denied, r.ChipID.String(), fmt.Sprintf("none of %d denied chips", len(want.Deny.ChipIDs)+len(compromisedChips())))
+	if r.ChipID == (snp.ChipID{}) {
+		// By a VLEK, whose host may hide which chip it is.
+		if len(want.Deny.ChipIDs) > 0 {
+			v.policy("chip known", false, "CHIP_ID is masked", fmt.Sprintf("one that can be held against %d denied chips", len(want.Deny.ChipIDs)))
+		} else {
+			v.note("chip: CHIP_ID is masked, so that no list of chips says anything of it")
+		}
+	}
 	v.policy("key not denied", !slices.Contains(want.Deny.Keys, v.Key), v.Key.String(), fmt.Sprintf("none of %d denied keys", len(want.Deny.Keys)))
 	oneOf(v, "chip", want.Chips, r.ChipID)
 }

@@ -3,6 +3,7 @@ package appraise
 import (
 	"bytes"
 	"crypto/x509"
+	"encoding/asn1"
 	"fmt"
 	"math/big"
 	"time"
@@ -25,11 +26,15 @@ import (
 func checkRevocation(c chain, crls []*x509.RevocationList, now time.Time, memo *Memo) (string, error) {
 	var newest *x509.RevocationList
 	for _, crl := range crls {
-		if !bytes.Equal(crl.RawIssuer, c.root.RawSubject) || checkCRL(crl, c.root, memo) != nil {
+		if !bytes.Equal(crl.RawIssuer, c.root.RawSubject) || verifyCRL(crl, c.root, memo) != nil {
 			continue
 		}
+		// Whatever the root signed can say "revoked"; "not revoked" only a whole list.
 		if err := c.revokedBy(crl); err != nil {
 			return "", err
+		}
+		if checkCRL(crl) != nil {
+			continue
 		}
 		if newest == nil || crl.Number.Cmp(newest.Number) > 0 {
 			newest = crl
@@ -48,20 +53,32 @@ func checkRevocation(c chain, crls []*x509.RevocationList, now time.Time, memo *
 	return what, nil
 }
 
-// checkCRL verifies form and signature of a list.
-func checkCRL(crl *x509.RevocationList, root *x509.Certificate, memo *Memo) error {
+// verifyCRL verifies the signature of a list.
+func verifyCRL(crl *x509.RevocationList, root *x509.Certificate, memo *Memo) error {
 	if crl.SignatureAlgorithm != x509.SHA384WithRSAPSS {
 		return fmt.Errorf("CRL is signed with %s, want %s", crl.SignatureAlgorithm, x509.SHA384WithRSAPSS)
 	}
+	return memo.check(crl.RawTBSRevocationList, crl.Signature, root, func() error { return crl.CheckSignatureFrom(root) })
+}
+
+// Extensions by which a list says that it is none of all certificates (RFC 5280,
+// sections 5.2.4 and 5.2.5).
+var (
+	deltaCRLIndicator        = asn1.ObjectIdentifier{2, 5, 29, 27}
+	issuingDistributionPoint = asn1.ObjectIdentifier{2, 5, 29, 28}
+)
+
+// checkCRL verifies the form of a list that is to say "not revoked".
+func checkCRL(crl *x509.RevocationList) error {
 	if crl.Number == nil || crl.NextUpdate.IsZero() {
 		return fmt.Errorf("CRL has no number or no next update, want both")
 	}
 	for _, e := range crl.Extensions {
-		if e.Critical { // a delta list, or one of a part: neither can say "not revoked"
-			return fmt.Errorf("CRL has critical extension %s, want none", e.Id)
+		if e.Critical || e.Id.Equal(deltaCRLIndicator) || e.Id.Equal(issuingDistributionPoint) {
+			return fmt.Errorf("CRL has extension %s, want none that is critical or makes it one of a part", e.Id)
 		}
 	}
-	return memo.check(crl.RawTBSRevocationList, crl.Signature, root, func() error { return crl.CheckSignatureFrom(root) })
+	return nil
 }
 
 // revokedBy returns an error when the list names a certificate of the chain.

@@ -1,10 +1,10 @@
 package main
 
 import (
+	"crypto/x509"
 	"fmt"
 	"log/slog"
-	"os"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,18 +15,23 @@ import (
 // collateralInterval is how often the directory is looked at, at most.
 const collateralInterval = time.Second
 
-// collateralDir reads a directory of certificates and CRLs, again whenever a file
-// in it changes, and adds AMD's own certificates, which are built in. While what is there cannot be read, no evidence is appraised.
+// collateralDir is a directory of certificates and CRLs, with AMD's own
+// certificates, which are built in. While what is there cannot be read, no evidence
+// is appraised.
 type collateralDir struct {
-	path  string
+	dir   *kds.Dir
 	clock func() time.Time
 	log   *slog.Logger
 
 	mu     sync.Mutex // guards what follows
 	looked time.Time
-	seen   string // names, sizes and times of the files that were read
+	own    []*x509.Certificate // of the directory
 	loaded appraise.Collateral
 	err    error
+}
+
+func newCollateralDir(path string, clock func() time.Time, log *slog.Logger) *collateralDir {
+	return &collateralDir{dir: kds.NewDir(path), clock: clock, log: log.With("dir", path)}
 }
 
 func (d *collateralDir) get() (appraise.Collateral, error) {
@@ -37,39 +42,17 @@ func (d *collateralDir) get() (appraise.Collateral, error) {
 		return d.loaded, d.err
 	}
 	d.looked = now
-	state, err := listing(d.path)
-	if err == nil && state == d.seen {
-		return d.loaded, d.err
-	}
-	if err == nil {
-		var fresh appraise.Collateral
-		fresh.Certificates, fresh.CRLs, err = kds.LoadDir(d.path)
-		fresh.Certificates = append(fresh.Certificates, kds.AMDCertificates()...)
-		d.loaded = fresh
-	}
-	d.seen, d.err = state, err
+	certs, crls, err := d.dir.Load()
 	if err != nil {
 		d.loaded, d.err = appraise.Collateral{}, fmt.Errorf("reading collateral: %w", err)
-		d.log.Error("collateral", "dir", d.path, "err", err)
+		d.log.Error("collateral", "err", err)
 		return d.loaded, d.err
 	}
-	d.log.Info("collateral", "dir", d.path, "certificates", len(d.loaded.Certificates), "crls", len(d.loaded.CRLs))
+	if d.err == nil && d.loaded.Certificates != nil && slices.Equal(d.own, certs) && slices.Equal(d.loaded.CRLs, crls) {
+		return d.loaded, nil
+	}
+	d.log.Info("collateral", "certificates", len(certs), "crls", len(crls))
+	d.own = certs
+	d.loaded, d.err = appraise.Collateral{Certificates: append(slices.Clone(certs), kds.AMDCertificates()...), CRLs: crls}, nil
 	return d.loaded, nil
-}
-
-// listing tells whether a directory changed.
-func listing(path string) (string, error) {
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return "", err
-	}
-	var b strings.Builder
-	for _, e := range entries {
-		info, err := os.Stat(path + "/" + e.Name())
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprintf(&b, "%q %d %d %v\n", e.Name(), info.Size(), info.ModTime().UnixNano(), info.Mode())
-	}
-	return b.String(), nil
 }

@@ -83,7 +83,7 @@ func serve(ctx context.Context, c config, log *slog.Logger, ready func(address s
 		return err
 	}
 	defer source.Close()
-	collateral := &collateralDir{path: c.CollateralDir, clock: time.Now, log: log}
+	collateral := newCollateralDir(c.CollateralDir, time.Now, log)
 	if _, err := collateral.get(); err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func Unmarshal(data []byte, v any) error {
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.UseNumber()
 	w := walker{decoder: decoder}
-	if err := w.value("", target.Elem(), 0); err != nil {
+	if err := w.value(nil, target.Elem(), 0); err != nil {
 		return located(err, data)
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
@@ -68,11 +68,36 @@ func located(err error, data []byte) error {
 // walker compares the tokens of one document with the type it is meant for.
 type walker struct{ decoder *json.Decoder }
 
+// path is the way to a value. It is written out for errors alone: a document of
+// many values would else take the square of its size.
+type path struct {
+	parent *path  // nil above the outermost value
+	member string // or, in an array,
+	index  int
+	array  bool
+}
+
+func (p *path) String() string {
+	var steps []string
+	for ; p != nil; p = p.parent {
+		switch {
+		case p.array:
+			steps = append(steps, fmt.Sprintf("[%d]", p.index))
+		case p.parent != nil:
+			steps = append(steps, "."+p.member)
+		default:
+			steps = append(steps, p.member)
+		}
+	}
+	slices.Reverse(steps)
+	return strings.Join(steps, "")
+}
+
 // value walks one JSON value meant for type t; t is nil inside a type that
 // decodes itself, where only duplicates and depth are checked.
-func (w walker) value(path string, t reflect.Type, depth int) error {
+func (w walker) value(at *path, t reflect.Type, depth int) error {
 	if depth > maxDepth {
-		return fmt.Errorf("%s: nested more than %d levels deep", name(path), maxDepth)
+		return fmt.Errorf("%s: nested more than %d levels deep", name(at), maxDepth)
 	}
 	token, err := w.decoder.Token()
 	if err != nil {
@@ -82,19 +107,23 @@ func (w walker) value(path string, t reflect.Type, depth int) error {
 		t = t.Elem()
 	}
 	if token == nil && t != nil {
-		return fmt.Errorf("%s: got null", name(path))
+		return fmt.Errorf("%s: got null", name(at))
 	}
 	if t != nil && decodesItself(t) {
+		// encoding/json hands a TextUnmarshaler strings only.
+		if _, isString := token.(string); !isString && !reflect.PointerTo(t).Implements(jsonUnmarshaler) {
+			return fmt.Errorf("%s: got %s, want a string", name(at), described(token))
+		}
 		t = nil
 	}
 	if want := wanted(token, t); want != "" {
-		return fmt.Errorf("%s: got %s, want %s", name(path), described(token), want)
+		return fmt.Errorf("%s: got %s, want %s", name(at), described(token), want)
 	}
 	switch token {
 	case json.Delim('{'):
-		return w.object(path, t, depth)
+		return w.object(at, t, depth)
 	case json.Delim('['):
-		return w.array(path, t, depth)
+		return w.array(at, t, depth)
 	}
 	return nil
 }
@@ -158,25 +187,25 @@ func described(token json.Token) string {
 	return "an object"
 }
 
-func (w walker) array(path string, t reflect.Type, depth int) error {
+func (w walker) array(at *path, t reflect.Type, depth int) error {
 	var element reflect.Type
 	if t != nil && (t.Kind() == reflect.Slice || t.Kind() == reflect.Array) {
 		element = t.Elem()
 	}
 	count := 0
 	for ; w.decoder.More(); count++ {
-		if err := w.value(fmt.Sprintf("%s[%d]", path, count), element, depth+1); err != nil {
+		if err := w.value(&path{parent: at, index: count, array: true}, element, depth+1); err != nil {
 			return err
 		}
 	}
 	if t != nil && t.Kind() == reflect.Array && count != t.Len() {
-		return fmt.Errorf("%s: got %d elements, want %d", name(path), count, t.Len())
+		return fmt.Errorf("%s: got %d elements, want %d", name(at), count, t.Len())
 	}
 	_, err := w.decoder.Token()
 	return unexpectedEOF(err)
 }
 
-func (w walker) object(path string, t reflect.Type, depth int) error {
+func (w walker) object(at *path, t reflect.Type, depth int) error {
 	var known map[string]field // :: member name -> what it is for
 	var element reflect.Type
 	if t != nil && t.Kind() == reflect.Struct {
@@ -191,7 +220,7 @@ func (w walker) object(path string, t reflect.Type, depth int) error {
 			return unexpectedEOF(err)
 		}
 		member := token.(string) // the decoder refuses other member names
-		inside := strings.TrimPrefix(path+"."+member, ".")
+		inside := &path{parent: at, member: member}
 		if seen[member] {
 			return fmt.Errorf("%s: got it twice", name(inside))
 		}
@@ -210,7 +239,7 @@ func (w walker) object(path string, t reflect.Type, depth int) error {
 	}
 	for _, member := range slices.Sorted(maps.Keys(known)) {
 		if !known[member].optional && !seen[member] {
-			return fmt.Errorf("%s: missing", name(strings.TrimPrefix(path+"."+member, ".")))
+			return fmt.Errorf("%s: missing", name(&path{parent: at, member: member}))
 		}
 	}
 	_, err := w.decoder.Token()
@@ -257,11 +286,11 @@ func decodesItself(t reflect.Type) bool {
 	return p.Implements(jsonUnmarshaler) || p.Implements(textUnmarshaler)
 }
 
-func name(path string) string {
-	if path == "" {
+func name(at *path) string {
+	if at == nil {
 		return "the value"
 	}
-	return fmt.Sprintf("%q", path)
+	return fmt.Sprintf("%.200q", at.String())
 }
 
 func unexpectedEOF(err error) error {

@@ -3,6 +3,8 @@ package strictjson
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -118,3 +120,36 @@ func TestTrailingWhitespaceIsFine(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestLinear: what a peer sends takes time and memory in proportion to its size,
+// also inside a type that decodes itself, and at the end of a long name.
+func TestLinear(t *testing.T) {
+	name := strings.Repeat("a", 48<<10)
+	list := "[1" + strings.Repeat(",1", 24<<10) + "]"
+	var v struct {
+		Nonce selfish `json:"nonce"`
+		Text  texted  `json:"text,omitempty"`
+	}
+	document := []byte(`{"nonce":{"` + name + `":` + list + `}}`)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_ = Unmarshal(document, &v)
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > 100*uint64(len(document)) {
+		t.Errorf("a document of %d bytes takes %d", len(document), got)
+	}
+	if err := Unmarshal([]byte(`{"nonce":1,"text":{"a":1}}`), &v); err == nil || !strings.Contains(err.Error(), `"text": got an object, want a string`) {
+		t.Errorf("object for a text: got %v", err)
+	}
+	if err := Unmarshal([]byte(`{"nonce":{"`+name+`":1,"`+name+`":1}}`), &v); err == nil || len(err.Error()) > 1000 {
+		t.Errorf("a name twice: got an error of %d bytes", len(fmt.Sprint(err)))
+	}
+}
+
+type selfish struct{}
+
+func (*selfish) UnmarshalJSON([]byte) error { return nil }
+
+type texted struct{}
+
+func (*texted) UnmarshalText([]byte) error { return nil }

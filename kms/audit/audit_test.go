@@ -68,6 +68,33 @@ func TestAppendVerify(t *testing.T) {
 	}
 }
 
+// TestHostileText: what peers can put into a line never makes one that nobody can
+// verify, which would be a log that no server starts with.
+func TestHostileText(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.jsonl")
+	if err := Create(path, noon); err != nil {
+		t.Fatal(err)
+	}
+	log, err := Open(path, Head{}, clock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"<", "\u2028", "\x00", "\xff", "\U0001F600", `"`} {
+		long := strings.Repeat(text, 10000)
+		if _, err := log.Append(Entry{Event: Refusal, Code: "malformed", Reason: long, SPIFFEID: long, Remote: long, Actor: long}); err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open(path, Head{}, clock)
+	if err != nil {
+		t.Fatalf("the log cannot be opened any more: %v", err)
+	}
+	again.Close()
+}
+
 func TestVerifyRefuses(t *testing.T) {
 	path, head := newLog(t)
 	data, err := os.ReadFile(path)

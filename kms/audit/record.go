@@ -25,8 +25,9 @@ import (
 const (
 	version = 1
 
-	// MaxLine bounds one line in bytes, its line feed included.
-	MaxLine = 16 << 10
+	// MaxLine bounds one line in bytes, its line feed included. What encode lets
+	// through stays below, even if JSON escapes every byte of it by six.
+	MaxLine = 64 << 10
 
 	// maxReason bounds Entry.Reason in bytes; a longer one is cut.
 	maxReason = 4 << 10
@@ -148,6 +149,9 @@ func encode(after Head, now time.Time, e Entry) ([]byte, Head) {
 		panic("audit: internal error: " + err.Error())
 	}
 	line = append(line, '\n')
+	if len(line) > MaxLine { // nobody could verify the log any more
+		panic(fmt.Sprintf("audit: internal error: a line of %d bytes, want at most %d", len(line), MaxLine))
+	}
 	return line, Head{after.Sequence + 1, chainDigest(line)}
 }
 

@@ -14,18 +14,21 @@ import (
 // a few hundred connections a second. A caller loses its place only when as many
 // strangers as there are places come while it does its handshake.
 //
-// Peers that have shown their SVID are not dropped. When all are such, a newcomer
-// waits for one of them to leave.
+// Peers that have shown their SVID are not dropped while they ask. One that keeps
+// its connection open and asks nothing has to go, the longest idle first, when there
+// is no stranger: else a single caller could keep all places. When all are asking, a
+// newcomer waits for one of them to end.
 type limitedListener struct {
 	net.Listener
 	most      int
-	freed     chan struct{} // of size 1: a connection was closed
+	freed     chan struct{} // of size 1: a connection was closed, or can be
 	closed    chan struct{}
 	closeOnce sync.Once
 
 	mu        sync.Mutex // guards what follows
 	open      int
 	strangers list.List // of *limitedConn, oldest first
+	idle      list.List // of *limitedConn that are known, longest idle first
 }
 
 func limitConnections(l net.Listener, most int) *limitedListener {
@@ -62,12 +65,14 @@ func (l *limitedListener) admit(conn net.Conn) (admitted, oldest *limitedConn) {
 	defer l.mu.Unlock()
 	if l.open < l.most {
 		c := &limitedConn{Conn: conn, listener: l}
-		c.stranger = l.strangers.PushBack(c)
+		c.moveLocked(&l.strangers)
 		l.open++
 		return c, nil
 	}
-	if first := l.strangers.Front(); first != nil {
-		return nil, first.Value.(*limitedConn)
+	for _, droppable := range []*list.List{&l.strangers, &l.idle} {
+		if first := droppable.Front(); first != nil {
+			return nil, first.Value.(*limitedConn)
+		}
 	}
 	return nil, nil
 }
@@ -77,10 +82,15 @@ func (l *limitedListener) Close() error {
 	return l.Listener.Close()
 }
 
-// known is an http.Server's ConnState. A connection is active when its first
+// state is an http.Server's ConnState. A connection is active when its first
 // request was read, which is after a handshake that verified the peer's SVID.
-func (l *limitedListener) known(conn net.Conn, state http.ConnState) {
-	if state != http.StateActive {
+func (l *limitedListener) state(conn net.Conn, state http.ConnState) {
+	var on *list.List // nil while it asks
+	switch state {
+	case http.StateActive:
+	case http.StateIdle:
+		on = &l.idle
+	default:
 		return
 	}
 	if secured, ok := conn.(*tls.Conn); ok {
@@ -89,7 +99,13 @@ func (l *limitedListener) known(conn net.Conn, state http.ConnState) {
 	if c, ok := conn.(*limitedConn); ok {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		c.acquaintLocked()
+		if c.closed {
+			return
+		}
+		c.moveLocked(on)
+		if on != nil {
+			l.signal()
+		}
 	}
 }
 
@@ -98,15 +114,18 @@ type limitedConn struct {
 	listener *limitedListener
 
 	// guarded by listener.mu
-	stranger *list.Element // its place among them; nil when it is none
-	closed   bool
+	on     *list.List // strangers or idle; nil while it asks
+	place  *list.Element
+	closed bool
 }
 
-// acquaintLocked makes c no stranger.
-func (c *limitedConn) acquaintLocked() {
-	if c.stranger != nil {
-		c.listener.strangers.Remove(c.stranger)
-		c.stranger = nil
+// moveLocked puts c at the end of a list, or on none.
+func (c *limitedConn) moveLocked(to *list.List) {
+	if c.on != nil {
+		c.on.Remove(c.place)
+	}
+	if c.on = to; to != nil {
+		c.place = to.PushBack(c)
 	}
 }
 
@@ -118,11 +137,16 @@ func (c *limitedConn) Close() error {
 		return err
 	}
 	c.closed = true
-	c.acquaintLocked()
+	c.moveLocked(nil)
 	c.listener.open--
+	c.listener.signal()
+	return err
+}
+
+// signal wakes a newcomer that waits.
+func (l *limitedListener) signal() {
 	select {
-	case c.listener.freed <- struct{}{}:
+	case l.freed <- struct{}{}:
 	default:
 	}
-	return err
 }

@@ -54,7 +54,7 @@ func dropped(c net.Conn) bool {
 func TestStrangersMakeRoom(t *testing.T) {
 	l, dial, accepted := crowd(t, 2)
 	first := dial()
-	l.known(<-accepted, http.StateActive)
+	l.state(<-accepted, http.StateActive)
 	second := dial()
 	<-accepted
 	third := dial()
@@ -72,7 +72,7 @@ func TestNewcomersWaitForCallers(t *testing.T) {
 	l, dial, accepted := crowd(t, 1)
 	dial()
 	one := <-accepted
-	l.known(one, http.StateActive)
+	l.state(one, http.StateActive)
 	dial()
 	select {
 	case <-accepted:
@@ -82,7 +82,7 @@ func TestNewcomersWaitForCallers(t *testing.T) {
 	one.Close()
 	one.Close() // twice makes one place
 	two := <-accepted
-	l.known(two, http.StateActive)
+	l.state(two, http.StateActive)
 	dial()
 	l.Close()
 	if c, ok := <-accepted; ok {
@@ -90,6 +90,33 @@ func TestNewcomersWaitForCallers(t *testing.T) {
 	}
 	if l.open != 1 || l.strangers.Len() != 0 {
 		t.Errorf("%d connections are open, %d of strangers, want 1 and 0", l.open, l.strangers.Len())
+	}
+}
+
+// TestIdleCallersMakeRoom: whoever keeps connections open and asks nothing on them
+// does not keep others out, also when nobody is a stranger.
+func TestIdleCallersMakeRoom(t *testing.T) {
+	l, dial, accepted := crowd(t, 2)
+	var clients, served []net.Conn
+	for range 2 {
+		clients = append(clients, dial())
+		served = append(served, <-accepted)
+		l.state(served[len(served)-1], http.StateActive)
+	}
+	newcomer := dial()
+	select {
+	case <-accepted:
+		t.Fatal("accepted a third connection while two callers ask")
+	case <-time.After(20 * time.Millisecond):
+	}
+	l.state(served[1], http.StateIdle)
+	select {
+	case <-accepted:
+	case <-time.After(5 * time.Second):
+		t.Fatal("a newcomer waits for a caller that asks nothing")
+	}
+	if dropped(clients[0]) || !dropped(clients[1]) || dropped(newcomer) {
+		t.Errorf("dropped %v, %v, %v, want the idle one alone", dropped(clients[0]), dropped(clients[1]), dropped(newcomer))
 	}
 }
 

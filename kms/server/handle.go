@@ -112,7 +112,7 @@ func (s *Server) note(c *call, code keyapi.Code, reason error) {
 	}
 	c.entry.Event, c.entry.Suppressed = audit.Refusal, suppressed
 	c.entry.Code, c.entry.Reason = string(code), reason.Error()
-	s.Log.Warn("refused", "spiffe_id", c.entry.SPIFFEID, "remote", c.entry.Remote, "disk", c.disk, "code", code, "reason", c.entry.Reason)
+	s.Log.Warn("refused", "spiffe_id", c.entry.SPIFFEID, "remote", c.entry.Remote, "disk", c.disk, "code", code, "reason", fmt.Sprintf("%.1000s", c.entry.Reason))
 	if err := s.Ledger.Note(c.entry); err != nil {
 		s.Log.Error("auditing a refusal", "err", err)
 	}
@@ -140,6 +140,12 @@ func (s *Server) nonce(c *call) ([]byte, error) {
 // release answers keyapi.ReleasePath. The order matters: the nonce is used up
 // first, the key leaves after the ledger has made the release durable.
 func (s *Server) release(c *call) ([]byte, error) {
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	default:
+		return nil, refuse(keyapi.CodeBusy, "%d releases are under way", maxReleases)
+	}
 	request, err := keyapi.Decode[keyapi.ReleaseRequest](c.body)
 	if err != nil {
 		return nil, refuse(keyapi.CodeMalformed, "%v", err)
@@ -149,12 +155,6 @@ func (s *Server) release(c *call) ([]byte, error) {
 		return nil, refuse(keyapi.CodeMalformed, "%v", err)
 	}
 	c.entry.Disk, c.entry.RequestSHA256 = disk, sha256.Sum256(c.body)
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	default:
-		return nil, refuse(keyapi.CodeBusy, "%d releases are under way", maxReleases)
-	}
 	fresh := s.nonces.take(c.caller, request.Nonce, s.Clock())
 	if !fresh && !s.maybeLost(c, disk, request) {
 		return nil, ledger.ErrStale

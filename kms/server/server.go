@@ -103,7 +103,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
-		ConnState:         limited.known,
+		ConnState:         limited.state,
 		ErrorLog:          log.New(peerLog{s.Log}, "", 0),
 	}
 	stopped := make(chan error, 1)
