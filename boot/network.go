@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"strings"
@@ -44,6 +45,9 @@ func (m *machine) configureNetwork(ctx context.Context) (string, error) {
 	case bootconfig.NetworkStatic:
 		m.network = staticNetwork(m.config.Network)
 		m.network.link = links[0]
+		if err := closeToOthers(links[0].Attrs().Name); err != nil {
+			return "", err
+		}
 	default:
 		if m.network, err = leaseFromFirst(ctx, links); err != nil {
 			return "", err
@@ -109,6 +113,24 @@ func defaultRoute(gateway netip.Addr) netip.Prefix {
 		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 	}
 	return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+}
+
+// closeToOthers keeps an interface with a measured network from taking addresses and
+// routes from whoever is on it: IPv6 router advertisements, and redirects. A kernel
+// without IPv6 is as good.
+func closeToOthers(link string) error {
+	for _, scope := range []string{"all", "default", link} {
+		for _, parameter := range []string{
+			"ipv4/conf/" + scope + "/accept_redirects", "ipv6/conf/" + scope + "/accept_redirects",
+			"ipv6/conf/" + scope + "/accept_ra", "ipv6/conf/" + scope + "/autoconf",
+		} {
+			err := os.WriteFile("/proc/sys/net/"+parameter, []byte("0"), 0)
+			if err != nil && !(errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(parameter, "ipv6")) {
+				return fmt.Errorf("setting kernel parameter: %w", err)
+			}
+		}
+	}
+	return nil
 }
 
 // apply sets up the interface. The address has no end here: if nobody renews a
@@ -179,10 +201,11 @@ func (n network) networkUnit(mode string) []byte {
 	fmt.Fprintf(&b, "# Written by PID 1 of rootvouch: the interface is configured already.\n[Match]\nMACAddress=%s\n\n[Network]\nKeepConfiguration=yes\n",
 		n.link.Attrs().HardwareAddr)
 	if mode == bootconfig.NetworkDHCP {
-		b.WriteString("DHCP=ipv4\n")
+		// The clock and the name are not the network's to set.
+		b.WriteString("DHCP=ipv4\n\n[DHCPv4]\nUseNTP=no\nUseHostname=no\n")
 		return []byte(b.String())
 	}
-	fmt.Fprintf(&b, "Address=%s\n", n.address)
+	fmt.Fprintf(&b, "IPv6AcceptRA=no\nAddress=%s\n", n.address)
 	for _, r := range n.routes {
 		fmt.Fprintf(&b, "Gateway=%s\n", r.gateway)
 	}

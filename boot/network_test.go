@@ -133,12 +133,12 @@ func TestNetworkFiles(t *testing.T) {
 		t.Errorf("resolv.conf is %q, want %q", got, want)
 	}
 	unit := string(static.networkUnit(bootconfig.NetworkStatic))
-	for _, want := range []string{"MACAddress=52:54:00:12:34:56\n", "KeepConfiguration=yes\n", "Address=192.0.2.10/24\n", "Gateway=192.0.2.1\n", "DNS=192.0.2.53\n"} {
+	for _, want := range []string{"MACAddress=52:54:00:12:34:56\n", "KeepConfiguration=yes\n", "IPv6AcceptRA=no\n", "Address=192.0.2.10/24\n", "Gateway=192.0.2.1\n", "DNS=192.0.2.53\n"} {
 		if !strings.Contains(unit, want) {
 			t.Errorf("unit has no %q:\n%s", want, unit)
 		}
 	}
-	if unit := string(static.networkUnit(bootconfig.NetworkDHCP)); !strings.Contains(unit, "DHCP=ipv4\n") || strings.Contains(unit, "Address=1") {
+	if unit := string(static.networkUnit(bootconfig.NetworkDHCP)); !strings.Contains(unit, "DHCP=ipv4\n") || !strings.Contains(unit, "UseNTP=no\n") || strings.Contains(unit, "Address=1") {
 		t.Errorf("unit for DHCP is:\n%s", unit)
 	}
 }

@@ -109,10 +109,11 @@ func checkProcessors(cpuinfo string) error {
 	return nil
 }
 
-// setKernel makes a kernel panic end the VM, whatever the command line says, and
-// takes the magic SysRq keys from the host's side of the serial line.
+// setKernel makes a kernel panic end the VM, and an oops a panic, whatever the
+// command line says, and takes the magic SysRq keys from the host's side of the
+// serial line.
 func setKernel() error {
-	const panicPath, sysrqPath = "/proc/sys/kernel/panic", "/proc/sys/kernel/sysrq"
+	const panicPath, oopsPath, sysrqPath = "/proc/sys/kernel/panic", "/proc/sys/kernel/panic_on_oops", "/proc/sys/kernel/sysrq"
 	timeout, err := os.ReadFile(panicPath)
 	if err != nil {
 		return fmt.Errorf("reading kernel parameter: %w", err)
@@ -121,6 +122,9 @@ func setKernel() error {
 		if err := os.WriteFile(panicPath, []byte("-1"), 0); err != nil { // at once
 			return fmt.Errorf("setting kernel parameter: %w", err)
 		}
+	}
+	if err := os.WriteFile(oopsPath, []byte("1"), 0); err != nil {
+		return fmt.Errorf("setting kernel parameter: %w", err)
 	}
 	err = os.WriteFile(sysrqPath, []byte("0"), 0)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without SysRq is as good

@@ -22,6 +22,11 @@ const (
 	credentialsVariable = "CREDENTIALS_DIRECTORY"
 )
 
+// efiOptionsVariable stands for the EFI variable SystemdOptions, which systemd
+// takes as a second command line: set, even to nothing, the EFI variable is not
+// read (systemd 257, src/basic/efivars.c, systemd_efi_options_variable).
+const efiOptionsVariable = "SYSTEMD_EFI_OPTIONS"
+
 // switchRoot frees the initramfs, while attestd starts, and becomes the root
 // filesystem's init. It writes its own line, because nothing of this program is left after the exec.
 func (m *machine) switchRoot(ctx context.Context) (string, error) {
@@ -64,7 +69,7 @@ func initEnvironment(credentials string) ([]string, error) {
 	if err := os.Mkdir(credentials, 0o700); err != nil { // one that is there may hold some
 		return nil, fmt.Errorf("making the directory of credentials: %w", err)
 	}
-	return []string{"HOME=/", "TERM=linux", credentialsVariable + "=" + credentials}, nil
+	return []string{"HOME=/", "TERM=linux", credentialsVariable + "=" + credentials, efiOptionsVariable + "="}, nil
 }
 
 // wipe removes everything below an open directory, and stays on its filesystem.

@@ -15,7 +15,7 @@ func TestInitEnvironment(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "credentials", "@system")
 	t.Setenv("LD_PRELOAD", "/etc/x.so") // of our own environment nothing is passed on
 	got, err := initEnvironment(dir)
-	if want := []string{"HOME=/", "TERM=linux", "CREDENTIALS_DIRECTORY=" + dir}; err != nil || !slices.Equal(got, want) {
+	if want := []string{"HOME=/", "TERM=linux", "CREDENTIALS_DIRECTORY=" + dir, "SYSTEMD_EFI_OPTIONS="}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %q, %v, want %q", got, err, want)
 	}
 	info, err := os.Lstat(dir)

@@ -149,8 +149,13 @@ func TestVM(t *testing.T) {
 		if !regexp.MustCompile(`table of rootvouch-root is ".* 2 panic_on_corruption panic_on_error"`).MatchString(out) {
 			t.Error("a lazy table does not panic on corruption")
 		}
-		if !strings.Contains(out, `Address=fec0::99/64\nGateway=fec0::2\nDNS=fec0::3\n`) {
+		if !strings.Contains(out, `IPv6AcceptRA=no\nAddress=fec0::99/64\nGateway=fec0::2\nDNS=fec0::3\n`) {
 			t.Error("the static network is not in the unit for the booted system")
+		}
+		// QEMU's router advertises fec0::/64, which makes an address of the MAC's.
+		addresses := regexp.MustCompile(`guest: IPv6 addresses is "(.*)"`).FindStringSubmatch(out)
+		if addresses == nil || !strings.Contains(addresses[1], "fec00000000000000000000000000099 ") || strings.Contains(addresses[1], "fec0000000000000505400") {
+			t.Errorf("IPv6 addresses are %q, want the measured one and none that a router gave", addresses)
 		}
 		if !strings.Contains(out, "guest: time is 2100-01-01T00:00") {
 			t.Error("the clock was not set to its floor")
@@ -202,7 +207,7 @@ func (b *bench) wantGood() []string {
 			`, steps start,config,modules,clock,network,agent,key,header,dm-crypt,dm-verity,verify,mount \(<nil>\)`,
 		`guest: table of rootvouch-crypt is "aes-xts-plain64 :64:logon:rootvouch:[0-9a-f-]{36} 0 [0-9:]+ 2048 1 sector_size:4096"`,
 		`guest: table of rootvouch-root is ".* ` + b.disk.pins.RootHash.String() + ` .* 2 panic_on_corruption panic_on_error"`,
-		`guest: environment is ` + quoted(`["HOME=/" "TERM=linux" "CREDENTIALS_DIRECTORY=/run/credentials/@system"], /run/credentials/@system holds 0 credentials (<nil>)`),
+		`guest: environment is ` + quoted(`["HOME=/" "TERM=linux" "CREDENTIALS_DIRECTORY=/run/credentials/@system" "SYSTEMD_EFI_OPTIONS="], /run/credentials/@system holds 0 credentials (<nil>)`),
 		`guest: mount tmpfs on /run type tmpfs, [^ ]*size=[0-9]+k,nr_inodes=819200,`,
 		`guest: a key is left in a keyring: false`,
 		`guest: process @attestd`,
@@ -211,6 +216,7 @@ func (b *bench) wantGood() []string {
 		`guest: resolv.conf is a link to /run/rootvouch/resolv.conf`,
 		`guest: network unit is ".*DHCP=ipv4`,
 		`guest: writing gives <nil>`,
+		`guest: panic_on_oops is "1`,
 	}
 	for _, step := range []string{"config", "modules", "clock", "network", "agent", "key", "header", "dm-crypt", "dm-verity", "mount", "hand-over"} {
 		want = append(want, `rootvouch: `+step+`: .* \([0-9]+ ms\)`)

@@ -59,9 +59,11 @@ const (
 	// init_on_free zeroes pages when their process ends: fetchkey's held the
 	// disk's key. systemd would take "credentials" from SMBIOS and fw_cfg, which
 	// are the host's, and run units from them as root, and would ask whoever sits
-	// at the console for a root password on a first boot; both are off.
+	// at the console for a root password on a first boot; both are off. Without the
+	// firmware's runtime services there are no EFI variables, of which systemd takes
+	// one as if it were a command line: whoever keeps the variables would write it.
 	DefaultCommandLine = "console=ttyS0 loglevel=4 oops=panic panic=-1 init_on_free=1 " +
-		"systemd.show_status=true systemd.import_credentials=no systemd.firstboot=no"
+		"efi=noruntime systemd.show_status=true systemd.import_credentials=no systemd.firstboot=no"
 )
 
 const (

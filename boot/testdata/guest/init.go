@@ -31,6 +31,8 @@ func rootInit() {
 	sayAttestd()
 	say("resolv.conf is a link to %s", link("/etc/resolv.conf"))
 	sayFile("network unit", "/run/systemd/network/10-rootvouch.network")
+	sayFile("IPv6 addresses", "/proc/net/if_inet6")
+	sayFile("panic_on_oops", "/proc/sys/kernel/panic_on_oops")
 	say("writing gives %v", os.WriteFile("/etc/written", nil, 0o600))
 	if _, err := os.Stat("/etc/wait-for-corruption"); err == nil {
 		takeDiskAway()
