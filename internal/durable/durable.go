@@ -15,7 +15,8 @@ import (
 type File struct {
 	*os.File
 	path      string
-	temporary string // "" if it has no name
+	dir       *os.File // of path
+	temporary string   // "" if it has no name
 	replace   bool
 	done      bool
 }
@@ -25,24 +26,31 @@ type File struct {
 // at Commit, with an error that matches os.ErrExist; with it, only a regular
 // file is replaced, or a symbolic link (not what it points to). Until Commit the
 // data has no name, so that nothing is left of it wherever the process is ended.
-// Where the file system has no such files its name is .NAME.*.part; after a crash
-// it may be deleted.
+// Where the file system has no such files its name is .*.part; after a crash it may
+// be deleted.
 func New(path string, perm os.FileMode, replace bool) (*File, error) {
 	if path == "" {
 		return nil, errors.New("the name of an output is empty")
 	}
-	if _, err := os.Lstat(path); err == nil && !replace {
+	switch _, err := os.Lstat(path); {
+	case err == nil && !replace:
 		return nil, &os.PathError{Op: "create", Path: path, Err: os.ErrExist}
+	case err != nil && !errors.Is(err, os.ErrNotExist): // such as a name that is too long
+		return nil, err
 	}
 	// A device, or a link to one, would no longer be there for anybody.
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("replacing %s: it is %v, want a regular file", path, info.Mode())
 	}
-	f := &File{path: path, replace: replace}
+	dir, err := os.Open(filepath.Dir(path)) // now: to sync it at the end must not fail for that
+	if err != nil {
+		return nil, fmt.Errorf("creating an output: %w", err)
+	}
+	f := &File{path: path, dir: dir, replace: replace}
 	if f.File = createUnnamed(path); f.File == nil {
-		var err error
 		// CreateTemp opens with O_EXCL and 0600.
-		if f.File, err = os.CreateTemp(filepath.Dir(path), f.temporaryName("*")); err != nil {
+		if f.File, err = os.CreateTemp(filepath.Dir(path), temporaryName("*")); err != nil {
+			dir.Close()
 			return nil, fmt.Errorf("creating an output beside %s: %w", path, err)
 		}
 		f.temporary = f.Name()
@@ -54,10 +62,9 @@ func New(path string, perm os.FileMode, replace bool) (*File, error) {
 	return f, nil
 }
 
-// temporaryName is the name beside path that a file has before it is path.
-func (f *File) temporaryName(unique string) string {
-	return "." + filepath.Base(f.path) + "." + unique + ".part"
-}
+// temporaryName is the name that a file has before it has its own. It is short,
+// so that it fits wherever that does.
+func temporaryName(unique string) string { return "." + unique + ".part" }
 
 // Replaces reports whether an output that will be path takes the place of other:
 // both are one name, or one existing file.
@@ -90,9 +97,12 @@ func (f *File) Commit() error {
 	if err := f.name(); err != nil {
 		return err
 	}
-	f.done = true
-	f.File.Close() // of data that is on the disk
-	return syncDir(filepath.Dir(f.path))
+	f.temporary = ""
+	if err := f.dir.Sync(); err != nil {
+		os.Remove(f.path) // it may be gone after a crash, so it is gone now
+		return fmt.Errorf("syncing directory %s: %w", f.dir.Name(), err)
+	}
+	return nil
 }
 
 // name gives the output its name.
@@ -102,7 +112,7 @@ func (f *File) name() error {
 	}
 	if f.temporary == "" {
 		// A link replaces nothing, so there is a temporary name for a moment.
-		temporary := filepath.Join(filepath.Dir(f.path), f.temporaryName(rand.Text()[:10]))
+		temporary := filepath.Join(filepath.Dir(f.path), temporaryName(rand.Text()[:10]))
 		if err := linkUnnamed(f.File, temporary); err != nil {
 			return err
 		}
@@ -125,6 +135,7 @@ func (f *File) Abort() {
 	}
 	f.done = true
 	f.File.Close()
+	f.dir.Close()
 	if f.temporary != "" {
 		os.Remove(f.temporary)
 	}
@@ -151,17 +162,4 @@ func write(path string, data []byte, perm os.FileMode, replace bool) error {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	return f.Commit()
-}
-
-// syncDir makes a new name in dir durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("opening directory to sync: %w", err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("syncing directory %s: %w", dir, err)
-	}
-	return nil
 }

@@ -74,16 +74,51 @@ func TestNoNameUntilCommit(t *testing.T) {
 	}
 }
 
+// TestLongNames: what cannot get its name is refused before the work, and what can
+// does, also when it replaces something.
+func TestLongNames(t *testing.T) {
+	dir := t.TempDir()
+	for _, replace := range []bool{false, true} {
+		if f, err := New(filepath.Join(dir, strings.Repeat("n", 256)), 0o600, replace); err == nil {
+			f.Abort()
+			t.Errorf("replace %t: a name of 256 bytes was taken", replace)
+		}
+		if err := write(filepath.Join(dir, strings.Repeat("n", 255)), []byte("data"), 0o600, replace); err != nil {
+			t.Errorf("replace %t: a name of 255 bytes: %v", replace, err)
+		}
+	}
+}
+
+// TestDirectoryIsOpenedFirst: a directory that cannot be synced at the end is an
+// error at the start, and no file is there.
+func TestDirectoryIsOpenedFirst(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Skip("SKIPPED: root reads every directory")
+	}
+	dir := filepath.Join(t.TempDir(), "write-only")
+	if err := os.Mkdir(dir, 0o300); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := New(filepath.Join(dir, "key"), 0o600, false); err == nil {
+		f.Abort()
+		t.Error("got no error")
+	}
+}
+
 // TestNamed is the same on file systems without unnamed files.
 func TestNamed(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "disk")
 	for i, replace := range []bool{false, true} {
-		temporary, err := os.CreateTemp(dir, ".disk.*.part")
+		temporary, err := os.CreateTemp(dir, ".*.part")
 		if err != nil {
 			t.Fatal(err)
 		}
-		f := &File{File: temporary, path: path, temporary: temporary.Name(), replace: replace}
+		folder, err := os.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := &File{File: temporary, dir: folder, path: path, temporary: temporary.Name(), replace: replace}
 		defer f.Abort()
 		if _, err := f.WriteString(strings.Repeat("x", i+1)); err != nil {
 			t.Fatal(err)
