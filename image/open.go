@@ -37,6 +37,7 @@ type Input struct {
 // Summary is what a user should know about a tree.
 type Summary struct {
 	Memory int64    // bytes that building takes for it, about
+	Hidden []string // as rootfs.Tree.Hidden names them
 	Init   bool     // there is an init to hand over to, as rootfs.Tree.HasInit knows it
 	Doors  []string // programs that listen to the host, as rootfs.Tree.Doors names them
 }
@@ -225,7 +226,7 @@ func (in Input) finish(tree *rootfs.Tree) (Source, error) {
 		return Source{}, errors.New("there are no files in it")
 	}
 	if in.Seen != nil {
-		in.Seen(Summary{Memory: tree.Memory(), Init: tree.HasInit(), Doors: tree.Doors()})
+		in.Seen(Summary{Memory: tree.Memory(), Hidden: tree.Hidden(), Init: tree.HasInit(), Doors: tree.Doors()})
 	}
 	return Tree(tree)
 }

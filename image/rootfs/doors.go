@@ -43,6 +43,11 @@ func (t *Tree) Doors() []string {
 	return found
 }
 
+// Hidden names files that say something to overlayfs, under which a guest mounts its
+// root: whiteouts (device 0:0) and what has its attributes. They are kept, and a
+// booted VM does not show them as they are.
+func (t *Tree) Hidden() []string { return t.hidden }
+
 // HasInit tells whether the tree has an init in a place that /sbin/init can mean,
 // /sbin being a link or not.
 func (t *Tree) HasInit() bool {

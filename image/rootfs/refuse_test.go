@@ -5,9 +5,16 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/rootvouch/rootvouch/erofs"
+	"github.com/rootvouch/rootvouch/internal/needs"
 )
 
 // TestRefuses: each is refused with its own error, and none is dropped.
@@ -82,5 +89,67 @@ func TestTarCutOffOrContinued(t *testing.T) {
 				t.Errorf("got error %v, want one with %q", err, c.want)
 			}
 		})
+	}
+}
+
+// TestSmallInputsOfLargeTrees: a few bytes cannot ask for sizes that overflow, nor
+// for names that take more memory than they have bytes.
+func TestSmallInputsOfLargeTrees(t *testing.T) {
+	gnutar := needs.Tool(t, "tar")
+	for _, size := range []int64{1<<50 + 1, 1 << 60, 1<<63 - 4096, 1<<63 - 1} {
+		dir := t.TempDir()
+		f, err := os.Create(filepath.Join(dir, "large"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if err := f.Truncate(size); err != nil {
+			continue // this file system has a limit of its own
+		}
+		if _, err := New().ReadDir(context.Background(), dir); err == nil || !strings.Contains(err.Error(), "want at most") {
+			t.Errorf("directory with a file of %d bytes: got %v", size, err)
+		}
+		data, err := exec.Command(gnutar, "-S", "-C", dir, "-cf", "-", "large").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := New().ReadTar(context.Background(), bytes.NewReader(data), int64(len(data))); err == nil || !strings.Contains(err.Error(), "want at most") {
+			t.Errorf("tar with a file of %d bytes: got %v", size, err)
+		}
+	}
+	deep := strings.Repeat("d/", 1<<15)
+	if err := New().add(deep+"f", &inode{mode: erofs.TypeFIFO}); err == nil {
+		t.Error("a name of more than 64 KiB was taken")
+	}
+	tree := New()
+	if err := tree.add(deep[:len(deep)-2]+"f", &inode{mode: erofs.TypeFIFO}); err != nil {
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := tree.Plan(); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > 64<<20 {
+		t.Errorf("a name %d directories deep took %d bytes to lay out", 1<<15, got)
+	}
+}
+
+// TestHidden: what overlayfs takes for itself is named.
+func TestHidden(t *testing.T) {
+	tree := New()
+	marked := &inode{mode: erofs.TypeFIFO}
+	if err := tree.encodeXattrs(marked, map[string]string{"trusted.overlay.opaque": "y"}); err != nil {
+		t.Fatal(err)
+	}
+	for name, n := range map[string]*inode{"whiteout": {mode: erofs.TypeCharDevice}, "null": {mode: erofs.TypeCharDevice, u: 0x103}, "opaque": marked} {
+		if err := tree.add(name, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := slices.Sorted(slices.Values(tree.Hidden()))
+	if want := []string{"opaque", "whiteout"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

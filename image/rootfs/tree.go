@@ -86,11 +86,12 @@ func (n *inode) entries() map[string]*inode {
 type Tree struct {
 	root   *inode
 	xattrs map[string]string // :: encoded attributes -> the one copy of them
+	hidden []string          // see Hidden
 }
 
 // New returns a tree with nothing but a root directory: mode 0755, owner root,
 // time 0.
-func New() *Tree { return &Tree{newDirectory(), map[string]string{}} }
+func New() *Tree { return &Tree{root: newDirectory(), xattrs: map[string]string{}} }
 
 func newDirectory() *inode {
 	return &inode{mode: erofs.TypeDirectory | 0o755, body: &directory{entries: map[string]*inode{}}}
@@ -172,6 +173,9 @@ func (t *Tree) add(name string, n *inode) error {
 	}
 	if n.isDir() && n.body == nil {
 		n.body = &directory{entries: map[string]*inode{}}
+	}
+	if n.mode&erofs.TypeMask == erofs.TypeCharDevice && n.u == 0 || strings.Contains(n.xattrs, "overlay.") {
+		t.hidden = append(t.hidden, name)
 	}
 	if len(parts) == 0 {
 		if !n.isDir() {
