@@ -122,6 +122,16 @@ func appraiseVector(t *testing.T, v vector, q appraise.AuthenticityRequest, auth
 	if got.Trusted() == milan {
 		t.Errorf("Genoa and Turin accepted: trusted %v on %s\n%s", got.Trusted(), v.Generation, got)
 	}
+	if r.ChipID == (snp.ChipID{}) {
+		if !strings.Contains(got.String(), "CHIP_ID is masked") {
+			t.Errorf("no word of a masked CHIP_ID:\n%s", got)
+		}
+		masked := request
+		masked.Values.Deny.ChipIDs = []snp.ChipID{{1}}
+		if got := appraise.Appraise(masked); got.Trusted() || !strings.Contains(got.String(), "FAILED  chip known") {
+			t.Errorf("a masked CHIP_ID passes a list of denied chips:\n%s", got)
+		}
+	}
 	if !milan {
 		return
 	}
