@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/ledger"
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/pins"
@@ -17,10 +18,12 @@ const (
 	refusalsPerDay  = 1000        // some 700 kB: the log is never cut
 	refusalDay      = 24 * time.Hour
 	refusalCallers  = 4096 // all others share one allowance
+
+	leftOutInterval = time.Hour // at most, until what was left out is on the log as a number
 )
 
 // limiter bounds how many refusals each caller can put on the audit log. What is
-// left out is counted, and the count is on the next one.
+// left out is counted, and the count is on the next one, or on a line of its own.
 type limiter struct {
 	mu      sync.Mutex            // guards what follows
 	callers map[string]*allowance // :: SPIFFE ID -> its allowance
@@ -65,6 +68,30 @@ func (l *limiter) allow(id string, now time.Time) (suppressed uint64, ok bool) {
 	a.today++
 	suppressed, a.suppressed = a.suppressed, 0
 	return suppressed, true
+}
+
+// leftOut returns how many refusals of each caller are on no line yet, and forgets
+// them.
+func (l *limiter) leftOut() map[string]uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	counts := map[string]uint64{}
+	for id, a := range l.callers {
+		if a.suppressed > 0 {
+			counts[id], a.suppressed = a.suppressed, 0
+		}
+	}
+	return counts
+}
+
+// noteLeftOut puts those counts on the audit log.
+func (s *Server) noteLeftOut() {
+	for id, count := range s.refusals.leftOut() {
+		entry := audit.Entry{Event: audit.Refusal, SPIFFEID: id, Suppressed: count, Reason: "there were too many refusals to write down"}
+		if err := s.Ledger.Note(entry); err != nil {
+			s.Log.Error("auditing refusals that were left out", "spiffe_id", id, "count", count, "err", err)
+		}
+	}
 }
 
 // cachedValues is how many decoded refval.json are kept.

@@ -281,4 +281,13 @@ func TestRefusalsAreBounded(t *testing.T) {
 	if last := r.events(1)[0]; last.Suppressed != 20 {
 		t.Errorf("audit log has %+v, want 20 suppressed", last)
 	}
+	c.post(keyapi.PathNonce, []byte("x"))
+	r.server.noteLeftOut()
+	if last := r.events(1)[0]; last.Suppressed != 1 || last.SPIFFEID == "" {
+		t.Errorf("audit log has %+v, want a line for the one that was left out", last)
+	}
+	lines := len(r.auditLog())
+	if r.server.noteLeftOut(); len(r.auditLog()) != lines {
+		t.Error("what was left out is on the log twice")
+	}
 }

@@ -106,6 +106,19 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		ConnState:         limited.state,
 		ErrorLog:          log.New(peerLog{s.Log}, "", 0),
 	}
+	defer s.noteLeftOut()
+	ticker := time.NewTicker(leftOutInterval)
+	defer ticker.Stop()
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+				s.noteLeftOut()
+			}
+		}
+	}()
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
 		grace, cancel := context.WithTimeout(context.Background(), shutdownGrace)

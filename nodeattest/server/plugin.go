@@ -7,6 +7,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -173,11 +174,18 @@ func receive(ctx context.Context, stream nodeattestorv1.NodeAttestor_AttestServe
 	}
 }
 
+// maxLogged is how many reference values say in the log why they refuse one
+// evidence: strangers decide how often that is.
+const maxLogged = 4
+
+// short is an error without what a peer can make long.
+func short(err error) string { return fmt.Sprintf("%.2000s", err) }
+
 // judge has one answer appraised.
 func (p *Plugin) judge(c *config, nonce evidence.Nonce, answer []byte) (*nodeattestorv1.AgentAttributes, error) {
 	e, err := evidence.Decode(answer)
 	if err != nil {
-		p.log.Warn("Evidence refused", "error", err)
+		p.log.Warn("Evidence refused", "error", short(err))
 		return nil, status.Error(codes.InvalidArgument, "evidence is malformed")
 	}
 	judged, err := c.policy.judge(appraise.Request{
@@ -192,8 +200,12 @@ func (p *Plugin) judge(c *config, nonce evidence.Nonce, answer []byte) (*nodeatt
 		return nil, status.Error(codes.Internal, "evidence cannot be judged: see the server's log")
 	}
 	if !judged.trusted() {
-		for _, r := range judged {
-			p.log.Warn("Evidence refused", "refval", r.file, "outcome", r.verdict.Outcome().String(), "error", r.verdict.Err())
+		for i, r := range judged {
+			if i == maxLogged {
+				p.log.Warn("Evidence refused", "refval", fmt.Sprintf("and by %d more", len(judged)-i))
+				break
+			}
+			p.log.Warn("Evidence refused", "refval", r.file, "outcome", r.verdict.Outcome().String(), "error", short(r.verdict.Err()))
 		}
 		return nil, status.Errorf(codes.PermissionDenied, "evidence is refused: %s", strings.Join(judged.failed(), ", "))
 	}
