@@ -177,7 +177,9 @@ func do(args ...string) (string, error) {
 	root.SetArgs(args)
 	root.SetOut(&out)
 	root.SetErr(io.Discard)
-	err := root.ExecuteContext(context.Background())
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second) // serve may take what it should refuse
+	defer cancel()
+	err := root.ExecuteContext(ctx)
 	return out.String(), err
 }
 
@@ -302,6 +304,39 @@ func TestServe(t *testing.T) {
 	}
 	if _, err := do("serve", "--config", r.config); err == nil || !strings.Contains(err.Error(), "was changed") {
 		t.Errorf("serve with a changed log: got error %v", err)
+	}
+}
+
+// TestOldStore puts back an older store with the log of today.
+func TestOldStore(t *testing.T) {
+	r := newRig(t)
+	_, err := do("init", "--config", r.config)
+	must(t, err)
+	address, stop := r.serve()
+	r.put()
+	stop()
+	old, err := os.ReadFile(r.path("kms.db"))
+	must(t, err)
+	putBack := func() { must(t, os.WriteFile(r.path("kms.db"), old, 0o600)) }
+
+	address, stop = r.serve()
+	must(t, r.fetch(address, 1))
+	stop()
+	putBack()
+	address, stop = r.serve()
+	if err := r.fetch(address, 1); err == nil {
+		t.Error("a launch got the key again from an older store")
+	}
+	must(t, r.fetch(address, 2))
+	_, err = adminapi.NewClient(r.path("admin.sock")).Disable(t.Context(), disk.DiskUUID)
+	must(t, err)
+	stop()
+
+	putBack()
+	want := "disable of disk " + disk.DiskUUID.String()
+	if _, err := do("serve", "--config", r.config); err == nil ||
+		!strings.Contains(err.Error(), "store is older than the audit log") || !strings.Contains(err.Error(), want) {
+		t.Errorf("got error %v, want one with %q", err, want)
 	}
 }
 

@@ -123,20 +123,16 @@ func openLedger(c config) (*ledger.Ledger, func(*slog.Logger), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	head, err := s.Head()
+	book, err := ledger.Open(s, c.AuditLog, time.Now, retryWindow)
 	if err != nil {
 		return nil, nil, errors.Join(err, s.Close())
 	}
-	log, err := audit.Open(c.AuditLog, head, time.Now)
-	if err != nil {
-		return nil, nil, errors.Join(err, s.Close())
-	}
-	closeBoth := func(l *slog.Logger) {
-		if err := errors.Join(s.Close(), log.Close()); err != nil {
+	closeBook := func(l *slog.Logger) {
+		if err := book.Close(); err != nil {
 			l.Error("closing", "err", err)
 		}
 	}
-	return ledger.New(s, log, time.Now, retryWindow), closeBoth, nil
+	return book, closeBook, nil
 }
 
 // openSource waits until the SPIRE agent gives the server its SVID.

@@ -51,11 +51,16 @@ func Create(path string, now time.Time) error {
 // must be there. What a crash left of an unfinished line is dropped, and the log
 // says so: nothing was done on the strength of it.
 func Open(path string, must Head, clock func() time.Time) (*Log, error) {
+	return OpenAfter(path, must, clock, func(Record) {})
+}
+
+// OpenAfter is Open, and visit gets each record after must.
+func OpenAfter(path string, must Head, clock func() time.Time, visit func(Record)) (*Log, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, fmt.Errorf("opening audit log: %w", err)
 	}
-	l, err := open(f, must, clock)
+	l, err := open(f, must, clock, visit)
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("opening audit log %s: %w", path, err)
@@ -63,11 +68,15 @@ func Open(path string, must Head, clock func() time.Time) (*Log, error) {
 	return l, nil
 }
 
-func open(f *os.File, must Head, clock func() time.Time) (*Log, error) {
+func open(f *os.File, must Head, clock func() time.Time, visit func(Record)) (*Log, error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return nil, fmt.Errorf("locking: another process has it open: %w", err)
 	}
-	scan, err := Verify(f, must, nil)
+	scan, err := Verify(f, must, func(r Record) {
+		if r.Sequence > must.Sequence {
+			visit(r)
+		}
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -5,8 +5,8 @@
 // the file can make another that fits together. A head that was noted where they
 // cannot write proves all lines up to its own; without one a log that verifies
 // shows that no accident befell it. `rootvouch-kms audit verify --head` takes a
-// head that the operator has noted. The store keeps that of the last release or
-// change, which is no better guarded than the log. The format is described in
+// head that the operator has noted. The store keeps that of the last release,
+// change or start, which is no better guarded than the log. The format is described in
 // docs/spec/keyapi.md.
 package audit
 
@@ -42,7 +42,7 @@ type Event string
 const (
 	Init         Event = "init"          // the log begins
 	Start        Event = "start"         // the server begins to serve
-	Recovered    Event = "recovered"     // a line left unfinished by a crash was dropped
+	Recovered    Event = "recovered"     // what a crash left unfinished was put right
 	Release      Event = "release"       // a key was released to a launch for the first time
 	ReleaseAgain Event = "release again" // the very same request was answered again
 	Refusal      Event = "refusal"       // no key

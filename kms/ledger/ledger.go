@@ -5,7 +5,8 @@
 // was disabled in the log does not happen.
 //
 // A crash between the two writes leaves a line in the log for something that did
-// not happen, never the other way round.
+// not happen, never the other way round. Open deals with such lines, and tells them
+// from those that an older store lacks.
 package ledger
 
 import (
@@ -34,7 +35,8 @@ type Ledger struct {
 	retryWindow time.Duration
 
 	// gate orders all changes.
-	gate sync.Mutex
+	gate   sync.Mutex
+	behind bool // the store lacks the last append; guarded by gate
 
 	pendingMu sync.Mutex // guards pending
 	pending   []*claim   // releases that wait for the next commit
@@ -52,7 +54,7 @@ type Reader interface {
 	Releases(disk pins.UUID) ([]store.Release, error)
 }
 
-// New joins a store with its log. For retryWindow after a release, the very same
+// New joins a store with its log, which Open has held against each other. For retryWindow after a release, the very same
 // request is answered again.
 func New(s *store.Store, log *audit.Log, clock func() time.Time, retryWindow time.Duration) *Ledger {
 	return &Ledger{Records: s, store: s, log: log, clock: clock, retryWindow: retryWindow}
@@ -90,11 +92,11 @@ func (l *Ledger) Put(actor string, r store.Record, values, key []byte, replace b
 	if r.Generation, err = l.store.NextGeneration(r.DiskUUID); err != nil {
 		return store.Record{}, err
 	}
-	head, err := l.log.Append(change(audit.Put, actor, r))
+	head, err := l.append(change(audit.Put, actor, r))
 	if err != nil {
 		return store.Record{}, err
 	}
-	if err := l.store.Put(r, values, key, head); err != nil {
+	if err := l.stored(l.store.Put(r, values, key, head)); err != nil {
 		return store.Record{}, err
 	}
 	return l.store.Get(r.DiskUUID)
@@ -153,11 +155,11 @@ func (l *Ledger) SetState(actor string, disk pins.UUID, state store.State) error
 	if state == store.Disabled {
 		event = audit.Disable
 	}
-	head, err := l.log.Append(change(event, actor, r))
+	head, err := l.append(change(event, actor, r))
 	if err != nil {
 		return err
 	}
-	return l.store.SetState(disk, state, l.clock(), head)
+	return l.stored(l.store.SetState(disk, state, l.clock(), head))
 }
 
 // Delete removes the record and the key of a disk; its releases stay. The error
@@ -169,11 +171,11 @@ func (l *Ledger) Delete(actor string, disk pins.UUID) error {
 	if err != nil {
 		return err
 	}
-	head, err := l.log.Append(change(audit.Delete, actor, r))
+	head, err := l.append(change(audit.Delete, actor, r))
 	if err != nil {
 		return err
 	}
-	return l.store.Delete(disk, head)
+	return l.stored(l.store.Delete(disk, head))
 }
 
 func change(event audit.Event, actor string, r store.Record) audit.Entry {

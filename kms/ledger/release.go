@@ -106,7 +106,7 @@ func (l *Ledger) commit(batch []*claim) {
 	if len(logged) == 0 {
 		return
 	}
-	head, err := l.log.Append(entries...)
+	head, err := l.append(entries...)
 	if err != nil {
 		finish(logged, err)
 		return
@@ -122,7 +122,7 @@ func (l *Ledger) commit(batch []*claim) {
 			})
 		}
 	}
-	if err := l.store.AddReleases(fresh, head); err != nil {
+	if err := l.stored(l.store.AddReleases(fresh, head)); err != nil {
 		finish(logged, fmt.Errorf("making releases durable: %w", err))
 		return
 	}

@@ -29,7 +29,7 @@ const (
 const (
 	metaFormat = "format"     // :: the label storeLabel
 	metaCheck  = "kek_check"  // :: nothing, sealed under the key-encryption key
-	metaHead   = "audit_head" // :: audit.Head of the last change
+	metaHead   = "audit_head" // :: audit.Head of the last change, release or start
 )
 
 func buckets() []string {
@@ -154,8 +154,8 @@ func (s *Store) check(tx *bbolt.Tx) error {
 // Close closes the store after the changes that are under way.
 func (s *Store) Close() error { return s.db.Close() }
 
-// Head is the audit log's head as of the last change; the zero Head before the
-// first.
+// Head is the head of the audit log that the store is level with: what has a line
+// after it is not in the store. It is the zero Head in a new store.
 func (s *Store) Head() (audit.Head, error) {
 	var head audit.Head
 	err := s.db.View(func(tx *bbolt.Tx) error {

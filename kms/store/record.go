@@ -4,8 +4,9 @@
 // changes a record, because each key is sealed together with its whole record.
 // What it does not protect: whoever can write the file can put back an older copy
 // of it, with its records and without its newest releases, or can delete
-// releases. The audit log, whose head the store keeps, shows that unless both are
-// put back together.
+// releases. An older store by itself shows at the next start, where package ledger
+// holds it against the audit log, whose head it keeps: unless the log is put back
+// with it. Releases that were deleted from a newest store do not show.
 package store
 
 import (
