@@ -6,8 +6,8 @@
 // cannot write proves all lines up to its own; without one a log that verifies
 // shows that no accident befell it. `rootvouch-kms audit verify --head` takes a
 // head that the operator has noted. The store keeps that of the last release,
-// change or start, which is no better guarded than the log. The format is described in
-// docs/spec/keyapi.md.
+// change or start, which is no better guarded than the log. The format is described
+// in docs/spec/keyapi.md.
 package audit
 
 import (
