@@ -44,6 +44,9 @@ whole.`,
 				if must, err = audit.ParseHead(head); err != nil {
 					return command.Usage(err)
 				}
+				if must.Sequence == 0 {
+					return command.Usage(fmt.Errorf("--head is %s, want that of a line, from 1", must))
+				}
 			}
 			f, err := os.Open(args[0])
 			if err != nil {
@@ -67,5 +70,6 @@ whole.`,
 		},
 	}
 	cmd.Flags().StringVar(&head, "head", "", "a head that was noted earlier")
+	command.NotEmpty(cmd, "head")
 	return cmd
 }

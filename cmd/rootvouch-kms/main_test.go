@@ -434,6 +434,11 @@ func TestUsage(t *testing.T) {
 	if got := run([]string{"serve", "--nonsense"}, io.Discard, io.Discard); got != command.ExitUsage {
 		t.Errorf("exit status is %d, want %d", got, command.ExitUsage)
 	}
+	for _, head := range []string{"", "0:" + strings.Repeat("0", 64), "0:" + strings.Repeat("1", 64)} {
+		if got := run([]string{"audit", "verify", "--head", head, "/nonexistent"}, io.Discard, io.Discard); got != command.ExitUsage {
+			t.Errorf("--head %q: exit status is %d, want %d", head, got, command.ExitUsage)
+		}
+	}
 	if got := run([]string{"audit", "verify", "/nonexistent"}, io.Discard, io.Discard); got != command.ExitError {
 		t.Errorf("exit status is %d, want %d", got, command.ExitError)
 	}
