@@ -81,8 +81,14 @@ func TestHostileText(t *testing.T) {
 	}
 	for _, text := range []string{"<", "\u2028", "\x00", "\xff", "\U0001F600", `"`} {
 		long := strings.Repeat(text, 10000)
-		if _, err := log.Append(Entry{Event: Refusal, Code: "malformed", Reason: long, SPIFFEID: long, Remote: long, Actor: long}); err != nil {
+		if _, err := log.Append(Entry{Event: Refusal, Code: "malformed", Reason: long, SPIFFEID: long, Remote: long},
+			Entry{Event: Put, SPIFFEID: long, Actor: long}); err != nil {
 			t.Fatalf("%q: %v", text, err)
+		}
+	}
+	for _, e := range []Entry{{Event: "putt"}, {Event: Start, Actor: "x"}, {}} {
+		if _, err := log.Append(e); err == nil {
+			t.Errorf("%+v is appended, and no log with it verifies", e)
 		}
 	}
 	if err := log.Close(); err != nil {
@@ -126,6 +132,11 @@ func TestVerifyRefuses(t *testing.T) {
 		{"repeated member", replace(`"event":"put"`, `"event":"put","event":"put"`), Head{}, "another form"},
 		{"member in another case", replace(`"event":"put"`, `"Event":"put"`), Head{}, "another form"},
 		{"data after the value", replace("\n", "{}\n"), Head{}, "invalid character"},
+		{"unknown event", replace(`"event":"put"`, `"event":"putt"`), Head{}, `event is "putt"`},
+		{"second init", replace(`"event":"put"`, `"event":"init"`), Head{}, `event is "init" in line 2`},
+		{"no init", replace(`"event":"init"`, `"event":"start"`), Head{}, `event is "start" in line 1`},
+		{"member of another event", replace(`"event":"put"`, `"event":"start"`), Head{}, "members of another event"},
+		{"time that is not UTC", replace(`Z","event":"put"`, `+01:00","event":"put"`), Head{}, "want UTC"},
 		{"version", replace(`"version":1`, `"version":2`), Head{}, "version is 2"},
 		{"blank line", join(lines[0], []byte("\n"), lines[1]), Head{}, "line 2"},
 		{"long line", join(lines[0], bytes.Repeat([]byte("x"), MaxLine+1), []byte("\n")), Head{}, "in a line"},
@@ -257,19 +268,19 @@ func TestFailingDisk(t *testing.T) {
 	full := errors.New("no space left")
 	d := &disk{}
 	l := &Log{clock: clock, file: d}
-	must := func() {
+	must := func(e Event) {
 		t.Helper()
-		if _, err := l.Append(Entry{Event: Start}); err != nil {
+		if _, err := l.Append(Entry{Event: e}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	must()
+	must(Init)
 	d.write = full
 	if _, err := l.Append(Entry{Event: Start}); !errors.Is(err, full) {
 		t.Errorf("full disk: got error %v, want it", err)
 	}
 	d.write = nil
-	must() // there is space again, and the half line is gone
+	must(Start) // there is space again, and the half line is gone
 	if _, err := Verify(bytes.NewReader(d.Bytes()), l.Head(), nil); err != nil {
 		t.Error(err)
 	}

@@ -106,6 +106,9 @@ func (l *Log) Append(entries ...Entry) (Head, error) {
 	var lines []byte
 	head := l.head
 	for _, e := range entries {
+		if err := e.check(); err != nil { // no server would start with this line
+			return Head{}, fmt.Errorf("appending to audit log: %v", err)
+		}
 		var line []byte
 		line, head = encode(head, now, e)
 		lines = append(lines, line...)

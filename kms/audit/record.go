@@ -15,6 +15,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -187,5 +188,46 @@ func decode(after Head, line []byte) (Record, Head, error) {
 	case !bytes.Equal(append(again, '\n'), line):
 		return Record{}, Head{}, fmt.Errorf("got another form than the canonical one")
 	}
+	if err := r.check(); err != nil {
+		return Record{}, Head{}, err
+	}
 	return r, Head{r.Sequence, chainDigest(line)}, nil
+}
+
+// check reports whether a line of this form is one that the server writes.
+func (r Record) check() error {
+	if _, offset := r.Time.Zone(); offset != 0 {
+		return fmt.Errorf("time is %s, want UTC", r.Time.Format(time.RFC3339))
+	}
+	if first := r.Sequence == 1; first != (r.Event == Init) {
+		return fmt.Errorf("event is %q in line %d, want %q in the first line and there alone", r.Event, r.Sequence, Init)
+	}
+	return r.Entry.check()
+}
+
+// check reports whether the event is known, and has no members of others.
+func (e Entry) check() error {
+	rest := e // what is left when the event's own members are gone
+	rest.Event = ""
+	switch e.Event {
+	case Init:
+	case Start:
+		rest.SPIFFEID = ""
+	case Recovered:
+		rest.Reason = ""
+	case Release, ReleaseAgain, Refusal:
+		rest.Disk, rest.SPIFFEID, rest.Remote, rest.Generation, rest.Evidence = pins.UUID{}, "", "", 0, ""
+		rest.RequestSHA256, rest.ReportID, rest.Measurement = pins.Digest{}, pins.Digest{}, nil
+		if e.Event == Refusal {
+			rest.Code, rest.Reason, rest.Suppressed = "", "", 0
+		}
+	case Put, Enable, Disable, Delete:
+		rest.Disk, rest.SPIFFEID, rest.Actor, rest.Generation, rest.Evidence = pins.UUID{}, "", "", 0, ""
+	default:
+		return fmt.Errorf("event is %q, want one that is known", e.Event)
+	}
+	if !reflect.ValueOf(rest).IsZero() {
+		return fmt.Errorf("event %q has members of another event", e.Event)
+	}
+	return nil
 }
