@@ -77,6 +77,13 @@ type Entry struct {
 	Measurement pins.HexBytes `json:"measurement,omitempty"`
 	// Evidence is "required" or "not required", as the record had it.
 	Evidence string `json:"evidence,omitempty"`
+	// ReferenceValuesSHA256 is over the refval.json that the record has; zero where
+	// evidence is not required.
+	ReferenceValuesSHA256 pins.Digest `json:"reference_values_sha256,omitzero"`
+	// LUKS2HeaderSHA256 is the header pin that a change leaves the record with.
+	LUKS2HeaderSHA256 pins.Digest `json:"luks2_header_sha256,omitzero"`
+	// SameVM is the record's.
+	SameVM bool `json:"same_vm,omitempty"`
 	// Code is what the caller of a refused request learnt.
 	Code string `json:"code,omitempty"`
 	// Reason says why.
@@ -218,11 +225,13 @@ func (e Entry) check() error {
 	case Release, ReleaseAgain, Refusal:
 		rest.Disk, rest.SPIFFEID, rest.Remote, rest.Generation, rest.Evidence = pins.UUID{}, "", "", 0, ""
 		rest.RequestSHA256, rest.ReportID, rest.Measurement = pins.Digest{}, pins.Digest{}, nil
+		rest.ReferenceValuesSHA256 = pins.Digest{}
 		if e.Event == Refusal {
 			rest.Code, rest.Reason, rest.Suppressed = "", "", 0
 		}
 	case Put, Enable, Disable, Delete:
 		rest.Disk, rest.SPIFFEID, rest.Actor, rest.Generation, rest.Evidence = pins.UUID{}, "", "", 0, ""
+		rest.ReferenceValuesSHA256, rest.LUKS2HeaderSHA256, rest.SameVM = pins.Digest{}, pins.Digest{}, false
 	default:
 		return fmt.Errorf("event is %q, want one that is known", e.Event)
 	}

@@ -10,6 +10,7 @@
 package ledger
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"sync"
@@ -54,8 +55,8 @@ type Reader interface {
 	Releases(disk pins.UUID) ([]store.Release, error)
 }
 
-// New joins a store with its log, which Open has held against each other. For retryWindow after a release, the very same
-// request is answered again.
+// New joins a store with its log, which Open has held against each other. For
+// retryWindow after a release, the very same request is answered again.
 func New(s *store.Store, log *audit.Log, clock func() time.Time, retryWindow time.Duration) *Ledger {
 	return &Ledger{Records: s, store: s, log: log, clock: clock, retryWindow: retryWindow}
 }
@@ -91,6 +92,9 @@ func (l *Ledger) Put(actor string, r store.Record, values, key []byte, replace b
 	}
 	if r.Generation, err = l.store.NextGeneration(r.DiskUUID); err != nil {
 		return store.Record{}, err
+	}
+	if r.ReferenceValues = (pins.Digest{}); values != nil {
+		r.ReferenceValues = sha256.Sum256(values)
 	}
 	head, err := l.append(change(audit.Put, actor, r))
 	if err != nil {
@@ -180,5 +184,6 @@ func (l *Ledger) Delete(actor string, disk pins.UUID) error {
 
 func change(event audit.Event, actor string, r store.Record) audit.Entry {
 	return audit.Entry{Event: event, Actor: actor, Disk: r.DiskUUID, SPIFFEID: r.SPIFFEID.String(),
-		Generation: r.Generation, Evidence: string(r.Evidence)}
+		Generation: r.Generation, Evidence: string(r.Evidence),
+		ReferenceValuesSHA256: r.ReferenceValues, LUKS2HeaderSHA256: r.Header.HeaderSHA256, SameVM: r.SameVM}
 }

@@ -168,6 +168,7 @@ func (s *Server) release(c *call) ([]byte, error) {
 		return nil, err
 	}
 	c.entry.Generation, c.entry.Evidence = record.Generation, string(record.Evidence)
+	c.entry.ReferenceValuesSHA256 = record.ReferenceValues
 	claim := ledger.Claim{
 		Record:        record,
 		ReportID:      launch.ReportID,

@@ -16,6 +16,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/test/snptest"
 )
 
@@ -262,6 +263,32 @@ func TestMalformed(t *testing.T) {
 				t.Errorf("got status %d, %s, %v, want %d", status, data, err, x.want)
 			}
 		})
+	}
+}
+
+// TestLogSaysWhatWasPut: reference values that are put for one release and put back
+// after it show, and so does which of them a release satisfied.
+func TestLogSaysWhatWasPut(t *testing.T) {
+	r := newRig(t)
+	records, err := r.store.List()
+	if err != nil || len(records) != 1 {
+		t.Fatalf("got %d records, %v, want 1", len(records), err)
+	}
+	strict := records[0]
+	guest := r.caller(r.vm())
+	guest.want(guest.ask(r.launch(1)), "")
+	if last := r.events(1)[0]; last.ReferenceValuesSHA256 != strict.ReferenceValues || strict.ReferenceValues == (pins.Digest{}) {
+		t.Errorf("release says reference values %s, want %s", last.ReferenceValuesSHA256, strict.ReferenceValues)
+	}
+	loose := r.values(snp.Measurement{1})
+	loose.GuestPolicy.Debug = refval.AnyBit
+	if err := r.put(r.record(strict.Header), loose, true); err != nil {
+		t.Fatal(err)
+	}
+	last := r.events(1)[0]
+	if last.Event != audit.Put || last.ReferenceValuesSHA256 == (pins.Digest{}) || last.ReferenceValuesSHA256 == strict.ReferenceValues ||
+		last.LUKS2HeaderSHA256 != strict.Header.HeaderSHA256 {
+		t.Errorf("put says %+v", last.Entry)
 	}
 }
 
