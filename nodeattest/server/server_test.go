@@ -3,7 +3,9 @@ package server
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -95,9 +97,10 @@ func (f *fixture) attest(answer func(evidence.Nonce) []byte) (*nodeattestorv1.Ag
 	if err != nil {
 		return nil, err
 	}
-	if err := stream.Send(&nodeattestorv1.AttestRequest{Request: &nodeattestorv1.AttestRequest_Payload{Payload: nodeattest.Hello()}}); err != nil {
+	if err := stream.Send(&nodeattestorv1.AttestRequest{Request: &nodeattestorv1.AttestRequest_Payload{Payload: nodeattest.Hello()}}); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
+	// After io.EOF, Recv says how the stream ended.
 	challenge, err := stream.Recv()
 	if err != nil {
 		return nil, err
@@ -106,7 +109,7 @@ func (f *fixture) attest(answer func(evidence.Nonce) []byte) (*nodeattestorv1.Ag
 	if err != nil {
 		f.Fatal(err)
 	}
-	if err := stream.Send(&nodeattestorv1.AttestRequest{Request: &nodeattestorv1.AttestRequest_ChallengeResponse{ChallengeResponse: answer(nonce)}}); err != nil {
+	if err := stream.Send(&nodeattestorv1.AttestRequest{Request: &nodeattestorv1.AttestRequest_ChallengeResponse{ChallengeResponse: answer(nonce)}}); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	last, err := stream.Recv()
