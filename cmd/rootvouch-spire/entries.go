@@ -55,7 +55,8 @@ program has changed.
 No VM can be named "owner", and no VM can have the key server's SPIFFE ID: when the
 KMS has another than the default, give --kms-id with VMs too.`,
 		Example: `  rootvouch spire entries --socket spire/server.sock --trust-domain example.org \
-    --name web1 --refval refval.json --fetchkey bin/guest/fetchkey --kms bin/rootvouch-kms`,
+    --name web1 --refval refval.json --fetchkey bin/guest/fetchkey \
+    --kms /usr/bin/rootvouch-kms --kms-user rootvouch-kms`,
 		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}

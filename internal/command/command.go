@@ -41,7 +41,7 @@ func (UsageError) ExitCode() int { return ExitUsage }
 func Usage(err error) error { return UsageError{err} }
 
 // Main runs root with args, until the end or SIGINT, SIGTERM or SIGHUP (a closed
-// terminal; not under nohup), and returns the exit status: 0; that of an error with
+// terminal), unless they are ignored, and returns the exit status: 0; that of an error with
 // a method ExitCode() int; 64 for a command line that cannot be meant; 130 when
 // interrupted, unless the command leaves nothing (see LeavesNothing), which a
 // signal ends as it does by itself; and 1 for all else. An error with a method
@@ -90,10 +90,14 @@ func LeavesNothing(cmd *cobra.Command) {
 }
 
 // ends are the signals that end a command in order: what it has begun is undone.
+// What whoever started it has ignored stays ignored: SIGHUP under nohup, SIGINT in
+// the background of a script.
 func ends() []os.Signal {
-	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) {
-		signals = append(signals, syscall.SIGHUP)
+	signals := []os.Signal{syscall.SIGTERM}
+	for _, s := range []os.Signal{os.Interrupt, syscall.SIGHUP} {
+		if !signal.Ignored(s) {
+			signals = append(signals, s)
+		}
 	}
 	return signals
 }

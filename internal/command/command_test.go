@@ -83,6 +83,9 @@ func TestSecondSignal(t *testing.T) {
 		}}
 		os.Exit(Main(root, nil, os.Stdout, os.Stderr))
 	}
+	if signal.Ignored(os.Interrupt) {
+		t.Skip("SKIPPED: SIGINT is ignored here, as in the background of a script")
+	}
 	deaf := exec.Command(os.Args[0], "-test.run=TestSecondSignal$")
 	deaf.Env = append(os.Environ(), "ROOTVOUCH_TEST_DEAF=1")
 	out, err := deaf.StdoutPipe()
@@ -111,6 +114,9 @@ func TestSecondSignal(t *testing.T) {
 
 // TestSignals: a command hears of the end, unless it was told not to.
 func TestSignals(t *testing.T) {
+	if signal.Ignored(syscall.SIGHUP) {
+		t.Skip("SKIPPED: SIGHUP is ignored here, as under nohup")
+	}
 	root := &cobra.Command{Use: "tool", RunE: func(cmd *cobra.Command, args []string) error {
 		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
 			return err
