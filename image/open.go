@@ -36,10 +36,11 @@ type Input struct {
 
 // Summary is what a user should know about a tree.
 type Summary struct {
-	Memory int64    // bytes that building takes for it, about
-	Hidden []string // as rootfs.Tree.Hidden names them
-	Init   bool     // there is an init to hand over to, as rootfs.Tree.HasInit knows it
-	Doors  []string // programs that listen to the host, as rootfs.Tree.Doors names them
+	Memory        int64    // bytes that building takes for it, about
+	Hidden        int      // files as rootfs.Tree.Hidden counts them
+	HiddenExample string   // one of them
+	Init          bool     // there is an init to hand over to, as rootfs.Tree.HasInit knows it
+	Doors         []string // programs that listen to the host, as rootfs.Tree.Doors names them
 }
 
 // Open recognises the input by its contents. The source reads from it until it
@@ -226,7 +227,8 @@ func (in Input) finish(tree *rootfs.Tree) (Source, error) {
 		return Source{}, errors.New("there are no files in it")
 	}
 	if in.Seen != nil {
-		in.Seen(Summary{Memory: tree.Memory(), Hidden: tree.Hidden(), Init: tree.HasInit(), Doors: tree.Doors()})
+		hidden, example := tree.Hidden()
+		in.Seen(Summary{Memory: tree.Memory(), Hidden: hidden, HiddenExample: example, Init: tree.HasInit(), Doors: tree.Doors()})
 	}
 	return Tree(tree)
 }

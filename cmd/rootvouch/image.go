@@ -207,8 +207,8 @@ func (f *imageBuildFlags) notes(w io.Writer, s image.Summary) {
 		debug.SetMemoryLimit(need)
 		fmt.Fprintf(w, "note: so many files take about %s of memory; a finished filesystem (as of mkfs.erofs) takes less than 256 MiB\n", bytesText(float64(need)))
 	}
-	if len(s.Hidden) > 0 {
-		fmt.Fprintf(w, "note: %d files, the first of them %q, say something to overlayfs, under which a VM mounts its root: there they are missing, or cannot be read\n", len(s.Hidden), s.Hidden[0])
+	if s.Hidden > 0 {
+		fmt.Fprintf(w, "note: %d files, such as %q, say something to overlayfs, under which a VM mounts its root: there they are missing, or cannot be read\n", s.Hidden, s.HiddenExample)
 	}
 	if !s.Init {
 		fmt.Fprintln(w, "note: the root has no /sbin/init: it can be a data disk, but no VM boots from it")

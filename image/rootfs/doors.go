@@ -4,6 +4,8 @@ import (
 	"path"
 	"strconv"
 	"strings"
+
+	"github.com/rootvouch/rootvouch/erofs"
 )
 
 // doors are programs that take commands or configuration from the machine that a
@@ -43,10 +45,27 @@ func (t *Tree) Doors() []string {
 	return found
 }
 
-// Hidden names files that say something to overlayfs, under which a guest mounts its
-// root: whiteouts (device 0:0) and what has its attributes. They are kept, and a
-// booted VM does not show them as they are.
-func (t *Tree) Hidden() []string { return t.hidden }
+// Hidden counts the files that say something to overlayfs, under which a guest mounts
+// its root: whiteouts (device 0:0) and what has its attributes. They are kept, and a
+// booted VM does not show them as they are. One of them is named.
+func (t *Tree) Hidden() (count int, name string) {
+	var walk func(at string, n *inode)
+	walk = func(at string, n *inode) {
+		if n.mode&erofs.TypeMask == erofs.TypeCharDevice && n.u == 0 || t.marked[n.xattrs] {
+			count++
+			if name == "" || at < name {
+				name = at
+			}
+		}
+		for child, inode := range n.entries() {
+			if inode.isDir() || inode.xattrs != "" || inode.u == 0 && inode.mode&erofs.TypeMask == erofs.TypeCharDevice {
+				walk(path.Join(at, child), inode)
+			}
+		}
+	}
+	walk(".", t.root)
+	return count, name
+}
 
 // HasInit tells whether the tree has an init in a place that /sbin/init can mean,
 // /sbin being a link or not.

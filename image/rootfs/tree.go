@@ -86,12 +86,14 @@ func (n *inode) entries() map[string]*inode {
 type Tree struct {
 	root   *inode
 	xattrs map[string]string // :: encoded attributes -> the one copy of them
-	hidden []string          // see Hidden
+	marked map[string]bool   // those of them that overlayfs takes for its own
 }
 
 // New returns a tree with nothing but a root directory: mode 0755, owner root,
 // time 0.
-func New() *Tree { return &Tree{root: newDirectory(), xattrs: map[string]string{}} }
+func New() *Tree {
+	return &Tree{root: newDirectory(), xattrs: map[string]string{}, marked: map[string]bool{}}
+}
 
 func newDirectory() *inode {
 	return &inode{mode: erofs.TypeDirectory | 0o755, body: &directory{entries: map[string]*inode{}}}
@@ -110,6 +112,11 @@ func (t *Tree) encodeXattrs(n *inode, xattrs map[string]string) error {
 	if !ok {
 		one = encoded
 		t.xattrs[encoded] = encoded
+		for name := range xattrs {
+			if strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
+				t.marked[encoded] = true
+			}
+		}
 	}
 	n.xattrs = one
 	return nil
@@ -173,9 +180,6 @@ func (t *Tree) add(name string, n *inode) error {
 	}
 	if n.isDir() && n.body == nil {
 		n.body = &directory{entries: map[string]*inode{}}
-	}
-	if n.mode&erofs.TypeMask == erofs.TypeCharDevice && n.u == 0 || strings.Contains(n.xattrs, "overlay.") {
-		t.hidden = append(t.hidden, name)
 	}
 	if len(parts) == 0 {
 		if !n.isDir() {

@@ -41,8 +41,8 @@ func (UsageError) ExitCode() int { return ExitUsage }
 func Usage(err error) error { return UsageError{err} }
 
 // Main runs root with args, until the end or SIGINT, SIGTERM or SIGHUP (a closed
-// terminal), unless they are ignored, and returns the exit status: 0; that of an error with
-// a method ExitCode() int; 64 for a command line that cannot be meant; 130 when
+// terminal), unless they are ignored, and returns the exit status: 0; that of an
+// error with a method ExitCode() int; 64 for a command line that cannot be meant; 130 when
 // interrupted, unless the command leaves nothing (see LeavesNothing), which a
 // signal ends as it does by itself; and 1 for all else. An error with a method
 // Hint() string gives advice.
