@@ -155,17 +155,9 @@ func (f *entriesFlags) vm(td spiffeid.TrustDomain) (spireadmin.Group, error) {
 }
 
 func readRefval(path string) (refval.Values, error) {
-	f, err := os.Open(path)
+	data, err := command.ReadFile(path, refval.MaxSize)
 	if err != nil {
-		return refval.Values{}, command.Usage(err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, refval.MaxSize+1))
-	if err != nil {
-		return refval.Values{}, command.Usage(err)
-	}
-	if len(data) > refval.MaxSize {
-		return refval.Values{}, fmt.Errorf("%s has more than %d bytes", path, refval.MaxSize)
+		return refval.Values{}, err
 	}
 	values, err := refval.Decode(data)
 	if err != nil {

@@ -5,9 +5,8 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -296,17 +295,9 @@ func readCollateral(path string) ([]*x509.Certificate, []*x509.RevocationList, e
 
 // readInput reads at most limit bytes of a file.
 func readInput(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, command.Usage(err)
+	data, err := command.ReadFile(path, limit)
+	if errors.Is(err, command.ErrTooLarge) {
+		return nil, malformed("%w", err)
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, command.Usage(err)
-	}
-	if int64(len(data)) > limit {
-		return nil, malformed("%s has more than %d bytes", path, limit)
-	}
-	return data, nil
+	return data, err
 }

@@ -249,3 +249,24 @@ type hinted struct {
 
 func (h hinted) Unwrap() error { return h.error }
 func (h hinted) Hint() string  { return h.hint }
+
+// ErrTooLarge says that a file has more bytes than it may have.
+var ErrTooLarge = errors.New("file is too large")
+
+// ReadFile reads a file of at most limit bytes. That it cannot be read is a
+// UsageError; that it is larger matches ErrTooLarge.
+func ReadFile(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, Usage(err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, Usage(err)
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("%w: %s has more than %d bytes", ErrTooLarge, path, limit)
+	}
+	return data, nil
+}
