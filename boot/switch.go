@@ -24,7 +24,7 @@ const (
 
 // efiOptionsVariable stands for the EFI variable SystemdOptions, which systemd
 // takes as a second command line: set, even to nothing, the EFI variable is not
-// read (systemd 257, src/basic/efivars.c, systemd_efi_options_variable).
+// read (systemd, src/basic/efivars.c, systemd_efi_options_variable).
 const efiOptionsVariable = "SYSTEMD_EFI_OPTIONS"
 
 // switchRoot frees the initramfs, while attestd starts, and becomes the root
