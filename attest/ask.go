@@ -12,7 +12,7 @@ import (
 	"net/http"
 	"net/url"
 
-	"github.com/rootvouch/rootvouch/attestapi"
+	"github.com/rootvouch/rootvouch/attest/attestapi"
 	"github.com/rootvouch/rootvouch/evidence"
 )
 

@@ -19,9 +19,9 @@ import (
 	"time"
 
 	"github.com/rootvouch/rootvouch/appraise"
-	"github.com/rootvouch/rootvouch/attestapi"
-	"github.com/rootvouch/rootvouch/attestd"
-	"github.com/rootvouch/rootvouch/bootlog"
+	"github.com/rootvouch/rootvouch/attest/attestapi"
+	"github.com/rootvouch/rootvouch/attest/attestd"
+	"github.com/rootvouch/rootvouch/boot/bootlog"
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"

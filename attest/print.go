@@ -6,7 +6,7 @@ import (
 	"io"
 
 	"github.com/rootvouch/rootvouch/appraise"
-	"github.com/rootvouch/rootvouch/bootlog"
+	"github.com/rootvouch/rootvouch/boot/bootlog"
 	"github.com/rootvouch/rootvouch/pins"
 )
 

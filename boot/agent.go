@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rootvouch/rootvouch/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
 )
 
 // Files of the SPIRE agent's data directory that PID 1 writes.

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rootvouch/rootvouch/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/internal/needs"
 )
 

@@ -20,10 +20,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rootvouch/rootvouch/bootconfig"
-	"github.com/rootvouch/rootvouch/bootlog"
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/bootlog"
 	"github.com/rootvouch/rootvouch/dm"
-	"github.com/rootvouch/rootvouch/keyapi"
+	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/luks2"
 	"golang.org/x/sys/unix"
 )

@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"github.com/rootvouch/rootvouch/dm"
-	"github.com/rootvouch/rootvouch/keyapi"
+	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/luks2"
 	"github.com/rootvouch/rootvouch/pins"
 )

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rootvouch/rootvouch/bootconfig"
-	"github.com/rootvouch/rootvouch/bootlog"
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/bootlog"
 	"golang.org/x/sys/unix"
 )
 

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/rootvouch/rootvouch/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"golang.org/x/sys/unix"
 )
 

@@ -9,7 +9,7 @@ import (
 	"os"
 	"strings"
 
-	"github.com/rootvouch/rootvouch/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/rootvouch/rootvouch/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/dm"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/verity"

@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rootvouch/rootvouch/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/internal/needs"
-	"github.com/rootvouch/rootvouch/keyapi"
+	"github.com/rootvouch/rootvouch/kms/keyapi"
 )
 
 // bound is how long a VM may take in all, under TCG on a machine that does other

@@ -9,8 +9,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
-	"github.com/rootvouch/rootvouch/bootconfig"
-	"github.com/rootvouch/rootvouch/cpio"
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/initramfs/cpio"
 )
 
 // maxArchive bounds a decompressed base, in bytes.

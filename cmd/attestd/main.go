@@ -18,8 +18,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/rootvouch/rootvouch/attestd"
-	"github.com/rootvouch/rootvouch/bootlog"
+	"github.com/rootvouch/rootvouch/attest/attestd"
+	"github.com/rootvouch/rootvouch/boot/bootlog"
 	"github.com/rootvouch/rootvouch/snp/snpdev"
 )
 

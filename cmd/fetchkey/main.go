@@ -17,8 +17,8 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/rootvouch/rootvouch/bootconfig"
-	"github.com/rootvouch/rootvouch/fetchkey"
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/kms/fetchkey"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/snp/snpdev"
 )

@@ -26,9 +26,9 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/rootvouch/rootvouch/evidence"
-	"github.com/rootvouch/rootvouch/fetchkey"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/kms/adminapi"
+	"github.com/rootvouch/rootvouch/kms/fetchkey"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"

@@ -11,13 +11,13 @@ import (
 
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/pins"
-	"github.com/rootvouch/rootvouch/spireconf"
-	"github.com/rootvouch/rootvouch/spiretrust"
+	"github.com/rootvouch/rootvouch/spire/conf"
+	"github.com/rootvouch/rootvouch/spire/trust"
 )
 
 func newServerConfigCommand() *cobra.Command {
 	var domain string
-	var s spireconf.Server
+	var s conf.Server
 	cmd := &cobra.Command{
 		Use:   "server-config --trust-domain NAME --ca-dir DIR --data-dir DIR --plugin FILE --refval FILE --collateral-dir DIR",
 		Short: "Print a server.conf for a stock SPIRE server",
@@ -66,7 +66,7 @@ exist, since SPIRE is told its SHA-256.`,
 	flags.StringVar(&s.CollateralDir, "collateral-dir", "", "directory of CRLs and certificates")
 	flags.StringVar(&s.AgentPathTemplate, "agent-path-template", "", "template of agent IDs (default: one ID for each launch)")
 	flags.StringArrayVar(&s.Selectors, "selector", nil, "name of a selector that agents get (repeatable; default: those that the entries of spire entries ask for)")
-	flags.DurationVar(&s.CacheReload, "cache-reload", spireconf.DefaultCacheReload, "how often the server looks for new entries and agents")
+	flags.DurationVar(&s.CacheReload, "cache-reload", conf.DefaultCacheReload, "how often the server looks for new entries and agents")
 	command.Require(cmd, "ca-dir", "data-dir", "plugin", "refval", "collateral-dir")
 	trustDomainFlag(cmd, &domain)
 	return cmd
@@ -74,7 +74,7 @@ exist, since SPIRE is told its SHA-256.`,
 
 func newAgentConfigCommand() *cobra.Command {
 	var domain, caDir string
-	var a spireconf.Agent
+	var a conf.Agent
 	cmd := &cobra.Command{
 		Use:   "agent-config --trust-domain NAME --ca-dir DIR --data-dir DIR",
 		Short: "Print an agent.conf for the stock SPIRE agent on the owner's side",
@@ -100,7 +100,7 @@ nothing.`,
 			if a.Socket == "" {
 				a.Socket = filepath.Join(a.DataDir, "agent.sock")
 			}
-			a.TrustBundle = filepath.Join(caDir, spiretrust.RootCert)
+			a.TrustBundle = filepath.Join(caDir, trust.RootCert)
 			paths := []*string{&a.DataDir, &a.Socket, &a.TrustBundle}
 			if a.JoinTokenFile != "" {
 				paths = append(paths, &a.JoinTokenFile)
@@ -117,7 +117,7 @@ nothing.`,
 	flags.StringVar(&a.DataDir, "data-dir", "", "directory of the agent's key and cache")
 	flags.StringVar(&a.Socket, "socket", "", "Workload API socket (default: agent.sock in the data directory)")
 	flags.StringVar(&a.JoinTokenFile, "join-token-file", "", "file with a join token, which nobody else can read (default: none)")
-	flags.DurationVar(&a.Sync, "sync", spireconf.DefaultSync, "how often the agent asks for new entries")
+	flags.DurationVar(&a.Sync, "sync", conf.DefaultSync, "how often the agent asks for new entries")
 	command.Require(cmd, "ca-dir", "data-dir")
 	trustDomainFlag(cmd, &domain)
 	return cmd

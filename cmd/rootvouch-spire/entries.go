@@ -15,10 +15,10 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/rootvouch/rootvouch/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/refval"
-	"github.com/rootvouch/rootvouch/spireadmin"
+	"github.com/rootvouch/rootvouch/spire/admin"
 )
 
 // spireTimeout bounds what is asked of a SPIRE server on this machine.
@@ -70,7 +70,7 @@ KMS has another than the default, give --kms-id with VMs too.`,
 	flags.StringVar(&f.kms, "kms", "", "the rootvouch-kms program, for its SHA-256 and path")
 	flags.StringVar(&f.kmsPath, "kms-path", "", "its path where it runs (default: that of --kms, absolute and with links resolved)")
 	flags.StringVar(&f.kmsID, "kms-id", "", "SPIFFE ID of the KMS (default spiffe://NAME/kms)")
-	flags.StringVar(&f.kmsParent, "kms-parent", "", "SPIFFE ID of the owner's agent or its alias (default spiffe://NAME"+spireadmin.OwnerPath+")")
+	flags.StringVar(&f.kmsParent, "kms-parent", "", "SPIFFE ID of the owner's agent or its alias (default spiffe://NAME"+admin.OwnerPath+")")
 	flags.StringVar(&f.kmsUser, "kms-user", "", "who rootvouch-kms runs as: a uid, a user name, or any (default: the uid of the caller)")
 	flags.DurationVar(&f.ttl, "ttl", 0, "lifetime of the SVIDs (default: the server's)")
 	command.Require(cmd, "socket")
@@ -83,7 +83,7 @@ func (f *entriesFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	client, err := spireadmin.Dial(f.socket)
+	client, err := admin.Dial(f.socket)
 	if err != nil {
 		return err
 	}
@@ -103,12 +103,12 @@ func (f *entriesFlags) run(cmd *cobra.Command) error {
 }
 
 // groups makes the entries of everything that the flags name.
-func (f *entriesFlags) groups() ([]spireadmin.Group, error) {
+func (f *entriesFlags) groups() ([]admin.Group, error) {
 	td, err := parseTrustDomain(f.domain)
 	if err != nil {
 		return nil, err
 	}
-	var groups []spireadmin.Group
+	var groups []admin.Group
 	if f.name != "" || len(f.refvals) > 0 || f.fetchkey != "" {
 		g, err := f.vm(td)
 		if err != nil {
@@ -129,25 +129,25 @@ func (f *entriesFlags) groups() ([]spireadmin.Group, error) {
 	return groups, nil
 }
 
-func (f *entriesFlags) vm(td spiffeid.TrustDomain) (spireadmin.Group, error) {
+func (f *entriesFlags) vm(td spiffeid.TrustDomain) (admin.Group, error) {
 	if f.name == "" || len(f.refvals) == 0 || f.fetchkey == "" {
-		return spireadmin.Group{}, command.Usage(errors.New("a VM takes --name, --refval and --fetchkey"))
+		return admin.Group{}, command.Usage(errors.New("a VM takes --name, --refval and --fetchkey"))
 	}
-	vm := spireadmin.VM{Name: f.name, TTL: f.ttl, Fetchkey: spireadmin.Executable{Path: f.fetchkeyPath}}
+	vm := admin.VM{Name: f.name, TTL: f.ttl, Fetchkey: admin.Executable{Path: f.fetchkeyPath}}
 	var err error
 	if vm.Workload, err = idOr(td, "workload-id", f.workload, "/vm/"+f.name); err != nil {
-		return spireadmin.Group{}, err
+		return admin.Group{}, err
 	}
-	if vm.KMS, err = idOr(td, "kms-id", f.kmsID, spireadmin.KMSPath); err != nil {
-		return spireadmin.Group{}, err
+	if vm.KMS, err = idOr(td, "kms-id", f.kmsID, admin.KMSPath); err != nil {
+		return admin.Group{}, err
 	}
 	if vm.Fetchkey.SHA256, err = fileSHA256("fetchkey", f.fetchkey); err != nil {
-		return spireadmin.Group{}, err
+		return admin.Group{}, err
 	}
 	for _, path := range f.refvals {
 		v, err := readRefval(path)
 		if err != nil {
-			return spireadmin.Group{}, err
+			return admin.Group{}, err
 		}
 		vm.Values = append(vm.Values, v)
 	}
@@ -166,55 +166,55 @@ func readRefval(path string) (refval.Values, error) {
 	return values, nil
 }
 
-func (f *entriesFlags) keyServer(td spiffeid.TrustDomain) (spireadmin.Group, error) {
-	id, err := idOr(td, "kms-id", f.kmsID, spireadmin.KMSPath)
+func (f *entriesFlags) keyServer(td spiffeid.TrustDomain) (admin.Group, error) {
+	id, err := idOr(td, "kms-id", f.kmsID, admin.KMSPath)
 	if err != nil {
-		return spireadmin.Group{}, err
+		return admin.Group{}, err
 	}
-	parent, err := idOr(td, "kms-parent", f.kmsParent, spireadmin.OwnerPath)
+	parent, err := idOr(td, "kms-parent", f.kmsParent, admin.OwnerPath)
 	if err != nil {
-		return spireadmin.Group{}, err
+		return admin.Group{}, err
 	}
-	program := spireadmin.Executable{Path: f.kmsPath}
+	program := admin.Executable{Path: f.kmsPath}
 	if program.Path == "" {
 		// The unix attestor reads /proc/PID/exe, which has no links in it.
 		if program.Path, err = filepath.Abs(f.kms); err != nil {
-			return spireadmin.Group{}, err
+			return admin.Group{}, err
 		}
 		if program.Path, err = filepath.EvalSymlinks(program.Path); err != nil {
-			return spireadmin.Group{}, err
+			return admin.Group{}, err
 		}
 	}
 	if program.SHA256, err = fileSHA256("kms", f.kms); err != nil {
-		return spireadmin.Group{}, err
+		return admin.Group{}, err
 	}
 	runsAs, err := parseUser(f.kmsUser)
 	if err != nil {
-		return spireadmin.Group{}, err
+		return admin.Group{}, err
 	}
-	return spireadmin.KMS(id, parent, program, runsAs, f.ttl)
+	return admin.KMS(id, parent, program, runsAs, f.ttl)
 }
 
 // parseUser reads --kms-user.
-func parseUser(text string) (spireadmin.User, error) {
+func parseUser(text string) (admin.User, error) {
 	switch text {
 	case "any":
-		return spireadmin.AnyUser(), nil
+		return admin.AnyUser(), nil
 	case "":
 		text = strconv.Itoa(os.Getuid())
 	}
 	if uid, err := strconv.ParseUint(text, 10, 32); err == nil {
-		return spireadmin.UID(uint32(uid)), nil
+		return admin.UID(uint32(uid)), nil
 	}
 	named, err := user.Lookup(text)
 	if err != nil {
-		return spireadmin.User{}, command.Usage(fmt.Errorf("--kms-user: %w", err))
+		return admin.User{}, command.Usage(fmt.Errorf("--kms-user: %w", err))
 	}
 	uid, err := strconv.ParseUint(named.Uid, 10, 32)
 	if err != nil {
-		return spireadmin.User{}, fmt.Errorf("user %s has uid %q, want a number", text, named.Uid)
+		return admin.User{}, fmt.Errorf("user %s has uid %q, want a number", text, named.Uid)
 	}
-	return spireadmin.UID(uint32(uid)), nil
+	return admin.UID(uint32(uid)), nil
 }
 
 // idOr parses a flag's SPIFFE ID, or takes a path of the trust domain.
@@ -233,7 +233,7 @@ func idOr(td spiffeid.TrustDomain, flag, text, path string) (spiffeid.ID, error)
 	return id, nil
 }
 
-func printChanges(w io.Writer, changes []spireadmin.Change) error {
+func printChanges(w io.Writer, changes []admin.Change) error {
 	for _, c := range changes {
 		var selectors []string
 		for _, s := range c.Entry.Selectors {

@@ -7,13 +7,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rootvouch/rootvouch/spireadmin"
+	"github.com/rootvouch/rootvouch/spire/admin"
 )
 
 func TestParseUser(t *testing.T) {
-	self := spireadmin.UID(uint32(os.Getuid()))
-	for text, want := range map[string]spireadmin.User{
-		"": self, strconv.Itoa(os.Getuid()): self, "1234": spireadmin.UID(1234), "root": spireadmin.UID(0), "any": spireadmin.AnyUser(),
+	self := admin.UID(uint32(os.Getuid()))
+	for text, want := range map[string]admin.User{
+		"": self, strconv.Itoa(os.Getuid()): self, "1234": admin.UID(1234), "root": admin.UID(0), "any": admin.AnyUser(),
 	} {
 		if got, err := parseUser(text); err != nil || got != want {
 			t.Errorf("%q: got %v, %v, want %v", text, got, err, want)

@@ -9,7 +9,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/rootvouch/rootvouch/internal/command"
-	"github.com/rootvouch/rootvouch/spireadmin"
+	"github.com/rootvouch/rootvouch/spire/admin"
 )
 
 func newJoinTokenCommand() *cobra.Command {
@@ -19,7 +19,7 @@ func newJoinTokenCommand() *cobra.Command {
 		Use:   "join-token --socket SOCKET --trust-domain NAME",
 		Short: "Make a join token for the agent on the owner's side",
 		Long: `Make a token with which one SPIRE agent can attest, once, and print it. The agent
-gets the identity spiffe://NAME` + spireadmin.OwnerPath + ` beside its own: what "spire entries --kms"
+gets the identity spiffe://NAME` + admin.OwnerPath + ` beside its own: what "spire entries --kms"
 makes hangs below that, and outlives the agent. Whoever has the token can be that
 agent, so it lasts no longer than need be; keep it in a file that nobody else can
 read (spire agent-config --join-token-file), not on a command line.`,
@@ -30,14 +30,14 @@ read (spire agent-config --join-token-file), not on a command line.`,
 			if err != nil {
 				return err
 			}
-			client, err := spireadmin.Dial(socket)
+			client, err := admin.Dial(socket)
 			if err != nil {
 				return err
 			}
 			defer client.Close()
 			ctx, cancel := context.WithTimeout(cmd.Context(), spireTimeout)
 			defer cancel()
-			token, err := client.JoinToken(ctx, spiffeid.RequireFromPath(td, spireadmin.OwnerPath), ttl)
+			token, err := client.JoinToken(ctx, spiffeid.RequireFromPath(td, admin.OwnerPath), ttl)
 			if err != nil {
 				return err
 			}

@@ -13,12 +13,12 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/rootvouch/rootvouch/internal/command"
-	"github.com/rootvouch/rootvouch/spiretrust"
+	"github.com/rootvouch/rootvouch/spire/trust"
 )
 
 func newInitCommand() *cobra.Command {
 	var dir, domain string
-	v := spiretrust.Validity{}
+	v := trust.Validity{}
 	cmd := &cobra.Command{
 		Use:   "init --dir DIR --trust-domain NAME",
 		Short: "Make the long-lived root of a trust domain",
@@ -34,7 +34,7 @@ Keys are ECDSA P-256, in files of mode 0600. Nothing that exists is replaced.`,
 			if err != nil {
 				return err
 			}
-			if err := spiretrust.Init(dir, td, v, time.Now(), rand.Reader); err != nil {
+			if err := trust.Init(dir, td, v, time.Now(), rand.Reader); err != nil {
 				if errors.Is(err, os.ErrExist) {
 					return command.WithHint(err, "a second root means that every VM is measured anew; to renew the intermediate, use spire renew")
 				}
@@ -58,8 +58,8 @@ func printTrust(w io.Writer, dir string, td spiffeid.TrustDomain) error {
   %s  secret: take it offline; only "rootvouch spire renew" needs it again
   %s  to the SPIRE server
   %s  secret: to the SPIRE server
-`, td, filepath.Join(dir, spiretrust.RootCert), filepath.Join(dir, spiretrust.RootKey),
-		filepath.Join(dir, spiretrust.UpstreamCert), filepath.Join(dir, spiretrust.UpstreamKey))
+`, td, filepath.Join(dir, trust.RootCert), filepath.Join(dir, trust.RootKey),
+		filepath.Join(dir, trust.UpstreamCert), filepath.Join(dir, trust.UpstreamKey))
 	return err
 }
 
@@ -75,10 +75,10 @@ time that it makes itself a CA. No VM is measured anew: the root is the same.`,
 		Example: `  rootvouch spire renew --dir ca`,
 		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := spiretrust.Renew(dir, years, time.Now(), rand.Reader); err != nil {
+			if err := trust.Renew(dir, years, time.Now(), rand.Reader); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n%s\n", filepath.Join(dir, spiretrust.UpstreamCert), filepath.Join(dir, spiretrust.UpstreamKey))
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n%s\n", filepath.Join(dir, trust.UpstreamCert), filepath.Join(dir, trust.UpstreamKey))
 			return err
 		},
 	}

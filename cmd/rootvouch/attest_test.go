@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rootvouch/rootvouch/attestd"
-	"github.com/rootvouch/rootvouch/bootlog"
+	"github.com/rootvouch/rootvouch/attest/attestd"
+	"github.com/rootvouch/rootvouch/boot/bootlog"
 	"github.com/rootvouch/rootvouch/kms/adminapi"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/snp"

@@ -7,7 +7,7 @@ import (
 	nodeattestorv1 "github.com/spiffe/spire-plugin-sdk/proto/spire/plugin/agent/nodeattestor/v1"
 	configv1 "github.com/spiffe/spire-plugin-sdk/proto/spire/service/common/config/v1"
 
-	"github.com/rootvouch/rootvouch/nodeattest/agent"
+	"github.com/rootvouch/rootvouch/spire/nodeattest/agent"
 )
 
 func main() {

@@ -10,7 +10,7 @@ import (
 	nodeattestorv1 "github.com/spiffe/spire-plugin-sdk/proto/spire/plugin/server/nodeattestor/v1"
 	configv1 "github.com/spiffe/spire-plugin-sdk/proto/spire/service/common/config/v1"
 
-	"github.com/rootvouch/rootvouch/nodeattest/server"
+	"github.com/rootvouch/rootvouch/spire/nodeattest/server"
 )
 
 func main() {

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/rootvouch/rootvouch/erofs"
+	"github.com/rootvouch/rootvouch/image/erofs"
 )
 
 // BlockSize is the block size of the filesystem in bytes.

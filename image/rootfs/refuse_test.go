@@ -14,7 +14,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rootvouch/rootvouch/erofs"
+	"github.com/rootvouch/rootvouch/image/erofs"
 	"github.com/rootvouch/rootvouch/internal/needs"
 )
 

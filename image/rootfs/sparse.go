@@ -4,7 +4,7 @@ import (
 	"iter"
 	"slices"
 
-	"github.com/rootvouch/rootvouch/erofs"
+	"github.com/rootvouch/rootvouch/image/erofs"
 )
 
 // maxChunks bounds the block map of a sparse file: holes of larger files are

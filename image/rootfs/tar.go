@@ -10,7 +10,7 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/rootvouch/rootvouch/erofs"
+	"github.com/rootvouch/rootvouch/image/erofs"
 )
 
 // TarBlock is the unit of a tar in bytes: a header, and what data is filled up to.

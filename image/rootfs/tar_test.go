@@ -4,7 +4,7 @@ import (
 	"archive/tar"
 	"testing"
 
-	"github.com/rootvouch/rootvouch/erofs"
+	"github.com/rootvouch/rootvouch/image/erofs"
 )
 
 // TestSymlinkMode: whatever a tar says, on Linux a symbolic link has one mode.

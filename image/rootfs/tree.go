@@ -16,7 +16,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/rootvouch/rootvouch/erofs"
+	"github.com/rootvouch/rootvouch/image/erofs"
 )
 
 // maxSymlink is PATH_MAX less the final zero byte (include/uapi/linux/limits.h),

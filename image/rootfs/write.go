@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/rootvouch/rootvouch/erofs"
+	"github.com/rootvouch/rootvouch/image/erofs"
 )
 
 // WriteTo writes the filesystem to w, from its first byte to its last. The data

@@ -31,5 +31,10 @@ var world = []string{"os/...", "net", "net/http/...", "math/rand/...", "crypto/r
 var network = []string{"net/http", "net/http/...", "crypto/tls", "google.golang.org/grpc/...", "google.golang.org/protobuf/...",
 	"github.com/spiffe/...", "github.com/google/go-sev-guest/..."}
 
+// keyServer is what only the key server links; its messages (kms/keyapi) and its
+// caller in the guest (kms/fetchkey) stand beside it.
+var keyServer = []string{module + "/kms/acl", module + "/kms/admin", module + "/kms/adminapi", module + "/kms/audit",
+	module + "/kms/kek", module + "/kms/ledger", module + "/kms/server", module + "/kms/store"}
+
 // ground is what any package may use.
 var ground = []string{"pins", "internal/strictjson"}

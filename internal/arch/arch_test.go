@@ -101,6 +101,70 @@ func TestImports(t *testing.T) {
 	}
 }
 
+// TestGrantsAreUsed holds each granted import against the code: a grant that
+// nobody uses is an open door.
+func TestGrantsAreUsed(t *testing.T) {
+	all := load(t)
+	used := map[string]bool{}
+	for path, p := range all {
+		folder, ours := strings.CutPrefix(path, module+"/")
+		r, ok := roomOf(folder)
+		if !ours || !ok {
+			continue
+		}
+		for _, imported := range p.Imports {
+			for _, grant := range r.uses {
+				if matches(grant, strings.TrimPrefix(imported, module+"/")) {
+					used[r.name+" "+grant] = true
+				}
+			}
+		}
+	}
+	for _, r := range rooms {
+		for _, grant := range r.uses {
+			// Tests' imports are not listed, and the top floor's are all tests'.
+			if grant != "..." && !used[r.name+" "+grant] {
+				t.Errorf("%s: the grant %q is used by nobody", r.name, grant)
+			}
+		}
+	}
+}
+
+// TestTableRunsByFloor checks that a room's grants name rooms above it in the
+// table, which is below it in the house.
+func TestTableRunsByFloor(t *testing.T) {
+	for folder := range folders(load(t)) {
+		at := slices.IndexFunc(rooms, func(r room) bool { return anyMatches(r.packages, folder) })
+		for i, r := range rooms {
+			if i < at && anyMatches(r.uses, folder) {
+				t.Errorf("%s uses %s of the later room %s", r.name, folder, rooms[at].name)
+			}
+		}
+	}
+}
+
+// TestKeyServerIsWhole checks that what must never reach the key server is held
+// against all of it.
+func TestKeyServerIsWhole(t *testing.T) {
+	for folder := range folders(load(t)) {
+		r, _ := roomOf(folder)
+		if r.name == "role: the key server" && !strings.HasPrefix(folder, "cmd/") && !anyMatches(keyServer, module+"/"+folder) {
+			t.Errorf("keyServer does not name %s", folder)
+		}
+	}
+}
+
+// folders are the folders of this module that hold packages.
+func folders(all map[string]goPackage) map[string]bool {
+	found := map[string]bool{}
+	for path := range all {
+		if folder, ours := strings.CutPrefix(path, module+"/"); ours {
+			found[folder] = true
+		}
+	}
+	return found
+}
+
 // reach returns the shortest chain from a package to each forbidden one. Chains
 // end at the standard library.
 func reach(all map[string]goPackage, from string, never []string) [][]string {

@@ -1,8 +1,9 @@
 package arch
 
-// rooms is the import table, from the ground up. A package belongs to the first
-// room that names it.
+// rooms is the import table, floor by floor from the ground up. A package belongs
+// to the first room that names it.
 var rooms = []room{
+	// The ground: formats, and what every floor stands on.
 	{
 		name:     "the ground under the ground",
 		packages: []string{"pins", "internal/strictjson"},
@@ -10,7 +11,7 @@ var rooms = []room{
 	},
 	{
 		name:     "ground: formats",
-		packages: []string{"snp", "verity", "xts", "cpio", "erofs", "keyapi", "bootconfig", "bootlog"},
+		packages: []string{"snp", "verity", "xts", "initramfs/cpio", "image/erofs", "kms/keyapi", "boot/bootconfig", "boot/bootlog"},
 		pure:     true, neverDirect: world,
 	},
 	{
@@ -21,8 +22,8 @@ var rooms = []room{
 	},
 	{name: "ground: files that appear whole", packages: []string{"internal/durable"}, never: []string{"net"}},
 	{name: "ground: how a command ends", packages: []string{"internal/command"}, never: network},
-	{name: "proof: what a test needs", packages: []string{"internal/needs"}, never: network},
-	{name: "proof: this table", packages: []string{"internal/arch"}, never: network},
+
+	// Meaning: what the bytes stand for.
 	{
 		name:     "meaning: throw-away chains",
 		packages: []string{"snp/emuchain"},
@@ -38,7 +39,6 @@ var rooms = []room{
 	{
 		name:     "meaning: evidence",
 		packages: []string{"evidence"},
-		uses:     []string{"snp"},
 		pure:     true, neverDirect: world,
 	},
 	{
@@ -59,71 +59,75 @@ var rooms = []room{
 		uses:     []string{"snp", "evidence"},
 		never:    network,
 	},
-	{name: "meaning: device-mapper", packages: []string{"dm"}, uses: []string{"verity"}, never: network},
+	{name: "meaning: device-mapper", packages: []string{"dm"}, never: network},
+	{
+		name:     "meaning: messages between attestd and the owner",
+		packages: []string{"attest/attestapi"},
+		uses:     []string{"evidence", "boot/bootlog"},
+		pure:     true, neverDirect: world,
+	},
+
+	// The judge.
 	{
 		name:     "judge",
 		packages: []string{"appraise"},
 		uses:     []string{"snp", "refval", "evidence"},
 		pure:     true, neverDirect: world, never: []string{module + "/snp/kds", "net/http"},
 	},
+
+	// Roles: one for each actor.
 	{
 		name:     "role: PID 1",
 		packages: []string{"boot", "cmd/init"},
-		uses:     []string{"dm", "luks2", "verity", "bootconfig", "bootlog", "keyapi"}, within: true,
+		uses:     []string{"dm", "luks2", "verity", "boot/bootconfig", "boot/bootlog", "kms/keyapi"}, within: true,
 		never: network,
 	},
 	{
 		name:     "role: fetchkey",
-		packages: []string{"fetchkey", "cmd/fetchkey"},
-		uses:     []string{"keyapi", "bootconfig", "evidence", "snp/snpdev"}, within: true,
-		never: []string{module + "/kms/...", module + "/appraise", module + "/refval"},
+		packages: []string{"kms/fetchkey", "cmd/fetchkey"},
+		uses:     []string{"kms/keyapi", "boot/bootconfig", "evidence", "snp/snpdev"}, within: true,
+		never: append([]string{module + "/appraise", module + "/refval"}, keyServer...),
 	},
 	{
 		name:     "role: node attestation, guest",
-		packages: []string{"nodeattest", "nodeattest/agent", "cmd/snp-agent-plugin"},
+		packages: []string{"spire/nodeattest", "spire/nodeattest/agent", "cmd/snp-agent-plugin"},
 		uses:     []string{"evidence", "snp/snpdev"}, within: true,
 		never: []string{module + "/appraise", module + "/snp/kds", module + "/refval"},
 	},
 	{
 		name:     "role: node attestation, server",
-		packages: []string{"nodeattest/server", "cmd/snp-server-plugin"},
-		uses:     []string{"nodeattest", "appraise", "evidence", "refval", "snp", "snp/kds"}, within: true,
+		packages: []string{"spire/nodeattest/server", "cmd/snp-server-plugin"},
+		uses:     []string{"spire/nodeattest", "appraise", "evidence", "refval", "snp", "snp/kds"}, within: true,
 		never: []string{module + "/snp/snpdev", module + "/kms/..."},
-	},
-	{
-		name:     "ground: messages between attestd and the owner",
-		packages: []string{"attestapi"},
-		uses:     []string{"evidence", "bootlog"},
-		pure:     true, neverDirect: world,
 	},
 	{
 		name:     "role: the owner who asks",
 		packages: []string{"attest"},
-		uses:     []string{"attestapi", "appraise", "bootlog", "evidence", "refval", "snp"},
+		uses:     []string{"attest/attestapi", "appraise", "boot/bootlog", "evidence", "refval"},
 		never:    []string{module + "/snp/snpdev", module + "/kms/..."},
 	},
 	{
 		name:     "role: attestd",
-		packages: []string{"attestd", "cmd/attestd"},
-		uses:     []string{"attestapi", "bootlog", "bootconfig", "evidence", "snp/snpdev"}, within: true,
+		packages: []string{"attest/attestd", "cmd/attestd"},
+		uses:     []string{"attest/attestapi", "boot/bootlog", "evidence", "snp/snpdev"}, within: true,
 		never: []string{module + "/appraise", module + "/snp/kds", module + "/refval", module + "/kms/..."},
 	},
 	{
 		name:     "role: the key server",
 		packages: []string{"kms/...", "cmd/rootvouch-kms"},
-		uses:     []string{"keyapi", "appraise", "evidence", "refval", "snp", "snp/kds", "internal/command", "internal/durable"}, within: true,
-		never: []string{module + "/snp/snpdev", module + "/nodeattest/..."},
+		uses:     []string{"appraise", "evidence", "refval", "snp", "snp/kds", "internal/command", "internal/durable"}, within: true,
+		never: []string{module + "/snp/snpdev", module + "/spire/nodeattest/..."},
 	},
 	{
 		name:     "role: disk images",
 		packages: []string{"image/..."},
-		uses:     []string{"luks2", "verity", "xts", "erofs", "refval", "snp/launch", "internal/durable"}, within: true,
+		uses:     []string{"luks2", "verity", "xts", "internal/durable"}, within: true,
 		never: []string{"net", "net/http", "github.com/spiffe/..."},
 	},
 	{
 		name:     "role: initramfs",
 		packages: []string{"initramfs/..."},
-		uses:     []string{"cpio", "bootconfig", "internal/durable"}, within: true,
+		uses:     []string{"boot/bootconfig"}, within: true,
 		never: []string{"net/http", "github.com/spiffe/..."},
 	},
 	{
@@ -133,21 +137,13 @@ var rooms = []room{
 		never: []string{"github.com/spiffe/...", module + "/appraise"},
 	},
 	{
-		name:     "proof: signers of true reports",
-		packages: []string{"test/snptest", "test/snpdevtest"},
-		uses:     []string{"snp", "snp/emuchain", "evidence", "refval", "snp/kds"}, within: true,
-	},
-	{
-		name:     "proof: VMs in tests",
-		packages: []string{"test/vmtest", "test/vmtest/guest", "test/initramfstest"},
-		uses:     []string{"platform", "platform/asp", "internal/needs", "cpio", "bootconfig", "snp/snpdev"},
-	},
-	{
 		name:     "role: the owner's side of SPIRE",
-		packages: []string{"spiretrust", "spireconf", "spireadmin"},
-		uses:     []string{"nodeattest", "refval", "snp", "internal/durable"}, within: true,
+		packages: []string{"spire/trust", "spire/conf", "spire/admin"},
+		uses:     []string{"spire/nodeattest", "refval", "snp", "internal/durable"}, within: true,
 		never: []string{module + "/kms/...", module + "/appraise"},
 	},
+
+	// Wiring and doors.
 	{
 		name:     "wiring: the demo, which runs commands",
 		packages: []string{"demo"},
@@ -157,15 +153,29 @@ var rooms = []room{
 	{
 		name:     "door: the owner's tool",
 		packages: []string{"cmd/rootvouch"},
-		uses: []string{"appraise", "attest", "attestd", "bootconfig", "bootlog", "demo", "evidence", "image/...", "initramfs/...",
-			"internal/command", "internal/durable", "kms/...", "keyapi", "luks2", "platform/...", "refval", "snp/..."},
+		uses: []string{"appraise", "attest", "boot/bootconfig", "demo", "evidence", "image/...", "initramfs/...",
+			"internal/command", "internal/durable", "kms/...", "luks2", "platform/...", "refval", "snp/..."},
 		never: []string{module + "/boot", module + "/dm", "google.golang.org/grpc/..."},
 	},
 	{
 		name:     "door: the owner's tool, towards SPIRE",
 		packages: []string{"cmd/rootvouch-spire"},
-		uses:     []string{"bootconfig", "internal/command", "pins", "refval", "spireadmin", "spireconf", "spiretrust"},
+		uses:     []string{"boot/bootconfig", "internal/command", "pins", "refval", "spire/admin", "spire/conf", "spire/trust"},
 		never:    []string{module + "/kms/...", module + "/appraise", module + "/boot"},
+	},
+
+	// Proof: what only tests use.
+	{name: "proof: what a test needs", packages: []string{"internal/needs"}, never: network},
+	{name: "proof: this table", packages: []string{"internal/arch"}, never: network},
+	{
+		name:     "proof: signers of true reports",
+		packages: []string{"test/snptest", "test/snpdevtest"},
+		uses:     []string{"snp", "snp/emuchain", "evidence", "refval"}, within: true,
+	},
+	{
+		name:     "proof: VMs in tests",
+		packages: []string{"test/vmtest", "test/vmtest/guest", "test/initramfstest"},
+		uses:     []string{"platform", "platform/asp", "internal/needs", "initramfs/cpio", "boot/bootconfig", "snp/snpdev"},
 	},
 	{name: "proof: benchmarks of whole processes", packages: []string{"test/turns"}, never: network},
 	{name: "proof: the whole chain", packages: []string{"test/..."}, uses: []string{"..."}},

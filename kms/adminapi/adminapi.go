@@ -13,7 +13,7 @@ import (
 	"io"
 	"time"
 
-	"github.com/rootvouch/rootvouch/keyapi"
+	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/pins"
 )
 

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rootvouch/rootvouch/keyapi"
+	"github.com/rootvouch/rootvouch/kms/keyapi"
 )
 
 // crowd is a limited listener that accepts all the time.

@@ -8,8 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rootvouch/rootvouch/keyapi"
 	"github.com/rootvouch/rootvouch/kms/acl"
+	"github.com/rootvouch/rootvouch/kms/keyapi"
 )
 
 // Bounds of nonces.

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rootvouch/rootvouch/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/pins"
 )
 

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/rootvouch/rootvouch/spireadmin"
+	"github.com/rootvouch/rootvouch/spire/admin"
 )
 
 // stockIntervals takes our settings out of a server.conf.
@@ -93,7 +93,7 @@ func BenchmarkFirstSVID(b *testing.B) {
 // hangOnAgent makes the workload a child of one agent ID, with no alias between.
 func (w *world) hangOnAgent(b *testing.B, agentID spiffeid.ID) {
 	b.Helper()
-	group, err := spireadmin.VM{Name: "one", Values: w.values(wanted), Workload: workload, Fetchkey: w.program}.Entries(domain)
+	group, err := admin.VM{Name: "one", Values: w.values(wanted), Workload: workload, Fetchkey: w.program}.Entries(domain)
 	if err != nil {
 		b.Fatal(err)
 	}

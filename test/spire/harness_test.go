@@ -24,9 +24,9 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
-	"github.com/rootvouch/rootvouch/spireadmin"
-	"github.com/rootvouch/rootvouch/spireconf"
-	"github.com/rootvouch/rootvouch/spiretrust"
+	"github.com/rootvouch/rootvouch/spire/admin"
+	"github.com/rootvouch/rootvouch/spire/conf"
+	"github.com/rootvouch/rootvouch/spire/trust"
 	"github.com/rootvouch/rootvouch/test/snpdevtest"
 )
 
@@ -49,10 +49,10 @@ type world struct {
 	sp      *snpdevtest.SP
 	refval  string // accepts wanted
 	address string // of the server
-	admin   *spireadmin.Client
-	program spireadmin.Executable // this test: the workload
-	plugins string                // directory of our plugins
-	config  spireconf.Server
+	admin   *admin.Client
+	program admin.Executable // this test: the workload
+	plugins string           // directory of our plugins
+	config  conf.Server
 	nextID  byte
 }
 
@@ -78,14 +78,14 @@ func build(t testing.TB) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.program = spireadmin.Executable{Path: self, SHA256: fileDigest(t, self)}
+	w.program = admin.Executable{Path: self, SHA256: fileDigest(t, self)}
 	w.address = freeAddress(t)
-	w.config = spireconf.Server{
+	w.config = conf.Server{
 		TrustDomain: domain, Bind: w.address, DataDir: w.path("server"), Socket: w.path("server.sock"), CADir: w.path("ca"),
 		Plugin: filepath.Join(w.plugins, "snp-server-plugin"), RefvalFiles: []string{w.refval}, CollateralDir: w.sp.Collateral,
 	}
 	w.config.PluginSHA256 = fileDigest(t, w.config.Plugin)
-	if err := spiretrust.Init(w.config.CADir, domain, spiretrust.Validity{RootYears: 10, UpstreamYears: 1}, time.Now(), rand.Reader); err != nil {
+	if err := trust.Init(w.config.CADir, domain, trust.Validity{RootYears: 10, UpstreamYears: 1}, time.Now(), rand.Reader); err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -115,7 +115,7 @@ func (w *world) start(edit func(string) string) {
 		w.Fatal(err)
 	}
 	server := run(w, stock(w, "spire-server"), "run", "-config", w.write("server.conf", conf))
-	if w.admin, err = spireadmin.Dial(w.config.Socket); err != nil {
+	if w.admin, err = admin.Dial(w.config.Socket); err != nil {
 		w.Fatal(err)
 	}
 	w.Cleanup(func() { w.admin.Close() })
@@ -128,12 +128,12 @@ func (w *world) start(edit func(string) string) {
 }
 
 // entries makes those of the VM, for this test as its workload.
-func (w *world) entries(values ...refval.Values) []spireadmin.Change {
+func (w *world) entries(values ...refval.Values) []admin.Change {
 	w.Helper()
 	if len(values) == 0 {
 		values = w.values(wanted)
 	}
-	group, err := spireadmin.VM{Name: "one", Values: values, Workload: workload, Fetchkey: w.program}.Entries(domain)
+	group, err := admin.VM{Name: "one", Values: values, Workload: workload, Fetchkey: w.program}.Entries(domain)
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -204,7 +204,7 @@ plugins {
   KeyManager "memory" { plugin_data {} }
   WorkloadAttestor "unix" { plugin_data { discover_workload_path = true } }
 }
-`, dir, host, port, socket, filepath.Join(w.config.CADir, spiretrust.RootCert), domain.Name(), sync,
+`, dir, host, port, socket, filepath.Join(w.config.CADir, trust.RootCert), domain.Name(), sync,
 		filepath.Join(w.plugins, "snp-agent-plugin"), device)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		w.Fatal(err)

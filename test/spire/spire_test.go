@@ -17,9 +17,9 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/rootvouch/rootvouch/snp"
-	"github.com/rootvouch/rootvouch/spireadmin"
-	"github.com/rootvouch/rootvouch/spireconf"
-	"github.com/rootvouch/rootvouch/spiretrust"
+	"github.com/rootvouch/rootvouch/spire/admin"
+	"github.com/rootvouch/rootvouch/spire/conf"
+	"github.com/rootvouch/rootvouch/spire/trust"
 	"github.com/rootvouch/rootvouch/test/snpdevtest"
 )
 
@@ -29,7 +29,7 @@ func TestStockSPIRE(t *testing.T) {
 	w := build(t)
 	w.start(nil)
 	first := w.entries()
-	if want := []spireadmin.Action{spireadmin.Created, spireadmin.Created}; !slices.Equal(actions(first), want) {
+	if want := []admin.Action{admin.Created, admin.Created}; !slices.Equal(actions(first), want) {
 		t.Errorf("actions are %v, want %v", actions(first), want)
 	}
 	t.Run("attests", w.testAttest)
@@ -68,8 +68,8 @@ func TestInlineRefval(t *testing.T) {
 	w.refused(t, w.newLaunch(snp.Measurement{9}), "evidence is refused: measurement")
 }
 
-func actions(changes []spireadmin.Change) []spireadmin.Action {
-	var all []spireadmin.Action
+func actions(changes []admin.Change) []admin.Action {
+	var all []admin.Action
 	for _, c := range changes {
 		all = append(all, c.Action)
 	}
@@ -90,7 +90,7 @@ func (w *world) testAttest(t *testing.T) {
 // checkChain verifies an SVID by the measured root alone.
 func (w *world) checkChain(t *testing.T, svid *x509svid.SVID) {
 	t.Helper()
-	pem, err := os.ReadFile(filepath.Join(w.config.CADir, spiretrust.RootCert))
+	pem, err := os.ReadFile(filepath.Join(w.config.CADir, trust.RootCert))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,20 +182,20 @@ func (w *world) testNoEntry(t *testing.T) {
 }
 
 func (w *world) testEntries(t *testing.T) {
-	if got := actions(w.entries()); !slices.Equal(got, []spireadmin.Action{spireadmin.Unchanged, spireadmin.Unchanged}) {
+	if got := actions(w.entries()); !slices.Equal(got, []admin.Action{admin.Unchanged, admin.Unchanged}) {
 		t.Errorf("applied again: %v", got)
 	}
 	if got := actions(w.entries(w.sp.Values(snp.Measurement{5}, snp.Measurement{6}))); !slices.Equal(got,
-		[]spireadmin.Action{spireadmin.Created, spireadmin.Created, spireadmin.Unchanged, spireadmin.Removed}) {
+		[]admin.Action{admin.Created, admin.Created, admin.Unchanged, admin.Removed}) {
 		t.Errorf("with other measurements: %v", got)
 	}
 	moved := w.program
 	moved.Path = "/bin/fetchkey"
-	group, err := spireadmin.VM{Name: "one", Values: nil, Workload: workload, Fetchkey: moved}.Entries(domain)
+	group, err := admin.VM{Name: "one", Values: nil, Workload: workload, Fetchkey: moved}.Entries(domain)
 	if err == nil {
 		t.Errorf("got %v without a measurement, want an error", group)
 	}
-	group, err = spireadmin.VM{Name: "one", Values: w.values(wanted), Workload: workload, Fetchkey: moved}.Entries(domain)
+	group, err = admin.VM{Name: "one", Values: w.values(wanted), Workload: workload, Fetchkey: moved}.Entries(domain)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func (w *world) testEntries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := actions(changes); !slices.Equal(got, []spireadmin.Action{spireadmin.Created, spireadmin.Updated, spireadmin.Removed, spireadmin.Removed}) {
+	if got := actions(changes); !slices.Equal(got, []admin.Action{admin.Created, admin.Updated, admin.Removed, admin.Removed}) {
 		t.Errorf("with another path: %v", got)
 	}
 	w.entries()
@@ -246,7 +246,7 @@ func (w *world) testMany(t *testing.T) {
 func (w *world) testOwner(t *testing.T) {
 	id := spiffeid.RequireFromPath(domain, "/kms")
 	alias := spiffeid.RequireFromPath(domain, "/node/owner")
-	group, err := spireadmin.KMS(id, alias, w.program, spireadmin.UID(uint32(os.Getuid())), 0)
+	group, err := admin.KMS(id, alias, w.program, admin.UID(uint32(os.Getuid())), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,9 +257,9 @@ func (w *world) testOwner(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conf, err := spireconf.Agent{
+	conf, err := conf.Agent{
 		TrustDomain: domain, Server: w.address, DataDir: w.path("owner"), Socket: w.path("owner.sock"),
-		TrustBundle: filepath.Join(w.config.CADir, spiretrust.RootCert), JoinTokenFile: w.write("token", []byte(token+"\n")),
+		TrustBundle: filepath.Join(w.config.CADir, trust.RootCert), JoinTokenFile: w.write("token", []byte(token+"\n")),
 	}.Config()
 	if err != nil {
 		t.Fatal(err)

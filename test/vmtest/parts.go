@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rootvouch/rootvouch/cpio"
+	"github.com/rootvouch/rootvouch/initramfs/cpio"
 	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/platform"
 	"github.com/rootvouch/rootvouch/platform/asp"

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rootvouch/rootvouch/bootconfig"
-	"github.com/rootvouch/rootvouch/bootlog"
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/bootlog"
 	"github.com/rootvouch/rootvouch/dm"
 	"golang.org/x/sys/unix"
 )

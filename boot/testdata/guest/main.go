@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rootvouch/rootvouch/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"golang.org/x/sys/unix"
 )
 

@@ -1,0 +1,160 @@
+// Package fetchkey asks the key server for the key of this guest's disk.
+//
+// It is the guest's side of the two locks (docs/DESIGN.md): it gets an SVID from
+// the SPIRE agent, speaks mutual TLS with the one SPIFFE ID that the measured boot
+// configuration names, and gives evidence that binds the server's nonce, the disk,
+// the SVID's public key and an ephemeral HPKE key to which the reply is sealed. It
+// judges no evidence.
+package fetchkey
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/kms/keyapi"
+	"github.com/rootvouch/rootvouch/pins"
+)
+
+// Identity is who this guest is, and whom it believes.
+type Identity struct {
+	SVID    *x509svid.SVID
+	Bundles x509bundle.Source
+}
+
+// Config says what to ask for, and whom. Every field must be set.
+type Config struct {
+	// Disk is the UUID of the disk whose key is asked for.
+	Disk pins.UUID
+	// Address is the key server's, "host:port".
+	Address string
+	// ServerID is the SPIFFE ID that the key server must prove.
+	ServerID spiffeid.ID
+	// Identity gets the SVID; WorkloadAPI makes the one that asks the agent.
+	Identity func(context.Context) (Identity, error)
+	// Evidence gets a report with this REPORT_DATA and its certificates.
+	Evidence func(reportData [64]byte) (evidence.Evidence, error)
+	// Patience is how long a key server that cannot be reached, or that says that it
+	// cannot answer now, is asked again.
+	Patience time.Duration
+	// Log, unless nil, gets a line for each step, without secrets.
+	Log func(line string)
+}
+
+// ErrRefused says that the key server's answer is no, and final. Why is in its
+// audit log.
+var ErrRefused = errors.New("key server refuses")
+
+// StepError says at which step fetching failed.
+type StepError struct {
+	Step string // "identity", "nonce", "evidence", "release" or "reply"
+	Err  error
+}
+
+func (e *StepError) Error() string { return e.Step + ": " + e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *StepError) Unwrap() error { return e.Err }
+
+// Fetch gets the key. The error is a *StepError, and matches ErrRefused when the
+// key server refused. The caller wipes the result.
+func Fetch(ctx context.Context, c Config) (*keyapi.Released, error) {
+	if c.Disk == (pins.UUID{}) || c.Address == "" || c.ServerID.IsZero() || c.Identity == nil || c.Evidence == nil || c.Patience <= 0 {
+		panic("fetchkey: internal error: Fetch with an incomplete Config")
+	}
+	start := time.Now()
+	id, err := c.Identity(ctx)
+	if err != nil {
+		return nil, &StepError{"identity", err}
+	}
+	if id.SVID.ID.TrustDomain() != c.ServerID.TrustDomain() {
+		return nil, &StepError{"identity", fmt.Errorf("SVID is %s, want one of trust domain %s", id.SVID.ID, c.ServerID.TrustDomain())}
+	}
+	c.log("identity: %s (%s)", id.SVID.ID, time.Since(start).Round(time.Millisecond))
+
+	ctx, cancel := context.WithTimeout(ctx, c.Patience)
+	defer cancel()
+	client := newClient(c.Address, c.ServerID, id)
+	defer client.close()
+	for wait := newWaits(); ; {
+		released, err := c.exchange(ctx, client, id)
+		if err == nil {
+			return released, nil
+		}
+		var again *retryError
+		if !errors.As(err, &again) {
+			return nil, err
+		}
+		if !wait.sleep(ctx) {
+			return nil, giveUp(err, wait.count)
+		}
+	}
+}
+
+func (c Config) log(format string, args ...any) {
+	if c.Log != nil {
+		c.Log(fmt.Sprintf(format, args...))
+	}
+}
+
+// giveUp says how often was tried, inside the step.
+func giveUp(err error, count int) error {
+	var step *StepError
+	if errors.As(err, &step) {
+		return &StepError{step.Step, fmt.Errorf("giving up after %d tries: %w", count, step.Err)}
+	}
+	return err
+}
+
+// exchange is one try: nonce, evidence, release. Its error is a *StepError; one
+// that holds a *retryError is worth another try, from the start.
+func (c Config) exchange(ctx context.Context, client *client, id Identity) (*keyapi.Released, error) {
+	start := time.Now()
+	nonce, err := client.nonce(ctx)
+	if err != nil {
+		return nil, &StepError{"nonce", err}
+	}
+	gotNonce := time.Now()
+	recipient, err := keyapi.NewRecipient()
+	if err != nil {
+		return nil, &StepError{"evidence", err}
+	}
+	public := recipient.PublicKey()
+	spki := id.SVID.Certificates[0].RawSubjectPublicKeyInfo
+	vouched, err := c.Evidence(evidence.KeyRelease(evidence.Nonce(nonce), c.Disk, spki, public[:]))
+	if err != nil {
+		return nil, &StepError{"evidence", err}
+	}
+	document, err := vouched.Encode()
+	if err != nil {
+		return nil, &StepError{"evidence", err}
+	}
+	gotEvidence := time.Now()
+	sealed, err := client.release(ctx, c.Disk, keyapi.ReleaseRequest{
+		Version:       keyapi.Version,
+		Nonce:         nonce,
+		HPKEPublicKey: public,
+		Evidence:      document,
+	})
+	if err != nil {
+		return nil, &StepError{"release", err}
+	}
+	released, err := recipient.Open(nonce, c.Disk, sealed)
+	if err != nil {
+		return nil, &StepError{"reply", err}
+	}
+	if released.KMSID != c.ServerID.String() {
+		got := released.KMSID
+		released.Wipe()
+		return nil, &StepError{"reply", fmt.Errorf("KMS ID is %q, want %q", got, c.ServerID)}
+	}
+	c.log("nonce %s, evidence %s, release %s", gotNonce.Sub(start).Round(time.Millisecond),
+		gotEvidence.Sub(gotNonce).Round(time.Millisecond), time.Since(gotEvidence).Round(time.Millisecond))
+	return released, nil
+}

@@ -1,0 +1,211 @@
+// Package admin creates, updates and removes the registration entries of rootvouch on a running SPIRE server.
+//
+// The entries of one VM, and of the key server:
+//
+//	spiffe://TD/node/NAME   parent spiffe://TD/spire/server   one for each measurement (see aliases); its agents, whatever launch they are of
+//	workload ID             parent spiffe://TD/node/NAME      fetchkey, by path and SHA-256
+//	KMS ID                  parent spiffe://TD/node/owner     rootvouch-kms, by path, SHA-256 and user
+//
+// An agent's own ID names one launch, so nothing can hang on it; the node alias
+// takes in every agent whose selectors fit.
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/refval"
+)
+
+const (
+	// idPrefix begins the ID of each entry that this package made: only those
+	// are ever changed or removed.
+	idPrefix  = "rootvouch."
+	vmPrefix  = idPrefix + "vm."
+	kmsPrefix = idPrefix + "kms"
+
+	maxName = 63 // bytes of a VM's name
+
+	// owner is the last segment of OwnerPath, and so no VM's name.
+	owner = "owner"
+)
+
+const (
+	// OwnerPath is the path of the node alias that the agent on the owner's side
+	// has. No VM can be named so.
+	OwnerPath = "/node/" + owner
+
+	// KMSPath is the path of the key server's SPIFFE ID, unless it has another.
+	KMSPath = "/kms"
+)
+
+// Entry is a registration entry as it is wanted.
+type Entry struct {
+	ID        string // entry ID, not a SPIFFE ID
+	SPIFFEID  spiffeid.ID
+	Parent    spiffeid.ID
+	Selectors []Selector    // at least one; all of them must fit
+	TTL       time.Duration // of X509-SVIDs; zero: the server's default
+}
+
+// Selector is one selector of an entry.
+type Selector struct{ Type, Value string }
+
+// String returns the selector as SPIRE writes it.
+func (s Selector) String() string { return s.Type + ":" + s.Value }
+
+// Group is a set of entries that belong together: those of one VM, or of the KMS.
+// The zero Group is none, and Apply refuses it.
+type Group struct {
+	Entries []Entry
+	owns    func(entryID string) bool // whether an entry on the server is one of the group, wanted or not
+}
+
+// Executable is a workload's program as the unix attestor sees it.
+type Executable struct {
+	Path   string // absolute, inside its machine
+	SHA256 pins.Digest
+}
+
+func (e Executable) selectors() ([]Selector, error) {
+	if !path.IsAbs(e.Path) || path.Clean(e.Path) != e.Path {
+		return nil, fmt.Errorf("path of the workload is %q, want a clean absolute one", e.Path)
+	}
+	if e.SHA256 == (pins.Digest{}) {
+		return nil, errors.New("SHA-256 of the workload is missing")
+	}
+	return []Selector{{"unix", "path:" + e.Path}, {"unix", "sha256:" + e.SHA256.String()}}, nil
+}
+
+// User is who a workload runs as. The zero User is root.
+type User struct {
+	any bool
+	uid uint32
+}
+
+// UID returns the user with that ID.
+func UID(uid uint32) User { return User{uid: uid} }
+
+// AnyUser returns every user: whoever can run the program is the workload.
+func AnyUser() User { return User{any: true} }
+
+func (u User) selectors() []Selector {
+	if u.any {
+		return nil
+	}
+	return []Selector{{"unix", fmt.Sprintf("uid:%d", u.uid)}}
+}
+
+// VM says who a VM is.
+type VM struct {
+	Name     string // names the node alias: lower-case letters, digits and hyphens
+	Values   []refval.Values
+	Workload spiffeid.ID // what fetchkey gets: the SPIFFE ID on the disk's KMS record
+	KMS      spiffeid.ID // who Workload must not be; zero: that of KMSPath
+	Fetchkey Executable  // its path is the one inside the initramfs
+	TTL      time.Duration
+}
+
+// NodeID is the SPIFFE ID of a VM's node alias.
+func NodeID(td spiffeid.TrustDomain, name string) (spiffeid.ID, error) {
+	if err := checkName(name); err != nil {
+		return spiffeid.ID{}, err
+	}
+	return spiffeid.FromSegments(td, "node", name)
+}
+
+// Entries returns the entries of a VM.
+func (vm VM) Entries(td spiffeid.TrustDomain) (Group, error) {
+	node, err := NodeID(td, vm.Name)
+	if err != nil {
+		return Group{}, err
+	}
+	kms := vm.KMS
+	if kms.IsZero() {
+		kms = spiffeid.RequireFromPath(td, KMSPath)
+	}
+	if !vm.Workload.MemberOf(td) || isReserved(vm.Workload) || vm.Workload == kms {
+		return Group{}, fmt.Errorf("SPIFFE ID of the workload is %q, want one of %s outside /spire and /node, and other than the key server's, %s", vm.Workload, td, kms)
+	}
+	prefix := vmPrefix + vm.Name + "." // no name has a dot in it
+	group := Group{owns: func(id string) bool { return strings.HasPrefix(id, prefix) }}
+	for _, alias := range aliases(vm.Values) {
+		group.Entries = append(group.Entries, Entry{
+			ID:        prefix + alias.id,
+			SPIFFEID:  node,
+			Parent:    spiffeid.RequireFromPath(td, "/spire/server"),
+			Selectors: alias.selectors,
+		})
+	}
+	if len(group.Entries) == 0 {
+		return Group{}, errors.New("reference values have no measurement")
+	}
+	selectors, err := vm.Fetchkey.selectors()
+	if err != nil {
+		return Group{}, err
+	}
+	group.Entries = append(group.Entries, Entry{
+		ID: prefix + "workload", SPIFFEID: vm.Workload, Parent: node, Selectors: selectors, TTL: vm.TTL,
+	})
+	return group, nil
+}
+
+// KMS returns the entry of rootvouch-kms, a workload of the agent (or node alias)
+// parent, which user runs.
+//
+// Every user of the agent's machine reaches its Workload API, and can run a program
+// that can be read: path and SHA-256 alone would give each of them the identity to
+// which VMs entrust their evidence.
+func KMS(id, parent spiffeid.ID, program Executable, user User, ttl time.Duration) (Group, error) {
+	if isReserved(id) || id.IsZero() {
+		return Group{}, fmt.Errorf("SPIFFE ID of the KMS is %q, want one outside /spire and /node", id)
+	}
+	if !parent.MemberOf(id.TrustDomain()) || parent == id || !isOwners(parent) {
+		return Group{}, fmt.Errorf("parent of the KMS %s is %q, want the owner's agent below /spire/agent of its trust domain, or an alias of it such as %s", id, parent, OwnerPath)
+	}
+	selectors, err := program.selectors()
+	if err != nil {
+		return Group{}, err
+	}
+	selectors = append(selectors, user.selectors()...)
+	// SPIRE takes letters, digits, dots, hyphens and underscores.
+	entryID := kmsPrefix + strings.NewReplacer("_", "_u", "/", "_s").Replace(id.Path())
+	return Group{
+		Entries: []Entry{{ID: entryID, SPIFFEID: id, Parent: parent, Selectors: selectors, TTL: ttl}},
+		owns:    func(id string) bool { return id == entryID },
+	}, nil
+}
+
+// isReserved says that no workload can have an ID: SPIRE's own, and node aliases,
+// below which others hang.
+func isReserved(id spiffeid.ID) bool {
+	for _, path := range []string{"/spire", "/node"} {
+		if id.Path() == path || strings.HasPrefix(id.Path(), path+"/") {
+			return true
+		}
+	}
+	return id.Path() == ""
+}
+
+// isOwners says that the owner's workloads may hang below an ID: not below the
+// alias of a VM.
+func isOwners(parent spiffeid.ID) bool {
+	return !isReserved(parent) || parent.Path() == OwnerPath || strings.HasPrefix(parent.Path(), "/spire/agent/")
+}
+
+// checkName refuses what names no VM.
+func checkName(name string) error {
+	if name == "" || len(name) > maxName || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+		return fmt.Errorf("name is %q, want 1 to %d lower-case letters, digits and hyphens", name, maxName)
+	}
+	if name == owner {
+		return fmt.Errorf("name is %q, want another: %s is the agent on the owner's side", name, OwnerPath)
+	}
+	return nil
+}

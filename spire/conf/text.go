@@ -1,0 +1,114 @@
+package conf
+
+const serverText = `# A stock SPIRE server that attests rootvouch VMs.
+
+server {
+  trust_domain = {{ quote .Server.TrustDomain.Name }}
+  bind_address = {{ quote .Host }}
+  bind_port    = {{ quote .Port }}
+  data_dir     = {{ quote .Server.DataDir }}
+
+  # Whoever can open this socket rules the trust domain.
+  socket_path = {{ quote .Server.Socket }}
+
+  # By default a server takes one attestation a second from each address, and a
+  # fleet of VMs often has one address.
+  ratelimit {
+    attestation = false
+  }
+
+  # Each launch of a VM has an agent ID of its own, which nobody uses again.
+  prune_attested_nodes_expired_for = "24h"
+
+  experimental {
+    # A new agent gets the entries of its node alias only when the server's cache
+    # was reloaded: by default up to 5 s later. With events a reload reads only
+    # what has changed.
+    cache_reload_interval = "{{ .Reload }}"
+    events_based_cache    = true
+  }
+}
+
+plugins {
+  DataStore "sql" {
+    plugin_data {
+      database_type     = "sqlite3"
+      connection_string = {{ quote .Database }}
+    }
+  }
+
+  KeyManager "disk" {
+    plugin_data {
+      keys_path = {{ quote .Keys }}
+    }
+  }
+
+  # The server's own CA changes every day. What VMs are measured with is the root
+  # above it, whose key is not on this machine.
+  UpstreamAuthority "disk" {
+    plugin_data {
+      cert_file_path   = {{ quote .UpstreamCert }}
+      key_file_path    = {{ quote .UpstreamKey }}
+      bundle_file_path = {{ quote .Root }}
+    }
+  }
+
+  # VMs.
+  NodeAttestor "amd_sev_snp" {
+    plugin_cmd = {{ quote .Server.Plugin }}{{ if .Checksum }}
+    plugin_checksum = {{ quote .Checksum }}{{ end }}
+    plugin_data {
+      refval_files   = {{ list .Server.RefvalFiles }}
+      collateral_dir = {{ quote .Server.CollateralDir }}{{ if .Server.AgentPathTemplate }}
+      agent_path_template = {{ quote .Server.AgentPathTemplate }}{{ end }}
+
+      # What entries made by "rootvouch spire entries" ask for. SPIRE stores
+      # selectors one by one: all that there are cost some milliseconds.
+      selectors = {{ list .Selectors }}
+    }
+  }
+
+  # The agent on the owner's side.
+  NodeAttestor "join_token" {
+    plugin_data {}
+  }
+}
+`
+
+const agentText = `# A stock SPIRE agent on the owner's side, which gives rootvouch-kms its identity.
+
+agent {
+  trust_domain      = {{ quote .Agent.TrustDomain.Name }}
+  server_address    = {{ quote .Host }}
+  server_port       = {{ quote .Port }}
+  data_dir          = {{ quote .Agent.DataDir }}
+  socket_path       = {{ quote .Agent.Socket }}
+  trust_bundle_path = {{ quote .Agent.TrustBundle }}{{ if .Agent.JoinTokenFile }}
+  join_token_file   = {{ quote .Agent.JoinTokenFile }}{{ end }}
+
+  experimental {
+    # How soon a new or changed entry reaches this agent: by default 5 s.
+    sync_interval = "{{ .Sync }}"
+  }
+}
+
+plugins {
+  NodeAttestor "join_token" {
+    plugin_data {}
+  }
+
+  # A join token is good once, so the agent's key has to outlive a restart.
+  KeyManager "disk" {
+    plugin_data {
+      directory = {{ quote .Agent.DataDir }}
+    }
+  }
+
+  # Without discovery there are no selectors for a workload's path and SHA-256.
+  WorkloadAttestor "unix" {
+    plugin_data {
+      discover_workload_path = true
+    }
+  }
+}
+`

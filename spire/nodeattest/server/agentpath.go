@@ -1,0 +1,166 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"text/template"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/rootvouch/rootvouch/appraise"
+	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/spire/nodeattest"
+)
+
+// DefaultAgentPath is unique for each launch: REPORT_ID names one run of one
+// guest.
+const DefaultAgentPath = "/{{ .PluginName }}/{{ .ReportID }}"
+
+// emulatedSegment is the segment of paths below which agents are that an emulated root of
+// trust vouches for.
+const emulatedSegment = "emulated"
+
+// maxAgentPath bounds what a template may grow to, in bytes (SPIFFE-ID, section
+// 2.3, bounds the whole ID by 2048).
+const maxAgentPath = 1024
+
+// pathData is what a template can use. Every value comes from the report or the
+// configuration, in full; byte strings are lower-case hex.
+type pathData struct {
+	PluginName      string // amd_sev_snp
+	TrustDomain     string
+	Product         string // Milan, Genoa, Turin
+	ReportID        string // of one launch
+	Measurement     string
+	ChipID          string // zeros where the host masks it
+	FamilyID        string
+	ImageID         string
+	GuestSVN        uint32
+	HostData        string
+	IDKeyDigest     string
+	AuthorKeyDigest string
+}
+
+// agentPath is a template that has been tried.
+type agentPath struct {
+	trustDomain spiffeid.TrustDomain
+	template    *template.Template
+	perLaunch   bool // the whole REPORT_ID is in it: no two launches get one path
+}
+
+// tried is the REPORT_ID that a template is tried with: one that no template has
+// in it by chance.
+func tried() snp.ReportID {
+	return snp.ReportID{0x70, 0x61, 0x74, 0x68, 0xa5, 0x5a, 0xc3, 0x3c, 31: 0x99}
+}
+
+// parseAgentPath reads a template and tries it, so that one which cannot give an
+// agent ID is found when it is configured.
+func parseAgentPath(td spiffeid.TrustDomain, text string) (*agentPath, error) {
+	if text == "" {
+		text = DefaultAgentPath
+	}
+	t, err := template.New("agent_path_template").Option("missingkey=error").Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	p := &agentPath{trustDomain: td, template: t}
+	id, err := p.try(snp.Measurement{}, refval.AMD())
+	if err != nil {
+		return nil, err
+	}
+	p.perLaunch = namesLaunch(id)
+	return p, nil
+}
+
+// try returns the ID of a launch of which nothing but the measurement and the root
+// of trust is special.
+func (p *agentPath) try(m snp.Measurement, root refval.RootOfTrust) (spiffeid.ID, error) {
+	return p.id(appraise.Verdict{Report: &snp.Report{ReportID: tried(), Measurement: m}, Product: snp.Genoa}, root)
+}
+
+func namesLaunch(id spiffeid.ID) bool { return strings.Contains(id.Path(), tried().String()) }
+
+// check refuses reference values that the template would mix up: unless an ID
+// names its launch, each measurement that is accepted must have an ID of its own.
+// Otherwise whatever one file accepts could become the agent of another. Roots of
+// trust are apart in any case: see id.
+func (p *agentPath) check(all []namedValues) error {
+	type guest struct {
+		measurement snp.Measurement
+		root        refval.RootOfTrust
+		file        string
+	}
+	seen := map[spiffeid.ID]guest{}
+	for _, v := range all {
+		for _, m := range v.values.Measurements {
+			g := guest{m.Digest, v.values.RootOfTrust, v.file}
+			id, err := p.try(g.measurement, g.root)
+			if err != nil {
+				return fmt.Errorf("agent_path_template: %s: measurement %s: %w", g.file, g.measurement, err)
+			}
+			if namesLaunch(id) {
+				continue
+			}
+			if other, taken := seen[id]; taken && (other.measurement != g.measurement || other.root != g.root) {
+				return fmt.Errorf("agent_path_template gives measurement %s of %s and measurement %s of %s one agent ID, %s: want {{ .ReportID }} or {{ .Measurement }} in it",
+					other.measurement, other.file, g.measurement, g.file, id)
+			}
+			seen[id] = g
+		}
+	}
+	return nil
+}
+
+// id names the agent of a launch that was judged, and for which root vouches.
+//
+// Who holds an emulated ARK chooses everything in a report, REPORT_ID too. So
+// what it vouches for is kept below emulated/ARK, where nothing else comes.
+func (p *agentPath) id(v appraise.Verdict, root refval.RootOfTrust) (spiffeid.ID, error) {
+	r := v.Report
+	var path limitedBuilder
+	if err := p.template.Execute(&path, pathData{
+		PluginName:      nodeattest.PluginName,
+		TrustDomain:     p.trustDomain.Name(),
+		Product:         string(v.Product),
+		ReportID:        r.ReportID.String(),
+		Measurement:     r.Measurement.String(),
+		ChipID:          r.ChipID.String(),
+		FamilyID:        r.FamilyID.String(),
+		ImageID:         r.ImageID.String(),
+		GuestSVN:        r.GuestSVN,
+		HostData:        r.HostData.String(),
+		IDKeyDigest:     r.IDKeyDigest.String(),
+		AuthorKeyDigest: r.AuthorKeyDigest.String(),
+	}); err != nil {
+		return spiffeid.ID{}, err
+	}
+	// As SPIRE's other attestors have it, the slash in front may be left out.
+	text := "/" + strings.TrimPrefix(path.String(), "/")
+	rest, below := strings.CutPrefix(text, "/"+nodeattest.PluginName+"/")
+	switch {
+	case !below:
+		return spiffeid.ID{}, fmt.Errorf("path is %q, want one below /%s/", text, nodeattest.PluginName)
+	case rest == emulatedSegment || strings.HasPrefix(rest, emulatedSegment+"/"):
+		return spiffeid.ID{}, fmt.Errorf("path is %q, want one that is not below /%s/%s, which is put there for emulated roots of trust", text, nodeattest.PluginName, emulatedSegment)
+	}
+	prefix := "/spire/agent/" + nodeattest.PluginName + "/"
+	if ark, ok := root.Emulated(); ok {
+		prefix += emulatedSegment + "/" + ark.String() + "/"
+	} else if !root.IsAMD() {
+		return spiffeid.ID{}, errors.New("there is no root of trust")
+	}
+	return spiffeid.FromPath(p.trustDomain, prefix+rest)
+}
+
+// limitedBuilder is a strings.Builder that refuses to grow without end.
+type limitedBuilder struct{ strings.Builder }
+
+func (b *limitedBuilder) Write(data []byte) (int, error) {
+	if b.Len()+len(data) > maxAgentPath {
+		return 0, errors.New("path is too long")
+	}
+	return b.Builder.Write(data)
+}

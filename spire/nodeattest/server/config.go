@@ -1,0 +1,132 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	configv1 "github.com/spiffe/spire-plugin-sdk/proto/spire/service/common/config/v1"
+
+	"github.com/rootvouch/rootvouch/appraise"
+	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/spire/nodeattest"
+)
+
+// maxRefvalFiles bounds how often one piece of evidence is appraised.
+const maxRefvalFiles = 64
+
+// rawConfig is the plugin_data as it stands in server.conf.
+type rawConfig struct {
+	// RefvalFiles are files of reference values. Evidence is accepted when one
+	// of them accepts it, or Refval does. A change counts from the next
+	// attestation on.
+	RefvalFiles []string `hcl:"refval_files"`
+	// Refval is what could stand in such a file. There must be this, or at
+	// least one file.
+	Refval *string `hcl:"refval"`
+	// CollateralDir is a directory of certificates and CRLs, as kds.LoadDir
+	// reads it. Required: without a CRL no evidence is accepted, unless
+	// Revocation says so.
+	CollateralDir string `hcl:"collateral_dir"`
+	// Revocation is "required", which is the default, or "accept-unknown".
+	Revocation string `hcl:"revocation"`
+	// AgentPathTemplate is the agent's path below /spire/agent, as SPIRE's
+	// own attestors have it. The default is DefaultAgentPath.
+	AgentPathTemplate string `hcl:"agent_path_template"`
+	// Selectors are the names of those that agents get; the default is all.
+	// SPIRE stores each in its database, one by one, so that few of them make
+	// an attestation several milliseconds shorter.
+	Selectors []string `hcl:"selectors"`
+}
+
+// config is a checked rawConfig.
+type config struct {
+	trustDomain spiffeid.TrustDomain
+	path        *agentPath
+	policy      *policy
+	selectors   []string // names; none: all
+	notes       []string // what an operator should know about a valid configuration
+}
+
+// build is the one way from text to a configuration, for Configure and Validate
+// alike. It reads every file that the text names.
+func build(core *configv1.CoreConfiguration, text string) (*config, error) {
+	var raw rawConfig
+	if err := nodeattest.DecodeConfig(text, &raw, "refval_files", "refval", "collateral_dir", "revocation", "agent_path_template", "selectors"); err != nil {
+		return nil, err
+	}
+	c := &config{}
+	var err error
+	if c.trustDomain, err = spiffeid.TrustDomainFromString(core.GetTrustDomain()); err != nil {
+		return nil, fmt.Errorf("reading the trust domain of the server: %w", err)
+	}
+	if c.path, err = parseAgentPath(c.trustDomain, raw.AgentPathTemplate); err != nil {
+		return nil, fmt.Errorf("reading agent_path_template: %w", err)
+	}
+	if err := checkSelectorNames(raw.Selectors); err != nil {
+		return nil, err
+	}
+	c.selectors = raw.Selectors
+	revocation, err := revocationMode(raw.Revocation)
+	if err != nil {
+		return nil, err
+	}
+	switch n := len(raw.RefvalFiles); {
+	case n > maxRefvalFiles:
+		return nil, fmt.Errorf("refval_files has %d files, want at most %d", n, maxRefvalFiles)
+	case n == 0 && raw.Refval == nil:
+		return nil, errors.New("there are no reference values, want refval_files or refval")
+	case raw.CollateralDir == "":
+		return nil, errors.New("collateral_dir is missing")
+	}
+	c.policy = newPolicy(raw.sources(), raw.CollateralDir, revocation, c.path.check)
+	all, _, err := c.policy.load()
+	if err != nil {
+		return nil, err
+	}
+	c.notes = c.remarks(all, revocation)
+	return c, nil
+}
+
+// sources are where reference values come from, in the order in which they are
+// asked.
+func (raw rawConfig) sources() []source {
+	var all []source
+	if raw.Refval != nil {
+		all = append(all, inlineSource("refval of plugin_data", *raw.Refval))
+	}
+	for _, path := range raw.RefvalFiles {
+		all = append(all, fileSource(path))
+	}
+	return all
+}
+
+func revocationMode(text string) (appraise.RevocationMode, error) {
+	switch text {
+	case "", "required":
+		return appraise.RequireRevocation, nil
+	case "accept-unknown":
+		return appraise.AcceptUnknownRevocation, nil
+	}
+	return 0, fmt.Errorf("revocation is %q, want required or accept-unknown", text)
+}
+
+// remarks names what is valid and yet worth a second look.
+func (c *config) remarks(all []namedValues, revocation appraise.RevocationMode) []string {
+	var notes []string
+	if !c.path.perLaunch {
+		notes = append(notes, "agent_path_template does not have the whole REPORT_ID in it: of launches with one agent ID, each makes the agent of the one before inactive")
+	}
+	if revocation == appraise.AcceptUnknownRevocation {
+		notes = append(notes, "revocation is accept-unknown: a certificate that AMD has revoked may be accepted")
+	}
+	for _, v := range all {
+		if ark, emulated := v.values.RootOfTrust.Emulated(); emulated {
+			notes = append(notes, fmt.Sprintf("%s accepts an emulated root of trust, %s. Emulated: NOT CONFIDENTIAL", v.file, ark))
+		}
+		if _, ok := v.values.Accepts(snp.Milan); ok {
+			notes = append(notes, fmt.Sprintf("%s accepts Milan, whose keys software on the host can extract (arXiv 2605.12990)", v.file))
+		}
+	}
+	return notes
+}
