@@ -32,7 +32,8 @@ const (
 // bytes.
 const maxAgentLog = 64 << 10
 
-// agentConfig returns the configuration of the stock SPIRE agent (1.13) in HCL.
+// agentConfig returns the configuration of the stock SPIRE agent (1.13) in HCL, for
+// one address of the server.
 // Every string that goes into it has passed bootconfig's narrow alphabets.
 //
 // retry_bootstrap is off because PID 1 restarts the agent itself, sooner than
@@ -40,8 +41,8 @@ const maxAgentLog = 64 << 10
 // again when an entry is missing; the agent raises it by half each time, up to
 // its stock 5 s. insecure_bootstrap appears nowhere: the only way to trust a
 // server is the measured root.
-func agentConfig(c bootconfig.Config) (string, error) {
-	host, port, err := bootconfig.SplitAddress(c.SPIRE.Address)
+func agentConfig(c bootconfig.Config, server string) (string, error) {
+	host, port, err := bootconfig.SplitAddress(server)
 	if err != nil {
 		return "", fmt.Errorf("splitting address of the SPIRE server: %w", err)
 	}
@@ -90,15 +91,17 @@ type agent struct {
 // Workload API. The agent ends when its server cannot be reached or refuses; the
 // former may pass, the latter does not.
 func (m *machine) startAgent(ctx context.Context) (string, error) {
-	if err := writeAgentFiles(m.config); err != nil {
-		return "", err
-	}
+	addresses := m.config.SPIRE.Addresses
 	var last error
-	for starts, wait := 1, firstRestart; ; starts, wait = starts+1, min(2*wait, maxRestart) {
+	for starts, wait := 1, firstRestart; ; starts++ {
+		server := addresses[(starts-1)%len(addresses)]
+		if err := writeAgentFiles(m.config, server); err != nil {
+			return "", err
+		}
 		a, err := launchAgent(ctx, m.children)
 		if err == nil {
 			m.agent = a
-			detail := "attested to " + m.config.SPIRE.Address
+			detail := "attested to " + server
 			if starts > 1 {
 				detail += fmt.Sprintf(" at start %d", starts)
 			}
@@ -110,14 +113,18 @@ func (m *machine) startAgent(ctx context.Context) (string, error) {
 		if isFinal(err) {
 			return "", fmt.Errorf("running SPIRE agent: %w", err)
 		}
+		if starts%len(addresses) != 0 && ctx.Err() == nil {
+			continue // the next address at once
+		}
 		if sleep(ctx, wait) != nil {
 			return "", fmt.Errorf("running SPIRE agent: gave up after %d starts: %w", starts, last)
 		}
+		wait = min(2*wait, maxRestart)
 	}
 }
 
-func writeAgentFiles(c bootconfig.Config) error {
-	config, err := agentConfig(c)
+func writeAgentFiles(c bootconfig.Config, server string) error {
+	config, err := agentConfig(c, server)
 	if err != nil {
 		return err
 	}

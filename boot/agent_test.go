@@ -14,14 +14,14 @@ import (
 func sampleConfig() bootconfig.Config {
 	return bootconfig.Config{
 		TrustDomain:  "example.org",
-		SPIRE:        bootconfig.SPIRE{Address: "[2001:db8::1]:8081", TrustRoot: "PEM"},
-		KMS:          bootconfig.KMS{Address: "kms.example.org:8443", SPIFFEID: "spiffe://example.org/kms"},
+		SPIRE:        bootconfig.SPIRE{Addresses: []string{"[2001:db8::1]:8081"}, TrustRoot: "PEM"},
+		KMS:          bootconfig.KMS{Addresses: []string{"kms.example.org:8443"}, SPIFFEID: "spiffe://example.org/kms"},
 		ReportDevice: bootconfig.ReportConfigfsTSM,
 	}
 }
 
 func TestAgentConfig(t *testing.T) {
-	got, err := agentConfig(sampleConfig())
+	got, err := agentConfig(sampleConfig(), "[2001:db8::1]:8081")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func TestAgentConfig(t *testing.T) {
 // TestOracleAgentConfig asks the stock agent.
 func TestOracleAgentConfig(t *testing.T) {
 	agent := needs.Part(t, "spire/1.13.3/spire-agent")
-	config, err := agentConfig(sampleConfig())
+	config, err := agentConfig(sampleConfig(), "[2001:db8::1]:8081")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		Network: 45 * time.Second,
 		Agent:   60 * time.Second,
-		Key:     90 * time.Second,
+		Key:     120 * time.Second,
 		Disk:    15 * time.Second,
 	}
 }

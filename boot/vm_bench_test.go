@@ -203,8 +203,8 @@ func (v *vm) use(d testDisk) {
 	v.config = bootconfig.Config{
 		Version:      bootconfig.Version,
 		TrustDomain:  "example.org",
-		SPIRE:        bootconfig.SPIRE{Address: "10.0.2.2:8081", TrustRoot: v.bench.trustRoot},
-		KMS:          bootconfig.KMS{Address: "10.0.2.2:8443", SPIFFEID: "spiffe://example.org/kms"},
+		SPIRE:        bootconfig.SPIRE{Addresses: []string{"10.0.2.2:8081"}, TrustRoot: v.bench.trustRoot},
+		KMS:          bootconfig.KMS{Addresses: []string{"10.0.2.2:8443"}, SPIFFEID: "spiffe://example.org/kms"},
 		Disk:         bootconfig.NewDisk(d.pins, true),
 		Network:      bootconfig.Network{Mode: bootconfig.NetworkDHCP},
 		ReportDevice: bootconfig.ReportVirtioPort,

@@ -30,6 +30,9 @@ const Version = 1
 // MaxSize is the size in bytes above which Decode refuses a boot.json.
 const MaxSize = 128 << 10
 
+// MaxAddresses is how many addresses a server may have.
+const MaxAddresses = 8
+
 // Values of Config.ReportDevice: where the guest gets attestation reports.
 const (
 	ReportConfigfsTSM = "configfs-tsm" // /sys/kernel/config/tsm/report, Linux 6.7 and later
@@ -77,8 +80,9 @@ type Config struct {
 
 // SPIRE says which SPIRE server the agent attests to.
 type SPIRE struct {
-	// Address is "host:port"; see Config.Check for its grammar.
-	Address string `json:"address"`
+	// Addresses are the server's, tried in turn: one to MaxAddresses, each
+	// "host:port" and different; see Config.Check for the grammar.
+	Addresses []string `json:"addresses"`
 	// TrustRoot is one or more certificates in canonical PEM: the long-lived
 	// roots of the trust domain, which outlive the SPIRE server's own daily CA.
 	TrustRoot string `json:"trust_root"`
@@ -86,8 +90,9 @@ type SPIRE struct {
 
 // KMS says which key server gets asked, and who it must prove to be.
 type KMS struct {
-	// Address is "host:port"; see Config.Check for its grammar.
-	Address string `json:"address"`
+	// Addresses are the key server's, tried in turn: one to MaxAddresses, each
+	// "host:port" and different; see Config.Check for the grammar.
+	Addresses []string `json:"addresses"`
 	// SPIFFEID is the SPIFFE ID of the key server, a member of TrustDomain.
 	SPIFFEID string `json:"spiffe_id"`
 }

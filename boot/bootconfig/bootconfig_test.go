@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,8 +30,8 @@ func sample() Config {
 	return Config{
 		Version:      Version,
 		TrustDomain:  "example.org",
-		SPIRE:        SPIRE{Address: "10.0.2.2:8081", TrustRoot: certificatePEM(100)},
-		KMS:          KMS{Address: "[2001:db8::1]:8443", SPIFFEID: "spiffe://example.org/kms"},
+		SPIRE:        SPIRE{Addresses: []string{"10.0.2.2:8081"}, TrustRoot: certificatePEM(100)},
+		KMS:          KMS{Addresses: []string{"[2001:db8::1]:8443"}, SPIFFEID: "spiffe://example.org/kms"},
 		Disk:         NewDisk(samplePins(), true),
 		Network:      Network{Mode: NetworkDHCP},
 		ReportDevice: ReportVirtioPort,
@@ -137,8 +138,11 @@ func TestCheckRefuses(t *testing.T) {
 		{"trust domain upper case", func(c *Config) { c.TrustDomain = "Example.org" }, "trust_domain"},
 		{"trust domain newline", func(c *Config) { c.TrustDomain = "a\nb" }, "trust_domain"},
 		{"trust domain long", func(c *Config) { c.TrustDomain = strings.Repeat("a", 256) }, "256 bytes"},
-		{"spire address", func(c *Config) { c.SPIRE.Address = "spire" }, "spire.address"},
-		{"kms address", func(c *Config) { c.KMS.Address = "kms:0" }, "kms.address"},
+		{"spire address", func(c *Config) { c.SPIRE.Addresses[0] = "spire" }, "spire.addresses"},
+		{"kms address", func(c *Config) { c.KMS.Addresses[0] = "kms:0" }, "kms.addresses"},
+		{"no kms address", func(c *Config) { c.KMS.Addresses = nil }, "kms.addresses: got 0 addresses"},
+		{"too many", func(c *Config) { c.SPIRE.Addresses = make([]string, MaxAddresses+1) }, "spire.addresses: got 9 addresses"},
+		{"an address twice", func(c *Config) { c.KMS.Addresses = append(c.KMS.Addresses, "k:1", "k:1") }, `kms.addresses: address "k:1" stands there twice`},
 		{"other trust domain", func(c *Config) { c.KMS.SPIFFEID = "spiffe://example.com/kms" }, `want "example.org"`},
 		{"no path", func(c *Config) { c.KMS.SPIFFEID = "spiffe://example.org" }, "want a path"},
 		{"empty path", func(c *Config) { c.KMS.SPIFFEID = "spiffe://example.org/" }, "segment"},
@@ -191,7 +195,7 @@ func TestCheckRefuses(t *testing.T) {
 		{"name without nameserver", func(c *Config) {
 			*c = sampleStatic()
 			c.Network.Nameservers = nil
-			c.SPIRE.Address = "spire.example.org:8081"
+			c.SPIRE.Addresses = append(c.SPIRE.Addresses, "spire.example.org:8081")
 		}, "no nameservers"},
 		{"report device", func(c *Config) { c.ReportDevice = "tpm" }, "report_device"},
 		{"no verification", func(c *Config) { c.Verification = "" }, "verification"},
@@ -218,7 +222,7 @@ func TestCheckRefuses(t *testing.T) {
 // TestCheckCollects shows that the maker of a configuration sees all faults at once.
 func TestCheckCollects(t *testing.T) {
 	err := Config{}.Check()
-	for _, name := range []string{"version", "trust_domain", "spire.address", "spire.trust_root", "kms.address",
+	for _, name := range []string{"version", "trust_domain", "spire.addresses", "spire.trust_root", "kms.addresses",
 		"kms.spiffe_id", "disk", "network", "report_device", "verification", "clock_floor"} {
 		if err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("got error %v, want one with %q", err, name)
@@ -278,7 +282,7 @@ func FuzzDecode(f *testing.F) {
 		if second := mustEncode(t, again); string(second) != string(canonical) {
 			t.Fatalf("got %s, want %s", second, canonical)
 		}
-		for _, s := range []string{c.TrustDomain, c.SPIRE.Address, c.KMS.Address, c.KMS.SPIFFEID} {
+		for _, s := range slices.Concat(c.SPIRE.Addresses, c.KMS.Addresses, []string{c.TrustDomain, c.KMS.SPIFFEID}) {
 			if strings.ContainsAny(s, "\"'\\`$ \t\r\n{}#;<>") {
 				t.Fatalf("got %q, want no syntax in it", s)
 			}

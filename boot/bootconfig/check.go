@@ -38,20 +38,40 @@ func (c Config) Check() error {
 		errs = append(errs, fmt.Errorf("version is %d, want %d", c.Version, Version))
 	}
 	add("trust_domain", CheckTrustDomain(c.TrustDomain))
-	add("spire.address", CheckAddress(c.SPIRE.Address))
+	add("spire.addresses", checkAddresses(c.SPIRE.Addresses))
 	add("spire.trust_root", checkTrustRoot(c.SPIRE.TrustRoot))
-	add("kms.address", CheckAddress(c.KMS.Address))
+	add("kms.addresses", checkAddresses(c.KMS.Addresses))
 	add("kms.spiffe_id", CheckSPIFFEID(c.KMS.SPIFFEID, c.TrustDomain))
 	add("disk", c.Disk.check())
 	add("network", c.Network.check())
 	if c.Network.Mode == NetworkStatic && len(c.Network.Nameservers) == 0 {
-		add("spire.address", checkNoLookup(c.SPIRE.Address))
-		add("kms.address", checkNoLookup(c.KMS.Address))
+		for _, address := range c.SPIRE.Addresses {
+			add("spire.addresses", checkNoLookup(address))
+		}
+		for _, address := range c.KMS.Addresses {
+			add("kms.addresses", checkNoLookup(address))
+		}
 	}
 	add("report_device", checkOneOf(c.ReportDevice, ReportConfigfsTSM, ReportSEVGuest, ReportVirtioPort))
 	add("verification", checkOneOf(c.Verification, VerificationFull, VerificationLazy))
 	add("clock_floor", checkClockFloor(c.ClockFloor))
 	return errors.Join(errs...)
+}
+
+// checkAddresses takes one to MaxAddresses addresses, none of them twice.
+func checkAddresses(all []string) error {
+	if len(all) == 0 || len(all) > MaxAddresses {
+		return fmt.Errorf("got %d addresses, want 1 to %d", len(all), MaxAddresses)
+	}
+	for i, address := range all {
+		if err := CheckAddress(address); err != nil {
+			return err
+		}
+		if slices.Contains(all[:i], address) {
+			return fmt.Errorf("address %q stands there twice", address)
+		}
+	}
+	return nil
 }
 
 func (d Disk) check() error {

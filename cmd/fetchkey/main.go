@@ -26,7 +26,7 @@ import (
 // Bounds in time. PID 1 has one of its own, above their sum.
 const (
 	identityPatience = 40 * time.Second // the agent starts, attests and syncs in it
-	serverPatience   = 20 * time.Second
+	serverPatience   = 60 * time.Second // a server that restarts, a replica that takes over
 )
 
 const keyDescriptor = 3
@@ -109,11 +109,11 @@ func configure(path, disk, agent string) (fetchkey.Config, error) {
 		return fetchkey.Config{}, fmt.Errorf("report device: %w", err)
 	}
 	return fetchkey.Config{
-		Disk:     uuid,
-		Address:  boot.KMS.Address,
-		ServerID: server,
-		Identity: fetchkey.WorkloadAPI(agent, identityPatience),
-		Evidence: device.Evidence,
-		Patience: serverPatience,
+		Disk:      uuid,
+		Addresses: boot.KMS.Addresses,
+		ServerID:  server,
+		Identity:  fetchkey.WorkloadAPI(agent, identityPatience),
+		Evidence:  device.Evidence,
+		Patience:  serverPatience,
 	}, nil
 }

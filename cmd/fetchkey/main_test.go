@@ -44,8 +44,8 @@ func bootJSON(t *testing.T) string {
 	verity := pins.Verity{RootHash: pins.Digest{1}, DataBlocks: 1, HashOffset: 4096, PayloadOffset: 1 << 20, PayloadSize: 12288}
 	data, err := bootconfig.Config{
 		Version: 1, TrustDomain: "example.org",
-		SPIRE:   bootconfig.SPIRE{Address: "127.0.0.1:1", TrustRoot: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))},
-		KMS:     bootconfig.KMS{Address: "127.0.0.1:1", SPIFFEID: "spiffe://example.org/kms"},
+		SPIRE:   bootconfig.SPIRE{Addresses: []string{"127.0.0.1:1"}, TrustRoot: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))},
+		KMS:     bootconfig.KMS{Addresses: []string{"127.0.0.1:1"}, SPIFFEID: "spiffe://example.org/kms"},
 		Disk:    bootconfig.Disk{Verity: verity, Filesystem: pins.EROFS},
 		Network: bootconfig.Network{Mode: bootconfig.NetworkDHCP}, ReportDevice: bootconfig.ReportVirtioPort,
 		Verification: bootconfig.VerificationFull, ClockFloor: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),

@@ -222,7 +222,7 @@ func (r *rig) serve() (address string, stop func() string) {
 // fetch gets the key as a launch.
 func (r *rig) fetch(address string, launch byte) error {
 	_, err := fetchkey.Fetch(r.t.Context(), fetchkey.Config{
-		Disk: disk.DiskUUID, Address: address, ServerID: kmsID, Patience: 3 * time.Second,
+		Disk: disk.DiskUUID, Addresses: []string{address}, ServerID: kmsID, Patience: 3 * time.Second,
 		Identity: func(context.Context) (fetchkey.Identity, error) {
 			id, _ := r.agent.identity(vmID)
 			return id, nil

@@ -50,9 +50,9 @@ on the emulated platform, which is NOT CONFIDENTIAL.`,
 	}
 	c, flags := &f.config, cmd.Flags()
 	flags.StringVar(&c.TrustDomain, "trust-domain", "", "SPIFFE trust domain of the guest, the SPIRE server and the key server")
-	flags.StringVar(&c.SPIRE.Address, "spire-address", "", "SPIRE server, host:port")
+	flags.StringArrayVar(&c.SPIRE.Addresses, "spire-address", nil, "SPIRE server, host:port; repeated for more addresses, tried in turn")
 	flags.StringVar(&f.trustRoot, "trust-root", "", "PEM file with the root certificates of the trust domain")
-	flags.StringVar(&c.KMS.Address, "kms-address", "", "key server, host:port")
+	flags.StringArrayVar(&c.KMS.Addresses, "kms-address", nil, "key server, host:port; repeated for more addresses, tried in turn")
 	flags.StringVar(&c.KMS.SPIFFEID, "kms-spiffe-id", "", "SPIFFE ID of the key server (default spiffe://TRUST-DOMAIN/kms)")
 	flags.StringVar(&f.pinsFile, "pins", "", "pins.json of the disk")
 	flags.BoolVar(&f.noHeaderPin, "no-header-pin", false, "leave the pin of the LUKS2 header to the key server")

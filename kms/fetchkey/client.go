@@ -16,23 +16,27 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 
 	"github.com/rootvouch/rootvouch/kms/keyapi"
-	"github.com/rootvouch/rootvouch/pins"
 )
 
 // Bounds of one request.
 const (
 	dialTimeout    = 3 * time.Second
 	requestTimeout = 10 * time.Second
-	// lostReplies is how often the very same release request is sent again when its
-	// reply was lost on the way.
-	lostReplies = 3
 )
 
-// retryError is a failure that may pass: an unreachable or overloaded server.
+// retryError is a failure that may pass: a server that cannot be reached or cannot
+// answer now, another end in its place, a TLS stack that does not take our SVID yet.
 type retryError struct{ err error }
 
 func (e *retryError) Error() string { return e.err.Error() }
 func (e *retryError) Unwrap() error { return e.err }
+
+// staleError says that the server does not take the nonce any more: what comes next
+// is another nonce and new evidence.
+type staleError struct{ err error }
+
+func (e *staleError) Error() string { return e.err.Error() }
+func (e *staleError) Unwrap() error { return e.err }
 
 // peerError says that the other end is not the key server.
 type peerError struct{ err error }
@@ -40,8 +44,8 @@ type peerError struct{ err error }
 func (e *peerError) Error() string { return e.err.Error() }
 func (e *peerError) Unwrap() error { return e.err }
 
-// client speaks to one key server with one SVID, so that the public key which the
-// evidence binds is the one of every connection.
+// client speaks to one address of the key server. All of them have the same SVID,
+// so that the public key which the evidence binds is the one of every connection.
 type client struct {
 	http *http.Client
 	base string
@@ -52,7 +56,11 @@ func newClient(address string, server spiffeid.ID, id Identity) *client {
 	tlsconfig.HookMTLSClientConfig(config, id.SVID, id.Bundles, tlsconfig.AuthorizeID(server))
 	verify := config.VerifyPeerCertificate
 	config.VerifyPeerCertificate = func(raw [][]byte, _ [][]*x509.Certificate) error {
-		if err := verify(raw, nil); err != nil {
+		err := verify(raw, nil)
+		if err == nil {
+			err = checkLeaf(raw[0])
+		}
+		if err != nil {
 			return &peerError{err}
 		}
 		return nil
@@ -81,40 +89,18 @@ func newClient(address string, server spiffeid.ID, id Identity) *client {
 
 func (c *client) close() { c.http.CloseIdleConnections() }
 
-// nonce asks for a nonce.
-func (c *client) nonce(ctx context.Context) (keyapi.Nonce, error) {
-	data, err := c.post(ctx, keyapi.PathNonce, keyapi.Encode(keyapi.NonceRequest{Version: keyapi.Version}))
+// checkLeaf refuses a leaf that may not sign. go-spiffe asks this of our own SVID
+// and not of the other end's (X509-SVID, section 4.3).
+func checkLeaf(der []byte) error {
+	leaf, err := x509.ParseCertificate(der)
 	if err != nil {
-		return keyapi.Nonce{}, err
+		return err
 	}
-	reply, err := keyapi.Decode[keyapi.NonceReply](data)
-	return reply.Nonce, err
-}
-
-// release asks for the key. A request whose reply got lost is sent again as it is:
-// the server answers the very same one again for a short while.
-func (c *client) release(ctx context.Context, disk pins.UUID, request keyapi.ReleaseRequest) ([]byte, error) {
-	body := keyapi.Encode(request)
-	var lost *lostError
-	wait := newWaits()
-	for {
-		data, err := c.post(ctx, keyapi.ReleasePath(disk), body)
-		if errors.As(err, &lost) && wait.count < lostReplies && wait.sleep(ctx) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		reply, err := keyapi.Decode[keyapi.ReleaseReply](data)
-		return reply.Sealed, err
+	if leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
+		return errors.New("key usage of the leaf lacks digitalSignature")
 	}
+	return nil
 }
-
-// lostError says that a request may have been answered, but no reply came.
-type lostError struct{ err error }
-
-func (e *lostError) Error() string { return e.err.Error() }
-func (e *lostError) Unwrap() error { return e.err }
 
 // post sends one request and returns the body of a reply with status 200.
 func (c *client) post(ctx context.Context, path string, body []byte) ([]byte, error) {
@@ -134,7 +120,7 @@ func (c *client) post(ctx context.Context, path string, body []byte) ([]byte, er
 	data, err := io.ReadAll(io.LimitReader(response.Body, keyapi.MaxReplySize+1))
 	if err != nil {
 		c.close()
-		return nil, &retryError{&lostError{fmt.Errorf("reading the reply: %w", err)}}
+		return nil, &retryError{fmt.Errorf("reading the reply: %w", err)}
 	}
 	if response.StatusCode != http.StatusOK {
 		return nil, refusal(response.StatusCode, data)
@@ -142,22 +128,22 @@ func (c *client) post(ctx context.Context, path string, body []byte) ([]byte, er
 	return data, nil
 }
 
-// classify tells failures that may pass from those that will not: the other end is
-// not who it must be, or does not take our SVID.
+// classify says what was wrong below HTTP. All of it may pass: only an answer of the
+// key server is final.
 func classify(err error) error {
 	var peer *peerError
 	if errors.As(err, &peer) {
-		return fmt.Errorf("verifying the key server: %w", peer)
+		return &retryError{fmt.Errorf("verifying the key server: %w", peer)}
 	}
-	// crypto/tls reports an alert that the other end sent under this name.
 	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "remote error" {
-		return fmt.Errorf("%w the TLS connection: %v", ErrRefused, op.Err)
-	}
-	if errors.As(err, &op) && op.Op == "dial" {
+	switch {
+	// crypto/tls reports an alert that the other end sent under this name.
+	case errors.As(err, &op) && op.Op == "remote error":
+		return &retryError{fmt.Errorf("key server refuses the TLS connection: %w", op.Err)}
+	case errors.As(err, &op) && op.Op == "dial":
 		return &retryError{fmt.Errorf("connecting: %w", op)}
 	}
-	return &retryError{&lostError{err}}
+	return &retryError{err}
 }
 
 // refusal gives the meaning of a reply other than 200.
@@ -170,7 +156,9 @@ func refusal(status int, data []byte) error {
 		return fmt.Errorf("%w: HTTP status is %d, want 200", ErrRefused, status)
 	}
 	switch reply.Error {
-	case keyapi.CodeNonce, keyapi.CodeBusy, keyapi.CodeUnavailable:
+	case keyapi.CodeNonce:
+		return &staleError{fmt.Errorf("key server refuses the nonce: %s (HTTP status %d)", reply.Error, status)}
+	case keyapi.CodeBusy, keyapi.CodeUnavailable:
 		return &retryError{fmt.Errorf("key server cannot answer now: %s (HTTP status %d)", reply.Error, status)}
 	}
 	return fmt.Errorf("%w: %s (HTTP status %d)", ErrRefused, reply.Error, status)

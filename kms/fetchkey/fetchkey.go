@@ -32,16 +32,17 @@ type Identity struct {
 type Config struct {
 	// Disk is the UUID of the disk whose key is asked for.
 	Disk pins.UUID
-	// Address is the key server's, "host:port".
-	Address string
+	// Addresses are the key server's, "host:port", at least one. They are asked in
+	// turn; each must prove ServerID.
+	Addresses []string
 	// ServerID is the SPIFFE ID that the key server must prove.
 	ServerID spiffeid.ID
 	// Identity gets the SVID; WorkloadAPI makes the one that asks the agent.
 	Identity func(context.Context) (Identity, error)
 	// Evidence gets a report with this REPORT_DATA and its certificates.
 	Evidence func(reportData [64]byte) (evidence.Evidence, error)
-	// Patience is how long a key server that cannot be reached, or that says that it
-	// cannot answer now, is asked again.
+	// Patience is how long the addresses are asked again when none can be reached,
+	// or when the server says that it cannot answer now.
 	Patience time.Duration
 	// Log, unless nil, gets a line for each step, without secrets.
 	Log func(line string)
@@ -65,7 +66,7 @@ func (e *StepError) Unwrap() error { return e.Err }
 // Fetch gets the key. The error is a *StepError, and matches ErrRefused when the
 // key server refused. The caller wipes the result.
 func Fetch(ctx context.Context, c Config) (*keyapi.Released, error) {
-	if c.Disk == (pins.UUID{}) || c.Address == "" || c.ServerID.IsZero() || c.Identity == nil || c.Evidence == nil || c.Patience <= 0 {
+	if c.Disk == (pins.UUID{}) || len(c.Addresses) == 0 || c.ServerID.IsZero() || c.Identity == nil || c.Evidence == nil || c.Patience <= 0 {
 		panic("fetchkey: internal error: Fetch with an incomplete Config")
 	}
 	start := time.Now()
@@ -80,19 +81,13 @@ func Fetch(ctx context.Context, c Config) (*keyapi.Released, error) {
 
 	ctx, cancel := context.WithTimeout(ctx, c.Patience)
 	defer cancel()
-	client := newClient(c.Address, c.ServerID, id)
-	defer client.close()
-	for wait := newWaits(); ; {
-		released, err := c.exchange(ctx, client, id)
-		if err == nil {
-			return released, nil
-		}
-		var again *retryError
-		if !errors.As(err, &again) {
-			return nil, err
-		}
-		if !wait.sleep(ctx) {
-			return nil, giveUp(err, wait.count)
+	servers := newServers(c.Addresses, c.ServerID, id)
+	defer servers.close()
+	for wait := firstWait; ; wait = min(2*wait, maxWait) {
+		released, err := c.exchange(ctx, servers, id)
+		var stale *staleError
+		if !errors.As(err, &stale) || !pause(ctx, wait) {
+			return released, giveUp(err, servers.tries)
 		}
 	}
 }
@@ -103,20 +98,22 @@ func (c Config) log(format string, args ...any) {
 	}
 }
 
-// giveUp says how often was tried, inside the step.
-func giveUp(err error, count int) error {
+// giveUp says how often was tried, inside the step, where err might have passed.
+func giveUp(err error, tries int) error {
 	var step *StepError
-	if errors.As(err, &step) {
-		return &StepError{step.Step, fmt.Errorf("giving up after %d tries: %w", count, step.Err)}
+	var again *retryError
+	var stale *staleError
+	if errors.As(err, &step) && (errors.As(err, &again) || errors.As(err, &stale)) {
+		return &StepError{step.Step, fmt.Errorf("giving up after %d tries: %w", tries, step.Err)}
 	}
 	return err
 }
 
-// exchange is one try: nonce, evidence, release. Its error is a *StepError; one
-// that holds a *retryError is worth another try, from the start.
-func (c Config) exchange(ctx context.Context, client *client, id Identity) (*keyapi.Released, error) {
+// exchange is nonce, evidence, release. Its error is a *StepError; one that holds a
+// *staleError is worth another exchange.
+func (c Config) exchange(ctx context.Context, servers *servers, id Identity) (*keyapi.Released, error) {
 	start := time.Now()
-	nonce, err := client.nonce(ctx)
+	nonce, err := servers.nonce(ctx)
 	if err != nil {
 		return nil, &StepError{"nonce", err}
 	}
@@ -136,7 +133,7 @@ func (c Config) exchange(ctx context.Context, client *client, id Identity) (*key
 		return nil, &StepError{"evidence", err}
 	}
 	gotEvidence := time.Now()
-	sealed, err := client.release(ctx, c.Disk, keyapi.ReleaseRequest{
+	sealed, err := servers.release(ctx, keyapi.ReleasePath(c.Disk), keyapi.ReleaseRequest{
 		Version:       keyapi.Version,
 		Nonce:         nonce,
 		HPKEPublicKey: public,

@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -72,8 +73,12 @@ func newAuthority(t testing.TB) *authority {
 }
 
 func (a *authority) issue(t testing.TB, id spiffeid.ID) *x509svid.SVID {
+	return a.issueFor(t, id, x509.KeyUsageDigitalSignature)
+}
+
+func (a *authority) issueFor(t testing.TB, id spiffeid.ID, usage x509.KeyUsage) *x509svid.SVID {
 	key := mustKey(t)
-	template := &x509.Certificate{SerialNumber: big.NewInt(2), KeyUsage: x509.KeyUsageDigitalSignature, URIs: []*url.URL{id.URL()}}
+	template := &x509.Certificate{SerialNumber: big.NewInt(2), KeyUsage: usage, URIs: []*url.URL{id.URL()}}
 	return &x509svid.SVID{ID: id, PrivateKey: key, Certificates: []*x509.Certificate{mustCertificate(t, template, a.cert, key, a.key)}}
 }
 
@@ -89,14 +94,20 @@ type peer struct {
 	requests atomic.Int64 // for releases
 	nonces   atomic.Int64
 	reply    func(n int64, request keyapi.ReleaseRequest, w http.ResponseWriter)
+	usage    x509.KeyUsage // of its leaf
 	// takes says whose SVIDs the peer takes.
 	takes   tlsconfig.Authorizer
 	address string
 	bodies  chan []byte
+
+	tls      *tls.Config
+	handler  http.Handler
+	mu       sync.Mutex
+	stopping func() // ends the server that runs; guarded by mu
 }
 
 func newPeer(t testing.TB, change func(*peer)) *peer {
-	p := &peer{t: t, ca: newAuthority(t), id: kmsID, takes: tlsconfig.AuthorizeAny(), bodies: make(chan []byte, 100)}
+	p := &peer{t: t, ca: newAuthority(t), id: kmsID, usage: x509.KeyUsageDigitalSignature, takes: tlsconfig.AuthorizeAny(), bodies: make(chan []byte, 100)}
 	p.reply = func(_ int64, q keyapi.ReleaseRequest, w http.ResponseWriter) { w.Write(p.sealed(q, p.released())) }
 	if change != nil {
 		change(p)
@@ -117,17 +128,33 @@ func newPeer(t testing.TB, change func(*peer)) *peer {
 		}
 		p.reply(p.requests.Add(1), request, w)
 	})
-	config := &tls.Config{}
-	tlsconfig.HookMTLSServerConfig(config, p.ca.issue(t, p.id), p.ca.bundle(), p.takes)
-	listener, err := tls.Listen("tcp", "127.0.0.1:0", config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Handler: mux, ErrorLog: log.New(io.Discard, "", 0)}
-	go server.Serve(listener)
-	t.Cleanup(func() { server.Close() })
-	p.address = listener.Addr().String()
+	p.tls = &tls.Config{}
+	tlsconfig.HookMTLSServerConfig(p.tls, p.ca.issueFor(t, p.id, p.usage), p.ca.bundle(), p.takes)
+	p.handler = mux
+	p.address = p.serve("127.0.0.1:0")
+	t.Cleanup(func() { p.stop() })
 	return p
+}
+
+// serve listens at an address until stop.
+func (p *peer) serve(address string) string {
+	listener, err := tls.Listen("tcp", address, p.tls)
+	if err != nil {
+		p.t.Error(err)
+		return ""
+	}
+	server := &http.Server{Handler: p.handler, ErrorLog: log.New(io.Discard, "", 0)}
+	p.mu.Lock()
+	p.stopping = func() { server.Close() }
+	p.mu.Unlock()
+	go server.Serve(listener)
+	return listener.Addr().String()
+}
+
+func (p *peer) stop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stopping()
 }
 
 func (p *peer) released() *keyapi.Released {
@@ -145,7 +172,7 @@ func (p *peer) sealed(q keyapi.ReleaseRequest, r *keyapi.Released) []byte {
 
 func (p *peer) config() Config {
 	return Config{
-		Disk: disk, Address: p.address, ServerID: kmsID, Patience: 2 * time.Second,
+		Disk: disk, Addresses: []string{p.address}, ServerID: kmsID, Patience: 2 * time.Second,
 		Identity: func(context.Context) (Identity, error) { return Identity{p.ca.issue(p.t, vmID), p.ca.bundle()}, nil },
 		Evidence: func(data [64]byte) (evidence.Evidence, error) { return evidence.Evidence{Report: data[:]}, nil },
 	}
@@ -220,8 +247,9 @@ func TestFetchFails(t *testing.T) {
 				w.WriteHeader(http.StatusTemporaryRedirect)
 			}
 		}, step: "release", want: "307", refused: true, tries: 1},
-		{name: "another server", peer: func(p *peer) { p.id = spiffeid.RequireFromString("spiffe://example.org/kms2") }, step: "nonce", want: `"spiffe://example.org/kms2"`},
-		{name: "our SVID is not taken", peer: func(p *peer) { p.takes = tlsconfig.AuthorizeID(kmsID) }, step: "nonce", want: "TLS connection", refused: true},
+		{name: "another server", peer: func(p *peer) { p.id = spiffeid.RequireFromString("spiffe://example.org/kms2") }, config: impatient, step: "nonce", want: `"spiffe://example.org/kms2"`},
+		{name: "a leaf that may not sign", peer: func(p *peer) { p.usage = x509.KeyUsageKeyEncipherment }, config: impatient, step: "nonce", want: "lacks digitalSignature"},
+		{name: "our SVID is not taken", peer: func(p *peer) { p.takes = tlsconfig.AuthorizeID(kmsID) }, config: impatient, step: "nonce", want: "refuses the TLS connection"},
 		{name: "SVID of another trust domain", config: func(c *Config) { c.ServerID = spiffeid.RequireFromString("spiffe://example.com/kms") }, step: "identity", want: "want one of trust domain example.com"},
 		{name: "no identity", config: func(c *Config) {
 			c.Identity = func(context.Context) (Identity, error) { return Identity{}, errors.New("no agent") }
@@ -256,8 +284,8 @@ func TestFetchFails(t *testing.T) {
 		{name: "endless reply", peer: func(p *peer) {
 			p.reply = func(_ int64, _ keyapi.ReleaseRequest, w http.ResponseWriter) { w.Write(make([]byte, 1<<20)) }
 		}, step: "release", want: "want at most 8192", tries: 1},
-		{name: "unreachable", config: func(c *Config) { c.Address, c.Patience = unused(t), 200*time.Millisecond }, step: "nonce", want: "connection refused"},
-		{name: "always unavailable", peer: func(p *peer) { p.reply = refuse(503, keyapi.CodeUnavailable) }, config: func(c *Config) { c.Patience = 200 * time.Millisecond }, step: "release", want: "giving up after", tries: -1},
+		{name: "unreachable", config: func(c *Config) { c.Addresses, c.Patience = []string{unused(t)}, 200*time.Millisecond }, step: "nonce", want: "connection refused"},
+		{name: "always unavailable", peer: func(p *peer) { p.reply = refuse(503, keyapi.CodeUnavailable) }, config: impatient, step: "release", want: "giving up after", tries: -1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := newPeer(t, c.peer)
@@ -284,6 +312,8 @@ func TestFetchFails(t *testing.T) {
 	}
 }
 
+func impatient(c *Config) { c.Patience = 200 * time.Millisecond }
+
 // unused is an address at which nobody listens.
 func unused(t testing.TB) string {
 	t.Helper()
@@ -295,48 +325,106 @@ func unused(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// TestLostReply sends the very same request again, and starts anew when the
-// server does not know it.
+// TestLostReply sends the very same request again, whatever befalls it on the way,
+// and starts anew only when the server says that the nonce is none.
 func TestLostReply(t *testing.T) {
+	unavailable, stale := refuse(503, keyapi.CodeUnavailable), refuse(409, keyapi.CodeNonce)
+	lost := func(_ int64, _ keyapi.ReleaseRequest, w http.ResponseWriter) { hangUp(w) }
+	type answer = func(int64, keyapi.ReleaseRequest, http.ResponseWriter)
+	for _, c := range []struct {
+		name   string
+		faults []answer // of the first requests
+		nonces int64
+	}{
+		{"lost more often than once", []answer{lost, lost, lost, lost, lost, lost}, 1},
+		{"lost, then not now", []answer{lost, unavailable, unavailable}, 1},
+		{"lost, then stale", []answer{lost, stale}, 2},
+		{"stale at first", []answer{stale}, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newPeer(t, nil)
+			give := p.reply
+			p.reply = func(n int64, q keyapi.ReleaseRequest, w http.ResponseWriter) {
+				if int(n) <= len(c.faults) {
+					c.faults[n-1](n, q, w)
+					return
+				}
+				give(n, q, w)
+			}
+			config := p.config()
+			config.Patience = time.Minute
+			if _, err := Fetch(t.Context(), config); err != nil {
+				t.Fatal(err)
+			}
+			want := int64(len(c.faults)) + 1
+			if p.nonces.Load() != c.nonces || p.requests.Load() != want {
+				t.Errorf("got %d nonces and %d requests, want %d and %d", p.nonces.Load(), p.requests.Load(), c.nonces, want)
+			}
+			bodies := map[string]bool{}
+			for range want {
+				bodies[string(<-p.bodies)] = true
+			}
+			if int64(len(bodies)) != c.nonces {
+				t.Errorf("got %d different requests, want one for each of %d nonces", len(bodies), c.nonces)
+			}
+		})
+	}
+}
+
+// TestRestart kills the server after it has released and before its reply is out,
+// and starts it again: the guest gets the key with the bytes that it sent first.
+func TestRestart(t *testing.T) {
 	p := newPeer(t, nil)
 	give := p.reply
 	p.reply = func(n int64, q keyapi.ReleaseRequest, w http.ResponseWriter) {
-		if n < 3 {
-			hangUp(w)
+		if n > 1 {
+			give(n, q, w)
 			return
 		}
-		give(n, q, w)
+		go func() {
+			p.stop()
+			time.Sleep(200 * time.Millisecond) // a few tries meet nobody
+			p.serve(p.address)
+		}()
+		hangUp(w)
 	}
-	if _, err := Fetch(t.Context(), p.config()); err != nil {
+	config := p.config()
+	config.Patience = time.Minute
+	if _, err := Fetch(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
-	if p.nonces.Load() != 1 || p.requests.Load() != 3 {
-		t.Errorf("got %d nonces and %d requests, want 1 and 3", p.nonces.Load(), p.requests.Load())
+	if first, second := <-p.bodies, <-p.bodies; p.nonces.Load() != 1 || !bytes.Equal(first, second) {
+		t.Errorf("got %d nonces, requests equal: %t; want one nonce and the same bytes", p.nonces.Load(), bytes.Equal(first, second))
 	}
-	first := <-p.bodies
-	for range 2 {
-		if !bytes.Equal(<-p.bodies, first) {
-			t.Error("the request was not sent again as it was")
-		}
+}
+
+// TestAddresses asks the next address when one is dead, is somebody else's, or
+// cannot answer now, and gives the release request to all of them as it is.
+func TestAddresses(t *testing.T) {
+	good := newPeer(t, nil)
+	config := good.config()
+	impostor := newPeer(t, func(p *peer) { p.id = spiffeid.RequireFromString("spiffe://example.org/kms2") })
+	foreign := newPeer(t, nil) // another CA
+	config.Addresses = []string{unused(t), impostor.address, foreign.address, good.address}
+	if _, err := Fetch(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	if n := impostor.nonces.Load() + foreign.nonces.Load(); n != 0 {
+		t.Errorf("others got %d requests, want none", n)
 	}
 
-	p = newPeer(t, nil)
-	give = p.reply
-	p.reply = func(n int64, q keyapi.ReleaseRequest, w http.ResponseWriter) {
-		switch n {
-		case 1:
-			hangUp(w)
-		case 2:
-			refuse(409, keyapi.CodeNonce)(n, q, w)
-		default:
-			give(n, q, w)
-		}
-	}
-	if _, err := Fetch(t.Context(), p.config()); err != nil {
+	second := newPeer(t, nil)
+	first := newPeer(t, func(p *peer) {
+		p.ca = second.ca
+		p.reply = func(_ int64, _ keyapi.ReleaseRequest, w http.ResponseWriter) { hangUp(w) }
+	})
+	config = second.config()
+	config.Addresses = []string{first.address, second.address}
+	if _, err := Fetch(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
-	if p.nonces.Load() != 2 || p.requests.Load() != 3 {
-		t.Errorf("got %d nonces and %d requests, want 2 and 3", p.nonces.Load(), p.requests.Load())
+	if got, want := <-second.bodies, <-first.bodies; !bytes.Equal(got, want) {
+		t.Error("the second address got another request than the first")
 	}
 }
 

@@ -268,7 +268,7 @@ func (r *rig) launch(id byte, change ...func(*snp.Report)) func([64]byte) (evide
 // guest is a fetchkey configuration that gets diskOne's key.
 func (r *rig) guest(svid *x509svid.SVID, launch func([64]byte) (evidence.Evidence, error)) fetchkey.Config {
 	return fetchkey.Config{
-		Disk: diskOne.DiskUUID, Address: r.address, ServerID: kmsID,
+		Disk: diskOne.DiskUUID, Addresses: []string{r.address}, ServerID: kmsID,
 		Identity: func(context.Context) (fetchkey.Identity, error) {
 			return fetchkey.Identity{SVID: svid, Bundles: r.ca.bundle()}, nil
 		},

@@ -101,8 +101,8 @@ func BootConfig(trustRoot string) bootconfig.Config {
 	return bootconfig.Config{
 		Version:      bootconfig.Version,
 		TrustDomain:  "example.org",
-		SPIRE:        bootconfig.SPIRE{Address: "10.0.2.2:8081", TrustRoot: trustRoot},
-		KMS:          bootconfig.KMS{Address: "10.0.2.2:8443", SPIFFEID: "spiffe://example.org/kms"},
+		SPIRE:        bootconfig.SPIRE{Addresses: []string{"10.0.2.2:8081"}, TrustRoot: trustRoot},
+		KMS:          bootconfig.KMS{Addresses: []string{"10.0.2.2:8443"}, SPIFFEID: "spiffe://example.org/kms"},
 		Disk:         bootconfig.NewDisk(Pins(), true),
 		Network:      bootconfig.Network{Mode: bootconfig.NetworkDHCP},
 		ReportDevice: bootconfig.ReportVirtioPort,
