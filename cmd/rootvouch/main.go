@@ -8,6 +8,17 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rootvouch/rootvouch/internal/cli/attest"
+	"github.com/rootvouch/rootvouch/internal/cli/collateral"
+	"github.com/rootvouch/rootvouch/internal/cli/demo"
+	"github.com/rootvouch/rootvouch/internal/cli/image"
+	"github.com/rootvouch/rootvouch/internal/cli/initramfs"
+	"github.com/rootvouch/rootvouch/internal/cli/keys"
+	"github.com/rootvouch/rootvouch/internal/cli/measure"
+	"github.com/rootvouch/rootvouch/internal/cli/refval"
+	"github.com/rootvouch/rootvouch/internal/cli/report"
+	"github.com/rootvouch/rootvouch/internal/cli/spire"
+	"github.com/rootvouch/rootvouch/internal/cli/vm"
 	"github.com/rootvouch/rootvouch/internal/command"
 )
 
@@ -20,20 +31,20 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return command.Main(newRootCommand(args), args, stdout, stderr)
 }
 
-// commands are what the tool can do :: name -> its maker.
+// commands are what the tool can do :: noun -> the maker of its commands.
 func commands() map[string]func() *cobra.Command {
 	return map[string]func() *cobra.Command{
-		"attest":     newAttestCommand,
-		"collateral": newCollateralCommand,
-		"demo":       newDemoCommand,
-		"image":      newImageCommand,
-		"initramfs":  newInitramfsCommand,
-		"keys":       newKeysCommand,
-		"measure":    newMeasureCommand,
-		"refval":     newRefvalCommand,
-		"report":     newReportCommand,
-		"spire":      newSpireCommand,
-		"vm":         newVMCommand,
+		"attest":     attest.New,
+		"collateral": collateral.New,
+		"demo":       demo.New,
+		"image":      image.New,
+		"initramfs":  initramfs.New,
+		"keys":       keys.New,
+		"measure":    measure.New,
+		"refval":     refval.New,
+		"report":     report.New,
+		"spire":      spire.New,
+		"vm":         vm.New,
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
 
+	"github.com/rootvouch/rootvouch/internal/cli/spire"
 	"github.com/rootvouch/rootvouch/internal/needs"
 )
 
@@ -19,7 +20,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"rootvouch": main,
 		// Stands for the real one, which has tests of its own.
-		spireProgram: func() {
+		spire.Program: func() {
 			fmt.Printf("%q\n", os.Args[1:])
 			if os.Args[1] == cobra.ShellCompRequestCmd {
 				fmt.Println(":4")

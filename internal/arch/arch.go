@@ -36,5 +36,9 @@ var network = []string{"net/http", "net/http/...", "crypto/tls", "google.golang.
 var keyServer = []string{module + "/kms/acl", module + "/kms/admin", module + "/kms/adminapi", module + "/kms/audit",
 	module + "/kms/kek", module + "/kms/ledger", module + "/kms/server", module + "/kms/store"}
 
+// ownerNever is what the owner's tool must not link: what is the guest's alone, and
+// gRPC, which is rootvouch-spire's.
+var ownerNever = []string{module + "/boot", module + "/dm", "google.golang.org/grpc/..."}
+
 // ground is what any package may use.
 var ground = []string{"pins", "internal/strictjson"}

@@ -1,0 +1,227 @@
+// Package attest is "rootvouch attest": it asks a running VM for proof and judges it.
+package attest
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rootvouch/rootvouch/appraise"
+	"github.com/rootvouch/rootvouch/attest"
+	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/internal/cli"
+	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/internal/durable"
+	"github.com/rootvouch/rootvouch/kms/adminapi"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/snp/kds"
+)
+
+// Exit statuses of attest, documented in its help.
+const (
+	exitRefused     = 1
+	exitNoJudgement = 2
+)
+
+// attestError is an attestation that ended otherwise than with a trusted verdict.
+type attestError struct {
+	error
+	code int
+}
+
+func (e attestError) ExitCode() int { return e.code }
+func (e attestError) Unwrap() error { return e.error }
+
+type attestFlags struct {
+	address, refval, collateral, kmsSocket, disk string
+	evidenceOut, bootLogOut                      string
+	kmsUser                                      cli.KMSUser
+	release, acceptUnknown, asJSON               bool
+	timeout                                      time.Duration
+}
+
+// New makes the command.
+func New() *cobra.Command {
+	var f attestFlags
+	cmd := &cobra.Command{
+		Use:   "attest --address HOST:PORT --refval REFVAL",
+		Short: "Ask a running VM for proof of what it is, and judge it",
+		Long: `Ask the attestd of a booted VM for evidence with a fresh nonce, and appraise it by
+reference values. What was looked at is printed one line each: its name, what the
+evidence says and what it must say; then the VM's boot log; and last, alone on its
+line, "verdict: trusted" or "verdict: refused".
+
+The connection is TLS to a key that was made inside the VM, which no CA knows: the
+evidence holds that key, and so takes the CA's place.
+
+Evidence says what the VM is, not which one. With --release its REPORT_ID is
+compared with the launches that got the disk's key, by the audited word of the
+KMS; without, the line is "instance: not checked". The disk is that of the
+reference values' pins, unless --disk names it.
+
+The boot log is the booted OS's word. It is in the evidence, and one with another
+root hash or disk UUID than the reference values is refused (another header digest
+gets a note: rekeying makes one), but root inside the VM could write another. What proves the disk is the measured root hash. Of evidence that is not
+authentic the boot log is neither shown nor written (--boot-log-out).
+
+Evidence needs a CRL of the root that vouches: a *.crl file in --collateral-dir.
+
+Exit status:
+  0   trusted
+  1   refused
+  2   nothing was judged: no answer, or a file that cannot be read or written
+  64  usage`,
+		Example: `  rootvouch attest --address 127.0.0.1:8444 --refval refval.json --collateral-dir asp/collateral
+  rootvouch attest --address vm.example.org:8444 --refval refval.json --collateral-dir crls/ \
+    --release --kms-socket /run/rootvouch-kms/admin.sock --kms-user rootvouch-kms --json`,
+		Args: command.NoArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			err := f.run(cmd)
+			var usage command.UsageError
+			var judged attestError
+			if err == nil || errors.As(err, &usage) || errors.As(err, &judged) {
+				return err
+			}
+			return attestError{err, exitNoJudgement}
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.address, "address", "", "where the VM's attestd is reached, host:port")
+	flags.StringVar(&f.refval, "refval", "", "reference values")
+	flags.StringVar(&f.collateral, "collateral-dir", "", "directory of CRLs, and of certificates that the evidence may lack")
+	flags.BoolVar(&f.acceptUnknown, "accept-unknown-revocation", false, "let evidence through whose revocation status is not known")
+	flags.StringVar(&f.evidenceOut, "evidence-out", "", "write the evidence, whatever it is worth, to this file, for \"rootvouch report\" (must not exist)")
+	flags.StringVar(&f.bootLogOut, "boot-log-out", "", "write the VM's boot log to this file (must not exist)")
+	flags.BoolVar(&f.release, "release", false, "compare REPORT_ID with the KMS's releases of the disk's key")
+	flags.StringVar(&f.kmsSocket, "kms-socket", "", "admin socket of rootvouch-kms, for --release")
+	flags.Var(&f.kmsUser, "kms-user", cli.KMSUserUsage)
+	flags.StringVar(&f.disk, "disk", "", "UUID of the disk, for --release (default: that of the reference values' pins)")
+	flags.DurationVar(&f.timeout, "timeout", 90*time.Second, "how long to wait for an answer")
+	flags.BoolVar(&f.asJSON, "json", false, "print the result as JSON")
+	command.Require(cmd, "address", "refval")
+	command.NotEmpty(cmd, "evidence-out", "boot-log-out", "collateral-dir", "disk")
+	return cmd
+}
+
+func (f *attestFlags) run(cmd *cobra.Command) error {
+	x, disk, err := f.read()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
+	defer cancel()
+	nonce, err := evidence.NewNonce(rand.Reader)
+	if err != nil {
+		return err
+	}
+	answer, err := attest.Ask(ctx, f.address, nonce)
+	if err != nil {
+		return err
+	}
+	x.Now = time.Now()
+	result := attest.Judge(answer, x)
+	if f.release {
+		launches, err := f.launches(ctx, disk)
+		if err != nil {
+			return err
+		}
+		result.CheckInstance(disk, launches)
+	}
+	if f.evidenceOut != "" && result.Err == nil {
+		if err := durable.Create(f.evidenceOut, answer.Evidence, 0o644); err != nil {
+			return fmt.Errorf("writing the evidence: %w", err)
+		}
+	}
+	if f.bootLogOut != "" && result.Authentic() {
+		if err := durable.Create(f.bootLogOut, answer.BootLog, 0o644); err != nil {
+			return fmt.Errorf("writing the boot log: %w", err)
+		}
+	}
+	if f.asJSON {
+		err = cli.PrintJSON(cmd.OutOrStdout(), result)
+	} else {
+		err = result.Print(cmd.OutOrStdout())
+	}
+	if err != nil {
+		return err
+	}
+	if !result.Trusted() {
+		return cli.ExplainMeasurement(result.Verdict, attestError{errors.New("the VM is not trusted"), exitRefused})
+	}
+	return nil
+}
+
+// read checks the flags, and reads the files that they name.
+func (f *attestFlags) read() (attest.Expectation, pins.UUID, error) {
+	var x attest.Expectation
+	_, _, err := net.SplitHostPort(f.address)
+	switch {
+	case err != nil:
+		return x, pins.UUID{}, command.Usage(fmt.Errorf("--address: %w", err))
+	case f.kmsUser != nil && !f.release:
+		return x, pins.UUID{}, command.Usage(errors.New("--kms-user goes with --release"))
+	case f.release != (f.kmsSocket != ""):
+		return x, pins.UUID{}, command.Usage(errors.New("want both of --release and --kms-socket, or none"))
+	case f.disk != "" && !f.release:
+		return x, pins.UUID{}, command.Usage(errors.New("--disk goes with --release"))
+	case f.timeout <= 0:
+		return x, pins.UUID{}, command.Usage(fmt.Errorf("--timeout is %v, want more than 0", f.timeout))
+	}
+	data, err := cli.ReadInput(f.refval, refval.MaxSize)
+	if err != nil {
+		return x, pins.UUID{}, err
+	}
+	if x.Values, err = refval.Decode(data); err != nil {
+		return x, pins.UUID{}, fmt.Errorf("%s: %w", f.refval, err)
+	}
+	if f.acceptUnknown {
+		x.Revocation = appraise.AcceptUnknownRevocation
+	}
+	if f.collateral != "" {
+		if x.Collateral.Certificates, x.Collateral.CRLs, err = kds.LoadDir(f.collateral); err != nil {
+			return x, pins.UUID{}, err
+		}
+	}
+	x.Collateral.Certificates = append(x.Collateral.Certificates, kds.AMDCertificates()...)
+	disk, err := f.diskUUID(x.Values)
+	return x, disk, err
+}
+
+// diskUUID says which disk's releases count. It is never the boot log's word.
+func (f *attestFlags) diskUUID(v refval.Values) (pins.UUID, error) {
+	if !f.release {
+		return pins.UUID{}, nil
+	}
+	p, pinned := v.Pins.Value()
+	if f.disk == "" {
+		if !pinned {
+			return pins.UUID{}, command.Usage(errors.New("the reference values have no pins: name the disk with --disk"))
+		}
+		return p.DiskUUID, nil
+	}
+	disk, err := pins.ParseUUID(f.disk)
+	if err != nil {
+		return pins.UUID{}, command.Usage(fmt.Errorf("--disk: %w", err))
+	}
+	return disk, nil
+}
+
+func (f *attestFlags) launches(ctx context.Context, disk pins.UUID) ([]attest.Launch, error) {
+	releases, err := adminapi.NewClient(f.kmsSocket, f.kmsUser...).Releases(ctx, disk)
+	if err != nil {
+		return nil, fmt.Errorf("getting the releases of disk %s: %w", disk, err)
+	}
+	var launches []attest.Launch
+	for _, r := range releases {
+		if r.DiskUUID == disk {
+			launches = append(launches, attest.Launch{ReportID: r.ReportID, Generation: r.Generation, Time: r.Time})
+		}
+	}
+	return launches, nil
+}

@@ -1,0 +1,249 @@
+// Package collateral is "rootvouch collateral": it gets certificates and revocation
+// lists for verifiers that are offline.
+package collateral
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/internal/cli"
+	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/snp/kds"
+)
+
+// New makes the command.
+func New() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "collateral",
+		Short: "Get certificates and revocation lists for offline verifiers",
+		Long: `Get what an appraisal needs besides the evidence: AMD's certificates and
+revocation lists. A directory of it is what servers take as collateral_dir, and
+what report verify takes file by file.
+
+Nothing is trusted for being in it: an appraisal verifies all of it from the
+root that its reference values name.`,
+	}
+	cmd.AddCommand(newFetchCommand(), newPackCommand())
+	return cmd
+}
+
+type fetchFlags struct {
+	dir, baseURL string
+	products     []string
+	reports      []string
+	roots        []string
+}
+
+func newFetchCommand() *cobra.Command {
+	var f fetchFlags
+	cmd := &cobra.Command{
+		Use:   "fetch --dir DIR (--product PRODUCT | --report FILE)",
+		Short: "Fetch collateral from AMD's key distribution service, or a mirror",
+		Long: `Fetch the certificate chains and revocation lists of products into a directory,
+and the certificate of the VCEK that signed a report. What is there already is
+used: a certificate for ever, a revocation list for an hour. The service takes
+one request for a chip in ten seconds, so several reports of one chip take their
+time.
+
+A version 2 report does not name its product: give exactly one --product then.
+A VLEK cannot be fetched: its cloud hands it out.`,
+		Example: `  rootvouch collateral fetch --dir collateral --product Genoa --product Turin
+  rootvouch collateral fetch --dir collateral --report report.bin`,
+		Args: command.NoArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.dir, "dir", "", "directory to fill; it must be there")
+	flags.StringArrayVar(&f.products, "product", nil, "Milan, Genoa or Turin (repeatable)")
+	flags.StringArrayVar(&f.reports, "report", nil, "report whose VCEK to fetch (repeatable)")
+	flags.StringVar(&f.baseURL, "base-url", kds.AMDBaseURL, "the service, or a mirror with the same paths")
+	flags.StringArrayVar(&f.roots, "roots", nil, "root certificates that sign revocation lists (default: AMD's)")
+	return cmd
+}
+
+func (f *fetchFlags) run(cmd *cobra.Command) error {
+	ctx, out := cmd.Context(), cmd.OutOrStdout()
+	if f.dir == "" || len(f.products)+len(f.reports) == 0 {
+		return command.Usage(fmt.Errorf("want --dir, and at least one --product or --report"))
+	}
+	if info, err := os.Stat(f.dir); err != nil || !info.IsDir() {
+		return command.Usage(fmt.Errorf("--dir %s is not a directory", f.dir))
+	}
+	client, err := f.client(func(why error, pause time.Duration) { cli.Say(cmd, "%v: again in %v", why, pause) })
+	if err != nil {
+		return err
+	}
+	products := make(map[snp.Product]map[snp.SigningKey]bool) // :: product -> keys whose chain is wanted
+	want := func(p snp.Product, k snp.SigningKey) {
+		if products[p] == nil {
+			products[p] = make(map[snp.SigningKey]bool)
+		}
+		products[p][k] = true
+	}
+	for _, name := range f.products {
+		product, err := snp.ParseProduct(name)
+		if err != nil {
+			return command.Usage(fmt.Errorf("--product: %w", err))
+		}
+		want(product, snp.VCEK)
+		want(product, snp.VLEK)
+	}
+	for _, path := range f.reports {
+		report, product, err := f.readReport(path)
+		if err != nil {
+			return err
+		}
+		want(product, report.SigningKey)
+		if err := fetchVCEK(ctx, client, report, product, path, out); err != nil {
+			return err
+		}
+	}
+	for _, product := range snp.Products() {
+		for _, kind := range []snp.SigningKey{snp.VCEK, snp.VLEK} {
+			if !products[product][kind] {
+				continue
+			}
+			if err := fetchProduct(ctx, client, product, kind, out); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (f *fetchFlags) client(retry func(error, time.Duration)) (*kds.Client, error) {
+	config := kds.Config{BaseURL: f.baseURL, CacheDir: f.dir, HTTP: &http.Client{}, Retry: retry}
+	for _, name := range f.roots {
+		certs, _, err := cli.ReadCollateral(name)
+		if err != nil {
+			return nil, err
+		}
+		config.Roots = append(config.Roots, certs...)
+	}
+	client, err := kds.NewClient(config)
+	if err != nil {
+		return nil, command.Usage(err)
+	}
+	return client, nil
+}
+
+// readReport reads a report and says of which product it is.
+func (f *fetchFlags) readReport(path string) (*snp.Report, snp.Product, error) {
+	in, err := cli.ReadReport(path, cli.KindAuto)
+	if err != nil {
+		return nil, "", err
+	}
+	raw := in.Evidence.Report
+	if in.Kind == evidence.AzureHCL {
+		hcl, err := evidence.ParseHCL(raw)
+		if err != nil {
+			return nil, "", cli.Malformed("%s: %w", path, err)
+		}
+		raw = hcl.Report
+	}
+	report, err := snp.ParseReport(raw)
+	if err != nil {
+		return nil, "", cli.Malformed("%s: %w", path, err)
+	}
+	if report.Version >= 3 {
+		product, err := report.Product()
+		return report, product, err
+	}
+	if len(f.products) != 1 {
+		return nil, "", command.Usage(fmt.Errorf("%s is of version 2 and does not name its product, want exactly one --product", path))
+	}
+	product, err := snp.ParseProduct(f.products[0])
+	if err != nil {
+		return nil, "", command.Usage(fmt.Errorf("--product: %w", err))
+	}
+	return report, product, nil
+}
+
+func fetchVCEK(ctx context.Context, client *kds.Client, report *snp.Report, product snp.Product, path string, out io.Writer) error {
+	if report.SigningKey != snp.VCEK {
+		_, err := fmt.Fprintf(out, "%s: signed by a VLEK: its cloud hands out the certificate\n", path)
+		return err
+	}
+	tcb, err := product.DecodeTCB(report.ReportedTCB)
+	if err != nil {
+		return cli.Malformed("%s: REPORTED_TCB: %w", path, err)
+	}
+	if _, err := client.VCEK(ctx, product, report.ChipID, tcb); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	_, err = fmt.Fprintf(out, "%s: VCEK of a %s at %s\n", path, product, tcb)
+	return err
+}
+
+func fetchProduct(ctx context.Context, client *kds.Client, product snp.Product, kind snp.SigningKey, out io.Writer) error {
+	if _, err := client.Chain(ctx, product, kind); err != nil {
+		return fmt.Errorf("%s: %w", product, err)
+	}
+	crl, err := client.CRL(ctx, product, kind)
+	if err != nil {
+		return fmt.Errorf("%s: %w", product, err)
+	}
+	_, err = fmt.Fprintf(out, "%s: %s chain, CRL %s good until %s\n", product, kind, crl.Number, crl.NextUpdate.UTC().Format("2006-01-02 15:04 MST"))
+	return err
+}
+
+func newPackCommand() *cobra.Command {
+	var dir string
+	var file cli.Output
+	cmd := &cobra.Command{
+		Use:   "pack --dir DIR --out FILE.pem",
+		Short: "Join a directory of collateral into one file",
+		Long: `Join the certificates and revocation lists of a directory into one PEM file,
+for a machine without a network: it can be put into a collateral_dir as it is.
+A directory with a damaged file is refused.`,
+		Example: `  rootvouch collateral pack --dir collateral --out collateral.pem`,
+		Args:    command.NoArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			certs, crls, err := kds.LoadDir(dir)
+			if err != nil {
+				return err
+			}
+			if len(certs)+len(crls) == 0 {
+				return fmt.Errorf("%s has no collateral", dir)
+			}
+			if err := file.Write(packPEM(certs, crls)); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d certificates, %d revocation lists\n", len(certs), len(crls))
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", "", "directory with collateral")
+	file.Bind(cmd, "PEM file to write")
+	command.Require(cmd, "dir")
+	return cmd
+}
+
+func packPEM(certs []*x509.Certificate, crls []*x509.RevocationList) []byte {
+	var out bytes.Buffer
+	seen := make(map[string]bool)
+	add := func(kind string, der []byte) {
+		if !seen[string(der)] {
+			seen[string(der)] = true
+			out.Write(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+		}
+	}
+	for _, c := range certs {
+		add("CERTIFICATE", c.Raw)
+	}
+	for _, c := range crls {
+		add("X509 CRL", c.Raw)
+	}
+	return out.Bytes()
+}

@@ -1,0 +1,83 @@
+package collateral
+
+import (
+	"bytes"
+	"encoding/pem"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rootvouch/rootvouch/internal/cli/report"
+	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/snp/kds"
+	"github.com/rootvouch/rootvouch/test/snptest"
+)
+
+// collateral runs "rootvouch collateral".
+func collateral(args ...string) (string, error) {
+	cmd := New()
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	var out bytes.Buffer
+	cmd.SetOut(&out)
+	cmd.SetArgs(args)
+	err := cmd.Execute()
+	return out.String(), err
+}
+
+// TestCollateral fetches from a stand-in of AMD's service, packs what came, and
+// verifies a report with nothing else.
+func TestCollateral(t *testing.T) {
+	dir, s := snptest.Files(t)
+	crl := s.CRL(t).Raw
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/Genoa/crl"):
+			_, _ = w.Write(crl)
+		case strings.HasSuffix(r.URL.Path, "/Genoa/cert_chain"):
+			_ = pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: s.Chain.ASK.Raw})
+			_ = pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: s.Chain.ARK.Raw})
+		case strings.HasSuffix(r.URL.Path, "/Genoa/"+s.ChipID.String()):
+			_, _ = w.Write(s.Chain.VCEK.Raw)
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	defer service.Close()
+	cache := t.TempDir()
+	out, err := collateral("fetch", "--dir", cache, "--report", dir+"/report.bin", "--base-url", service.URL, "--roots", dir+"/ark.der")
+	if err != nil || !strings.Contains(out, "VCEK of a Genoa") || !strings.Contains(out, "CRL 1") {
+		t.Fatalf("fetch: %v\n%s", err, out)
+	}
+	packed := filepath.Join(dir, "packed.pem")
+	if out, err := collateral("pack", "--dir", cache, "--out", packed); err != nil || !strings.Contains(out, "3 certificates, 1 revocation list") {
+		t.Fatalf("pack: %v\n%s", err, out)
+	}
+	if _, err := collateral("pack", "--dir", cache, "--out", packed); err == nil {
+		t.Error("pack overwrites its output")
+	}
+	data, err := os.ReadFile(packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if certs, crls, err := kds.Parse(data, false); err != nil || len(certs) != 3 || len(crls) != 1 {
+		t.Errorf("packed: %d certificates, %d CRLs, %v", len(certs), len(crls), err)
+	}
+	var text bytes.Buffer
+	code := command.Main(report.New(), []string{"verify", "--report", dir + "/report.bin", "--leaf", dir + "/leaf.der", "--chain", packed,
+		"--refval", dir + "/refval.json", "--at", snptest.Now().Format("2006-01-02T15:04:05Z07:00")}, &text, &text)
+	if code != 0 {
+		t.Errorf("verify with the packed collateral: status %d\n%s", code, &text)
+	}
+	for _, args := range [][]string{
+		{"fetch", "--dir", cache}, {"fetch", "--product", "Genoa"}, {"fetch", "--dir", cache + "/absent", "--product", "Genoa"},
+		{"fetch", "--dir", cache, "--product", "Rome"}, {"fetch", "--dir", cache, "--product", "Genoa", "--base-url", "host"},
+		{"fetch", "--dir", cache, "--product", "Turin", "--base-url", service.URL}, {"pack", "--dir", t.TempDir(), "--out", packed + "2"},
+	} {
+		if out, err := collateral(args...); err == nil {
+			t.Errorf("%v: accepted\n%s", args, out)
+		}
+	}
+}

@@ -1,0 +1,67 @@
+// Package demo is "rootvouch demo": it shows the whole chain on one machine.
+package demo
+
+import (
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/rootvouch/rootvouch/demo"
+	"github.com/rootvouch/rootvouch/internal/command"
+)
+
+// New makes the command.
+func New() *cobra.Command {
+	var bin, out string
+	var limit time.Duration
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Show the whole chain on this machine, emulated: NOT CONFIDENTIAL",
+		Long: `Run the main job end to end on the emulated platform: NOT CONFIDENTIAL.
+
+The demo builds a disk from a small Debian root, a measured initramfs and the
+reference values; starts a stock SPIRE server and agent and a key server;
+registers the disk's key; boots the VM, which gets the key for its evidence; and
+asks the running VM for a report. The last line that the appraisal prints is the
+verdict.
+
+Each command that it runs is shown, and can be typed by hand: the README walks
+through them. $STATE in them is a folder with all keys, which is gone at the end. It
+needs what scripts/setup and make build make; make demo calls both. What it starts
+has ended when it ends, also after Ctrl-C. It leaves its cache, and the output folder
+with disk.img, whose key is gone, initramfs.img, refval.json and logs.`,
+		Example: `  make demo
+  rootvouch demo --out /tmp/demo`,
+		Args: command.NoArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cache, err := demo.CacheDir()
+			if err != nil {
+				return err
+			}
+			if bin == "" {
+				self, err := os.Executable()
+				if err != nil {
+					return err
+				}
+				bin = filepath.Dir(self)
+			}
+			parts, err := demo.FindParts(bin, cache)
+			if err != nil {
+				return err
+			}
+			_, terminal := cmd.OutOrStdout().(*os.File)
+			terminal = terminal && term.IsTerminal(int(os.Stdout.Fd()))
+			return demo.Run(cmd.Context(), demo.Options{
+				Parts: parts, Cache: cache, Out: out, Until: limit,
+				Voice: &demo.Voice{Out: cmd.OutOrStdout(), Terminal: terminal},
+			})
+		},
+	}
+	cmd.Flags().StringVar(&out, "out", "out", "folder for what the demo makes")
+	cmd.Flags().StringVar(&bin, "bin", "", "folder of the programs that make build makes (default: this program's)")
+	cmd.Flags().DurationVar(&limit, "limit", 5*time.Minute, "how long the VM may take to come up")
+	return cmd
+}

@@ -1,0 +1,275 @@
+package image
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/rootvouch/rootvouch/image"
+	"github.com/rootvouch/rootvouch/image/rootfs"
+	"github.com/rootvouch/rootvouch/internal/cli"
+	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/pins"
+)
+
+// Memory in bytes that building should stay below, and that it takes for a tree
+// without files.
+const (
+	imageMemory = 208 << 20
+	imageBase   = 32 << 20
+)
+
+type buildFlags struct {
+	root, seed, uuid string
+	files            image.Files
+	size             sizeValue
+	exclude          []string
+	tempDir          string
+	format           string
+	json             bool
+}
+
+func newBuildCommand() *cobra.Command {
+	var f buildFlags
+	cmd := &cobra.Command{
+		Use:   "build --root DIR|TAR|OCI|FS-IMAGE|- --out DISK --key-out KEY --pins-out PINS",
+		Short: "Build a disk from a root file tree",
+		Long: `Build an encrypted disk with dm-verity on top from a root file tree.
+
+The root is a directory, a tar (plain, gzip or zstd; "-" reads one from standard
+input), an OCI image layout with one platform, or a finished EROFS, squashfs or
+ext4 filesystem with blocks of 4096 bytes. Trees become an EROFS filesystem.
+Owners, modes, device nodes, hard links, holes, extended attributes, ACLs and
+capabilities are kept as they are; what cannot be kept is refused by name. No
+privileges are needed: nothing is extracted and nothing is mounted. Memory stays
+below 256 MiB whatever the size, and for up to a million files; a larger tree takes
+170 bytes for each, and says so.
+
+A note names programs of the tree that take orders from the host, which are a way
+around everything that is measured: cloud-init, ignition, qemu-guest-agent, and
+systemd from version 250 on, whose credentials the command line can bar. Leave
+them out with --exclude. Finished filesystems are not looked into.
+
+Written are the disk, a fresh key of 32 random bytes that opens it (mode 0600),
+and its pins: the values that the boot configuration and the key server need to
+recognise the disk. All three appear when everything is done, or none does.
+
+With --key-out - the key is in no file: its 32 bytes go to standard output, a pipe
+and not a terminal, once the disk and the pins are there; the summary goes to
+standard error. Should the reader of the pipe have gone before that, the build
+fails and leaves nothing. What the reader makes of the key is the reader's: when
+it could not keep it, the disk is lost and has to be built again.
+
+With --format qcow2 the disk is written as QEMU's qcow2 instead of its raw bytes.
+The other image commands read it as well, all but rekey; any other qcow2 has to be
+converted.
+
+With --seed (hex, or @FILE with hex in it; at least 32 bytes) all keys, salts and
+UUIDs are derived from one secret, and the same input gives the same bytes. Such
+a seed is worth as much as the key; on a command line others may see it.`,
+		Example: `  mmdebstrap --variant=minbase --include=systemd-sysv,udev trixie - | \
+    rootvouch image build --root - --out disk.img --key-out disk.key --pins-out pins.json
+  cryptsetup open --test-passphrase --key-file disk.key disk.img
+
+  # The key goes straight into the key server. "keys put" waits for the end of the
+  # group, in which the pins become an initramfs, and that reference values.
+  set -o pipefail
+  { rootvouch image build --root root/ --out disk.img --key-out - --pins-out pins.json &&
+    ./initramfs-and-refval pins.json refval.json >&2; } | \
+    rootvouch keys put --socket /run/rootvouch-kms/admin.sock --spiffe-id spiffe://example.org/vm/web \
+      --pins pins.json --refval refval.json --key-file -`,
+		Args: command.NoArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.root, "root", "", "root file tree or filesystem; - is a tar on standard input")
+	flags.StringVar(&f.files.Disk, "out", "", "disk to write")
+	flags.StringVar(&f.files.Key, "key-out", "", "key file to write, mode 0600; - is standard output, for a pipe")
+	flags.StringVar(&f.files.Pins, "pins-out", "", "pins file to write")
+	flags.BoolVar(&f.files.Force, "force", false, "replace existing files")
+	flags.Var(&f.size, "size", "size of the disk, such as 10G (default: as small as can be)")
+	flags.StringVar(&f.format, "format", string(image.Raw), "raw or qcow2")
+	flags.StringArrayVar(&f.exclude, "exclude", nil, "leave out names that match this pattern (repeatable)")
+	flags.StringVar(&f.seed, "seed", "", "derive all keys, salts and UUIDs from this secret: hex or @FILE")
+	flags.StringVar(&f.uuid, "uuid", "", "UUID of the disk (default: drawn)")
+	flags.StringVar(&f.tempDir, "temp-dir", "", "where a compressed or piped tar is unpacked (default: the system's)")
+	flags.BoolVar(&f.json, "json", false, "print a summary in JSON")
+	command.Require(cmd, "root", "out", "key-out", "pins-out")
+	command.NotEmpty(cmd, "exclude", "seed", "uuid", "temp-dir")
+	return cmd
+}
+
+func (f *buildFlags) run(cmd *cobra.Command) error {
+	format, err := image.ParseFormat(f.format)
+	if err != nil {
+		return command.Usage(err)
+	}
+	summary := cmd.OutOrStdout()
+	if err := notStdout("--out", f.files.Disk, "--pins-out", f.files.Pins); err != nil {
+		return err
+	}
+	if f.files.Key == "-" {
+		if f.files.KeyTo, err = keyPipe(summary); err != nil {
+			return command.Usage(err)
+		}
+		f.files.Key, summary = "standard output", cmd.ErrOrStderr()
+	}
+	if f.root != "-" {
+		f.files.Keep = append(f.files.Keep, f.root)
+	}
+	random := io.Reader(rand.Reader)
+	if f.seed != "" {
+		if name, ok := strings.CutPrefix(f.seed, "@"); ok {
+			f.files.Keep = append(f.files.Keep, name)
+		}
+		seed, err := readSeed(f.seed)
+		if err != nil {
+			return command.Usage(err)
+		}
+		defer clear(seed)
+		if random, err = image.SeedReader(seed); err != nil {
+			return command.Usage(err)
+		}
+	}
+	secrets, err := image.NewSecrets(random)
+	if err != nil {
+		return err
+	}
+	defer secrets.Wipe()
+	if f.uuid != "" {
+		if secrets.DiskUUID, err = pins.ParseUUID(f.uuid); err != nil {
+			return command.Usage(err)
+		}
+	}
+	// What the collector may leave lying is bounded here; a tree of many files
+	// raises the bound.
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(imageMemory))
+	start := time.Now()
+	bar := newProgress(cmd.ErrOrStderr(), "unpacking")
+	source, closeSource, err := image.Open(cmd.Context(), image.Input{
+		Path: f.root, Stdin: cmd.InOrStdin(), Exclude: f.exclude, TempDir: f.tempDir,
+		Unpacking: func(done uint64) { bar.update(done, 0) },
+		Seen: func(s image.Summary) {
+			bar.done()
+			f.notes(cmd.ErrOrStderr(), s)
+		},
+	})
+	bar.done()
+	if err != nil {
+		return fmt.Errorf("reading the root: %w", err)
+	}
+	defer closeSource()
+	bar = newProgress(cmd.ErrOrStderr(), "building")
+	workers, release := imageWorkers()
+	defer release()
+	p, err := image.BuildFiles(cmd.Context(), f.files, source, secrets, image.Options{Format: format, Size: uint64(f.size), Workers: workers, Progress: bar.update})
+	bar.done()
+	if err != nil {
+		return cli.HintForce(err)
+	}
+	return f.summary(summary, p, time.Since(start))
+}
+
+// imageWorkers returns image.Options.Workers, and lets as many threads run until
+// release.
+func imageWorkers() (workers int, release func()) {
+	before := runtime.GOMAXPROCS(0)
+	workers = before + image.Waiting
+	runtime.GOMAXPROCS(workers)
+	return workers, func() { runtime.GOMAXPROCS(before) }
+}
+
+// notes tells what a user should know before a tree is written.
+func (f *buildFlags) notes(w io.Writer, s image.Summary) {
+	if need := s.Memory + imageBase; need > imageMemory {
+		debug.SetMemoryLimit(need)
+		fmt.Fprintf(w, "note: so many files take about %s of memory; a finished filesystem (as of mkfs.erofs) takes less than 256 MiB\n", bytesText(float64(need)))
+	}
+	if s.Hidden > 0 {
+		fmt.Fprintf(w, "note: %d files, such as %q, say something to overlayfs, under which a VM mounts its root: there they are missing, or cannot be read\n", s.Hidden, s.HiddenExample)
+	}
+	if !s.Init {
+		fmt.Fprintln(w, "note: the root has no /sbin/init: it can be a data disk, but no VM boots from it")
+	}
+	orders := slices.DeleteFunc(slices.Clone(s.Doors), func(door string) bool { return door == rootfs.SystemdCredentials })
+	if len(orders) > 0 {
+		fmt.Fprintf(w, "note: the root takes orders from the machine that it runs on: %s (--exclude leaves files out)\n", strings.Join(orders, ", "))
+	}
+	if len(orders) < len(s.Doors) {
+		fmt.Fprintln(w, "note: systemd takes credentials from the host: keep systemd.import_credentials=no on the measured command line, as vm run has it")
+	}
+}
+
+// notStdout refuses "-" for outputs that are files, given as pairs of flag and
+// value: a file of that name is not what is meant.
+func notStdout(flagsAndValues ...string) error {
+	for pair := range slices.Chunk(flagsAndValues, 2) {
+		if pair[1] == "-" {
+			return command.Usage(fmt.Errorf("%s is a file, not standard output (./- is a file of that name)", pair[0]))
+		}
+	}
+	return nil
+}
+
+// keyPipe returns where a key goes that is to be in no file. A reader that has
+// gone is then an error of the write, not the end of the process.
+func keyPipe(out io.Writer) (io.Writer, error) {
+	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		return nil, errors.New("--key-out - is for a pipe: a terminal would show the key")
+	}
+	signal.Ignore(syscall.SIGPIPE)
+	return out, nil
+}
+
+// summary tells what was built.
+func (f *buildFlags) summary(w io.Writer, p pins.Pins, took time.Duration) error {
+	info, err := os.Stat(f.files.Disk)
+	if err != nil {
+		return err
+	}
+	if f.json {
+		encoder := json.NewEncoder(w)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(struct {
+			Disk     string    `json:"disk"`
+			Key      string    `json:"key"`
+			PinsFile string    `json:"pins_file"`
+			Bytes    int64     `json:"bytes"`
+			Seconds  float64   `json:"seconds"`
+			Pins     pins.Pins `json:"pins"`
+		}{f.files.Disk, f.files.Key, f.files.Pins, info.Size(), took.Seconds(), p})
+	}
+	_, err = fmt.Fprintf(w, "disk:       %s (%d bytes, %s)\ndisk UUID:  %s\nroot hash:  %s\nheader:     %s\nkey:        %s\npins:       %s\ntook:       %v\n",
+		f.files.Disk, info.Size(), p.Filesystem, p.DiskUUID, p.RootHash, p.HeaderSHA256, f.files.Key, f.files.Pins, took.Round(time.Millisecond))
+	return err
+}
+
+// readSeed reads hex, or a file of it.
+func readSeed(s string) ([]byte, error) {
+	if name, ok := strings.CutPrefix(s, "@"); ok {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("reading the seed: %w", err)
+		}
+		s = strings.TrimSpace(string(data))
+	}
+	seed, err := hex.DecodeString(s)
+	if err != nil {
+		return nil, errors.New("the seed is not hex") // and is not shown
+	}
+	return seed, nil
+}

@@ -1,0 +1,136 @@
+package initramfs
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/initramfs"
+	"github.com/rootvouch/rootvouch/internal/cli"
+	"github.com/rootvouch/rootvouch/internal/command"
+)
+
+type configFlags struct {
+	config                       bootconfig.Config
+	trustRoot, pinsFile          string
+	noHeaderPin                  bool
+	address, gateway, clockFloor string
+	nameservers                  []string
+	out                          cli.Output
+}
+
+func newConfigCommand() *cobra.Command {
+	var f configFlags
+	cmd := &cobra.Command{
+		Use: "config --trust-domain NAME --spire-address HOST:PORT --trust-root PEM --kms-address HOST:PORT " +
+			"--pins PINS --report-device KIND --out FILE",
+		Short: "Make a boot.json",
+		Long: `Make the boot configuration of a guest, boot.json.
+
+All of it is measured: whoever changes a setting changes the launch digest. The
+trust root is the long-lived root of the trust domain (rootvouch spire init makes
+one), not the certificate of a SPIRE server, which is gone within a day. The pins
+come from rootvouch image build; with --no-header-pin the pin of the LUKS2 header
+is left to the key server, so that the disk can be rekeyed without a new
+measurement. It is no secret: everyone who has the initramfs can read it.
+
+The report device is configfs-tsm or sev-guest on real hardware, and virtio-port
+on the emulated platform, which is NOT CONFIDENTIAL.`,
+		Example: `  rootvouch initramfs config --trust-domain example.org \
+    --spire-address spire.example.org:8081 --trust-root root.pem \
+    --kms-address kms.example.org:8443 --pins pins.json \
+    --report-device configfs-tsm --out boot.json`,
+		Args: command.NoArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(time.Now()) },
+	}
+	c, flags := &f.config, cmd.Flags()
+	flags.StringVar(&c.TrustDomain, "trust-domain", "", "SPIFFE trust domain of the guest, the SPIRE server and the key server")
+	flags.StringArrayVar(&c.SPIRE.Addresses, "spire-address", nil, "SPIRE server, host:port; repeated for more addresses, tried in turn")
+	flags.StringVar(&f.trustRoot, "trust-root", "", "PEM file with the root certificates of the trust domain")
+	flags.StringArrayVar(&c.KMS.Addresses, "kms-address", nil, "key server, host:port; repeated for more addresses, tried in turn")
+	flags.StringVar(&c.KMS.SPIFFEID, "kms-spiffe-id", "", "SPIFFE ID of the key server (default spiffe://TRUST-DOMAIN/kms)")
+	flags.StringVar(&f.pinsFile, "pins", "", "pins.json of the disk")
+	flags.BoolVar(&f.noHeaderPin, "no-header-pin", false, "leave the pin of the LUKS2 header to the key server")
+	flags.StringVar(&c.Network.Mode, "network", bootconfig.NetworkDHCP, "dhcp or static")
+	flags.StringVar(&f.address, "address", "", "static: the guest's address with its prefix length")
+	flags.StringVar(&f.gateway, "gateway", "", "static: next hop of the default route")
+	flags.StringArrayVar(&f.nameservers, "nameserver", nil, "static: address of a name server (repeatable)")
+	flags.StringVar(&c.ReportDevice, "report-device", "", "configfs-tsm, sev-guest or virtio-port")
+	flags.StringVar(&c.Verification, "verification", bootconfig.VerificationFull, "full: read the whole disk before the switch; lazy: do not")
+	flags.StringVar(&f.clockFloor, "clock-floor", "", "the guest's clock never shows less: RFC 3339 (default: now)")
+	flags.BoolVar(&c.Console, "console", true, "show the steps of the boot on the console")
+	f.out.Bind(cmd, "boot.json to write")
+	command.Require(cmd, "trust-domain", "spire-address", "trust-root", "kms-address", "pins", "report-device")
+	return cmd
+}
+
+func (f *configFlags) run(now time.Time) error {
+	c, err := f.build(now)
+	if err != nil {
+		return err
+	}
+	text, err := c.Encode()
+	if err != nil {
+		return command.Usage(err)
+	}
+	if err := initramfs.CheckTrustRoot(c); err != nil {
+		return err
+	}
+	return f.out.Write(text)
+}
+
+// build reads the files that the flags name; bootconfig judges the result.
+func (f *configFlags) build(now time.Time) (bootconfig.Config, error) {
+	c := f.config
+	c.Version = bootconfig.Version
+	if c.KMS.SPIFFEID == "" {
+		c.KMS.SPIFFEID = "spiffe://" + c.TrustDomain + "/kms"
+	}
+	root, err := os.ReadFile(f.trustRoot)
+	if err != nil {
+		return bootconfig.Config{}, err
+	}
+	if c.SPIRE.TrustRoot, err = initramfs.ReadTrustRoot(root); err != nil {
+		return bootconfig.Config{}, fmt.Errorf("%s: %w", f.trustRoot, err)
+	}
+	p, err := cli.ReadPins(f.pinsFile)
+	if err != nil {
+		return bootconfig.Config{}, err
+	}
+	c.Disk = bootconfig.NewDisk(p, !f.noHeaderPin)
+	c.ClockFloor = now.UTC().Truncate(time.Second)
+	if f.clockFloor != "" {
+		if c.ClockFloor, err = time.Parse(time.RFC3339, f.clockFloor); err != nil {
+			return bootconfig.Config{}, command.Usage(fmt.Errorf("reading --clock-floor: %w", err))
+		}
+		c.ClockFloor = c.ClockFloor.UTC()
+	}
+	if c.Network, err = f.network(); err != nil {
+		return bootconfig.Config{}, command.Usage(err)
+	}
+	return c, nil
+}
+
+func (f *configFlags) network() (n bootconfig.Network, err error) {
+	var errs []error
+	n = f.config.Network
+	if f.address != "" {
+		n.Address, err = netip.ParsePrefix(f.address)
+		errs = append(errs, err)
+	}
+	if f.gateway != "" {
+		n.Gateway, err = netip.ParseAddr(f.gateway)
+		errs = append(errs, err)
+	}
+	for _, s := range f.nameservers {
+		ns, err := netip.ParseAddr(s)
+		n.Nameservers = append(n.Nameservers, ns)
+		errs = append(errs, err)
+	}
+	return n, errors.Join(errs...)
+}

@@ -1,0 +1,243 @@
+// Package initramfs is "rootvouch initramfs": it builds and configures what a guest
+// starts from.
+package initramfs
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/initramfs"
+	"github.com/rootvouch/rootvouch/initramfs/kmod"
+	"github.com/rootvouch/rootvouch/internal/cli"
+	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/internal/durable"
+)
+
+// New makes the command.
+func New() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "initramfs",
+		Short: "Build and configure what a guest starts from",
+		Long: `Build and configure the initramfs of a guest.
+
+It has two parts. The base holds kernel modules and programs: build makes it
+once, and the same inputs give the same bytes on every machine. A small archive
+with boot.json, made by config, follows it; configure puts it there, within
+moments, for each disk. The launch digest covers both.`,
+	}
+	cmd.AddCommand(newBuildCommand(), newConfigCommand(), newConfigureCommand(), newListCommand())
+	return cmd
+}
+
+type buildFlags struct {
+	tree, version, guestBin string
+	modules                 []string
+	bootConfig, manifest    string
+	out                     cli.Output
+}
+
+func newBuildCommand() *cobra.Command {
+	var f buildFlags
+	cmd := &cobra.Command{
+		Use:   "build --kernel-tree DIR|DEB --guest-bin DIR --out FILE",
+		Short: "Build an initramfs from a kernel's modules and the guest's programs",
+		Long: `Build the base of an initramfs, and configure it when --boot-config is given.
+
+The kernel tree is an unpacked kernel package, a Debian kernel package as it is,
+or a machine's / or /lib/modules. From it come the modules that the boot chain
+needs, with everything they depend on, decompressed. A module that is needed and
+is neither there nor built into the kernel is an error. --module asks for further
+ones, such as the driver of another network card.
+
+The directory of --guest-bin holds the programs init, fetchkey, snp-agent-plugin,
+attestd and spire-agent, all linked statically.
+
+Printed are the version of the kernel that the modules belong to and, when the
+tree has it, the kernel image: it takes that very kernel to use the initramfs.`,
+		Example: `  rootvouch initramfs build --kernel-tree linux-image.deb --guest-bin bin/guest --out base.img
+  rootvouch initramfs configure --base base.img --boot-config boot.json --out initramfs.img`,
+		Args: command.NoArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.OutOrStdout()) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.tree, "kernel-tree", "", "kernel package, unpacked or not, or /lib/modules")
+	flags.StringVar(&f.version, "kernel-version", "", "which kernel, when the tree has several")
+	flags.StringVar(&f.guestBin, "guest-bin", "", "directory with the guest's programs")
+	flags.StringArrayVar(&f.modules, "module", nil, "further kernel module (repeatable)")
+	flags.StringVar(&f.bootConfig, "boot-config", "", "boot.json to put in (default: none, a base)")
+	flags.StringVar(&f.manifest, "manifest-out", "", "write what the base is made of, in JSON")
+	f.out.Bind(cmd, "initramfs to write")
+	command.Require(cmd, "kernel-tree", "guest-bin")
+	return cmd
+}
+
+func (f *buildFlags) run(w io.Writer) error {
+	tree, err := kmod.Open(f.tree, f.version)
+	if err != nil {
+		return err
+	}
+	wants := initramfs.DefaultModules()
+	for _, name := range f.modules {
+		wants = append(wants, kmod.Want{Names: []string{name}})
+	}
+	base, manifest, err := initramfs.Build(initramfs.Options{Kernel: tree, Modules: wants, GuestBin: f.guestBin})
+	if err != nil {
+		return err
+	}
+	out := base
+	if f.bootConfig != "" {
+		if out, err = configure(base, f.bootConfig); err != nil {
+			return err
+		}
+	}
+	if err := f.write(out, manifest); err != nil {
+		return err
+	}
+	return f.summary(w, out, manifest, tree.KernelPath())
+}
+
+// write makes both files appear, the manifest first.
+func (f *buildFlags) write(out []byte, m initramfs.Manifest) error {
+	file, err := durable.New(f.out.Path, 0o644, f.out.Force)
+	if err != nil {
+		return cli.HintForce(err)
+	}
+	defer file.Abort()
+	if _, err := file.Write(out); err != nil {
+		return fmt.Errorf("writing initramfs: %w", err)
+	}
+	if f.manifest != "" {
+		other := cli.Output{Path: f.manifest, Force: f.out.Force}
+		if err := other.Write(m.Encode()); err != nil {
+			return err
+		}
+	}
+	return file.Commit()
+}
+
+func (f *buildFlags) summary(w io.Writer, out []byte, m initramfs.Manifest, kernel string) error {
+	config := "none: a base; initramfs configure puts one in"
+	if f.bootConfig != "" {
+		config = fmt.Sprintf("%d bytes", len(out)-m.Size)
+	}
+	if kernel == "" {
+		kernel = "not in this tree"
+	}
+	missing := "none"
+	if len(m.Missing) > 0 {
+		missing = strings.Join(m.Missing, ", ")
+	}
+	_, err := fmt.Fprintf(w, "initramfs:  %s (%d bytes, SHA-256 %x)\nbase:       %d bytes, %d unpacked, SHA-256 %s\nboot.json:  %s\n"+
+		"kernel:     %s (image: %s)\nmodules:    %d, and %d built in\nwithout:    %s\n",
+		f.out.Path, len(out), sha256.Sum256(out), m.Size, m.UncompressedSize, m.SHA256, config,
+		m.KernelVersion, kernel, len(m.Modules), len(m.BuiltIn), missing)
+	return err
+}
+
+// configure puts the boot configuration of that file into base.
+func configure(base []byte, file string) ([]byte, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	config, err := bootconfig.Decode(text)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", file, err)
+	}
+	return initramfs.Configure(base, config)
+}
+
+func newConfigureCommand() *cobra.Command {
+	var base, config string
+	var out cli.Output
+	cmd := &cobra.Command{
+		Use:   "configure --base FILE --boot-config FILE --out FILE",
+		Short: "Put a boot.json into an initramfs",
+		Long: `Put a boot.json behind the base of an initramfs.
+
+The base is what build made, or an initramfs that has a boot.json already, which
+is then replaced. The configuration is checked, certificates included, and
+written in its canonical form, so that equal configurations are measured equally.`,
+		Example: `  rootvouch initramfs configure --base base.img --boot-config boot.json --out initramfs.img`,
+		Args:    command.NoArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			data, err := os.ReadFile(base)
+			if err != nil {
+				return err
+			}
+			if data, err = configure(data, config); err != nil {
+				return err
+			}
+			if err := out.Write(data); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "initramfs:  %s (%d bytes, SHA-256 %x)\n", out.Path, len(data), sha256.Sum256(data))
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&base, "base", "", "initramfs that build or configure made")
+	cmd.Flags().StringVar(&config, "boot-config", "", "boot.json to put in")
+	out.Bind(cmd, "initramfs to write")
+	command.Require(cmd, "base", "boot-config")
+	return cmd
+}
+
+func newListCommand() *cobra.Command {
+	var bySize bool
+	cmd := &cobra.Command{
+		Use:   "list FILE",
+		Short: "List what is in an initramfs",
+		Long: `List the files of an initramfs with their modes and sizes in bytes, and what
+makes it up. Only an initramfs that rootvouch made is accepted, byte for byte.`,
+		Example: `  rootvouch initramfs list --by-size initramfs.img | head`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			data, err := os.ReadFile(args[0])
+			if err != nil {
+				return err
+			}
+			contents, err := initramfs.Read(data)
+			if err != nil {
+				return err
+			}
+			return list(cmd.OutOrStdout(), contents, bySize)
+		},
+	}
+	cmd.Flags().BoolVar(&bySize, "by-size", false, "largest files first")
+	return cmd
+}
+
+func list(w io.Writer, c initramfs.Contents, bySize bool) error {
+	files := c.Files()
+	if bySize {
+		slices.SortStableFunc(files, func(a, b initramfs.File) int { return b.Size - a.Size })
+	}
+	var programs, modules, rest int
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	for _, f := range files {
+		switch {
+		case slices.Contains(initramfs.GuestBinaries(), f.Path):
+			programs += f.Size
+		case path.Dir(f.Path) == bootconfig.ModulesDir:
+			modules += f.Size
+		default:
+			rest += f.Size
+		}
+		fmt.Fprintf(table, "%06o\t%d\t\t %s\n", f.Mode, f.Size, f.Path)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "programs:   %d bytes\nmodules:    %d bytes\nrest:       %d bytes\nbase:       %d bytes, %d unpacked\nboot.json:  %d bytes with its archive\n",
+		programs, modules, rest, c.BaseSize, c.BaseArchive, c.ConfigSize)
+	return err
+}

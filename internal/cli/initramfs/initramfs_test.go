@@ -1,0 +1,153 @@
+package initramfs
+
+import (
+	"bytes"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/initramfs"
+	"github.com/rootvouch/rootvouch/test/initramfstest"
+)
+
+// runCommand runs `rootvouch initramfs` with these arguments.
+func runCommand(args ...string) (stdout string, err error) {
+	var out bytes.Buffer
+	cmd := New()
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	cmd.SetArgs(args)
+	cmd.SetOut(&out)
+	cmd.SetErr(&out)
+	err = cmd.Execute()
+	return out.String(), err
+}
+
+// initramfsInputs makes everything that the commands read, in one directory.
+func initramfsInputs(t *testing.T) (dir, kernel, guestBin string) {
+	t.Helper()
+	var names []string
+	for _, p := range initramfs.GuestBinaries() {
+		names = append(names, path.Base(p))
+	}
+	dir = t.TempDir()
+	initramfstest.Files{
+		"root.pem":  []byte("subject=test\n" + initramfstest.TrustRoot(t, nil)),
+		"pins.json": initramfstest.Pins().Encode(),
+	}.WriteTo(t, dir)
+	return dir, initramfstest.Kernel(t), initramfstest.GuestBin(t, names...)
+}
+
+func configArgs(dir string, more ...string) []string {
+	return append([]string{"config", "--trust-domain", "example.org", "--spire-address", "10.0.2.2:8081",
+		"--trust-root", filepath.Join(dir, "root.pem"), "--kms-address", "10.0.2.2:8443",
+		"--pins", filepath.Join(dir, "pins.json"), "--report-device", "virtio-port", "--out", filepath.Join(dir, "boot.json")}, more...)
+}
+
+// TestCommands walks from nothing to a configured initramfs.
+func TestCommands(t *testing.T) {
+	dir, kernel, guestBin := initramfsInputs(t)
+	in := func(name string) string { return filepath.Join(dir, name) }
+	steps := []struct {
+		args []string
+		want []string
+	}{
+		{configArgs(dir, "--clock-floor", "2026-11-23T13:00:00+01:00", "--no-header-pin"), nil},
+		{[]string{"build", "--kernel-tree", kernel, "--guest-bin", guestBin, "--module", "extra", "--out", in("base"), "--manifest-out", in("manifest")},
+			[]string{initramfstest.Version, "boot/vmlinuz-" + initramfstest.Version, "a base"}},
+		{[]string{"configure", "--base", in("base"), "--boot-config", in("boot.json"), "--out", in("one")}, []string{"SHA-256"}},
+		{[]string{"build", "--kernel-tree", kernel, "--guest-bin", guestBin, "--module", "extra", "--boot-config", in("boot.json"), "--out", in("two")}, nil},
+		{[]string{"list", in("one")}, []string{"/lib/modules/extra.ko", "/etc/rootvouch/boot.json", "100755", "programs:"}},
+		{[]string{"list", "--by-size", in("base")}, []string{"boot.json:  0 bytes"}},
+	}
+	for _, s := range steps {
+		out, err := runCommand(s.args...)
+		if err != nil {
+			t.Fatalf("%q: %v", s.args, err)
+		}
+		for _, want := range s.want {
+			if !strings.Contains(out, want) {
+				t.Errorf("%q: got %q, want %q in it", s.args, out, want)
+			}
+		}
+	}
+	if !bytes.Equal(mustReadFile(t, in("one")), mustReadFile(t, in("two"))) {
+		t.Error("configure and build --boot-config differ")
+	}
+	c, err := bootconfig.Decode(mustReadFile(t, in("boot.json")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.KMS.SPIFFEID != "spiffe://example.org/kms" || c.Disk.Header != nil || c.ClockFloor.Hour() != 12 || !c.Console {
+		t.Errorf("got configuration %+v", c)
+	}
+}
+
+func TestNothingIsOverwritten(t *testing.T) {
+	dir, kernel, guestBin := initramfsInputs(t)
+	out := filepath.Join(dir, "base")
+	initramfstest.Files{"base": []byte("precious")}.WriteTo(t, dir)
+	manifest := filepath.Join(dir, "manifest")
+	args := []string{"build", "--kernel-tree", kernel, "--guest-bin", guestBin, "--out", out, "--manifest-out", manifest}
+	if _, err := runCommand(args...); err == nil || !strings.Contains(err.Error(), "exists") {
+		t.Errorf("got error %v, want one that says exists", err)
+	}
+	if got := mustReadFile(t, out); string(got) != "precious" {
+		t.Errorf("got %q, want the file as it was", got)
+	}
+	if _, err := os.Stat(manifest); !os.IsNotExist(err) {
+		t.Errorf("manifest: got error %v, want no file", err)
+	}
+	if _, err := runCommand(append(args, "--force")...); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRefuses(t *testing.T) {
+	dir, kernel, guestBin := initramfsInputs(t)
+	initramfstest.Files{"odd.json": []byte("{}"), "key.pem": []byte("-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n")}.WriteTo(t, dir)
+	build := []string{"build", "--kernel-tree", kernel, "--guest-bin", guestBin, "--out", filepath.Join(dir, "out")}
+	for _, c := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"no flags", []string{"build"}, "required"},
+		{"module", append(build, "--module", "none"), "none"},
+		{"kernel version", append(build, "--kernel-version", "1.2"), `want "1.2"`},
+		{"no kernel", append(build, "--kernel-tree", dir), "found no kernel"},
+		{"no programs", append(build, "--guest-bin", dir), "guest binary"},
+		{"configuration", append(build, "--boot-config", filepath.Join(dir, "odd.json")), "odd.json"},
+		{"address", configArgs(dir, "--spire-address", "spire"), "spire.address"},
+		{"report device", configArgs(dir, "--report-device", "tpm"), "report_device"},
+		{"gateway", configArgs(dir, "--network", "static", "--address", "192.0.2.1/24", "--gateway", "x"), "x"},
+		{"clock floor", configArgs(dir, "--clock-floor", "yesterday"), "clock-floor"},
+		{"late clock floor", configArgs(dir, "--clock-floor", "2099-01-01T00:00:00Z"), "notAfter"},
+		{"private key", configArgs(dir, "--trust-root", filepath.Join(dir, "key.pem")), "PRIVATE KEY"},
+		{"no PEM", configArgs(dir, "--trust-root", filepath.Join(dir, "odd.json")), "no certificate"},
+		{"pins", configArgs(dir, "--pins", filepath.Join(dir, "odd.json")), "odd.json"},
+		{"list", []string{"list", filepath.Join(dir, "odd.json")}, "zstd frame"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if _, err := runCommand(c.args...); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got error %v, want one with %q", err, c.want)
+			}
+			for _, name := range []string{"out", "boot.json"} {
+				if _, err := os.Stat(filepath.Join(dir, name)); !os.IsNotExist(err) {
+					t.Errorf("%s: got error %v, want no file", name, err)
+				}
+			}
+		})
+	}
+}
+
+func mustReadFile(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}

@@ -1,0 +1,135 @@
+package measure
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/platform"
+	"github.com/rootvouch/rootvouch/snp/launch"
+	"github.com/rootvouch/rootvouch/snp/launch/explain"
+)
+
+// notExplained is exit status 1 without a further message.
+type notExplained struct{}
+
+func (notExplained) Error() string { return "" }
+
+// explainFlags are further values that the inputs might have had.
+type explainFlags struct {
+	inputFlags
+	got                        string
+	firmwares, kernels, others []string
+	commandLines               []string
+}
+
+func newExplainCommand() *cobra.Command {
+	var f explainFlags
+	cmd := &cobra.Command{
+		Use:   "explain --got DIGEST --firmware FILE … (as for measure)",
+		Short: "Find which input differs when a launch digest is not the expected one",
+		Long: `Find which input of a launch differs, given the launch digest that was seen
+and the inputs that were expected to lead to it.
+
+Tried are all single and double changes of: vCPU count, CPU type, launcher and
+form of the VMSA, guest features, kernel hashes on or off, the command line
+without its trailing NUL, with usual additions, with each word left out, empty,
+or that of "vm run" without --append, the initramfs absent, and the files and command lines given as
+candidates. If none of them leads to the digest, every CPUID signature of the
+processors with SEV and every set of guest features is tried, with up to 16
+vCPUs.
+
+The exit status is 0 if the digest is explained, or is that of the inputs as
+they are, and 1 if it is not.`,
+		Example: `  rootvouch measure explain --got 5a1c… --firmware OVMF.amdsev.fd --kernel vmlinuz \
+    --initrd initrd.img --append 'console=ttyS0' --vcpus 4 --vcpu-type EPYC-v4 \
+    --other-kernel vmlinuz.old --other-initrd initrd.img.old`,
+		Args: command.NoArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	f.bind(cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&f.got, "got", "", "launch digest that was seen, in hex")
+	flags.StringArrayVar(&f.firmwares, "other-firmware", nil, "firmware file that may have been used (repeatable)")
+	flags.StringArrayVar(&f.kernels, "other-kernel", nil, "kernel file that may have been used (repeatable)")
+	flags.StringArrayVar(&f.others, "other-initrd", nil, "initramfs file that may have been used (repeatable)")
+	flags.StringArrayVar(&f.commandLines, "other-append", nil, "command line that may have been used (repeatable)")
+	command.Require(cmd, "got")
+	command.NotEmpty(cmd, "other-firmware", "other-kernel", "other-initrd")
+	command.LeavesNothing(cmd)
+	return cmd
+}
+
+func (f *explainFlags) run(cmd *cobra.Command) error {
+	got, err := launch.ParseSum(f.got)
+	if err != nil {
+		return command.Usage(fmt.Errorf("--got: %w", err))
+	}
+	if len(f.others)+len(f.commandLines) > 0 && f.kernel == "" && len(f.kernels) == 0 {
+		return command.Usage(errors.New("--other-initrd and --other-append are measured with a kernel only: --kernel and --other-kernel are missing"))
+	}
+	m, err := f.load(cmd, true)
+	if err != nil {
+		return err
+	}
+	entries, err := m.entries()
+	if err != nil {
+		return err
+	}
+	out := cmd.OutOrStdout()
+	for _, e := range entries {
+		if e.Digest == got {
+			_, err := fmt.Fprintf(out, "no difference: %d vCPUs of type %s give this digest\n", e.VCPUs, e.CPU.Name)
+			return err
+		}
+	}
+	q, err := f.question(m, got)
+	if err != nil {
+		return err
+	}
+	answer, err := explain.Search(cmd.Context(), q)
+	if err != nil {
+		return err
+	}
+	if _, err := io.WriteString(out, answer.String()); err != nil {
+		return err
+	}
+	if len(answer.Explanations) == 0 {
+		return notExplained{}
+	}
+	return nil
+}
+
+// question reads the candidates. Of several vCPU counts and CPU types the first
+// is the expected one; the search tries the others in any case.
+func (f *explainFlags) question(m *measurement, got launch.Sum) (explain.Question, error) {
+	q := explain.Question{Got: got, Inputs: m.inputs, CommandLine: m.commandLine, CommandLines: f.commandLines}
+	if f.kernel != "" || len(f.kernels) > 0 {
+		q.CommandLines = append(q.CommandLines, platform.DefaultCommandLine) // of vm run without --append
+	}
+	q.Inputs.VCPUs, q.Inputs.CPU = m.vcpus[0], m.cpus[0]
+	for _, path := range f.firmwares {
+		_, firmware, err := readFirmware("firmware", path, true)
+		if err != nil {
+			return explain.Question{}, err
+		}
+		q.Firmware = append(q.Firmware, explain.Firmware{Name: path, Firmware: firmware})
+	}
+	for _, candidates := range []struct {
+		what  string
+		paths []string
+		to    *[]explain.Blob
+	}{{"kernel", f.kernels, &q.Kernels}, {"initramfs", f.others, &q.Initrds}} {
+		for _, path := range candidates.paths {
+			sum, err := hashFile(candidates.what, path)
+			if err != nil {
+				return explain.Question{}, err
+			}
+			*candidates.to = append(*candidates.to, explain.Blob{Name: path, SHA256: sum})
+		}
+	}
+	return q, nil
+}

@@ -1,0 +1,125 @@
+package measure
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"runtime"
+	"runtime/debug"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rootvouch/rootvouch/snp/launch"
+)
+
+// maxBlob bounds a kernel or initramfs that is mapped, in bytes.
+const maxBlob = 1 << 40
+
+// hashFile hashes a kernel or initramfs.
+func hashFile(what, path string) (sum [sha256.Size]byte, err error) {
+	err = withFile(path, maxBlob, func(image []byte) error {
+		return unfaulted(func() error {
+			sum = sha256.Sum256(image)
+			return nil
+		})
+	}, func(r io.Reader) error {
+		sum, err = launch.HashBlob(r)
+		return err
+	})
+	if err != nil {
+		return sum, fmt.Errorf("reading %s: %w", what, err)
+	}
+	return sum, nil
+}
+
+// readFirmware reads and parses what, a firmware or an SVSM. Unless it is to be
+// kept, the image is a mapping (see withFile), for unfaulted.
+func readFirmware(what, path string, keep bool) (image []byte, f *launch.Firmware, err error) {
+	limit := int64(launch.MaxImageSize)
+	if keep {
+		limit = 0
+	}
+	err = withFile(path, limit, func(mapped []byte) error {
+		image = mapped
+		return nil
+	}, func(r io.Reader) error {
+		image, err = io.ReadAll(io.LimitReader(r, launch.MaxImageSize+1))
+		return err
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading %s: %w", what, err)
+	}
+	if f, err = launch.ParseFirmware(image); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return image, f, nil
+}
+
+// withFile hands a regular file of 1 to limit bytes to mapped, all of it, and
+// anything else to stream. Nothing is copied, and what comes first is hashed while
+// the kernel maps the rest. The mapping stays until the process ends. It is no
+// snapshot: what is written to the file meanwhile may be in it, and what cannot be
+// read is a fault (see unfaulted).
+func withFile(path string, limit int64, mapped func([]byte) error, stream func(io.Reader) error) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		return &os.PathError{Op: "read", Path: path, Err: unix.EISDIR}
+	}
+	if size := info.Size(); info.Mode().IsRegular() && size > 0 && size <= limit {
+		image, err := unix.Mmap(int(file.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_PRIVATE)
+		if err == nil { // else there is no room, or the file system cannot map
+			go unix.Madvise(image, unix.MADV_POPULATE_READ) // Linux 5.14; without it the pages come one by one
+			return mapped(image)
+		}
+	}
+	return stream(file)
+}
+
+// unfaulted runs f, which reads mapped files. What cannot be read of one, since it
+// was cut short or its disk fails, is an error, as with read(2).
+func unfaulted(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		switch p := recover().(type) {
+		case nil:
+		case interface {
+			runtime.Error
+			Addr() uintptr
+		}:
+			err = errors.New("the file was cut short, or cannot be read any more")
+		default:
+			panic(p)
+		}
+	}()
+	return f()
+}
+
+// oneReaderEach refuses a pipe that is named twice: each reader would get a part
+// of what comes out of it.
+func oneReaderEach(paths ...string) error {
+	var pipes []os.FileInfo
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil || info.Mode()&fs.ModeNamedPipe == 0 {
+			continue // whoever reads it says more
+		}
+		for _, other := range pipes {
+			if os.SameFile(info, other) {
+				return fmt.Errorf("%s is a pipe, which can be read once only, but is named twice", path)
+			}
+		}
+		pipes = append(pipes, info)
+	}
+	return nil
+}

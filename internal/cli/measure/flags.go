@@ -1,0 +1,276 @@
+package measure
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/rootvouch/rootvouch/internal/cli"
+	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/snp/launch"
+)
+
+// inputFlags are the inputs of a launch digest as flags.
+type inputFlags struct {
+	mode, vmm, vmsa               string
+	firmware, firmwareHash        string
+	kernel, initrd, commandLine   string
+	svsm                          string
+	varsSize, features            uint64
+	vcpus                         string
+	vcpuTypes                     []string
+	vcpuSig                       uint32
+	vcpuFamily, vcpuModel, vcpuSt uint32
+}
+
+func (f *inputFlags) bind(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.mode, "mode", "snp", "kind of guest: snp, sev, sev-es or snp-svsm")
+	flags.StringVar(&f.firmware, "firmware", "", "firmware file (OVMF)")
+	flags.StringVar(&f.firmwareHash, "firmware-hash", "", "launch digest after the firmware's pages, in hex; only the file's metadata is used then")
+	flags.StringVar(&f.kernel, "kernel", "", "kernel file")
+	flags.StringVar(&f.initrd, "initrd", "", "initramfs file")
+	flags.StringVar(&f.commandLine, "append", "", "kernel command line")
+	flags.StringVar(&f.vcpus, "vcpus", "", "vCPU counts, such as 4 or 1,2,4-8")
+	flags.StringArrayVar(&f.vcpuTypes, "vcpu-type", nil, "QEMU's CPU type, such as EPYC-v4 (repeatable)")
+	cli.Number(cmd, &f.vcpuSig, "vcpu-sig", 0, "CPUID signature in place of a CPU type")
+	cli.Number(cmd, &f.vcpuFamily, "vcpu-family", 0, "CPU family in place of a CPU type, with --vcpu-model and --vcpu-stepping")
+	cli.Number(cmd, &f.vcpuModel, "vcpu-model", 0, "CPU model")
+	cli.Number(cmd, &f.vcpuSt, "vcpu-stepping", 0, "CPU stepping")
+	flags.StringVar(&f.vmm, "vmm", "qemu", "launcher: qemu, ec2 or gce")
+	flags.StringVar(&f.vmsa, "vmsa", "current", "form of QEMU's VMSA: current or pre-6.10")
+	cli.Number(cmd, &f.features, "guest-features", 1, "SEV_FEATURES in the VMSA")
+	flags.StringVar(&f.svsm, "svsm", "", "SVSM file (mode snp-svsm)")
+	cli.Number(cmd, &f.varsSize, "vars-size", 0, "size of the firmware's variable store in bytes (mode snp-svsm)")
+	command.Require(cmd, "firmware")
+	// An unset variable of a script must not mean a launch without a kernel, whose
+	// digest vouches for the firmware alone.
+	command.NotEmpty(cmd, "kernel", "initrd", "svsm")
+	cmd.MarkFlagsMutuallyExclusive("vcpu-type", "vcpu-sig", "vcpu-family")
+	cmd.MarkFlagsRequiredTogether("vcpu-family", "vcpu-model", "vcpu-stepping")
+}
+
+// measurement is what the flags and files came to.
+type measurement struct {
+	inputs      launch.Inputs // without vCPU count and CPU
+	vcpus       []int
+	cpus        []launch.CPU
+	commandLine string
+	metadata    string       // the file whose metadata count: the firmware, or the SVSM
+	image       []byte       // of the firmware, if it was kept
+	base        *launch.Base // of inputs
+}
+
+// named adds the file to an error about its metadata.
+func (m *measurement) named(err error) error {
+	if _, ok := errors.AsType[*launch.FormatError](err); ok {
+		return fmt.Errorf("%s: %w", m.metadata, err)
+	}
+	return err
+}
+
+// load checks the flags, then reads every file once. The firmware's image is good
+// until load returns, unless it is to be kept.
+func (f *inputFlags) load(cmd *cobra.Command, keep bool) (*measurement, error) {
+	// The process is over before collecting garbage could pay; by default it
+	// would begin at 4 MiB, which is one firmware.
+	debug.SetGCPercent(1000)
+	m := &measurement{commandLine: f.commandLine, metadata: f.firmware}
+	if f.svsm != "" {
+		m.metadata = f.svsm
+	}
+	if err := f.check(cmd, m); err != nil {
+		return nil, command.Usage(err)
+	}
+	hint := func(format string, args ...any) {
+		fmt.Fprintf(cmd.ErrOrStderr(), "rootvouch: hint: "+format+"\n", args...)
+	}
+	if cmd.Flags().Changed("guest-features") && m.inputs.Mode != launch.SNP {
+		hint("--guest-features is not looked at in mode %v", m.inputs.Mode)
+	}
+	if m.inputs.VMM != launch.QEMU && m.cpus[0] != launch.AnyCPU() {
+		hint("%v puts no CPU type into a guest's initial state: the digest is the same for all", m.inputs.VMM)
+	}
+	if err := f.read(m, keep); err != nil {
+		return nil, err
+	}
+	if h := m.inputs.Hashes; h != nil && h.Kernel == sha256.Sum256(nil) {
+		hint("the kernel %s is empty", f.kernel)
+	}
+	return m, nil
+}
+
+// check turns every flag that names no file into its value.
+func (f *inputFlags) check(cmd *cobra.Command, m *measurement) (err error) {
+	in := &m.inputs
+	if in.Mode, err = launch.ParseMode(f.mode); err != nil {
+		return fmt.Errorf("--mode: %w", err)
+	}
+	if in.VMM, err = launch.ParseVMM(f.vmm); err != nil {
+		return fmt.Errorf("--vmm: %w", err)
+	}
+	if in.VMSA, err = launch.ParseGeneration(f.vmsa); err != nil {
+		return fmt.Errorf("--vmsa: %w", err)
+	}
+	in.Features, in.VarsSize = f.features, f.varsSize
+	changed := cmd.Flags().Changed
+	switch {
+	case f.kernel == "" && (changed("initrd") || changed("append")):
+		return fmt.Errorf("--initrd and --append are measured with a kernel only: --kernel is missing")
+	case in.Mode == launch.SNPSVSM && f.kernel != "":
+		return fmt.Errorf("--kernel: mode %v has no kernel hashes", in.Mode)
+	case in.Mode == launch.SNPSVSM && (f.svsm == "" || f.varsSize == 0):
+		return fmt.Errorf("mode %v needs --svsm and --vars-size", in.Mode)
+	case in.Mode != launch.SNPSVSM && (changed("svsm") || changed("vars-size")):
+		return fmt.Errorf("--svsm and --vars-size are of mode %v, mode is %v", launch.SNPSVSM, in.Mode)
+	case in.VarsSize%launch.PageSize != 0:
+		return fmt.Errorf("--vars-size is %#x, want a multiple of %#x", in.VarsSize, launch.PageSize)
+	case changed("firmware-hash") && in.Mode != launch.SNP:
+		return fmt.Errorf("--firmware-hash is of mode %v, mode is %v", launch.SNP, in.Mode)
+	case changed("firmware-hash"):
+		digest, err := hex.DecodeString(f.firmwareHash)
+		if err != nil || len(digest) != 48 {
+			return fmt.Errorf("--firmware-hash is %q, want 96 hex digits", f.firmwareHash)
+		}
+		in.FirmwareDigest = (*[48]byte)(digest)
+	}
+	if m.cpus, err = f.cpus(cmd, *in); err != nil {
+		return err
+	}
+	in.CPU = m.cpus[0]
+	if err = in.VCPU.Check(in.Mode); err != nil {
+		return err
+	}
+	if m.vcpus, err = parseCounts(f.vcpus); err != nil && (in.Mode != launch.SEV || f.vcpus != "") {
+		return fmt.Errorf("--vcpus: %w", err)
+	}
+	if in.Mode == launch.SEV {
+		m.vcpus = []int{1} // nothing of the vCPUs is measured
+	}
+	return nil
+}
+
+// cpus returns the CPU models that were asked for.
+func (f *inputFlags) cpus(cmd *cobra.Command, in launch.Inputs) ([]launch.CPU, error) {
+	changed := cmd.Flags().Changed
+	var all []launch.CPU
+	for _, name := range f.vcpuTypes {
+		c, err := launch.LookupCPU(name)
+		if err != nil {
+			return nil, fmt.Errorf("--vcpu-type: %w", err)
+		}
+		if !slices.Contains(all, c) {
+			all = append(all, c)
+		}
+	}
+	if changed("vcpu-sig") {
+		all = append(all, launch.CPUFromSignature(f.vcpuSig))
+	}
+	if changed("vcpu-family") {
+		c, err := launch.CPUFromModel(f.vcpuFamily, f.vcpuModel, f.vcpuSt)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, c)
+	}
+	switch {
+	case in.Mode == launch.SEV, len(all) == 0 && in.VMM != launch.QEMU:
+		return []launch.CPU{launch.AnyCPU()}, nil
+	case len(all) == 0:
+		return nil, fmt.Errorf("--vcpu-type, --vcpu-sig or --vcpu-family is missing: the vCPUs of %v depend on it", in.VMM)
+	}
+	return all, nil
+}
+
+// parseCounts reads vCPU counts such as 1,2,4-8. What is named twice counts once.
+func parseCounts(list string) ([]int, error) {
+	var all []int
+	var seen [launch.MaxVCPUs + 1]bool
+	if list == "" {
+		return nil, fmt.Errorf("is missing, want vCPU counts such as 4 or 1,2,4-8")
+	}
+	for part := range strings.SplitSeq(list, ",") {
+		low, high, isRange := strings.Cut(part, "-")
+		first, err := parseCount(low)
+		last := first
+		if isRange && err == nil {
+			last, err = parseCount(high)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("got %q, want counts from 1 to %d, such as 4 or 1,2,4-8", part, launch.MaxVCPUs)
+		}
+		if last < first {
+			return nil, fmt.Errorf("range %q ends before it starts", part)
+		}
+		for n := first; n <= last; n++ {
+			if !seen[n] {
+				all = append(all, n)
+			}
+			seen[n] = true
+		}
+	}
+	return all, nil
+}
+
+func parseCount(s string) (int, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || n < 1 || n > launch.MaxVCPUs {
+		return 0, fmt.Errorf("%q is no count", s)
+	}
+	return int(n), nil
+}
+
+// read reads the files, and measures the firmware while the kernel is hashed.
+func (f *inputFlags) read(m *measurement, keep bool) error {
+	if err := oneReaderEach(f.firmware, f.kernel, f.initrd, f.svsm); err != nil {
+		return command.Usage(err)
+	}
+	in := &m.inputs
+	if f.kernel != "" {
+		line, err := launch.HashCommandLine(f.commandLine)
+		if err != nil {
+			return command.Usage(fmt.Errorf("--append: %w", err))
+		}
+		in.Hashes = &launch.Hashes{Initrd: sha256.Sum256(nil), CommandLine: line}
+	}
+	var g errgroup.Group
+	g.Go(func() error {
+		return unfaulted(func() (err error) {
+			if m.image, in.Firmware, err = readFirmware("firmware", f.firmware, keep); err != nil {
+				return err
+			}
+			if f.svsm != "" {
+				if _, in.SVSM, err = readFirmware("SVSM", f.svsm, keep); err != nil {
+					return err
+				}
+			}
+			m.base, err = in.Base()
+			return m.named(err)
+		})
+	})
+	if f.kernel != "" {
+		g.Go(func() (err error) {
+			in.Hashes.Kernel, err = hashFile("kernel", f.kernel)
+			return err
+		})
+	}
+	if f.initrd != "" {
+		g.Go(func() (err error) {
+			in.Hashes.Initrd, err = hashFile("initramfs", f.initrd)
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// firmwareSHA256 is for the provenance of a digest.
+func (m *measurement) firmwareSHA256() pins.Digest { return sha256.Sum256(m.image) }

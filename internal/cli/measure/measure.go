@@ -1,0 +1,122 @@
+// Package measure is "rootvouch measure": it computes and explains launch digests.
+package measure
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rootvouch/rootvouch/internal/cli"
+	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/snp/launch"
+)
+
+// New makes the command.
+func New() *cobra.Command {
+	var f inputFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "measure --firmware FILE [--kernel FILE [--initrd FILE] [--append LINE]] --vcpus LIST --vcpu-type TYPE",
+		Short: "Compute launch digests",
+		Long: `Compute the launch digest that the AMD-SP will measure for a guest: what
+MEASUREMENT in its attestation reports has to be.
+
+For one vCPU count and one CPU type the digest stands alone on standard output,
+in hex. For several, each has a line with digest, vCPU count and CPU type. With
+--json they are a fragment of refval.json, with the hashes of the firmware, kernel
+and initramfs that they came from; modes sev and sev-es have none.
+
+With --kernel the digest covers kernel, initramfs and command line through the
+kernel-hashes page (QEMU's kernel-hashes=on), if the firmware is one that checks
+them (OvmfPkg/AmdSev). Without, it covers the firmware only.
+
+What the modes look at:
+  snp       everything but --svsm
+  sev-es    everything but --svsm, --firmware-hash and --guest-features
+  sev       firmware, kernel, initramfs, command line; nothing of the vCPUs
+  snp-svsm  firmware, SVSM, vCPUs; the guest features of an SVSM are 0x1
+EC2 and GCE put no CPU type into a guest's initial state, so none has to be given.
+
+--vmsa pre-6.10 is for hosts whose Linux is older than 6.10, and for SEV-ES
+guests with QEMU's legacy-vm-type=on.`,
+		Example: `  rootvouch measure --firmware OVMF.amdsev.fd --kernel vmlinuz --initrd initrd.img \
+    --append 'console=ttyS0' --vcpus 4 --vcpu-type EPYC-v4
+  rootvouch measure --firmware OVMF.amdsev.fd --kernel vmlinuz --initrd initrd.img \
+    --append 'console=ttyS0' --vcpus 1,2,4-8 --vcpu-type EPYC-Genoa --vcpu-type EPYC-Turin --json`,
+		Args: command.NoArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			m, err := f.load(cmd, asJSON)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return m.printJSON(cmd.OutOrStdout())
+			}
+			return m.print(cmd.OutOrStdout())
+		},
+	}
+	command.LeavesNothing(cmd)
+	f.bind(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a fragment of refval.json")
+	cmd.AddCommand(newFirmwareCommand(), newExplainCommand(), newIDBlockCommand())
+	return cmd
+}
+
+// entries computes the digests of all combinations.
+func (m *measurement) entries() ([]launch.Entry, error) {
+	entries, err := m.base.Matrix(m.inputs.Hashes, m.inputs.VCPU, m.vcpus, m.cpus)
+	return entries, m.named(err)
+}
+
+func (m *measurement) print(out io.Writer) error {
+	entries, err := m.entries()
+	if err != nil {
+		return err
+	}
+	var text bytes.Buffer
+	for _, e := range entries {
+		if len(entries) == 1 {
+			fmt.Fprintln(&text, e.Digest)
+			continue
+		}
+		fmt.Fprintln(&text, e.Digest, e.VCPUs, e.CPU.Name)
+	}
+	_, err = text.WriteTo(out)
+	return err
+}
+
+func (m *measurement) printJSON(out io.Writer) error {
+	switch {
+	case m.inputs.Mode != launch.SNP && m.inputs.Mode != launch.SNPSVSM:
+		return command.Usage(fmt.Errorf("--json: reference values hold digests of SNP guests only, mode is %v", m.inputs.Mode))
+	case m.inputs.FirmwareDigest != nil:
+		return command.Usage(fmt.Errorf("--json: with --firmware-hash it is not known which file was measured"))
+	case !utf8.ValidString(m.commandLine):
+		return command.Usage(fmt.Errorf("--json: the command line is %q, but JSON holds UTF-8 only", m.commandLine))
+	}
+	entries, err := m.entries()
+	if err != nil {
+		return err
+	}
+	var f cli.Measurements
+	for _, e := range entries {
+		digest := snp.Measurement(e.Digest.Bytes())
+		f.Measurements = append(f.Measurements, refval.Measurement{Digest: digest, VCPUs: e.VCPUs, CPUType: e.CPU.Name, Provenance: m.provenance()})
+	}
+	return cli.PrintJSON(out, f)
+}
+
+// provenance names the files; what was not measured is zero.
+func (m *measurement) provenance() refval.Provenance {
+	p := refval.Provenance{FirmwareSHA256: m.firmwareSHA256()}
+	if h := m.inputs.Hashes; h != nil {
+		p.KernelSHA256, p.InitramfsSHA256, p.CommandLine = pins.Digest(h.Kernel), pins.Digest(h.Initrd), m.commandLine
+	}
+	return p
+}

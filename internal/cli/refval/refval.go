@@ -1,0 +1,273 @@
+// Package refval is "rootvouch refval": it makes and checks reference values.
+package refval
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rootvouch/rootvouch/internal/cli"
+	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/internal/strictjson"
+	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/snp"
+)
+
+// New makes the command.
+func New() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "refval",
+		Short: "Make and check reference values: what you expect of a VM",
+	}
+	cmd.AddCommand(newNewCommand(), newCheckCommand())
+	return cmd
+}
+
+type newFlags struct {
+	root, ark, pins                string
+	measurements, products         []string
+	hostData, vmpl, aliasCheck     string
+	idKeyDigests, authorKeyDigests []string
+	out                            cli.Output
+}
+
+func newNewCommand() *cobra.Command {
+	var f newFlags
+	cmd := &cobra.Command{
+		Use:   "new --root-of-trust amd --product NAME=MIN-TCB… | --root-of-trust emulated --ark CERT --measurements FILE --out REFVAL",
+		Short: "Make refval.json from launch digests",
+		Long: `Make reference values that accept the launch digests given. The file lists every
+choice by name; edit it for those that have no flag.
+
+The root of trust is exactly one: AMD, or the one emulated ARK whose certificate
+is given, which is NOT CONFIDENTIAL.
+
+--product names a processor that is accepted, and the oldest firmware on it. Each
+version must be named, for a version that is forgotten would accept what AMD has
+mended since:
+
+  --product Genoa=bootloader:10,tee:0,snp:26,microcode:84
+  --product Turin=fmc:1,bootloader:1,tee:1,snp:4,microcode:81
+
+A verdict of ` + "`rootvouch report verify`" + ` shows those of a host; AMD's security bulletins
+say which ones a flaw is mended in. NAME=any accepts any firmware, and each verdict
+then has a note. With AMD as the root of trust there is no default; an emulated root
+has Genoa=any. Software on a Milan host can extract the key that signs its reports
+(arXiv 2605.12990): each verdict says that Milan is accepted.
+
+Without further flags: a report is signed by a VCEK and asked for from VMPL 0; the
+guest may not be debugged or migrated, nor use CXL; there is no ID block; a host that
+AMD vouches for has checked its memory for aliases since its last reset. HOST_DATA,
+which is the host's word, may be anything, and so may all else.`,
+		Example: `  rootvouch measure --mode snp --firmware OVMF.amdsev.fd --kernel vmlinuz --initrd initramfs.img \
+    --append 'console=ttyS0' --vcpus 2,4 --vcpu-type EPYC-v4 --json >measurements.json
+  rootvouch refval new --root-of-trust amd --product Genoa=bootloader:10,tee:0,snp:26,microcode:84 \
+    --measurements measurements.json --pins pins.json --out refval.json`,
+		Args: command.NoArguments,
+		RunE: func(*cobra.Command, []string) error { return f.run() },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.root, "root-of-trust", "", "amd, or emulated (with --ark)")
+	flags.StringVar(&f.ark, "ark", "", "emulated: the ARK's certificate, DER or PEM")
+	flags.StringVar(&f.pins, "pins", "", "pins.json of the disk (default: any)")
+	flags.StringArrayVar(&f.measurements, "measurements", nil, "what rootvouch measure --json printed; - is standard input (repeatable)")
+	flags.StringArrayVar(&f.products, "product", nil, "Milan, Genoa or Turin, = and its minimum TCB or any (repeatable; emulated: default Genoa=any)")
+	flags.StringVar(&f.hostData, "host-data", "any", "HOST_DATA, 32 bytes in hex, or any")
+	flags.StringVar(&f.vmpl, "vmpl", "0", "VMPL that the report was asked for from, 0 to 3, or any of these")
+	flags.StringVar(&f.aliasCheck, "alias-check", "", "ALIAS_CHECK_COMPLETE: required or any (default: required of amd, any of emulated)")
+	flags.StringArrayVar(&f.idKeyDigests, "id-key-digest", nil, "digest of a key that may have signed the ID block, 48 bytes in hex (repeatable), or any (default: no ID block)")
+	flags.StringArrayVar(&f.authorKeyDigests, "author-key-digest", nil, "digest of a key that may have signed the ID key, 48 bytes in hex (repeatable), or any (default: none)")
+	f.out.Bind(cmd, "reference values to write")
+	command.Require(cmd, "root-of-trust", "measurements")
+	return cmd
+}
+
+func (f *newFlags) run() error {
+	root, err := f.rootOfTrust()
+	if err != nil {
+		return err
+	}
+	if root.IsAMD() && len(f.products) == 0 {
+		return command.Usage(errors.New("--product is missing: AMD as the root of trust takes the processors that are accepted, each with its minimum TCB or any"))
+	}
+	var products []refval.Product
+	for _, text := range f.products {
+		p, err := refval.ParseProduct(text)
+		if err != nil {
+			return command.Usage(fmt.Errorf("--product: %w", err))
+		}
+		products = append(products, p)
+	}
+	measurements, err := readMeasurements(f.measurements)
+	if err != nil {
+		return err
+	}
+	values := refval.New(root, measurements, products...)
+	if err := f.choose(&values); err != nil {
+		return err
+	}
+	text, err := values.Encode()
+	if err != nil {
+		return err
+	}
+	return f.out.Write(text)
+}
+
+// choose applies the flags that have a default.
+func (f *newFlags) choose(values *refval.Values) error {
+	var err error
+	if values.HostData, err = parseWant(f.hostData, new(snp.HostData)); err != nil {
+		return command.Usage(fmt.Errorf("--host-data: %w", err))
+	}
+	values.VMPL = refval.Any[uint32]()
+	if f.vmpl != "any" {
+		n, err := strconv.ParseUint(f.vmpl, 10, 32)
+		if err != nil || n > 3 {
+			return command.Usage(fmt.Errorf("--vmpl is %q, want 0 to 3 or any", f.vmpl))
+		}
+		values.VMPL = refval.Exactly(uint32(n))
+	}
+	switch f.aliasCheck {
+	case "":
+	case "required", "any":
+		values.PlatformInfo.AliasCheckComplete = refval.Bit(f.aliasCheck)
+	default:
+		return command.Usage(fmt.Errorf("--alias-check is %q, want required or any", f.aliasCheck))
+	}
+	if err := wantDigests(&values.IDKeyDigests, f.idKeyDigests); err != nil {
+		return command.Usage(fmt.Errorf("--id-key-digest: %w", err))
+	}
+	if err := wantDigests(&values.AuthorKeyDigests, f.authorKeyDigests); err != nil {
+		return command.Usage(fmt.Errorf("--author-key-digest: %w", err))
+	}
+	if f.pins == "" {
+		return nil
+	}
+	p, err := cli.ReadPins(f.pins)
+	if err != nil {
+		return err
+	}
+	values.Pins = refval.Exactly(p)
+	return nil
+}
+
+// parseWant reads "any" or a value into v.
+func parseWant[T any, P interface {
+	*T
+	encoding.TextUnmarshaler
+}](text string, v P) (refval.Want[T], error) {
+	if text == "any" {
+		return refval.Any[T](), nil
+	}
+	if err := v.UnmarshalText([]byte(text)); err != nil {
+		return refval.Want[T]{}, err
+	}
+	return refval.Exactly(*v), nil
+}
+
+// wantDigests sets want from a flag's values, if it was given: "any" alone, or
+// digests.
+func wantDigests(want *refval.Want[[]snp.KeyDigest], texts []string) error {
+	if len(texts) == 0 {
+		return nil
+	}
+	if slices.Equal(texts, []string{"any"}) {
+		*want = refval.Any[[]snp.KeyDigest]()
+		return nil
+	}
+	digests := make([]snp.KeyDigest, len(texts))
+	for i, text := range texts {
+		if err := digests[i].UnmarshalText([]byte(text)); err != nil {
+			return err
+		}
+	}
+	*want = refval.Exactly(digests)
+	return nil
+}
+
+func (f *newFlags) rootOfTrust() (refval.RootOfTrust, error) {
+	switch {
+	case f.root == "amd" && f.ark == "":
+		return refval.AMD(), nil
+	case f.root == "amd":
+		return refval.RootOfTrust{}, command.Usage(errors.New("--ark goes with --root-of-trust emulated; AMD's own are built in"))
+	case f.root != "emulated":
+		return refval.RootOfTrust{}, command.Usage(fmt.Errorf("--root-of-trust is %q, want amd or emulated", f.root))
+	case f.ark == "":
+		return refval.RootOfTrust{}, command.Usage(errors.New("--root-of-trust emulated takes the ARK's certificate: --ark"))
+	}
+	data, err := os.ReadFile(f.ark)
+	if err != nil {
+		return refval.RootOfTrust{}, err
+	}
+	if block, _ := pem.Decode(data); block != nil {
+		data = block.Bytes
+	}
+	if _, err := x509.ParseCertificate(data); err != nil {
+		return refval.RootOfTrust{}, fmt.Errorf("%s: parsing the ARK's certificate: %w", f.ark, err)
+	}
+	return refval.EmulatedARK(sha256.Sum256(data)), nil
+}
+
+// readMeasurements joins what `rootvouch measure --json` printed.
+func readMeasurements(paths []string) ([]refval.Measurement, error) {
+	var all []refval.Measurement
+	for _, path := range paths {
+		data, err := readFileOrStdin(path)
+		if err != nil {
+			return nil, err
+		}
+		var f cli.Measurements
+		if err := strictjson.Unmarshal(data, &f); err != nil {
+			return nil, fmt.Errorf("%s: decoding measurements: %w", path, err)
+		}
+		all = append(all, f.Measurements...)
+	}
+	return all, nil
+}
+
+func readFileOrStdin(path string) ([]byte, error) {
+	if path == "-" {
+		return io.ReadAll(os.Stdin)
+	}
+	return os.ReadFile(path)
+}
+
+func newCheckCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "check REFVAL...",
+		Short:   "Check reference values, and say what they accept",
+		Example: "  rootvouch refval check refval.json",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, paths []string) error {
+			for _, path := range paths {
+				data, err := os.ReadFile(path)
+				if err != nil {
+					return err
+				}
+				values, err := refval.Decode(data)
+				if err != nil {
+					return fmt.Errorf("%s: %w", path, err)
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: root of trust %v, %d measurements\n", path, values.RootOfTrust, len(values.Measurements))
+				for _, p := range values.Products {
+					minimum := "any TCB: firmware with known flaws passes"
+					if tcb, bounded := p.MinimumTCB.Value(); bounded {
+						minimum = "TCB " + tcb.String() + " or newer"
+					}
+					fmt.Fprintf(cmd.OutOrStdout(), "%s: %s with %s\n", path, p.Name, minimum)
+				}
+			}
+			return nil
+		},
+	}
+}

@@ -1,0 +1,83 @@
+// Package spire is "rootvouch spire": it becomes the program rootvouch-spire.
+package spire
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/rootvouch/rootvouch/internal/command"
+)
+
+// Program is what "rootvouch spire" runs.
+const Program = "rootvouch-spire"
+
+// New makes the command.
+func New() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "spire",
+		Short: "Set up stock SPIRE for rootvouch: trust root, settings, entries",
+		Long: `Set up stock SPIRE for rootvouch. This is a program of its own, ` + Program + `, which
+belongs beside rootvouch: only it speaks to a SPIRE server.`,
+		Example:            `  rootvouch spire --help  # lists what it does`,
+		DisableFlagParsing: true,
+		RunE:               func(_ *cobra.Command, args []string) error { return becomeSpire(args) },
+		ValidArgsFunction:  completeSpire,
+	}
+	command.LeavesNothing(cmd) // a signal on the way is not to be lost
+	return cmd
+}
+
+// spirePath is the program in the folder where this one is, its links resolved;
+// PATH is not looked at.
+func spirePath() (string, error) {
+	self, err := os.Executable()
+	if err == nil {
+		self, err = filepath.EvalSymlinks(self)
+	}
+	if err != nil {
+		return "", fmt.Errorf("looking for %s: %w", Program, err)
+	}
+	return filepath.Join(filepath.Dir(self), Program), nil
+}
+
+// becomeSpire replaces this process. It returns only if that fails.
+func becomeSpire(args []string) error {
+	path, err := spirePath()
+	if err != nil {
+		return err
+	}
+	err = fmt.Errorf("starting %s: %w", path, unix.Exec(path, append([]string{Program}, args...), os.Environ()))
+	if _, missing := os.Lstat(path); errors.Is(missing, fs.ErrNotExist) {
+		return command.WithHint(err, "make build makes both; install them side by side")
+	}
+	return err
+}
+
+// completeSpire asks the program how a command line goes on: one answer a line,
+// and at last a colon and cobra's directive.
+func completeSpire(_ *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	path, err := spirePath()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	out, err := exec.Command(path, append(append([]string{cobra.ShellCompRequestCmd}, args...), begun)...).Output()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	lines := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
+	last, ok := strings.CutPrefix(lines[len(lines)-1], ":")
+	directive, err := strconv.Atoi(last)
+	if !ok || err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	return lines[:len(lines)-1], cobra.ShellCompDirective(directive)
+}

@@ -1,0 +1,272 @@
+package vm
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rootvouch/rootvouch/internal/cli"
+	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/platform"
+	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/snp/launch/idblock"
+)
+
+// Exit statuses of vm run.
+const (
+	exitKernelNeverStarted = 3
+	exitReset              = 4
+	exitTimedOut           = 5
+)
+
+// runFlags are the flags of vm run as they were given.
+type runFlags struct {
+	guest           platform.Guest
+	kind            string
+	memory          string
+	policy          uint64
+	hostData        string
+	idBlock, idAuth string
+	forwards        []string
+
+	qemu, asp, log        string
+	print                 bool
+	startTimeout, timeout time.Duration
+}
+
+func newRunCommand() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run --platform emulated|snp --firmware FILE --kernel FILE --initramfs FILE [--disk FILE]",
+		Short: "Launch a VM and show its console until it ends",
+		Long: `Launch a VM and show its console until it ends.
+
+The firmware must be an AmdSev OVMF: it checks kernel, initramfs and command
+line against hashes that are part of the launch digest. When they differ it stops
+without a word; vm run notices that no kernel started, says so, and ends the VM.
+The disk is attached read-only, and a reset ends the VM: each launch boots once.
+
+What the guest writes to its serial port is on standard output, line by line,
+without control characters; --log keeps it as it came. On standard error are the
+launch digest, the ports that are forwarded, and how the VM ended.
+
+On the emulated platform --asp names the directory of a software AMD-SP (see "vm
+asp init"), whose reports vouch for the VM, and whose collateral directory gets a
+fresh CRL. On snp the host must have KVM, SEV-SNP and QEMU 9.1 or newer; what is
+missing is listed. --print shows the QEMU command and does not run it.
+
+Ctrl-C ends the VM. Nothing is left behind but the log.
+
+Exit status: 0 the guest powered itself off, also after a boot that its PID 1
+refused, 3 the kernel never started, 4 the guest reset itself, as a kernel panic
+does, 5 --timeout was reached, 64 usage, 130 interrupted, 1 anything else.`,
+		Example: `  rootvouch vm run --platform emulated --asp amd-sp \
+    --firmware OVMF.amdsev.fd --kernel vmlinuz --initramfs initramfs.img \
+    --disk disk.img --forward 127.0.0.1:8444=8444
+  rootvouch vm run --platform snp --print --firmware OVMF.amdsev.fd \
+    --kernel vmlinuz --initramfs initramfs.img --disk disk.img`,
+		Args: command.NoArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			g, err := f.build()
+			if err != nil {
+				return command.Usage(err)
+			}
+			if g.Kind == platform.Emulated {
+				cli.Say(cmd, "%s", platform.Warning)
+			}
+			if f.print {
+				return f.printCommand(cmd, g)
+			}
+			return f.run(cmd, g)
+		},
+	}
+	f.bind(cmd)
+	return cmd
+}
+
+func (f *runFlags) bind(cmd *cobra.Command) {
+	flags, g := cmd.Flags(), &f.guest
+	flags.StringVar(&f.kind, "platform", "", "emulated (NOT CONFIDENTIAL) or snp")
+	flags.StringVar(&g.Firmware, "firmware", "", "AmdSev OVMF image")
+	flags.StringVar(&g.Kernel, "kernel", "", "kernel file")
+	flags.StringVar(&g.Initramfs, "initramfs", "", "initramfs file")
+	flags.StringVar(&g.CommandLine, "append", platform.DefaultCommandLine, "kernel command line")
+	flags.IntVar(&g.VCPUs, "vcpus", 2, "vCPU count")
+	flags.StringVar(&g.CPUType, "cpu", platform.DefaultCPUType, "QEMU's CPU type")
+	flags.StringVar(&f.memory, "memory", "1G", "memory, such as 2048M or 2G")
+	flags.StringVar(&g.Disk, "disk", "", "raw disk image, attached read-only")
+	flags.StringArrayVar(&g.ExtraDisks, "extra-disk", nil, "further raw disk image, attached read-only (repeatable)")
+	flags.StringArrayVar(&f.forwards, "forward", nil, "forward a TCP port, ADDRESS:PORT=GUEST-PORT, to a loopback address; port 0 chooses a free one (repeatable)")
+	cli.Number(cmd, &f.policy, "policy", uint64(platform.DefaultPolicy), "guest policy")
+	flags.StringVar(&f.hostData, "host-data", "", "HOST_DATA, 64 hex digits (default: zero)")
+	flags.StringVar(&f.idBlock, "id-block", "", "ID block in base64, of \"measure id-block\"")
+	flags.StringVar(&f.idAuth, "id-auth", "", "ID authentication information in base64")
+	flags.IntVar(&g.CBitPosition, "cbitpos", 0, "C-bit position of an snp host (default 51)")
+	flags.IntVar(&g.ReducedPhysBits, "reduced-phys-bits", 0, "physical address bits that an snp host reserves (default 1)")
+	flags.StringVar(&f.asp, "asp", "", "directory of the software AMD-SP (emulated)")
+	flags.StringVar(&f.qemu, "qemu", platform.DefaultQEMU, "QEMU program")
+	flags.StringVar(&f.log, "log", "", "file for the console as it comes; an existing one is replaced")
+	flags.BoolVar(&f.print, "print", false, "print the QEMU command and do not run it")
+	flags.DurationVar(&f.startTimeout, "start-timeout", 0, "how long the kernel may take to start (default 30s and 0.5s per MiB of kernel and initramfs)")
+	flags.DurationVar(&f.timeout, "timeout", 0, "how long the VM may run (default: without limit)")
+	command.Require(cmd, "platform", "firmware", "kernel", "initramfs")
+	command.NotEmpty(cmd, "disk", "extra-disk", "host-data", "id-block", "id-auth", "asp", "qemu", "log")
+	cmd.MarkFlagsRequiredTogether("id-block", "id-auth")
+}
+
+// build turns the flags into a guest that was checked.
+func (f *runFlags) build() (platform.Guest, error) {
+	g := f.guest
+	var err error
+	if g.Kind, err = platform.ParseKind(f.kind); err != nil {
+		return g, err
+	}
+	switch {
+	case g.Kind == platform.Emulated && f.asp == "" && !f.print:
+		return g, errors.New("--asp is missing: the emulated platform takes a software AMD-SP, which rootvouch vm asp init makes")
+	case g.Kind != platform.Emulated && f.asp != "":
+		return g, fmt.Errorf("--asp goes with --platform %v only", platform.Emulated)
+	}
+	if f.startTimeout < 0 || f.timeout < 0 {
+		return g, errors.New("a timeout is negative")
+	}
+	if g.MemoryMiB, err = parseMemory(f.memory); err != nil {
+		return g, err
+	}
+	g.Policy = snp.Policy(f.policy)
+	if f.hostData != "" {
+		if err := g.HostData.UnmarshalText([]byte(f.hostData)); err != nil {
+			return g, fmt.Errorf("parsing --host-data: %v", err)
+		}
+	}
+	if f.idBlock != "" {
+		if g.IDBlock, err = parseIDBlock(f.idBlock, f.idAuth); err != nil {
+			return g, err
+		}
+	}
+	for _, s := range f.forwards {
+		forward, err := platform.ParseForward(s)
+		if err != nil {
+			return g, err
+		}
+		g.Forwards = append(g.Forwards, forward)
+	}
+	return g, g.Check()
+}
+
+func parseIDBlock(block, auth string) (*idblock.Signed, error) {
+	var data [2][]byte
+	for i, s := range []string{block, auth} {
+		var err error
+		if data[i], err = base64.StdEncoding.Strict().DecodeString(s); err != nil {
+			return nil, fmt.Errorf("parsing %s: %v", [...]string{"--id-block", "--id-auth"}[i], err)
+		}
+	}
+	return idblock.Parse(data[0], data[1])
+}
+
+// parseMemory reads "2048M" or "2G" into MiB.
+func parseMemory(s string) (int, error) {
+	number, unit := strings.TrimSuffix(s, "M"), 1
+	if number == s {
+		number, unit = strings.TrimSuffix(s, "G"), 1024
+	}
+	n, err := strconv.ParseUint(number, 10, 20)
+	if number == s || err != nil {
+		return 0, fmt.Errorf("parsing memory %q: want a number with M or G", s)
+	}
+	return int(n) * unit, nil
+}
+
+func (f *runFlags) printCommand(cmd *cobra.Command, g platform.Guest) error {
+	argv, m, err := platform.Command(f.qemu, g)
+	if err != nil {
+		return err
+	}
+	cli.Say(cmd, "launch digest: %v", m.Digest)
+	if g.Kind == platform.Emulated {
+		cli.Say(cmd, "hint: by hand this command lacks the kernel-hashes page and descriptor 3, the software AMD-SP")
+	}
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), platform.Quote(argv))
+	return err
+}
+
+func (f *runFlags) run(cmd *cobra.Command, g platform.Guest) (err error) {
+	o := platform.Options{QEMU: f.qemu, Rand: rand.Reader, StartTimeout: f.startTimeout, Timeout: f.timeout}
+	if g.Kind == platform.Emulated {
+		if o.AMDSP, err = openASP(f.asp); err != nil {
+			return err
+		}
+	}
+	if f.log != "" {
+		log, err := os.OpenFile(f.log, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+		if err != nil {
+			return fmt.Errorf("opening the log: %w", err)
+		}
+		defer func() { err = errors.Join(err, log.Close()) }()
+		o.Log = log
+	}
+	var broken error // standard output; written before Wait returns
+	out := cmd.OutOrStdout()
+	o.Console = func(line string) {
+		if broken == nil {
+			_, broken = fmt.Fprintln(out, line)
+		}
+	}
+	begin := time.Now()
+	vm, err := platform.Start(cmd.Context(), g, o)
+	if err != nil {
+		return err
+	}
+	cli.Say(cmd, "launch digest: %v", vm.Measurement())
+	if id, ok := vm.ReportID(); ok {
+		cli.Say(cmd, "report ID: %v", id)
+	}
+	for _, forward := range vm.Forwards() {
+		cli.Say(cmd, "forward: %v", forward)
+	}
+	ended := make(chan platform.Result, 1)
+	go func() { ended <- vm.Wait() }()
+	var result platform.Result
+	select {
+	case <-vm.Started():
+		cli.Say(cmd, "kernel: started after %v", time.Since(begin).Round(time.Millisecond))
+		result = <-ended
+	case result = <-ended:
+	}
+	if err := result.Err(); err != nil {
+		return vmEnd{err, result.Outcome}
+	}
+	cli.Say(cmd, "powered off after %v", time.Since(begin).Round(time.Millisecond))
+	if broken != nil {
+		return fmt.Errorf("writing the console: %w", broken)
+	}
+	return nil
+}
+
+// vmEnd is the end of a VM with its exit status and hint.
+type vmEnd struct {
+	error
+	outcome platform.Outcome
+}
+
+func (e vmEnd) Unwrap() error { return e.error }
+
+func (e vmEnd) ExitCode() int {
+	switch e.outcome {
+	case platform.KernelNeverStarted:
+		return exitKernelNeverStarted
+	case platform.Reset:
+		return exitReset
+	case platform.TimedOut:
+		return exitTimedOut
+	}
+	return command.ExitError
+}
