@@ -7,29 +7,30 @@
 // with less security (docs/adr/0006-one-way-out.md). A panic of a goroutine
 // that is not ours ends PID 1, on which the kernel panics.
 //
-// docs/boot.md describes what each step checks, and what is left for the booted
-// system.
+// Main is the plan: what a step leaves for later ones is a variable there, and
+// each step's inputs are its arguments. docs/boot.md describes what each step
+// checks, and what is left for the booted system.
 package boot
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"runtime/debug"
-	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/rootvouch/rootvouch/boot/agent"
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
-	"github.com/rootvouch/rootvouch/boot/bootlog"
-	"github.com/rootvouch/rootvouch/dm"
+	"github.com/rootvouch/rootvouch/boot/disk"
+	"github.com/rootvouch/rootvouch/boot/network"
+	"github.com/rootvouch/rootvouch/boot/process"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
-	"github.com/rootvouch/rootvouch/luks2"
-	"golang.org/x/sys/unix"
+	"github.com/rootvouch/rootvouch/pins"
 )
 
-// Limits bound the steps that wait for somebody else. What a step has not done
-// by then is refused.
+// Limits bound the steps that wait for somebody else. A step that takes longer
+// is refused.
 type Limits struct {
 	Network time.Duration // an interface appears, and DHCP answers
 	Agent   time.Duration // the SPIRE agent attests, restarts included
@@ -51,45 +52,10 @@ func DefaultLimits() Limits {
 const (
 	// localLimit bounds a step that waits for nobody.
 	localLimit = 60 * time.Second
-	// slowestRead is the rate in bytes per second below which reading a whole
-	// disk is given up.
+	// slowestRead is the rate in bytes per second below which PID 1 gives up
+	// reading a whole disk.
 	slowestRead = 8 << 20
-	// grace is what a step gets beyond its bound to end by itself and say more.
-	grace = 5 * time.Second
 )
-
-// machine is the state that one step leaves for the next. Its fields belong to
-// the goroutine of Main.
-type machine struct {
-	console  console
-	limits   Limits
-	children *children
-	steps    []bootlog.Step
-	refused  sync.Once
-
-	config    bootconfig.Config
-	network   network
-	agent     *agent
-	disks     disks
-	release   *keyapi.Released
-	disk      *disk
-	container *luks2.Container
-	control   *dm.Control
-	crypt     *dm.Device
-	verity    *dm.Device
-	initramfs *os.File // the old root directory
-
-	attestdFile *os.File // its program
-	attestdLog  *os.File
-	attestd     *child
-}
-
-// step is one line of the boot.
-type step struct {
-	name  string
-	limit time.Duration
-	do    func(context.Context) (detail string, err error)
-}
 
 // Main boots the machine and does not return. It refuses to be anything else
 // than PID 1, because its way out is the power switch.
@@ -99,115 +65,95 @@ func Main(limits Limits) {
 		os.Exit(2)
 	}
 	debug.SetTraceback("none") // the console is the host's, and a trace shows arguments
-	m := &machine{limits: limits, children: newChildren()}
-	for _, s := range []step{
-		{"start", localLimit, m.start},
-		{"config", localLimit, m.readConfig},
-	} {
-		m.run(s)
-	}
-	for _, s := range m.plan() {
-		m.run(s)
-	}
+	r, processes := new(runner), process.New()
+
+	local(r, "start", func() (string, error) { return start(&r.console) })
+	config := step(r, "config", localLimit, describeConfig, readConfig)
+	r.console.decide(config.Console, config.Emulated())
+	local(r, "modules", func() (string, error) { return loadModules(config.ReportDevice) })
+	local(r, "clock", func() (string, error) { return setClock(config.ClockFloor) })
+	link := step(r, "network", limits.Network, network.Network.String, func(ctx context.Context) (network.Network, error) {
+		return network.Configure(ctx, config.Network)
+	})
+	disks := disk.NewFinder(config.Disk.PayloadOffset)
+	release := fetchKey(r, limits, processes, config, disks)
+	root := openRoot(r, limits, config, disks, release)
+	local(r, "mount", func() (string, error) { return mountRoot(root.Path(), string(config.Disk.Filesystem)) })
+	booted := step(r, "hand-over", localLimit, (*system).String, func(context.Context) (*system, error) {
+		return handOver(processes, link, bootLog(config, release, r.steps), config.ReportDevice)
+	})
+	step(r, "switch", localLimit, itself, func(ctx context.Context) (string, error) {
+		start := sinceKernel()
+		return "", booted.switchRoot(ctx, func(detail string) { r.finish("switch", detail, start) })
+	})
 	panic("boot: internal error: the last step returned")
 }
 
-// plan lists the steps after the configuration is known.
-func (m *machine) plan() []step {
-	verifyLimit := localLimit + time.Duration(m.config.Disk.HashOffset/slowestRead)*time.Second
-	return []step{
-		{"modules", localLimit, m.loadModules},
-		{"clock", localLimit, m.setClock},
-		{"network", m.limits.Network, m.configureNetwork},
-		{"agent", m.limits.Agent, m.startAgent},
-		{"key", m.limits.Disk + m.limits.Key, m.fetchKey},
-		{"header", m.limits.Disk, m.findDisk},
-		{"dm-crypt", localLimit, m.openCrypt},
-		{"dm-verity", localLimit, m.openVerity},
-		{"verify", verifyLimit, m.verify},
-		{"mount", localLimit, m.mountRoot},
-		{"hand-over", localLimit, m.handOver},
-		{"switch", localLimit, m.switchRoot},
-	}
+// fetchKey runs the steps that get the key and the header pin.
+func fetchKey(r *runner, limits Limits, processes *process.Table, config bootconfig.Config, disks *disk.Finder) *keyapi.Released {
+	spire := step(r, "agent", limits.Agent, (*agent.Agent).String, func(ctx context.Context) (*agent.Agent, error) {
+		return agent.Start(ctx, processes, config)
+	})
+	return step(r, "key", limits.Disk+limits.Key, describeRelease, func(ctx context.Context) (*keyapi.Released, error) {
+		uuid, err := uuidToAskFor(ctx, config.Disk.Header, disks, limits.Disk)
+		if err != nil {
+			return nil, err
+		}
+		return spire.FetchKey(ctx, uuid)
+	})
 }
 
-// run does one step, and does not return unless it succeeded. The step's watch
-// ends after its line is written, because the console is the host's and may
-// block as well.
-func (m *machine) run(s step) {
-	ctx, cancel := context.WithTimeout(context.Background(), s.limit)
+// openRoot runs the steps from the encrypted disk to a device whose every block
+// is checked. Both keys are gone after "dm-crypt".
+func openRoot(r *runner, limits Limits, config bootconfig.Config, disks *disk.Finder, release *keyapi.Released) *disk.Checked {
+	encrypted := step(r, "header", limits.Disk, (*disk.Disk).String, func(ctx context.Context) (*disk.Disk, error) {
+		return disks.Find(ctx, release.Header, config.Disk.Verity)
+	})
+	decrypted := step(r, "dm-crypt", localLimit, (*disk.Decrypted).String, func(context.Context) (*disk.Decrypted, error) {
+		return encrypted.Decrypt(release.Key[:])
+	})
+	lazy := config.Verification == bootconfig.VerificationLazy
+	root := step(r, "dm-verity", localLimit, (*disk.Checked).String, func(context.Context) (*disk.Checked, error) {
+		return decrypted.Check(lazy)
+	})
+	limit := localLimit + time.Duration(config.Disk.HashOffset/slowestRead)*time.Second
+	step(r, "verify", limit, itself, func(ctx context.Context) (string, error) {
+		if lazy {
+			return "skipped: verification is lazy", nil
+		}
+		return root.ReadAll(ctx, verifyProgress(&r.console))
+	})
+	return root
+}
+
+// uuidToAskFor takes the disk's UUID from boot.json, or else from the one
+// encrypted disk that is attached. The latter is the host's word and decides
+// nothing: whatever key comes back, its header pin says which disk it is for.
+func uuidToAskFor(ctx context.Context, pin *pins.Header, disks *disk.Finder, limit time.Duration) (pins.UUID, error) {
+	if pin != nil {
+		return pin.DiskUUID, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	watch := time.AfterFunc(s.limit+grace, func() {
-		m.refuse(s.name, fmt.Errorf("got no end of it within %s", s.limit+grace))
-	})
-	defer watch.Stop()
-	start := sinceKernel()
-	detail, err := guard(func() (string, error) { return s.do(ctx) })
-	if err != nil {
-		m.refuse(s.name, err)
-	}
-	m.finish(s.name, detail, start)
+	return disks.OnlyUUID(ctx)
 }
 
-// finish records and prints a step that succeeded.
-func (m *machine) finish(name, detail string, start time.Duration) {
-	duration := sinceKernel() - start
-	m.steps = append(m.steps, bootlog.Step{
-		Name:       name,
-		StartMS:    uint64(start.Milliseconds()),
-		DurationMS: uint64(duration.Milliseconds()),
-	})
-	m.console.step(name, detail, duration)
+func describeRelease(r *keyapi.Released) string {
+	return fmt.Sprintf("generation %d from %s for disk %s", r.Generation, r.KMSID, r.Header.DiskUUID)
 }
 
-// refuse prints the one line of a refusal and powers off. It never returns. A
-// console that takes nothing delays it by a second.
-func (m *machine) refuse(step string, reason error) {
-	m.refused.Do(func() {
-		written := make(chan struct{})
-		go func() {
-			defer close(written)
-			m.console.refusal(step, reason)
-		}()
-		select {
-		case <-written:
-		case <-time.After(time.Second):
+// progressEvery is the time between two lines about a long read.
+const progressEvery = 5 * time.Second
+
+// verifyProgress returns a function that prints a line now and then. Several
+// readers call it.
+func verifyProgress(c *console) func(done, size uint64) {
+	var next atomic.Int64
+	next.Store(int64(sinceKernel() + progressEvery))
+	return func(done, size uint64) {
+		due, now := next.Load(), int64(sinceKernel())
+		if now >= due && next.CompareAndSwap(due, now+int64(progressEvery)) {
+			c.progress("verify", fmt.Sprintf("%d of %d MiB", done>>20, size>>20))
 		}
-		powerOff()
-	})
-	select {} // somebody else refuses already
-}
-
-// powerOff ends the machine. Where the kernel cannot, PID 1 exits, the kernel
-// panics, and the launcher ends the VM.
-func powerOff() {
-	err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
-	os.Exit(int(errnoOf(err)))
-}
-
-func errnoOf(err error) unix.Errno {
-	var errno unix.Errno
-	if errors.As(err, &errno) && errno != 0 {
-		return errno
 	}
-	return 1
-}
-
-// guard turns a panic into an error, for the line and for nothing else.
-func guard[T any](do func() (T, error)) (result T, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("panic: %v", r)
-		}
-	}()
-	return do()
-}
-
-// sinceKernel returns the time since the kernel started (CLOCK_MONOTONIC).
-func sinceKernel() time.Duration {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
-		panic("boot: internal error: reading CLOCK_MONOTONIC: " + err.Error())
-	}
-	return time.Duration(ts.Nano())
 }

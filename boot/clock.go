@@ -1,7 +1,6 @@
 package boot
 
 import (
-	"context"
 	"fmt"
 	"time"
 
@@ -11,8 +10,8 @@ import (
 // setClock sets the clock to the measured floor when it shows an earlier time.
 // The clock is the host's: it can be ahead or stand still, and nothing here can
 // tell; it cannot make valid again what expired before the floor.
-func (m *machine) setClock(context.Context) (string, error) {
-	now, floor := time.Now().UTC(), m.config.ClockFloor
+func setClock(floor time.Time) (string, error) {
+	now := time.Now().UTC()
 	if !now.Before(floor) {
 		return now.Format(time.RFC3339), nil
 	}

@@ -59,15 +59,15 @@ func (c *console) open() error {
 	return nil
 }
 
-// decide says whether the steps are written; a notice goes to the end of the
-// first one's detail.
-func (c *console) decide(enabled bool, notice string) {
+// decide says whether the steps are written, and whether the first of them says
+// that the VM is emulated.
+func (c *console) decide(enabled, emulated bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.enabled, c.decided = enabled, true
 	for i, l := range c.waiting {
-		if i == 0 && notice != "" {
-			l.detail += "; " + notice
+		if i == 0 && emulated {
+			l.detail += "; " + notConfidential
 		}
 		c.writeLocked(l)
 	}

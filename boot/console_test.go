@@ -49,7 +49,7 @@ func TestConsole(t *testing.T) {
 	c, written := consoleOf(t)
 	c.step("start", "kernel 6", 12*time.Millisecond)
 	c.step("config", "read", 0)
-	c.decide(true, "emulated: NOT CONFIDENTIAL")
+	c.decide(true, true)
 	c.progress("verify", "1 of 2 MiB")
 	c.step("verify", "done\nrootvouch: fake", 3*time.Second)
 	want := "rootvouch: start: kernel 6; emulated: NOT CONFIDENTIAL (12 ms)\n" +
@@ -64,7 +64,7 @@ func TestConsole(t *testing.T) {
 func TestConsoleOff(t *testing.T) {
 	c, written := consoleOf(t)
 	c.step("start", "kernel 6", 0)
-	c.decide(false, "emulated: NOT CONFIDENTIAL")
+	c.decide(false, true)
 	c.step("config", "read", 0)
 	c.refusal("key", errors.New("no\nkey"))
 	if got, want := written(), "rootvouch: refused: key: no key\n"; got != want {

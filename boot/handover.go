@@ -13,6 +13,10 @@ import (
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/boot/bootlog"
+	"github.com/rootvouch/rootvouch/boot/network"
+	"github.com/rootvouch/rootvouch/boot/process"
+	"github.com/rootvouch/rootvouch/boot/wait"
+	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"golang.org/x/sys/unix"
 )
 
@@ -29,43 +33,56 @@ const (
 	networkUnitPath = "/run/systemd/network/10-rootvouch.network"
 )
 
+// system is the booted system before its init runs.
+type system struct {
+	initramfs *os.File // the old root directory
+	attestd   *process.Process
+	log       *os.File // attestd's
+}
+
+func (s *system) String() string {
+	return fmt.Sprintf("boot log at %s, attestd is process %d on %s", bootconfig.BootLogPath, s.attestd.PID, attestdListen)
+}
+
 // handOver writes what the booted system gets, makes its root the root, and
 // starts attestd there. A process that was started before would keep the old
 // root, without /sys and /dev; so attestd is started after, from a descriptor
 // that is held since before, because its file is then out of reach.
-func (m *machine) handOver(context.Context) (string, error) {
-	if err := m.writeState(); err != nil {
-		return "", err
+func handOver(processes *process.Table, link network.Network, log bootlog.Log, reportDevice string) (*system, error) {
+	if err := writeState(link, log); err != nil {
+		return nil, err
 	}
-	var err error
-	if m.attestdFile, err = os.Open(bootconfig.AttestdPath); err != nil {
-		return "", fmt.Errorf("holding attestd: %w", err)
+	program, err := os.Open(bootconfig.AttestdPath)
+	if err != nil {
+		return nil, fmt.Errorf("holding attestd: %w", err)
 	}
-	if m.initramfs, err = os.Open("/"); err != nil {
-		return "", fmt.Errorf("holding the initramfs: %w", err)
+	defer program.Close()
+	s := new(system)
+	if s.initramfs, err = os.Open("/"); err != nil {
+		return nil, fmt.Errorf("holding the initramfs: %w", err)
 	}
 	if err := enterRoot(); err != nil {
-		return "", err
+		return nil, err
 	}
-	if err := m.linkResolvConf(); err != nil {
-		return "", err
+	if err := linkResolvConf(); err != nil {
+		return nil, err
 	}
-	if err := m.startAttestd(); err != nil {
-		return "", err
+	if err := s.startAttestd(processes, program, reportDevice); err != nil {
+		return nil, err
 	}
-	return fmt.Sprintf("boot log at %s, attestd is process %d on %s", bootconfig.BootLogPath, m.attestd.pid, attestdListen), nil
+	return s, nil
 }
 
 // writeState writes the files of /run.
-func (m *machine) writeState() error {
-	log, err := m.bootLog().Encode()
+func writeState(link network.Network, log bootlog.Log) error {
+	text, err := log.Encode()
 	if err != nil {
 		return err
 	}
 	for path, content := range map[string][]byte{
-		bootconfig.BootLogPath: log,
-		resolvConfPath:         m.network.resolvConf(),
-		networkUnitPath:        m.network.networkUnit(m.config.Network.Mode),
+		bootconfig.BootLogPath: text,
+		resolvConfPath:         link.ResolvConf(),
+		networkUnitPath:        link.Unit(),
 	} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return fmt.Errorf("writing %s: %w", path, err)
@@ -78,16 +95,16 @@ func (m *machine) writeState() error {
 }
 
 // bootLog returns the log of the steps that are finished by now.
-func (m *machine) bootLog() bootlog.Log {
+func bootLog(config bootconfig.Config, release *keyapi.Released, steps []bootlog.Step) bootlog.Log {
 	return bootlog.Log{
 		Version:       bootlog.Version,
-		DiskUUID:      m.release.Header.DiskUUID,
-		HeaderSHA256:  m.release.Header.HeaderSHA256,
-		RootHash:      m.config.Disk.RootHash,
-		KeyGeneration: m.release.Generation,
-		KMSSPIFFEID:   m.release.KMSID,
-		Verification:  m.config.Verification,
-		Steps:         m.steps,
+		DiskUUID:      release.Header.DiskUUID,
+		HeaderSHA256:  release.Header.HeaderSHA256,
+		RootHash:      config.Disk.RootHash,
+		KeyGeneration: release.Generation,
+		KMSSPIFFEID:   release.KMSID,
+		Verification:  config.Verification,
+		Steps:         steps,
 	}
 }
 
@@ -133,7 +150,7 @@ func makeMountPoint(path string) error {
 
 // linkResolvConf gives the booted system name servers when its image has no
 // word of its own about them. A root without /etc has no use for them.
-func (m *machine) linkResolvConf() error {
+func linkResolvConf() error {
 	err := os.Symlink(resolvConfPath, "/etc/resolv.conf")
 	if err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("linking resolv.conf: %w", err)
@@ -144,41 +161,38 @@ func (m *machine) linkResolvConf() error {
 // startAttestd starts attestd in a session of its own. The @ in its argv[0]
 // tells systemd to spare it when it ends everything else (systemd, "Storage
 // Daemons for the Root File System").
-func (m *machine) startAttestd() error {
+func (s *system) startAttestd(processes *process.Table, program *os.File, reportDevice string) error {
 	log, err := os.OpenFile(attestdLogPath, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o640)
 	if err != nil {
 		return fmt.Errorf("opening attestd's log: %w", err)
 	}
-	m.attestdLog = log
-	m.attestd, err = m.children.start(command{
-		path: fmt.Sprintf("/proc/self/fd/%d", m.attestdFile.Fd()),
-		argv: []string{"@attestd",
+	s.log = log
+	s.attestd, err = processes.Start(process.Command{
+		Path: fmt.Sprintf("/proc/self/fd/%d", program.Fd()),
+		Argv: []string{"@attestd",
 			"-listen", attestdListen,
 			"-boot-log", bootconfig.BootLogPath,
-			"-device", m.config.ReportDevice},
-		out: log,
+			"-device", reportDevice},
+		Out: log,
 	})
-	if err != nil {
-		return err
-	}
-	return m.attestdFile.Close()
+	return err
 }
 
 // waitForAttestd waits until attestd takes connections: a guest that cannot give
 // its owner evidence does not start.
-func (m *machine) waitForAttestd(ctx context.Context) error {
+func (s *system) waitForAttestd(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, attestdPatience)
 	defer cancel()
 	for {
 		conn, err := net.DialTimeout("tcp", "127.0.0.1"+attestdListen, time.Second)
 		if err == nil {
 			_ = conn.Close() // nothing was sent
-			return m.attestdLog.Close()
+			return s.log.Close()
 		}
 		select {
-		case status := <-m.attestd.end:
-			return fmt.Errorf("waiting for attestd: %s", strings.TrimPrefix(lastLine(m.attestdLog, "it ended with "+describe(status)), "attestd: "))
-		case <-time.After(poll):
+		case status := <-s.attestd.End:
+			return fmt.Errorf("waiting for attestd: %s", strings.TrimPrefix(process.LastLine(s.log, "it ended with "+process.Describe(status)), "attestd: "))
+		case <-time.After(wait.Poll):
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for attestd: %w", err)
 		}

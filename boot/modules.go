@@ -1,7 +1,6 @@
 package boot
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -15,7 +14,7 @@ import (
 
 // loadModules loads the kernel modules of the initramfs in the order of its
 // list, then mounts configfs, which is one of them.
-func (m *machine) loadModules(context.Context) (string, error) {
+func loadModules(reportDevice string) (string, error) {
 	list, err := os.ReadFile(bootconfig.ModulesPath)
 	if err != nil {
 		return "", fmt.Errorf("reading list of modules: %w", err)
@@ -36,7 +35,7 @@ func (m *machine) loadModules(context.Context) (string, error) {
 			return "", fmt.Errorf("loading module %s: %w", p, err)
 		}
 	}
-	if err := m.mountConfigfs(); err != nil {
+	if err := mountConfigfs(reportDevice == bootconfig.ReportConfigfsTSM); err != nil {
 		return "", err
 	}
 	detail := fmt.Sprintf("%d loaded", loaded)
@@ -68,16 +67,16 @@ func loadModule(p string) error {
 	return unix.FinitModule(int(file.Fd()), "", 0)
 }
 
-// mountConfigfs mounts configfs where the kernel has it. Reports by configfs-tsm
-// cannot do without.
-func (m *machine) mountConfigfs() error {
+// mountConfigfs mounts configfs where the kernel has it. Where it is required, for
+// reports by configfs-tsm, a kernel without it is refused.
+func mountConfigfs(required bool) error {
 	known, err := os.ReadFile("/proc/filesystems")
 	if err != nil {
 		return fmt.Errorf("reading list of filesystems: %w", err)
 	}
 	if !slices.Contains(strings.Fields(string(known)), "configfs") {
-		if m.config.ReportDevice == bootconfig.ReportConfigfsTSM {
-			return fmt.Errorf("kernel has no configfs, want it for report device %q", m.config.ReportDevice)
+		if required {
+			return fmt.Errorf("kernel has no configfs, want it for report device %q", bootconfig.ReportConfigfsTSM)
 		}
 		return nil
 	}

@@ -1,7 +1,6 @@
 package boot
 
 import (
-	"context"
 	"fmt"
 	"os"
 
@@ -19,10 +18,9 @@ const (
 // mountRoot mounts the verified filesystem read-only and puts a tmpfs over it.
 // What is written goes there and is gone with the power. The two mounts below
 // the overlay are then taken out of sight; the overlay keeps them.
-func (m *machine) mountRoot(context.Context) (string, error) {
-	filesystem := string(m.config.Disk.Filesystem)
+func mountRoot(device, filesystem string) (string, error) {
 	for _, mnt := range []mount{
-		{m.verity.Path(), lowerDir, filesystem, unix.MS_RDONLY, ""},
+		{device, lowerDir, filesystem, unix.MS_RDONLY, ""},
 		{"tmpfs", upperDir, "tmpfs", 0, "mode=0700"},
 	} {
 		if err := mnt.do(); err != nil {

@@ -41,7 +41,7 @@ func (m mount) do() error {
 //
 // /tmp is a directory of the initramfs: the SPIRE agent's plugins put their
 // sockets there, and the wipe before the switch takes it.
-func (m *machine) start(context.Context) (string, error) {
+func start(c *console) (string, error) {
 	for _, mnt := range []mount{
 		{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
 		{"sysfs", "/sys", "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
@@ -52,7 +52,7 @@ func (m *machine) start(context.Context) (string, error) {
 			return "", err
 		}
 	}
-	if err := m.console.open(); err != nil {
+	if err := c.open(); err != nil {
 		return "", err
 	}
 	if err := os.MkdirAll("/tmp", 0o700); err != nil {
@@ -134,19 +134,14 @@ func setKernel() error {
 }
 
 // readConfig reads boot.json, which the launch digest covers.
-func (m *machine) readConfig(context.Context) (string, error) {
+func readConfig(context.Context) (bootconfig.Config, error) {
 	data, err := os.ReadFile(bootconfig.Path)
 	if err != nil {
-		return "", fmt.Errorf("reading boot configuration: %w", err)
+		return bootconfig.Config{}, fmt.Errorf("reading boot configuration: %w", err)
 	}
-	if m.config, err = bootconfig.Decode(data); err != nil {
-		return "", err
-	}
-	notice := ""
-	if m.config.Emulated() {
-		notice = notConfidential
-	}
-	m.console.decide(m.config.Console, notice)
-	return fmt.Sprintf("trust domain %s, root hash %.16s…, verification %s",
-		m.config.TrustDomain, m.config.Disk.RootHash, m.config.Verification), nil
+	return bootconfig.Decode(data)
+}
+
+func describeConfig(c bootconfig.Config) string {
+	return fmt.Sprintf("trust domain %s, root hash %.16s…, verification %s", c.TrustDomain, c.Disk.RootHash, c.Verification)
 }

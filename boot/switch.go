@@ -28,28 +28,28 @@ const (
 const efiOptionsVariable = "SYSTEMD_EFI_OPTIONS"
 
 // switchRoot frees the initramfs, while attestd starts, and becomes the root
-// filesystem's init. It writes its own line, because nothing of this program is left after the exec.
-func (m *machine) switchRoot(ctx context.Context) (string, error) {
-	start := sinceKernel()
-	if err := wipe(m.initramfs); err != nil {
-		return "", fmt.Errorf("freeing the initramfs: %w", err)
+// filesystem's init. It calls finish just before, because nothing of this program
+// is left after the exec.
+func (s *system) switchRoot(ctx context.Context, finish func(detail string)) error {
+	if err := wipe(s.initramfs); err != nil {
+		return fmt.Errorf("freeing the initramfs: %w", err)
 	}
-	if err := m.initramfs.Close(); err != nil {
-		return "", fmt.Errorf("freeing the initramfs: %w", err)
+	if err := s.initramfs.Close(); err != nil {
+		return fmt.Errorf("freeing the initramfs: %w", err)
 	}
-	if err := m.waitForAttestd(ctx); err != nil {
-		return "", err
+	if err := s.waitForAttestd(ctx); err != nil {
+		return err
 	}
 	if err := unix.Access(nextInit, unix.X_OK); err != nil {
-		return "", fmt.Errorf("looking for %s in the root filesystem: %w", nextInit, err)
+		return fmt.Errorf("looking for %s in the root filesystem: %w", nextInit, err)
 	}
 	environment, err := initEnvironment(credentialsDir)
 	if err != nil {
-		return "", err
+		return err
 	}
-	m.finish("switch", "to "+nextInit, start)
+	finish("to " + nextInit)
 	err = unix.Exec(nextInit, append([]string{nextInit}, os.Args[1:]...), environment)
-	return "", fmt.Errorf("starting %s: %w", nextInit, err)
+	return fmt.Errorf("starting %s: %w", nextInit, err)
 }
 
 // initEnvironment makes an empty directory of credentials, and returns the

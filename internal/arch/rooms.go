@@ -76,10 +76,31 @@ var rooms = []room{
 	},
 
 	// Roles: one for each actor.
+	{name: "role: PID 1, waiting", packages: []string{"boot/wait"}, never: network},
+	{name: "role: PID 1, processes", packages: []string{"boot/process"}, uses: []string{"boot/wait"}, never: network},
+	{
+		name:     "role: PID 1, network",
+		packages: []string{"boot/network"},
+		uses:     []string{"boot/bootconfig", "boot/wait"},
+		never:    network,
+	},
+	{
+		name:     "role: PID 1, the way to the key",
+		packages: []string{"boot/agent"},
+		uses:     []string{"boot/bootconfig", "boot/process", "boot/wait", "kms/keyapi"},
+		never:    network,
+	},
+	{
+		name:     "role: PID 1, disk",
+		packages: []string{"boot/disk"},
+		uses:     []string{"dm", "luks2", "verity", "boot/wait"},
+		never:    network,
+	},
 	{
 		name:     "role: PID 1",
 		packages: []string{"boot", "cmd/init"},
-		uses:     []string{"dm", "luks2", "verity", "boot/bootconfig", "boot/bootlog", "kms/keyapi"}, within: true,
+		uses: []string{"boot/agent", "boot/bootconfig", "boot/bootlog", "boot/disk", "boot/network", "boot/process", "boot/wait",
+			"kms/keyapi"}, within: true,
 		never: network,
 	},
 	{

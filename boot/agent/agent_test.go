@@ -1,4 +1,4 @@
-package boot
+package agent
 
 import (
 	"os"
@@ -21,7 +21,7 @@ func sampleConfig() bootconfig.Config {
 }
 
 func TestAgentConfig(t *testing.T) {
-	got, err := agentConfig(sampleConfig(), "[2001:db8::1]:8081")
+	got, err := hcl(sampleConfig(), "[2001:db8::1]:8081")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func TestAgentConfig(t *testing.T) {
 // TestOracleAgentConfig asks the stock agent.
 func TestOracleAgentConfig(t *testing.T) {
 	agent := needs.Part(t, "spire/1.13.3/spire-agent")
-	config, err := agentConfig(sampleConfig(), "[2001:db8::1]:8081")
+	config, err := hcl(sampleConfig(), "[2001:db8::1]:8081")
 	if err != nil {
 		t.Fatal(err)
 	}

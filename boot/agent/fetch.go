@@ -1,4 +1,4 @@
-package boot
+package agent
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/process"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/pins"
 	"golang.org/x/sys/unix"
@@ -18,48 +19,28 @@ import (
 // fetchLogPath takes what fetchkey says about a failure.
 const fetchLogPath = bootconfig.AgentDataDir + "/fetchkey.log"
 
-// maxReason is how much of a failure's reason is read, in bytes.
-const maxReason = 1 << 10
-
-// fetchKey asks for the key of the disk and then ends the SPIRE agent, which
+// FetchKey asks for the key of the disk and then ends the SPIRE agent, which
 // nobody needs any more: its private key goes with it.
-func (m *machine) fetchKey(ctx context.Context) (string, error) {
-	uuid, err := m.uuidToAskFor(ctx)
+func (a *Agent) FetchKey(ctx context.Context, disk pins.UUID) (*keyapi.Released, error) {
+	release, err := runFetchkey(ctx, a.table, disk)
 	if err != nil {
-		return "", err
-	}
-	release, err := runFetchkey(ctx, m.children, uuid)
-	if err != nil {
-		if line := m.agent.lastError(); line != "" {
-			return "", fmt.Errorf("%w (SPIRE agent: %s)", err, line)
+		if line := a.lastError(); line != "" {
+			return nil, fmt.Errorf("%w (SPIRE agent: %s)", err, line)
 		}
-		return "", err
+		return nil, err
 	}
-	if err := checkRelease(release, uuid, m.config); err != nil {
+	if err := checkRelease(release, disk, a.config); err != nil {
 		release.Wipe()
-		return "", err
+		return nil, err
 	}
-	m.release = release
-	if err := m.endAgent(ctx); err != nil {
-		return "", err
+	if err := a.end(ctx); err != nil {
+		release.Wipe()
+		return nil, err
 	}
-	return fmt.Sprintf("generation %d from %s for disk %s", release.Generation, release.KMSID, uuid), nil
+	return release, nil
 }
 
-// uuidToAskFor takes the disk's UUID from boot.json, or else from the one
-// encrypted disk that is attached. The latter is the host's word and decides
-// nothing: whatever key comes back, its header pin says which disk it is for.
-func (m *machine) uuidToAskFor(ctx context.Context) (pins.UUID, error) {
-	if pin := m.config.Disk.Header; pin != nil {
-		return pin.DiskUUID, nil
-	}
-	m.disks.headerSize = m.config.Disk.PayloadOffset
-	ctx, cancel := context.WithTimeout(ctx, m.limits.Disk)
-	defer cancel()
-	return m.disks.onlyUUID(ctx)
-}
-
-// checkRelease holds the reply against what was asked and what is measured.
+// checkRelease compares the reply with what was asked and what is measured.
 func checkRelease(r *keyapi.Released, asked pins.UUID, c bootconfig.Config) error {
 	switch {
 	case r.Header.DiskUUID != asked:
@@ -75,7 +56,7 @@ func checkRelease(r *keyapi.Released, asked pins.UUID, c bootconfig.Config) erro
 
 // runFetchkey runs fetchkey and reads its reply from a pipe. It believes a reply
 // only when fetchkey says, by its exit status, that it is whole.
-func runFetchkey(ctx context.Context, children *children, uuid pins.UUID) (*keyapi.Released, error) {
+func runFetchkey(ctx context.Context, table *process.Table, disk pins.UUID) (*keyapi.Released, error) {
 	out, err := os.OpenFile(fetchLogPath, os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening fetchkey's log: %w", err)
@@ -86,29 +67,29 @@ func runFetchkey(ctx context.Context, children *children, uuid pins.UUID) (*keya
 		return nil, err
 	}
 	defer r.Close()
-	ch, err := children.start(command{
-		path:  bootconfig.FetchkeyPath,
-		argv:  []string{bootconfig.FetchkeyPath, "-config", bootconfig.Path, "-disk-uuid", uuid.String()},
-		out:   out,
-		extra: []int{w},
+	fetchkey, err := table.Start(process.Command{
+		Path:  bootconfig.FetchkeyPath,
+		Argv:  []string{bootconfig.FetchkeyPath, "-config", bootconfig.Path, "-disk-uuid", disk.String()},
+		Out:   out,
+		Extra: []int{w},
 	})
 	unix.Close(w)
 	if err != nil {
 		return nil, err
 	}
-	defer ch.kill()
+	defer fetchkey.Kill()
 	if deadline, ok := ctx.Deadline(); ok {
 		if err := r.SetReadDeadline(deadline); err != nil {
 			return nil, fmt.Errorf("bounding the wait for the key: %w", err)
 		}
 	}
 	return readRelease(r, make([]byte, keyapi.MaxReleasedSize+1), func() error {
-		status, err := ch.wait(ctx)
+		status, err := fetchkey.Wait(ctx)
 		if err != nil {
 			return errors.New("running fetchkey: it did not end in time")
 		}
 		if status != 0 {
-			return fmt.Errorf("running fetchkey: %s", strings.TrimPrefix(lastLine(out, describe(status)), "fetchkey: "))
+			return fmt.Errorf("running fetchkey: %s", strings.TrimPrefix(process.LastLine(out, process.Describe(status)), "fetchkey: "))
 		}
 		return nil
 	})
@@ -162,27 +143,16 @@ func readReply(r io.Reader, buf []byte) (int, error) {
 	return 0, err
 }
 
-// lastLine returns the last line that a program printed, or how it ended.
-func lastLine(log *os.File, ended string) string {
-	data := make([]byte, maxReason)
-	n, _ := log.ReadAt(data, 0) // short files give io.EOF, and what there is
-	lines := strings.Split(strings.TrimSpace(string(data[:n])), "\n")
-	if last := lines[len(lines)-1]; last != "" {
-		return last
-	}
-	return ended
-}
-
-// endAgent ends the SPIRE agent, its plugins and everybody else, and removes
+// end ends the SPIRE agent, its plugins and every other process, and removes
 // what they wrote. The agent keeps no state that outlives it, so nothing is
 // lost by not asking it first.
-func (m *machine) endAgent(ctx context.Context) error {
+func (a *Agent) end(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := m.children.killAll(ctx); err != nil {
+	if err := a.table.KillAll(ctx); err != nil {
 		return err
 	}
-	if err := m.agent.log.Close(); err != nil {
+	if err := a.log.Close(); err != nil {
 		return fmt.Errorf("closing the SPIRE agent's log: %w", err)
 	}
 	if err := os.RemoveAll(bootconfig.AgentDataDir); err != nil {

@@ -1,4 +1,11 @@
-package boot
+// Package disk turns the one disk that the pins name into a decrypted and
+// verified block device.
+//
+// The disk is the host's, so each step takes measured pins and bytes that an
+// earlier step has checked: Finder reads a header region once and compares its
+// digest, Disk.Decrypt opens the keyslot of that copy, Decrypted.Check puts
+// dm-verity over it, and Checked.ReadAll reads every block.
+package disk
 
 import (
 	"bytes"
@@ -12,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/rootvouch/rootvouch/boot/wait"
 	"github.com/rootvouch/rootvouch/luks2"
 	"github.com/rootvouch/rootvouch/pins"
 	"golang.org/x/sys/unix"
@@ -24,15 +32,15 @@ const sysBlock = "/sys/class/block"
 const maxDisks = 16
 
 // Where a LUKS2 header keeps its UUID ("LUKS2 On-Disk Format Specification",
-// version 1.1.1, section 2.1). Only onlyUUID reads it there.
+// version 1.1.1, section 2.1). Only OnlyUUID reads it there.
 const (
 	luksMagic      = "LUKS\xba\xbe\x00\x02" // magic and version 2
 	luksUUIDOffset = 0xa8
 	luksUUIDSize   = 40
 )
 
-// disk is a whole disk whose header region has been read.
-type disk struct {
+// candidate is a whole disk whose header region has been read.
+type candidate struct {
 	name   string // "vda"
 	number string // "254:0"
 	size   uint64 // bytes
@@ -40,38 +48,50 @@ type disk struct {
 	digest pins.Digest
 }
 
-// disks remembers which disks were read. Each is read once: a host that answers
-// a second read differently finds nobody asking.
-type disks struct {
+// Finder looks for a disk. It reads the header region of each disk once, so a
+// host gains nothing by answering a second read differently.
+type Finder struct {
 	headerSize uint64 // bytes
 	seen       map[string]bool
-	read       []*disk
-	skipped    []string // those that could not be candidates, and why
+	read       []*candidate
+	skipped    []string // disks that could not be candidates, and why
 }
 
-// findDisk takes the disk whose header region has the pinned digest, and only
+// NewFinder returns a Finder that reads the first headerSize bytes of disks.
+func NewFinder(headerSize uint64) *Finder {
+	return &Finder{headerSize: headerSize, seen: make(map[string]bool)}
+}
+
+// Disk is the disk that the pins name, with its header.
+type Disk struct {
+	candidate
+	container *luks2.Container
+	pins      pins.Verity
+}
+
+func (d *Disk) String() string {
+	return fmt.Sprintf("%s is disk %s, header SHA-256 %.16s…", d.name, d.container.UUID, d.digest)
+}
+
+// Find waits for the disk whose header region has the pinned digest, and only
 // then parses that copy of the region.
-func (m *machine) findDisk(ctx context.Context) (string, error) {
-	m.disks.headerSize = m.config.Disk.PayloadOffset
-	want := m.release.Header.HeaderSHA256
-	d, err := m.disks.find(ctx, func(d *disk) bool { return d.digest == want })
+func (f *Finder) Find(ctx context.Context, want pins.Header, v pins.Verity) (*Disk, error) {
+	c, err := f.first(ctx, func(c *candidate) bool { return c.digest == want.HeaderSHA256 })
 	if err != nil {
-		return "", fmt.Errorf("looking for a disk whose first %d bytes have SHA-256 %s: %w", m.disks.headerSize, want, err)
+		return nil, fmt.Errorf("looking for a disk whose first %d bytes have SHA-256 %s: %w", f.headerSize, want.HeaderSHA256, err)
 	}
-	container, err := luks2.Parse(d.header)
+	container, err := luks2.Parse(c.header)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	if err := checkDisk(d, container, m.release.Header.DiskUUID, m.config.Disk.Verity); err != nil {
-		return "", fmt.Errorf("checking %s: %w", d.name, err)
+	if err := checkHeader(c, container, want.DiskUUID, v); err != nil {
+		return nil, fmt.Errorf("checking %s: %w", c.name, err)
 	}
-	m.disk, m.container = d, container
-	m.disks = disks{}
-	return fmt.Sprintf("%s is disk %s, header SHA-256 %.16s…", d.name, container.UUID, d.digest), nil
+	return &Disk{candidate: *c, container: container, pins: v}, nil
 }
 
-// checkDisk holds what the header says against the pins.
-func checkDisk(d *disk, c *luks2.Container, uuid pins.UUID, v pins.Verity) error {
+// checkHeader compares what the header says with the pins.
+func checkHeader(d *candidate, c *luks2.Container, uuid pins.UUID, v pins.Verity) error {
 	switch end := v.PayloadOffset + v.PayloadSize; {
 	case c.UUID != uuid:
 		return fmt.Errorf("UUID is %s, want %s", c.UUID, uuid)
@@ -85,15 +105,15 @@ func checkDisk(d *disk, c *luks2.Container, uuid pins.UUID, v pins.Verity) error
 	return nil
 }
 
-// onlyUUID waits for an encrypted disk and returns the UUID that its header
+// OnlyUUID waits for an encrypted disk and returns the UUID that its header
 // claims. With several UUIDs it refuses to guess.
-func (ds *disks) onlyUUID(ctx context.Context) (pins.UUID, error) {
-	first, err := ds.find(ctx, func(d *disk) bool { _, ok := claimedUUID(d.header); return ok })
+func (f *Finder) OnlyUUID(ctx context.Context) (pins.UUID, error) {
+	first, err := f.first(ctx, func(c *candidate) bool { _, ok := claimedUUID(c.header); return ok })
 	if err != nil {
 		return pins.UUID{}, fmt.Errorf("looking for an encrypted disk: %w", err)
 	}
 	uuid, _ := claimedUUID(first.header)
-	for _, d := range ds.read {
+	for _, d := range f.read {
 		if other, ok := claimedUUID(d.header); ok && other != uuid {
 			return pins.UUID{}, fmt.Errorf("looking for the encrypted disk: %s is %s and %s is %s; pin one in the boot configuration",
 				first.name, uuid, d.name, other)
@@ -112,31 +132,31 @@ func claimedUUID(header []byte) (pins.UUID, bool) {
 	return uuid, err == nil
 }
 
-// find returns the first disk that matches, reading those that have appeared
+// first returns the first disk that matches, reading those that have appeared
 // since the last call, until ctx ends.
-func (ds *disks) find(ctx context.Context, matches func(*disk) bool) (*disk, error) {
+func (f *Finder) first(ctx context.Context, matches func(*candidate) bool) (*candidate, error) {
 	for {
-		if err := ds.readNew(); err != nil {
+		if err := f.readNew(); err != nil {
 			return nil, err
 		}
-		for _, d := range ds.read {
-			if matches(d) {
-				return d, nil
+		for _, c := range f.read {
+			if matches(c) {
+				return c, nil
 			}
 		}
-		if pause(ctx) != nil {
-			return nil, ds.none()
+		if wait.Pause(ctx) != nil {
+			return nil, f.none()
 		}
 	}
 }
 
 // none says what was found instead.
-func (ds *disks) none() error {
+func (f *Finder) none() error {
 	var found []string
-	for _, d := range ds.read {
+	for _, d := range f.read {
 		found = append(found, fmt.Sprintf("%s with %s", d.name, d.digest))
 	}
-	found = append(found, ds.skipped...)
+	found = append(found, f.skipped...)
 	if len(found) == 0 {
 		return errors.New("got no disk at all")
 	}
@@ -144,29 +164,26 @@ func (ds *disks) none() error {
 }
 
 // readNew reads the header regions of whole disks that were not there before.
-func (ds *disks) readNew() error {
+func (f *Finder) readNew() error {
 	entries, err := os.ReadDir(sysBlock)
 	if err != nil {
 		return fmt.Errorf("listing disks: %w", err)
 	}
 	for _, e := range entries {
 		name := e.Name()
-		if ds.seen[name] || !isWholeDisk(name) {
+		if f.seen[name] || !isWholeDisk(name) {
 			continue
 		}
-		if len(ds.seen) == maxDisks {
+		if len(f.seen) == maxDisks {
 			return fmt.Errorf("listing disks: got more than %d", maxDisks)
 		}
-		if ds.seen == nil {
-			ds.seen = make(map[string]bool)
-		}
-		ds.seen[name] = true
-		d, err := readDisk(name, ds.headerSize)
+		f.seen[name] = true
+		c, err := readDisk(name, f.headerSize)
 		if err != nil {
-			ds.skipped = append(ds.skipped, fmt.Sprintf("%s (%v)", name, err))
+			f.skipped = append(f.skipped, fmt.Sprintf("%s (%v)", name, err))
 			continue
 		}
-		ds.read = append(ds.read, d)
+		f.read = append(f.read, c)
 	}
 	return nil
 }
@@ -184,7 +201,7 @@ func isWholeDisk(name string) bool {
 
 // readDisk reads the header region, and makes sure that the node it reads is
 // the device that tables will name.
-func readDisk(name string, headerSize uint64) (*disk, error) {
+func readDisk(name string, headerSize uint64) (*candidate, error) {
 	number, err := readSysfs(name, "dev")
 	if err != nil {
 		return nil, err
@@ -197,7 +214,7 @@ func readDisk(name string, headerSize uint64) (*disk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parsing size: %v", err)
 	}
-	d := &disk{name: name, number: number, size: sectors * 512}
+	d := &candidate{name: name, number: number, size: sectors * 512}
 	if d.size < headerSize {
 		return nil, fmt.Errorf("size is %d bytes", d.size)
 	}

@@ -1,4 +1,8 @@
-package boot
+// Package agent gets the disk's key by way of the stock SPIRE agent.
+//
+// The agent and fetchkey are programs of their own. PID 1 writes their files,
+// starts them, and reads the key from a pipe; TLS and gRPC stay in them.
+package agent
 
 import (
 	"bytes"
@@ -14,12 +18,14 @@ import (
 	"time"
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/process"
+	"github.com/rootvouch/rootvouch/boot/wait"
 )
 
 // Files of the SPIRE agent's data directory that PID 1 writes.
 const (
 	trustRootPath = bootconfig.AgentDataDir + "/trust_root.pem"
-	agentLogPath  = bootconfig.AgentDataDir + "/agent.log"
+	logPath       = bootconfig.AgentDataDir + "/agent.log"
 )
 
 // Pauses between two starts of the agent: twice as long each time.
@@ -28,12 +34,12 @@ const (
 	maxRestart   = 8 * time.Second
 )
 
-// maxAgentLog is how much of the agent's log is read for its last error, in
+// maxLog is how much of the agent's log is read for its last error, in
 // bytes.
-const maxAgentLog = 64 << 10
+const maxLog = 64 << 10
 
-// agentConfig returns the configuration of the stock SPIRE agent (1.13) in HCL, for
-// one address of the server.
+// hcl returns the configuration of the stock SPIRE agent (1.13) in HCL, for one
+// address of the server.
 // Every string that goes into it has passed bootconfig's narrow alphabets.
 //
 // retry_bootstrap is off because PID 1 restarts the agent itself, sooner than
@@ -41,7 +47,7 @@ const maxAgentLog = 64 << 10
 // again when an entry is missing; the agent raises it by half each time, up to
 // its stock 5 s. insecure_bootstrap appears nowhere: the only way to trust a
 // server is the measured root.
-func agentConfig(c bootconfig.Config, server string) (string, error) {
+func hcl(c bootconfig.Config, server string) (string, error) {
 	host, port, err := bootconfig.SplitAddress(server)
 	if err != nil {
 		return "", fmt.Errorf("splitting address of the SPIRE server: %w", err)
@@ -81,50 +87,57 @@ plugins {
 		bootconfig.AgentPluginPath, c.ReportDevice), nil
 }
 
-// agent is the SPIRE agent while it runs.
-type agent struct {
-	child *child
-	log   *os.File // its standard output and error
+// Agent is the SPIRE agent while it runs.
+type Agent struct {
+	process *process.Process
+	log     *os.File // standard output and error
+	config  bootconfig.Config
+	server  string // address that this start uses
+	table   *process.Table
+	starts  int
 }
 
-// startAgent writes the agent's files and starts it until it serves the
+func (a *Agent) String() string {
+	s := "attested to " + a.server
+	if a.starts > 1 {
+		s += fmt.Sprintf(" at start %d", a.starts)
+	}
+	return s
+}
+
+// Start writes the agent's files and starts it until it serves the
 // Workload API. The agent ends when its server cannot be reached or refuses; the
 // former may pass, the latter does not.
-func (m *machine) startAgent(ctx context.Context) (string, error) {
-	addresses := m.config.SPIRE.Addresses
+func Start(ctx context.Context, table *process.Table, c bootconfig.Config) (*Agent, error) {
+	addresses := c.SPIRE.Addresses
 	var last error
-	for starts, wait := 1, firstRestart; ; starts++ {
-		server := addresses[(starts-1)%len(addresses)]
-		if err := writeAgentFiles(m.config, server); err != nil {
-			return "", err
+	for starts, pause := 1, firstRestart; ; starts++ {
+		a := &Agent{config: c, server: addresses[(starts-1)%len(addresses)], table: table, starts: starts}
+		if err := a.writeFiles(); err != nil {
+			return nil, err
 		}
-		a, err := launchAgent(ctx, m.children)
+		err := a.launch(ctx)
 		if err == nil {
-			m.agent = a
-			detail := "attested to " + server
-			if starts > 1 {
-				detail += fmt.Sprintf(" at start %d", starts)
-			}
-			return detail, nil
+			return a, nil
 		}
 		if ctx.Err() == nil || last == nil {
 			last = err
 		}
 		if isFinal(err) {
-			return "", fmt.Errorf("running SPIRE agent: %w", err)
+			return nil, fmt.Errorf("running SPIRE agent: %w", err)
 		}
 		if starts%len(addresses) != 0 && ctx.Err() == nil {
 			continue // the next address at once
 		}
-		if sleep(ctx, wait) != nil {
-			return "", fmt.Errorf("running SPIRE agent: gave up after %d starts: %w", starts, last)
+		if wait.For(ctx, pause) != nil {
+			return nil, fmt.Errorf("running SPIRE agent: gave up after %d starts: %w", starts, last)
 		}
-		wait = min(2*wait, maxRestart)
+		pause = min(2*pause, maxRestart)
 	}
 }
 
-func writeAgentFiles(c bootconfig.Config, server string) error {
-	config, err := agentConfig(c, server)
+func (a *Agent) writeFiles() error {
+	config, err := hcl(a.config, a.server)
 	if err != nil {
 		return err
 	}
@@ -133,7 +146,7 @@ func writeAgentFiles(c bootconfig.Config, server string) error {
 	}
 	for path, content := range map[string]string{
 		bootconfig.AgentConfigPath: config,
-		trustRootPath:              c.SPIRE.TrustRoot,
+		trustRootPath:              a.config.SPIRE.TrustRoot,
 	} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			return fmt.Errorf("writing %s: %w", filepath.Base(path), err)
@@ -142,42 +155,42 @@ func writeAgentFiles(c bootconfig.Config, server string) error {
 	return nil
 }
 
-// launchAgent starts the agent once and waits until its socket answers.
-func launchAgent(ctx context.Context, children *children) (*agent, error) {
-	log, err := os.OpenFile(agentLogPath, os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+// launch starts the agent once and waits until its socket answers.
+func (a *Agent) launch(ctx context.Context) error {
+	log, err := os.OpenFile(logPath, os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("opening the SPIRE agent's log: %w", err)
+		return fmt.Errorf("opening the SPIRE agent's log: %w", err)
 	}
-	a := &agent{log: log}
-	a.child, err = children.start(command{
-		path: bootconfig.AgentPath,
-		argv: []string{bootconfig.AgentPath, "run", "-config", bootconfig.AgentConfigPath},
-		out:  log,
+	a.log = log
+	a.process, err = a.table.Start(process.Command{
+		Path: bootconfig.AgentPath,
+		Argv: []string{bootconfig.AgentPath, "run", "-config", bootconfig.AgentConfigPath},
+		Out:  log,
 	})
 	if err != nil {
 		log.Close()
-		return nil, err
+		return err
 	}
 	for {
 		if a.answers() {
-			return a, nil
+			return nil
 		}
 		select {
-		case status := <-a.child.end:
+		case status := <-a.process.End:
 			defer log.Close()
-			return nil, a.failure("agent ended with " + describe(status))
-		case <-time.After(poll):
+			return a.failure("agent ended with " + process.Describe(status))
+		case <-time.After(wait.Poll):
 		case <-ctx.Done():
 			defer log.Close()
-			a.child.kill()
-			return nil, a.failure("agent did not serve the Workload API in time")
+			a.process.Kill()
+			return a.failure("agent did not serve the Workload API in time")
 		}
 	}
 }
 
 // answers reports whether the agent takes connections for the Workload API,
 // which it does once it has its own SVID.
-func (a *agent) answers() bool {
+func (a *Agent) answers() bool {
 	conn, err := net.DialTimeout("unix", bootconfig.AgentSocketPath, time.Second)
 	if err != nil {
 		return false
@@ -187,7 +200,7 @@ func (a *agent) answers() bool {
 }
 
 // failure joins what happened with the last error that the agent logged.
-func (a *agent) failure(what string) error {
+func (a *Agent) failure(what string) error {
 	if line := a.lastError(); line != "" {
 		return fmt.Errorf("%s: %s", what, line)
 	}
@@ -195,12 +208,12 @@ func (a *agent) failure(what string) error {
 }
 
 // lastError returns the last error of the agent's log, or "".
-func (a *agent) lastError() string {
+func (a *Agent) lastError() string {
 	size, err := a.log.Seek(0, io.SeekEnd)
 	if err != nil {
 		return ""
 	}
-	data := make([]byte, min(size, maxAgentLog))
+	data := make([]byte, min(size, maxLog))
 	if _, err := a.log.ReadAt(data, size-int64(len(data))); err != nil && !errors.Is(err, io.EOF) {
 		return ""
 	}

@@ -1,17 +1,14 @@
-package boot
+package agent
 
 import (
 	"bytes"
-	"crypto/rand"
 	"errors"
-	"io"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
-	"github.com/rootvouch/rootvouch/luks2"
 	"github.com/rootvouch/rootvouch/pins"
 )
 
@@ -83,55 +80,6 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
 
-// TestUnlockWipes looks at the arrays of both keys after unlock.
-func TestUnlockWipes(t *testing.T) {
-	var key [luks2.PassphraseSize]byte
-	var volumeKey [luks2.VolumeKeySize]byte
-	for _, b := range [][]byte{key[:], volumeKey[:]} {
-		if _, err := rand.Read(b); err != nil {
-			t.Fatal(err)
-		}
-	}
-	header, err := luks2.Build(luks2.Params{UUID: pins.UUID{1}, SequenceID: 1, Passphrase: key[:], VolumeKey: volumeKey[:], Random: rand.Reader})
-	if err != nil {
-		t.Fatal(err)
-	}
-	container, err := luks2.Parse(header)
-	if err != nil {
-		t.Fatal(err)
-	}
-	failed := errors.New("table refused")
-	for _, c := range []struct {
-		name  string
-		wrong bool
-		use   error
-		want  error
-	}{{"good", false, nil, nil}, {"use fails", false, failed, failed}, {"wrong key", true, nil, luks2.ErrWrongKey}} {
-		release := sampleRelease()
-		release.Key = key
-		if c.wrong {
-			release.Key[0]++
-		}
-		var seen []byte
-		err := unlock(container, release, func(k []byte) error {
-			seen = k
-			if !bytes.Equal(k, volumeKey[:]) {
-				t.Errorf("%s: got another volume key", c.name)
-			}
-			return c.use
-		})
-		if !errors.Is(err, c.want) {
-			t.Errorf("%s: got error %v, want %v", c.name, err, c.want)
-		}
-		if (seen == nil) != c.wrong {
-			t.Errorf("%s: use was called: %v", c.name, seen != nil)
-		}
-		if !bytes.Equal(seen, make([]byte, len(seen))) || release.Key != [keyapi.KeySize]byte{} {
-			t.Errorf("%s: a key was not wiped", c.name)
-		}
-	}
-}
-
 func TestCheckRelease(t *testing.T) {
 	r := sampleRelease()
 	header := r.Header
@@ -157,26 +105,5 @@ func TestCheckRelease(t *testing.T) {
 		if err := checkRelease(r, bad.asked, bad.c); err == nil || !strings.Contains(err.Error(), bad.want) {
 			t.Errorf("got error %v, want one with %q", err, bad.want)
 		}
-	}
-}
-
-func TestLastLine(t *testing.T) {
-	for _, c := range []struct{ log, want string }{
-		{"fetchkey: release: disabled\n", "fetchkey: release: disabled"},
-		{"warning\nlast \n", "last"},
-		{"", "exit status 1"},
-		{"\n \n", "exit status 1"},
-	} {
-		file, err := os.CreateTemp(t.TempDir(), "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.WriteString(file, c.log); err != nil {
-			t.Fatal(err)
-		}
-		if got := lastLine(file, "exit status 1"); got != c.want {
-			t.Errorf("%q: got %q, want %q", c.log, got, c.want)
-		}
-		file.Close()
 	}
 }

@@ -1,4 +1,4 @@
-package boot
+package disk
 
 import (
 	"bytes"
@@ -11,28 +11,19 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/dm"
 	"github.com/rootvouch/rootvouch/pins"
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// readSize is how much is read at once, in bytes: enough for dm-verity and
-	// dm-crypt to split it over all cores.
-	readSize = 1 << 20
-	// progressEvery is the time between two lines about a long read.
-	progressEvery = 5 * time.Second
-)
+// readSize is how much is read at once, in bytes: enough for dm-verity and
+// dm-crypt to split it over all cores.
+const readSize = 1 << 20
 
-// verify reads every block through dm-verity and then has the kernel panic on
-// any block that changes afterwards. In lazy mode the table does so already, and
-// nothing is read.
-func (m *machine) verify(ctx context.Context) (string, error) {
-	if m.config.Verification == bootconfig.VerificationLazy {
-		return "skipped: verification is lazy", nil
-	}
-	v := m.config.Disk.Verity
+// ReadAll reads every block through dm-verity and then has the kernel panic on
+// any block that changes afterwards. It returns a line that says how fast it
+// read. Several readers call progress, with bytes.
+func (c *Checked) ReadAll(ctx context.Context, progress func(done, size uint64)) (string, error) {
 	complaints, err := openKernelLog()
 	if err != nil {
 		return "", err
@@ -40,24 +31,24 @@ func (m *machine) verify(ctx context.Context) (string, error) {
 	defer complaints.Close()
 	start := time.Now()
 	readers := runtime.NumCPU()
-	if err := readAll(ctx, m.verity.Path(), v.HashOffset, readers, m.verifyProgress()); err != nil {
-		return "", m.explainRead(err, complaints)
+	if err := readAll(ctx, c.Path(), c.pins.HashOffset, readers, progress); err != nil {
+		return "", c.explain(err, complaints)
 	}
-	if status, err := m.verity.Status(); err != nil || dm.VerityCorrupted(status) {
+	if status, err := c.device.Status(); err != nil || dm.VerityCorrupted(status) {
 		return "", fmt.Errorf("checking dm-verity after reading every block: status is %q (%v), want V", status, err)
 	}
-	rate := float64(v.HashOffset) / (1 << 20) / max(time.Since(start).Seconds(), 1e-3)
-	if err := m.verity.Replace(verityTable(m.crypt.Number(), v, dm.Panic).Target()); err != nil {
+	rate := float64(c.pins.HashOffset) / (1 << 20) / max(time.Since(start).Seconds(), 1e-3)
+	if err := c.device.Replace(verityTable(c.crypt, c.pins, dm.Panic).Target()); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("every block matches, %d blocks, %.0f MiB/s with %d readers; corruption panics from now on",
-		v.DataBlocks, rate, readers), nil
+		c.pins.DataBlocks, rate, readers), nil
 }
 
-// explainRead says whether dm-verity or the disk failed a read, and which block
+// explain says whether dm-verity or the disk failed a read, and which block
 // the kernel named.
-func (m *machine) explainRead(err error, complaints *os.File) error {
-	status, statusErr := m.verity.Status()
+func (c *Checked) explain(err error, complaints *os.File) error {
+	status, statusErr := c.device.Status()
 	if statusErr != nil || !dm.VerityCorrupted(status) {
 		return err
 	}
@@ -65,19 +56,6 @@ func (m *machine) explainRead(err error, complaints *os.File) error {
 		return fmt.Errorf("%w: %s is corrupt: it does not match the root hash", err, block)
 	}
 	return fmt.Errorf("%w: a block is corrupt: it does not match the root hash", err)
-}
-
-// verifyProgress returns a function that prints a line now and then. Several
-// readers call it.
-func (m *machine) verifyProgress() func(done, size uint64) {
-	var next atomic.Int64
-	next.Store(int64(sinceKernel() + progressEvery))
-	return func(done, size uint64) {
-		due, now := next.Load(), int64(sinceKernel())
-		if now >= due && next.CompareAndSwap(due, now+int64(progressEvery)) {
-			m.console.progress("verify", fmt.Sprintf("%d of %d MiB", done>>20, size>>20))
-		}
-	}
 }
 
 // readAll reads size bytes, a multiple of the block size, of the device at path
@@ -89,11 +67,13 @@ func readAll(ctx context.Context, path string, size uint64, readers int, progres
 	ended := make(chan struct{})
 	for range readers {
 		go func() {
-			defer func() { ended <- struct{}{} }()
-			_, err := guard(func() (struct{}, error) {
-				return struct{}{}, readSome(ctx, path, size, &next, func(n int) { progress(done.Add(uint64(n)), size) })
-			})
-			if err != nil {
+			defer func() {
+				if r := recover(); r != nil { // its step reports it
+					cancel(fmt.Errorf("panic: %v", r))
+				}
+				ended <- struct{}{}
+			}()
+			if err := readSome(ctx, path, size, &next, func(n int) { progress(done.Add(uint64(n)), size) }); err != nil {
 				cancel(err)
 			}
 		}()

@@ -1,37 +1,49 @@
-package boot
+package disk
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"os"
 
-	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/dm"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/verity"
 )
 
-// openVerity makes the checked device from the measured pins alone. The
-// superblock on the disk gives nothing to the table; one that differs from the
+// Checked is the device through which dm-verity checks every block that is read.
+type Checked struct {
+	device *dm.Device
+	crypt  string // number of the device below
+	pins   pins.Verity
+}
+
+// Path returns the device's path.
+func (c *Checked) Path() string { return c.device.Path() }
+
+func (c *Checked) String() string {
+	return fmt.Sprintf("root hash %s, %d blocks", c.pins.RootHash, c.pins.DataBlocks)
+}
+
+// Check makes the checked device from the measured pins alone. A lazy one panics
+// on a corrupt block from the start; otherwise ReadAll sees to that. The superblock on the disk gives nothing to the table; one that differs from the
 // pins is refused all the same, because somebody changed something. What it holds
 // instead is not said: those are bytes that the volume key decrypted, the host
 // chose where from, and the console is the host's.
-func (m *machine) openVerity(context.Context) (string, error) {
-	v := m.config.Disk.Verity
-	if err := checkSuperblock(m.crypt.Path(), v); err != nil {
-		return "", err
+func (d *Decrypted) Check(lazy bool) (*Checked, error) {
+	if err := checkSuperblock(d.device.Path(), d.pins); err != nil {
+		return nil, err
 	}
-	choice := dm.ReadError // so that verify can say which block it was
-	if m.config.Verification == bootconfig.VerificationLazy {
+	choice := dm.ReadError // so that ReadAll can say which block it was
+	if lazy {
 		choice = dm.Panic
 	}
+	c := &Checked{crypt: d.device.Number(), pins: d.pins}
 	var err error
-	if m.verity, err = m.control.Create(verityName, verityTable(m.crypt.Number(), v, choice).Target()); err != nil {
-		return "", err
+	if c.device, err = d.control.Create(verityName, verityTable(c.crypt, d.pins, choice).Target()); err != nil {
+		return nil, err
 	}
-	return fmt.Sprintf("root hash %s, %d blocks", v.RootHash, v.DataBlocks), nil
+	return c, nil
 }
 
 // errSuperblock is all that is said about a superblock that is not the pinned one.

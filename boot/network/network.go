@@ -1,4 +1,8 @@
-package boot
+// Package network gives the guest's interface an address, by boot.json or by DHCP.
+//
+// Whatever DHCP says is the host's word. It decides whom packets go to; the
+// servers that matter prove who they are by other means.
+package network
 
 import (
 	"context"
@@ -10,14 +14,14 @@ import (
 	"strings"
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/wait"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// network is what the guest's interface was given, by boot.json or by DHCP.
-// Whatever DHCP says is the host's word: it decides whom packets go to, and
-// everybody who matters proves who they are by other means.
-type network struct {
+// Network is what the guest's interface was given.
+type Network struct {
+	mode        string // of boot.json
 	link        netlink.Link
 	address     netip.Prefix // the interface's own, with the length of its prefix
 	routes      []route
@@ -31,35 +35,41 @@ type route struct {
 	gateway     netip.Addr
 }
 
-// configureNetwork brings up the first interface that works: in DHCP mode the
-// first that gets a lease, in static mode the first that exists.
-func (m *machine) configureNetwork(ctx context.Context) (string, error) {
+func (n Network) String() string {
+	return fmt.Sprintf("%s has %s by %s", n.link.Attrs().Name, n.address, n.mode)
+}
+
+// Configure brings up the first interface that works and writes resolv.conf. In
+// DHCP mode that is the first that gets a lease, in static mode the first that
+// exists.
+func Configure(ctx context.Context, c bootconfig.Network) (Network, error) {
 	if err := setUpLoopback(); err != nil {
-		return "", err
+		return Network{}, err
 	}
 	links, err := waitForLinks(ctx)
 	if err != nil {
-		return "", err
+		return Network{}, err
 	}
-	switch m.config.Network.Mode {
+	var n Network
+	switch c.Mode {
 	case bootconfig.NetworkStatic:
-		m.network = staticNetwork(m.config.Network)
-		m.network.link = links[0]
+		n = static(c)
+		n.link = links[0]
 		if err := closeToOthers(links[0].Attrs().Name); err != nil {
-			return "", err
+			return Network{}, err
 		}
 	default:
-		if m.network, err = leaseFromFirst(ctx, links); err != nil {
-			return "", err
+		if n, err = leaseFromFirst(ctx, links); err != nil {
+			return Network{}, err
 		}
 	}
-	if err := m.network.apply(); err != nil {
-		return "", err
+	if err := n.apply(); err != nil {
+		return Network{}, err
 	}
-	if err := os.WriteFile("/etc/resolv.conf", m.network.resolvConf(), 0o644); err != nil {
-		return "", fmt.Errorf("writing resolv.conf: %w", err)
+	if err := os.WriteFile("/etc/resolv.conf", n.ResolvConf(), 0o644); err != nil {
+		return Network{}, fmt.Errorf("writing resolv.conf: %w", err)
 	}
-	return fmt.Sprintf("%s has %s by %s", m.network.link.Attrs().Name, m.network.address, m.config.Network.Mode), nil
+	return n, nil
 }
 
 func setUpLoopback() error {
@@ -91,16 +101,16 @@ func waitForLinks(ctx context.Context) ([]netlink.Link, error) {
 		if len(links) > 0 {
 			return links, nil
 		}
-		if err := pause(ctx); err != nil {
+		if err := wait.Pause(ctx); err != nil {
 			return nil, errors.New("waiting for a network interface: got none")
 		}
 	}
 }
 
-// staticNetwork takes the measured addresses. A gateway outside the address's
-// own network cannot be: bootconfig refuses it.
-func staticNetwork(c bootconfig.Network) network {
-	n := network{address: c.Address, nameservers: c.Nameservers}
+// static takes the measured addresses. A gateway outside the address's own
+// network cannot be: bootconfig refuses it.
+func static(c bootconfig.Network) Network {
+	n := Network{mode: c.Mode, address: c.Address, nameservers: c.Nameservers}
 	if c.Gateway.IsValid() {
 		n.routes = []route{{destination: defaultRoute(c.Gateway), gateway: c.Gateway}}
 	}
@@ -135,7 +145,7 @@ func closeToOthers(link string) error {
 
 // apply sets up the interface. The address has no end here: if nobody renews a
 // lease after the switch, the guest keeps what it has.
-func (n network) apply() error {
+func (n Network) apply() error {
 	name := n.link.Attrs().Name
 	if n.mtu != 0 {
 		if err := netlink.LinkSetMTU(n.link, n.mtu); err != nil {
@@ -169,7 +179,7 @@ const routeMetric = 2048
 
 // addRoute marks a gateway outside the interface's own network as on the link:
 // clouds that lease single addresses (a prefix of 32 bits) need that.
-func (n network) addRoute(r route) error {
+func (n Network) addRoute(r route) error {
 	destination, err := netlink.ParseIPNet(r.destination.Masked().String())
 	if err != nil {
 		return err
@@ -184,8 +194,8 @@ func (n network) addRoute(r route) error {
 	return netlink.RouteReplace(nl)
 }
 
-// resolvConf returns resolv.conf(5).
-func (n network) resolvConf() []byte {
+// ResolvConf returns resolv.conf(5).
+func (n Network) ResolvConf() []byte {
 	var b strings.Builder
 	for _, ns := range n.nameservers {
 		fmt.Fprintf(&b, "nameserver %s\n", ns)
@@ -193,14 +203,14 @@ func (n network) resolvConf() []byte {
 	return []byte(b.String())
 }
 
-// networkUnit returns a systemd.network(5) file for the booted system. When
+// Unit returns a systemd.network(5) file for the booted system. When
 // systemd-networkd runs there, it takes over the interface as it is
 // (KeepConfiguration) and, with DHCP, renews the lease.
-func (n network) networkUnit(mode string) []byte {
+func (n Network) Unit() []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Written by PID 1 of rootvouch: the interface is configured already.\n[Match]\nMACAddress=%s\n\n[Network]\nKeepConfiguration=yes\n",
 		n.link.Attrs().HardwareAddr)
-	if mode == bootconfig.NetworkDHCP {
+	if n.mode == bootconfig.NetworkDHCP {
 		// The clock and the name are not the network's to set.
 		b.WriteString("DHCP=ipv4\n\n[DHCPv4]\nUseNTP=no\nUseHostname=no\n")
 		return []byte(b.String())

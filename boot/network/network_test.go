@@ -1,4 +1,4 @@
-package boot
+package network
 
 import (
 	"net"
@@ -32,7 +32,7 @@ func ack(t testing.TB, options ...dhcpv4.Option) *dhcpv4.DHCPv4 {
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 var compare = cmp.Options{
-	cmp.AllowUnexported(network{}, route{}),
+	cmp.AllowUnexported(Network{}, route{}),
 	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 }
@@ -50,23 +50,23 @@ func TestParseLease(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		ack  *dhcpv4.DHCPv4
-		want network
+		want Network
 	}{
-		{"no router", ack(t), network{address: own}},
+		{"no router", ack(t), Network{mode: "dhcp", address: own}},
 		{"router and name servers",
 			ack(t, dhcpv4.OptRouter(net.IPv4(10, 0, 2, 2)), dhcpv4.OptDNS(net.IPv4(10, 0, 2, 3), net.IPv4bcast, net.IPv4(1, 1, 1, 1))),
-			network{address: own, routes: []route{{netip.MustParsePrefix("0.0.0.0/0"), addr("10.0.2.2")}},
+			Network{mode: "dhcp", address: own, routes: []route{{netip.MustParsePrefix("0.0.0.0/0"), addr("10.0.2.2")}},
 				nameservers: []netip.Addr{addr("10.0.2.3"), addr("1.1.1.1")}}},
 		{"four name servers",
 			ack(t, dhcpv4.OptDNS(net.IPv4(1, 0, 0, 1), net.IPv4(1, 0, 0, 2), net.IPv4(1, 0, 0, 3), net.IPv4(1, 0, 0, 4))),
-			network{address: own, nameservers: []netip.Addr{addr("1.0.0.1"), addr("1.0.0.2"), addr("1.0.0.3")}}},
+			Network{mode: "dhcp", address: own, nameservers: []netip.Addr{addr("1.0.0.1"), addr("1.0.0.2"), addr("1.0.0.3")}}},
 		{"classless routes win over routers",
 			ack(t, dhcpv4.OptRouter(net.IPv4(10, 0, 2, 9)), classless(to("169.254.169.254/32", net.IPv4zero), to("0.0.0.0/0", net.IPv4(10, 0, 2, 2)))),
-			network{address: own, routes: []route{
+			Network{mode: "dhcp", address: own, routes: []route{
 				{netip.MustParsePrefix("169.254.169.254/32"), netip.Addr{}},
 				{netip.MustParsePrefix("0.0.0.0/0"), addr("10.0.2.2")}}}},
-		{"MTU", ack(t, dhcpv4.OptGeneric(dhcpv4.OptionInterfaceMTU, []byte{5, 0xb4})), network{address: own, mtu: 1460}},
-		{"MTU below any", ack(t, dhcpv4.OptGeneric(dhcpv4.OptionInterfaceMTU, []byte{0, 68})), network{address: own}},
+		{"MTU", ack(t, dhcpv4.OptGeneric(dhcpv4.OptionInterfaceMTU, []byte{5, 0xb4})), Network{mode: "dhcp", address: own, mtu: 1460}},
+		{"MTU below any", ack(t, dhcpv4.OptGeneric(dhcpv4.OptionInterfaceMTU, []byte{0, 68})), Network{mode: "dhcp", address: own}},
 	} {
 		got, err := parseLease(c.ack)
 		if err != nil {
@@ -123,22 +123,23 @@ func FuzzParseLease(f *testing.F) {
 }
 
 func TestNetworkFiles(t *testing.T) {
-	static := staticNetwork(bootconfig.Network{
+	given := static(bootconfig.Network{
 		Mode: bootconfig.NetworkStatic, Address: netip.MustParsePrefix("192.0.2.10/24"),
 		Gateway: addr("192.0.2.1"), Nameservers: []netip.Addr{addr("192.0.2.53")},
 	})
 	mac, _ := net.ParseMAC("52:54:00:12:34:56")
-	static.link = &netlink.Device{LinkAttrs: netlink.LinkAttrs{HardwareAddr: mac}}
-	if got, want := string(static.resolvConf()), "nameserver 192.0.2.53\n"; got != want {
+	given.link = &netlink.Device{LinkAttrs: netlink.LinkAttrs{HardwareAddr: mac}}
+	if got, want := string(given.ResolvConf()), "nameserver 192.0.2.53\n"; got != want {
 		t.Errorf("resolv.conf is %q, want %q", got, want)
 	}
-	unit := string(static.networkUnit(bootconfig.NetworkStatic))
+	unit := string(given.Unit())
 	for _, want := range []string{"MACAddress=52:54:00:12:34:56\n", "KeepConfiguration=yes\n", "IPv6AcceptRA=no\n", "Address=192.0.2.10/24\n", "Gateway=192.0.2.1\n", "DNS=192.0.2.53\n"} {
 		if !strings.Contains(unit, want) {
 			t.Errorf("unit has no %q:\n%s", want, unit)
 		}
 	}
-	if unit := string(static.networkUnit(bootconfig.NetworkDHCP)); !strings.Contains(unit, "DHCP=ipv4\n") || !strings.Contains(unit, "UseNTP=no\n") || strings.Contains(unit, "Address=1") {
+	given.mode = bootconfig.NetworkDHCP
+	if unit := string(given.Unit()); !strings.Contains(unit, "DHCP=ipv4\n") || !strings.Contains(unit, "UseNTP=no\n") || strings.Contains(unit, "Address=1") {
 		t.Errorf("unit for DHCP is:\n%s", unit)
 	}
 }

@@ -1,4 +1,4 @@
-package boot
+package network
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/vishvananda/netlink"
 )
 
@@ -29,7 +30,7 @@ const (
 
 // leaseFromFirst asks one interface after the other, and returns the first
 // lease.
-func leaseFromFirst(ctx context.Context, links []netlink.Link) (network, error) {
+func leaseFromFirst(ctx context.Context, links []netlink.Link) (Network, error) {
 	var last error
 	for _, link := range links {
 		n, err := lease(ctx, link)
@@ -38,23 +39,23 @@ func leaseFromFirst(ctx context.Context, links []netlink.Link) (network, error) 
 		}
 		last = fmt.Errorf("asking for a DHCP lease on %s: %w", link.Attrs().Name, err)
 	}
-	return network{}, last
+	return Network{}, last
 }
 
-func lease(ctx context.Context, link netlink.Link) (network, error) {
+func lease(ctx context.Context, link netlink.Link) (Network, error) {
 	if err := netlink.LinkSetUp(link); err != nil {
-		return network{}, err
+		return Network{}, err
 	}
 	client, err := nclient4.New(link.Attrs().Name, nclient4.WithTimeout(firstAnswer), nclient4.WithRetry(dhcpTries))
 	if err != nil {
-		return network{}, err
+		return Network{}, err
 	}
 	defer client.Close()
 	got, err := client.Request(ctx, dhcpv4.WithRequestedOptions(
 		dhcpv4.OptionSubnetMask, dhcpv4.OptionClasslessStaticRoute, dhcpv4.OptionRouter,
 		dhcpv4.OptionDomainNameServer, dhcpv4.OptionInterfaceMTU))
 	if err != nil {
-		return network{}, err
+		return Network{}, err
 	}
 	n, err := parseLease(got.ACK)
 	n.link = link
@@ -62,8 +63,8 @@ func lease(ctx context.Context, link netlink.Link) (network, error) {
 }
 
 // parseLease takes what we use from a DHCP acknowledgement and checks it.
-func parseLease(ack *dhcpv4.DHCPv4) (network, error) {
-	var n network
+func parseLease(ack *dhcpv4.DHCPv4) (Network, error) {
+	n := Network{mode: bootconfig.NetworkDHCP}
 	own, ok := netip.AddrFromSlice(ack.YourIPAddr.To4())
 	if !ok || !usable(own) {
 		return n, fmt.Errorf("address is %s, want a unicast IPv4 address", ack.YourIPAddr)
