@@ -26,20 +26,45 @@ type Inputs struct {
 	VCPUs int // without meaning in mode SEV
 }
 
+// Files says which inputs of a launch are read from files, for Inputs.Check.
+type Files struct{ Kernel, SVSM bool }
+
+// Check checks whether the inputs go together before any file is read: Firmware,
+// SVSM and Hashes are not looked at, files says whether there will be any. An
+// *InputError names the field that is wrong.
+func (in Inputs) Check(files Files) error {
+	if err := in.VCPU.Check(in.Mode); err != nil {
+		return err
+	}
+	switch {
+	case in.Mode != SNP && in.FirmwareDigest != nil:
+		return inputError("FirmwareDigest", "mode is %v, want %v with a firmware digest", in.Mode, SNP)
+	case in.Mode != SNPSVSM && files.SVSM:
+		return inputError("SVSM", "mode is %v, want %v with an SVSM", in.Mode, SNPSVSM)
+	case in.Mode != SNPSVSM && in.VarsSize != 0:
+		return inputError("VarsSize", "mode is %v, want %v with a variable store", in.Mode, SNPSVSM)
+	case in.Mode != SNPSVSM:
+		return nil
+	case files.Kernel:
+		return inputError("Hashes", "mode %v has no kernel hashes", in.Mode)
+	case !files.SVSM:
+		return inputError("SVSM", "mode %v needs an SVSM", in.Mode)
+	case in.VarsSize == 0:
+		return inputError("VarsSize", "mode %v needs the size of the variable store", in.Mode)
+	case in.VarsSize%PageSize != 0:
+		return inputError("VarsSize", "variable store has %#x bytes, want a multiple of %#x", in.VarsSize, PageSize)
+	}
+	return nil
+}
+
 // Base is the first stage of the digest.
 func (in Inputs) Base() (*Base, error) {
-	if err := in.Check(in.Mode); err != nil {
+	if err := in.Check(Files{Kernel: in.Hashes != nil, SVSM: in.SVSM != nil}); err != nil {
 		return nil, err
 	}
 	switch {
 	case in.Firmware == nil:
-		return nil, fmt.Errorf("checking launch inputs: no firmware")
-	case in.FirmwareDigest != nil && in.Mode != SNP:
-		return nil, fmt.Errorf("checking launch inputs: mode is %v, want %v with a firmware digest", in.Mode, SNP)
-	case in.Mode != SNPSVSM && (in.SVSM != nil || in.VarsSize != 0):
-		return nil, fmt.Errorf("checking launch inputs: mode is %v, want %v with an SVSM or a variable store", in.Mode, SNPSVSM)
-	case in.Mode == SNPSVSM && (in.SVSM == nil || in.VarsSize == 0):
-		return nil, fmt.Errorf("checking launch inputs: no SVSM or no size of the variable store in mode %v", in.Mode)
+		return nil, inputError("Firmware", "no firmware")
 	case in.Mode == SNPSVSM:
 		return NewBaseSVSM(in.Firmware, in.SVSM, in.VarsSize)
 	case in.FirmwareDigest != nil:
@@ -52,7 +77,7 @@ func (in Inputs) Base() (*Base, error) {
 // MEASUREMENT of its reports will be.
 func Digest(in Inputs) (snp.Measurement, error) {
 	if in.Mode != SNP && in.Mode != SNPSVSM {
-		return snp.Measurement{}, fmt.Errorf("checking launch inputs: mode is %v, want %v or %v", in.Mode, SNP, SNPSVSM)
+		return snp.Measurement{}, inputError("Mode", "mode is %v, want %v or %v", in.Mode, SNP, SNPSVSM)
 	}
 	sum, err := Compute(in)
 	return snp.Measurement(sum.bytes), err
@@ -99,7 +124,7 @@ func (b *Base) Matrix(hashes *Hashes, vcpu VCPU, vcpus []int, cpus []CPU) ([]Ent
 		return nil, fmt.Errorf("checking launch inputs: %d vCPU counts and %d CPU models, want at least 1 each", len(vcpus), len(cpus))
 	}
 	if first := slices.Min(vcpus); first < 1 {
-		return nil, fmt.Errorf("checking launch inputs: %d vCPUs, want 1 to %d", first, MaxVCPUs)
+		return nil, inputError("VCPUs", "%d vCPUs, want 1 to %d", first, MaxVCPUs)
 	}
 	prefix, err := b.Prefix(vcpu.VMM, hashes)
 	if err != nil {

@@ -97,27 +97,41 @@ type VCPU struct {
 	Features uint64
 }
 
-// Check says whether a guest in mode can have such vCPUs.
+// Check says whether a guest in mode can have such vCPUs. An *InputError names
+// the field that is wrong.
 func (v VCPU) Check(mode Mode) error {
 	switch {
 	case mode < SNP || mode > SNPSVSM:
-		return fmt.Errorf("checking launch inputs: mode is %v", mode)
+		return inputError("Mode", "mode is %v", mode)
 	case mode == SEV:
 		return nil
 	case v.VMM < QEMU || v.VMM > GCE:
-		return fmt.Errorf("checking launch inputs: launcher is %v", v.VMM)
+		return inputError("VMM", "launcher is %v", v.VMM)
 	case v.VMSA < CurrentVMSA || v.VMSA > PreLinux610:
-		return fmt.Errorf("checking launch inputs: VMSA generation is %v", v.VMSA)
+		return inputError("VMSA", "VMSA generation is %v", v.VMSA)
 	case v.VMM != QEMU && mode == SNPSVSM:
-		return fmt.Errorf("checking launch inputs: launcher is %v, want %v in mode %v", v.VMM, QEMU, mode)
+		return inputError("VMM", "launcher is %v, want %v in mode %v", v.VMM, QEMU, mode)
 	case v.VMM != QEMU && v.VMSA != CurrentVMSA:
-		return fmt.Errorf("checking launch inputs: VMSA generation is %v, want %v with launcher %v", v.VMSA, CurrentVMSA, v.VMM)
+		return inputError("VMSA", "VMSA generation is %v, want %v with launcher %v", v.VMSA, CurrentVMSA, v.VMM)
 	case v.VMM == QEMU && !v.CPU.set():
-		return fmt.Errorf("checking launch inputs: no CPU type, but the VMSAs of %v have its signature", v.VMM)
+		return inputError("CPU", "no CPU type, but the VMSAs of %v have its signature", v.VMM)
 	case mode == SNP && v.Features&featureSNPActive == 0:
-		return fmt.Errorf("checking launch inputs: guest features are %#x, want bit 0 (SNPActive) set", v.Features)
+		return inputError("Features", "guest features are %#x, want bit 0 (SNPActive) set", v.Features)
 	}
 	return nil
+}
+
+// InputError is an input of a launch that is missing, or does not go with the
+// others.
+type InputError struct {
+	Field  string // of Inputs or VCPU
+	Reason string
+}
+
+func (e *InputError) Error() string { return "checking launch inputs: " + e.Reason }
+
+func inputError(field, format string, args ...any) error {
+	return &InputError{field, fmt.Sprintf(format, args...)}
 }
 
 // Sum is a launch digest of any mode: SHA-384 in the SNP modes, SHA-256 in SEV

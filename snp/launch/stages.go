@@ -67,9 +67,9 @@ func newBase(mode Mode, firmware *Firmware) (*Base, error) {
 // (QEMU for the COCONUT SVSM, target/i386/sev.c).
 func NewBaseSVSM(firmware, svsm *Firmware, varsSize uint64) (*Base, error) {
 	gpa := fourGiB - uint64(len(firmware.image))
-	if varsSize%PageSize != 0 || varsSize > gpa || uint64(len(svsm.image)) > gpa-varsSize {
-		return nil, fmt.Errorf("measuring SVSM: variable store has %#x bytes, want a multiple of %#x that leaves room for %#x bytes of SVSM below %#x",
-			varsSize, PageSize, len(svsm.image), gpa)
+	if varsSize > gpa || uint64(len(svsm.image)) > gpa-varsSize {
+		return nil, fmt.Errorf("measuring SVSM: variable store has %#x bytes, want room for %#x bytes of SVSM below %#x",
+			varsSize, len(svsm.image), gpa)
 	}
 	b := &Base{mode: SNPSVSM, measured: svsm, gpa: gpa - varsSize - uint64(len(svsm.image))}
 	if err := b.checkSections(b.gpa); err != nil {

@@ -123,20 +123,10 @@ func (f *inputFlags) check(cmd *cobra.Command, m *measurement) (err error) {
 	}
 	in.Features, in.VarsSize = f.features, f.varsSize
 	changed := cmd.Flags().Changed
-	switch {
-	case f.kernel == "" && (changed("initrd") || changed("append")):
-		return fmt.Errorf("--initrd and --append are measured with a kernel only: --kernel is missing")
-	case in.Mode == launch.SNPSVSM && f.kernel != "":
-		return fmt.Errorf("--kernel: mode %v has no kernel hashes", in.Mode)
-	case in.Mode == launch.SNPSVSM && (f.svsm == "" || f.varsSize == 0):
-		return fmt.Errorf("mode %v needs --svsm and --vars-size", in.Mode)
-	case in.Mode != launch.SNPSVSM && (changed("svsm") || changed("vars-size")):
-		return fmt.Errorf("--svsm and --vars-size are of mode %v, mode is %v", launch.SNPSVSM, in.Mode)
-	case in.VarsSize%launch.PageSize != 0:
-		return fmt.Errorf("--vars-size is %#x, want a multiple of %#x", in.VarsSize, launch.PageSize)
-	case changed("firmware-hash") && in.Mode != launch.SNP:
-		return fmt.Errorf("--firmware-hash is of mode %v, mode is %v", launch.SNP, in.Mode)
-	case changed("firmware-hash"):
+	if f.kernel == "" && (changed("initrd") || changed("append")) {
+		return errors.New("--initrd and --append are measured with a kernel only: --kernel is missing")
+	}
+	if changed("firmware-hash") {
 		digest, err := hex.DecodeString(f.firmwareHash)
 		if err != nil || len(digest) != 48 {
 			return fmt.Errorf("--firmware-hash is %q, want 96 hex digits", f.firmwareHash)
@@ -147,8 +137,8 @@ func (f *inputFlags) check(cmd *cobra.Command, m *measurement) (err error) {
 		return err
 	}
 	in.CPU = m.cpus[0]
-	if err = in.VCPU.Check(in.Mode); err != nil {
-		return err
+	if err := in.Check(launch.Files{Kernel: f.kernel != "", SVSM: f.svsm != ""}); err != nil {
+		return withFlag(err)
 	}
 	if m.vcpus, err = parseCounts(f.vcpus); err != nil && (in.Mode != launch.SEV || f.vcpus != "") {
 		return fmt.Errorf("--vcpus: %w", err)
@@ -157,6 +147,18 @@ func (f *inputFlags) check(cmd *cobra.Command, m *measurement) (err error) {
 		m.vcpus = []int{1} // nothing of the vCPUs is measured
 	}
 	return nil
+}
+
+// withFlag names the flag of the input that err is about.
+func withFlag(err error) error {
+	flags := map[string]string{
+		"Mode": "mode", "FirmwareDigest": "firmware-hash", "SVSM": "svsm", "VarsSize": "vars-size", "Hashes": "kernel",
+		"VMM": "vmm", "VMSA": "vmsa", "CPU": "vcpu-type", "Features": "guest-features", "VCPUs": "vcpus",
+	}
+	if input, ok := errors.AsType[*launch.InputError](err); ok && flags[input.Field] != "" {
+		return fmt.Errorf("--%s: %s", flags[input.Field], input.Reason)
+	}
+	return err
 }
 
 // cpus returns the CPU models that were asked for.
