@@ -20,6 +20,7 @@ var rooms = []room{
 		uses:     []string{"xts"},
 		pure:     true, neverDirect: world,
 	},
+	{name: "ground: what a file is", packages: []string{"internal/filekind"}, pure: true, neverDirect: world},
 	{name: "ground: files that appear whole", packages: []string{"internal/durable"}, never: []string{"net"}},
 	{name: "ground: how a command ends", packages: []string{"internal/command"}, never: network},
 

@@ -1,0 +1,194 @@
+// Package filekind tells what a file is by its content.
+//
+// People hand over what they have: a firmware as qcow2, a kernel that is still
+// compressed, a disk where an initramfs was meant. A command that knows which
+// kinds it takes can refuse the others by name, and say what to do.
+package filekind
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+)
+
+// Kind is what a file is. The zero value, Unknown, is a file that has none of the
+// marks below.
+type Kind int
+
+// The kinds.
+const (
+	Unknown Kind = iota
+
+	Gzip
+	Xz
+	Zstd
+	Bzip2
+	LZ4
+	LZMA
+	LZOP
+
+	Tar
+	Cpio
+	Zip
+	SevenZip
+	Deb
+	RPM
+
+	QCOW2
+	VMDK
+	VHD
+	VHDX
+	VDI
+	ISO
+	GPT
+	MBR
+	LUKS
+
+	EROFS
+	Squashfs
+	Ext
+	XFS
+	Btrfs
+	FAT
+
+	BzImage // a Linux kernel for x86
+	ARMImage
+	UKI // an EFI program with a kernel inside
+	PE  // any other EFI program
+	ELF
+	Firmware // a UEFI firmware volume
+)
+
+// HeadSize is how many bytes of a file's beginning Of looks at.
+const HeadSize = 68 << 10
+
+// mark is a magic number at an offset.
+type mark struct {
+	kind   Kind
+	offset int
+	magic  string
+}
+
+// marks returns all plain marks. The first that is there wins: a disk with a
+// partition table can hold a filesystem's mark, never the other way round.
+func marks() []mark {
+	return []mark{
+		{Gzip, 0, "\x1f\x8b\x08"}, {Xz, 0, "\xfd7zXZ\x00"}, {Zstd, 0, "\x28\xb5\x2f\xfd"}, {Bzip2, 0, "BZh"},
+		{LZ4, 0, "\x04\x22\x4d\x18"}, {LZ4, 0, "\x02\x21\x4c\x18"}, {LZMA, 0, "\x5d\x00\x00"}, {LZOP, 0, "\x89LZO\x00\r\n\x1a\n"},
+		{Cpio, 0, "070701"}, {Cpio, 0, "070702"}, {Cpio, 0, "070707"}, {Zip, 0, "PK\x03\x04"}, {SevenZip, 0, "7z\xbc\xaf\x27\x1c"},
+		{Deb, 0, "!<arch>\ndebian-binary"}, {RPM, 0, "\xed\xab\xee\xdb"},
+		{QCOW2, 0, "QFI\xfb"}, {VMDK, 0, "KDMV"}, {VMDK, 0, "COWD"}, {VMDK, 0, "# Disk DescriptorFile"},
+		{VHD, 0, "conectix"}, {VHDX, 0, "vhdxfile"}, {VDI, 0x40, "\x7f\x10\xda\xbe"}, {LUKS, 0, "LUKS\xba\xbe"},
+		{Firmware, 0x28, "_FVH"}, {ELF, 0, "\x7fELF"}, {ARMImage, 0x38, "ARM\x64"},
+		{ISO, 0x8001, "CD001"}, {GPT, 512, "EFI PART"}, {GPT, 4096, "EFI PART"},
+		{Squashfs, 0, "hsqs"}, {XFS, 0, "XFSB"}, {EROFS, 1024, "\xe2\xe1\xf5\xe0"}, {Ext, 0x438, "\x53\xef"}, {Btrfs, 0x10040, "_BHRfS_M"},
+		{FAT, 0x36, "FAT1"}, {FAT, 0x52, "FAT32"}, {Tar, 257, "ustar"},
+	}
+}
+
+// Of returns the kind of a file that begins with head: HeadSize bytes, or all of
+// a shorter file.
+func Of(head []byte) Kind {
+	at := func(offset int, magic string) bool {
+		return len(head) >= offset+len(magic) && string(head[offset:offset+len(magic)]) == magic
+	}
+	switch {
+	case at(0x202, "HdrS"): // Documentation/arch/x86/boot.rst; it ends a boot sector, too
+		return BzImage
+	case at(0, "MZ"):
+		return program(head)
+	}
+	for _, m := range marks() {
+		if at(m.offset, m.magic) {
+			return m.kind
+		}
+	}
+	if at(510, "\x55\xaa") {
+		return MBR
+	}
+	return Unknown
+}
+
+// program tells the EFI programs apart: PE files (PE format, section "MS-DOS
+// stub" and "Section table").
+func program(head []byte) Kind {
+	if len(head) >= 0x3c && string(head[0x38:0x3c]) == "ARM\x64" {
+		return ARMImage
+	}
+	if len(head) < 0x40 {
+		return Unknown
+	}
+	pe := uint64(binary.LittleEndian.Uint32(head[0x3c:]))
+	if pe+24 > uint64(len(head)) || string(head[pe:pe+4]) != "PE\x00\x00" {
+		return Unknown
+	}
+	sections := uint64(binary.LittleEndian.Uint16(head[pe+6:]))
+	table := pe + 24 + uint64(binary.LittleEndian.Uint16(head[pe+20:]))
+	for i := range sections {
+		if name := table + 40*i; name+8 <= uint64(len(head)) && string(bytes.TrimRight(head[name:name+8], "\x00")) == ".linux" {
+			return UKI
+		}
+	}
+	return PE
+}
+
+// OfFile is Of for a file of size bytes, whose end is looked at as well.
+func OfFile(r io.ReaderAt, size int64) (Kind, error) {
+	head := make([]byte, min(size, HeadSize))
+	if _, err := r.ReadAt(head, 0); err != nil && (err != io.EOF || size < 0) {
+		return Unknown, fmt.Errorf("reading the first bytes: %w", err)
+	}
+	kind := Of(head)
+	// A fixed VHD is a raw disk with a footer: whatever the disk begins with.
+	if footer := make([]byte, 8); size >= 512 {
+		if _, err := r.ReadAt(footer, size-512); err != nil {
+			return Unknown, fmt.Errorf("reading the last bytes: %w", err)
+		}
+		if string(footer) == "conectix" {
+			return VHD, nil
+		}
+	}
+	return kind, nil
+}
+
+// about is a kind's name, with its article, and what to do to get at what is in
+// it.
+type about struct{ name, advice string }
+
+func abouts() map[Kind]about {
+	decompress := func(name, program string) about { return about{name, "decompress it with " + program} }
+	convert := func(name string) about { return about{name, "convert it with qemu-img convert -O raw"} }
+	filesystem := func(name string) about {
+		return about{name, "take the file out of it: it can be mounted with mount -o loop,ro"}
+	}
+	return map[Kind]about{
+		Gzip: decompress("gzip data", "gzip -d"), Xz: decompress("xz data", "xz -d"), Zstd: decompress("zstd data", "zstd -d"),
+		Bzip2: decompress("bzip2 data", "bzip2 -d"), LZ4: decompress("lz4 data", "lz4 -d"), LZMA: decompress("lzma data", "xz -d --format=lzma"),
+		LZOP: decompress("lzop data", "lzop -d"),
+		Tar:  {"a tar archive", "unpack it with tar -x"}, Cpio: {"a cpio archive", "unpack it with cpio -i"}, Zip: {"a zip archive", "unpack it with unzip"},
+		SevenZip: {"a 7z archive", "unpack it with 7z x"}, Deb: {"a Debian package", "unpack it with dpkg-deb -x"}, RPM: {"an RPM package", "unpack it with rpm2cpio"},
+		QCOW2: convert("a qcow2 disk image"), VMDK: convert("a VMDK disk image"), VHD: convert("a VHD disk image"),
+		VHDX: convert("a VHDX disk image"), VDI: convert("a VDI disk image"),
+		ISO:   filesystem("an ISO 9660 image"),
+		GPT:   {"a disk with a partition table (GPT)", "take the partition out of it: losetup -P makes a device of each"},
+		MBR:   {"a disk with a boot sector (MBR)", "take the partition out of it: losetup -P makes a device of each"},
+		LUKS:  {"a LUKS container", "open it with cryptsetup open"},
+		EROFS: filesystem("an EROFS filesystem"), Squashfs: filesystem("a squashfs filesystem"), Ext: filesystem("an ext2, ext3 or ext4 filesystem"),
+		XFS: filesystem("an XFS filesystem"), Btrfs: filesystem("a btrfs filesystem"), FAT: filesystem("a FAT filesystem"),
+		BzImage: {"a Linux kernel", "name it as the kernel"}, ARMImage: {"a Linux kernel for arm64", "take one for x86-64: SEV-SNP is AMD's"},
+		UKI: {"a unified kernel image", "name it as the kernel, without an initramfs"}, PE: {"an EFI program", "name a Linux kernel"},
+		ELF:      {"an ELF file", "a kernel is a bzImage (vmlinuz), not vmlinux"},
+		Firmware: {"a UEFI firmware", "name it as the firmware"},
+	}
+}
+
+func (k Kind) String() string {
+	if a, ok := abouts()[k]; ok {
+		return a.name
+	}
+	return "of no known kind"
+}
+
+// Advice says what to do with such a file where another one is wanted.
+func (k Kind) Advice() string { return abouts()[k].advice }
