@@ -23,6 +23,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/image"
+	"github.com/rootvouch/rootvouch/image/intake"
 	"github.com/rootvouch/rootvouch/image/rootfs"
 	"github.com/rootvouch/rootvouch/initramfs"
 	"github.com/rootvouch/rootvouch/initramfs/cpio"
@@ -149,7 +150,7 @@ func (b *bench) newDisk(t *testing.T, name string, uuid *pins.UUID, files map[st
 		t.Fatal(err)
 	}
 	tree := rootfs.New()
-	if err := tree.ReadTar(context.Background(), bytes.NewReader(archive.Bytes()), int64(archive.Len())); err != nil {
+	if err := intake.ReadTar(context.Background(), tree, bytes.NewReader(archive.Bytes()), int64(archive.Len())); err != nil {
 		t.Fatal(err)
 	}
 	source, err := image.Tree(tree)

@@ -16,7 +16,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
-	"github.com/rootvouch/rootvouch/image/rootfs"
+	"github.com/rootvouch/rootvouch/image/intake"
 	"github.com/rootvouch/rootvouch/internal/needs"
 )
 
@@ -84,7 +84,7 @@ func TestOpenStalled(t *testing.T) {
 func TestOpenOldTar(t *testing.T) {
 	old := tarOf(t, "dir/", "dir/file", "other")
 	for at := 0; old[at] != 0; {
-		header := old[at:][:rootfs.TarBlock]
+		header := old[at:][:intake.TarBlock]
 		clear(header[257:]) // magic and all that came with it
 		size, err := strconv.ParseInt(strings.Trim(string(header[124:136]), " \x00"), 8, 64)
 		if err != nil {
@@ -96,7 +96,7 @@ func TestOpenOldTar(t *testing.T) {
 			sum += int(c)
 		}
 		copy(header[148:], fmt.Sprintf("%06o\x00 ", sum))
-		at += rootfs.TarBlock + (int(size)+rootfs.TarBlock-1)/rootfs.TarBlock*rootfs.TarBlock
+		at += intake.TarBlock + (int(size)+intake.TarBlock-1)/intake.TarBlock*intake.TarBlock
 	}
 	for _, in := range []Input{{Path: write(t, "old.tar", old)}, {Path: "-", Stdin: bytes.NewReader(old)}} {
 		_, closeSource, err := Open(context.Background(), in)

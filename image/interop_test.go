@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/crypto/xts"
 
+	"github.com/rootvouch/rootvouch/image/intake"
 	"github.com/rootvouch/rootvouch/image/rootfs"
 	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/pins"
@@ -50,7 +51,7 @@ func smallTar(t testing.TB) []byte {
 func tarSource(t testing.TB, data []byte) Source {
 	t.Helper()
 	tree := rootfs.New()
-	if err := tree.ReadTar(context.Background(), bytes.NewReader(data), int64(len(data))); err != nil {
+	if err := intake.ReadTar(context.Background(), tree, bytes.NewReader(data), int64(len(data))); err != nil {
 		t.Fatal(err)
 	}
 	s, err := Tree(tree)

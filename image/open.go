@@ -16,7 +16,9 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/rootvouch/rootvouch/image/intake"
 	"github.com/rootvouch/rootvouch/image/rootfs"
+	"github.com/rootvouch/rootvouch/image/survey"
 )
 
 // Input is a root filesystem as a user names it.
@@ -37,10 +39,10 @@ type Input struct {
 // Summary is what a user should know about a tree.
 type Summary struct {
 	Memory        int64    // bytes that building takes for it, about
-	Hidden        int      // files as rootfs.Tree.Hidden counts them
+	Hidden        int      // files as survey.Hidden counts them
 	HiddenExample string   // one of them
-	Init          bool     // there is an init to hand over to, as rootfs.Tree.HasInit knows it
-	Doors         []string // programs that listen to the host, as rootfs.Tree.Doors names them
+	Init          bool     // there is an init to hand over to, as survey.HasInit knows it
+	Doors         []string // programs that listen to the host, as survey.Doors names them
 }
 
 // Open recognises the input by its contents. The source reads from it until it
@@ -159,13 +161,13 @@ func (in Input) openDirectory(files *opened) (Source, error) {
 	_, err := os.Stat(filepath.Join(in.Path, "oci-layout"))
 	switch {
 	case err == nil:
-		spool := func(r io.Reader, compression rootfs.Compression) (io.ReaderAt, int64, error) {
+		spool := func(r io.Reader, compression intake.Compression) (io.ReaderAt, int64, error) {
 			return in.spool(r, compression, files)
 		}
-		err = tree.ReadOCI(files.ctx, in.Path, spool)
+		err = intake.ReadOCI(files.ctx, tree, in.Path, spool)
 	case errors.Is(err, fs.ErrNotExist):
 		var dir io.Closer
-		if dir, err = tree.ReadDir(files.ctx, in.Path); err == nil {
+		if dir, err = intake.ReadDir(files.ctx, tree, in.Path); err == nil {
 			files.add(dir)
 		}
 	}
@@ -185,13 +187,13 @@ func (in Input) openStream(r io.Reader, name string, files *opened) (Source, err
 	if err != nil && !errors.Is(err, io.EOF) {
 		return Source{}, fmt.Errorf("reading %s: %w", name, err)
 	}
-	compression := rootfs.Uncompressed
+	compression := intake.Uncompressed
 	switch recognise(head) {
 	case kindTar:
 	case kindGzip:
-		compression = rootfs.Gzip
+		compression = intake.Gzip
 	case kindZstd:
-		compression = rootfs.Zstd
+		compression = intake.Zstd
 	default:
 		return Source{}, fmt.Errorf("%s is not a tar (plain, gzip, zstd)", name)
 	}
@@ -204,10 +206,10 @@ func (in Input) openStream(r io.Reader, name string, files *opened) (Source, err
 
 func (in Input) openTar(ctx context.Context, r io.ReaderAt, size int64) (Source, error) {
 	tree := rootfs.New()
-	if err := tree.ReadTar(ctx, r, size); err != nil {
+	if err := intake.ReadTar(ctx, tree, r, size); err != nil {
 		return Source{}, err
 	}
-	if tree.IsOCILayout() {
+	if intake.IsOCILayout(tree) {
 		return Source{}, errors.New("the tar holds an OCI image layout, not a root file tree: unpack it and name the directory")
 	}
 	return in.finish(tree)
@@ -227,14 +229,14 @@ func (in Input) finish(tree *rootfs.Tree) (Source, error) {
 		return Source{}, errors.New("there are no files in it")
 	}
 	if in.Seen != nil {
-		hidden, example := tree.Hidden()
-		in.Seen(Summary{Memory: tree.Memory(), Hidden: hidden, HiddenExample: example, Init: tree.HasInit(), Doors: tree.Doors()})
+		hidden, example := survey.Hidden(tree)
+		in.Seen(Summary{Memory: tree.Memory(), Hidden: hidden, HiddenExample: example, Init: survey.HasInit(tree), Doors: survey.Doors(tree)})
 	}
 	return Tree(tree)
 }
 
 // spool unpacks r into a temporary file without a name.
-func (in Input) spool(r io.Reader, compression rootfs.Compression, files *opened) (io.ReaderAt, int64, error) {
+func (in Input) spool(r io.Reader, compression intake.Compression, files *opened) (io.ReaderAt, int64, error) {
 	f, err := os.CreateTemp(in.TempDir, "rootvouch-*.tar")
 	if err != nil {
 		return nil, 0, err
@@ -245,13 +247,13 @@ func (in Input) spool(r io.Reader, compression rootfs.Compression, files *opened
 	}
 	unpacked := r
 	switch compression {
-	case rootfs.Gzip:
+	case intake.Gzip:
 		g, err := gzip.NewReader(r)
 		if err != nil {
 			return nil, 0, err
 		}
 		unpacked = g
-	case rootfs.Zstd:
+	case intake.Zstd:
 		z, err := zstd.NewReader(r, zstd.WithDecoderMaxMemory(maxWindow), zstd.WithDecoderConcurrency(1))
 		if err != nil {
 			return nil, 0, err
@@ -311,7 +313,7 @@ func recognise(head []byte) kind {
 // isOldTar recognises a tar of the time before ustar, which has no magic, by the
 // checksum of its first header.
 func isOldTar(head []byte) bool {
-	if len(head) < rootfs.TarBlock {
+	if len(head) < intake.TarBlock {
 		return false
 	}
 	const start, end = 148, 156 // of the checksum, which counts as spaces
@@ -320,7 +322,7 @@ func isOldTar(head []byte) bool {
 		return false
 	}
 	sum := uint64((end - start) * ' ')
-	for i, c := range head[:rootfs.TarBlock] {
+	for i, c := range head[:intake.TarBlock] {
 		if i < start || i >= end {
 			sum += uint64(c)
 		}

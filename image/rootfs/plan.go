@@ -58,7 +58,7 @@ func (t *Tree) Plan() (*Plan, error) {
 		case head.Layout == erofs.BlockMap:
 			p.chunked = true
 			n.u = uint32(data)
-			data += n.body.(*sparse).blocks(n.size)
+			data += n.body.(*sparse).blocks()
 		case tail == 0 && n.isDir():
 			n.u = uint32(dirs)
 			dirs += blocks(n.size)

@@ -25,21 +25,21 @@ func chunks(size int64, bits int) int64 {
 	return (blocks(size) + 1<<bits - 1) >> bits
 }
 
-// withHoles returns content that has data only there: in order, possibly
-// touching. What a chunk holds beside data is stored as zeros. Without a hole
-// that is at least a chunk it returns c itself.
-func withHoles(c content, size int64, data iter.Seq[extent]) content {
+// WithHoles returns c as the content of a file that has data only there: in order,
+// possibly touching. What a chunk holds beside data is stored as zeros. If no hole
+// is as large as a chunk, WithHoles returns c itself.
+func WithHoles(c Content, size int64, data iter.Seq[Extent]) Content {
 	chunk := int64(BlockSize) << chunkBits(size)
-	s := &sparse{content: c}
+	s := &sparse{Content: c}
 	for e := range data {
-		e = extent{e.start / chunk * chunk, min((e.end+chunk-1)/chunk*chunk, size)}
-		if last := len(s.data) - 1; last >= 0 && e.start <= s.data[last].end {
-			s.data[last].end = max(s.data[last].end, e.end)
-		} else if e.start < e.end {
+		e = Extent{e.Start / chunk * chunk, min((e.End+chunk-1)/chunk*chunk, size)}
+		if last := len(s.data) - 1; last >= 0 && e.Start <= s.data[last].End {
+			s.data[last].End = max(s.data[last].End, e.End)
+		} else if e.Start < e.End {
 			s.data = append(s.data, e)
 		}
 	}
-	if len(s.data) == 1 && s.data[0] == (extent{0, size}) {
+	if len(s.data) == 1 && s.data[0] == (Extent{0, size}) {
 		return c
 	}
 	s.data = slices.Clip(s.data)
@@ -47,10 +47,10 @@ func withHoles(c content, size int64, data iter.Seq[extent]) content {
 }
 
 // blocks is how many blocks of data the file has.
-func (s *sparse) blocks(size int64) int64 {
+func (s *sparse) blocks() int64 {
 	total := int64(0)
 	for _, e := range s.data {
-		total += blocks(e.end - e.start)
+		total += blocks(e.End - e.Start)
 	}
 	return total
 }
@@ -60,13 +60,13 @@ func (s *sparse) appendMap(b []byte, size, first int64) []byte {
 	chunk := int64(BlockSize) << chunkBits(size)
 	at := int64(0)
 	for _, e := range s.data {
-		for ; at < e.start; at += chunk {
+		for ; at < e.Start; at += chunk {
 			b = erofs.AppendBlock(b, erofs.Hole)
 		}
-		for ; at < e.end; at += chunk {
-			b = erofs.AppendBlock(b, uint32(first+(at-e.start)/BlockSize))
+		for ; at < e.End; at += chunk {
+			b = erofs.AppendBlock(b, uint32(first+(at-e.Start)/BlockSize))
 		}
-		first += blocks(e.end - e.start)
+		first += blocks(e.End - e.Start)
 	}
 	for ; at < size; at += chunk {
 		b = erofs.AppendBlock(b, erofs.Hole)

@@ -1,35 +1,32 @@
-// Package rootfs makes an EROFS root filesystem from a tar, a directory or the
-// layers of an OCI image.
+// Package rootfs makes an EROFS root filesystem from a file tree.
 //
-// Nothing is extracted: a Tree holds the metadata of every file, and the place
-// where its data lies. So ownership, device nodes and capabilities need no
-// privileges, and what a tar says cannot reach out of it. Whatever EROFS cannot
-// keep is refused by name; nothing is dropped in silence.
+// A Tree holds the metadata of every file, and the place where its data lies:
+// package intake fills it from a directory, a tar or the layers of an OCI image.
+// Nothing is extracted. So ownership, device nodes and capabilities need no
+// privileges, and no name can reach out of the tree. Whatever EROFS cannot keep
+// is refused by name; nothing is dropped in silence.
 package rootfs
 
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path"
-	"slices"
 	"strings"
 
 	"github.com/rootvouch/rootvouch/image/erofs"
 )
 
-// maxSymlink is PATH_MAX less the final zero byte (include/uapi/linux/limits.h),
-// in bytes.
-const maxSymlink = 4095
+// MaxSymlink bounds the target of a symbolic link in bytes: PATH_MAX less the final
+// zero byte (include/uapi/linux/limits.h).
+const MaxSymlink = 4095
 
-// Limits that keep a small input from making a large tree, in bytes: of a whole
-// name, which the kernel takes piece by piece, and of a file, which is what pins
-// bound a disk by.
-const (
-	maxPath = 1 << 16
-	maxFile = 1 << 50
-)
+// maxPath keeps a small input from making a large tree: it bounds a whole name, in
+// bytes. The kernel takes a name piece by piece.
+const maxPath = 1 << 16
+
+// MaxFile bounds a file in bytes, as pins bound a disk.
+const MaxFile = 1 << 50
 
 // inode is one file of a Tree; hard links are several names of one inode. There
 // may be a million of them, so it is kept small.
@@ -46,26 +43,19 @@ type inode struct {
 	place    int64  // byte of the filesystem where the inode is, once laid out
 }
 
-// body is what a file consists of: *directory, symlink or content.
+// body is what a file consists of: *directory, symlink or Content.
 type body any
 
 type symlink string
 
-// content is the data of regular files: one for all of an archive, or of a
-// directory tree.
-type content interface {
-	// open returns the data of n, whose first name in the tree is name.
-	open(name string, n *inode) (io.ReadCloser, error)
-}
-
 // sparse is content with holes.
 type sparse struct {
-	content
-	data []extent // in order, apart
+	Content
+	data []Extent // in order, apart
 }
 
-// extent is a part of a file that has data.
-type extent struct{ start, end int64 } // bytes
+// Extent is a part of a file that has data: from byte Start to before End.
+type Extent struct{ Start, End int64 }
 
 type directory struct {
 	entries map[string]*inode // :: name -> child
@@ -146,30 +136,7 @@ func split(name string) ([]string, error) {
 	return parts, nil
 }
 
-// directory finds the directory at parts. With create, missing ones are made
-// like New's root.
-func (t *Tree) directory(parts []string, create bool) (*inode, error) {
-	dir := t.root
-	for i, part := range parts {
-		next := dir.entries()[part]
-		if next == nil && create {
-			next = newDirectory()
-			dir.entries()[strings.Clone(part)] = next
-		}
-		if next == nil {
-			return nil, fmt.Errorf("%q: %w", path.Join(parts[:i+1]...), fs.ErrNotExist)
-		}
-		if !next.isDir() {
-			return nil, fmt.Errorf("%q is not a directory", path.Join(parts[:i+1]...))
-		}
-		dir = next
-	}
-	return dir, nil
-}
-
-// add gives n a name. As in an archive, what comes later replaces what came
-// before; directories merge. Refused are: a name below something that is not a
-// directory, and anything but a directory in place of one that is not empty.
+// add is Add.
 func (t *Tree) add(name string, n *inode) error {
 	parts, err := split(name)
 	if err != nil {
@@ -211,8 +178,8 @@ func (t *Tree) add(name string, n *inode) error {
 	return nil
 }
 
-// link gives the file called target another name.
-func (t *Tree) link(name, target string) error {
+// Link gives the file called target another name.
+func (t *Tree) Link(name, target string) error {
 	n, err := t.lookup(target)
 	if err != nil {
 		return fmt.Errorf("%q: hard link to %w", name, err)
@@ -228,34 +195,15 @@ func (t *Tree) link(name, target string) error {
 	return t.add(name, n)
 }
 
-func (t *Tree) lookup(name string) (*inode, error) {
-	parts, err := split(name)
-	if err != nil {
-		return nil, err
-	}
-	if len(parts) == 0 {
-		return t.root, nil
-	}
-	dir, err := t.directory(parts[:len(parts)-1], false)
-	if err != nil {
-		return nil, err
-	}
-	n := dir.entries()[parts[len(parts)-1]]
-	if n == nil {
-		return nil, fmt.Errorf("%q: %w", name, fs.ErrNotExist)
-	}
-	return n, nil
-}
-
-// remove takes a name, and all below it, out of the tree. An absent name is no
+// Remove takes a name, and all below it, out of the tree. An absent name is no
 // error.
-func (t *Tree) remove(name string) error {
+func (t *Tree) Remove(name string) error {
 	parts, err := split(name)
 	if err != nil {
 		return err
 	}
 	if len(parts) == 0 {
-		return t.clear("")
+		return t.Clear("")
 	}
 	dir, err := t.directory(parts[:len(parts)-1], false)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -272,9 +220,14 @@ func (t *Tree) remove(name string) error {
 	return nil
 }
 
-// clear empties a directory. An absent one is no error.
-func (t *Tree) clear(name string) error {
-	n, err := t.lookup(name)
+// Clear empties a directory, and what is none it leaves alone. An absent name is
+// no error.
+func (t *Tree) Clear(name string) error {
+	parts, err := split(name)
+	if err != nil {
+		return err
+	}
+	n, err := t.follow(parts, false)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -328,31 +281,21 @@ func (t *Tree) Exclude(pattern string) (int, error) {
 	return count, nil
 }
 
-// names returns the names in a directory, sorted bytewise.
-func (n *inode) names() []string {
-	names := make([]string, 0, len(n.entries()))
-	for name := range n.entries() {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
-
 // check refuses what EROFS cannot hold.
 func (n *inode) check() error {
 	switch n.mode & erofs.TypeMask {
 	case erofs.TypeRegular:
-		if n.size > maxFile {
-			return fmt.Errorf("file of %d bytes, want at most %d", n.size, int64(maxFile))
+		if n.size > MaxFile {
+			return fmt.Errorf("file of %d bytes, want at most %d", n.size, int64(MaxFile))
 		}
-		_, ok := n.body.(content)
+		_, ok := n.body.(Content)
 		if n.size < 0 || n.size > 0 && !ok {
 			return fmt.Errorf("size of %d bytes without data", n.size)
 		}
 	case erofs.TypeSymlink:
 		target, _ := n.body.(symlink)
-		if len(target) == 0 || len(target) > maxSymlink {
-			return fmt.Errorf("symbolic link to %d bytes, want 1 to %d", len(target), maxSymlink)
+		if len(target) == 0 || len(target) > MaxSymlink {
+			return fmt.Errorf("symbolic link to %d bytes, want 1 to %d", len(target), MaxSymlink)
 		}
 		if strings.IndexByte(string(target), 0) >= 0 {
 			return errors.New("the target of the symbolic link contains a zero byte")
@@ -364,9 +307,9 @@ func (n *inode) check() error {
 	return nil
 }
 
-// deviceNumber is erofs.Inode.U of a device node (include/linux/kdev_t.h,
+// DeviceNumber is erofs.Inode.U of a device node (include/linux/kdev_t.h,
 // new_encode_dev).
-func deviceNumber(major, minor uint32) (uint32, error) {
+func DeviceNumber(major, minor uint32) (uint32, error) {
 	if major >= 1<<12 || minor >= 1<<20 {
 		return 0, fmt.Errorf("device %d:%d, want a major of 12 and a minor of 20 bits", major, minor)
 	}

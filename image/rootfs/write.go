@@ -49,11 +49,11 @@ func (p *Plan) writeInodes(out *stream) error {
 				buffer = append(buffer, b...)
 			case *sparse:
 				buffer = b.appendMap(buffer, n.size, p.data+int64(n.u))
-			case content:
+			case Content:
 				if err := out.write(buffer); err != nil {
 					return err
 				}
-				return out.file(b, name.String(), n, []extent{{0, n.size}})
+				return out.file(b, name.String(), n, []Extent{{0, n.size}})
 			}
 		}
 		return out.write(buffer)
@@ -106,10 +106,10 @@ func (p *Plan) writeData(out *stream) error {
 		case symlink:
 			err = out.write([]byte(b))
 		case *sparse:
-			err = out.file(b.content, name.String(), n, b.data)
-		case content:
+			err = out.file(b.Content, name.String(), n, b.data)
+		case Content:
 			if n.size > 0 {
-				err = out.file(b, name.String(), n, []extent{{0, n.size}})
+				err = out.file(b, name.String(), n, []Extent{{0, n.size}})
 			}
 		}
 		if err != nil {
@@ -148,23 +148,23 @@ func (s *stream) fill() error { return s.pad(blocks(s.at) * BlockSize) }
 
 // file writes the extents of a file, one after the other, and checks that the
 // file has as many bytes as it should.
-func (s *stream) file(c content, name string, n *inode, data []extent) error {
-	f, err := c.open(name, n)
+func (s *stream) file(c Content, name string, n *inode, data []Extent) error {
+	f, err := c.Open(name, n.stored())
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	at := int64(0) // in the file
 	for _, e := range data {
-		if err := skip(f, e.start-at); err != nil {
+		if err := skip(f, e.Start-at); err != nil {
 			return err
 		}
-		copied, err := io.CopyN(s.w, f, e.end-e.start)
+		copied, err := io.CopyN(s.w, f, e.End-e.Start)
 		s.at += copied
 		if err != nil {
-			return shortened(err, n.size-e.start-copied)
+			return shortened(err, n.size-e.Start-copied)
 		}
-		at = e.end
+		at = e.End
 	}
 	if err := skip(f, n.size-at); err != nil {
 		return err

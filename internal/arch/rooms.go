@@ -141,10 +141,28 @@ var rooms = []room{
 		never: []string{module + "/snp/snpdev", module + "/spire/nodeattest/..."},
 	},
 	{
+		name:     "role: a root's file tree",
+		packages: []string{"image/rootfs"},
+		uses:     []string{"image/erofs"},
+		pure:     true, neverDirect: world,
+	},
+	{
+		name:     "role: readers of roots",
+		packages: []string{"image/intake"},
+		uses:     []string{"image/rootfs", "image/erofs"},
+		never:    []string{"net", "net/http"},
+	},
+	{
+		name:     "role: what a root does not say by itself",
+		packages: []string{"image/survey"},
+		uses:     []string{"image/rootfs"},
+		pure:     true, neverDirect: world,
+	},
+	{
 		name:     "role: disk images",
-		packages: []string{"image/..."},
-		uses:     []string{"luks2", "verity", "xts", "internal/durable"}, within: true,
-		never: []string{"net", "net/http", "github.com/spiffe/..."},
+		packages: []string{"image"},
+		uses:     []string{"image/intake", "image/rootfs", "image/survey", "luks2", "verity", "xts", "internal/durable"},
+		never:    []string{"net", "net/http", "github.com/spiffe/..."},
 	},
 	{
 		name:     "role: initramfs",

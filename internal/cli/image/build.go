@@ -20,7 +20,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/rootvouch/rootvouch/image"
-	"github.com/rootvouch/rootvouch/image/rootfs"
+	"github.com/rootvouch/rootvouch/image/survey"
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/pins"
@@ -205,7 +205,7 @@ func (f *buildFlags) notes(w io.Writer, s image.Summary) {
 	if !s.Init {
 		fmt.Fprintln(w, "note: the root has no /sbin/init: it can be a data disk, but no VM boots from it")
 	}
-	orders := slices.DeleteFunc(slices.Clone(s.Doors), func(door string) bool { return door == rootfs.SystemdCredentials })
+	orders := slices.DeleteFunc(slices.Clone(s.Doors), func(door string) bool { return door == survey.SystemdCredentials })
 	if len(orders) > 0 {
 		fmt.Fprintf(w, "note: the root takes orders from the machine that it runs on: %s (--exclude leaves files out)\n", strings.Join(orders, ", "))
 	}

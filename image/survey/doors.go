@@ -1,11 +1,13 @@
-package rootfs
+// Package survey tells what an owner should know of a file tree before a VM boots
+// from it.
+package survey
 
 import (
 	"path"
 	"strconv"
 	"strings"
 
-	"github.com/rootvouch/rootvouch/image/erofs"
+	"github.com/rootvouch/rootvouch/image/rootfs"
 )
 
 // doors are programs that take commands or configuration from the machine that a
@@ -29,17 +31,17 @@ const SystemdCredentials = "systemd credentials"
 
 // Doors names the programs of the tree that listen to the host. It knows the
 // usual ones by their paths, and no others: none found is no proof.
-func (t *Tree) Doors() []string {
+func Doors(t *rootfs.Tree) []string {
 	var found []string
 	for _, door := range doors {
 		for _, name := range door.paths {
-			if _, err := t.lookup(name); err == nil {
+			if _, err := t.Lookup(name); err == nil {
 				found = append(found, door.name)
 				break
 			}
 		}
 	}
-	if t.systemdVersion() >= credentialsSince {
+	if systemdVersion(t) >= credentialsSince {
 		found = append(found, SystemdCredentials)
 	}
 	return found
@@ -48,30 +50,24 @@ func (t *Tree) Doors() []string {
 // Hidden counts the files that say something to overlayfs, under which a guest mounts
 // its root: whiteouts (device 0:0) and what has its attributes. They are kept, and a
 // booted VM does not show them as they are. One of them is named.
-func (t *Tree) Hidden() (count int, name string) {
-	var walk func(at string, n *inode)
-	walk = func(at string, n *inode) {
-		if n.mode&erofs.TypeMask == erofs.TypeCharDevice && n.u == 0 || t.marked[n.xattrs] {
+func Hidden(t *rootfs.Tree) (count int, name string) {
+	t.Root().Walk(func(n rootfs.Node) bool {
+		if t.Marked(n) {
 			count++
-			if name == "" || at < name {
-				name = at
+			if name == "" || n.Name() < name {
+				name = n.Name()
 			}
 		}
-		for child, inode := range n.entries() {
-			if inode.isDir() || inode.xattrs != "" || inode.u == 0 && inode.mode&erofs.TypeMask == erofs.TypeCharDevice {
-				walk(path.Join(at, child), inode)
-			}
-		}
-	}
-	walk(".", t.root)
+		return true
+	})
 	return count, name
 }
 
 // HasInit tells whether the tree has an init in a place that /sbin/init can mean,
 // /sbin being a link or not.
-func (t *Tree) HasInit() bool {
+func HasInit(t *rootfs.Tree) bool {
 	for _, dir := range []string{"sbin", "usr/sbin", "usr/bin"} {
-		if _, err := t.lookup(path.Join(dir, "init")); err == nil {
+		if _, err := t.Lookup(path.Join(dir, "init")); err == nil {
 			return true
 		}
 	}
@@ -80,15 +76,15 @@ func (t *Tree) HasInit() bool {
 
 // systemdVersion returns the version of the tree's systemd, by the name of its
 // private library, or 0.
-func (t *Tree) systemdVersion() int {
+func systemdVersion(t *rootfs.Tree) int {
 	version := 0
 	look := func(name string) {
-		dir, err := t.lookup(name)
+		dir, err := t.Follow(name)
 		if err != nil {
 			return
 		}
-		for file := range dir.entries() {
-			rest, ok := strings.CutPrefix(file, "libsystemd-shared-")
+		for _, file := range dir.Children() {
+			rest, ok := strings.CutPrefix(path.Base(file.Name()), "libsystemd-shared-")
 			if !ok {
 				continue
 			}
@@ -101,9 +97,9 @@ func (t *Tree) systemdVersion() int {
 	}
 	for _, lib := range []string{"usr/lib", "usr/lib64", "lib"} {
 		look(path.Join(lib, "systemd"))
-		if dir, err := t.lookup(lib); err == nil {
-			for name, n := range dir.entries() {
-				if n.isDir() && strings.Contains(name, "-linux-") { // multiarch
+		if dir, err := t.Follow(lib); err == nil {
+			for _, n := range dir.Children() {
+				if name := path.Base(n.Name()); n.IsDir() && strings.Contains(name, "-linux-") { // multiarch
 					look(path.Join(lib, name, "systemd"))
 				}
 			}

@@ -1,4 +1,4 @@
-package rootfs
+package intake
 
 import (
 	"archive/tar"
@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/rootvouch/rootvouch/image/erofs"
+	"github.com/rootvouch/rootvouch/image/rootfs"
 )
 
 // TarBlock is the unit of a tar in bytes: a header, and what data is filled up to.
@@ -18,8 +19,8 @@ const TarBlock = 512
 
 // ReadTar adds the files of an uncompressed tar to the tree. Their data stays
 // in r and is read when the filesystem is written. Reading stops when ctx ends.
-func (t *Tree) ReadTar(ctx context.Context, r io.ReaderAt, size int64) error {
-	if err := readTar(ctx, r, size, t.addEntry); err != nil {
+func ReadTar(ctx context.Context, t *rootfs.Tree, r io.ReaderAt, size int64) error {
+	if err := readTar(ctx, r, size, func(e tarEntry) error { return addEntry(t, e) }); err != nil {
 		return fmt.Errorf("reading tar: %w", err)
 	}
 	return nil
@@ -28,27 +29,29 @@ func (t *Tree) ReadTar(ctx context.Context, r io.ReaderAt, size int64) error {
 // tarEntry is a header with the way to its data.
 type tarEntry struct {
 	*tar.Header
-	content content
+	content rootfs.Content
 	at      int64
 }
 
 // tarFiles is the content of the files of a tar that are stored as they are;
-// inode.at is the byte where a file starts.
+// Stored.At is the byte where a file starts.
 type tarFiles struct{ archive io.ReaderAt }
 
-func (f *tarFiles) open(_ string, n *inode) (io.ReadCloser, error) {
-	return io.NopCloser(io.NewSectionReader(f.archive, n.at, n.size)), nil
+// Open implements rootfs.Content.
+func (f *tarFiles) Open(_ string, s rootfs.Stored) (io.ReadCloser, error) {
+	return io.NopCloser(io.NewSectionReader(f.archive, s.At, s.Size)), nil
 }
 
 // sparseTar is the content of one file of a tar that is stored as a map and
-// fragments, skip entries after byte inode.at: archive/tar puts it together.
+// fragments, skip entries after byte Stored.At: archive/tar puts it together.
 type sparseTar struct {
 	*io.SectionReader // the archive
 	skip              int
 }
 
-func (f *sparseTar) open(_ string, n *inode) (io.ReadCloser, error) {
-	archive := tar.NewReader(io.NewSectionReader(f.SectionReader, n.at, f.Size()-n.at))
+// Open implements rootfs.Content.
+func (f *sparseTar) Open(_ string, s rootfs.Stored) (io.ReadCloser, error) {
+	archive := tar.NewReader(io.NewSectionReader(f.SectionReader, s.At, f.Size()-s.At))
 	for range f.skip + 1 {
 		if _, err := archive.Next(); err != nil {
 			return nil, err
@@ -82,7 +85,7 @@ func readTar(ctx context.Context, r io.ReaderAt, size int64, add func(tarEntry) 
 			return fmt.Errorf("at byte %d: %w", start, err)
 		}
 		e := tarEntry{header, files, at}
-		if isSparse(header) && header.Size <= maxFile { // else add refuses it
+		if isSparse(header) && header.Size <= rootfs.MaxFile { // else Add refuses it
 			e.at = start
 			if e.content, err = tarHoles(ctx, archive, section, header.Size, &sparseTar{io.NewSectionReader(r, 0, size), skip}); err != nil {
 				return fmt.Errorf("at byte %d: %w", start, err)
@@ -104,26 +107,26 @@ func readTar(ctx context.Context, r io.ReaderAt, size int64, add func(tarEntry) 
 
 // tarHoles finds the holes of the entry that archive is at. archive/tar does not
 // tell, but it reads nothing of the underlying stream for a block of a hole.
-func tarHoles(ctx context.Context, archive io.Reader, stream io.Seeker, size int64, c content) (content, error) {
+func tarHoles(ctx context.Context, archive io.Reader, stream io.Seeker, size int64, c rootfs.Content) (rootfs.Content, error) {
 	var failed error
-	found := withHoles(c, size, func(yield func(extent) bool) {
-		var block [BlockSize]byte
+	found := rootfs.WithHoles(c, size, func(yield func(rootfs.Extent) bool) {
+		var block [rootfs.BlockSize]byte
 		var before int64
 		if before, failed = stream.Seek(0, io.SeekCurrent); failed != nil {
 			return
 		}
-		for at := int64(0); at < size; at += BlockSize {
+		for at := int64(0); at < size; at += rootfs.BlockSize {
 			if failed = ctx.Err(); failed != nil {
 				return
 			}
 			var after int64
-			if _, failed = io.ReadFull(archive, block[:min(BlockSize, size-at)]); failed != nil {
+			if _, failed = io.ReadFull(archive, block[:min(rootfs.BlockSize, size-at)]); failed != nil {
 				return
 			}
 			if after, failed = stream.Seek(0, io.SeekCurrent); failed != nil {
 				return
 			}
-			if after != before && !yield(extent{at, min(at+BlockSize, size)}) {
+			if after != before && !yield(rootfs.Extent{Start: at, End: min(at+rootfs.BlockSize, size)}) {
 				return
 			}
 			before = after
@@ -165,7 +168,7 @@ func onlyZeros(r io.Reader, at int64) error {
 }
 
 // addEntry adds one entry to the tree.
-func (t *Tree) addEntry(e tarEntry) error {
+func addEntry(t *rootfs.Tree, e tarEntry) error {
 	if e.Typeflag == tar.TypeXGlobalHeader {
 		for record := range e.PAXRecords {
 			if record != "comment" {
@@ -175,58 +178,55 @@ func (t *Tree) addEntry(e tarEntry) error {
 		return nil
 	}
 	if e.Typeflag == tar.TypeLink {
-		return t.link(e.Name, e.Linkname)
+		return t.Link(e.Name, e.Linkname)
 	}
-	n, err := e.inode()
+	f, err := e.file()
 	if err == nil {
-		var all map[string]string
-		if all, err = e.xattrs(); err == nil {
-			err = t.encodeXattrs(n, all)
-		}
+		f.Xattrs, err = e.xattrs()
 	}
 	if err != nil {
 		return fmt.Errorf("%q: %w", e.Name, err)
 	}
-	return t.add(e.Name, n)
+	return t.Add(e.Name, f)
 }
 
-func (e tarEntry) inode() (*inode, error) {
-	n := &inode{mode: uint16(e.Mode & 0o7777), time: erofs.Time{Seconds: e.ModTime.Unix(), Nanoseconds: uint32(e.ModTime.Nanosecond())}}
+func (e tarEntry) file() (rootfs.File, error) {
+	f := rootfs.File{Mode: uint16(e.Mode & 0o7777), Time: erofs.Time{Seconds: e.ModTime.Unix(), Nanoseconds: uint32(e.ModTime.Nanosecond())}}
 	switch e.Typeflag {
 	case tar.TypeReg, tar.TypeGNUSparse:
-		n.mode |= erofs.TypeRegular
-		n.size, n.body, n.at = e.Size, e.content, e.at
+		f.Mode |= erofs.TypeRegular
+		f.Size, f.Content, f.At = e.Size, e.content, e.at
 	case tar.TypeDir:
-		n.mode |= erofs.TypeDirectory
+		f.Mode |= erofs.TypeDirectory
 	case tar.TypeSymlink:
-		n.mode = erofs.TypeSymlink | 0o777 // as Linux has all of them; some writers leave another mode there
-		n.body, n.size = symlink(e.Linkname), int64(len(e.Linkname))
+		f.Mode = erofs.TypeSymlink | 0o777 // as Linux has all of them; some writers leave another mode there
+		f.Target = e.Linkname
 	case tar.TypeChar:
-		n.mode |= erofs.TypeCharDevice
+		f.Mode |= erofs.TypeCharDevice
 	case tar.TypeBlock:
-		n.mode |= erofs.TypeBlockDevice
+		f.Mode |= erofs.TypeBlockDevice
 	case tar.TypeFifo:
-		n.mode |= erofs.TypeFIFO
+		f.Mode |= erofs.TypeFIFO
 	default:
-		return nil, fmt.Errorf("entry of type %q cannot be kept", e.Typeflag)
+		return rootfs.File{}, fmt.Errorf("entry of type %q cannot be kept", e.Typeflag)
 	}
 	var major, minor uint32
 	for _, number := range []struct {
 		name  string
 		value int64
 		field *uint32
-	}{{"uid", int64(e.Uid), &n.uid}, {"gid", int64(e.Gid), &n.gid}, {"devmajor", e.Devmajor, &major}, {"devminor", e.Devminor, &minor}} {
+	}{{"uid", int64(e.Uid), &f.UID}, {"gid", int64(e.Gid), &f.GID}, {"devmajor", e.Devmajor, &major}, {"devminor", e.Devminor, &minor}} {
 		if number.value < 0 || number.value >= 1<<32-1 {
-			return nil, fmt.Errorf("%s is %d, want 0 to 2^32-2", number.name, number.value)
+			return rootfs.File{}, fmt.Errorf("%s is %d, want 0 to 2^32-2", number.name, number.value)
 		}
 		*number.field = uint32(number.value)
 	}
 	if e.Typeflag != tar.TypeChar && e.Typeflag != tar.TypeBlock {
-		return n, nil // some writers leave other numbers there
+		return f, nil // some writers leave other numbers there
 	}
 	var err error
-	n.u, err = deviceNumber(major, minor)
-	return n, err
+	f.Device, err = rootfs.DeviceNumber(major, minor)
+	return f, err
 }
 
 // xattrs takes the extended attributes from the PAX records and refuses records

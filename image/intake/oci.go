@@ -1,4 +1,4 @@
-package rootfs
+package intake
 
 import (
 	"archive/tar"
@@ -16,6 +16,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/rootvouch/rootvouch/image/rootfs"
 )
 
 // Compression is how a tar is packed.
@@ -67,7 +69,7 @@ func (d descriptor) isAttestation() bool {
 // image-layout.md): one image for one platform. Layers are applied in order,
 // whiteouts included. Every blob must have the digest and size that its
 // descriptor says. Reading stops when ctx ends.
-func (t *Tree) ReadOCI(ctx context.Context, dir string, spool Spool) error {
+func ReadOCI(ctx context.Context, t *rootfs.Tree, dir string, spool Spool) error {
 	l := ociLayout{dir, spool}
 	if err := l.read(ctx, t); err != nil {
 		return fmt.Errorf("reading OCI image layout %s: %w", dir, err)
@@ -77,9 +79,9 @@ func (t *Tree) ReadOCI(ctx context.Context, dir string, spool Spool) error {
 
 // IsOCILayout tells whether the files of t are those of an OCI image layout: an
 // archive of one is a tar like others, and what is in it no root filesystem.
-func (t *Tree) IsOCILayout() bool {
+func IsOCILayout(t *rootfs.Tree) bool {
 	for _, name := range []string{"oci-layout", "index.json", "blobs"} {
-		if _, err := t.lookup(name); err != nil {
+		if _, err := t.Lookup(name); err != nil {
 			return false
 		}
 	}
@@ -91,7 +93,7 @@ type ociLayout struct {
 	spool Spool
 }
 
-func (l ociLayout) read(ctx context.Context, t *Tree) error {
+func (l ociLayout) read(ctx context.Context, t *rootfs.Tree) error {
 	var layout struct {
 		Version string `json:"imageLayoutVersion"`
 	}
@@ -162,7 +164,7 @@ func (l ociLayout) document(d descriptor) ([]byte, error) {
 	return io.ReadAll(blob)
 }
 
-func (l ociLayout) layer(ctx context.Context, t *Tree, d descriptor) error {
+func (l ociLayout) layer(ctx context.Context, t *rootfs.Tree, d descriptor) error {
 	compression, ok := map[string]Compression{
 		mediaLayer: Uncompressed, mediaLayer + "+gzip": Gzip, mediaLayer + "+zstd": Zstd,
 		dockerLayer: Uncompressed, dockerLayer + ".gzip": Gzip,
@@ -186,23 +188,23 @@ func (l ociLayout) layer(ctx context.Context, t *Tree, d descriptor) error {
 	} else if rest > 0 {
 		return fmt.Errorf("%d bytes follow the compressed tar", rest)
 	}
-	return t.readLayer(ctx, data, size)
+	return readLayer(ctx, t, data, size)
 }
 
 // readLayer applies a layer (OCI Image Spec 1.1, layer.md). Whiteouts concern
 // lower layers only, so they come first.
-func (t *Tree) readLayer(ctx context.Context, data io.ReaderAt, size int64) error {
+func readLayer(ctx context.Context, t *rootfs.Tree, data io.ReaderAt, size int64) error {
 	const prefix, opaque = ".wh.", ".wh..wh..opq"
 	err := readTar(ctx, data, size, func(e tarEntry) error {
 		dir, base := path.Split(path.Clean("/" + e.Name))
 		if base == opaque {
-			return t.clear(dir)
+			return t.Clear(dir)
 		}
 		if hidden, ok := strings.CutPrefix(base, prefix); ok {
 			if hidden == "" || hidden == "." || hidden == ".." || strings.HasPrefix(hidden, prefix) {
 				return fmt.Errorf("%q is no whiteout", e.Name)
 			}
-			return t.remove(dir + hidden)
+			return t.Remove(dir + hidden)
 		}
 		return nil
 	})
@@ -215,13 +217,13 @@ func (t *Tree) readLayer(ctx context.Context, data io.ReaderAt, size int64) erro
 		}
 		// Between layers a directory may give way to something else.
 		if e.Typeflag != tar.TypeDir && e.Typeflag != tar.TypeXGlobalHeader {
-			if old, err := t.lookup(e.Name); err == nil && old.isDir() && old != t.root {
-				if err := t.remove(e.Name); err != nil {
+			if old, err := t.Lookup(e.Name); err == nil && old.IsDir() && old != t.Root() {
+				if err := t.Remove(e.Name); err != nil {
 					return err
 				}
 			}
 		}
-		return t.addEntry(e)
+		return addEntry(t, e)
 	})
 }
 

@@ -1,4 +1,4 @@
-package rootfs
+package intake
 
 import (
 	"archive/tar"
@@ -10,7 +10,6 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/rootvouch/rootvouch/image/erofs"
+	"github.com/rootvouch/rootvouch/image/rootfs"
 	"github.com/rootvouch/rootvouch/internal/needs"
 )
 
@@ -46,7 +46,7 @@ func everything(t testing.TB) []byte {
 		fileOf("times", "").with(func(h *tar.Header) { h.ModTime = time.Unix(-86400, 123456789) }),
 		fileOf("owner", "").with(func(h *tar.Header) { h.Uid, h.Gid = 1<<31, 70000 }),
 		{tar.Header{Typeflag: tar.TypeSymlink, Name: "lib", Linkname: "usr/lib", Mode: 0o777}, ""},
-		{tar.Header{Typeflag: tar.TypeSymlink, Name: "far", Linkname: strings.Repeat("x", maxSymlink), Mode: 0o777}, ""},
+		{tar.Header{Typeflag: tar.TypeSymlink, Name: "far", Linkname: strings.Repeat("x", rootfs.MaxSymlink), Mode: 0o777}, ""},
 		{tar.Header{Typeflag: tar.TypeChar, Name: "dev/null", Mode: 0o666, Devmajor: 1, Devminor: 3}, ""},
 		{tar.Header{Typeflag: tar.TypeBlock, Name: "dev/big", Mode: 0o660, Devmajor: 4095, Devminor: 1<<20 - 1}, ""},
 		{tar.Header{Typeflag: tar.TypeFifo, Name: "run/pipe", Mode: 0o600}, ""},
@@ -92,7 +92,7 @@ func TestKeepsEverything(t *testing.T) {
 		"times":                               {Mode: 0o644, Time: -86400*second + 123456789, Nlink: 1},
 		"owner":                               {Mode: 0o644, UID: 1 << 31, GID: 70000, Time: 1e9 * second, Nlink: 1},
 		"lib":                                 {Mode: fs.ModeSymlink | 0o777, Nlink: 1, Data: "usr/lib"},
-		"far":                                 {Mode: fs.ModeSymlink | 0o777, Nlink: 2, Data: strings.Repeat("x", maxSymlink)},
+		"far":                                 {Mode: fs.ModeSymlink | 0o777, Nlink: 2, Data: strings.Repeat("x", rootfs.MaxSymlink)},
 		"dev/null":                            {Mode: fs.ModeDevice | fs.ModeCharDevice | 0o666, Nlink: 2, Rdev: 0x103},
 		"dev/big":                             {Mode: fs.ModeDevice | 0o660, Nlink: 1, Rdev: 0xffffffff},
 		"run/pipe":                            {Mode: fs.ModeNamedPipe | 0o600, Nlink: 1},
@@ -137,7 +137,7 @@ func TestKernelMounts(t *testing.T) {
 	tree := readTree(t, data)
 	// archive/tar writes such names only as GNU entries.
 	odd := makeTar(t, entry{tar.Header{Typeflag: tar.TypeReg, Name: "odd/\xff\xfe\x80", Mode: 0o600, Format: tar.FormatGNU}, "odd"})
-	if err := tree.ReadTar(context.Background(), bytes.NewReader(odd), int64(len(odd))); err != nil {
+	if err := ReadTar(context.Background(), tree, bytes.NewReader(odd), int64(len(odd))); err != nil {
 		t.Fatal(err)
 	}
 	want := flatten(t, tree)
@@ -187,17 +187,14 @@ type flat struct {
 }
 
 // flatten shows a tree that is not laid out yet.
-func flatten(t testing.TB, tree *Tree) map[string]flat {
+func flatten(t testing.TB, tree *rootfs.Tree) map[string]flat {
 	t.Helper()
 	all := map[string]flat{}
-	var walk func(n *inode, name string)
-	walk = func(n *inode, name string) {
-		f := flat{Mode: n.mode, UID: n.uid, GID: n.gid, Time: n.time, Links: n.links, Device: n.u, Xattrs: n.xattrs}
-		switch b := n.body.(type) {
-		case symlink:
-			f.Data = string(b)
-		case content:
-			r, err := b.open(name, n)
+	tree.Root().Walk(func(n rootfs.Node) bool {
+		stat := n.Stat()
+		f := flat{Mode: stat.Mode, UID: stat.UID, GID: stat.GID, Time: stat.Time, Links: uint32(n.Links()), Device: stat.Device, Xattrs: n.Xattrs(), Data: stat.Target}
+		if n.Type() == erofs.TypeRegular {
+			r, err := n.Open()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -208,12 +205,9 @@ func flatten(t testing.TB, tree *Tree) map[string]flat {
 			}
 			f.Data = string(data)
 		}
-		all[name] = f
-		for _, child := range n.names() {
-			walk(n.entries()[child], path.Join(name, child))
-		}
-	}
-	walk(tree.root, ".")
+		all[n.Name()] = f
+		return true
+	})
 	return all
 }
 
@@ -298,8 +292,8 @@ func FuzzTar(f *testing.F) {
 				return // sparse: to look for its holes takes too long
 			}
 		}
-		tree := New()
-		if err := tree.ReadTar(context.Background(), bytes.NewReader(data), int64(len(data))); err != nil {
+		tree := rootfs.New()
+		if err := ReadTar(context.Background(), tree, bytes.NewReader(data), int64(len(data))); err != nil {
 			return
 		}
 		plan, err := tree.Plan()

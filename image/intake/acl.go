@@ -1,4 +1,4 @@
-package rootfs
+package intake
 
 import (
 	"encoding/binary"

@@ -1,4 +1,4 @@
-package rootfs
+package intake
 
 import (
 	"bytes"
@@ -7,6 +7,8 @@ import (
 	"io"
 	"runtime"
 	"testing"
+
+	"github.com/rootvouch/rootvouch/image/rootfs"
 )
 
 // TestMemory: a tree takes no more than it says, and to write it leaves little
@@ -25,8 +27,8 @@ func TestMemory(t *testing.T) {
 		return s
 	}
 	before := stats()
-	tree := New()
-	if err := tree.ReadTar(context.Background(), bytes.NewReader(data), int64(len(data))); err != nil {
+	tree := rootfs.New()
+	if err := ReadTar(context.Background(), tree, bytes.NewReader(data), int64(len(data))); err != nil {
 		t.Fatal(err)
 	}
 	said := tree.Memory()

@@ -1,4 +1,4 @@
-package rootfs
+package intake
 
 import (
 	"archive/tar"
@@ -11,8 +11,8 @@ import (
 func TestSymlinkMode(t *testing.T) {
 	for _, mode := range []int64{0o777, 0o755, 0, 0o4644} {
 		e := tarEntry{Header: &tar.Header{Typeflag: tar.TypeSymlink, Linkname: "x", Mode: mode}}
-		if n, err := e.inode(); err != nil || n.mode != erofs.TypeSymlink|0o777 {
-			t.Errorf("mode %o: got %+v, %v", mode, n, err)
+		if f, err := e.file(); err != nil || f.Mode != erofs.TypeSymlink|0o777 {
+			t.Errorf("mode %o: got %+v, %v", mode, f, err)
 		}
 	}
 }

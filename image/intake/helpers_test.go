@@ -1,4 +1,4 @@
-package rootfs
+package intake
 
 import (
 	"archive/tar"
@@ -14,6 +14,8 @@ import (
 	"time"
 
 	reader "github.com/erofs/go-erofs"
+
+	"github.com/rootvouch/rootvouch/image/rootfs"
 )
 
 // entry is one file of a tar under construction.
@@ -67,19 +69,19 @@ func makeTar(t testing.TB, entries ...entry) []byte {
 	return out.Bytes()
 }
 
-func readTree(t testing.TB, data []byte) *Tree {
+func readTree(t testing.TB, data []byte) *rootfs.Tree {
 	t.Helper()
-	tree := New()
-	if err := tree.ReadTar(context.Background(), bytes.NewReader(data), int64(len(data))); err != nil {
+	tree := rootfs.New()
+	if err := ReadTar(context.Background(), tree, bytes.NewReader(data), int64(len(data))); err != nil {
 		t.Fatal(err)
 	}
 	return tree
 }
 
-func readDir(t testing.TB, dir string) *Tree {
+func readDir(t testing.TB, dir string) *rootfs.Tree {
 	t.Helper()
-	tree := New()
-	opened, err := tree.ReadDir(context.Background(), dir)
+	tree := rootfs.New()
+	opened, err := ReadDir(context.Background(), tree, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +108,7 @@ func mount(t testing.TB, image string) (dir string) {
 }
 
 // writeImage writes the tree's filesystem into a file.
-func writeImage(t testing.TB, tree *Tree) string {
+func writeImage(t testing.TB, tree *rootfs.Tree) string {
 	t.Helper()
 	plan, err := tree.Plan()
 	if err != nil {

@@ -1,6 +1,6 @@
 //go:build linux
 
-package rootfs
+package intake
 
 import (
 	"context"
@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/rootvouch/rootvouch/image/erofs"
+	"github.com/rootvouch/rootvouch/image/rootfs"
 )
 
 // ReadDir adds the files below a directory to the tree as they are: owners,
@@ -24,7 +25,7 @@ import (
 // are shown to root alone.) What is mounted below is part of it. A file that
 // changes before its data is read is an error when the filesystem is written;
 // only after that may what is returned be closed. Reading stops when ctx ends.
-func (t *Tree) ReadDir(ctx context.Context, dir string) (io.Closer, error) {
+func ReadDir(ctx context.Context, t *rootfs.Tree, dir string) (io.Closer, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
@@ -41,7 +42,7 @@ func (t *Tree) ReadDir(ctx context.Context, dir string) (io.Closer, error) {
 type fileID struct{ device, inode uint64 }
 
 type dirWalker struct {
-	tree  *Tree
+	tree  *rootfs.Tree
 	base  string
 	root  *os.Root
 	seen  map[fileID]string // :: file with several names -> its first
@@ -50,7 +51,7 @@ type dirWalker struct {
 }
 
 // dirFiles is the content of the files of a directory tree that lie on one
-// device; inode.at is a file's number there.
+// device; Stored.At is a file's inode number there.
 type dirFiles struct {
 	root   *os.Root
 	device uint64
@@ -71,15 +72,15 @@ func (w *dirWalker) walk(ctx context.Context, name string) error {
 	if !info.IsDir() && stat.Nlink > 1 {
 		id := fileID{stat.Dev, stat.Ino}
 		if first, ok := w.seen[id]; ok {
-			return w.tree.link(name, first)
+			return w.tree.Link(name, first)
 		}
 		w.seen[id] = name
 	}
-	n, err := w.inode(name, stat)
+	f, err := w.file(name, stat)
 	if err != nil {
 		return fmt.Errorf("%q: %w", name, err)
 	}
-	if err := w.tree.add(name, n); err != nil {
+	if err := w.tree.Add(name, f); err != nil {
 		return err
 	}
 	if !info.IsDir() {
@@ -106,32 +107,25 @@ func (w *dirWalker) walk(ctx context.Context, name string) error {
 // if it has as many blocks as it needs: some may lie behind its end.
 const alwaysAsk = 64 << 10
 
-func (w *dirWalker) inode(name string, stat *syscall.Stat_t) (*inode, error) {
-	n := &inode{mode: uint16(stat.Mode), uid: stat.Uid, gid: stat.Gid, time: erofs.Time{Seconds: stat.Mtim.Sec, Nanoseconds: uint32(stat.Mtim.Nsec)}}
-	var err error
-	switch n.mode & erofs.TypeMask {
+func (w *dirWalker) file(name string, stat *syscall.Stat_t) (f rootfs.File, err error) {
+	f = rootfs.File{Mode: uint16(stat.Mode), UID: stat.Uid, GID: stat.Gid, Time: erofs.Time{Seconds: stat.Mtim.Sec, Nanoseconds: uint32(stat.Mtim.Nsec)}}
+	switch f.Mode & erofs.TypeMask {
 	case erofs.TypeRegular:
-		n.size, n.at = stat.Size, int64(stat.Ino)
+		f.Size, f.At = stat.Size, int64(stat.Ino)
 		files := w.filesOf(stat.Dev)
-		n.body = content(files)
-		if stat.Size <= maxFile && (stat.Blocks*512 < stat.Size || stat.Size >= alwaysAsk) { // else add refuses it
-			n.body, err = files.holes(name, n)
+		f.Content = files
+		if stat.Size <= rootfs.MaxFile && (stat.Blocks*512 < stat.Size || stat.Size >= alwaysAsk) { // else Add refuses it
+			f.Content, err = files.holes(name, rootfs.Stored{At: f.At, Size: f.Size, Time: f.Time})
 		}
 	case erofs.TypeSymlink:
-		var target string
-		target, err = w.root.Readlink(name)
-		n.body, n.size = symlink(target), int64(len(target))
+		f.Target, err = w.root.Readlink(name)
 	case erofs.TypeCharDevice, erofs.TypeBlockDevice:
-		n.u, err = deviceNumber(unix.Major(stat.Rdev), unix.Minor(stat.Rdev))
+		f.Device, err = rootfs.DeviceNumber(unix.Major(stat.Rdev), unix.Minor(stat.Rdev))
 	}
-	if err != nil {
-		return nil, err
+	if err == nil {
+		f.Xattrs, err = w.xattrs(name)
 	}
-	all, err := w.xattrs(name)
-	if err != nil {
-		return nil, err
-	}
-	return n, w.tree.encodeXattrs(n, all)
+	return f, err
 }
 
 // filesOf returns the content of the files of a device.
@@ -147,23 +141,23 @@ func (w *dirWalker) filesOf(device uint64) *dirFiles {
 }
 
 // holes asks a file where it has data.
-func (f *dirFiles) holes(name string, n *inode) (content, error) {
-	file, err := f.openSteady(name, n)
+func (f *dirFiles) holes(name string, s rootfs.Stored) (rootfs.Content, error) {
+	file, err := f.openSteady(name, s)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	data, err := dataOf(file.File, n.size)
+	data, err := dataOf(file.File, s.Size)
 	if err != nil {
 		return nil, err
 	}
-	return withHoles(f, n.size, slices.Values(data)), nil
+	return rootfs.WithHoles(f, s.Size, slices.Values(data)), nil
 }
 
 // dataOf lists the parts of a file that have data. A file system that does not
 // know says that all of it has.
-func dataOf(f *os.File, size int64) ([]extent, error) {
-	var data []extent
+func dataOf(f *os.File, size int64) ([]rootfs.Extent, error) {
+	var data []rootfs.Extent
 	for at := int64(0); at < size; {
 		start, err := f.Seek(at, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) { // nothing but a hole from at on
@@ -179,23 +173,24 @@ func dataOf(f *os.File, size int64) ([]extent, error) {
 		if start < at || end <= start {
 			return nil, fmt.Errorf("looking for holes: data from byte %d to %d after byte %d", start, end, at)
 		}
-		data = append(data, extent{start, min(end, size)})
+		data = append(data, rootfs.Extent{Start: start, End: min(end, size)})
 		at = end
 	}
 	return data, nil
 }
 
-func (f *dirFiles) open(name string, n *inode) (io.ReadCloser, error) {
-	return f.openSteady(name, n)
+// Open implements rootfs.Content.
+func (f *dirFiles) Open(name string, s rootfs.Stored) (io.ReadCloser, error) {
+	return f.openSteady(name, s)
 }
 
 // openSteady opens a file and checks that it is still the one that was listed.
-func (f *dirFiles) openSteady(name string, n *inode) (*steadyFile, error) {
+func (f *dirFiles) openSteady(name string, want rootfs.Stored) (*steadyFile, error) {
 	file, err := f.root.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
-	s := &steadyFile{file, f.device, n}
+	s := &steadyFile{file, f.device, want}
 	if err := s.same(); err != nil {
 		file.Close()
 		return nil, err
@@ -207,7 +202,7 @@ func (f *dirFiles) openSteady(name string, n *inode) (*steadyFile, error) {
 type steadyFile struct {
 	*os.File
 	device uint64
-	n      *inode
+	want   rootfs.Stored
 }
 
 // same compares the file with what was listed.
@@ -217,7 +212,7 @@ func (f *steadyFile) same() error {
 		return &os.PathError{Op: "stat", Path: f.Name(), Err: err}
 	}
 	time := erofs.Time{Seconds: now.Mtim.Sec, Nanoseconds: uint32(now.Mtim.Nsec)}
-	if now.Dev != f.device || int64(now.Ino) != f.n.at || now.Size != f.n.size || time != f.n.time {
+	if now.Dev != f.device || int64(now.Ino) != f.want.At || now.Size != f.want.Size || time != f.want.Time {
 		return errors.New("it has changed since the tree was read")
 	}
 	return nil
