@@ -14,14 +14,16 @@ package appraise
 import (
 	"crypto/sha256"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"time"
 
-	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
-	"github.com/rootvouch/rootvouch/snp"
 )
+
+// errNoEvidence is the fault of the zero Evidence.
+var errNoEvidence = errors.New("there is no evidence")
 
 // Collateral is what the verifier has of its own: certificates that the
 // evidence may lack, and revocation lists. None of it is trusted for being
@@ -46,11 +48,8 @@ const (
 
 // Request is what [Appraise] judges.
 type Request struct {
-	Evidence evidence.Evidence
-	// Kind is the form of the report in Evidence. It is the verifier's choice:
-	// never take it from who presents the evidence.
-	Kind   evidence.Kind
-	Values refval.Values
+	Evidence Evidence
+	Values   refval.Values
 	// ReportData is what the guest must have bound: see package evidence.
 	ReportData [64]byte
 	// AcceptAnyReportData leaves ReportData unchecked, for a report that is
@@ -69,14 +68,14 @@ type Request struct {
 // give a verdict with that error alone. Everything else is checked to the end,
 // so that the verdict shows every mismatch at once.
 func Appraise(q Request) Verdict {
-	v := Verdict{Values: true}
+	if q.Evidence.report == nil {
+		return NotEvidence(errNoEvidence)
+	}
 	if err := q.Values.Check(); err != nil {
-		return v.malformed("reference values", err)
+		return malformed("reference values", err)
 	}
-	anchors := rootAnchors(q.Values.RootOfTrust)
-	if !v.authenticate(q, anchors) {
-		return v
-	}
+	v := Verdict{Values: true}
+	v.authenticate(q, rootAnchors(q.Values.RootOfTrust))
 	v.checkPolicy(q.Values)
 	v.complete = true
 	return v
@@ -132,8 +131,7 @@ func (a Anchors) has(cert *x509.Certificate) bool { return a.allowed[sha256.Sum2
 
 // AuthenticityRequest is what [Authenticate] judges.
 type AuthenticityRequest struct {
-	Evidence   evidence.Evidence
-	Kind       evidence.Kind // as in Request
+	Evidence   Evidence
 	Anchors    Anchors
 	ReportData *[64]byte // nil: any, as in Request.AcceptAnyReportData
 	Collateral Collateral
@@ -144,81 +142,17 @@ type AuthenticityRequest struct {
 // Authenticate judges authenticity alone. The verdict may be authentic, but is
 // never trusted: nobody has said what is expected.
 func Authenticate(q AuthenticityRequest) Verdict {
-	var v Verdict
+	if q.Evidence.report == nil {
+		return NotEvidence(errNoEvidence)
+	}
 	r := Request{
-		Evidence: q.Evidence, Kind: q.Kind, Collateral: q.Collateral, Now: q.Now, Revocation: q.Revocation,
+		Evidence: q.Evidence, Collateral: q.Collateral, Now: q.Now, Revocation: q.Revocation,
 		AcceptAnyReportData: q.ReportData == nil,
 	}
 	if q.ReportData != nil {
 		r.ReportData = *q.ReportData
 	}
+	var v Verdict
 	v.authenticate(r, q.Anchors)
 	return v
-}
-
-// parsed is evidence of the right form.
-type parsed struct {
-	report  *snp.Report
-	hcl     *evidence.HCL       // only of kind AzureHCL
-	offered []*x509.Certificate // those of the evidence
-	leaf    *x509.Certificate   // nil: none was found
-	ext     snp.KeyExtensions   // of leaf
-	extErr  error
-}
-
-// parse decodes all of the evidence, and stops at the first error.
-func parse(q Request) (parsed, string, error) {
-	var p parsed
-	raw := q.Evidence.Report
-	switch q.Kind {
-	case evidence.Plain:
-	case evidence.AzureHCL:
-		hcl, err := evidence.ParseHCL(raw)
-		if err != nil {
-			return p, "report format", err
-		}
-		p.hcl, raw = &hcl, hcl.Report
-	default:
-		return p, "report format", fmt.Errorf("kind of evidence is %d, want plain or azure-hcl", int(q.Kind))
-	}
-	var err error
-	if p.report, err = snp.ParseReport(raw); err != nil {
-		return p, "report format", err
-	}
-	if n := len(q.Evidence.Certificates); n > evidence.MaxCertificates {
-		return p, "certificate format", fmt.Errorf("got %d certificates, want at most %d", n, evidence.MaxCertificates)
-	}
-	for i, der := range q.Evidence.Certificates {
-		cert, err := x509.ParseCertificate(der)
-		if err != nil {
-			return p, "certificate format", fmt.Errorf("parsing certificate %d: %v", i, err)
-		}
-		p.offered = append(p.offered, cert)
-	}
-	p.findLeaf(q.Collateral)
-	return p, "", nil
-}
-
-// findLeaf takes the endorsement key's certificate: the first of the evidence,
-// unless that is a CA's, or else the one of the collateral that stands for the
-// report's chip and TCB.
-func (p *parsed) findLeaf(c Collateral) {
-	if len(p.offered) > 0 && !p.offered[0].IsCA {
-		p.leaf = p.offered[0]
-		p.ext, p.extErr = snp.ParseKeyExtensions(p.leaf)
-		return
-	}
-	for _, cert := range c.Certificates {
-		if cert.IsCA {
-			continue
-		}
-		ext, err := snp.ParseKeyExtensions(cert)
-		if err != nil || ext.Kind() != p.report.SigningKey {
-			continue
-		}
-		if checkTCB(p.report, ext) == nil && (ext.Kind() == snp.VLEK || ext.MatchesChip(p.report.ChipID)) {
-			p.leaf, p.ext = cert, ext
-			return
-		}
-	}
 }

@@ -41,13 +41,41 @@ func values(s *snptest.Signer) refval.Values {
 		refval.Product{Name: s.Product, MinimumTCB: refval.Any[snp.TCB]()})
 }
 
-// request asks for e to be judged, with a fresh CRL; change may be nil.
-func request(t testing.TB, s *snptest.Signer, e evidence.Evidence, change func(*appraise.Request)) appraise.Request {
-	t.Helper()
-	q := appraise.Request{
-		Evidence: e, Values: values(s), Now: snptest.Now(),
-		Collateral: appraise.Collateral{CRLs: []*x509.RevocationList{s.CRL(t)}},
+// asked is a request whose evidence is not parsed yet, so that a test can change
+// its bytes.
+type asked struct {
+	appraise.Request
+	Evidence evidence.Evidence
+	Kind     evidence.Kind
+}
+
+// judge parses the evidence, and has it appraised.
+func (q asked) judge() appraise.Verdict {
+	parsed, err := appraise.Parse(q.Evidence, q.Kind)
+	if err != nil {
+		return appraise.NotEvidence(err)
 	}
+	q.Request.Evidence = parsed
+	return appraise.Appraise(q.Request)
+}
+
+// authenticate parses e, and has its authenticity judged.
+func authenticate(e evidence.Evidence, kind evidence.Kind, q appraise.AuthenticityRequest) appraise.Verdict {
+	parsed, err := appraise.Parse(e, kind)
+	if err != nil {
+		return appraise.NotEvidence(err)
+	}
+	q.Evidence = parsed
+	return appraise.Authenticate(q)
+}
+
+// request asks for e to be judged, with a fresh CRL; change may be nil.
+func request(t testing.TB, s *snptest.Signer, e evidence.Evidence, change func(*asked)) asked {
+	t.Helper()
+	q := asked{Evidence: e, Request: appraise.Request{
+		Values: values(s), Now: snptest.Now(),
+		Collateral: appraise.Collateral{CRLs: []*x509.RevocationList{s.CRL(t)}},
+	}}
 	if change != nil {
 		change(&q)
 	}
@@ -62,8 +90,8 @@ func TestTrusted(t *testing.T) {
 			if r.Version = version; version < 3 {
 				r.CPUID = snp.CPUID{}
 			}
-			q := request(t, s, s.Sign(t, r), func(q *appraise.Request) { q.ReportData = [64]byte{9} })
-			got := appraise.Appraise(q)
+			q := request(t, s, s.Sign(t, r), func(q *asked) { q.ReportData = [64]byte{9} })
+			got := q.judge()
 			if !got.Trusted() || !got.Authentic() || got.Err() != nil || got.Outcome() != appraise.Accepted {
 				t.Errorf("%s, version %d: not trusted\n%s", p, version, got)
 			}
@@ -99,47 +127,47 @@ func TestRefusals(t *testing.T) {
 		check   string
 		outcome appraise.Outcome
 		report  func(*report)
-		request func(*appraise.Request)
+		request func(*asked)
 	}{
 		{"measurement", appraise.Refused, func(r *report) { r.Measurement[47] ^= 1 }, nil},
 		{"guest policy debug", appraise.Refused, func(r *report) { r.Policy |= snp.PolicyDebug }, nil},
 		{"guest policy migration_agent", appraise.Refused, func(r *report) { r.Policy |= snp.PolicyMigrationAgent }, nil},
 		{"guest policy cxl", appraise.Refused, func(r *report) { r.Policy |= snp.PolicyCXL }, nil},
-		{"guest policy single_socket", appraise.Refused, nil, func(q *appraise.Request) { q.Values.GuestPolicy.SingleSocket = refval.Required }},
-		{"guest policy smt", appraise.Refused, nil, func(q *appraise.Request) { q.Values.GuestPolicy.SMT = refval.Forbidden }},
-		{"guest policy mem_aes_256_xts", appraise.Refused, nil, func(q *appraise.Request) { q.Values.GuestPolicy.MemAES256XTS = refval.Required }},
-		{"guest policy rapl_disabled", appraise.Refused, nil, func(q *appraise.Request) { q.Values.GuestPolicy.RAPLDisabled = refval.Required }},
-		{"guest policy ciphertext_hiding", appraise.Refused, nil, func(q *appraise.Request) { q.Values.GuestPolicy.CiphertextHiding = refval.Required }},
-		{"guest policy page_swap_disabled", appraise.Refused, nil, func(q *appraise.Request) { q.Values.GuestPolicy.PageSwapDisabled = refval.Required }},
-		{"guest policy ABI", appraise.Refused, nil, func(q *appraise.Request) {
+		{"guest policy single_socket", appraise.Refused, nil, func(q *asked) { q.Values.GuestPolicy.SingleSocket = refval.Required }},
+		{"guest policy smt", appraise.Refused, nil, func(q *asked) { q.Values.GuestPolicy.SMT = refval.Forbidden }},
+		{"guest policy mem_aes_256_xts", appraise.Refused, nil, func(q *asked) { q.Values.GuestPolicy.MemAES256XTS = refval.Required }},
+		{"guest policy rapl_disabled", appraise.Refused, nil, func(q *asked) { q.Values.GuestPolicy.RAPLDisabled = refval.Required }},
+		{"guest policy ciphertext_hiding", appraise.Refused, nil, func(q *asked) { q.Values.GuestPolicy.CiphertextHiding = refval.Required }},
+		{"guest policy page_swap_disabled", appraise.Refused, nil, func(q *asked) { q.Values.GuestPolicy.PageSwapDisabled = refval.Required }},
+		{"guest policy ABI", appraise.Refused, nil, func(q *asked) {
 			q.Values.GuestPolicy.MinimumABI = refval.Exactly(refval.ABI{Major: 1, Minor: 51})
 		}},
-		{"platform info smt", appraise.Refused, nil, func(q *appraise.Request) { q.Values.PlatformInfo.SMT = refval.Forbidden }},
-		{"platform info alias_check_complete", appraise.Refused, nil, func(q *appraise.Request) { q.Values.PlatformInfo.AliasCheckComplete = refval.Required }},
+		{"platform info smt", appraise.Refused, nil, func(q *asked) { q.Values.PlatformInfo.SMT = refval.Forbidden }},
+		{"platform info alias_check_complete", appraise.Refused, nil, func(q *asked) { q.Values.PlatformInfo.AliasCheckComplete = refval.Required }},
 		{"VMPL", appraise.Refused, func(r *report) { r.VMPL = 1 }, nil},
-		{"VMPL", appraise.Refused, func(r *report) { r.VMPL = snp.VMPLHost }, func(q *appraise.Request) { q.Values.VMPL = refval.Any[uint32]() }},
-		{"guest SVN", appraise.Refused, func(r *report) { r.GuestSVN = 6 }, func(q *appraise.Request) { q.Values.MinimumGuestSVN = refval.Exactly[uint32](7) }},
+		{"VMPL", appraise.Refused, func(r *report) { r.VMPL = snp.VMPLHost }, func(q *asked) { q.Values.VMPL = refval.Any[uint32]() }},
+		{"guest SVN", appraise.Refused, func(r *report) { r.GuestSVN = 6 }, func(q *asked) { q.Values.MinimumGuestSVN = refval.Exactly[uint32](7) }},
 		{"ID key digest", appraise.Refused, func(r *report) { r.IDKeyDigest[0] = 1 }, nil},
 		{"author key digest", appraise.Refused, func(r *report) { r.AuthorKeyDigest[0] = 1 }, nil},
-		{"family ID", appraise.Refused, nil, func(q *appraise.Request) { q.Values.FamilyID = refval.Exactly(snp.GuestID{1}) }},
-		{"image ID", appraise.Refused, func(r *report) { r.ImageID[0] = 1 }, func(q *appraise.Request) { q.Values.ImageID = refval.Exactly(snp.GuestID{}) }},
-		{"HOST_DATA", appraise.Refused, nil, func(q *appraise.Request) { q.Values.HostData = refval.Exactly(snp.HostData{1}) }},
-		{"chip", appraise.Refused, nil, func(q *appraise.Request) { q.Values.Chips = refval.Exactly([]snp.ChipID{{1}}) }},
-		{"chip not denied", appraise.Refused, nil, func(q *appraise.Request) { q.Values.Deny.ChipIDs = []snp.ChipID{s.ChipID} }},
-		{"key not denied", appraise.Refused, nil, func(q *appraise.Request) {
+		{"family ID", appraise.Refused, nil, func(q *asked) { q.Values.FamilyID = refval.Exactly(snp.GuestID{1}) }},
+		{"image ID", appraise.Refused, func(r *report) { r.ImageID[0] = 1 }, func(q *asked) { q.Values.ImageID = refval.Exactly(snp.GuestID{}) }},
+		{"HOST_DATA", appraise.Refused, nil, func(q *asked) { q.Values.HostData = refval.Exactly(snp.HostData{1}) }},
+		{"chip", appraise.Refused, nil, func(q *asked) { q.Values.Chips = refval.Exactly([]snp.ChipID{{1}}) }},
+		{"chip not denied", appraise.Refused, nil, func(q *asked) { q.Values.Deny.ChipIDs = []snp.ChipID{s.ChipID} }},
+		{"key not denied", appraise.Refused, nil, func(q *asked) {
 			q.Values.Deny.Keys = []pins.Digest{sha256.Sum256(s.Chain.VCEK.RawSubjectPublicKeyInfo)}
 		}},
-		{"signing key", appraise.Refused, nil, func(q *appraise.Request) { q.Values.SigningKeys = []snp.SigningKey{snp.VLEK} }},
-		{"committed TCB", appraise.Refused, func(r *report) { r.CommittedTCB -= 1 << 48 }, func(q *appraise.Request) { q.Values.Products[0].MinimumTCB = refval.Exactly(s.TCB) }},
-		{"current TCB", appraise.Refused, func(r *report) { r.CurrentTCB -= 1 << 48 }, func(q *appraise.Request) { q.Values.Products[0].MinimumTCB = refval.Exactly(s.TCB) }},
-		{"launch TCB", appraise.Refused, func(r *report) { r.LaunchTCB -= 1 << 48 }, func(q *appraise.Request) { q.Values.Products[0].MinimumTCB = refval.Exactly(s.TCB) }},
-		{"launch TCB", appraise.Refused, func(r *report) { r.LaunchTCB = 0 }, func(q *appraise.Request) { q.Values.Products[0].MinimumTCB = refval.Exactly(s.TCB) }},
+		{"signing key", appraise.Refused, nil, func(q *asked) { q.Values.SigningKeys = []snp.SigningKey{snp.VLEK} }},
+		{"committed TCB", appraise.Refused, func(r *report) { r.CommittedTCB -= 1 << 48 }, func(q *asked) { q.Values.Products[0].MinimumTCB = refval.Exactly(s.TCB) }},
+		{"current TCB", appraise.Refused, func(r *report) { r.CurrentTCB -= 1 << 48 }, func(q *asked) { q.Values.Products[0].MinimumTCB = refval.Exactly(s.TCB) }},
+		{"launch TCB", appraise.Refused, func(r *report) { r.LaunchTCB -= 1 << 48 }, func(q *asked) { q.Values.Products[0].MinimumTCB = refval.Exactly(s.TCB) }},
+		{"launch TCB", appraise.Refused, func(r *report) { r.LaunchTCB = 0 }, func(q *asked) { q.Values.Products[0].MinimumTCB = refval.Exactly(s.TCB) }},
 		{"REPORT_DATA", appraise.NotAuthentic, func(r *report) { r.ReportData[63] = 1 }, nil},
 		{"endorsed chip", appraise.NotAuthentic, func(r *report) { r.ChipID[63] = 1 }, nil},
 		{"endorsed TCB", appraise.NotAuthentic, func(r *report) { r.ReportedTCB -= 1 << 56 }, nil},
 		{"endorsement key", appraise.NotAuthentic, func(r *report) { r.SigningKey = snp.VLEK }, nil},
 		{"product", appraise.NotAuthentic, func(r *report) { r.CPUID = snp.Milan.Example() }, nil},
-		{"signature", appraise.NotAuthentic, nil, func(q *appraise.Request) {
+		{"signature", appraise.NotAuthentic, nil, func(q *asked) {
 			r, err := snp.ParseReport(q.Evidence.Report)
 			if err != nil {
 				t.Fatal(err)
@@ -149,21 +177,21 @@ func TestRefusals(t *testing.T) {
 			}
 			q.Evidence.Report = r.Marshal()
 		}},
-		{"chain", appraise.NotAuthentic, nil, func(q *appraise.Request) { q.Values.RootOfTrust = refval.AMD() }},
-		{"chain", appraise.NotAuthentic, nil, func(q *appraise.Request) { q.Values.RootOfTrust = refval.EmulatedARK(other.Chain.ARKDigest()) }},
-		{"chain", appraise.NotAuthentic, nil, func(q *appraise.Request) { q.Evidence.Certificates = q.Evidence.Certificates[:2] }},
-		{"chain", appraise.NotAuthentic, nil, func(q *appraise.Request) {
+		{"chain", appraise.NotAuthentic, nil, func(q *asked) { q.Values.RootOfTrust = refval.AMD() }},
+		{"chain", appraise.NotAuthentic, nil, func(q *asked) { q.Values.RootOfTrust = refval.EmulatedARK(other.Chain.ARKDigest()) }},
+		{"chain", appraise.NotAuthentic, nil, func(q *asked) { q.Evidence.Certificates = q.Evidence.Certificates[:2] }},
+		{"chain", appraise.NotAuthentic, nil, func(q *asked) {
 			q.Evidence.Certificates = [][]byte{s.Chain.VCEK.Raw, other.Chain.ASK.Raw, s.Chain.ARK.Raw}
 		}},
-		{"validity", appraise.NotAuthentic, nil, func(q *appraise.Request) {
+		{"validity", appraise.NotAuthentic, nil, func(q *asked) {
 			q.Now = s.Chain.VCEK.NotAfter.Add(time.Second)
 			q.Collateral.CRLs[0] = s.CRLAt(t, 1, q.Now.Add(-time.Hour), q.Now.Add(time.Hour))
 		}},
-		{"validity", appraise.NotAuthentic, nil, func(q *appraise.Request) {
+		{"validity", appraise.NotAuthentic, nil, func(q *asked) {
 			q.Now = s.Chain.VCEK.NotBefore.Add(-time.Second)
 			q.Collateral.CRLs[0] = s.CRLAt(t, 1, q.Now.Add(-time.Hour), q.Now.Add(time.Hour))
 		}},
-		{"revocation", appraise.NotAuthentic, nil, func(q *appraise.Request) { q.Collateral.CRLs = nil }},
+		{"revocation", appraise.NotAuthentic, nil, func(q *asked) { q.Collateral.CRLs = nil }},
 	} {
 		t.Run(row.check, func(t *testing.T) {
 			r := s.Unsigned(t, [64]byte{})
@@ -171,7 +199,7 @@ func TestRefusals(t *testing.T) {
 				row.report(r)
 			}
 			q := request(t, s, s.Sign(t, r), row.request)
-			got := appraise.Appraise(q)
+			got := q.judge()
 			if got.Trusted() || got.Outcome() != row.outcome {
 				t.Fatalf("got %s, want %s\n%s", got.Outcome(), row.outcome, got)
 			}
@@ -202,7 +230,7 @@ func TestRefusals(t *testing.T) {
 func TestMinimumTCBNote(t *testing.T) {
 	s := newSigner(t, snp.Genoa)
 	for min, noted := range map[refval.Want[snp.TCB]]bool{refval.Any[snp.TCB](): true, refval.Exactly(s.TCB): false} {
-		got := appraise.Appraise(request(t, s, s.Evidence(t, [64]byte{}), func(q *appraise.Request) { q.Values.Products[0].MinimumTCB = min }))
+		got := request(t, s, s.Evidence(t, [64]byte{}), func(q *asked) { q.Values.Products[0].MinimumTCB = min }).judge()
 		if !got.Trusted() || strings.Contains(got.String(), "note    minimum TCB: any is accepted on Genoa") != noted {
 			t.Errorf("any %v: trusted %v, want it with a note: %v\n%s", min.IsAny(), got.Trusted(), noted, got)
 		}
@@ -215,7 +243,7 @@ func TestAllMismatchesAtOnce(t *testing.T) {
 	r := s.Unsigned(t, [64]byte{})
 	r.Policy |= snp.PolicyDebug
 	r.VMPL, r.Measurement, r.HostData = 2, snp.Measurement{1}, snp.HostData{1}
-	got := appraise.Appraise(request(t, s, s.Sign(t, r), func(q *appraise.Request) { q.Values.HostData = refval.Exactly(snp.HostData{}) }))
+	got := request(t, s, s.Sign(t, r), func(q *asked) { q.Values.HostData = refval.Exactly(snp.HostData{}) }).judge()
 	text := got.Err().Error()
 	for _, want := range []string{"guest policy debug", "VMPL", "measurement", "HOST_DATA"} {
 		if !strings.Contains(text, want) {
@@ -227,21 +255,21 @@ func TestAllMismatchesAtOnce(t *testing.T) {
 // TestMalformedStandsAlone wants the first parse error and nothing else.
 func TestMalformedStandsAlone(t *testing.T) {
 	s := newSigner(t, snp.Genoa)
-	for _, change := range []func(*appraise.Request){
-		func(q *appraise.Request) { q.Evidence.Report = q.Evidence.Report[:1183] },
-		func(q *appraise.Request) { q.Evidence.Report = append(bytes.Clone(q.Evidence.Report), 0) },
-		func(q *appraise.Request) { q.Evidence.Report = nil },
-		func(q *appraise.Request) { q.Evidence.Certificates[2] = []byte{0x30} },
-		func(q *appraise.Request) {
+	for _, change := range []func(*asked){
+		func(q *asked) { q.Evidence.Report = q.Evidence.Report[:1183] },
+		func(q *asked) { q.Evidence.Report = append(bytes.Clone(q.Evidence.Report), 0) },
+		func(q *asked) { q.Evidence.Report = nil },
+		func(q *asked) { q.Evidence.Certificates[2] = []byte{0x30} },
+		func(q *asked) {
 			q.Evidence.Certificates[0] = append(bytes.Clone(q.Evidence.Certificates[0]), 0)
 		},
-		func(q *appraise.Request) { q.Evidence.Certificates = make([][]byte, 9) },
-		func(q *appraise.Request) { q.Kind = evidence.AzureHCL },
-		func(q *appraise.Request) { q.Kind = 7 },
-		func(q *appraise.Request) { q.Values.Products = nil },
-		func(q *appraise.Request) { q.Values = refval.Values{} },
+		func(q *asked) { q.Evidence.Certificates = make([][]byte, 9) },
+		func(q *asked) { q.Kind = evidence.AzureHCL },
+		func(q *asked) { q.Kind = 7 },
+		func(q *asked) { q.Values.Products = nil },
+		func(q *asked) { q.Values = refval.Values{} },
 	} {
-		got := appraise.Appraise(request(t, s, s.Evidence(t, [64]byte{}), change))
+		got := request(t, s, s.Evidence(t, [64]byte{}), change).judge()
 		if got.Outcome() != appraise.Malformed || len(got.Checks) != 1 || got.Trusted() || got.Authentic() || got.Err() == nil {
 			t.Errorf("got %s with %d checks\n%s", got.Outcome(), len(got.Checks), got)
 		}
@@ -278,9 +306,9 @@ func TestRevocation(t *testing.T) {
 		{"an older one revoked the ASK", []*x509.RevocationList{s.CRLAt(t, 0, now.Add(-day), now.Add(day), s.Chain.ASK), s.CRL(t)}, false, false},
 	} {
 		for mode, want := range map[appraise.RevocationMode]bool{appraise.RequireRevocation: row.strict, appraise.AcceptUnknownRevocation: row.unknown} {
-			got := appraise.Appraise(request(t, s, s.Evidence(t, [64]byte{}), func(q *appraise.Request) {
+			got := request(t, s, s.Evidence(t, [64]byte{}), func(q *asked) {
 				q.Collateral.CRLs, q.Revocation = row.crls, mode
-			}))
+			}).judge()
 			if got.Trusted() != want {
 				t.Errorf("%s, mode %d: trusted %v, want %v\n%s", row.name, mode, got.Trusted(), want, got)
 			}
@@ -300,11 +328,11 @@ func TestCollateralCompletes(t *testing.T) {
 		for n := range 4 {
 			e := s.Evidence(t, [64]byte{})
 			e.Certificates = e.Certificates[:n]
-			q := request(t, s, e, func(q *appraise.Request) { q.Collateral.Certificates = all })
+			q := request(t, s, e, func(q *asked) { q.Collateral.Certificates = all })
 			if n == 0 { // both VCEKs stand for this chip and TCB; the first is tried
 				q.Collateral.Certificates = all[3:]
 			}
-			if got := appraise.Appraise(q); !got.Trusted() {
+			if got := q.judge(); !got.Trusted() {
 				t.Errorf("%s with %d certificates in the evidence: refused\n%s", p, n, got)
 			}
 		}
@@ -328,7 +356,7 @@ func TestVLEK(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := evidence.Evidence{Report: r.Marshal(), Certificates: [][]byte{leaf.Raw, s.Chain.ASK.Raw, s.Chain.ARK.Raw}}
-	got := appraise.Appraise(request(t, s, e, func(q *appraise.Request) { q.Values.SigningKeys = []snp.SigningKey{snp.VLEK} }))
+	got := request(t, s, e, func(q *asked) { q.Values.SigningKeys = []snp.SigningKey{snp.VLEK} }).judge()
 	// The emulated chain has no ASVK: a VLEK below an ASK has the wrong names.
 	if got.Trusted() || !strings.Contains(got.Err().Error(), `"SEV-Genoa", want "SEV-VLEK-Genoa"`) {
 		t.Errorf("got %v", got.Err())
@@ -338,7 +366,7 @@ func TestVLEK(t *testing.T) {
 // TestAnyReportData says in the verdict that nothing was bound.
 func TestAnyReportData(t *testing.T) {
 	s := newSigner(t, snp.Genoa)
-	got := appraise.Appraise(request(t, s, s.Evidence(t, [64]byte{5}), func(q *appraise.Request) { q.AcceptAnyReportData = true }))
+	got := request(t, s, s.Evidence(t, [64]byte{5}), func(q *asked) { q.AcceptAnyReportData = true }).judge()
 	if !got.Trusted() || !strings.Contains(got.String(), "REPORT_DATA: not checked") {
 		t.Errorf("got\n%s", got)
 	}
@@ -347,7 +375,7 @@ func TestAnyReportData(t *testing.T) {
 func TestVerdictJSON(t *testing.T) {
 	s := newSigner(t, snp.Genoa)
 	for _, data := range [][64]byte{{}, {1}} {
-		v := appraise.Appraise(request(t, s, s.Evidence(t, data), nil))
+		v := request(t, s, s.Evidence(t, data), nil).judge()
 		out, err := json.Marshal(v)
 		if err != nil {
 			t.Fatal(err)
@@ -379,8 +407,8 @@ func TestMemo(t *testing.T) {
 	s := newSigner(t, snp.Genoa)
 	memo := &appraise.Memo{}
 	for range 2 {
-		good := request(t, s, s.Evidence(t, [64]byte{}), func(q *appraise.Request) { q.Memo = memo })
-		if got := appraise.Appraise(good); !got.Trusted() {
+		good := request(t, s, s.Evidence(t, [64]byte{}), func(q *asked) { q.Memo = memo })
+		if got := good.judge(); !got.Trusted() {
 			t.Fatalf("refused\n%s", got)
 		}
 		for i := range 3 {
@@ -389,18 +417,18 @@ func TestMemo(t *testing.T) {
 			der := bytes.Clone(bad.Evidence.Certificates[i])
 			der[len(der)-1] ^= 1 // in the signature
 			bad.Evidence.Certificates[i] = der
-			if got := appraise.Appraise(bad); got.Trusted() {
+			if got := bad.judge(); got.Trusted() {
 				t.Errorf("accepted with certificate %d changed\n%s", i, got)
 			}
 		}
 		stale := good
 		stale.Now = good.Now.AddDate(1, 0, 0)
-		if got := appraise.Appraise(stale); got.Trusted() {
+		if got := stale.judge(); got.Trusted() {
 			t.Errorf("accepted with a stale CRL\n%s", got)
 		}
 		revoked := good
 		revoked.Collateral.CRLs = []*x509.RevocationList{s.CRL(t, s.Chain.VCEK)}
-		if got := appraise.Appraise(revoked); got.Trusted() {
+		if got := revoked.judge(); got.Trusted() {
 			t.Errorf("accepted although revoked\n%s", got)
 		}
 	}

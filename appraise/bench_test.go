@@ -14,7 +14,7 @@ import (
 )
 
 // benchRequest is the judgement of an emulated guest.
-func benchRequest(b *testing.B) appraise.Request {
+func benchRequest(b *testing.B) asked {
 	b.Helper()
 	s := snptest.New(b, snp.Genoa)
 	return request(b, s, s.Evidence(b, [64]byte{}), nil)
@@ -26,7 +26,7 @@ func BenchmarkAppraise(b *testing.B) {
 	q := benchRequest(b)
 	q.Memo = &appraise.Memo{}
 	for b.Loop() {
-		if v := appraise.Appraise(q); !v.Trusted() {
+		if v := q.judge(); !v.Trusted() {
 			b.Fatal(v)
 		}
 	}
@@ -43,13 +43,12 @@ func BenchmarkAppraiseAMD(b *testing.B) {
 	}
 	values := refval.New(refval.AMD(), []refval.Measurement{{Digest: report.Measurement, VCPUs: 1, CPUType: "EPYC"}}, anyTCB(snp.Genoa))
 	values.IDKeyDigests, values.AuthorKeyDigests = refval.Any[[]snp.KeyDigest](), refval.Any[[]snp.KeyDigest]()
-	q := appraise.Request{
-		Evidence: evidence.Evidence{Report: raw, Certificates: [][]byte{read(b, "snp-reports/msteeav-genoa.leaf.der")}},
-		Values:   values, ReportData: report.ReportData, Collateral: collateral, Now: snptest.Now().AddDate(0, -7, 0),
+	q := asked{Evidence: evidence.Evidence{Report: raw, Certificates: [][]byte{read(b, "snp-reports/msteeav-genoa.leaf.der")}}, Request: appraise.Request{
+		Values: values, ReportData: report.ReportData, Collateral: collateral, Now: snptest.Now().AddDate(0, -7, 0),
 		Revocation: appraise.AcceptUnknownRevocation,
-	}
+	}}
 	for b.Loop() {
-		if v := appraise.Appraise(q); !v.Trusted() {
+		if v := q.judge(); !v.Trusted() {
 			b.Fatal(v)
 		}
 	}

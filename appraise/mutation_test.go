@@ -31,14 +31,14 @@ func bits(data []byte, stride, full int, f func(at int, changed []byte)) {
 func TestMutatedReport(t *testing.T) {
 	for p, full := range map[snp.Product]int{snp.Genoa: 1, snp.Turin: 8} {
 		s := newSigner(t, p)
-		q := request(t, s, s.Evidence(t, [64]byte{}), func(q *appraise.Request) { q.Memo = &appraise.Memo{} })
-		if v := appraise.Appraise(q); !v.Trusted() {
+		q := request(t, s, s.Evidence(t, [64]byte{}), func(q *asked) { q.Memo = &appraise.Memo{} })
+		if v := q.judge(); !v.Trusted() {
 			t.Fatalf("the report is not accepted to begin with\n%s", v)
 		}
 		report := q.Evidence.Report
 		bits(report, 16, full, func(at int, changed []byte) {
 			q.Evidence.Report = changed
-			if v := appraise.Appraise(q); v.Trusted() || v.Authentic() {
+			if v := q.judge(); v.Trusted() || v.Authentic() {
 				t.Errorf("%s: accepted with bit %d flipped\n%s", p, at, v)
 			}
 		})
@@ -55,7 +55,7 @@ func TestMutatedCertificates(t *testing.T) {
 		bits(chain[i], 64, 5, func(at int, changed []byte) {
 			q.Evidence.Certificates = s.Chain.Certificates()
 			q.Evidence.Certificates[i] = changed
-			if v := appraise.Appraise(q); v.Trusted() || v.Authentic() {
+			if v := q.judge(); v.Trusted() || v.Authentic() {
 				t.Errorf("accepted with bit %d of certificate %d flipped\n%s", at, i, v)
 			}
 		})
@@ -67,7 +67,7 @@ func TestMutatedCertificates(t *testing.T) {
 			return
 		}
 		q.Collateral.CRLs = []*x509.RevocationList{crl}
-		if v := appraise.Appraise(q); v.Trusted() {
+		if v := q.judge(); v.Trusted() {
 			t.Errorf("accepted with bit %d of the CRL flipped\n%s", at, v)
 		}
 	})
@@ -92,8 +92,7 @@ func TestMutatedVectors(t *testing.T) {
 			Anchors: appraise.AMDAnchors(), Collateral: collateral, Now: now, Revocation: appraise.AcceptUnknownRevocation,
 		}
 		judge := func(what string, at int, report, leaf []byte) {
-			q.Evidence = evidence.Evidence{Report: report, Certificates: [][]byte{leaf}}
-			if got := appraise.Authenticate(q); got.Authentic() {
+			if got := authenticate(evidence.Evidence{Report: report, Certificates: [][]byte{leaf}}, evidence.Plain, q); got.Authentic() {
 				t.Errorf("%s: authentic with bit %d of the %s flipped\n%s", v.Name, at, what, got)
 			}
 		}
@@ -119,14 +118,14 @@ func TestMutatedVectors(t *testing.T) {
 func FuzzAppraise(f *testing.F) {
 	s := newSigner(f, snp.Genoa)
 	e := s.Evidence(f, [64]byte{})
-	q := request(f, s, e, func(q *appraise.Request) { q.Memo = &appraise.Memo{} })
+	q := request(f, s, e, func(q *asked) { q.Memo = &appraise.Memo{} })
 	f.Add(e.Report, e.Certificates[0], e.Certificates[1])
 	f.Add(e.Report, e.Certificates[1], e.Certificates[0])
 	f.Add(e.Report[:100], e.Certificates[0], []byte{})
 	f.Fuzz(func(t *testing.T, report, leaf, ca []byte) {
 		r := q
 		r.Evidence = evidence.Evidence{Report: report, Certificates: [][]byte{leaf, ca, e.Certificates[2]}}
-		v := appraise.Appraise(r)
+		v := r.judge()
 		_ = v.String()
 		if v.Trusted() && (!bytes.Equal(report[:0x2a0], e.Report[:0x2a0]) || !bytes.Equal(leaf, e.Certificates[0])) {
 			t.Errorf("accepted evidence that nobody signed\n%s", v)

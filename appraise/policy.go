@@ -27,7 +27,7 @@ func compromisedChips() []string {
 // to the end.
 func (v *Verdict) checkPolicy(want refval.Values) {
 	if root, emulated := want.RootOfTrust.Emulated(); emulated {
-		v.note("emulated: NOT CONFIDENTIAL: the root of trust is the emulated ARK %s", root)
+		v.addNote("emulated: NOT CONFIDENTIAL: the root of trust is the emulated ARK %s", root)
 	}
 	v.checkProduct(want)
 	v.checkDenied(want)
@@ -43,49 +43,49 @@ func (v *Verdict) checkProduct(want refval.Values) {
 		names = append(names, string(p.Name))
 	}
 	product, ok := want.Accepts(v.Product)
-	v.policy("product accepted", ok, orNone(string(v.Product)), strings.Join(names, " or "))
+	v.addPolicy("product accepted", ok, orNone(string(v.Product)), strings.Join(names, " or "))
 	if _, milan := want.Accepts(snp.Milan); milan {
-		v.note(milanNote)
+		v.addNote(milanNote)
 	}
 	min, bounded := product.MinimumTCB.Value()
 	switch {
 	case !ok:
-		v.policy("minimum TCB", false, orNone(string(v.Product)), "a product that is accepted")
+		v.addPolicy("minimum TCB", false, orNone(string(v.Product)), "a product that is accepted")
 	case !bounded:
-		v.policy("minimum TCB", true, v.TCB.String(), "any")
-		v.note("minimum TCB: any is accepted on %s: firmware with known flaws passes", v.Product)
+		v.addPolicy("minimum TCB", true, v.TCB.String(), "any")
+		v.addNote("minimum TCB: any is accepted on %s: firmware with known flaws passes", v.Product)
 	default:
 		v.checkMinimumTCB("reported TCB", r.ReportedTCB, min)
 		v.checkMinimumTCB("committed TCB", r.CommittedTCB, min)
 		v.checkMinimumTCB("current TCB", r.CurrentTCB, min)
 		v.checkMinimumTCB("launch TCB", r.LaunchTCB, min) // the firmware that measured the guest
 	}
-	v.policy("signing key", slices.Contains(want.SigningKeys, r.SigningKey), r.SigningKey.String(), join(want.SigningKeys))
+	v.addPolicy("signing key", slices.Contains(want.SigningKeys, r.SigningKey), r.SigningKey.String(), join(want.SigningKeys))
 }
 
 func (v *Verdict) checkMinimumTCB(name string, got snp.TCBVersion, min snp.TCB) {
 	tcb, err := v.Product.DecodeTCB(got)
 	if err != nil {
-		v.policy(name, false, err.Error(), min.String()+" or newer")
+		v.addPolicy(name, false, err.Error(), min.String()+" or newer")
 		return
 	}
-	v.policy(name, tcb.AtLeast(min), tcb.String(), min.String()+" or newer")
+	v.addPolicy(name, tcb.AtLeast(min), tcb.String(), min.String()+" or newer")
 }
 
 func (v *Verdict) checkDenied(want refval.Values) {
 	r := v.Report
 	sum := sha256.Sum256(r.ChipID[:])
 	denied := slices.Contains(want.Deny.ChipIDs, r.ChipID) || slices.Contains(compromisedChips(), fmt.Sprintf("%x", sum))
-	v.policy("chip not denied", !denied, r.ChipID.String(), fmt.Sprintf("none of %d denied chips", len(want.Deny.ChipIDs)+len(compromisedChips())))
+	v.addPolicy("chip not denied", !denied, r.ChipID.String(), fmt.Sprintf("none of %d denied chips", len(want.Deny.ChipIDs)+len(compromisedChips())))
 	if r.ChipID == (snp.ChipID{}) {
 		// By a VLEK, whose host may hide which chip it is.
 		if len(want.Deny.ChipIDs) > 0 {
-			v.policy("chip known", false, "CHIP_ID is masked", fmt.Sprintf("one that can be held against %d denied chips", len(want.Deny.ChipIDs)))
+			v.addPolicy("chip known", false, "CHIP_ID is masked", fmt.Sprintf("one that can be held against %d denied chips", len(want.Deny.ChipIDs)))
 		} else {
-			v.note("chip: CHIP_ID is masked, so that no list of chips says anything of it")
+			v.addNote("chip: CHIP_ID is masked, so that no list of chips says anything of it")
 		}
 	}
-	v.policy("key not denied", !slices.Contains(want.Deny.Keys, v.Key), v.Key.String(), fmt.Sprintf("none of %d denied keys", len(want.Deny.Keys)))
+	v.addPolicy("key not denied", !slices.Contains(want.Deny.Keys, v.Key), v.Key.String(), fmt.Sprintf("none of %d denied keys", len(want.Deny.Keys)))
 	oneOf(v, "chip", want.Chips, r.ChipID)
 }
 
@@ -94,7 +94,7 @@ func (v *Verdict) checkMeasurement(want refval.Values) {
 	var digests []string
 	for _, m := range want.Measurements {
 		if m.Digest == got {
-			v.policy("measurement", true, got.String(), fmt.Sprintf("%s: %d vCPUs of %s", m.Digest, m.VCPUs, m.CPUType))
+			v.addPolicy("measurement", true, got.String(), fmt.Sprintf("%s: %d vCPUs of %s", m.Digest, m.VCPUs, m.CPUType))
 			return
 		}
 		digests = append(digests, m.Digest.String())
@@ -103,7 +103,7 @@ func (v *Verdict) checkMeasurement(want refval.Values) {
 	if n := len(digests); n > most {
 		digests = append(digests[:most:most], fmt.Sprintf("%d more", n-most))
 	}
-	v.policy("measurement", false, got.String(), strings.Join(digests, " or "))
+	v.addPolicy("measurement", false, got.String(), strings.Join(digests, " or "))
 }
 
 // checkBits checks the bits of POLICY and PLATFORM_INFO. Debugging and
@@ -115,7 +115,7 @@ func (v *Verdict) checkBits(want refval.Values) {
 		if bit == refval.AnyBit && n.Bit != snp.PolicyDebug && n.Bit != snp.PolicyMigrationAgent {
 			continue
 		}
-		v.policy("guest policy "+n.Name, bit.Allows(policy.Has(n.Bit)), set(policy.Has(n.Bit)), string(bit))
+		v.addPolicy("guest policy "+n.Name, bit.Allows(policy.Has(n.Bit)), set(policy.Has(n.Bit)), string(bit))
 	}
 	major, minor := policy.ABI()
 	abi := refval.ABI{Major: major, Minor: minor}
@@ -123,7 +123,7 @@ func (v *Verdict) checkBits(want refval.Values) {
 	info := v.Report.PlatformInfo
 	for _, n := range snp.PlatformBits() {
 		if bit := want.PlatformInfo.Bit(n.Bit); bit != refval.AnyBit {
-			v.policy("platform info "+n.Name, bit.Allows(info.Has(n.Bit)), set(info.Has(n.Bit)), string(bit))
+			v.addPolicy("platform info "+n.Name, bit.Allows(info.Has(n.Bit)), set(info.Has(n.Bit)), string(bit))
 		}
 	}
 }
@@ -133,7 +133,7 @@ func (v *Verdict) checkIdentity(want refval.Values) {
 	if _, exact := want.VMPL.Value(); exact {
 		equal(v, "VMPL", want.VMPL, r.VMPL)
 	} else { // never a report that the host asked for
-		v.policy("VMPL", r.VMPL <= 3, fmt.Sprint(r.VMPL), "any of 0 to 3")
+		v.addPolicy("VMPL", r.VMPL <= 3, fmt.Sprint(r.VMPL), "any of 0 to 3")
 	}
 	atLeast(v, "guest SVN", want.MinimumGuestSVN, r.GuestSVN, func(min uint32) bool { return r.GuestSVN >= min })
 	oneOf(v, "ID key digest", want.IDKeyDigests, r.IDKeyDigest)
@@ -147,30 +147,30 @@ func (v *Verdict) checkIdentity(want refval.Values) {
 func equal[T comparable](v *Verdict, name string, want refval.Want[T], got T) {
 	value, exact := want.Value()
 	if !exact {
-		v.policy(name, true, fmt.Sprint(got), "any")
+		v.addPolicy(name, true, fmt.Sprint(got), "any")
 		return
 	}
-	v.policy(name, got == value, fmt.Sprint(got), fmt.Sprint(value))
+	v.addPolicy(name, got == value, fmt.Sprint(got), fmt.Sprint(value))
 }
 
 // oneOf checks that got is in the list that is wanted.
 func oneOf[T comparable](v *Verdict, name string, want refval.Want[[]T], got T) {
 	list, exact := want.Value()
 	if !exact {
-		v.policy(name, true, fmt.Sprint(got), "any")
+		v.addPolicy(name, true, fmt.Sprint(got), "any")
 		return
 	}
-	v.policy(name, slices.Contains(list, got), fmt.Sprint(got), join(list))
+	v.addPolicy(name, slices.Contains(list, got), fmt.Sprint(got), join(list))
 }
 
 // atLeast checks that got is not below what is wanted.
 func atLeast[T any](v *Verdict, name string, want refval.Want[T], got T, reaches func(T) bool) {
 	min, bounded := want.Value()
 	if !bounded {
-		v.policy(name, true, fmt.Sprint(got), "any")
+		v.addPolicy(name, true, fmt.Sprint(got), "any")
 		return
 	}
-	v.policy(name, reaches(min), fmt.Sprint(got), fmt.Sprint(min)+" or newer")
+	v.addPolicy(name, reaches(min), fmt.Sprint(got), fmt.Sprint(min)+" or newer")
 }
 
 func join[T any](list []T) string {

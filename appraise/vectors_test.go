@@ -79,12 +79,12 @@ func TestVectors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			raw := evidence.Evidence{Report: read(t, "snp-reports/"+v.Report), Certificates: [][]byte{read(t, "snp-reports/"+v.Leaf)}}
 			q := appraise.AuthenticityRequest{
-				Evidence:   evidence.Evidence{Report: read(t, "snp-reports/"+v.Report), Certificates: [][]byte{read(t, "snp-reports/"+v.Leaf)}},
 				Anchors:    appraise.AMDAnchors(),
 				Collateral: collateral, Now: now, Revocation: appraise.AcceptUnknownRevocation,
 			}
-			got := appraise.Authenticate(q)
+			got := authenticate(raw, evidence.Plain, q)
 			if got.Trusted() {
 				t.Error("authenticity alone is trusted")
 			}
@@ -94,17 +94,17 @@ func TestVectors(t *testing.T) {
 				return
 			}
 			q.Revocation = appraise.RequireRevocation
-			if got := appraise.Authenticate(q); got.Authentic() {
+			if got := authenticate(raw, evidence.Plain, q); got.Authentic() {
 				t.Errorf("authentic without a fresh CRL\n%s", got)
 			}
-			appraiseVector(t, v, q, got)
+			appraiseVector(t, v, raw, q, got)
 		})
 	}
 }
 
 // appraiseVector judges a genuine report by reference values that fit it, but
 // for what no owner should accept.
-func appraiseVector(t *testing.T, v vector, q appraise.AuthenticityRequest, authentic appraise.Verdict) {
+func appraiseVector(t *testing.T, v vector, raw evidence.Evidence, q appraise.AuthenticityRequest, authentic appraise.Verdict) {
 	r := authentic.Report
 	values := refval.New(refval.AMD(), []refval.Measurement{{Digest: r.Measurement, VCPUs: 1, CPUType: "EPYC"}}, anyTCB(snp.Genoa), anyTCB(snp.Turin))
 	milan := strings.HasPrefix(v.Generation, "Milan")
@@ -114,11 +114,11 @@ func appraiseVector(t *testing.T, v vector, q appraise.AuthenticityRequest, auth
 	values.IDKeyDigests, values.AuthorKeyDigests = refval.Any[[]snp.KeyDigest](), refval.Any[[]snp.KeyDigest]()
 	values.SigningKeys = []snp.SigningKey{snp.VCEK, snp.VLEK}
 	values.VMPL = refval.Exactly(v.VMPL)
-	request := appraise.Request{
-		Evidence: q.Evidence, Values: values, ReportData: r.ReportData, Collateral: q.Collateral, Now: q.Now,
+	request := asked{Evidence: raw, Request: appraise.Request{
+		Values: values, ReportData: r.ReportData, Collateral: q.Collateral, Now: q.Now,
 		Revocation: appraise.AcceptUnknownRevocation,
-	}
-	got := appraise.Appraise(request)
+	}}
+	got := request.judge()
 	if got.Trusted() == milan {
 		t.Errorf("Genoa and Turin accepted: trusted %v on %s\n%s", got.Trusted(), v.Generation, got)
 	}
@@ -128,7 +128,7 @@ func appraiseVector(t *testing.T, v vector, q appraise.AuthenticityRequest, auth
 		}
 		masked := request
 		masked.Values.Deny.ChipIDs = []snp.ChipID{{1}}
-		if got := appraise.Appraise(masked); got.Trusted() || !strings.Contains(got.String(), "FAILED  chip known") {
+		if got := masked.judge(); got.Trusted() || !strings.Contains(got.String(), "FAILED  chip known") {
 			t.Errorf("a masked CHIP_ID passes a list of denied chips:\n%s", got)
 		}
 	}
@@ -137,7 +137,7 @@ func appraiseVector(t *testing.T, v vector, q appraise.AuthenticityRequest, auth
 	}
 	values.Products = append(values.Products, anyTCB(snp.Milan))
 	request.Values = values
-	got = appraise.Appraise(request)
+	got = request.judge()
 	debug := r.Policy.Has(snp.PolicyDebug)
 	if got.Trusted() == debug {
 		t.Errorf("Milan accepted by name: trusted %v with debug %v\n%s", got.Trusted(), debug, got)
@@ -166,9 +166,9 @@ func TestVectorCRL(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := appraise.Authenticate(appraise.AuthenticityRequest{
-			Evidence: evidence.Evidence{Report: read(t, "snp-reports/trustee-azure-v0.report.bin"), Certificates: [][]byte{read(t, "snp-reports/trustee-azure-v0.leaf.der")}},
-			Anchors:  appraise.AMDAnchors(), Collateral: collateral, Now: now,
+		raw := evidence.Evidence{Report: read(t, "snp-reports/trustee-azure-v0.report.bin"), Certificates: [][]byte{read(t, "snp-reports/trustee-azure-v0.leaf.der")}}
+		got := authenticate(raw, evidence.Plain, appraise.AuthenticityRequest{
+			Anchors: appraise.AMDAnchors(), Collateral: collateral, Now: now,
 		})
 		if got.Authentic() != row.ok {
 			t.Errorf("at %s: authentic %v, want %v\n%s", row.at, got.Authentic(), row.ok, got)
@@ -182,28 +182,28 @@ func TestVectorAzure(t *testing.T) {
 	for _, name := range []string{"trustee-azure-v0", "trustee-azure-hcl"} {
 		blob := read(t, "snp-reports/"+name+".hcl.bin")
 		var zero [64]byte
+		e := evidence.Evidence{Report: blob, Certificates: [][]byte{read(t, "snp-reports/"+name+".leaf.der")}}
 		q := appraise.AuthenticityRequest{
-			Evidence: evidence.Evidence{Report: blob, Certificates: [][]byte{read(t, "snp-reports/"+name+".leaf.der")}},
-			Kind:     evidence.AzureHCL, Anchors: appraise.AMDAnchors(), Collateral: amd(t),
+			Anchors: appraise.AMDAnchors(), Collateral: amd(t),
 			Now: time.Date(2025, 7, 1, 0, 0, 0, 0, time.UTC), ReportData: &zero,
 		}
-		if got := appraise.Authenticate(q); !got.Authentic() {
+		if got := authenticate(e, evidence.AzureHCL, q); !got.Authentic() {
 			t.Errorf("%s: refused\n%s", name, got)
 		}
 		other := [64]byte{1}
 		q.ReportData = &other
-		if got := appraise.Authenticate(q); got.Authentic() {
+		if got := authenticate(e, evidence.AzureHCL, q); got.Authentic() {
 			t.Errorf("%s: accepted with other user data\n%s", name, got)
 		}
 		q.ReportData = &zero
 		changed := append([]byte{}, blob...)
 		changed[1300] ^= 1 // inside the runtime data
-		q.Evidence.Report = changed
-		if got := appraise.Authenticate(q); got.Authentic() {
+		e.Report = changed
+		if got := authenticate(e, evidence.AzureHCL, q); got.Authentic() {
 			t.Errorf("%s: accepted with changed runtime data\n%s", name, got)
 		}
-		q.Evidence.Report, q.Kind = blob, evidence.Plain
-		if got := appraise.Authenticate(q); got.Outcome() != appraise.Malformed || len(got.Checks) != 1 {
+		e.Report = blob
+		if got := authenticate(e, evidence.Plain, q); got.Outcome() != appraise.Malformed || len(got.Checks) != 1 {
 			t.Errorf("%s: as a plain report: got %s\n%s", name, got.Outcome(), got)
 		}
 	}
@@ -223,7 +223,7 @@ func TestVectorCompromisedChip(t *testing.T) {
 	s := newSigner(t, snp.Milan)
 	r := s.Unsigned(t, [64]byte{})
 	r.ChipID = snp.ChipID(ext.HWID)
-	got := appraise.Appraise(request(t, s, s.Sign(t, r), nil))
+	got := request(t, s, s.Sign(t, r), nil).judge()
 	if got.Trusted() || !strings.Contains(got.String(), "FAILED  chip not denied") {
 		t.Errorf("the chip is not denied:\n%s", got)
 	}

@@ -1,6 +1,7 @@
 package appraise
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -73,13 +74,18 @@ type Verdict struct {
 	Product snp.Product
 	// TCB is REPORTED_TCB in that product's layout.
 	TCB snp.TCB
-	// Key is the SHA-256 of the endorsement key, as DER SubjectPublicKeyInfo.
+	// Signer is the certificate of the endorsement key: the one whose key signed
+	// the report. It is nil if no certificate's did.
+	Signer *x509.Certificate
+	// Key is the SHA-256 of the endorsement key, as DER SubjectPublicKeyInfo. If
+	// no key signed the report, it is that of the certificate that was looked at.
 	Key pins.Digest
 	// Values says that reference values were applied, not authenticity alone.
 	Values bool
 
-	authenticated bool // all checks of authenticity were made
-	complete      bool // all checks of policy were made
+	tcbs          *snp.TCBs // the report's; nil if nobody can read them
+	authenticated bool      // all checks of authenticity were made
+	complete      bool      // all checks of policy were made
 }
 
 // Trusted reports whether the evidence is authentic and every reference value
@@ -170,19 +176,18 @@ func (v Verdict) MarshalJSON() ([]byte, error) {
 	return json.Marshal(out)
 }
 
-// malformed returns the verdict with err as its only check.
-func (v Verdict) malformed(name string, err error) Verdict {
-	v.Checks = []Check{{Name: name, Want: "a valid encoding", Err: err, fails: Malformed}}
-	return v
+// malformed returns a verdict with err as its only check.
+func malformed(name string, err error) Verdict {
+	return Verdict{Checks: []Check{{Name: name, Want: "a valid encoding", Err: err, fails: Malformed}}}
 }
 
-// authentic adds a check of authenticity; err is nil when it passed.
-func (v *Verdict) authentic(name, got, want string, err error) {
+// addAuthenticity adds a check of authenticity. It passed if err is nil.
+func (v *Verdict) addAuthenticity(name, got, want string, err error) {
 	v.Checks = append(v.Checks, Check{Name: name, Got: got, Want: want, OK: err == nil, Err: err, fails: NotAuthentic})
 }
 
-// policy adds a check of policy.
-func (v *Verdict) policy(name string, ok bool, got, want string) {
+// addPolicy adds a check of policy.
+func (v *Verdict) addPolicy(name string, ok bool, got, want string) {
 	c := Check{Name: name, Got: got, Want: want, OK: ok, fails: Refused}
 	if !ok {
 		c.Err = fmt.Errorf("got %s, want %s", got, want)
@@ -190,6 +195,6 @@ func (v *Verdict) policy(name string, ok bool, got, want string) {
 	v.Checks = append(v.Checks, c)
 }
 
-func (v *Verdict) note(format string, args ...any) {
+func (v *Verdict) addNote(format string, args ...any) {
 	v.Notes = append(v.Notes, fmt.Sprintf(format, args...))
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/snp"
 )
 
 // Expectation is what an answer is judged by.
@@ -77,7 +78,7 @@ func (r Result) Trusted() bool {
 func Judge(a Answer, x Expectation) Result {
 	_, emulated := x.Values.RootOfTrust.Emulated()
 	r := Result{Emulated: emulated, BootLogDigest: pins.Digest(sha256.Sum256(a.BootLog))}
-	e, err := evidence.Decode(a.Evidence)
+	e, err := appraise.Read(a.Evidence, evidence.Plain)
 	if err != nil {
 		return Result{Emulated: emulated, Err: err}
 	}
@@ -86,7 +87,6 @@ func Judge(a Answer, x Expectation) Result {
 	}
 	r.Verdict = appraise.Appraise(appraise.Request{
 		Evidence:   e,
-		Kind:       evidence.Plain,
 		Values:     x.Values,
 		ReportData: evidence.OwnerAttestation(a.Nonce, a.TLSKey, r.BootLogDigest),
 		Collateral: x.Collateral,
@@ -129,7 +129,7 @@ func (r *Result) compareDisk(v refval.Values) {
 
 // Launch is one launch that got a disk's key, by the KMS's audited word.
 type Launch struct {
-	ReportID   [32]byte
+	ReportID   snp.ReportID
 	Generation uint64 // of the key
 	Time       time.Time
 }

@@ -249,18 +249,6 @@ func (r *Report) tcbs() []namedTCB {
 	}
 }
 
-// CheckTCBs refuses a report with a reserved TCB byte that is not zero in the
-// layout of product p. [ParseReport] has done so for a report that names its
-// product, that is from version 3 on.
-func (r *Report) CheckTCBs(p Product) error {
-	for _, t := range r.tcbs() {
-		if _, err := p.DecodeTCB(t.v); err != nil {
-			return fmt.Errorf("%s: %v", t.name, err)
-		}
-	}
-	return nil
-}
-
 // Product returns the product that the report's CPUID names. A version 2
 // report carries no CPUID: there the certificate alone says it, and the error
 // says so.

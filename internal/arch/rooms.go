@@ -11,7 +11,7 @@ var rooms = []room{
 	},
 	{
 		name:     "ground: formats",
-		packages: []string{"snp", "verity", "xts", "initramfs/cpio", "image/erofs", "kms/keyapi", "boot/bootconfig", "boot/bootlog"},
+		packages: []string{"snp", "verity", "xts", "initramfs/cpio", "image/erofs", "boot/bootconfig", "boot/bootlog"},
 		pure:     true, neverDirect: world,
 	},
 	{
@@ -40,6 +40,12 @@ var rooms = []room{
 	{
 		name:     "meaning: evidence",
 		packages: []string{"evidence"},
+		pure:     true, neverDirect: world,
+	},
+	{
+		name:     "meaning: messages between a guest and the key server",
+		packages: []string{"kms/keyapi"},
+		uses:     []string{"evidence"},
 		pure:     true, neverDirect: world,
 	},
 	{
@@ -125,7 +131,7 @@ var rooms = []room{
 	{
 		name:     "role: the owner who asks",
 		packages: []string{"attest"},
-		uses:     []string{"attest/attestapi", "appraise", "boot/bootlog", "evidence", "refval"},
+		uses:     []string{"attest/attestapi", "appraise", "boot/bootlog", "evidence", "refval", "snp"},
 		never:    []string{module + "/snp/snpdev", module + "/kms/..."},
 	},
 	{

@@ -16,7 +16,6 @@ import (
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/kms/store"
-	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
 )
@@ -34,6 +33,8 @@ type Case struct {
 	Record     store.Record
 	Values     refval.Values // of Record; not looked at where evidence is not required
 	Request    keyapi.ReleaseRequest
+	Evidence   appraise.Evidence // of Request
+	Malformed  error             // why Evidence is zero
 	Collateral appraise.Collateral
 	Memo       *appraise.Memo // may be nil
 	Now        time.Time
@@ -42,15 +43,15 @@ type Case struct {
 // Launch is the launch that the evidence is of. It is zero where no evidence was
 // looked at.
 type Launch struct {
-	ReportID    pins.Digest
+	ReportID    snp.ReportID
 	Measurement snp.Measurement
 }
 
 // Decide returns nil when both locks open. The launch is what the evidence says,
 // also with an error: then it may be forged.
 func Decide(c Case) (Launch, error) {
-	e, malformed := evidence.Decode(c.Request.Evidence)
-	launch := claimed(e)
+	claims := c.Evidence.Claims()
+	launch := Launch{ReportID: claims.ReportID, Measurement: claims.Measurement}
 	switch {
 	case c.Record.State != store.Enabled:
 		return launch, fmt.Errorf("record is %s", c.Record.State)
@@ -61,10 +62,10 @@ func Decide(c Case) (Launch, error) {
 	case store.EvidenceNotRequired:
 		return Launch{}, nil
 	case store.EvidenceRequired:
-		if malformed != nil {
-			return launch, fmt.Errorf("lock 2: %w", malformed)
+		if c.Malformed != nil {
+			return launch, fmt.Errorf("lock 2: %w", c.Malformed)
 		}
-		if err := appraised(c, e); err != nil {
+		if err := appraised(c); err != nil {
 			return launch, fmt.Errorf("lock 2: %w", err)
 		}
 		return launch, nil
@@ -72,34 +73,11 @@ func Decide(c Case) (Launch, error) {
 	return launch, fmt.Errorf("lock 2: evidence is %q on the record", c.Record.Evidence)
 }
 
-// ParseLaunch says of which launch evidence claims to be. Nothing is verified.
-func ParseLaunch(document []byte) (Launch, error) {
-	e, err := evidence.Decode(document)
-	if err != nil {
-		return Launch{}, err
-	}
-	launch := claimed(e)
-	if launch == (Launch{}) {
-		return Launch{}, errors.New("evidence has no report of a launch")
-	}
-	return launch, nil
-}
-
-// claimed is the launch of a report as it is; zero where there is none.
-func claimed(e evidence.Evidence) Launch {
-	r, err := snp.ParseReport(e.Report)
-	if err != nil {
-		return Launch{}
-	}
-	return Launch{ReportID: pins.Digest(r.ReportID), Measurement: r.Measurement}
-}
-
-func appraised(c Case, e evidence.Evidence) error {
+func appraised(c Case) error {
 	verdict := appraise.Appraise(appraise.Request{
-		Evidence: e,
-		Kind:     evidence.Plain,
+		Evidence: c.Evidence,
 		Values:   c.Values,
-		ReportData: evidence.KeyRelease(evidence.Nonce(c.Request.Nonce), c.Record.DiskUUID,
+		ReportData: evidence.KeyRelease(c.Request.Nonce, c.Record.DiskUUID,
 			c.Caller.SPKI, c.Request.HPKEPublicKey[:]),
 		Collateral: c.Collateral,
 		Memo:       c.Memo,

@@ -28,7 +28,7 @@ func good(t *testing.T) Case {
 		Record: store.Record{Header: pins.Header{DiskUUID: pins.UUID{1}}, SPIFFEID: vm, Evidence: store.EvidenceRequired, State: store.Enabled},
 		Values: refval.New(refval.EmulatedARK(chip.Chain.ARKDigest()),
 			[]refval.Measurement{{Digest: snp.Measurement{0x4d, 1}, VCPUs: 1, CPUType: "EPYC-v4"}}),
-		Request:    keyapi.ReleaseRequest{Version: 1, Nonce: keyapi.Nonce{1}, HPKEPublicKey: keyapi.PublicKey{2}},
+		Request:    keyapi.ReleaseRequest{Version: 1, Nonce: evidence.Nonce{1}, HPKEPublicKey: keyapi.PublicKey{2}},
 		Collateral: appraise.Collateral{CRLs: []*x509.RevocationList{chip.CRL(t)}},
 		Now:        snptest.Now(),
 	}
@@ -65,8 +65,9 @@ func TestDecide(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			x := base
 			c.change(&x)
+			x.Evidence, x.Malformed = appraise.Read(x.Request.Evidence, evidence.Plain)
 			launch, err := Decide(x)
-			if c.want == "" && (err != nil || launch.ReportID != pins.Digest{0x1d}) {
+			if c.want == "" && (err != nil || launch.ReportID != snp.ReportID{0x1d}) {
 				t.Errorf("got %+v, %v", launch, err)
 			}
 			if c.want != "" && (err == nil || !strings.HasPrefix(err.Error(), c.want)) {

@@ -134,10 +134,10 @@ func TestLifeOfARecord(t *testing.T) {
 	}
 	record, err := r.book.Records.Get(header.DiskUUID)
 	must(t, err)
-	must(t, r.book.Release(ledger.Claim{Record: record, ReportID: pins.Digest{7}, Fresh: true}))
+	must(t, r.book.Release(ledger.Claim{Record: record, ReportID: snp.ReportID{7}, Fresh: true}))
 	releases, err := r.client.Releases(ctx, header.DiskUUID)
 	must(t, err)
-	if len(releases) != 1 || releases[0].ReportID != (pins.Digest{7}) || releases[0].Generation != 2 {
+	if len(releases) != 1 || releases[0].ReportID != (snp.ReportID{7}) || releases[0].Generation != 2 {
 		t.Errorf("got %+v", releases)
 	}
 	status, err := r.client.Status(ctx)

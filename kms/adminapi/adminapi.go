@@ -15,6 +15,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/snp"
 )
 
 // Version is the only version of every document of this package.
@@ -65,11 +66,11 @@ type Release struct {
 	DiskUUID pins.UUID `json:"disk_uuid"`
 	// ReportID is REPORT_ID of the launch, 32 bytes: what an attestation report of
 	// the VM that has the key says too.
-	ReportID      pins.Digest `json:"report_id"`
-	SPIFFEID      string      `json:"spiffe_id"`
-	Generation    uint64      `json:"generation"`
-	Time          time.Time   `json:"time"`
-	AuditSequence uint64      `json:"audit_sequence"` // its line in the audit log
+	ReportID      snp.ReportID `json:"report_id"`
+	SPIFFEID      string       `json:"spiffe_id"`
+	Generation    uint64       `json:"generation"`
+	Time          time.Time    `json:"time"`
+	AuditSequence uint64       `json:"audit_sequence"` // its line in the audit log
 }
 
 // Records answers a question about all records.

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/snp"
 )
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 5000, time.UTC)
@@ -32,7 +33,7 @@ func newLog(t *testing.T) (path string, head Head) {
 	defer l.Close()
 	head, err = l.Append(
 		Entry{Event: Put, Disk: pins.UUID{1}, SPIFFEID: "spiffe://example.org/vm", Actor: "uid=0", Generation: 1},
-		Entry{Event: Release, Disk: pins.UUID{1}, ReportID: pins.Digest{2}, Measurement: pins.HexBytes{3}})
+		Entry{Event: Release, Disk: pins.UUID{1}, ReportID: snp.ReportID{2}, Measurement: pins.HexBytes{3}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/snp"
 )
 
 // BenchmarkVerify is what a server does with each line when it starts.
@@ -14,7 +15,7 @@ func BenchmarkVerify(b *testing.B) {
 	log := bytes.NewBuffer(line)
 	for range lines - 1 {
 		line, head = encode(head, noon, Entry{Event: Release, Disk: pins.UUID{1}, SPIFFEID: "spiffe://example.org/vm/web", Remote: "192.0.2.1:4711",
-			Generation: 1, RequestSHA256: pins.Digest{1}, ReportID: pins.Digest{2}, Measurement: make(pins.HexBytes, 48), Evidence: "required"})
+			Generation: 1, RequestSHA256: pins.Digest{1}, ReportID: snp.ReportID{2}, Measurement: make(pins.HexBytes, 48), Evidence: "required"})
 		log.Write(line)
 	}
 	b.SetBytes(int64(log.Len()))

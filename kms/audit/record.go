@@ -21,6 +21,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/snp"
 )
 
 const (
@@ -71,7 +72,7 @@ type Entry struct {
 	RequestSHA256 pins.Digest `json:"request_sha256,omitzero"`
 	// ReportID is REPORT_ID of the caller's report. In a refusal the report may be
 	// forged.
-	ReportID pins.Digest `json:"report_id,omitzero"`
+	ReportID snp.ReportID `json:"report_id,omitzero"`
 	// Measurement is MEASUREMENT of the caller's report, 48 bytes. In a refusal the
 	// report may be forged.
 	Measurement pins.HexBytes `json:"measurement,omitempty"`
@@ -224,7 +225,7 @@ func (e Entry) check() error {
 		rest.Reason = ""
 	case Release, ReleaseAgain, Refusal:
 		rest.Disk, rest.SPIFFEID, rest.Remote, rest.Generation, rest.Evidence = pins.UUID{}, "", "", 0, ""
-		rest.RequestSHA256, rest.ReportID, rest.Measurement = pins.Digest{}, pins.Digest{}, nil
+		rest.RequestSHA256, rest.ReportID, rest.Measurement = pins.Digest{}, snp.ReportID{}, nil
 		rest.ReferenceValuesSHA256 = pins.Digest{}
 		if e.Event == Refusal {
 			rest.Code, rest.Reason, rest.Suppressed = "", "", 0

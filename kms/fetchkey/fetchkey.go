@@ -124,7 +124,7 @@ func (c Config) exchange(ctx context.Context, servers *servers, id Identity) (*k
 	}
 	public := recipient.PublicKey()
 	spki := id.SVID.Certificates[0].RawSubjectPublicKeyInfo
-	vouched, err := c.Evidence(evidence.KeyRelease(evidence.Nonce(nonce), c.Disk, spki, public[:]))
+	vouched, err := c.Evidence(evidence.KeyRelease(nonce, c.Disk, spki, public[:]))
 	if err != nil {
 		return nil, &StepError{"evidence", err}
 	}

@@ -114,7 +114,7 @@ func newPeer(t testing.TB, change func(*peer)) *peer {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/nonce", func(w http.ResponseWriter, r *http.Request) {
-		w.Write(keyapi.Encode(keyapi.NonceReply{Version: 1, Nonce: keyapi.Nonce{byte(p.nonces.Add(1))}}))
+		w.Write(keyapi.Encode(keyapi.NonceReply{Version: 1, Nonce: evidence.Nonce{byte(p.nonces.Add(1))}}))
 	})
 	mux.HandleFunc("POST "+keyapi.ReleasePath(disk), func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)

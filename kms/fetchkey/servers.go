@@ -7,6 +7,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 )
 
@@ -76,10 +77,10 @@ func (s *servers) next(ctx context.Context) bool {
 }
 
 // nonce asks for a nonce.
-func (s *servers) nonce(ctx context.Context) (keyapi.Nonce, error) {
+func (s *servers) nonce(ctx context.Context) (evidence.Nonce, error) {
 	data, err := s.post(ctx, keyapi.PathNonce, keyapi.Encode(keyapi.NonceRequest{Version: keyapi.Version}))
 	if err != nil {
-		return keyapi.Nonce{}, err
+		return evidence.Nonce{}, err
 	}
 	reply, err := keyapi.Decode[keyapi.NonceReply](data)
 	return reply.Nonce, err

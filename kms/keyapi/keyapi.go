@@ -16,6 +16,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/internal/strictjson"
 	"github.com/rootvouch/rootvouch/pins"
 )
@@ -39,20 +40,6 @@ const PathNonce = "/v1/nonce"
 
 // ReleasePath is where a caller gets the key of disk.
 func ReleasePath(disk pins.UUID) string { return "/v1/disks/" + disk.String() + "/release" }
-
-// Nonce makes evidence fresh: the key server's own 32 random bytes. Its text form
-// is lower-case hex.
-type Nonce [32]byte
-
-func (n Nonce) String() string { return hex.EncodeToString(n[:]) }
-
-// MarshalText writes n as lower-case hex.
-func (n Nonce) MarshalText() ([]byte, error) { return []byte(n.String()), nil }
-
-// UnmarshalText reads 64 lower-case hex digits.
-func (n *Nonce) UnmarshalText(text []byte) error {
-	return decodeHex32((*[32]byte)(n), "nonce", text)
-}
 
 // PublicKey is an X25519 public key, as RFC 9180 serializes it (SerializePublicKey,
 // section 7.1.1: the 32 bytes of RFC 7748). Its text form is lower-case hex.
@@ -85,15 +72,15 @@ type NonceRequest struct {
 // NonceReply answers it. The nonce serves one release, asked for with the same
 // SVID, within the time that the server keeps it (a minute by default).
 type NonceReply struct {
-	Version int   `json:"version"`
-	Nonce   Nonce `json:"nonce"`
+	Version int            `json:"version"`
+	Nonce   evidence.Nonce `json:"nonce"`
 }
 
 // ReleaseRequest is the body of a POST to ReleasePath.
 type ReleaseRequest struct {
 	Version int `json:"version"`
 	// Nonce is the one that the evidence binds.
-	Nonce Nonce `json:"nonce"`
+	Nonce evidence.Nonce `json:"nonce"`
 	// HPKEPublicKey is the ephemeral key that the reply is sealed to.
 	HPKEPublicKey PublicKey `json:"hpke_public_key"`
 	// Evidence is one evidence document (docs/spec/evidence.md), in base64. Its

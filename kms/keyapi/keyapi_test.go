@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/pins"
 )
 
@@ -99,7 +100,7 @@ func TestWipe(t *testing.T) {
 }
 
 func TestMessages(t *testing.T) {
-	request := ReleaseRequest{Version: 1, Nonce: Nonce{1}, HPKEPublicKey: PublicKey{2}, Evidence: []byte("evidence")}
+	request := ReleaseRequest{Version: 1, Nonce: evidence.Nonce{1}, HPKEPublicKey: PublicKey{2}, Evidence: []byte("evidence")}
 	got, err := Decode[ReleaseRequest](Encode(request))
 	if err != nil {
 		t.Fatal(err)
@@ -119,7 +120,7 @@ func TestMessages(t *testing.T) {
 }
 
 func TestDecodeRefuses(t *testing.T) {
-	good := string(Encode(ReleaseRequest{Version: 1, Nonce: Nonce{1}, Evidence: []byte("evidence")}))
+	good := string(Encode(ReleaseRequest{Version: 1, Nonce: evidence.Nonce{1}, Evidence: []byte("evidence")}))
 	replace := func(old, new string) string {
 		if !strings.Contains(good, old) {
 			t.Fatalf("%q is not in %s", old, good)
@@ -156,7 +157,7 @@ func TestDecodeRefuses(t *testing.T) {
 }
 
 func TestSeal(t *testing.T) {
-	r, disk, nonce := released(), released().Header.DiskUUID, Nonce{7}
+	r, disk, nonce := released(), released().Header.DiskUUID, evidence.Nonce{7}
 	recipient, err := NewRecipient()
 	if err != nil {
 		t.Fatal(err)
@@ -183,7 +184,7 @@ func TestSeal(t *testing.T) {
 	if _, err := stranger.Open(nonce, disk, sealed); err == nil {
 		t.Error("another recipient opened it")
 	}
-	if _, err := recipient.Open(Nonce{8}, disk, sealed); err == nil {
+	if _, err := recipient.Open(evidence.Nonce{8}, disk, sealed); err == nil {
 		t.Error("it opened as the reply to another nonce")
 	}
 	if _, err := recipient.Open(nonce, pins.UUID{1}, sealed); err == nil {
@@ -206,8 +207,8 @@ func TestSeal(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	f.Add(Encode(NonceRequest{1}))
-	f.Add(Encode(NonceReply{1, Nonce{2}}))
-	f.Add(Encode(ReleaseRequest{1, Nonce{2}, PublicKey{3}, []byte("evidence")}))
+	f.Add(Encode(NonceReply{1, evidence.Nonce{2}}))
+	f.Add(Encode(ReleaseRequest{1, evidence.Nonce{2}, PublicKey{3}, []byte("evidence")}))
 	f.Add(Encode(ReleaseReply{1, []byte("sealed")}))
 	f.Add(Encode(ErrorReply{1, CodeDenied}))
 	f.Add(marshal(f, released()))
@@ -236,7 +237,7 @@ func BenchmarkSeal(b *testing.B) {
 		b.Fatal(err)
 	}
 	r := released()
-	var nonce Nonce
+	var nonce evidence.Nonce
 	rand.Read(nonce[:])
 	for b.Loop() {
 		if _, err := Seal(recipient.PublicKey(), nonce, r.Header.DiskUUID, r); err != nil {

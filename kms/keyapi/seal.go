@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/pins"
 )
 
@@ -21,7 +22,7 @@ const sealLabel = "rootvouch key release reply v1"
 // sealInfo is HPKE's info: the label, then each field, each with its size in bytes
 // as a big-endian uint32 before it. So a reply opens only in the exchange that it
 // answers.
-func sealInfo(nonce Nonce, disk pins.UUID) []byte {
+func sealInfo(nonce evidence.Nonce, disk pins.UUID) []byte {
 	var info []byte
 	for _, field := range [][]byte{[]byte(sealLabel), nonce[:], disk[:]} {
 		info = binary.BigEndian.AppendUint32(info, uint32(len(field)))
@@ -52,7 +53,7 @@ func (r *Recipient) PublicKey() PublicKey {
 // Open opens the Sealed of a ReleaseReply to the request that had nonce, for disk.
 // A reply whose header pin names another disk is refused. The caller wipes the
 // result.
-func (r *Recipient) Open(nonce Nonce, disk pins.UUID, sealed []byte) (*Released, error) {
+func (r *Recipient) Open(nonce evidence.Nonce, disk pins.UUID, sealed []byte) (*Released, error) {
 	plain, err := hpke.Open(r.private, kdf(), aead(), sealInfo(nonce, disk), sealed)
 	if err != nil {
 		return nil, errors.New("opening the sealed key: it is not sealed to this request")
@@ -71,7 +72,7 @@ func (r *Recipient) Open(nonce Nonce, disk pins.UUID, sealed []byte) (*Released,
 
 // Seal seals released to the public key of the request that had nonce, for disk.
 // The result is HPKE's encapsulated key (32 bytes), then its ciphertext.
-func Seal(to PublicKey, nonce Nonce, disk pins.UUID, released *Released) ([]byte, error) {
+func Seal(to PublicKey, nonce evidence.Nonce, disk pins.UUID, released *Released) ([]byte, error) {
 	public, err := kem().NewPublicKey(to[:])
 	if err != nil {
 		return nil, fmt.Errorf("sealing the key: parsing HPKE public key %s: %v", to, err)

@@ -23,6 +23,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/snp"
 )
 
 // Ledger is the store with its audit log.
@@ -51,7 +52,7 @@ type Reader interface {
 	KnowsCaller(id spiffeid.ID) (bool, error)
 	Key(r store.Record) ([]byte, error)
 	Values(r store.Record) ([]byte, error)
-	FindRelease(disk pins.UUID, reportID pins.Digest) (store.Release, bool, error)
+	FindRelease(disk pins.UUID, reportID snp.ReportID) (store.Release, bool, error)
 	Releases(disk pins.UUID) ([]store.Release, error)
 }
 

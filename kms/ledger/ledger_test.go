@@ -17,6 +17,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/snp"
 )
 
 var (
@@ -80,14 +81,14 @@ func TestReleaseOfAChangedRecord(t *testing.T) {
 	r := newRig(t)
 	old := r.put(t, false)
 	r.put(t, true)
-	if err := r.Release(Claim{Record: old, ReportID: pins.Digest{1}, Fresh: true}); !errors.Is(err, ErrChanged) {
+	if err := r.Release(Claim{Record: old, ReportID: snp.ReportID{1}, Fresh: true}); !errors.Is(err, ErrChanged) {
 		t.Errorf("replaced: got error %v, want ErrChanged", err)
 	}
 	current := r.put(t, true)
 	if err := r.SetState("test", current.DiskUUID, store.Disabled); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Release(Claim{Record: current, ReportID: pins.Digest{1}, Fresh: true}); !errors.Is(err, ErrChanged) {
+	if err := r.Release(Claim{Record: current, ReportID: snp.ReportID{1}, Fresh: true}); !errors.Is(err, ErrChanged) {
 		t.Errorf("disabled: got error %v, want ErrChanged", err)
 	}
 	if n := r.audited(t, `"event":"release"`); n != 0 {
@@ -100,7 +101,7 @@ func TestBatch(t *testing.T) {
 	r := newRig(t)
 	record := r.put(t, false)
 	of := func(launch, request byte, fresh bool) *claim {
-		return &claim{Claim: Claim{Record: record, ReportID: pins.Digest{launch}, RequestSHA256: pins.Digest{request}, Fresh: fresh}}
+		return &claim{Claim: Claim{Record: record, ReportID: snp.ReportID{launch}, RequestSHA256: pins.Digest{request}, Fresh: fresh}}
 	}
 	claims := []*claim{
 		of(1, 1, true), of(2, 2, true), of(1, 1, false), of(1, 3, true), of(3, 4, false),
@@ -130,13 +131,13 @@ func TestBatch(t *testing.T) {
 func TestStoreFails(t *testing.T) {
 	r := newRig(t)
 	record := r.put(t, false)
-	c := &claim{Claim: Claim{Record: record, ReportID: pins.Digest{1}, Fresh: true}}
+	c := &claim{Claim: Claim{Record: record, ReportID: snp.ReportID{1}, Fresh: true}}
 	r.store.Close()
 	r.commit([]*claim{c})
 	if c.err == nil {
 		t.Error("released without a store")
 	}
-	if err := r.Release(Claim{Record: record, ReportID: pins.Digest{1}, Fresh: true}); err == nil {
+	if err := r.Release(Claim{Record: record, ReportID: snp.ReportID{1}, Fresh: true}); err == nil {
 		t.Error("released without a store")
 	}
 }
@@ -155,7 +156,7 @@ func TestCommitPanics(t *testing.T) {
 		t.Fatal(err)
 	}
 	broken := &claim{Claim: Claim{Record: next, Fresh: true}} // without REPORT_ID
-	waiting := &claim{Claim: Claim{Record: next, ReportID: pins.Digest{1}, Fresh: true}}
+	waiting := &claim{Claim: Claim{Record: next, ReportID: snp.ReportID{1}, Fresh: true}}
 	func() {
 		defer func() {
 			if recover() == nil {

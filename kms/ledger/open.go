@@ -10,6 +10,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/snp"
 )
 
 // ErrOldStore says that the store is older than the audit log.
@@ -133,12 +134,12 @@ func (l *Ledger) recovered(r audit.Record, did string) error {
 func (l *Ledger) missing(lines []audit.Record) ([]store.Release, error) {
 	type launch struct {
 		disk   pins.UUID
-		report pins.Digest
+		report snp.ReportID
 	}
 	at := map[launch]int{}
 	var all []store.Release
 	for _, line := range lines {
-		if line.Event != audit.Release || line.ReportID == (pins.Digest{}) {
+		if line.Event != audit.Release || line.ReportID == (snp.ReportID{}) {
 			continue
 		}
 		id, err := spiffeid.FromString(line.SPIFFEID)

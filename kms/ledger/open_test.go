@@ -15,6 +15,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/snp"
 )
 
 // reopen opens the rig's files as a server that starts does.
@@ -95,9 +96,9 @@ func (r *rig) act(t *testing.T, what string) {
 }
 
 func claimOf(record store.Record, launch byte) Claim {
-	return Claim{Record: record, ReportID: pins.Digest{launch}, RequestSHA256: pins.Digest{launch}, Fresh: true,
+	return Claim{Record: record, ReportID: snp.ReportID{launch}, RequestSHA256: pins.Digest{launch}, Fresh: true,
 		Entry: audit.Entry{Disk: record.DiskUUID, SPIFFEID: record.SPIFFEID.String(), Generation: record.Generation,
-			ReportID: pins.Digest{launch}, RequestSHA256: pins.Digest{launch}}}
+			ReportID: snp.ReportID{launch}, RequestSHA256: pins.Digest{launch}}}
 }
 
 // TestOldStore puts the store back, and not the log. Line 3 is the first one that

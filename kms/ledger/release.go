@@ -8,6 +8,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/snp"
 )
 
 // Errors of Release.
@@ -25,7 +26,7 @@ var (
 // leaves.
 type Claim struct {
 	Record        store.Record
-	ReportID      pins.Digest // zero where evidence is not required: then nothing counts releases
+	ReportID      snp.ReportID // zero where evidence is not required: then nothing counts releases
 	RequestSHA256 pins.Digest
 	// Fresh says that the request's nonce was good. Without it the request can only
 	// be one whose reply was lost.
@@ -64,13 +65,15 @@ func (l *Ledger) Release(c Claim) error {
 func (l *Ledger) take() []*claim {
 	l.pendingMu.Lock()
 	defer l.pendingMu.Unlock()
-	type launch struct{ disk, report pins.Digest }
+	type launch struct {
+		disk   pins.UUID
+		report snp.ReportID
+	}
 	seen := map[launch]bool{}
 	var batch, rest []*claim
 	for _, c := range l.pending {
-		key := launch{report: c.ReportID}
-		copy(key.disk[:], c.Record.DiskUUID[:])
-		if c.ReportID != (pins.Digest{}) && seen[key] {
+		key := launch{c.Record.DiskUUID, c.ReportID}
+		if c.ReportID != (snp.ReportID{}) && seen[key] {
 			rest = append(rest, c)
 			continue
 		}
@@ -114,7 +117,7 @@ func (l *Ledger) commit(batch []*claim) {
 	var fresh []store.Release
 	first := head.Sequence - uint64(len(entries)) + 1
 	for i, c := range logged {
-		if c.Entry.Event == audit.Release && c.ReportID != (pins.Digest{}) {
+		if c.Entry.Event == audit.Release && c.ReportID != (snp.ReportID{}) {
 			fresh = append(fresh, store.Release{
 				Disk: c.Record.DiskUUID, ReportID: c.ReportID, SPIFFEID: c.Record.SPIFFEID,
 				Generation: c.Record.Generation, RequestSHA256: c.RequestSHA256,
@@ -144,7 +147,7 @@ func (l *Ledger) event(c Claim, now time.Time) (audit.Event, error) {
 	if !current {
 		return "", ErrChanged
 	}
-	if c.ReportID == (pins.Digest{}) {
+	if c.ReportID == (snp.ReportID{}) {
 		if c.Record.Evidence != store.EvidenceNotRequired {
 			panic("ledger: internal error: a claim without REPORT_ID for a record that requires evidence")
 		}

@@ -21,7 +21,6 @@ import (
 	"github.com/rootvouch/rootvouch/kms/acl"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/kms/ledger"
-	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/test/snptest"
 )
@@ -72,7 +71,7 @@ func (r *rig) prepared(me acl.Caller, i int) []byte {
 	request := keyapi.ReleaseRequest{Version: 1, HPKEPublicKey: recipient.PublicKey()}
 	binary.BigEndian.PutUint64(request.Nonce[:], uint64(i)+1)
 	e, err := r.launch(1, func(x *snp.Report) { binary.BigEndian.PutUint64(x.ReportID[8:], uint64(i)) })(
-		evidence.KeyRelease(evidence.Nonce(request.Nonce), diskOne.DiskUUID, me.SPKI, request.HPKEPublicKey[:]))
+		evidence.KeyRelease(request.Nonce, diskOne.DiskUUID, me.SPKI, request.HPKEPublicKey[:]))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -126,7 +125,7 @@ func BenchmarkLedger(b *testing.B) {
 				b.Fatal(err)
 			}
 			measure(b, clients, func(i int) error {
-				var id pins.Digest
+				var id snp.ReportID
 				binary.BigEndian.PutUint64(id[:], uint64(i)+1)
 				return r.ledger.Release(ledger.Claim{Record: record, ReportID: id, Fresh: true})
 			})

@@ -41,7 +41,7 @@ func (c *caller) post(path string, body []byte) (int, []byte, error) {
 	return response.StatusCode, data, err
 }
 
-func (c *caller) nonce() keyapi.Nonce {
+func (c *caller) nonce() evidence.Nonce {
 	c.r.t.Helper()
 	status, data, err := c.post(keyapi.PathNonce, keyapi.Encode(keyapi.NonceRequest{Version: 1}))
 	if err != nil || status != http.StatusOK {
@@ -73,7 +73,7 @@ func (c *caller) ask(launch func([64]byte) (evidence.Evidence, error), change ..
 		f(&a)
 	}
 	spki := c.svid.Certificates[0].RawSubjectPublicKeyInfo
-	e, err := launch(evidence.KeyRelease(evidence.Nonce(a.request.Nonce), a.disk, spki, a.request.HPKEPublicKey[:]))
+	e, err := launch(evidence.KeyRelease(a.request.Nonce, a.disk, spki, a.request.HPKEPublicKey[:]))
 	if err != nil {
 		c.r.t.Fatal(err)
 	}

@@ -8,12 +8,15 @@ import (
 	"io"
 	"net/http"
 
+	"github.com/rootvouch/rootvouch/appraise"
+	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/kms/acl"
 	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/kms/ledger"
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/snp"
 )
 
 // refusal is an error whose meaning for the caller is known.
@@ -155,11 +158,12 @@ func (s *Server) release(c *call) ([]byte, error) {
 		return nil, refuse(keyapi.CodeMalformed, "%v", err)
 	}
 	c.entry.Disk, c.entry.RequestSHA256 = disk, sha256.Sum256(c.body)
+	presented, malformed := appraise.Read(request.Evidence, evidence.Plain)
 	fresh := s.nonces.take(c.caller, request.Nonce, s.Clock())
-	if !fresh && !s.maybeLost(c, disk, request) {
+	if !fresh && !s.maybeLost(c, disk, presented.Claims().ReportID) {
 		return nil, ledger.ErrStale
 	}
-	record, launch, err := s.decide(c, disk, request)
+	record, launch, err := s.decide(c, disk, acl.Case{Caller: c.caller, Request: request, Evidence: presented, Malformed: malformed})
 	if err != nil {
 		return nil, err
 	}
@@ -186,17 +190,16 @@ func (s *Server) release(c *call) ([]byte, error) {
 
 // maybeLost looks whether a request with a used nonce may be one whose reply was
 // lost, before the cost of an appraisal. The ledger decides again.
-func (s *Server) maybeLost(c *call, disk pins.UUID, request keyapi.ReleaseRequest) bool {
-	launch, err := acl.ParseLaunch(request.Evidence)
-	if err != nil {
+func (s *Server) maybeLost(c *call, disk pins.UUID, claimed snp.ReportID) bool {
+	if claimed == (snp.ReportID{}) {
 		return false
 	}
-	before, found, err := s.Ledger.Records.FindRelease(disk, launch.ReportID)
+	before, found, err := s.Ledger.Records.FindRelease(disk, claimed)
 	return err == nil && found && s.Ledger.Lost(before, c.entry.RequestSHA256, s.Clock())
 }
 
-// decide holds the request against both locks.
-func (s *Server) decide(c *call, disk pins.UUID, request keyapi.ReleaseRequest) (store.Record, acl.Launch, error) {
+// decide completes the case, and holds it against both locks.
+func (s *Server) decide(c *call, disk pins.UUID, x acl.Case) (store.Record, acl.Launch, error) {
 	record, err := s.Ledger.Records.Get(disk)
 	if errors.Is(err, store.ErrNotFound) {
 		return store.Record{}, acl.Launch{}, refuse(keyapi.CodeDenied, "%v", err)
@@ -204,23 +207,14 @@ func (s *Server) decide(c *call, disk pins.UUID, request keyapi.ReleaseRequest) 
 	if err != nil {
 		return store.Record{}, acl.Launch{}, err
 	}
-	values, err := s.values.get(s.Ledger, record)
-	if err != nil {
+	x.Record, x.Memo, x.Now = record, &s.memo, s.Clock()
+	if x.Values, err = s.values.get(s.Ledger, record); err != nil {
 		return store.Record{}, acl.Launch{}, err
 	}
-	collateral, err := s.Collateral()
-	if err != nil {
+	if x.Collateral, err = s.Collateral(); err != nil {
 		return store.Record{}, acl.Launch{}, fmt.Errorf("loading collateral: %w", err)
 	}
-	launch, err := acl.Decide(acl.Case{
-		Caller:     c.caller,
-		Record:     record,
-		Values:     values,
-		Request:    request,
-		Collateral: collateral,
-		Memo:       &s.memo,
-		Now:        s.Clock(),
-	})
+	launch, err := acl.Decide(x)
 	if launch != (acl.Launch{}) {
 		c.entry.ReportID, c.entry.Measurement = launch.ReportID, launch.Measurement[:]
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/kms/acl"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 )
@@ -32,7 +33,7 @@ type nonces struct {
 }
 
 type issued struct {
-	nonce keyapi.Nonce
+	nonce evidence.Nonce
 	key   [sha256.Size]byte // SHA-256 of the SVID's public key
 	at    time.Time
 }
@@ -43,10 +44,10 @@ func newNonces(rand io.Reader) *nonces {
 
 // issue makes a nonce that this caller can use once. It is refused when
 // there are too many of all callers together.
-func (n *nonces) issue(c acl.Caller, now time.Time) (keyapi.Nonce, error) {
+func (n *nonces) issue(c acl.Caller, now time.Time) (evidence.Nonce, error) {
 	x := issued{key: sha256.Sum256(c.SPKI), at: now}
 	if _, err := io.ReadFull(n.rand, x.nonce[:]); err != nil {
-		return keyapi.Nonce{}, fmt.Errorf("making a nonce: %w", err)
+		return evidence.Nonce{}, fmt.Errorf("making a nonce: %w", err)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -57,7 +58,7 @@ func (n *nonces) issue(c acl.Caller, now time.Time) (keyapi.Nonce, error) {
 	all := n.outstanding[id]
 	n.setLocked(id, len(all), makeRoom(all, x.key))
 	if n.count >= noncesTogether {
-		return keyapi.Nonce{}, refuse(keyapi.CodeBusy, "%d nonces are outstanding", n.count)
+		return evidence.Nonce{}, refuse(keyapi.CodeBusy, "%d nonces are outstanding", n.count)
 	}
 	all = n.outstanding[id]
 	n.setLocked(id, len(all), append(all, x))
@@ -95,7 +96,7 @@ func (n *nonces) setLocked(id string, before int, all []issued) {
 }
 
 // take uses a nonce up, and reports whether it was good.
-func (n *nonces) take(c acl.Caller, nonce keyapi.Nonce, now time.Time) bool {
+func (n *nonces) take(c acl.Caller, nonce evidence.Nonce, now time.Time) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	id, key := c.ID.String(), sha256.Sum256(c.SPKI)

@@ -85,14 +85,14 @@ func TestRestart(t *testing.T) {
 func TestCrash(t *testing.T) {
 	r := newRig(t)
 	guest := r.caller(r.vm())
-	if _, err := r.audit.Append(audit.Entry{Event: audit.Release, Disk: diskOne.DiskUUID, ReportID: pins.Digest{1}}); err != nil {
+	if _, err := r.audit.Append(audit.Entry{Event: audit.Release, Disk: diskOne.DiskUUID, ReportID: snp.ReportID{1}}); err != nil {
 		t.Fatal(err)
 	}
 	r.restart()
 	guest.want(guest.ask(r.launch(1)), "")
 	n := 0
 	for _, e := range r.events(100) {
-		if e.Event == audit.Release && e.ReportID == (pins.Digest{1}) {
+		if e.Event == audit.Release && e.ReportID == (snp.ReportID{1}) {
 			n++
 		}
 	}
@@ -105,7 +105,7 @@ func TestCrash(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = r.ledger.Release(ledger.Claim{Record: record, ReportID: pins.Digest{2}, RequestSHA256: digestOf(a), Fresh: true})
+	err = r.ledger.Release(ledger.Claim{Record: record, ReportID: snp.ReportID{2}, RequestSHA256: digestOf(a), Fresh: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +155,7 @@ func TestEvidenceNotRequired(t *testing.T) {
 		guest.want(a, "")
 		guest.want(a, keyapi.CodeNonce)
 	}
-	if last := r.events(2)[0]; last.Event != audit.Release || last.Evidence != "not required" || last.ReportID != (pins.Digest{}) {
+	if last := r.events(2)[0]; last.Event != audit.Release || last.Evidence != "not required" || last.ReportID != (snp.ReportID{}) {
 		t.Errorf("audit log has %+v", last)
 	}
 }

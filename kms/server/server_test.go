@@ -34,12 +34,12 @@ func TestFetch(t *testing.T) {
 		t.Errorf("got %+v", released)
 	}
 	last := r.events(1)[0]
-	if last.Event != audit.Release || last.Disk != diskOne.DiskUUID || last.SPIFFEID != vmID.String() || last.ReportID != (pins.Digest{1}) ||
+	if last.Event != audit.Release || last.Disk != diskOne.DiskUUID || last.SPIFFEID != vmID.String() || last.ReportID != (snp.ReportID{1}) ||
 		!bytes.Equal(last.Measurement, measured[:]) || last.Generation != 1 || last.Evidence != "required" {
 		t.Errorf("audit log has %+v", last)
 	}
 	all, err := r.store.Releases(diskOne.DiskUUID)
-	if err != nil || len(all) != 1 || all[0].AuditSequence != last.Sequence || all[0].ReportID != (pins.Digest{1}) {
+	if err != nil || len(all) != 1 || all[0].AuditSequence != last.Sequence || all[0].ReportID != (snp.ReportID{1}) {
 		t.Errorf("store has %+v, %v, want line %d", all, err, last.Sequence)
 	}
 	// Root in the booted OS asks again, with fresh evidence of the same launch.

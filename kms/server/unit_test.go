@@ -51,7 +51,7 @@ func TestNoncesAreBounded(t *testing.T) {
 	}
 }
 
-func mustIssue(t *testing.T, n *nonces, c acl.Caller, now time.Time) keyapi.Nonce {
+func mustIssue(t *testing.T, n *nonces, c acl.Caller, now time.Time) evidence.Nonce {
 	t.Helper()
 	x, err := n.issue(c, now)
 	if err != nil {
@@ -67,7 +67,7 @@ func TestNoncesOfOneID(t *testing.T) {
 	other := acl.Caller{ID: otherID, SPKI: []byte("other")}
 	theirs := mustIssue(t, n, other, now)
 	caller := func(i int) acl.Caller { return acl.Caller{ID: vmID, SPKI: []byte{byte(i), byte(i >> 8)}} }
-	var all []keyapi.Nonce
+	var all []evidence.Nonce
 	for i := range 2 * noncesPerID {
 		all = append(all, mustIssue(t, n, caller(i), now))
 	}

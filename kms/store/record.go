@@ -19,6 +19,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/internal/strictjson"
 	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/snp"
 )
 
 const recordVersion = 1
@@ -111,13 +112,13 @@ func decodeRecord(data []byte) (Record, error) {
 // Release says that the key of a disk was released to a launch. It is never
 // deleted: a launch gets a disk's key once, whatever becomes of the record.
 type Release struct {
-	Disk          pins.UUID   `json:"disk_uuid"`
-	ReportID      pins.Digest `json:"report_id"` // REPORT_ID of the launch
-	SPIFFEID      spiffeid.ID `json:"spiffe_id"`
-	Generation    uint64      `json:"generation"`
-	RequestSHA256 pins.Digest `json:"request_sha256"` // over the body of the request
-	Time          time.Time   `json:"time"`           // UTC
-	AuditSequence uint64      `json:"audit_sequence"` // its line in the audit log
+	Disk          pins.UUID    `json:"disk_uuid"`
+	ReportID      snp.ReportID `json:"report_id"` // REPORT_ID of the launch
+	SPIFFEID      spiffeid.ID  `json:"spiffe_id"`
+	Generation    uint64       `json:"generation"`
+	RequestSHA256 pins.Digest  `json:"request_sha256"` // over the body of the request
+	Time          time.Time    `json:"time"`           // UTC
+	AuditSequence uint64       `json:"audit_sequence"` // its line in the audit log
 }
 
 func (r Release) id() []byte { return append(r.Disk[:], r.ReportID[:]...) }

@@ -8,11 +8,12 @@ import (
 
 	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/snp"
 )
 
 // FindRelease returns the release of a disk's key to the launch with a REPORT_ID, if
 // there was one.
-func (s *Store) FindRelease(disk pins.UUID, reportID pins.Digest) (r Release, found bool, err error) {
+func (s *Store) FindRelease(disk pins.UUID, reportID snp.ReportID) (r Release, found bool, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
 		data := tx.Bucket([]byte(bucketReleases)).Get(Release{Disk: disk, ReportID: reportID}.id())
 		if data == nil {

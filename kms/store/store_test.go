@@ -18,6 +18,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/kek"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/snp"
 )
 
 var (
@@ -271,7 +272,7 @@ func TestReleases(t *testing.T) {
 	s, path := newStore(t)
 	r := mustPut(t, s, record(1, 1))
 	release := func(disk, launch byte) Release {
-		return Release{Disk: pins.UUID{disk}, ReportID: pins.Digest{launch}, SPIFFEID: caller, Generation: 1,
+		return Release{Disk: pins.UUID{disk}, ReportID: snp.ReportID{launch}, SPIFFEID: caller, Generation: 1,
 			RequestSHA256: pins.Digest{9}, Time: noon, AuditSequence: 3}
 	}
 	if err := s.AddReleases([]Release{release(1, 1), release(1, 2), release(2, 1)}, head); err != nil {
@@ -285,14 +286,14 @@ func TestReleases(t *testing.T) {
 	}
 	s.Close()
 	s = mustOpen(t, path)
-	got, found, err := s.FindRelease(pins.UUID{1}, pins.Digest{1})
+	got, found, err := s.FindRelease(pins.UUID{1}, snp.ReportID{1})
 	if err != nil || !found {
 		t.Fatalf("got %t, %v after the record's deletion and a restart", found, err)
 	}
 	if diff := cmp.Diff(release(1, 1), got, sameID); diff != "" {
 		t.Error(diff)
 	}
-	if _, found, err := s.FindRelease(pins.UUID{1}, pins.Digest{3}); found || err != nil {
+	if _, found, err := s.FindRelease(pins.UUID{1}, snp.ReportID{3}); found || err != nil {
 		t.Errorf("a failed AddReleases left one behind: %t, %v", found, err)
 	}
 	if all, err := s.Releases(pins.UUID{1}); err != nil || len(all) != 2 {

@@ -34,8 +34,12 @@ func TestJudge(t *testing.T) {
 	measured.VCPUs, measured.CPUType = 2, "EPYC-v4"
 	good := func() appraise.Request {
 		v := refval.New(refval.EmulatedARK(chip.ARKDigest()), []refval.Measurement{measured})
+		e, err := appraise.Parse(evidence.Evidence{Report: report.Marshal(), Certificates: chip.Certificates()}, evidence.Plain)
+		if err != nil {
+			t.Fatal(err)
+		}
 		return appraise.Request{
-			Evidence:   evidence.Evidence{Report: report.Marshal(), Certificates: chip.Certificates()},
+			Evidence:   e,
 			Values:     v,
 			ReportData: q.ReportData,
 			Collateral: appraise.Collateral{Certificates: certificates, CRLs: crls},

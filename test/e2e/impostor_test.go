@@ -17,6 +17,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 
 	"github.com/rootvouch/rootvouch/demo"
+	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/pins"
 )
@@ -132,7 +133,7 @@ func (c *chain) source(t *testing.T, id spiffeid.ID) *workloadapi.X509Source {
 
 func impostorHandler(t *testing.T, release keyapi.Released) http.Handler {
 	mux := http.NewServeMux()
-	var nonce keyapi.Nonce
+	var nonce evidence.Nonce
 	if _, err := rand.Read(nonce[:]); err != nil {
 		t.Fatal(err)
 	}

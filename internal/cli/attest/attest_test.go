@@ -80,9 +80,9 @@ func TestAttestCommand(t *testing.T) {
 	address, log := bootedVM(t, sp.Launch(snp.Measurement{1}, snp.ReportID{7}))
 	good := snpdevtest.WriteValues(t, sp.Values(snp.Measurement{1}))
 	other := snpdevtest.WriteValues(t, sp.Values(snp.Measurement{2}))
-	release := adminapi.Release{DiskUUID: pins.UUID{1}, ReportID: pins.Digest{7}, Generation: 1, Time: time.Now()}
+	release := adminapi.Release{DiskUUID: pins.UUID{1}, ReportID: snp.ReportID{7}, Generation: 1, Time: time.Now()}
 	stranger := release
-	stranger.ReportID = pins.Digest{8}
+	stranger.ReportID = snp.ReportID{8}
 	disk := pins.UUID{1}.String()
 	for _, c := range []struct {
 		name   string

@@ -125,7 +125,7 @@ func TestKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := book.Release(ledger.Claim{Record: record, ReportID: pins.Digest{0xee}, Fresh: true}); err != nil {
+	if err := book.Release(ledger.Claim{Record: record, ReportID: snp.ReportID{0xee}, Fresh: true}); err != nil {
 		t.Fatal(err)
 	}
 	keys(0, "2           "+pins.Digest{0xee}.String(), "", "releases", disk)

@@ -212,9 +212,13 @@ func (f *verifyFlags) readCertificates(q *question) error {
 
 // judge asks the one judge.
 func (q question) judge(f *verifyFlags) (appraise.Verdict, error) {
+	parsed, err := appraise.Parse(q.input.Evidence, q.input.Kind)
+	if err != nil {
+		return appraise.NotEvidence(err), nil
+	}
 	if f.authenticityOnly {
 		return appraise.Authenticate(appraise.AuthenticityRequest{
-			Evidence: q.input.Evidence, Kind: q.input.Kind, Anchors: q.anchors, ReportData: q.reportData,
+			Evidence: parsed, Anchors: q.anchors, ReportData: q.reportData,
 			Collateral: q.collateral, Now: q.now, Revocation: q.revocation,
 		}), nil
 	}
@@ -227,7 +231,7 @@ func (q question) judge(f *verifyFlags) (appraise.Verdict, error) {
 		return appraise.Verdict{}, cli.Malformed("%s: %w", f.refval, err)
 	}
 	r := appraise.Request{
-		Evidence: q.input.Evidence, Kind: q.input.Kind, Values: values, AcceptAnyReportData: q.reportData == nil,
+		Evidence: parsed, Values: values, AcceptAnyReportData: q.reportData == nil,
 		Collateral: q.collateral, Now: q.now, Revocation: q.revocation,
 	}
 	if q.reportData != nil {

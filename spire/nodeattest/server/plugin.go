@@ -183,14 +183,13 @@ func short(err error) string { return fmt.Sprintf("%.2000s", err) }
 
 // judge has one answer appraised.
 func (p *Plugin) judge(c *config, nonce evidence.Nonce, answer []byte) (*nodeattestorv1.AgentAttributes, error) {
-	e, err := evidence.Decode(answer)
+	e, err := appraise.Read(answer, evidence.Plain)
 	if err != nil {
 		p.log.Warn("Evidence refused", "error", short(err))
 		return nil, status.Error(codes.InvalidArgument, "evidence is malformed")
 	}
 	judged, err := c.policy.judge(appraise.Request{
 		Evidence:   e,
-		Kind:       evidence.Plain,
 		ReportData: evidence.NodeAttestation(nonce),
 		Now:        p.now(),
 		Memo:       &p.memo,

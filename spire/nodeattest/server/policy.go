@@ -10,7 +10,6 @@ import (
 	"sync"
 
 	"github.com/rootvouch/rootvouch/appraise"
-	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp/kds"
 )
@@ -122,11 +121,9 @@ func readFile(path string, limit int64) ([]byte, error) {
 
 // judgement is one file's verdict on evidence.
 type judgement struct {
-	file       string
-	values     refval.Values
-	verdict    appraise.Verdict
-	evidence   evidence.Evidence
-	collateral appraise.Collateral
+	file    string
+	values  refval.Values
+	verdict appraise.Verdict
 }
 
 // judgements are the verdicts on one piece of evidence: one that is trusted, or
@@ -167,7 +164,7 @@ func (p *policy) judge(q appraise.Request, by func(appraise.Request) appraise.Ve
 	var refused judgements
 	for _, v := range all {
 		q.Values = v.values
-		j := judgement{v.file, v.values, by(q), q.Evidence, collateral}
+		j := judgement{v.file, v.values, by(q)}
 		if j.verdict.Trusted() {
 			return judgements{j}, nil
 		}

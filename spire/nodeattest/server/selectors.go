@@ -1,11 +1,9 @@
 package server
 
 import (
-	"crypto/ecdsa"
 	"crypto/sha512"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,11 +15,7 @@ import (
 // selectors returns the values of the agent's selectors, of evidence that is
 // trusted.
 func (j judgement) selectors() ([]string, error) {
-	leaf, err := j.leaf()
-	if err != nil {
-		return nil, err
-	}
-	return allSelectors(j.verdict.Report, j.verdict.Product, j.values.RootOfTrust, signingKeyHash(leaf))
+	return allSelectors(j.verdict.Report, j.verdict.Product, j.values.RootOfTrust, signingKeyHash(j.verdict.Signer))
 }
 
 // allSelectors is the list that docs/spire.md explains. The selectors that the
@@ -140,27 +134,6 @@ func (s *selectorList) firmware(name string, f snp.Firmware) {
 	s.add(name+"_build", f.Build)
 	s.add(name+"_minor", f.Minor)
 	s.add(name+"_major", f.Major)
-}
-
-// leaf returns the certificate of the key that signed the report, of evidence
-// that is trusted: the first that came along, unless that is a CA's; else one of
-// the collateral.
-func (j judgement) leaf() (*x509.Certificate, error) {
-	if len(j.evidence.Certificates) > 0 {
-		cert, err := x509.ParseCertificate(j.evidence.Certificates[0])
-		if err != nil {
-			return nil, fmt.Errorf("parsing certificate 0: %v", err)
-		}
-		if !cert.IsCA {
-			return cert, nil
-		}
-	}
-	for _, cert := range j.collateral.Certificates {
-		if key, ok := cert.PublicKey.(*ecdsa.PublicKey); ok && j.verdict.Report.Verify(key) == nil {
-			return cert, nil
-		}
-	}
-	return nil, errors.New("no certificate of the endorsement key")
 }
 
 // signingKeyHash is what the public attestor has under signing_key_hash for a

@@ -246,7 +246,7 @@ func TestRefuses(t *testing.T) {
 		{"nothing", func(evidence.Nonce) []byte { return nil }, codes.InvalidArgument, "malformed"},
 		{"garbage", func(evidence.Nonce) []byte { return []byte(strings.Repeat("[", 60000)) }, codes.InvalidArgument, "malformed"},
 		{"too much", func(evidence.Nonce) []byte { return make([]byte, 1<<20) }, codes.InvalidArgument, "malformed"},
-		{"short report", func(evidence.Nonce) []byte { return f.encode(evidence.Evidence{Report: []byte{1}}) }, codes.PermissionDenied, "report"},
+		{"short report", func(evidence.Nonce) []byte { return f.encode(evidence.Evidence{Report: []byte{1}}) }, codes.InvalidArgument, "malformed"},
 	} {
 		t.Run(c.name, func(t *testing.T) { f.wantRefusal(c.answer, c.code, c.want) })
 	}

@@ -1,0 +1,146 @@
+package appraise
+
+import (
+	"crypto/ecdsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/snp"
+)
+
+// Evidence is parsed evidence. Nothing in it is verified. The zero value is no
+// evidence, and [Appraise] refuses it.
+type Evidence struct {
+	report       *snp.Report
+	certificates []*x509.Certificate
+
+	// Of an Azure HCL blob alone.
+	hcl         *evidence.HCL
+	userData    [64]byte
+	userDataErr error
+}
+
+// Claims returns the fields of the report, unverified. They are zero for the
+// zero Evidence.
+func (e Evidence) Claims() snp.Report {
+	if e.report == nil {
+		return snp.Report{}
+	}
+	return *e.report
+}
+
+// formatError is an error of [Parse]. It names the part that is malformed as
+// checks do.
+type formatError struct {
+	part string
+	err  error
+}
+
+func (e *formatError) Error() string { return e.part + ": " + e.err.Error() }
+func (e *formatError) Unwrap() error { return e.err }
+
+// Read decodes an evidence document and parses it.
+func Read(document []byte, kind evidence.Kind) (Evidence, error) {
+	e, err := evidence.Decode(document)
+	if err != nil {
+		return Evidence{}, err
+	}
+	return Parse(e, kind)
+}
+
+// Parse decodes the report, what a cloud wraps it in, and the certificates. It
+// stops at the first error.
+//
+// The kind is the verifier's choice: never take it from the party that presents
+// the evidence.
+func Parse(raw evidence.Evidence, kind evidence.Kind) (Evidence, error) {
+	var e Evidence
+	report := raw.Report
+	switch kind {
+	case evidence.Plain:
+	case evidence.AzureHCL:
+		hcl, err := evidence.ParseHCL(raw.Report)
+		if err != nil {
+			return Evidence{}, &formatError{"report format", err}
+		}
+		e.hcl, report = &hcl, hcl.Report
+		e.userData, e.userDataErr = hcl.UserData()
+	default:
+		return Evidence{}, &formatError{"report format", fmt.Errorf("kind of evidence is %d, want plain or azure-hcl", int(kind))}
+	}
+	var err error
+	if e.report, err = snp.ParseReport(report); err != nil {
+		return Evidence{}, &formatError{"report format", err}
+	}
+	if n := len(raw.Certificates); n > evidence.MaxCertificates {
+		return Evidence{}, &formatError{"certificate format", fmt.Errorf("got %d certificates, want at most %d", n, evidence.MaxCertificates)}
+	}
+	for i, der := range raw.Certificates {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			return Evidence{}, &formatError{"certificate format", fmt.Errorf("parsing certificate %d: %v", i, err)}
+		}
+		e.certificates = append(e.certificates, cert)
+	}
+	return e, nil
+}
+
+// NotEvidence returns the verdict on input that [Parse] or [Read] refused with
+// err.
+func NotEvidence(err error) Verdict {
+	if format, ok := errors.AsType[*formatError](err); ok {
+		return malformed(format.part, format.err)
+	}
+	return malformed("evidence format", err)
+}
+
+// signer is a certificate that may be the endorsement key's, held against the
+// report.
+type signer struct {
+	cert        *x509.Certificate
+	ext         snp.KeyExtensions
+	kind        snp.SigningKey
+	extErr      error           // the certificate has not AMD's extensions
+	endorsement snp.Endorsement // unless extErr
+	verified    error           // nil: its key signed the report
+}
+
+func newSigner(cert *x509.Certificate, r *snp.Report) *signer {
+	s := &signer{cert: cert, verified: errors.New("not verified")}
+	if s.ext, s.extErr = snp.ParseKeyExtensions(cert); s.extErr == nil {
+		s.kind = s.ext.Kind()
+		s.endorsement = s.ext.Endorse(r)
+	}
+	if key, ok := cert.PublicKey.(*ecdsa.PublicKey); ok {
+		s.verified = r.Verify(key)
+	} else {
+		s.verified = fmt.Errorf("endorsement key is %s, want ECDSA", cert.PublicKeyAlgorithm)
+	}
+	return s
+}
+
+func (s *signer) fits() bool { return s.extErr == nil && s.endorsement.OK() && s.verified == nil }
+
+// findSigner returns the certificate of the endorsement key: the first one that
+// fits the report, of the evidence's first and the collateral's. If none fits,
+// it returns the evidence's first, whose faults the verdict then shows; nil if
+// the evidence brings none.
+func (e Evidence) findSigner(c Collateral) *signer {
+	var own *signer
+	if len(e.certificates) > 0 && !e.certificates[0].IsCA {
+		if own = newSigner(e.certificates[0], e.report); own.fits() {
+			return own
+		}
+	}
+	for _, cert := range c.Certificates {
+		if cert.IsCA {
+			continue
+		}
+		if s := newSigner(cert, e.report); s.fits() {
+			return s
+		}
+	}
+	return own
+}
