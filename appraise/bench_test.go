@@ -10,6 +10,7 @@ import (
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/test/amdtest"
 	"github.com/rootvouch/rootvouch/test/snptest"
 )
 
@@ -36,15 +37,15 @@ func BenchmarkAppraise(b *testing.B) {
 // each signature verified anew.
 func BenchmarkAppraiseAMD(b *testing.B) {
 	collateral := amd(b)
-	raw := read(b, "snp-reports/msteeav-genoa.report.bin")
-	report, err := snp.ParseReport(raw)
+	v := amdtest.Find(b, "msteeav-genoa")
+	report, err := snp.ParseReport(v.Report)
 	if err != nil {
 		b.Fatal(err)
 	}
 	values := refval.New(refval.AMD(), []refval.Measurement{{Digest: report.Measurement, VCPUs: 1, CPUType: "EPYC"}}, anyTCB(snp.Genoa))
 	values.IDKeyDigests, values.AuthorKeyDigests = refval.Any[[]snp.KeyDigest](), refval.Any[[]snp.KeyDigest]()
-	q := asked{Evidence: evidence.Evidence{Report: raw, Certificates: [][]byte{read(b, "snp-reports/msteeav-genoa.leaf.der")}}, Request: appraise.Request{
-		Values: values, ReportData: report.ReportData, Collateral: collateral, Now: snptest.Now().AddDate(0, -7, 0),
+	q := asked{Evidence: evidence.Evidence{Report: v.Report, Certificates: [][]byte{v.Leaf}}, Request: appraise.Request{
+		Values: values, ReportData: report.ReportData, Collateral: collateral, Now: v.CheckTime,
 		Revocation: appraise.AcceptUnknownRevocation,
 	}}
 	for b.Loop() {

@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"crypto/x509"
 	"testing"
-	"time"
 
 	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/test/amdtest"
 )
 
 // bits calls f with copies of data in which one bit is flipped: one bit in
@@ -77,19 +77,11 @@ func TestMutatedCertificates(t *testing.T) {
 // their certificates.
 func TestMutatedVectors(t *testing.T) {
 	collateral := amd(t)
-	for _, v := range readVectors(t) {
-		switch v.Name {
-		case "gsg-milan", "ars-genoa-v5", "msteeav-turin", "trustee-milan-vlek-aws":
-		default:
-			continue
-		}
-		now, err := time.Parse(time.RFC3339, v.CheckTime)
-		if err != nil {
-			t.Fatal(err)
-		}
-		report, leaf := read(t, "snp-reports/"+v.Report), read(t, "snp-reports/"+v.Leaf)
+	for _, name := range []string{"gsg-milan", "ars-genoa-v5", "msteeav-turin", "trustee-milan-vlek-aws"} {
+		v := amdtest.Find(t, name)
+		report, leaf := v.Report, v.Leaf
 		q := appraise.AuthenticityRequest{
-			Anchors: appraise.AMDAnchors(), Collateral: collateral, Now: now, Revocation: appraise.AcceptUnknownRevocation,
+			Anchors: appraise.AMDAnchors(), Collateral: collateral, Now: v.CheckTime, Revocation: appraise.AcceptUnknownRevocation,
 		}
 		judge := func(what string, at int, report, leaf []byte) {
 			if got := authenticate(evidence.Evidence{Report: report, Certificates: [][]byte{leaf}}, evidence.Plain, q); got.Authentic() {

@@ -2,95 +2,48 @@ package appraise_test
 
 import (
 	"crypto/x509"
-	"encoding/json"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/evidence"
-	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/snp/kds"
+	"github.com/rootvouch/rootvouch/test/amdtest"
 )
 
-type vector struct {
-	Name, Report, Leaf, Verdict, Generation string
-	Chain                                   string `json:"chain_at_check_time"`
-	CheckTime                               string `json:"check_time"`
-	VMPL                                    uint32
-	Policy                                  string
-}
-
-func readVectors(t testing.TB) []vector {
-	t.Helper()
-	var all []vector
-	if err := json.Unmarshal(read(t, "snp-reports/reports.json"), &all); err != nil {
-		t.Fatal(err)
-	}
-	return all
-}
-
-func read(t testing.TB, name string) []byte {
-	t.Helper()
-	data, err := os.ReadFile(needs.Vectors(t, name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
-}
-
-// amd returns AMD's certificates and the one CRL of the shared vectors.
+// amd returns AMD's certificates and a CRL of Milan.
 func amd(t testing.TB) appraise.Collateral {
 	t.Helper()
-	var c appraise.Collateral
-	entries, err := os.ReadDir(needs.Vectors(t, "snp-roots"))
+	crl, err := x509.ParseRevocationList(amdtest.CRL(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), "crl-") {
-			crl, err := x509.ParseRevocationList(read(t, "snp-roots/"+e.Name()))
-			if err != nil {
-				t.Fatal(err)
-			}
-			c.CRLs = append(c.CRLs, crl)
-		} else if strings.HasSuffix(e.Name(), ".der") {
-			cert, err := x509.ParseCertificate(read(t, "snp-roots/"+e.Name()))
-			if err != nil {
-				t.Fatal(err)
-			}
-			c.Certificates = append(c.Certificates, cert)
-		}
-	}
-	return c
+	return appraise.Collateral{Certificates: kds.AMDCertificates(), CRLs: []*x509.RevocationList{crl}}
 }
 
 // TestVectors accepts and refuses the real reports as listed.
 func TestVectors(t *testing.T) {
 	collateral := amd(t)
-	for _, v := range readVectors(t) {
-		if v.Leaf == "" {
+	for _, v := range amdtest.Vectors(t) {
+		if v.Leaf == nil {
 			continue
 		}
 		t.Run(v.Name, func(t *testing.T) {
-			now, err := time.Parse(time.RFC3339, v.CheckTime)
-			if err != nil {
-				t.Fatal(err)
-			}
-			raw := evidence.Evidence{Report: read(t, "snp-reports/"+v.Report), Certificates: [][]byte{read(t, "snp-reports/"+v.Leaf)}}
+			raw := evidence.Evidence{Report: v.Report, Certificates: [][]byte{v.Leaf}}
 			q := appraise.AuthenticityRequest{
 				Anchors:    appraise.AMDAnchors(),
-				Collateral: collateral, Now: now, Revocation: appraise.AcceptUnknownRevocation,
+				Collateral: collateral, Now: v.CheckTime, Revocation: appraise.AcceptUnknownRevocation,
 			}
 			got := authenticate(raw, evidence.Plain, q)
 			if got.Trusted() {
 				t.Error("authenticity alone is trusted")
 			}
-			if valid := strings.HasPrefix(v.Verdict, "VALID"); got.Authentic() != valid {
-				t.Fatalf("authentic: got %v, want %v\n%s", got.Authentic(), valid, got)
-			} else if !valid {
+			if got.Authentic() != v.Valid {
+				t.Fatalf("authentic: got %v, want %v\n%s", got.Authentic(), v.Valid, got)
+			} else if !v.Valid {
 				return
 			}
 			q.Revocation = appraise.RequireRevocation
@@ -104,7 +57,7 @@ func TestVectors(t *testing.T) {
 
 // appraiseVector judges a genuine report by reference values that fit it, but
 // for what no owner should accept.
-func appraiseVector(t *testing.T, v vector, raw evidence.Evidence, q appraise.AuthenticityRequest, authentic appraise.Verdict) {
+func appraiseVector(t *testing.T, v amdtest.Vector, raw evidence.Evidence, q appraise.AuthenticityRequest, authentic appraise.Verdict) {
 	r := authentic.Report
 	values := refval.New(refval.AMD(), []refval.Measurement{{Digest: r.Measurement, VCPUs: 1, CPUType: "EPYC"}}, anyTCB(snp.Genoa), anyTCB(snp.Turin))
 	milan := strings.HasPrefix(v.Generation, "Milan")
@@ -157,7 +110,7 @@ func anyTCB(p snp.Product) refval.Product {
 // TestVectorCRL judges a real report by a real CRL: fresh, stale, and before
 // its time.
 func TestVectorCRL(t *testing.T) {
-	collateral := amd(t)
+	collateral, v := amd(t), amdtest.Find(t, "trustee-azure-v0")
 	for _, row := range []struct {
 		at string
 		ok bool
@@ -166,7 +119,7 @@ func TestVectorCRL(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		raw := evidence.Evidence{Report: read(t, "snp-reports/trustee-azure-v0.report.bin"), Certificates: [][]byte{read(t, "snp-reports/trustee-azure-v0.leaf.der")}}
+		raw := evidence.Evidence{Report: v.Report, Certificates: [][]byte{v.Leaf}}
 		got := authenticate(raw, evidence.Plain, appraise.AuthenticityRequest{
 			Anchors: appraise.AMDAnchors(), Collateral: collateral, Now: now,
 		})
@@ -180,9 +133,9 @@ func TestVectorCRL(t *testing.T) {
 // in the runtime data, and a plain report is not taken for one.
 func TestVectorAzure(t *testing.T) {
 	for _, name := range []string{"trustee-azure-v0", "trustee-azure-hcl"} {
-		blob := read(t, "snp-reports/"+name+".hcl.bin")
+		blob := amdtest.HCL(t, name)
 		var zero [64]byte
-		e := evidence.Evidence{Report: blob, Certificates: [][]byte{read(t, "snp-reports/"+name+".leaf.der")}}
+		e := evidence.Evidence{Report: blob, Certificates: [][]byte{amdtest.Find(t, name).Leaf}}
 		q := appraise.AuthenticityRequest{
 			Anchors: appraise.AMDAnchors(), Collateral: amd(t),
 			Now: time.Date(2025, 7, 1, 0, 0, 0, 0, time.UTC), ReportData: &zero,
@@ -212,7 +165,7 @@ func TestVectorAzure(t *testing.T) {
 // TestVectorCompromisedChip refuses the chip whose keys are public, whatever
 // the reference values say, even if a report of it were authentic.
 func TestVectorCompromisedChip(t *testing.T) {
-	cert, err := x509.ParseCertificate(read(t, "vcek-compromised-chip/02000506.der"))
+	cert, err := x509.ParseCertificate(amdtest.KeyCertificate(t, "compromised-tcb-2.0.5.6"))
 	if err != nil {
 		t.Fatal(err)
 	}

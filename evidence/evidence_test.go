@@ -5,13 +5,12 @@ import (
 	"crypto/sha512"
 	"encoding/binary"
 	"encoding/hex"
-	"os"
 	"strings"
 	"testing"
 
 	"github.com/rootvouch/rootvouch/evidence"
-	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/test/amdtest"
 )
 
 func TestRoundTrip(t *testing.T) {
@@ -115,18 +114,11 @@ func TestNonceText(t *testing.T) {
 	}
 }
 
-// TestAzureVectors unwraps the two HCL blobs of the shared vectors.
+// TestAzureVectors unwraps two HCL blobs of real VMs.
 func TestAzureVectors(t *testing.T) {
 	for _, name := range []string{"trustee-azure-v0", "trustee-azure-hcl"} {
-		blob, err := os.ReadFile(needs.Vectors(t, "snp-reports/"+name+".hcl.bin"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		report, err := os.ReadFile(needs.Vectors(t, "snp-reports/"+name+".report.bin"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		hcl, err := evidence.ParseHCL(blob)
+		report := amdtest.Find(t, name).Report
+		hcl, err := evidence.ParseHCL(amdtest.HCL(t, name))
 		if err != nil {
 			t.Fatal(err)
 		}

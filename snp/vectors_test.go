@@ -4,58 +4,22 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/x509"
-	"encoding/json"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
 	"github.com/google/go-sev-guest/abi"
 
-	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/test/amdtest"
 )
 
-// vector is a row of reports.json, as far as these tests look at it.
-type vector struct {
-	Name, Report, Leaf, Generation, Signer, Verdict string
-	Version                                         uint32
-	Measurement                                     string
-	ReportedTCB                                     string `json:"reported_tcb_bytes"`
-	RawSignature                                    string `json:"raw_signature"`
-	Binding                                         string `json:"tcb_hwid_binding"`
-	CPUID                                           string `json:"cpuid_fms"`
-}
-
-func readVectors(t testing.TB) []vector {
-	t.Helper()
-	data, err := os.ReadFile(needs.Vectors(t, "snp-reports/reports.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all []vector
-	if err := json.Unmarshal(data, &all); err != nil {
-		t.Fatal(err)
-	}
-	return all
-}
-
-func readVector(t testing.TB, name string) []byte {
-	t.Helper()
-	b, err := os.ReadFile(needs.Vectors(t, "snp-reports/"+name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-// TestVectors reads every genuine and forged report of the shared vectors.
+// TestVectors reads genuine reports and forgeries of them.
 func TestVectors(t *testing.T) {
-	for _, v := range readVectors(t) {
+	for _, v := range amdtest.Vectors(t) {
 		t.Run(v.Name, func(t *testing.T) {
-			raw := readVector(t, v.Report)
-			report, err := snp.ParseReport(raw)
-			if v.Name == "arsconf-NEG-tcb-reserved-byte" {
+			report, err := snp.ParseReport(v.Report)
+			if v.Malformed {
 				if err == nil || !strings.Contains(err.Error(), "reserved byte 2") {
 					t.Fatalf("ParseReport: got %v, want a refusal of the reserved TCB byte", err)
 				}
@@ -64,7 +28,7 @@ func TestVectors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := report.Marshal(); !bytes.Equal(got, raw) {
+			if got := report.Marshal(); !bytes.Equal(got, v.Report) {
 				t.Errorf("Marshal does not give the same bytes")
 			}
 			if report.Version != v.Version || report.Measurement.String() != v.Measurement ||
@@ -79,23 +43,23 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-func checkLeaf(t *testing.T, v vector, report *snp.Report) {
-	if v.Leaf == "" {
+func checkLeaf(t *testing.T, v amdtest.Vector, report *snp.Report) {
+	if v.Leaf == nil {
 		return
 	}
-	cert, err := x509.ParseCertificate(readVector(t, v.Leaf))
+	cert, err := x509.ParseCertificate(v.Leaf)
 	if err != nil {
 		t.Fatal(err)
 	}
 	err = report.Verify(cert.PublicKey.(*ecdsa.PublicKey))
-	if (err == nil) != (v.RawSignature == "OK") {
-		t.Errorf("Verify: got %v, want %s", err, v.RawSignature)
+	if (err == nil) != v.Signed {
+		t.Errorf("Verify: got %v, want signed %v", err, v.Signed)
 	}
 	bound := bind(report, cert)
-	if (bound == nil) != (v.Binding == "OK") {
-		t.Errorf("binding: got %v, want %s", bound, v.Binding)
+	if (bound == nil) != v.Bound {
+		t.Errorf("binding: got %v, want bound %v", bound, v.Bound)
 	}
-	if v.RawSignature != "OK" {
+	if !v.Signed {
 		return
 	}
 	if err := goSevGuestSignature(report.Marshal(), cert); err != nil {
@@ -135,7 +99,7 @@ func bind(report *snp.Report, cert *x509.Certificate) error {
 // TestVectorWrongSize wants exactly one report's size; the field's library
 // takes more.
 func TestVectorWrongSize(t *testing.T) {
-	raw := readVector(t, "cmc-NEG-report-wrong-size.bin")
+	raw := append(amdtest.Find(t, "cmc-milan").Report, make([]byte, 32)...)
 	if _, err := snp.ParseReport(raw); err == nil || !strings.Contains(err.Error(), "got 1216 bytes, want 1184") {
 		t.Errorf("ParseReport: got %v", err)
 	}
@@ -147,16 +111,16 @@ func TestVectorWrongSize(t *testing.T) {
 // TestVectorExtensions parses the extensions of every genuine certificate, and
 // builds them again to the same bytes.
 func TestVectorExtensions(t *testing.T) {
-	for _, name := range []string{
-		"snp-reports/gsg-milan.leaf.der", "snp-reports/ars-genoa-v5.leaf.der", "snp-reports/msteeav-turin.leaf.der",
-		"snp-reports/trustee-milan-vlek-aws.leaf.der", "snp-reports/sev-turin-vcek.der", "snp-reports/ars-azure-imds-vcek.der",
-		"snp-reports/trustee-NEG-vcek-invalid-new.leaf.der", "snp-reports/const-azure-milan.thim-vcek.der",
-		"vcek-compromised-chip/00000000.der", "vcek-compromised-chip/02000506.der",
-	} {
-		der, err := os.ReadFile(needs.Vectors(t, name))
-		if err != nil {
-			t.Fatal(err)
+	certificates := map[string][]byte{}
+	for _, v := range amdtest.Vectors(t) {
+		if v.Valid {
+			certificates[v.Name] = v.Leaf
 		}
+	}
+	for _, name := range []string{"turin", "azure-imds", "compromised-tcb-0", "compromised-tcb-2.0.5.6"} {
+		certificates[name] = amdtest.KeyCertificate(t, name)
+	}
+	for name, der := range certificates {
 		cert, err := x509.ParseCertificate(der)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)

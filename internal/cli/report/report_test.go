@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"github.com/rootvouch/rootvouch/internal/command"
-	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/test/amdtest"
 	"github.com/rootvouch/rootvouch/test/snptest"
 )
 
@@ -117,40 +117,39 @@ func TestReportShow(t *testing.T) {
 // TestReportVectors verifies real reports with nothing but their leaf: AMD's
 // certificates are built in.
 func TestReportVectors(t *testing.T) {
-	var all []struct {
-		Name, Report, Leaf, Verdict string
-		CheckTime                   string `json:"check_time"`
+	dir := t.TempDir()
+	file := func(name string, data []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
 	}
-	data, err := os.ReadFile(needs.Vectors(t, "snp-reports/reports.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(data, &all); err != nil {
-		t.Fatal(err)
-	}
-	for _, v := range all {
-		if v.Leaf == "" {
+	for _, v := range amdtest.Vectors(t) {
+		if v.Leaf == nil {
 			continue
 		}
 		want := 2
 		switch {
-		case strings.HasPrefix(v.Verdict, "VALID"):
+		case v.Valid:
 			want = 0
-		case v.Name == "arsconf-NEG-tcb-reserved-byte":
+		case v.Malformed:
 			want = 3
 		}
-		code, out := report(t, "verify", "--report", needs.Vectors(t, "snp-reports/"+v.Report), "--leaf", needs.Vectors(t, "snp-reports/"+v.Leaf),
-			"--at", v.CheckTime, "--authenticity-only", "--accept-unknown-revocation")
+		code, out := report(t, "verify", "--report", file("report", v.Report), "--leaf", file("leaf", v.Leaf),
+			"--at", v.CheckTime.Format(time.RFC3339), "--authenticity-only", "--accept-unknown-revocation")
 		if code != want {
 			t.Errorf("%s: got status %d, want %d\n%s", v.Name, code, want, out)
 		}
 	}
-	code, out := report(t, "verify", "--report", needs.Vectors(t, "snp-reports/trustee-azure-v0.hcl.bin"), "--leaf", needs.Vectors(t, "snp-reports/trustee-azure-v0.leaf.der"),
-		"--crl", needs.Vectors(t, "snp-roots/crl-milan-6.der"), "--at", "2025-07-01T00:00:00Z", "--authenticity-only", "--report-data", strings.Repeat("00", 64))
+	azure := amdtest.Find(t, "trustee-azure-v0")
+	code, out := report(t, "verify", "--report", file("hcl", amdtest.HCL(t, azure.Name)), "--leaf", file("leaf", azure.Leaf), "--crl", file("crl", amdtest.CRL(t)),
+		"--at", "2025-07-01T00:00:00Z", "--authenticity-only", "--report-data", strings.Repeat("00", 64))
 	if code != 0 {
 		t.Errorf("Azure HCL blob: got status %d\n%s", code, out)
 	}
-	code, out = report(t, "verify", "--report", needs.Vectors(t, "snp-reports/cmc-NEG-report-wrong-size.bin"), "--leaf", needs.Vectors(t, "snp-reports/cmc-milan.leaf.der"),
+	milan := amdtest.Find(t, "cmc-milan")
+	code, out = report(t, "verify", "--report", file("report", append(milan.Report, make([]byte, 32)...)), "--leaf", file("leaf", milan.Leaf),
 		"--at", "2022-05-26T00:00:00Z", "--authenticity-only", "--accept-unknown-revocation")
 	if code != 3 {
 		t.Errorf("wrong size: got status %d, want 3\n%s", code, out)
