@@ -14,6 +14,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/internal/cli/spire"
 	"github.com/rootvouch/rootvouch/internal/needs"
+	"github.com/rootvouch/rootvouch/test/firmwaretest"
 )
 
 func TestMain(m *testing.M) {
@@ -33,14 +34,20 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs testdata/script/*.txtar, one file for each topic.
 //
-// A script has $TOOL, the path of rootvouch, $VECTORS, the shared test vectors,
-// and $CACHE, the folder of scripts/setup; the conditions [vectors] and
-// [part:PATTERN] say whether the last two are there, the latter for a file below
-// $CACHE. "json FILE PATH WANT" compares one value of a JSON document; PATH is
+// A script has $TOOL, the path of rootvouch, the firmware images $AMDSEV, $OVMF
+// and $SVSM, $KEYS, the directory of id-key.pem and author-key.pem, and $CACHE,
+// the directory of scripts/setup; the condition [part:PATTERN] says whether a
+// file is there below $CACHE. "json FILE PATH WANT" compares one value of a JSON document; PATH is
 // names and indices joined by dots.
 func TestScripts(t *testing.T) {
-	vectors := filepath.Join(needs.Repository(t), "..", "shared", "vectors")
+	keys := filepath.Join(needs.Repository(t), "snp", "launch", "idblock", "testdata")
 	cache := needs.Cache(t)
+	firmware := t.TempDir()
+	for name, image := range map[string]firmwaretest.Image{"AmdSev.fd": firmwaretest.AmdSev(), "OvmfX64.fd": firmwaretest.OVMF(), "svsm.bin": firmwaretest.SVSM()} {
+		if err := os.WriteFile(filepath.Join(firmware, name), image.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	tool, err := exec.LookPath("rootvouch") // the one that TestMain made
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +56,10 @@ func TestScripts(t *testing.T) {
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("VECTORS", vectors)
+			env.Setenv("AMDSEV", filepath.Join(firmware, "AmdSev.fd"))
+			env.Setenv("OVMF", filepath.Join(firmware, "OvmfX64.fd"))
+			env.Setenv("SVSM", filepath.Join(firmware, "svsm.bin"))
+			env.Setenv("KEYS", keys)
 			env.Setenv("CACHE", cache)
 			env.Setenv("TOOL", tool)
 			return nil
@@ -59,10 +69,6 @@ func TestScripts(t *testing.T) {
 			if n, _ := fmt.Sscanf(cond, "part:%s", &pattern); n == 1 {
 				found, err := filepath.Glob(filepath.Join(cache, pattern))
 				return len(found) > 0, err
-			}
-			if cond == "vectors" {
-				_, err := os.Stat(vectors)
-				return err == nil, nil
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},

@@ -2,136 +2,59 @@ package launch_test
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/rootvouch/rootvouch/snp/launch"
+	"github.com/rootvouch/rootvouch/test/firmwaretest"
 )
-
-// The pieces of a small firmware, laid out as OVMF's: metadata, then the table
-// that points to it, then 32 bytes.
-const (
-	guidFooter   = "de82b596b21ff745baeaa366c55a082d"
-	guidReset    = "de71f7007e1acb4f890e68c77e2fb44e"
-	guidHashes   = "1f3755723b3a044b927b1da6efa8d454"
-	guidMetadata = "666588dc4a989847a75e5585a7bf67cc"
-	guidSVSM     = "12a689a797054b4ca49fcbb1fe9d1ddd"
-)
-
-type entry struct {
-	guid string
-	data []byte
-}
-
-type section struct{ gpa, size, kind uint32 }
-
-// firmware is what a test wants in an image.
-type firmware struct {
-	pages    int
-	entries  []entry
-	sections []section
-	metadata func(b []byte) []byte // changes the metadata
-	table    func(b []byte)        // changes the table
-	pointer  func(fromEnd uint32) uint32
-}
-
-func u32(values ...uint32) []byte {
-	var b []byte
-	for _, v := range values {
-		b = binary.LittleEndian.AppendUint32(b, v)
-	}
-	return b
-}
 
 // goodFirmware is a firmware that can check a kernel.
-func goodFirmware() firmware {
-	return firmware{
-		pages:   1,
-		entries: []entry{{guidHashes, u32(0x803c00, 0x400)}, {guidReset, u32(0x80b004)}},
-		sections: []section{
-			{0x800000, 0x1000, 1}, {0x801000, 0x1000, 2}, {0x802000, 0x1000, 3}, {0x803000, 0x1000, 0x10}, {0x804000, 0x2000, 1}, {0x806000, 0x1000, 4},
+func goodFirmware() firmwaretest.Image {
+	return firmwaretest.Image{
+		Pages:   1,
+		Entries: []firmwaretest.TableEntry{{GUID: firmwaretest.Hashes, Data: u32(0x803c00, 0x400)}, {GUID: firmwaretest.Reset, Data: u32(0x80b004)}},
+		Sections: []firmwaretest.Section{
+			{GPA: 0x800000, Size: 0x1000, Kind: 1},
+			{GPA: 0x801000, Size: 0x1000, Kind: 2},
+			{GPA: 0x802000, Size: 0x1000, Kind: 3},
+			{GPA: 0x803000, Size: 0x1000, Kind: 0x10},
+			{GPA: 0x804000, Size: 0x2000, Kind: 1},
+			{GPA: 0x806000, Size: 0x1000, Kind: 4},
 		},
 	}
 }
 
-func (f firmware) image() []byte {
-	metadata := append([]byte("ASEV"), u32(uint32(16+12*len(f.sections)), 1, uint32(len(f.sections)))...)
-	for _, s := range f.sections {
-		metadata = append(metadata, u32(s.gpa, s.size, s.kind)...)
-	}
-	if f.metadata != nil {
-		metadata = f.metadata(metadata)
-	}
-	var table []byte
-	for _, e := range append([]entry{{guidMetadata, u32(0)}}, f.entries...) {
-		table = append(table, e.data...)
-		table = binary.LittleEndian.AppendUint16(table, uint16(len(e.data)+18))
-		guid, err := hex.DecodeString(e.guid)
-		if err != nil {
-			panic(err)
-		}
-		table = append(table, guid...)
-	}
-	table = binary.LittleEndian.AppendUint16(table, uint16(len(table)+18))
-	footer, err := hex.DecodeString(guidFooter)
-	if err != nil {
-		panic(err)
-	}
-	table = append(table, footer...)
-	fromEnd := uint32(len(metadata) + len(table) + 32)
-	if f.pointer != nil {
-		fromEnd = f.pointer(fromEnd)
-	}
-	binary.LittleEndian.PutUint32(table, fromEnd)
-	if f.table != nil {
-		f.table(table)
-	}
-	image := make([]byte, f.pages*launch.PageSize)
-	copy(image[len(image)-32-len(table)-len(metadata):], slices.Concat(metadata, table))
-	return image
-}
+// u32 is the little-endian form of values.
+func u32(values ...uint32) []byte { return firmwaretest.U32(values...) }
 
-// TestParseFirmware reads the good firmware, and real ones against what was
-// published about them.
+// TestParseFirmware reads two firmware images as they were built.
 func TestParseFirmware(t *testing.T) {
-	f, err := launch.ParseFirmware(goodFirmware().image())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := f.Sections(); len(got) != 6 || got[3].Type != launch.SectionKernelHashes || got[4].Size != 0x2000 {
-		t.Errorf("got sections %v", got)
-	}
-	var v struct {
-		Metadata []struct {
-			OVMF     string
-			Reset    string `json:"reset_eip"`
-			Sections []struct{ GPA, Size, Type string }
-		} `json:"ovmf_metadata"`
-	}
-	readJSON(t, "intermediates.json", &v)
-	for _, want := range v.Metadata {
-		f := firmwareVector(t, want.OVMF)
-		if eip, err := f.ResetEIP(); err != nil || hexOf(eip) != want.Reset {
-			t.Errorf("%s: reset address is %#x, %v, want %s", want.OVMF, eip, err, want.Reset)
+	for _, image := range []firmwaretest.Image{goodFirmware(), firmwaretest.AmdSev()} {
+		f, err := launch.ParseFirmware(image.Bytes())
+		if err != nil {
+			t.Fatal(err)
 		}
-		var got, wanted []string
+		if eip, err := f.ResetEIP(); err != nil || eip != 0x80b004 {
+			t.Errorf("reset address is %#x, %v, want 0x80b004", eip, err)
+		}
+		var got []firmwaretest.Section
 		for _, s := range f.Sections() {
-			got = append(got, hexOf(s.GPA)+" "+hexOf(s.Size)+" "+s.Type.String())
+			got = append(got, firmwaretest.Section{GPA: s.GPA, Size: s.Size, Kind: uint32(s.Type)})
 		}
-		for _, s := range want.Sections {
-			wanted = append(wanted, s.GPA+" "+s.Size+" "+s.Type)
-		}
-		if !slices.Equal(got, wanted) {
-			t.Errorf("%s: sections are %q, want %q", want.OVMF, got, wanted)
+		if !slices.Equal(got, image.Sections) {
+			t.Errorf("sections are %v, want %v", got, image.Sections)
 		}
 	}
-}
-
-func hexOf(v uint32) string {
-	return "0x" + strings.TrimLeft(hex.EncodeToString(binary.BigEndian.AppendUint32(nil, v)), "0")
+	var names []string
+	for _, s := range mustFirmware(t, firmwaretest.AmdSev()).Sections() {
+		names = append(names, s.Type.String())
+	}
+	if got, want := strings.Join(names, " "), "SNP_SEC_MEM SNP_SEC_MEM SNP_SECRETS CPUID SVSM_CAA SNP_KERNEL_HASHES SNP_SEC_MEM"; got != want {
+		t.Errorf("sections are %s, want %s", got, want)
+	}
 }
 
 // TestParseFirmwareRefusals changes one thing in a good firmware; the error
@@ -143,15 +66,15 @@ func TestParseFirmwareRefusals(t *testing.T) {
 			return b
 		}
 	}
-	sections := func(change func(s []section) []section) firmware {
+	sections := func(change func(s []firmwaretest.Section) []firmwaretest.Section) firmwaretest.Image {
 		f := goodFirmware()
-		f.sections = change(f.sections)
+		f.Sections = change(f.Sections)
 		return f
 	}
-	with := func(change func(f *firmware)) []byte {
+	with := func(change func(f *firmwaretest.Image)) []byte {
 		f := goodFirmware()
 		change(&f)
-		return f.image()
+		return f.Bytes()
 	}
 	// Where things are in the good firmware.
 	const (
@@ -174,40 +97,55 @@ func TestParseFirmwareRefusals(t *testing.T) {
 		{"empty", nil, 0, "empty"},
 		{"not whole pages", make([]byte, 4097), 4097, "multiple of 4096"},
 		{"too long", make([]byte, launch.MaxImageSize+4096), launch.MaxImageSize, "more than 67108864 bytes"},
-		{"table shorter than its footer", with(func(f *firmware) { f.table = resize(footer, 17) }), footer, "table has 17 bytes"},
-		{"table longer than the image", with(func(f *firmware) { f.table = resize(footer, 0xfff0) }), footer, "table has 65520 bytes"},
-		{"table cut inside an entry", with(func(f *firmware) { f.table = resize(footer, 18+22+10) }), footer - 22 - 10, "10 bytes left over"},
-		{"entry of size 0 (circular)", with(func(f *firmware) { f.table = resize(reset+4, 0) }), reset + 4, "table entry has 0 bytes"},
-		{"entry longer than the table", with(func(f *firmware) { f.table = resize(reset+4, 0x200) }), reset + 4, "table entry has 512 bytes"},
-		{"entry twice", with(func(f *firmware) { f.entries[1].guid = guidHashes; f.entries[1].data = u32(0, 0) }), footer - 26 - 18, "is there twice"},
-		{"reset block too short", with(func(f *firmware) { f.entries[1].data = []byte{1, 2} }), reset + 2, "has 2 bytes of data, want 4"},
-		{"reset block too long", with(func(f *firmware) { f.entries[1].data = u32(1, 2) }), reset - 4, "has 8 bytes of data, want 4"},
-		{"hashes entry too short", with(func(f *firmware) { f.entries[0].data = u32(1) }), hashes + 4, "has 4 bytes of data, want 8"},
-		{"metadata before the image", with(func(f *firmware) { f.pointer = func(uint32) uint32 { return 0x1001 } }), pointer, "but the image has 0x1000"},
-		{"metadata absurdly far", with(func(f *firmware) { f.pointer = func(uint32) uint32 { return 0xffffffff } }), pointer, "but the image has 0x1000"},
-		{"metadata in the table (circular)", with(func(f *firmware) { f.pointer = func(uint32) uint32 { return 32 + 18 + 22 } }), pointer, "runs into the table"},
-		{"metadata at the end", with(func(f *firmware) { f.pointer = func(uint32) uint32 { return 0 } }), pointer, "runs into the table"},
-		{"metadata header cut by the table", with(func(f *firmware) { f.pointer = func(n uint32) uint32 { return n - 6*12 - 4 } }), pointer, "runs into the table"},
-		{"metadata elsewhere", with(func(f *firmware) { f.pointer = func(n uint32) uint32 { return n + 64 } }), metadata - 64, "signature"},
-		{"metadata signature", with(func(f *firmware) { f.metadata = put(0, 0) }), metadata, "signature"},
-		{"metadata version", with(func(f *firmware) { f.metadata = put(8, 2) }), metadata + 8, "version is 2, want 1"},
-		{"metadata size", with(func(f *firmware) { f.metadata = put(4, 16) }), metadata + 4, "has 16 bytes, want 88"},
-		{"no sections", with(func(f *firmware) { f.metadata = put(12, 0) }), metadata + 12, "has 0 sections"},
-		{"too many sections", with(func(f *firmware) { f.metadata = put(12, 0x15555555) }), metadata + 12, "want 1 to 64"},
-		{"sections cut by the table", with(func(f *firmware) {
-			f.metadata = func(b []byte) []byte { copy(b[4:], u32(16+7*12, 1, 7)); return b }
+		{"table shorter than its footer", with(func(f *firmwaretest.Image) { f.Table = resize(footer, 17) }), footer, "table has 17 bytes"},
+		{"table longer than the image", with(func(f *firmwaretest.Image) { f.Table = resize(footer, 0xfff0) }), footer, "table has 65520 bytes"},
+		{"table cut inside an entry", with(func(f *firmwaretest.Image) { f.Table = resize(footer, 18+22+10) }), footer - 22 - 10, "10 bytes left over"},
+		{"entry of size 0 (circular)", with(func(f *firmwaretest.Image) { f.Table = resize(reset+4, 0) }), reset + 4, "table entry has 0 bytes"},
+		{"entry longer than the table", with(func(f *firmwaretest.Image) { f.Table = resize(reset+4, 0x200) }), reset + 4, "table entry has 512 bytes"},
+		{"entry twice", with(func(f *firmwaretest.Image) { f.Entries[1].GUID = firmwaretest.Hashes; f.Entries[1].Data = u32(0, 0) }), footer - 26 - 18, "is there twice"},
+		{"reset block too short", with(func(f *firmwaretest.Image) { f.Entries[1].Data = []byte{1, 2} }), reset + 2, "has 2 bytes of data, want 4"},
+		{"reset block too long", with(func(f *firmwaretest.Image) { f.Entries[1].Data = u32(1, 2) }), reset - 4, "has 8 bytes of data, want 4"},
+		{"hashes entry too short", with(func(f *firmwaretest.Image) { f.Entries[0].Data = u32(1) }), hashes + 4, "has 4 bytes of data, want 8"},
+		{"metadata before the image", with(func(f *firmwaretest.Image) { f.Pointer = func(uint32) uint32 { return 0x1001 } }), pointer, "but the image has 0x1000"},
+		{"metadata absurdly far", with(func(f *firmwaretest.Image) { f.Pointer = func(uint32) uint32 { return 0xffffffff } }), pointer, "but the image has 0x1000"},
+		{"metadata in the table (circular)", with(func(f *firmwaretest.Image) { f.Pointer = func(uint32) uint32 { return 32 + 18 + 22 } }), pointer, "runs into the table"},
+		{"metadata at the end", with(func(f *firmwaretest.Image) { f.Pointer = func(uint32) uint32 { return 0 } }), pointer, "runs into the table"},
+		{"metadata header cut by the table", with(func(f *firmwaretest.Image) { f.Pointer = func(n uint32) uint32 { return n - 6*12 - 4 } }), pointer, "runs into the table"},
+		{"metadata elsewhere", with(func(f *firmwaretest.Image) { f.Pointer = func(n uint32) uint32 { return n + 64 } }), metadata - 64, "signature"},
+		{"metadata signature", with(func(f *firmwaretest.Image) { f.Metadata = put(0, 0) }), metadata, "signature"},
+		{"metadata version", with(func(f *firmwaretest.Image) { f.Metadata = put(8, 2) }), metadata + 8, "version is 2, want 1"},
+		{"metadata size", with(func(f *firmwaretest.Image) { f.Metadata = put(4, 16) }), metadata + 4, "has 16 bytes, want 88"},
+		{"no sections", with(func(f *firmwaretest.Image) { f.Metadata = put(12, 0) }), metadata + 12, "has 0 sections"},
+		{"too many sections", with(func(f *firmwaretest.Image) { f.Metadata = put(12, 0x15555555) }), metadata + 12, "want 1 to 64"},
+		{"sections cut by the table", with(func(f *firmwaretest.Image) {
+			f.Metadata = func(b []byte) []byte { copy(b[4:], u32(16+7*12, 1, 7)); return b }
 		}), metadata + 4, "runs into the table"},
-		{"section not on a page", sections(func(s []section) []section { s[0].gpa++; return s }).image(), first, "want a multiple of 0x1000"},
-		{"section of size 0", sections(func(s []section) []section { s[0].size = 0; return s }).image(), first + 4, "has 0x0 bytes"},
-		{"section of half a page", sections(func(s []section) []section { s[1].size = 0x800; return s }).image(), first + 12 + 4, "has 0x800 bytes"},
-		{"section beyond 4 GiB", sections(func(s []section) []section { s[5] = section{0xfffff000, 0x2000, 1}; return s }).image(), first + 60 + 4, "ends below 4 GiB"},
-		{"secrets of two pages", sections(func(s []section) []section { s[1] = section{0x900000, 0x2000, 2}; return s }).image(), first + 12 + 4, "SNP_SECRETS section has 0x2000 bytes"},
-		{"CPUID of two pages", sections(func(s []section) []section { s[2] = section{0x900000, 0x2000, 3}; return s }).image(), first + 24 + 4, "CPUID section has 0x2000 bytes"},
-		{"hashes of two pages", sections(func(s []section) []section { s[3] = section{0x900000, 0x2000, 16}; return s }).image(), first + 36 + 4, "SNP_KERNEL_HASHES section has 0x2000 bytes"},
-		{"hashes twice", sections(func(s []section) []section { s[5].kind = 16; return s }).image(), first + 60 + 8, "is there twice, the other at offset"},
-		{"sections overlap", sections(func(s []section) []section { s[4].gpa = 0x802000; return s }).image(), first + 48, "overlaps the CPUID section"},
-		{"same section twice", sections(func(s []section) []section { s[4] = s[0]; return s }).image(), first + 48, "overlaps the SNP_SEC_MEM section"},
-		{"sections absurdly large", sections(func(s []section) []section { s[4] = section{0x10000000, 0x20000000, 1}; return s }).image(), first + 48 + 4, "want at most"},
+		{"section not on a page", sections(func(s []firmwaretest.Section) []firmwaretest.Section { s[0].GPA++; return s }).Bytes(), first, "want a multiple of 0x1000"},
+		{"section of size 0", sections(func(s []firmwaretest.Section) []firmwaretest.Section { s[0].Size = 0; return s }).Bytes(), first + 4, "has 0x0 bytes"},
+		{"section of half a page", sections(func(s []firmwaretest.Section) []firmwaretest.Section { s[1].Size = 0x800; return s }).Bytes(), first + 12 + 4, "has 0x800 bytes"},
+		{"section beyond 4 GiB", sections(func(s []firmwaretest.Section) []firmwaretest.Section {
+			s[5] = firmwaretest.Section{GPA: 0xfffff000, Size: 0x2000, Kind: 1}
+			return s
+		}).Bytes(), first + 60 + 4, "ends below 4 GiB"},
+		{"secrets of two pages", sections(func(s []firmwaretest.Section) []firmwaretest.Section {
+			s[1] = firmwaretest.Section{GPA: 0x900000, Size: 0x2000, Kind: 2}
+			return s
+		}).Bytes(), first + 12 + 4, "SNP_SECRETS section has 0x2000 bytes"},
+		{"CPUID of two pages", sections(func(s []firmwaretest.Section) []firmwaretest.Section {
+			s[2] = firmwaretest.Section{GPA: 0x900000, Size: 0x2000, Kind: 3}
+			return s
+		}).Bytes(), first + 24 + 4, "CPUID section has 0x2000 bytes"},
+		{"hashes of two pages", sections(func(s []firmwaretest.Section) []firmwaretest.Section {
+			s[3] = firmwaretest.Section{GPA: 0x900000, Size: 0x2000, Kind: 16}
+			return s
+		}).Bytes(), first + 36 + 4, "SNP_KERNEL_HASHES section has 0x2000 bytes"},
+		{"hashes twice", sections(func(s []firmwaretest.Section) []firmwaretest.Section { s[5].Kind = 16; return s }).Bytes(), first + 60 + 8, "is there twice, the other at offset"},
+		{"sections overlap", sections(func(s []firmwaretest.Section) []firmwaretest.Section { s[4].GPA = 0x802000; return s }).Bytes(), first + 48, "overlaps the CPUID section"},
+		{"same section twice", sections(func(s []firmwaretest.Section) []firmwaretest.Section { s[4] = s[0]; return s }).Bytes(), first + 48, "overlaps the SNP_SEC_MEM section"},
+		{"sections absurdly large", sections(func(s []firmwaretest.Section) []firmwaretest.Section {
+			s[4] = firmwaretest.Section{GPA: 0x10000000, Size: 0x20000000, Kind: 1}
+			return s
+		}).Bytes(), first + 48 + 4, "want at most"},
 	} {
 		_, err := launch.ParseFirmware(c.image)
 		var format *launch.FormatError
@@ -224,14 +162,14 @@ func TestFirmwareUse(t *testing.T) {
 		in.VCPU = launch.VCPU{VMM: launch.QEMU, VMSA: launch.CurrentVMSA, CPU: mustCPU(t, "EPYC-v4"), Features: 1}
 		return in
 	}
-	parse := func(f firmware) *launch.Firmware {
-		parsed, err := launch.ParseFirmware(f.image())
+	parse := func(f firmwaretest.Image) *launch.Firmware {
+		parsed, err := launch.ParseFirmware(f.Bytes())
 		if err != nil {
 			t.Fatal(err)
 		}
 		return parsed
 	}
-	with := func(change func(f *firmware)) *launch.Firmware {
+	with := func(change func(f *firmwaretest.Image)) *launch.Firmware {
 		f := goodFirmware()
 		change(&f)
 		return parse(f)
@@ -242,23 +180,23 @@ func TestFirmwareUse(t *testing.T) {
 	}
 	hashes := mustHashes(t, nil, nil, "")
 	svsm := goodFirmware()
-	svsm.entries = append(svsm.entries, entry{guidSVSM, u32(0x1000)})
+	svsm.Entries = append(svsm.Entries, firmwaretest.TableEntry{GUID: firmwaretest.Entry, Data: u32(0x1000)})
 	for _, c := range []struct {
 		name string
 		in   launch.Inputs
 		want string
 	}{
 		{"no table", snp(launch.Inputs{Firmware: blank}), "offset 0xfce: no GUIDed table ends here, so there is no SEV metadata"},
-		{"unknown section", snp(launch.Inputs{Firmware: with(func(f *firmware) { f.sections[5].kind = 0x77 })}), "type 0x77, which no launcher here knows"},
-		{"section in the firmware", snp(launch.Inputs{Firmware: with(func(f *firmware) { f.sections[5].gpa = 0xfffff000 })}), "overlaps the firmware"},
-		{"no hashes section", snp(launch.Inputs{Hashes: hashes, Firmware: with(func(f *firmware) { f.sections = f.sections[:3] })}), "no SNP_KERNEL_HASHES section"},
-		{"no hashes entry", snp(launch.Inputs{Hashes: hashes, Firmware: with(func(f *firmware) { f.entries = f.entries[1:] })}), "cannot check a kernel"},
-		{"hashes entry of zero", snp(launch.Inputs{Hashes: hashes, Firmware: with(func(f *firmware) { f.entries[0].data = u32(0, 0) })}), "cannot check a kernel"},
-		{"hashes area too small", snp(launch.Inputs{Hashes: hashes, Firmware: with(func(f *firmware) { f.entries[0].data = u32(0x803c00, 175) })}), "want at least 176"},
-		{"hashes before their page", snp(launch.Inputs{Hashes: hashes, Firmware: with(func(f *firmware) { f.entries[0].data = u32(0x802ff0, 0x400) })}), "not inside its page"},
-		{"hashes across their page", snp(launch.Inputs{Hashes: hashes, Firmware: with(func(f *firmware) { f.entries[0].data = u32(0x803f51, 0x400) })}), "not inside its page"},
-		{"no reset address", snp(launch.Inputs{VCPUs: 2, Firmware: with(func(f *firmware) { f.entries = f.entries[:1] })}), "no SEV-ES reset block"},
-		{"reset address 0", snp(launch.Inputs{VCPUs: 2, Firmware: with(func(f *firmware) { f.entries[1].data = u32(0) })}), "reset address is 0"},
+		{"unknown section", snp(launch.Inputs{Firmware: with(func(f *firmwaretest.Image) { f.Sections[5].Kind = 0x77 })}), "type 0x77, which no launcher here knows"},
+		{"section in the firmware", snp(launch.Inputs{Firmware: with(func(f *firmwaretest.Image) { f.Sections[5].GPA = 0xfffff000 })}), "overlaps the firmware"},
+		{"no hashes section", snp(launch.Inputs{Hashes: hashes, Firmware: with(func(f *firmwaretest.Image) { f.Sections = f.Sections[:3] })}), "no SNP_KERNEL_HASHES section"},
+		{"no hashes entry", snp(launch.Inputs{Hashes: hashes, Firmware: with(func(f *firmwaretest.Image) { f.Entries = f.Entries[1:] })}), "cannot check a kernel"},
+		{"hashes entry of zero", snp(launch.Inputs{Hashes: hashes, Firmware: with(func(f *firmwaretest.Image) { f.Entries[0].Data = u32(0, 0) })}), "cannot check a kernel"},
+		{"hashes area too small", snp(launch.Inputs{Hashes: hashes, Firmware: with(func(f *firmwaretest.Image) { f.Entries[0].Data = u32(0x803c00, 175) })}), "want at least 176"},
+		{"hashes before their page", snp(launch.Inputs{Hashes: hashes, Firmware: with(func(f *firmwaretest.Image) { f.Entries[0].Data = u32(0x802ff0, 0x400) })}), "not inside its page"},
+		{"hashes across their page", snp(launch.Inputs{Hashes: hashes, Firmware: with(func(f *firmwaretest.Image) { f.Entries[0].Data = u32(0x803f51, 0x400) })}), "not inside its page"},
+		{"no reset address", snp(launch.Inputs{VCPUs: 2, Firmware: with(func(f *firmwaretest.Image) { f.Entries = f.Entries[:1] })}), "no SEV-ES reset block"},
+		{"reset address 0", snp(launch.Inputs{VCPUs: 2, Firmware: with(func(f *firmwaretest.Image) { f.Entries[1].Data = u32(0) })}), "reset address is 0"},
 		{"no firmware", snp(launch.Inputs{}), "no firmware"},
 		{"SVSM in mode snp", snp(launch.Inputs{Firmware: parse(goodFirmware()), SVSM: blank}), "want snp-svsm"},
 	} {
@@ -267,7 +205,7 @@ func TestFirmwareUse(t *testing.T) {
 		}
 	}
 	// One vCPU starts at the reset vector and needs no reset block.
-	if _, err := launch.Digest(snp(launch.Inputs{VCPUs: 1, Firmware: with(func(f *firmware) { f.entries = f.entries[:1] })})); err != nil {
+	if _, err := launch.Digest(snp(launch.Inputs{VCPUs: 1, Firmware: with(func(f *firmwaretest.Image) { f.Entries = f.Entries[:1] })})); err != nil {
 		t.Errorf("one vCPU without a reset block: got %v", err)
 	}
 	in := snp(launch.Inputs{Firmware: parse(goodFirmware()), SVSM: parse(svsm), VarsSize: 0x1000})
@@ -293,9 +231,9 @@ func TestFirmwareUse(t *testing.T) {
 // that every refusal of an image names an offset. The input is the end of the
 // image, zeros up to whole pages are before it.
 func FuzzOVMFMetadata(f *testing.F) {
-	good := goodFirmware().image()
+	good := goodFirmware().Bytes()
 	f.Add(good[len(good)-256:])
-	f.Add(firmwareVectorBytes(f, "ovmf_AmdSev_suffix_edk2-202405.bin"))
+	f.Add(firmwaretest.AmdSev().Bytes())
 	f.Add([]byte{})
 	cpu := mustCPU(f, "EPYC-v4")
 	hashes := mustHashes(f, nil, nil, "")

@@ -11,21 +11,12 @@ import (
 
 	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/snp/launch"
+	"github.com/rootvouch/rootvouch/test/firmwaretest"
 )
 
 // TestHashesPage compares the page with the published tables and page digests.
 func TestHashesPage(t *testing.T) {
-	var v struct {
-		Tables []struct {
-			Kernel string  `json:"kernel_hex"`
-			Initrd *string `json:"initrd_hex"`
-			Append *string
-			Table  string `json:"table_hex"`
-			Page   string `json:"page_offset_0xc00_sha384"`
-		} `json:"kernel_hashes_table"`
-	}
-	readJSON(t, "intermediates.json", &v)
-	firmware := firmwareVector(t, "ovmf_AmdSev_suffix_edk2-202405.bin")
+	v, firmware := readFigures(t), mustFirmware(t, firmwaretest.AmdSev())
 	if len(v.Tables) == 0 {
 		t.Error("got no tables")
 	}
@@ -55,12 +46,12 @@ func TestHashesPage(t *testing.T) {
 }
 
 func TestHashesPageRefusals(t *testing.T) {
-	firmware := firmwareVector(t, "ovmf_OvmfX64_suffix_edk2-202405.bin")
+	firmware := mustFirmware(t, firmwaretest.OVMF())
 	_, _, err := launch.HashesPage(firmware, *mustHashes(t, nil, nil, ""))
 	if format := (*launch.FormatError)(nil); !errors.As(err, &format) {
 		t.Errorf("firmware without kernel hashes: got %v", err)
 	}
-	amdsev := firmwareVector(t, "ovmf_AmdSev_suffix_edk2-202405.bin")
+	amdsev := mustFirmware(t, firmwaretest.AmdSev())
 	h := *mustHashes(t, nil, nil, "")
 	h.Initrd = [32]byte{}
 	if _, _, err := launch.HashesPage(amdsev, h); err == nil || !strings.Contains(err.Error(), "initramfs") {

@@ -2,7 +2,6 @@ package launch_test
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -14,61 +13,64 @@ import (
 
 	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/snp/launch"
+	"github.com/rootvouch/rootvouch/test/firmwaretest"
 )
 
-// blob is a file of a vector, whose contents stand in the vector in hex.
-type blob struct{ Hex string }
-
-// vector is one case of published.json.
-type vector struct {
-	ID, Mode, VMM string
-	VCPUs         int    `json:"vcpus"`
-	CPUType       string `json:"vcpu_type"`
-	Firmware      string `json:"ovmf"`
-	FirmwareHash  string `json:"ovmf_hash_seed"`
-	Kernel        *blob
-	Initrd        *blob
-	Append        *string
-	Features      string  `json:"guest_features"`
-	SVSM          string  `json:"svsm"`
-	VarsSize      uint64  `json:"ovmf_vars_size"`
-	Expected      string  `json:"expected"`
-	ExpectedError *string `json:"expected_error"`
+// A figure is a launch and its digest.
+type figure struct {
+	Name, Mode, VMM string
+	VCPUs           int     `json:"vcpus"`
+	CPUType         string  `json:"vcpu_type"`
+	Firmware        string  // a build that firmwaretest imitates
+	FirmwareDigest  string  `json:"firmware_digest"` // stands for the firmware's contents
+	Kernel          *string // in hex; absent without a kernel
+	Initrd          *string // in hex
+	Append          string
+	Features        string `json:"guest_features"`
+	SVSM            bool
+	VarsSize        uint64 `json:"vars_size"`
+	Digest          string
+	Refused         bool // because the firmware cannot check a kernel
 }
 
-type published struct {
-	FilesSHA256  map[string]string                 `json:"files_sha256"`
-	FirmwareHash []struct{ OVMF, Expected string } `json:"ovmf_hash"`
-	Vectors      []vector
+// figures is testdata/figures.json; ORIGIN.md beside it says where they are from.
+type figures struct {
+	Published, Computed []figure
+	Pages               []struct {
+		VMM, BSP, AP string
+		Type         string `json:"vcpu_type"`
+		Features     string `json:"guest_features"`
+	} `json:"vmsa_pages"`
+	Tables []struct {
+		Kernel         string
+		Initrd, Append *string
+		Table, Page    string
+	} `json:"hashes_tables"`
+	Types  map[string]string `json:"cpu_types"`
+	Models []struct {
+		Family, Model, Stepping uint32
+		Sig                     string
+	} `json:"cpu_models"`
 }
 
-func readJSON(t testing.TB, name string, v any) {
+func readFigures(t testing.TB) figures {
 	t.Helper()
-	data, err := os.ReadFile(needs.Vectors(t, "launch-digest/"+name))
+	data, err := os.ReadFile(filepath.Join("testdata", "figures.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := json.Unmarshal(data, v); err != nil {
+	var f figures
+	if err := json.Unmarshal(data, &f); err != nil {
 		t.Fatal(err)
 	}
+	return f
 }
 
-func readVectors(t testing.TB) published {
+func mustFirmware(t testing.TB, image firmwaretest.Image) *launch.Firmware {
 	t.Helper()
-	var p published
-	readJSON(t, "published.json", &p)
-	return p
-}
-
-func firmwareVector(t testing.TB, name string) *launch.Firmware {
-	t.Helper()
-	data, err := os.ReadFile(needs.Vectors(t, "launch-digest/"+name))
+	f, err := launch.ParseFirmware(image.Bytes())
 	if err != nil {
 		t.Fatal(err)
-	}
-	f, err := launch.ParseFirmware(data)
-	if err != nil {
-		t.Fatalf("parsing %s: %v", name, err)
 	}
 	return f
 }
@@ -82,39 +84,39 @@ func mustHashes(t testing.TB, kernel, initrd []byte, commandLine string) *launch
 	return &h
 }
 
-// inputs turns a vector into inputs. A vector without a CPU type gets EPYC-v4.
-func (v vector) inputs(t testing.TB) launch.Inputs {
+// inputs turns a figure into inputs; firmware and svsm are its images. A figure
+// without a CPU type gets EPYC-v4.
+func (f figure) inputs(t testing.TB, firmware, svsm *launch.Firmware) launch.Inputs {
 	t.Helper()
 	modes := map[string]launch.Mode{"SEV": launch.SEV, "SEV_ES": launch.SEVES, "SEV_SNP": launch.SNP, "SEV_SNP_SVSM": launch.SNPSVSM}
-	vmms := map[string]launch.VMM{"QEMU": launch.QEMU, "EC2": launch.EC2, "GCE": launch.GCE}
-	features, err := strconv.ParseUint(v.Features, 0, 64)
+	vmm, err := launch.ParseVMM(strings.ToLower(f.VMM))
+	if err != nil {
+		t.Fatal(err)
+	}
+	features, err := strconv.ParseUint(f.Features, 0, 64)
 	if err != nil {
 		t.Fatal(err)
 	}
 	in := launch.Inputs{
-		Mode: modes[v.Mode], Firmware: firmwareVector(t, v.Firmware), VCPUs: v.VCPUs, VarsSize: v.VarsSize,
-		VCPU: launch.VCPU{VMM: vmms[v.VMM], VMSA: launch.CurrentVMSA, CPU: mustCPU(t, "EPYC-v4"), Features: features},
+		Mode: modes[f.Mode], Firmware: firmware, VCPUs: f.VCPUs, VarsSize: f.VarsSize,
+		VCPU: launch.VCPU{VMM: vmm, VMSA: launch.CurrentVMSA, CPU: mustCPU(t, "EPYC-v4"), Features: features},
 	}
-	if v.CPUType != "" {
-		in.CPU = mustCPU(t, v.CPUType)
+	if f.CPUType != "" {
+		in.CPU = mustCPU(t, f.CPUType)
 	}
-	if v.SVSM != "" {
-		in.SVSM = firmwareVector(t, v.SVSM)
+	if f.SVSM {
+		in.SVSM = svsm
 	}
-	if v.FirmwareHash != "" {
-		digest := [48]byte(mustHex(t, v.FirmwareHash))
+	if f.FirmwareDigest != "" {
+		digest := [48]byte(mustHex(t, f.FirmwareDigest))
 		in.FirmwareDigest = &digest
 	}
-	if v.Kernel != nil {
+	if f.Kernel != nil {
 		var initrd []byte
-		if v.Initrd != nil {
-			initrd = mustHex(t, v.Initrd.Hex)
+		if f.Initrd != nil {
+			initrd = mustHex(t, *f.Initrd)
 		}
-		var commandLine string
-		if v.Append != nil {
-			commandLine = *v.Append
-		}
-		in.Hashes = mustHashes(t, mustHex(t, v.Kernel.Hex), initrd, commandLine)
+		in.Hashes = mustHashes(t, mustHex(t, *f.Kernel), initrd, f.Append)
 	}
 	return in
 }
@@ -137,61 +139,104 @@ func mustCPU(t testing.TB, name string) launch.CPU {
 	return c
 }
 
-// TestPublished computes every published digest.
-func TestPublished(t *testing.T) {
-	p := readVectors(t)
-	if len(p.Vectors) != 26 {
-		t.Errorf("got %d published vectors, want 26", len(p.Vectors))
+// check computes the digest of in.
+func (f figure) check(t *testing.T, in launch.Inputs) {
+	t.Helper()
+	got, err := launch.Compute(in)
+	if f.Refused {
+		var format *launch.FormatError
+		if !errors.As(err, &format) || !strings.Contains(err.Error(), "cannot check a kernel") {
+			t.Errorf("got %v, %v, want a FormatError that says that the firmware cannot check a kernel", got, err)
+		}
+		return
 	}
-	for _, v := range p.Vectors {
-		t.Run(v.ID, func(t *testing.T) {
-			got, err := launch.Compute(v.inputs(t))
-			if v.ExpectedError != nil {
-				var format *launch.FormatError
-				if !errors.As(err, &format) || !strings.Contains(err.Error(), "cannot check a kernel") {
-					t.Fatalf("got %v, %v, want a FormatError that says that the firmware cannot check a kernel", got, err)
-				}
-				return
-			}
-			if err != nil || got.String() != v.Expected {
-				t.Fatalf("got %v, %v\nwant %s", got, err, v.Expected)
-			}
-		})
+	if err != nil || got.String() != f.Digest {
+		t.Errorf("got %v, %v\nwant %s", got, err, f.Digest)
 	}
 }
 
-func TestPublishedFirmwareDigests(t *testing.T) {
-	p := readVectors(t)
-	for name, want := range p.FilesSHA256 {
+// TestPublished computes the digests that another program's authors published,
+// and those that it computes for our firmware.
+func TestPublished(t *testing.T) {
+	all := readFigures(t)
+	if len(all.Published) != 17 || len(all.Computed) != 22 {
+		t.Errorf("got %d published and %d computed digests, want 17 and 22", len(all.Published), len(all.Computed))
+	}
+	images := map[string]*launch.Firmware{"AmdSev": mustFirmware(t, firmwaretest.AmdSev()), "OVMF": mustFirmware(t, firmwaretest.OVMF())}
+	svsm := mustFirmware(t, firmwaretest.SVSM())
+	for set, list := range map[string][]figure{"published": all.Published, "computed": all.Computed} {
+		for _, f := range list {
+			t.Run(set+"/"+f.Name, func(t *testing.T) { f.check(t, f.inputs(t, images[f.Firmware], svsm)) })
+		}
+	}
+}
+
+// TestSharedVectors computes every published digest over the very firmware that
+// it was published for, where ../shared/vectors has it.
+func TestSharedVectors(t *testing.T) {
+	read := func(name string) []byte {
 		data, err := os.ReadFile(needs.Vectors(t, "launch-digest/"+name))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := sha256.Sum256(data); hex.EncodeToString(got[:]) != want {
-			t.Errorf("%s has SHA-256 %x, want %s", name, got, want)
+		return data
+	}
+	parse := func(name string) *launch.Firmware {
+		f, err := launch.ParseFirmware(read(name))
+		if err != nil {
+			t.Fatalf("parsing %s: %v", name, err)
+		}
+		return f
+	}
+	type blob struct{ Hex string }
+	var published struct {
+		FirmwareHash []struct{ OVMF, Expected string } `json:"ovmf_hash"`
+		Vectors      []struct {
+			figure
+			ID             string
+			Firmware       string `json:"ovmf"`
+			FirmwareHash   string `json:"ovmf_hash_seed"`
+			Kernel, Initrd *blob
+			Append         *string
+			SVSM           string
+			VarsSize       uint64 `json:"ovmf_vars_size"`
+			Expected       string
+			ExpectedError  *string `json:"expected_error"`
 		}
 	}
-	if len(p.FirmwareHash) == 0 {
-		t.Error("got no firmware digests")
+	if err := json.Unmarshal(read("published.json"), &published); err != nil {
+		t.Fatal(err)
 	}
-	for _, v := range p.FirmwareHash {
-		base, err := launch.NewBase(launch.SNP, firmwareVector(t, v.OVMF))
+	if len(published.Vectors) != 26 || len(published.FirmwareHash) == 0 {
+		t.Errorf("got %d published vectors and %d firmware digests", len(published.Vectors), len(published.FirmwareHash))
+	}
+	for _, v := range published.Vectors {
+		t.Run(v.ID, func(t *testing.T) {
+			f := v.figure
+			f.FirmwareDigest, f.VarsSize, f.Digest, f.Refused = v.FirmwareHash, v.VarsSize, v.Expected, v.ExpectedError != nil
+			if v.Kernel != nil {
+				f.Kernel = &v.Kernel.Hex
+			}
+			if v.Initrd != nil {
+				f.Initrd = &v.Initrd.Hex
+			}
+			if v.Append != nil {
+				f.Append = *v.Append
+			}
+			var svsm *launch.Firmware
+			if f.SVSM = v.SVSM != ""; f.SVSM {
+				svsm = parse(v.SVSM)
+			}
+			f.check(t, f.inputs(t, parse(v.Firmware), svsm))
+		})
+	}
+	for _, v := range published.FirmwareHash {
+		base, err := launch.NewBase(launch.SNP, parse(v.OVMF))
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := base.FirmwareDigest()
-		if err != nil || hex.EncodeToString(got[:]) != v.Expected {
+		if got, err := base.FirmwareDigest(); err != nil || hex.EncodeToString(got[:]) != v.Expected {
 			t.Errorf("%s: got %x, %v, want %s", v.OVMF, got, err, v.Expected)
 		}
 	}
-}
-
-// firmwareVectorBytes is a firmware of the vectors, or nothing without them.
-func firmwareVectorBytes(f *testing.F, name string) []byte {
-	f.Helper()
-	data, err := os.ReadFile(filepath.Join(needs.Repository(f), "..", "shared", "vectors", "launch-digest", name))
-	if err != nil {
-		return nil
-	}
-	return data
 }

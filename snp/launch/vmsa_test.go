@@ -13,18 +13,12 @@ import (
 
 	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/snp/launch"
+	"github.com/rootvouch/rootvouch/test/firmwaretest"
 )
 
 // TestVMSAPages compares the pages with the published page digests.
 func TestVMSAPages(t *testing.T) {
-	var v struct {
-		Pages []struct {
-			VMM, OVMF, BSP, AP string
-			Type               string `json:"vcpu_type"`
-			Features           string `json:"guest_features"`
-		} `json:"vmsa_pages_sha384"`
-	}
-	readJSON(t, "intermediates.json", &v)
+	v := readFigures(t)
 	if len(v.Pages) == 0 {
 		t.Error("got no pages")
 	}
@@ -37,7 +31,7 @@ func TestVMSAPages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		base, err := launch.NewBase(launch.SNP, firmwareVector(t, c.OVMF))
+		base, err := launch.NewBase(launch.SNP, mustFirmware(t, firmwaretest.AmdSev()))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -60,7 +54,7 @@ func TestVMSAPages(t *testing.T) {
 // TestGenerations holds that the older VMSA differs in MXCSR and the x87
 // control word only.
 func TestGenerations(t *testing.T) {
-	base, err := launch.NewBase(launch.SNP, firmwareVector(t, "ovmf_AmdSev_suffix_edk2-202405.bin"))
+	base, err := launch.NewBase(launch.SNP, mustFirmware(t, firmwaretest.AmdSev()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,14 +85,7 @@ func TestGenerations(t *testing.T) {
 
 // TestCPUSignatures compares the signatures with the published ones.
 func TestCPUSignatures(t *testing.T) {
-	var v struct {
-		Types  map[string]string `json:"cpu_sigs"`
-		Models []struct {
-			Family, Model, Stepping uint32
-			Sig                     string
-		} `json:"cpu_sig_fms"`
-	}
-	readJSON(t, "intermediates.json", &v)
+	v := readFigures(t)
 	if len(v.Types) == 0 || len(v.Models) == 0 {
 		t.Errorf("got %d types and %d models", len(v.Types), len(v.Models))
 	}

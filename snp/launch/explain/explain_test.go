@@ -5,24 +5,19 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"os"
 	"strings"
 	"testing"
 
-	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/snp/launch"
 	"github.com/rootvouch/rootvouch/snp/launch/explain"
+	"github.com/rootvouch/rootvouch/test/firmwaretest"
 )
 
 const commandLine = "console=ttyS0 root=/dev/vda quiet"
 
-func firmwareVector(t testing.TB, name string) *launch.Firmware {
+func mustFirmware(t testing.TB, image firmwaretest.Image) *launch.Firmware {
 	t.Helper()
-	image, err := os.ReadFile(needs.Vectors(t, "launch-digest/"+name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := launch.ParseFirmware(image)
+	f, err := launch.ParseFirmware(image.Bytes())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,13 +46,13 @@ func mustHashes(t testing.TB, kernel, initrd, commandLine string) *launch.Hashes
 func expected(t testing.TB, mode launch.Mode) launch.Inputs {
 	t.Helper()
 	in := launch.Inputs{
-		Mode: mode, Firmware: firmwareVector(t, "ovmf_AmdSev_suffix_edk2-202405.bin"), VCPUs: 4,
+		Mode: mode, Firmware: mustFirmware(t, firmwaretest.AmdSev()), VCPUs: 4,
 		Hashes: mustHashes(t, "kernel", "initramfs", commandLine),
 		VCPU:   launch.VCPU{VMM: launch.QEMU, VMSA: launch.CurrentVMSA, CPU: mustCPU(t, "EPYC-v4"), Features: 1},
 	}
 	if mode == launch.SNPSVSM {
 		in.Hashes, in.VarsSize = nil, 540672
-		in.Firmware, in.SVSM = firmwareVector(t, "svsm_ovmf.fd"), firmwareVector(t, "svsm.bin")
+		in.Firmware, in.SVSM = mustFirmware(t, firmwaretest.OVMF()), mustFirmware(t, firmwaretest.SVSM())
 	}
 	return in
 }
@@ -154,7 +149,7 @@ func TestSearchFirmware(t *testing.T) {
 	q := explain.Question{Inputs: expected(t, launch.SNP), CommandLine: commandLine}
 	q.Inputs.Hashes = nil
 	in := q.Inputs
-	in.Firmware = firmwareVector(t, "ovmf_OvmfX64_suffix_edk2-202405.bin")
+	in.Firmware = mustFirmware(t, firmwaretest.OVMF())
 	in.VCPUs = 2
 	var err error
 	if q.Got, err = launch.Compute(in); err != nil {

@@ -6,40 +6,36 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 
-	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/snp/launch/idblock"
 )
 
-func mustKey(t testing.TB, name string) *ecdsa.PrivateKey {
+func read(t testing.TB, name string) []byte {
 	t.Helper()
-	data, err := os.ReadFile(needs.Vectors(t, "id-block/"+name))
+	data, err := os.ReadFile(filepath.Join("testdata", name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := idblock.ParsePrivateKey(data)
+	return data
+}
+
+func mustKey(t testing.TB, name string) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := idblock.ParsePrivateKey(read(t, name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return key
-}
-
-func mustBase64(t testing.TB, s string) []byte {
-	t.Helper()
-	b, err := base64.StdEncoding.DecodeString(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
 }
 
 func newKey(t testing.TB) *ecdsa.PrivateKey {
@@ -55,48 +51,35 @@ func block() idblock.Block {
 	return idblock.Block{LaunchDigest: snp.Measurement{1}, FamilyID: snp.GuestID{2}, ImageID: snp.GuestID{3}, GuestSVN: 4, Policy: 0x30000}
 }
 
-// TestPublished makes the ID block of every published case.
+// TestPublished makes the ID block that another program makes of the same keys.
 func TestPublished(t *testing.T) {
-	data, err := os.ReadFile(needs.Vectors(t, "id-block/idblock.json"))
+	var want struct {
+		LaunchDigest    snp.Measurement `json:"launch_digest"`
+		Policy          string
+		Block           string        `json:"id_block"`
+		IDKeyDigest     snp.KeyDigest `json:"id_key_digest"`
+		AuthorKeyDigest snp.KeyDigest `json:"author_key_digest"`
+	}
+	if err := json.Unmarshal(read(t, "figures.json"), &want); err != nil {
+		t.Fatal(err)
+	}
+	policy, err := strconv.ParseUint(want.Policy, 0, 64)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var published struct {
-		Vectors []struct {
-			ID, Policy      string
-			IDKey           string `json:"id_key"`
-			AuthorKey       string `json:"author_key"`
-			LaunchDigest    string `json:"launch_digest_b64"`
-			Block           string `json:"id_block_b64"`
-			IDKeyDigest     string `json:"id_key_digest_b64"`
-			AuthorKeyDigest string `json:"author_key_digest_b64"`
-		}
-	}
-	if err := json.Unmarshal(data, &published); err != nil {
+	b := idblock.Block{LaunchDigest: want.LaunchDigest, Policy: snp.Policy(policy)}
+	s, err := idblock.Sign(b, mustKey(t, "id-key.pem"), mustKey(t, "author-key.pem"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	if len(published.Vectors) == 0 {
-		t.Error("got no cases")
+	if got := hex.EncodeToString(s.Block.Marshal()); got != want.Block {
+		t.Errorf("ID block is %s\nwant %s", got, want.Block)
 	}
-	for _, v := range published.Vectors {
-		policy, err := strconv.ParseUint(v.Policy, 0, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b := idblock.Block{LaunchDigest: snp.Measurement(mustBase64(t, v.LaunchDigest)), Policy: snp.Policy(policy)}
-		s, err := idblock.Sign(b, mustKey(t, v.IDKey), mustKey(t, v.AuthorKey))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got, want := s.Block.Marshal(), mustBase64(t, v.Block); !bytes.Equal(got, want) {
-			t.Errorf("%s: ID block is %x\nwant %x", v.ID, got, want)
-		}
-		if got, want := s.IDKeyDigest(), snp.KeyDigest(mustBase64(t, v.IDKeyDigest)); got != want {
-			t.Errorf("%s: ID key digest is %v, want %v", v.ID, got, want)
-		}
-		if got, want := s.AuthorKeyDigest(), snp.KeyDigest(mustBase64(t, v.AuthorKeyDigest)); got != want {
-			t.Errorf("%s: author key digest is %v, want %v", v.ID, got, want)
-		}
+	if got := s.IDKeyDigest(); got != want.IDKeyDigest {
+		t.Errorf("ID key digest is %v, want %v", got, want.IDKeyDigest)
+	}
+	if got := s.AuthorKeyDigest(); got != want.AuthorKeyDigest {
+		t.Errorf("author key digest is %v, want %v", got, want.AuthorKeyDigest)
 	}
 }
 
