@@ -21,16 +21,6 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// vectors returns the bytes of a shared vector file, or skips.
-func vectors(t testing.TB, name string) []byte {
-	t.Helper()
-	data, err := os.ReadFile(needs.Vectors(t, "verity/"+name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
-}
-
 func unhex(t testing.TB, s string) []byte {
 	t.Helper()
 	b, err := hex.DecodeString(s)
@@ -54,36 +44,43 @@ type zeros struct{}
 
 func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 
+// TestPublishedVectors builds trees over zeros and compares root hash, tree and
+// hash device with published figures.
 func TestPublishedVectors(t *testing.T) {
-	var file struct {
-		Vectors []struct {
-			ID            string
-			Data          struct{ Size uint64 }
-			DataBlocks    uint64 `json:"data_blocks"`
-			DataBlockSize int    `json:"data_block_size"`
-			HashBlockSize int    `json:"hash_block_size"`
-			HashType      uint32 `json:"hash_type"`
-			Hash          Algorithm
-			Salt          string
-			Superblock    bool
-			UUID          *pins.UUID
-			RootHash      string `json:"root_hash"`
-			DeviceSHA256  string `json:"hash_device_sha256"`
-			DeviceSize    int    `json:"hash_device_size"`
-		}
-	}
-	if err := json.Unmarshal(vectors(t, "published.json"), &file); err != nil {
+	data, err := os.ReadFile(filepath.Join("testdata", "published.json"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	if len(file.Vectors) == 0 {
-		t.Fatal("got no vectors")
+	var rows []struct {
+		Name          string
+		DataSize      uint64 `json:"data_size"`
+		DataBlockSize int    `json:"data_block_size"`
+		HashBlockSize int    `json:"hash_block_size"`
+		HashType      uint32 `json:"hash_type"`
+		Hash          Algorithm
+		Salt          string
+		UUID          pins.UUID
+		RootHash      string `json:"root_hash"`
+		TreeSize      int    `json:"tree_size"`
+		TreeSHA256    string `json:"tree_sha256"`
+		DeviceSize    int    `json:"device_size"`
+		DeviceSHA256  string `json:"device_sha256"`
 	}
-	for _, v := range file.Vectors {
-		t.Run(v.ID, func(t *testing.T) {
-			p := Params{v.Hash, v.HashType, v.DataBlockSize, v.HashBlockSize, v.DataBlocks, unhex(t, v.Salt)}
-			if p.DataBlocks == 0 {
-				p.DataBlocks = v.Data.Size / uint64(v.DataBlockSize)
-			}
+	if err := json.Unmarshal(data, &rows); err != nil {
+		t.Fatal(err)
+	}
+	if len(rows) != 7 {
+		t.Fatalf("got %d rows, want 7", len(rows))
+	}
+	compare := func(t *testing.T, what string, got []byte, size int, sum string) {
+		t.Helper()
+		if s := sha256.Sum256(got); len(got) != size || hex.EncodeToString(s[:]) != sum {
+			t.Errorf("%s has %d bytes and SHA-256 %x, want %d and %s", what, len(got), s, size, sum)
+		}
+	}
+	for _, v := range rows {
+		t.Run(v.Name, func(t *testing.T) {
+			p := Params{v.Hash, v.HashType, v.DataBlockSize, v.HashBlockSize, v.DataSize / uint64(v.DataBlockSize), unhex(t, v.Salt)}
 			var tree buffer
 			root, err := Build(p, zeros{}, &tree)
 			if err != nil {
@@ -92,25 +89,15 @@ func TestPublishedVectors(t *testing.T) {
 			if got := hex.EncodeToString(root); got != v.RootHash {
 				t.Errorf("root hash is %s, want %s", got, v.RootHash)
 			}
-			device := tree.bytes
-			switch {
-			case v.DeviceSHA256 == "":
-				return // one device: the tree is another vector's
-			case v.Superblock && v.HashType == 1 && v.Hash == SHA256 && v.HashBlockSize == BlockSize:
-				sb, err := Superblock{*v.UUID, p.DataBlocks, p.Salt}.Marshal()
-				if err != nil {
-					t.Fatal(err)
-				}
-				device = append(append(sb, make([]byte, BlockSize-len(sb))...), device...)
-			case v.Superblock:
-				return // outside the profile: the tree is the -nosb vector's
+			compare(t, "tree", tree.bytes, v.TreeSize, v.TreeSHA256)
+			if v.HashType != 1 || v.Hash != SHA256 || v.HashBlockSize != BlockSize || v.DataBlockSize != BlockSize {
+				return // Superblock writes one profile only
 			}
-			if len(device) != v.DeviceSize {
-				t.Errorf("hash device has %d bytes, want %d", len(device), v.DeviceSize)
+			sb, err := Superblock{v.UUID, p.DataBlocks, p.Salt}.Marshal()
+			if err != nil {
+				t.Fatal(err)
 			}
-			if got := sha256.Sum256(device); hex.EncodeToString(got[:]) != v.DeviceSHA256 {
-				t.Errorf("hash device differs from the published one")
-			}
+			compare(t, "hash device", append(append(sb, make([]byte, BlockSize-len(sb))...), tree.bytes...), v.DeviceSize, v.DeviceSHA256)
 		})
 	}
 }
