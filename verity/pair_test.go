@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// TestPairs compares two blocks at a time with crypto/sha256, for every salt.
+// TestPairs compares the hashes of a leaf with crypto/sha256, for every salt. On
+// a processor with SHA-NI our own code makes them, two blocks at a time.
 func TestPairs(t *testing.T) {
 	for salt := 0; salt <= 256; salt++ {
 		for _, size := range []int{512, 1024, 4096} {
@@ -18,8 +19,8 @@ func TestPairs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if h.pair == nil {
-				t.Skip("SKIPPED: no SHA-NI")
+			if h.pair == nil && salt == 0 {
+				t.Log("no SHA-NI: the leaf is made with crypto/sha256, too")
 			}
 			data := counter("data", 5*size) // two pairs and one alone
 			leaf := make([]byte, BlockSize)

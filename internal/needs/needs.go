@@ -3,8 +3,9 @@
 //
 // Where something is missing the test is skipped, loudly. Under `make test`
 // (ROOTVOUCH_TEST=full) the set-up has run, so what is missing then is a
-// failure; only the vectors, which are not part of the repository, stay
-// optional.
+// failure. Only the further vectors in ../shared/vectors, which are not part of
+// the repository, stay optional: no claim of docs/THREATS.md rests on them, and
+// test/threats checks that.
 package needs
 
 import (
@@ -72,7 +73,8 @@ func Binary(t testing.TB, name string) string {
 	return path
 }
 
-// Vectors returns a path below the shared test vectors.
+// Vectors returns a path below the further vectors of others, and skips the test
+// without them.
 func Vectors(t testing.TB, path string) string {
 	t.Helper()
 	full := filepath.Join(Repository(t), "..", "shared", "vectors", path)

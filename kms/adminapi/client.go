@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/rootvouch/rootvouch/internal/strictjson"
 	"github.com/rootvouch/rootvouch/pins"
 )
@@ -33,7 +35,10 @@ type Client struct{ http *http.Client }
 // NewClient makes a client for the socket at path. Nothing is opened yet. Whoever
 // serves it must be root, this process's own user, or one of the user IDs given;
 // all else gets a *PeerError, and nothing is sent.
-func NewClient(path string, users ...uint32) *Client {
+func NewClient(path string, users ...uint32) *Client { return newClient(path, Peer, users) }
+
+// newClient asks peer who serves a connection.
+func newClient(path string, peer func(net.Conn) (unix.Ucred, error), users []uint32) *Client {
 	var dialer net.Dialer
 	return &Client{&http.Client{
 		Timeout: timeout,
@@ -43,7 +48,7 @@ func NewClient(path string, users ...uint32) *Client {
 				if err != nil {
 					return nil, err
 				}
-				if err := checkServer(conn, path, users); err != nil {
+				if err := checkServer(conn, peer, path, users); err != nil {
 					conn.Close()
 					return nil, err
 				}

@@ -45,8 +45,8 @@ func Peer(conn net.Conn) (unix.Ucred, error) {
 
 // checkServer refuses a server that is not root's, this process's own user's, or
 // one of users': a key goes to it, and what it says is believed.
-func checkServer(conn net.Conn, path string, users []uint32) error {
-	cred, err := Peer(conn)
+func checkServer(conn net.Conn, peer func(net.Conn) (unix.Ucred, error), path string, users []uint32) error {
+	cred, err := peer(conn)
 	if err != nil {
 		return fmt.Errorf("asking who serves %s: %v", path, err)
 	}

@@ -43,21 +43,50 @@ func listenAs(t *testing.T, path string, uid int) net.Listener {
 }
 
 // TestServerOfAnotherUser wants a socket that somebody else serves to get no byte
-// of a key, unless that user was named.
+// of a key, unless that user was named. The kernel's answer is forged, since only
+// root can serve a socket as another user.
 func TestServerOfAnotherUser(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("SKIPPED: only root can serve a socket as another user")
-	}
-	dir, err := os.MkdirTemp("", "kms") // short: a socket's path has 107 bytes
+	path := filepath.Join(shortDir(t), "s")
+	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	t.Cleanup(func() { l.Close() })
+	tryStranger(t, path, l, func(conn net.Conn) (unix.Ucred, error) {
+		cred, err := Peer(conn)
+		cred.Uid = stranger
+		return cred, err
+	})
+}
+
+// TestKernelNamesServer does the same with a socket that another user truly
+// serves.
+func TestKernelNamesServer(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED: only root can serve a socket as another user")
+	}
+	path := filepath.Join(shortDir(t), "s")
+	tryStranger(t, path, listenAs(t, path, stranger), Peer)
+}
+
+// shortDir is a directory for sockets, whose paths have 107 bytes at most. Any
+// user may write to it.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "kms")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, "s")
-	l := listenAs(t, path, stranger)
+	return dir
+}
+
+// tryStranger sends a key to a stranger's server, first without naming it.
+func tryStranger(t *testing.T, path string, l net.Listener, peer func(net.Conn) (unix.Ucred, error)) {
+	t.Helper()
 	read := make(chan int, 2)
 	go func() {
 		for {
@@ -73,14 +102,14 @@ func TestServerOfAnotherUser(t *testing.T) {
 	}()
 	put := Put{SPIFFEID: "spiffe://example.org/vm", Evidence: "not required"}
 	put.DiskUUID = pins.UUID{1}
-	_, err = NewClient(path).Put(t.Context(), put, make([]byte, 32))
+	_, err := newClient(path, peer, nil).Put(t.Context(), put, make([]byte, 32))
 	if refused, ok := errors.AsType[*PeerError](err); !ok || refused.UID != stranger {
 		t.Errorf("got error %v, want a PeerError with user ID %d", err, stranger)
 	}
 	if n := <-read; n != 0 {
 		t.Errorf("a stranger's server got %d bytes", n)
 	}
-	_, err = NewClient(path, stranger).Put(t.Context(), put, make([]byte, 32))
+	_, err = newClient(path, peer, []uint32{stranger}).Put(t.Context(), put, make([]byte, 32))
 	if _, refused := errors.AsType[*PeerError](err); refused || err == nil {
 		t.Errorf("user named: got error %v, want the server's", err)
 	}
