@@ -71,12 +71,15 @@ func Appraise(q Request) Verdict {
 	if q.Evidence.report == nil {
 		return NotEvidence(errNoEvidence)
 	}
+	v := Verdict{Values: true}
+	v.authenticate(q, rootAnchors(q.Values.RootOfTrust))
 	if err := q.Values.Check(); err != nil {
 		return malformed("reference values", err)
 	}
-	v := Verdict{Values: true}
-	v.authenticate(q, rootAnchors(q.Values.RootOfTrust))
-	v.checkPolicy(q.Values)
+	product, ok := q.Values.Accepts(v.Product)
+	bits := q.Values.CheckBits(v.Report.Policy, v.Report.PlatformInfo)
+	v.checkProduct(q.Values, product, ok)
+	v.checkPolicy(q.Values, bits)
 	v.complete = true
 	return v
 }

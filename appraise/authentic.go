@@ -40,18 +40,18 @@ func (v *Verdict) checkEndorsement(r *snp.Report, s *signer) {
 		return
 	}
 	e := s.endorsement
-	v.addAuthenticity("endorsement key", s.kind.String(), r.SigningKey.String(), e.KeyErr)
+	v.addAuthenticity("endorsement key", fmt.Sprint(s.kind), fmt.Sprint(r.SigningKey), e.KeyErr)
 	v.addAuthenticity("product", string(e.Product), "one product in report and certificate", e.ProductErr)
 	if e.ProductErr != nil {
 		return
 	}
 	v.Product, v.tcbs = e.Product, e.TCBs
-	got := r.ReportedTCB.String()
+	got := fmt.Sprint(r.ReportedTCB)
 	if e.TCBErr == nil {
 		v.TCB = s.ext.TCB
-		got = v.TCB.String()
+		got = fmt.Sprint(v.TCB)
 	}
-	v.addAuthenticity("endorsed TCB", got, s.ext.TCB.String(), e.TCBErr)
+	v.addAuthenticity("endorsed TCB", got, fmt.Sprint(s.ext.TCB), e.TCBErr)
 	if s.kind == snp.VLEK {
 		v.addAuthenticity("endorsed chip", "none: a VLEK stands for "+s.ext.CSPID, "none for a VLEK", nil)
 		return

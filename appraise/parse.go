@@ -128,19 +128,23 @@ func (s *signer) fits() bool { return s.extErr == nil && s.endorsement.OK() && s
 // it returns the evidence's first, whose faults the verdict then shows; nil if
 // the evidence brings none.
 func (e Evidence) findSigner(c Collateral) *signer {
-	var own *signer
-	if len(e.certificates) > 0 && !e.certificates[0].IsCA {
-		if own = newSigner(e.certificates[0], e.report); own.fits() {
-			return own
-		}
+	candidates := c.Certificates
+	brings := len(e.certificates) > 0 && !e.certificates[0].IsCA
+	if brings {
+		candidates = append([]*x509.Certificate{e.certificates[0]}, candidates...)
 	}
-	for _, cert := range c.Certificates {
+	var first *signer
+	for i, cert := range candidates {
 		if cert.IsCA {
 			continue
 		}
-		if s := newSigner(cert, e.report); s.fits() {
+		s := newSigner(cert, e.report)
+		if s.fits() {
 			return s
 		}
+		if brings && i == 0 {
+			first = s
+		}
 	}
-	return own
+	return first
 }

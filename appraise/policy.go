@@ -23,28 +23,28 @@ func compromisedChips() []string {
 	}
 }
 
-// checkPolicy compares the report with the reference values, field by field,
-// to the end.
-func (v *Verdict) checkPolicy(want refval.Values) {
+// checkPolicy compares the report with the reference values, field by field, to
+// the end, but for what checkProduct does.
+func (v *Verdict) checkPolicy(want refval.Values, bits []refval.BitCheck) {
 	if root, emulated := want.RootOfTrust.Emulated(); emulated {
 		v.addNote("emulated: NOT CONFIDENTIAL: the root of trust is the emulated ARK %s", root)
 	}
-	v.checkProduct(want)
 	v.checkDenied(want)
 	v.checkMeasurement(want)
-	v.checkBits(want)
+	v.checkBits(bits, want.GuestPolicy.MinimumABI)
 	v.checkIdentity(want)
 }
 
-func (v *Verdict) checkProduct(want refval.Values) {
+// checkProduct checks product, TCBs and kind of key. product is the accepted
+// product of that name, if ok.
+func (v *Verdict) checkProduct(want refval.Values, product refval.Product, ok bool) {
 	r := v.Report
 	var names []string
 	for _, p := range want.Products {
 		names = append(names, string(p.Name))
 	}
-	product, ok := want.Accepts(v.Product)
 	v.addPolicy("product accepted", ok, orNone(string(v.Product)), strings.Join(names, " or "))
-	if _, milan := want.Accepts(snp.Milan); milan {
+	if slices.Contains(names, string(snp.Milan)) {
 		v.addNote(milanNote)
 	}
 	min, bounded := product.MinimumTCB.Value()
@@ -52,24 +52,21 @@ func (v *Verdict) checkProduct(want refval.Values) {
 	case !ok:
 		v.addPolicy("minimum TCB", false, orNone(string(v.Product)), "a product that is accepted")
 	case !bounded:
-		v.addPolicy("minimum TCB", true, v.TCB.String(), "any")
+		v.addPolicy("minimum TCB", true, fmt.Sprint(v.TCB), "any")
 		v.addNote("minimum TCB: any is accepted on %s: firmware with known flaws passes", v.Product)
+	case v.tcbs == nil:
+		v.addPolicy("minimum TCB", false, "TCBs that cannot be decoded", fmt.Sprint(min)+" or newer")
 	default:
-		v.checkMinimumTCB("reported TCB", r.ReportedTCB, min)
-		v.checkMinimumTCB("committed TCB", r.CommittedTCB, min)
-		v.checkMinimumTCB("current TCB", r.CurrentTCB, min)
-		v.checkMinimumTCB("launch TCB", r.LaunchTCB, min) // the firmware that measured the guest
+		v.checkMinimumTCB("reported TCB", v.tcbs.Reported, min)
+		v.checkMinimumTCB("committed TCB", v.tcbs.Committed, min)
+		v.checkMinimumTCB("current TCB", v.tcbs.Current, min)
+		v.checkMinimumTCB("launch TCB", v.tcbs.Launch, min) // the firmware that measured the guest
 	}
 	v.addPolicy("signing key", slices.Contains(want.SigningKeys, r.SigningKey), r.SigningKey.String(), join(want.SigningKeys))
 }
 
-func (v *Verdict) checkMinimumTCB(name string, got snp.TCBVersion, min snp.TCB) {
-	tcb, err := v.Product.DecodeTCB(got)
-	if err != nil {
-		v.addPolicy(name, false, err.Error(), min.String()+" or newer")
-		return
-	}
-	v.addPolicy(name, tcb.AtLeast(min), tcb.String(), min.String()+" or newer")
+func (v *Verdict) checkMinimumTCB(name string, got, min snp.TCB) {
+	v.addPolicy(name, got.AtLeast(min), got.String(), min.String()+" or newer")
 }
 
 func (v *Verdict) checkDenied(want refval.Values) {
@@ -106,26 +103,14 @@ func (v *Verdict) checkMeasurement(want refval.Values) {
 	v.addPolicy("measurement", false, got.String(), strings.Join(digests, " or "))
 }
 
-// checkBits checks the bits of POLICY and PLATFORM_INFO. Debugging and
-// migration always have their line, others when something is wanted of them.
-func (v *Verdict) checkBits(want refval.Values) {
-	policy := v.Report.Policy
-	for _, n := range snp.PolicyBits() {
-		bit := want.GuestPolicy.Bit(n.Bit)
-		if bit == refval.AnyBit && n.Bit != snp.PolicyDebug && n.Bit != snp.PolicyMigrationAgent {
-			continue
-		}
-		v.addPolicy("guest policy "+n.Name, bit.Allows(policy.Has(n.Bit)), set(policy.Has(n.Bit)), string(bit))
+// checkBits adds the checks of POLICY and PLATFORM_INFO.
+func (v *Verdict) checkBits(bits []refval.BitCheck, minimum refval.Want[refval.ABI]) {
+	for _, b := range bits {
+		v.addPolicy(b.Name, b.OK, bit(b.Set), string(b.Want))
 	}
-	major, minor := policy.ABI()
+	major, minor := v.Report.Policy.ABI()
 	abi := refval.ABI{Major: major, Minor: minor}
-	atLeast(v, "guest policy ABI", want.GuestPolicy.MinimumABI, abi, abi.AtLeast)
-	info := v.Report.PlatformInfo
-	for _, n := range snp.PlatformBits() {
-		if bit := want.PlatformInfo.Bit(n.Bit); bit != refval.AnyBit {
-			v.addPolicy("platform info "+n.Name, bit.Allows(info.Has(n.Bit)), set(info.Has(n.Bit)), string(bit))
-		}
-	}
+	atLeast(v, "guest policy ABI", minimum, abi, abi.AtLeast)
 }
 
 func (v *Verdict) checkIdentity(want refval.Values) {
@@ -181,8 +166,8 @@ func join[T any](list []T) string {
 	return strings.Join(words, " or ")
 }
 
-func set(b bool) string {
-	if b {
+func bit(set bool) string {
+	if set {
 		return "1"
 	}
 	return "0"

@@ -60,6 +60,26 @@ func (c Check) String() string {
 	return fmt.Sprintf("FAILED  %s: %v", c.Name, c.Err)
 }
 
+// NewCheck returns a check that passed if err is nil.
+func NewCheck(name, got, want string, err error) Check {
+	return Check{Name: name, Got: got, Want: want, OK: err == nil, Err: err}
+}
+
+// MarshalJSON returns the check with the error's text.
+func (c Check) MarshalJSON() ([]byte, error) {
+	out := struct {
+		Name  string `json:"name"`
+		OK    bool   `json:"ok"`
+		Got   string `json:"got"`
+		Want  string `json:"want"`
+		Error string `json:"error,omitempty"`
+	}{Name: c.Name, OK: c.OK, Got: c.Got, Want: c.Want}
+	if c.Err != nil {
+		out.Error = c.Err.Error()
+	}
+	return json.Marshal(out)
+}
+
 // Verdict is the result of an appraisal. Its zero value is not trusted.
 type Verdict struct {
 	// Checks lists everything that was looked at, in order.
@@ -141,21 +161,13 @@ func (v Verdict) String() string {
 	return b.String()
 }
 
-type checkJSON struct {
-	Name  string `json:"name"`
-	OK    bool   `json:"ok"`
-	Got   string `json:"got"`
-	Want  string `json:"want"`
-	Error string `json:"error,omitempty"`
-}
-
 type verdictJSON struct {
 	Trusted bool        `json:"trusted"`
 	Outcome string      `json:"outcome"`
 	Product snp.Product `json:"product"`
 	TCB     snp.TCB     `json:"reported_tcb"`
 	Key     pins.Digest `json:"key_sha256"`
-	Checks  []checkJSON `json:"checks"`
+	Checks  []Check     `json:"checks"`
 	Notes   []string    `json:"notes"`
 	Report  *snp.Report `json:"report"`
 }
@@ -164,14 +176,7 @@ type verdictJSON struct {
 func (v Verdict) MarshalJSON() ([]byte, error) {
 	out := verdictJSON{
 		Trusted: v.Trusted(), Outcome: v.Outcome().String(), Product: v.Product, TCB: v.TCB, Key: v.Key,
-		Checks: []checkJSON{}, Notes: append([]string{}, v.Notes...), Report: v.Report,
-	}
-	for _, c := range v.Checks {
-		j := checkJSON{Name: c.Name, OK: c.OK, Got: c.Got, Want: c.Want}
-		if c.Err != nil {
-			j.Error = c.Err.Error()
-		}
-		out.Checks = append(out.Checks, j)
+		Checks: append([]Check{}, v.Checks...), Notes: append([]string{}, v.Notes...), Report: v.Report,
 	}
 	return json.Marshal(out)
 }
@@ -183,15 +188,19 @@ func malformed(name string, err error) Verdict {
 
 // addAuthenticity adds a check of authenticity. It passed if err is nil.
 func (v *Verdict) addAuthenticity(name, got, want string, err error) {
-	v.Checks = append(v.Checks, Check{Name: name, Got: got, Want: want, OK: err == nil, Err: err, fails: NotAuthentic})
+	c := NewCheck(name, got, want, err)
+	c.fails = NotAuthentic
+	v.Checks = append(v.Checks, c)
 }
 
 // addPolicy adds a check of policy.
 func (v *Verdict) addPolicy(name string, ok bool, got, want string) {
-	c := Check{Name: name, Got: got, Want: want, OK: ok, fails: Refused}
+	var err error
 	if !ok {
-		c.Err = fmt.Errorf("got %s, want %s", got, want)
+		err = fmt.Errorf("got %s, want %s", got, want)
 	}
+	c := NewCheck(name, got, want, err)
+	c.fails = Refused
 	v.Checks = append(v.Checks, c)
 }
 

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rootvouch/rootvouch/appraise"
@@ -22,21 +23,6 @@ type Expectation struct {
 	Now        time.Time
 }
 
-// Check is one thing that was looked at beside the evidence. Err is nil when it is
-// as it should be.
-type Check struct {
-	Name, Got, Want string
-	Err             error
-}
-
-// String returns the check on one line, as an appraisal's are.
-func (c Check) String() string {
-	if c.Err == nil {
-		return fmt.Sprintf("ok      %s: %s (want %s)", c.Name, c.Got, c.Want)
-	}
-	return fmt.Sprintf("FAILED  %s: %v", c.Name, c.Err)
-}
-
 // Result is what an answer is worth. The zero value is not trusted.
 type Result struct {
 	// Err says that the answer was not even in form; then there is no more.
@@ -53,21 +39,21 @@ type Result struct {
 	BootLog       bootlog.Log
 	BootLogDigest pins.Digest
 	// Disk are comparisons of the boot log with the reference values.
-	Disk []Check
+	Disk []appraise.Check
 	// Instance says whether this is the VM that got the disk's key; nil when
 	// nobody asked.
-	Instance *Check
+	Instance *appraise.Check
 	// Notes say what a reader must know beside the verdict's own notes.
 	Notes []string
 }
 
 // Trusted says whether everything that was looked at is as it should be.
 func (r Result) Trusted() bool {
-	if r.Err != nil || !r.Verdict.Trusted() || r.Instance != nil && r.Instance.Err != nil {
+	if r.Err != nil || !r.Verdict.Trusted() || r.Instance != nil && !r.Instance.OK {
 		return false
 	}
 	for _, c := range r.Disk {
-		if c.Err != nil {
+		if !c.OK {
 			return false
 		}
 	}
@@ -114,11 +100,11 @@ func (r *Result) compareDisk(v refval.Values) {
 		return
 	}
 	compare := func(name, got, want string) {
-		c := Check{Name: name, Got: got, Want: want}
+		var err error
 		if got != want {
-			c.Err = fmt.Errorf("boot log says %s, want %s", got, want)
+			err = fmt.Errorf("boot log says %s, want %s", got, want)
 		}
-		r.Disk = append(r.Disk, c)
+		r.Disk = append(r.Disk, appraise.NewCheck(name, got, want, err))
 	}
 	compare("verity root hash", r.BootLog.RootHash.String(), want.RootHash.String())
 	compare("disk UUID", r.BootLog.DiskUUID.String(), want.DiskUUID.String())
@@ -139,25 +125,28 @@ type Launch struct {
 // it is one of those which got this disk's key, and not a twin that was launched
 // from the same measured bytes and waits for a key in vain.
 func (r *Result) CheckInstance(disk pins.UUID, launches []Launch) {
-	c := &Check{Name: "instance", Want: fmt.Sprintf("a launch that got the key of disk %s", disk)}
-	r.Instance = c
+	got, err := r.launchOf(disk, launches)
+	c := appraise.NewCheck("instance", got, fmt.Sprintf("a launch that got the key of disk %s", disk), err)
+	r.Instance = &c
+}
+
+// launchOf returns the launch of the evidence, in words.
+func (r *Result) launchOf(disk pins.UUID, launches []Launch) (string, error) {
 	if !r.Authentic() || r.Verdict.Report == nil {
-		c.Err = errors.New("there is no authentic report")
-		return
+		return "", errors.New("there is no authentic report")
+	}
+	if r.BootLog.DiskUUID != disk {
+		return "", fmt.Errorf("boot log says disk %s, want %s", r.BootLog.DiskUUID, disk)
 	}
 	id := r.Verdict.Report.ReportID
-	if r.BootLog.DiskUUID != disk {
-		c.Err = fmt.Errorf("boot log says disk %s, want %s", r.BootLog.DiskUUID, disk)
-		return
+	i := slices.IndexFunc(launches, func(l Launch) bool { return l.ReportID == id })
+	if i < 0 {
+		return "", fmt.Errorf("REPORT_ID is %s, which is none of the %d launches that got the key of disk %s", id, len(launches), disk)
 	}
-	for i, l := range launches {
-		if l.ReportID == id {
-			c.Got = fmt.Sprintf("REPORT_ID %s, release %d of %d, %s, key generation %d", id, i+1, len(launches), l.Time.UTC().Format(time.RFC3339), l.Generation)
-			if l.Generation != r.BootLog.KeyGeneration {
-				c.Err = fmt.Errorf("boot log says key generation %d, the KMS says %d", r.BootLog.KeyGeneration, l.Generation)
-			}
-			return
-		}
+	l := launches[i]
+	got := fmt.Sprintf("REPORT_ID %s, release %d of %d, %s, key generation %d", id, i+1, len(launches), l.Time.UTC().Format(time.RFC3339), l.Generation)
+	if l.Generation != r.BootLog.KeyGeneration {
+		return got, fmt.Errorf("boot log says key generation %d, the KMS says %d", r.BootLog.KeyGeneration, l.Generation)
 	}
-	c.Err = fmt.Errorf("REPORT_ID is %s, which is none of the %d launches that got the key of disk %s", id, len(launches), disk)
+	return got, nil
 }

@@ -82,22 +82,6 @@ func (p *printer) line(format string, args ...any) {
 	}
 }
 
-type checkJSON struct {
-	Name  string `json:"name"`
-	OK    bool   `json:"ok"`
-	Got   string `json:"got"`
-	Want  string `json:"want"`
-	Error string `json:"error,omitempty"`
-}
-
-func (c Check) json() checkJSON {
-	out := checkJSON{Name: c.Name, OK: c.Err == nil, Got: c.Got, Want: c.Want}
-	if c.Err != nil {
-		out.Error = c.Err.Error()
-	}
-	return out
-}
-
 // MarshalJSON returns everything that Print shows.
 func (r Result) MarshalJSON() ([]byte, error) {
 	out := struct {
@@ -105,26 +89,19 @@ func (r Result) MarshalJSON() ([]byte, error) {
 		Emulated      bool              `json:"emulated"`
 		Error         string            `json:"error,omitempty"`
 		Verdict       *appraise.Verdict `json:"verdict,omitempty"`
-		Disk          []checkJSON       `json:"disk"`
-		Instance      *checkJSON        `json:"instance,omitempty"` // absent: not checked
+		Disk          []appraise.Check  `json:"disk"`
+		Instance      *appraise.Check   `json:"instance,omitempty"` // absent: not checked
 		BootLogSHA256 pins.Digest       `json:"boot_log_sha256"`
 		BootLog       *bootlog.Log      `json:"boot_log,omitempty"`
 		Notes         []string          `json:"notes"`
-	}{Trusted: r.Trusted(), Emulated: r.Emulated, Disk: []checkJSON{}, BootLogSHA256: r.BootLogDigest, Notes: append([]string{}, r.Notes...)}
+	}{Trusted: r.Trusted(), Emulated: r.Emulated, Disk: append([]appraise.Check{}, r.Disk...), Instance: r.Instance, BootLogSHA256: r.BootLogDigest, Notes: append([]string{}, r.Notes...)}
 	if r.Err != nil {
-		out.Error = r.Err.Error()
+		out.Error, out.Instance = r.Err.Error(), nil
 		return json.Marshal(out)
 	}
 	out.Verdict = &r.Verdict
 	if r.Authentic() {
 		out.BootLog = &r.BootLog
-	}
-	for _, c := range r.Disk {
-		out.Disk = append(out.Disk, c.json())
-	}
-	if r.Instance != nil {
-		c := r.Instance.json()
-		out.Instance = &c
 	}
 	return json.Marshal(out)
 }

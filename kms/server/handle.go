@@ -153,12 +153,12 @@ func (s *Server) release(c *call) ([]byte, error) {
 	if err != nil {
 		return nil, refuse(keyapi.CodeMalformed, "%v", err)
 	}
+	presented, malformed := appraise.Read(request.Evidence, evidence.Plain)
 	disk, err := pins.ParseUUID(c.disk)
 	if err != nil {
 		return nil, refuse(keyapi.CodeMalformed, "%v", err)
 	}
 	c.entry.Disk, c.entry.RequestSHA256 = disk, sha256.Sum256(c.body)
-	presented, malformed := appraise.Read(request.Evidence, evidence.Plain)
 	fresh := s.nonces.take(c.caller, request.Nonce, s.Clock())
 	if !fresh && !s.maybeLost(c, disk, presented.Claims().ReportID) {
 		return nil, ledger.ErrStale
