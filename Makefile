@@ -31,8 +31,8 @@ demo: setup build bin/guest/spire-agent ## the main job, end to end, emulated: N
 test: setup build bin/guest/spire-agent ## every test, VM boots included
 	ROOTVOUCH_TEST=full go test -timeout 60m ./...
 
-vm: setup build bin/guest/spire-agent ## the VM boots alone
-	ROOTVOUCH_TEST=full go test -timeout 60m -v ./boot ./test/e2e
+vm: setup build bin/guest/spire-agent ## the VM boots alone, with every machine that the gate is made for
+	ROOTVOUCH_TEST=full ROOTVOUCH_VM=all go test -timeout 60m -v ./boot ./gate ./test/e2e
 
 race: ## the fast tests under the race detector
 	go test -race ./...

@@ -21,6 +21,12 @@ var rooms = []room{
 		pure:     true, neverDirect: world,
 	},
 	{name: "ground: what a file is", packages: []string{"internal/filekind"}, pure: true, neverDirect: world},
+	{
+		name:     "ground: the gate before the kernel",
+		packages: []string{"gate/..."},
+		within:   true,
+		pure:     true, neverDirect: world, never: network,
+	},
 	{name: "ground: files that appear whole", packages: []string{"internal/durable"}, never: []string{"net"}},
 	{name: "ground: how a command ends", packages: []string{"internal/command"}, never: network},
 
@@ -232,8 +238,8 @@ var rooms = []room{
 	},
 	{
 		name:     "proof: VMs in tests",
-		packages: []string{"test/vmtest", "test/vmtest/guest", "test/initramfstest"},
-		uses:     []string{"platform", "platform/asp", "internal/needs", "initramfs/cpio", "boot/bootconfig", "snp/snpdev"},
+		packages: []string{"test/vmtest", "test/vmtest/guest", "test/initramfstest", "test/acpitest"},
+		uses:     []string{"gate/tables", "platform", "platform/asp", "internal/needs", "initramfs/cpio", "boot/bootconfig", "snp/snpdev"},
 	},
 	{name: "proof: benchmarks of whole processes", packages: []string{"test/turns"}, never: network},
 	{name: "proof: the whole chain", packages: []string{"test/..."}, uses: []string{"..."}},

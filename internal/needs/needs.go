@@ -27,6 +27,15 @@ func Boot(t testing.TB) {
 	}
 }
 
+// Matrix skips a test that boots one machine of many, unless this is `make vm`.
+func Matrix(t testing.TB) {
+	t.Helper()
+	Boot(t)
+	if os.Getenv("ROOTVOUCH_VM") != "all" {
+		t.Skip("SKIPPED: boots one machine of many; make vm runs it")
+	}
+}
+
 // Tool returns the path of an installed command.
 func Tool(t testing.TB, name string) string {
 	t.Helper()

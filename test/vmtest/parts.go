@@ -149,4 +149,16 @@ func Swapped(t testing.TB, measured, given platform.Guest) string {
 	return path
 }
 
+// Adding returns a QEMU that a malicious host would run: it is given these
+// arguments besides the ones that it is told.
+func Adding(t testing.TB, args ...string) string {
+	t.Helper()
+	script := "#!/bin/sh\nexec " + platform.DefaultQEMU + " \"$@\" " + platform.Quote(args) + "\n"
+	path := filepath.Join(t.TempDir(), "qemu")
+	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 func quote(s string) string { return platform.Quote([]string{s}) }

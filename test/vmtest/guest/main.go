@@ -38,6 +38,10 @@ func main() {
 		}
 	case strings.Contains(words, "guest=report"):
 		report()
+	case strings.Contains(words, "guest=machine"):
+		machine()
+	case strings.Contains(words, "guest=button"):
+		button()
 	}
 	interfaces, err := net.Interfaces()
 	fmt.Println("guest: interfaces:", len(interfaces), err)
@@ -70,12 +74,16 @@ func report() {
 		}()
 	}
 	for range askers {
-		text := <-results
-		const piece = 1000 // the console is read by lines of bounded length
-		for len(text) > piece {
-			fmt.Println("guest: +", text[:piece])
-			text = text[piece:]
-		}
-		fmt.Println("guest: .", text)
+		long(<-results)
 	}
+}
+
+// long prints text in pieces: the console is read by lines of bounded length.
+func long(text string) {
+	const piece = 1000
+	for len(text) > piece {
+		fmt.Println("guest: +", text[:piece])
+		text = text[piece:]
+	}
+	fmt.Println("guest: .", text)
 }

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"encoding/base64"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// machine prints what the kernel took over from the firmware, one long line for
+// each thing: "machine KIND NAME base64".
+func machine() {
+	show := func(kind, name string, data []byte) {
+		long(fmt.Sprintf("machine %s %s %s", kind, name, base64.StdEncoding.EncodeToString(data)))
+	}
+	file := func(kind, path string) {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			data = []byte("error: " + err.Error())
+		}
+		show(kind, filepath.Base(path), data)
+	}
+	file("text", "/proc/version")
+	file("text", "/sys/devices/system/cpu/online")
+	file("text", "/sys/devices/system/clocksource/clocksource0/current_clocksource")
+	tables, _ := filepath.Glob("/sys/firmware/acpi/tables/*")
+	more, _ := filepath.Glob("/sys/firmware/acpi/tables/d*/*")
+	for _, path := range append(tables, more...) {
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			file("acpi", path)
+		}
+	}
+	file("text", "/sys/firmware/efi/systab")
+	for _, dir := range []string{"/sys/firmware", "/sys/firmware/efi", "/sys/bus/pci/devices", "/sys/bus/virtio/devices"} {
+		var names []string
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		show("list", dir, []byte(strings.Join(names, " ")))
+	}
+	file("text", "/proc/iomem")
+	show("text", "banner", banner())
+	show("text", "unassigned", unassigned())
+}
+
+// banner returns how far the text of /proc/version stands behind the kernel's
+// first byte.
+func banner() []byte {
+	data, err := os.ReadFile("/proc/kallsyms")
+	if err != nil {
+		return []byte("error: " + err.Error())
+	}
+	at := map[string]uint64{}
+	for line := range strings.Lines(string(data)) {
+		f := strings.Fields(line)
+		if len(f) >= 3 && (f[2] == "_text" || f[2] == "linux_proc_banner") {
+			at[f[2]], _ = strconv.ParseUint(f[0], 16, 64)
+		}
+	}
+	return fmt.Appendf(nil, "%d", at["linux_proc_banner"]-at["_text"])
+}
+
+// unassigned names the PCI devices that have a BAR with a size and no address.
+func unassigned() []byte {
+	var names []string
+	paths, _ := filepath.Glob("/sys/bus/pci/devices/*/resource")
+	for _, path := range paths {
+		data, _ := os.ReadFile(path)
+		for line := range strings.Lines(string(data)) {
+			var first, last, flags uint64
+			// A BAR that found no room keeps its size from address 0 on.
+			if n, _ := fmt.Sscanf(line, "0x%x 0x%x 0x%x", &first, &last, &flags); n == 3 && first == 0 && last > 0 {
+				names = append(names, filepath.Base(filepath.Dir(path)))
+			}
+		}
+	}
+	return []byte(strings.Join(names, " "))
+}
+
+// button waits until the host has pressed the power button, which the kernel
+// counts.
+func button() {
+	fmt.Println("guest: waiting for the power button")
+	for range 1200 {
+		count, err := os.ReadFile("/sys/firmware/acpi/interrupts/ff_pwr_btn")
+		if err != nil {
+			fmt.Println("guest: error:", err)
+			return
+		}
+		if f := strings.Fields(string(count)); len(f) > 0 && f[0] != "0" {
+			fmt.Println("guest: the power button was pressed", f[0])
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	fmt.Println("guest: error: nobody pressed the power button")
+}
