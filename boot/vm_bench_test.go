@@ -150,7 +150,7 @@ func (b *bench) newDisk(t *testing.T, name string, uuid *pins.UUID, files map[st
 		t.Fatal(err)
 	}
 	tree := rootfs.New()
-	if err := intake.ReadTar(context.Background(), tree, bytes.NewReader(archive.Bytes()), int64(archive.Len())); err != nil {
+	if err := (&intake.Reader{Tree: tree}).ReadTar(context.Background(), bytes.NewReader(archive.Bytes()), int64(archive.Len())); err != nil {
 		t.Fatal(err)
 	}
 	source, err := image.Tree(tree)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"runtime"
 
+	"github.com/rootvouch/rootvouch/internal/filekind"
 	"github.com/rootvouch/rootvouch/luks2"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/verity"
@@ -134,7 +135,7 @@ func (d *Disk) Filesystem(key []byte, p pins.Pins) (pins.Filesystem, verity.Supe
 	if err := c.read(head, 0); err != nil {
 		return "", verity.Superblock{}, err
 	}
-	filesystem := map[kind]pins.Filesystem{kindEROFS: pins.EROFS, kindSquashFS: pins.SquashFS, kindExt4: pins.Ext4}[recognise(head)]
+	filesystem := map[filekind.Kind]pins.Filesystem{filekind.EROFS: pins.EROFS, filekind.Squashfs: pins.SquashFS, filekind.Ext: pins.Ext4}[filekind.Of(head)]
 	if err := c.read(head, p.HashOffset); err != nil {
 		return "", verity.Superblock{}, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/rootvouch/rootvouch/internal/filekind"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/verity"
 )
@@ -23,18 +24,18 @@ const (
 // finished takes a filesystem image as it is, once its superblock says that the
 // kernel can mount it from a read-only device of 4096-byte sectors. Nothing
 // else of it is read: it is the owner's own.
-func finished(r io.ReaderAt, size int64, k kind, head []byte) (Source, error) {
+func finished(r io.ReaderAt, size int64, k filekind.Kind, head []byte) (Source, error) {
 	s := Source{finished: r, size: size}
 	var used uint64
 	var err error
 	switch k {
-	case kindEROFS:
+	case filekind.EROFS:
 		s.filesystem = pins.EROFS
 		used, err = checkEROFS(head)
-	case kindSquashFS:
+	case filekind.Squashfs:
 		s.filesystem = pins.SquashFS
 		used, err = checkSquashFS(head)
-	case kindExt4:
+	case filekind.Ext:
 		s.filesystem = pins.Ext4
 		used, err = checkExt4(head)
 	}

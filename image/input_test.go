@@ -1,14 +1,19 @@
 package image
 
 import (
+	"archive/tar"
 	"bytes"
 	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -37,7 +42,15 @@ func TestOpenCompressed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for name, packed := range map[string][]byte{"tar": data, "tar.gz": gz.Bytes(), "tar.zst": zs.Bytes()} {
+	kinds := map[string][]byte{"tar": data, "tar.gz": gz.Bytes(), "tar.zst": zs.Bytes()}
+	for _, tool := range []string{"xz", "bzip2"} {
+		pack := exec.Command(needs.Tool(t, tool), "-c")
+		pack.Stdin = bytes.NewReader(data)
+		if kinds["tar."+tool], err = pack.Output(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, packed := range kinds {
 		for _, in := range []Input{{Path: write(t, name, packed)}, {Path: "-", Stdin: bytes.NewReader(packed)}} {
 			source, closeSource, err := Open(context.Background(), in)
 			if err != nil {
@@ -106,7 +119,7 @@ func TestOpenOldTar(t *testing.T) {
 		closeSource()
 	}
 	old[0] ^= 1
-	if _, _, err := Open(context.Background(), Input{Path: write(t, "bad.tar", old)}); err == nil || !strings.Contains(err.Error(), "neither a tar") {
+	if _, _, err := Open(context.Background(), Input{Path: write(t, "bad.tar", old)}); err == nil || !strings.Contains(err.Error(), "none of what a root can be") {
 		t.Errorf("wrong checksum: got error %v", err)
 	}
 }
@@ -137,7 +150,7 @@ func TestOpenZstdFrames(t *testing.T) {
 		t.Fatal(err)
 	}
 	closeSource()
-	wide := packed(zstd.WithWindowSize(2 * maxWindow))
+	wide := packed(zstd.WithWindowSize(2 * intake.MaxWindow))
 	if _, _, err := Open(context.Background(), Input{Path: write(t, "w.tar.zst", wide)}); err == nil || !strings.Contains(err.Error(), "67108864 bytes") {
 		t.Errorf("wide window: got error %v", err)
 	}
@@ -232,5 +245,146 @@ func TestInteropExt4(t *testing.T) {
 	b := mustBuild(t, source, Options{})
 	if got := accepted(t, b); !bytes.Equal(got, read(t, path)) {
 		t.Error("the filesystem changed on its way")
+	}
+}
+
+// TestOpenNames: what is no root is refused by its name, with what to do, from a
+// file and from standard input.
+func TestOpenNames(t *testing.T) {
+	with := func(size, offset int, data string) []byte {
+		file := make([]byte, size)
+		copy(file[offset:], data)
+		return file
+	}
+	var gz bytes.Buffer
+	z := gzip.NewWriter(&gz)
+	if _, err := z.Write(with(4096, 0, "070701")); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		file []byte
+		want string
+	}{
+		{with(4096, 0, "QFI\xfb"), "is a qcow2 disk image, want .*qemu-img convert"},
+		{with(4096, 0, "KDMV"), "is a VMDK disk image, want .*qemu-img convert"},
+		{with(4096, 0, "conectix"), "is a VHD disk image, want .*qemu-img convert"},
+		{with(4096, 0, "vhdxfile"), "is a VHDX disk image, want .*qemu-img convert"},
+		{with(4096, 0x40, "\x7f\x10\xda\xbe"), "is a VDI disk image, want .*qemu-img convert"},
+		{with(0x9000, 0x8001, "CD001"), "is an ISO 9660 image, want .*mount it read-only"},
+		{with(4096, 512, "EFI PART"), "is a disk with a partition table .*losetup -P"},
+		{with(4096, 510, "\x55\xaa"), "is a disk with a boot sector .*losetup -P"},
+		{with(4096, 0, "LUKS\xba\xbe"), "is a LUKS container, want .*cryptsetup open"},
+		{with(4096, 0, "XFSB"), "is an XFS filesystem, want .*mount it"},
+		{with(0x11000, 0x10040, "_BHRfS_M"), "is a btrfs filesystem, want .*mount it"},
+		{with(4096, 0, "PK\x03\x04"), "is a zip archive, want .*unzip"},
+		{with(4096, 0, "070701"), "is a cpio archive, want .*cpio -id"},
+		{with(4096, 0, "\x04\x22\x4d\x18"), "is lz4 data, want .*lz4 -d"},
+		{with(4096, 0, "!<arch>\ndebian-binary"), "is a Debian package, want .*dpkg-deb -x"},
+		{with(4096, 0, "\xed\xab\xee\xdb"), "is an RPM package, want .*rpm2cpio"},
+		{with(4096, 0, "\x7fELF"), "is an ELF file, want .*a root is a file tree"},
+		{with(4096, 0x202, "HdrS"), "is a Linux kernel, want .*a root is a file tree"},
+		{gz.Bytes(), "gzip data of something else than a tar: what was unpacked is a cpio archive"},
+	} {
+		for _, in := range []Input{{Path: write(t, "root", c.file)}, {Path: "-", Stdin: bytes.NewReader(c.file)}} {
+			if _, _, err := Open(context.Background(), in); err == nil || !regexp.MustCompile(c.want).MatchString(err.Error()) {
+				t.Errorf("%s: got error %v, want one with %q", in.Path, err, c.want)
+			}
+		}
+	}
+}
+
+// TestOpenContainers: formats that have a root in them are none themselves, in a
+// tar, on standard input and unpacked.
+func TestOpenContainers(t *testing.T) {
+	docker := files{"manifest.json": `[{"Config":"c.json","RepoTags":["a:b"],"Layers":["l.tar"]}]`, "c.json": "{}", "l.tar": "x", "repositories": "{}"}
+	for name, c := range map[string]struct {
+		files files
+		want  string
+	}{
+		"docker-archive":         {docker, "docker-archive.*skopeo copy docker-archive:FILE"},
+		"docker-archive, old":    {files{"repositories": "{}", "0123/layer.tar": "x", "0123/VERSION": "1.0"}, "docker-archive"},
+		"skopeo dir":             {files{"version": "Directory Transport Version: 1.1\n", "manifest.json": `{"schemaVersion":2}`, "0123": "x"}, "skopeo copy dir:DIR"},
+		"runtime bundle":         {files{"config.json": `{"ociVersion":"1.0.0"}`, "rootfs/etc/passwd": ""}, "name its directory rootfs"},
+		"LXD image":              {files{"metadata.yaml": "", "rootfs/etc/passwd": ""}, "LXD or Incus"},
+		"OVA":                    {files{"vm.ovf": "<x/>", "vm-disk1.vmdk": "KDMV"}, "OVA"},
+		"Google's disk":          {files{"disk.raw": "x"}, "take the partition out of disk.raw"},
+		"Vagrant box":            {files{"metadata.json": "{}", "box.img": "x"}, "Vagrant"},
+		"Arch package":           {files{".PKGINFO": "", ".MTREE": ""}, "package manager"},
+		"Debian package":         {files{"debian-binary": "2.0\n", "data.tar": "x"}, "unpack data.tar"},
+		"OSTree repository":      {files{"config": "[core]\n", "objects/x": "", "refs/x": ""}, "ostree checkout"},
+		"a root with a manifest": {files{"manifest.json": docker["manifest.json"], "etc/passwd": ""}, ""},
+		"other JSON":             {files{"manifest.json": `{"name":"app"}`, "app": ""}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			data, dir := c.files.tar(t), t.TempDir()
+			for name, text := range c.files {
+				path := filepath.Join(dir, name)
+				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for how, in := range map[string]Input{"tar": {Path: write(t, "tar", data)}, "stdin": {Path: "-", Stdin: bytes.NewReader(data)}, "directory": {Path: dir}} {
+				_, closeSource, err := Open(context.Background(), in)
+				if err == nil {
+					closeSource()
+				}
+				if c.want == "" && err != nil || c.want != "" && (err == nil || !regexp.MustCompile(c.want).MatchString(err.Error())) {
+					t.Errorf("%s: got error %v, want one with %q", how, err, c.want)
+				}
+			}
+		})
+	}
+}
+
+// files are those of a tar :: name -> contents.
+type files map[string]string
+
+func (f files) tar(t *testing.T) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w := tar.NewWriter(&out)
+	for _, name := range slices.Sorted(maps.Keys(f)) {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(f[name])), Typeflag: tar.TypeReg}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, f[name]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// TestXZDictionary: a dictionary above what memory there is for it is refused.
+func TestXZDictionary(t *testing.T) {
+	pack := exec.Command(needs.Tool(t, "xz"), "-c", "--lzma2=preset=0,dict=128MiB")
+	pack.Stdin = bytes.NewReader(smallTar(t))
+	wide, err := pack.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Open(context.Background(), Input{Path: write(t, "w.tar.xz", wide)}); err == nil || !strings.Contains(err.Error(), "134217728 bytes, want at most 67108864") {
+		t.Errorf("wide dictionary: got error %v", err)
+	}
+}
+
+// TestSeenRefuses: who is told about a tree can end the build.
+func TestSeenRefuses(t *testing.T) {
+	no := errors.New("no")
+	var seen Summary
+	in := Input{Path: write(t, "tar", smallTar(t)), Seen: func(s Summary) error { seen = s; return no }}
+	if _, _, err := Open(context.Background(), in); !errors.Is(err, no) {
+		t.Errorf("got error %v, want %v", err, no)
+	}
+	if len(seen.Notes) == 0 {
+		t.Error("got no note about a root without an init")
 	}
 }

@@ -51,7 +51,7 @@ func smallTar(t testing.TB) []byte {
 func tarSource(t testing.TB, data []byte) Source {
 	t.Helper()
 	tree := rootfs.New()
-	if err := intake.ReadTar(context.Background(), tree, bytes.NewReader(data), int64(len(data))); err != nil {
+	if err := (&intake.Reader{Tree: tree}).ReadTar(context.Background(), bytes.NewReader(data), int64(len(data))); err != nil {
 		t.Fatal(err)
 	}
 	s, err := Tree(tree)

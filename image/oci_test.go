@@ -176,9 +176,9 @@ func TestOCIRefuses(t *testing.T) {
 	}{
 		{"blob changed", func(t *testing.T, dir string) { eachBlob(t, dir, func(b []byte) []byte { b[len(b)-9] ^= 1; return b }) }, "digest sha256"},
 		{"blob longer", func(t *testing.T, dir string) { eachBlob(t, dir, func(b []byte) []byte { return append(b, 0) }) }, "bytes, want"},
-		{"two platforms", func(t *testing.T, dir string) {
+		{"other media type", func(t *testing.T, dir string) {
 			edit(t, dir, "index.json", `[{`, `[{"digest":"x"},{`)
-		}, "got 2 images or platforms"},
+		}, `mediaType is ""`},
 		{"version", func(t *testing.T, dir string) { edit(t, dir, "oci-layout", "1.0.0", "2.0.0") }, `imageLayoutVersion is "2.0.0"`},
 		{"no manifest", func(t *testing.T, dir string) { edit(t, dir, "index.json", "manifest.v1", "manifest.v9") }, "mediaType is"},
 		{"digest names a file elsewhere", func(t *testing.T, dir string) { edit(t, dir, "index.json", "sha256:", "sha256:../../") }, "want sha256 in lower-case hex"},

@@ -3,7 +3,6 @@ package image
 import (
 	"bufio"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -14,11 +13,10 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/klauspost/compress/zstd"
-
 	"github.com/rootvouch/rootvouch/image/intake"
 	"github.com/rootvouch/rootvouch/image/rootfs"
 	"github.com/rootvouch/rootvouch/image/survey"
+	"github.com/rootvouch/rootvouch/internal/filekind"
 )
 
 // Input is a root filesystem as a user names it.
@@ -26,23 +24,25 @@ type Input struct {
 	Path    string    // directory, OCI image layout, tar or filesystem image; "-" is Stdin
 	Stdin   io.Reader // a tar
 	Exclude []string  // patterns of rootfs.Tree.Exclude
-	TempDir string    // for what has to be unpacked; "" is the system's
+
+	// As in intake.Reader.
+	DropXattrs, DropPAX []string
+	Image               string
+
+	TempDir string // for what has to be unpacked; "" is the system's
 
 	// Unpacking, when not nil, is told now and then how many bytes of a tar that
 	// has to be unpacked there are so far.
 	Unpacking func(done uint64)
 	// Seen, when not nil, is told about a tree that was read, before it is laid
-	// out. Finished filesystems are not looked into.
-	Seen func(Summary)
+	// out; its error ends the build. Finished filesystems are not looked into.
+	Seen func(Summary) error
 }
 
 // Summary is what a user should know about a tree.
 type Summary struct {
-	Memory        int64    // bytes that building takes for it, about
-	Hidden        int      // files as survey.Hidden counts them
-	HiddenExample string   // one of them
-	Init          bool     // there is an init to hand over to, as survey.HasInit knows it
-	Doors         []string // programs that listen to the host, as survey.Doors names them
+	Memory int64 // bytes that building takes for it, about
+	Notes  []survey.Note
 }
 
 // Open recognises the input by its contents. The source reads from it until it
@@ -133,48 +133,101 @@ func (in Input) open(files *opened) (Source, error) {
 	if !info.Mode().IsRegular() {
 		return in.openStream(f, in.Path, files)
 	}
-	head := make([]byte, headSize)
-	n, err := f.ReadAt(head, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
+	return in.openFile(f, info.Size(), files)
+}
+
+// openFile recognises a regular file.
+func (in Input) openFile(f *os.File, size int64, files *opened) (Source, error) {
+	kind, err := filekind.OfFile(f, size)
+	if err != nil {
 		return Source{}, err
 	}
-	switch kind := recognise(head[:n]); kind {
-	case kindGzip, kindZstd:
+	head := make([]byte, min(size, intake.TarBlock*8))
+	if _, err := f.ReadAt(head, 0); err != nil {
+		return Source{}, err
+	}
+	switch {
+	case isPacked(kind, head):
 		return in.openStream(f, in.Path, files)
-	case kindTar:
-		return in.openTar(files.ctx, f, info.Size())
-	case kindEROFS, kindSquashFS, kindExt4:
+	case kind == filekind.Tar || kind == filekind.Unknown && isOldTar(head):
+		return in.openTar(files.ctx, f, size)
+	case kind == filekind.EROFS || kind == filekind.Squashfs || kind == filekind.Ext:
 		if len(in.Exclude) > 0 {
 			return Source{}, fmt.Errorf("%s is a finished filesystem: nothing can be excluded from it", in.Path)
 		}
-		source, err := finished(f, info.Size(), kind, head[:n])
+		source, err := finished(f, size, kind, head)
 		if err != nil {
 			return Source{}, fmt.Errorf("checking %s: %w", in.Path, err)
 		}
 		return source, nil
 	}
-	return Source{}, fmt.Errorf("%s is neither a tar (plain, gzip, zstd) nor an EROFS, squashfs or ext4 filesystem", in.Path)
+	return Source{}, notARoot(in.Path, kind, "a directory, an OCI image layout, a tar (plain, gzip, zstd, xz, bzip2) or an EROFS, squashfs or ext4 filesystem")
+}
+
+// isPacked tells whether a file is a compressed stream. Zstd data may begin with a
+// frame to be skipped (RFC 8878, section 3.1.2), as pzstd writes it.
+func isPacked(kind filekind.Kind, head []byte) bool {
+	skippable := len(head) > 4 && head[0]>>4 == 5 && string(head[1:4]) == "\x2a\x4d\x18"
+	return intake.CompressionOf(head) != intake.Uncompressed || kind == filekind.Unknown && skippable
+}
+
+// notARoot is the error for a file of another kind than want.
+func notARoot(name string, kind filekind.Kind, want string) error {
+	if kind == filekind.Unknown {
+		return fmt.Errorf("%s is none of what a root can be: want %s", name, want)
+	}
+	return fmt.Errorf("%s is %v, want %s: %s", name, kind, want, nextStep(kind))
+}
+
+// nextStep says how to make a root of a file.
+func nextStep(kind filekind.Kind) string {
+	const mounted = "mount it read-only and name the directory, as root so that owners are kept"
+	switch kind {
+	case filekind.ISO, filekind.XFS, filekind.Btrfs, filekind.FAT:
+		return mounted
+	case filekind.GPT, filekind.MBR:
+		return "its partitions are disks of their own: losetup -P makes a device of each; " + mounted
+	case filekind.QCOW2, filekind.VMDK, filekind.VHD, filekind.VHDX, filekind.VDI:
+		return kind.Advice() + ", and take the partition out of it: losetup -P makes a device of each; " + mounted
+	case filekind.LUKS:
+		return "open it with cryptsetup open; " + mounted
+	case filekind.Cpio:
+		return "unpack it with cpio -id as root and name the directory"
+	case filekind.Zip, filekind.SevenZip, filekind.Deb, filekind.RPM:
+		return kind.Advice() + " and name the directory: a package alone is seldom a root"
+	case filekind.BzImage, filekind.ARMImage, filekind.UKI, filekind.PE, filekind.ELF, filekind.Firmware:
+		return "a root is a file tree; a kernel, a program or a firmware goes elsewhere"
+	}
+	return kind.Advice()
 }
 
 func (in Input) openDirectory(files *opened) (Source, error) {
-	tree := rootfs.New()
+	reader := in.reader()
 	_, err := os.Stat(filepath.Join(in.Path, "oci-layout"))
 	switch {
 	case err == nil:
 		spool := func(r io.Reader, compression intake.Compression) (io.ReaderAt, int64, error) {
 			return in.spool(r, compression, files)
 		}
-		err = intake.ReadOCI(files.ctx, tree, in.Path, spool)
+		err = reader.ReadOCI(files.ctx, in.Path, spool)
 	case errors.Is(err, fs.ErrNotExist):
+		if in.Image != "" {
+			return Source{}, fmt.Errorf("%s is no OCI image layout: there is no image %q to choose", in.Path, in.Image)
+		}
 		var dir io.Closer
-		if dir, err = intake.ReadDir(files.ctx, tree, in.Path); err == nil {
+		if dir, err = reader.ReadDir(files.ctx, in.Path); err == nil {
 			files.add(dir)
 		}
 	}
 	if err != nil {
 		return Source{}, err
 	}
-	return in.finish(tree)
+	return in.finish(reader)
+}
+
+// reader returns a reader with an empty tree.
+func (in Input) reader() *intake.Reader {
+	return &intake.Reader{Tree: rootfs.New(), DropXattrs: in.DropXattrs, DropPAX: in.DropPAX, Image: in.Image}
 }
 
 // openStream reads a tar from something that cannot be read twice, or is
@@ -183,39 +236,63 @@ func (in Input) openStream(r io.Reader, name string, files *opened) (Source, err
 	steady := stalling(files.ctx, r)
 	files.add(steady)
 	buffered := bufio.NewReaderSize(steady, 1<<20)
-	head, err := buffered.Peek(headSize)
+	head, err := buffered.Peek(filekind.HeadSize)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return Source{}, fmt.Errorf("reading %s: %w", name, err)
 	}
-	compression := intake.Uncompressed
-	switch recognise(head) {
-	case kindTar:
-	case kindGzip:
-		compression = intake.Gzip
-	case kindZstd:
+	kind := filekind.Of(head)
+	packed := isPacked(kind, head)
+	if !packed && kind != filekind.Tar && (kind != filekind.Unknown || !isOldTar(head)) {
+		return Source{}, notARoot(name, kind, "a tar (plain, gzip, zstd, xz, bzip2)")
+	}
+	compression := intake.CompressionOf(head)
+	if packed && compression == intake.Uncompressed {
 		compression = intake.Zstd
-	default:
-		return Source{}, fmt.Errorf("%s is not a tar (plain, gzip, zstd)", name)
 	}
 	file, size, err := in.spool(buffered, compression, files)
 	if err != nil {
 		return Source{}, fmt.Errorf("reading %s: %w", name, err)
 	}
+	if packed {
+		if err := isTar(file, size); err != nil {
+			return Source{}, fmt.Errorf("%s is %s data of something else than a tar: %w", name, compression, err)
+		}
+	}
 	return in.openTar(files.ctx, file, size)
 }
 
-func (in Input) openTar(ctx context.Context, r io.ReaderAt, size int64) (Source, error) {
-	tree := rootfs.New()
-	if err := intake.ReadTar(ctx, tree, r, size); err != nil {
-		return Source{}, err
+// isTar returns an error if what was unpacked is no tar.
+func isTar(f io.ReaderAt, size int64) error {
+	kind, err := filekind.OfFile(f, size)
+	if err != nil || kind == filekind.Tar {
+		return err
 	}
-	if intake.IsOCILayout(tree) {
-		return Source{}, errors.New("the tar holds an OCI image layout, not a root file tree: unpack it and name the directory")
+	head := make([]byte, min(size, intake.TarBlock))
+	if _, err := f.ReadAt(head, 0); err != nil {
+		return err
 	}
-	return in.finish(tree)
+	if kind == filekind.Unknown && (isOldTar(head) || len(bytes.Trim(head, "\x00")) == 0) {
+		return nil // the latter has no files, or is cut off, and reading it says so
+	}
+	return notARoot("what was unpacked", kind, "a tar")
 }
 
-func (in Input) finish(tree *rootfs.Tree) (Source, error) {
+func (in Input) openTar(ctx context.Context, r io.ReaderAt, size int64) (Source, error) {
+	reader := in.reader()
+	if err := reader.ReadTar(ctx, r, size); err != nil {
+		return Source{}, err
+	}
+	if in.Image != "" {
+		return Source{}, fmt.Errorf("a tar is no OCI image layout: there is no image %q to choose", in.Image)
+	}
+	return in.finish(reader)
+}
+
+func (in Input) finish(reader *intake.Reader) (Source, error) {
+	tree := reader.Tree
+	if err := reader.Check(); err != nil {
+		return Source{}, fmt.Errorf("leaving out: %w", err)
+	}
 	for _, pattern := range in.Exclude {
 		count, err := tree.Exclude(pattern)
 		if err != nil {
@@ -228,11 +305,32 @@ func (in Input) finish(tree *rootfs.Tree) (Source, error) {
 	if tree.Empty() {
 		return Source{}, errors.New("there are no files in it")
 	}
+	if err := intake.CheckRoot(tree); err != nil {
+		return Source{}, err
+	}
 	if in.Seen != nil {
-		hidden, example := survey.Hidden(tree)
-		in.Seen(Summary{Memory: tree.Memory(), Hidden: hidden, HiddenExample: example, Init: survey.HasInit(tree), Doors: survey.Doors(tree)})
+		notes, err := survey.Notes(tree)
+		if err != nil {
+			return Source{}, fmt.Errorf("looking at the root: %w", err)
+		}
+		if err := in.Seen(Summary{Memory: tree.Memory(), Notes: append(mountNotes(reader.Mounts()), notes...)}); err != nil {
+			return Source{}, err
+		}
 	}
 	return Tree(tree)
+}
+
+// mountNotes tells what was mounted in a directory that is a root.
+func mountNotes(mounts []intake.Mount) []survey.Note {
+	var notes []survey.Note
+	for _, m := range mounts {
+		text := fmt.Sprintf("%s is mounted at %q, and its files become part of the root", m.Type, m.Name)
+		if m.Left {
+			text = fmt.Sprintf("%s is mounted at %q: the directory is left empty, as it belongs to the running machine", m.Type, m.Name)
+		}
+		notes = append(notes, survey.Note{Name: "mount", Text: text})
+	}
+	return notes
 }
 
 // spool unpacks r into a temporary file without a name.
@@ -245,69 +343,13 @@ func (in Input) spool(r io.Reader, compression intake.Compression, files *opened
 	if err := os.Remove(f.Name()); err != nil {
 		return nil, 0, err
 	}
-	unpacked := r
-	switch compression {
-	case intake.Gzip:
-		g, err := gzip.NewReader(r)
-		if err != nil {
-			return nil, 0, err
-		}
-		unpacked = g
-	case intake.Zstd:
-		z, err := zstd.NewReader(r, zstd.WithDecoderMaxMemory(maxWindow), zstd.WithDecoderConcurrency(1))
-		if err != nil {
-			return nil, 0, err
-		}
-		defer z.Close()
-		unpacked = z
+	unpacked, err := compression.Unpack(r)
+	if err != nil {
+		return nil, 0, err
 	}
+	defer unpacked.Close()
 	size, err := io.Copy(f, &counter{untilDone{files.ctx, unpacked}, 0, in.Unpacking})
-	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
-		err = fmt.Errorf("zstd window of more than %d bytes: pack it without --long and --ultra", maxWindow)
-	}
 	return f, size, err
-}
-
-// maxWindow bounds what unpacking zstd keeps in memory, in bytes.
-const maxWindow = 64 << 20
-
-// kind is what a file is, by its first bytes.
-type kind int
-
-const (
-	kindUnknown kind = iota
-	kindTar
-	kindGzip
-	kindZstd
-	kindEROFS
-	kindSquashFS
-	kindExt4
-)
-
-// headSize is how many bytes recognise wants.
-const headSize = 4096
-
-func recognise(head []byte) kind {
-	at := func(offset int, magic string) bool {
-		return len(head) >= offset+len(magic) && bytes.Equal(head[offset:offset+len(magic)], []byte(magic))
-	}
-	switch {
-	case at(0, "\x1f\x8b"):
-		return kindGzip
-	case at(0, "\x28\xb5\x2f\xfd"), at(1, "\x2a\x4d\x18") && head[0]>>4 == 5: // or a skippable frame first
-		return kindZstd
-	case at(257, "ustar"):
-		return kindTar
-	case at(erofsAt, erofsMagic):
-		return kindEROFS
-	case at(0, squashfsMagic):
-		return kindSquashFS
-	case at(ext4At+0x38, ext4Magic):
-		return kindExt4
-	case isOldTar(head):
-		return kindTar
-	}
-	return kindUnknown
 }
 
 // isOldTar recognises a tar of the time before ustar, which has no magic, by the

@@ -38,6 +38,12 @@ func xattrIndex(name string) (index byte, rest string, ok bool) {
 	return 0, "", false
 }
 
+// KnowsXattr reports whether the format has a place for an attribute of that name.
+func KnowsXattr(name string) bool {
+	_, _, ok := xattrIndex(name)
+	return ok
+}
+
 // EncodeXattrs writes extended attributes, full names and values, in the order
 // of their names (struct erofs_xattr_entry). An error names what the format
 // cannot hold.

@@ -22,16 +22,17 @@ import (
 
 // ReadDir adds the files below a directory to the tree as they are: owners,
 // modes, times, hard links, device nodes, attributes, holes. (trusted attributes
-// are shown to root alone.) What is mounted below is part of it. A file that
+// are shown to root alone.) What is mounted below is part of it, but for what the
+// running kernel makes up, such as /proc: there an empty directory is added. A file that
 // changes before its data is read is an error when the filesystem is written;
 // only after that may what is returned be closed. Reading stops when ctx ends.
-func ReadDir(ctx context.Context, t *rootfs.Tree, dir string) (io.Closer, error) {
+func (r *Reader) ReadDir(ctx context.Context, dir string) (io.Closer, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
-	w := dirWalker{tree: t, base: dir, root: root, seen: map[fileID]string{}, value: make([]byte, xattrSizeMax)}
-	if err := w.walk(ctx, "."); err != nil {
+	w := dirWalker{Reader: r, base: dir, root: root, seen: map[fileID]string{}, value: make([]byte, xattrSizeMax)}
+	if err := w.walk(ctx, ".", 0); err != nil {
 		root.Close()
 		return nil, fmt.Errorf("reading directory %s: %w", dir, err)
 	}
@@ -42,12 +43,13 @@ func ReadDir(ctx context.Context, t *rootfs.Tree, dir string) (io.Closer, error)
 type fileID struct{ device, inode uint64 }
 
 type dirWalker struct {
-	tree  *rootfs.Tree
+	*Reader
 	base  string
 	root  *os.Root
 	seen  map[fileID]string // :: file with several names -> its first
 	files []*dirFiles       // one for each device
 	value []byte            // room for an extended attribute
+	types map[uint64]string // :: mount -> its filesystem's type; nil until the first
 }
 
 // dirFiles is the content of the files of a directory tree that lie on one
@@ -57,7 +59,9 @@ type dirFiles struct {
 	device uint64
 }
 
-func (w *dirWalker) walk(ctx context.Context, name string) error {
+// walk adds what is at name, and all below it; above is the device of the directory
+// that it is in.
+func (w *dirWalker) walk(ctx context.Context, name string, above uint64) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -69,10 +73,20 @@ func (w *dirWalker) walk(ctx context.Context, name string) error {
 	if !ok {
 		return errors.New("no ownership from this operating system")
 	}
+	left := false
+	if name != "." && (info.IsDir() || stat.Dev != above) {
+		if m, ok := w.mountAt(name, filepath.Join(w.base, name)); ok {
+			w.mounts = append(w.mounts, m)
+			left = m.Left
+		}
+	}
+	if left && !info.IsDir() {
+		return nil
+	}
 	if !info.IsDir() && stat.Nlink > 1 {
 		id := fileID{stat.Dev, stat.Ino}
 		if first, ok := w.seen[id]; ok {
-			return w.tree.Link(name, first)
+			return w.Tree.Link(name, first)
 		}
 		w.seen[id] = name
 	}
@@ -80,10 +94,10 @@ func (w *dirWalker) walk(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("%q: %w", name, err)
 	}
-	if err := w.tree.Add(name, f); err != nil {
+	if err := w.Tree.Add(name, f); err != nil {
 		return err
 	}
-	if !info.IsDir() {
+	if !info.IsDir() || left {
 		return nil
 	}
 	d, err := w.root.Open(name)
@@ -96,7 +110,7 @@ func (w *dirWalker) walk(ctx context.Context, name string) error {
 		return err
 	}
 	for _, child := range names {
-		if err := w.walk(ctx, path.Join(name, child)); err != nil {
+		if err := w.walk(ctx, path.Join(name, child), stat.Dev); err != nil {
 			return err
 		}
 	}
@@ -123,7 +137,7 @@ func (w *dirWalker) file(name string, stat *syscall.Stat_t) (f rootfs.File, err 
 		f.Device, err = rootfs.DeviceNumber(unix.Major(stat.Rdev), unix.Minor(stat.Rdev))
 	}
 	if err == nil {
-		f.Xattrs, err = w.xattrs(name)
+		f.Xattrs, err = w.fileXattrs(name)
 	}
 	return f, err
 }
@@ -231,8 +245,8 @@ func (f *steadyFile) Read(b []byte) (int, error) {
 // xattrSizeMax is XATTR_SIZE_MAX (include/uapi/linux/limits.h) in bytes.
 const xattrSizeMax = 1 << 16
 
-// xattrs reads all extended attributes that a file shows.
-func (w *dirWalker) xattrs(name string) (map[string]string, error) {
+// fileXattrs reads all extended attributes that a file shows.
+func (w *dirWalker) fileXattrs(name string) (map[string]string, error) {
 	full := filepath.Join(w.base, name)
 	if len(full) >= unix.PathMax {
 		parent, err := w.root.Open(path.Dir(name))
@@ -253,13 +267,15 @@ func (w *dirWalker) xattrs(name string) (map[string]string, error) {
 	if size, err = unix.Llistxattr(full, list); err != nil {
 		return nil, fmt.Errorf("listing extended attributes: %w", err)
 	}
-	all := map[string]string{}
+	var all map[string]string
 	for attribute := range strings.SplitSeq(strings.TrimSuffix(string(list[:size]), "\x00"), "\x00") {
 		size, err := unix.Lgetxattr(full, attribute, w.value)
 		if err != nil {
 			return nil, fmt.Errorf("reading extended attribute %q: %w", attribute, err)
 		}
-		all[attribute] = string(w.value[:size])
+		if all, err = w.xattr(all, attribute, string(w.value[:size])); err != nil {
+			return nil, err
+		}
 	}
 	return all, nil
 }

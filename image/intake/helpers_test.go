@@ -72,7 +72,7 @@ func makeTar(t testing.TB, entries ...entry) []byte {
 func readTree(t testing.TB, data []byte) *rootfs.Tree {
 	t.Helper()
 	tree := rootfs.New()
-	if err := ReadTar(context.Background(), tree, bytes.NewReader(data), int64(len(data))); err != nil {
+	if err := (&Reader{Tree: tree}).ReadTar(context.Background(), bytes.NewReader(data), int64(len(data))); err != nil {
 		t.Fatal(err)
 	}
 	return tree
@@ -81,7 +81,7 @@ func readTree(t testing.TB, data []byte) *rootfs.Tree {
 func readDir(t testing.TB, dir string) *rootfs.Tree {
 	t.Helper()
 	tree := rootfs.New()
-	opened, err := ReadDir(context.Background(), tree, dir)
+	opened, err := (&Reader{Tree: tree}).ReadDir(context.Background(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -137,7 +137,7 @@ func TestKernelMounts(t *testing.T) {
 	tree := readTree(t, data)
 	// archive/tar writes such names only as GNU entries.
 	odd := makeTar(t, entry{tar.Header{Typeflag: tar.TypeReg, Name: "odd/\xff\xfe\x80", Mode: 0o600, Format: tar.FormatGNU}, "odd"})
-	if err := ReadTar(context.Background(), tree, bytes.NewReader(odd), int64(len(odd))); err != nil {
+	if err := (&Reader{Tree: tree}).ReadTar(context.Background(), bytes.NewReader(odd), int64(len(odd))); err != nil {
 		t.Fatal(err)
 	}
 	want := flatten(t, tree)
@@ -293,7 +293,7 @@ func FuzzTar(f *testing.F) {
 			}
 		}
 		tree := rootfs.New()
-		if err := ReadTar(context.Background(), tree, bytes.NewReader(data), int64(len(data))); err != nil {
+		if err := (&Reader{Tree: tree}).ReadTar(context.Background(), bytes.NewReader(data), int64(len(data))); err != nil {
 			return
 		}
 		plan, err := tree.Plan()

@@ -28,7 +28,7 @@ func TestMemory(t *testing.T) {
 	}
 	before := stats()
 	tree := rootfs.New()
-	if err := ReadTar(context.Background(), tree, bytes.NewReader(data), int64(len(data))); err != nil {
+	if err := (&Reader{Tree: tree}).ReadTar(context.Background(), bytes.NewReader(data), int64(len(data))); err != nil {
 		t.Fatal(err)
 	}
 	said := tree.Memory()

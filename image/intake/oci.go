@@ -1,7 +1,7 @@
 package intake
 
 import (
-	"archive/tar"
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -10,90 +10,47 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/rootvouch/rootvouch/image/rootfs"
-)
-
-// Compression is how a tar is packed.
-type Compression string
-
-// The compressions of tars.
-const (
-	Uncompressed Compression = ""
-	Gzip         Compression = "gzip"
-	Zstd         Compression = "zstd"
 )
 
 // Spool unpacks a stream into something that can be read anywhere.
 type Spool func(r io.Reader, compression Compression) (io.ReaderAt, int64, error)
 
-// descriptor is an OCI content descriptor (OCI Image Spec 1.1, descriptor.md);
-// members that say nothing about the root filesystem are not read.
-type descriptor struct {
-	MediaType   string            `json:"mediaType"`
-	Digest      string            `json:"digest"`
-	Size        int64             `json:"size"`
-	Annotations map[string]string `json:"annotations"`
-}
-
-// Media types, and Docker's of the same form (OCI Image Spec 1.1,
-// media-types.md, "Compatibility Matrix").
-const (
-	mediaIndex     = "application/vnd.oci.image.index.v1+json"
-	mediaManifest  = "application/vnd.oci.image.manifest.v1+json"
-	mediaLayer     = "application/vnd.oci.image.layer.v1.tar"
-	dockerIndex    = "application/vnd.docker.distribution.manifest.list.v2+json"
-	dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
-	dockerLayer    = "application/vnd.docker.image.rootfs.diff.tar"
-
-	maxDocument = 4 << 20 // bytes of an index or manifest
-)
-
-// isIndex tells whether d is a list of images.
-func (d descriptor) isIndex() bool { return d.MediaType == mediaIndex || d.MediaType == dockerIndex }
-
-// isAttestation tells whether d is what BuildKit puts into an index beside each
-// image: statements about it in the form of an image, without a root filesystem
-// (BuildKit, docs/attestations/attestation-storage.md).
-func (d descriptor) isAttestation() bool {
-	return d.Annotations["vnd.docker.reference.type"] == "attestation-manifest"
-}
+// maxDocument bounds an index, a manifest or a configuration, in bytes.
+const maxDocument = 4 << 20
 
 // ReadOCI adds the root filesystem of an OCI image layout (OCI Image Spec 1.1,
-// image-layout.md): one image for one platform. Layers are applied in order,
-// whiteouts included. Every blob must have the digest and size that its
-// descriptor says. Reading stops when ctx ends.
-func ReadOCI(ctx context.Context, t *rootfs.Tree, dir string, spool Spool) error {
-	l := ociLayout{dir, spool}
-	if err := l.read(ctx, t); err != nil {
+// image-layout.md). Layers are applied in order, whiteouts included. Every blob
+// must have the digest and size that its descriptor says. Reading stops when ctx
+// ends.
+//
+// A layout may hold several images. Reader.Image chooses one by its tag, by a
+// digest or by its platform (such as linux/amd64); if it is empty, the only one
+// for linux/amd64 is taken. An image for another platform is taken only if its
+// digest or its platform was asked for. ReadOCI returns a *ChoiceError if there is
+// not exactly one.
+func (r *Reader) ReadOCI(ctx context.Context, dir string, spool Spool) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	l := ociLayout{root, spool}
+	if err := l.read(ctx, r); err != nil {
 		return fmt.Errorf("reading OCI image layout %s: %w", dir, err)
 	}
 	return nil
 }
 
-// IsOCILayout tells whether the files of t are those of an OCI image layout: an
-// archive of one is a tar like others, and what is in it no root filesystem.
-func IsOCILayout(t *rootfs.Tree) bool {
-	for _, name := range []string{"oci-layout", "index.json", "blobs"} {
-		if _, err := t.Lookup(name); err != nil {
-			return false
-		}
-	}
-	return true
-}
-
 type ociLayout struct {
-	dir   string
+	root  *os.Root
 	spool Spool
 }
 
-func (l ociLayout) read(ctx context.Context, t *rootfs.Tree) error {
+func (l ociLayout) read(ctx context.Context, r *Reader) error {
 	var layout struct {
 		Version string `json:"imageLayoutVersion"`
 	}
@@ -111,47 +68,30 @@ func (l ociLayout) read(ctx context.Context, t *rootfs.Tree) error {
 	if err != nil {
 		return err
 	}
-	d := descriptor{MediaType: mediaIndex}
-	for depth := 0; d.isIndex(); depth++ {
-		if depth > 2 {
-			return errors.New("indexes within indexes")
-		}
-		var list struct {
-			Manifests []descriptor `json:"manifests"`
-		}
-		if err := json.Unmarshal(index, &list); err != nil {
-			return fmt.Errorf("index: %w", err)
-		}
-		list.Manifests = slices.DeleteFunc(list.Manifests, descriptor.isAttestation)
-		if len(list.Manifests) != 1 {
-			return fmt.Errorf("got %d images or platforms, want 1", len(list.Manifests))
-		}
-		d = list.Manifests[0]
-		if index, err = l.document(d); err != nil {
-			return err
-		}
+	images, err := l.images(index, "", 0)
+	if err != nil {
+		return err
 	}
-	if d.MediaType != mediaManifest && d.MediaType != dockerManifest {
-		return fmt.Errorf("mediaType is %q, want %q", d.MediaType, mediaManifest)
+	chosen, err := choose(images, r.Image)
+	if err != nil {
+		return err
 	}
-	var manifest struct {
-		Layers []descriptor `json:"layers"`
+	m, err := l.manifest(chosen.descriptor)
+	if err != nil {
+		return err
 	}
-	if err := json.Unmarshal(index, &manifest); err != nil {
-		return fmt.Errorf("manifest: %w", err)
-	}
-	if len(manifest.Layers) == 0 {
+	if len(m.Layers) == 0 {
 		return errors.New("the image has no layers")
 	}
-	for i, layer := range manifest.Layers {
-		if err := l.layer(ctx, t, layer); err != nil {
+	for i, layer := range m.Layers {
+		if err := l.layer(ctx, r, layer); err != nil {
 			return fmt.Errorf("layer %d: %w", i, err)
 		}
 	}
 	return nil
 }
 
-// document reads an index or a manifest.
+// document reads an index, a manifest or a configuration.
 func (l ociLayout) document(d descriptor) ([]byte, error) {
 	if d.Size < 0 || d.Size > maxDocument {
 		return nil, fmt.Errorf("%s has %d bytes, want at most %d", d.Digest, d.Size, maxDocument)
@@ -164,12 +104,10 @@ func (l ociLayout) document(d descriptor) ([]byte, error) {
 	return io.ReadAll(blob)
 }
 
-func (l ociLayout) layer(ctx context.Context, t *rootfs.Tree, d descriptor) error {
-	compression, ok := map[string]Compression{
-		mediaLayer: Uncompressed, mediaLayer + "+gzip": Gzip, mediaLayer + "+zstd": Zstd,
-		dockerLayer: Uncompressed, dockerLayer + ".gzip": Gzip,
-	}[d.MediaType]
-	if !ok {
+// layer applies a layer. Its compression is told by its content, as tools do that
+// unpack images: the media type is wrong now and then, the digest never.
+func (l ociLayout) layer(ctx context.Context, r *Reader, d descriptor) error {
+	if !isLayer(d.MediaType) {
 		return fmt.Errorf("mediaType is %q, want %s or that with +gzip or +zstd", d.MediaType, mediaLayer)
 	}
 	blob, err := l.open(d)
@@ -177,54 +115,23 @@ func (l ociLayout) layer(ctx context.Context, t *rootfs.Tree, d descriptor) erro
 		return err
 	}
 	defer blob.Close()
-	data, size, err := l.spool(blob, compression)
+	buffered := bufio.NewReaderSize(blob, 1<<20)
+	head, err := buffered.Peek(TarBlock)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	data, size, err := l.spool(buffered, CompressionOf(head))
 	if err != nil {
 		return err
 	}
 	// The blob may go on behind the compressed stream; it must be read for its
 	// digest to be checked.
-	if rest, err := io.Copy(io.Discard, blob); err != nil {
+	if rest, err := io.Copy(io.Discard, buffered); err != nil {
 		return err
 	} else if rest > 0 {
 		return fmt.Errorf("%d bytes follow the compressed tar", rest)
 	}
-	return readLayer(ctx, t, data, size)
-}
-
-// readLayer applies a layer (OCI Image Spec 1.1, layer.md). Whiteouts concern
-// lower layers only, so they come first.
-func readLayer(ctx context.Context, t *rootfs.Tree, data io.ReaderAt, size int64) error {
-	const prefix, opaque = ".wh.", ".wh..wh..opq"
-	err := readTar(ctx, data, size, func(e tarEntry) error {
-		dir, base := path.Split(path.Clean("/" + e.Name))
-		if base == opaque {
-			return t.Clear(dir)
-		}
-		if hidden, ok := strings.CutPrefix(base, prefix); ok {
-			if hidden == "" || hidden == "." || hidden == ".." || strings.HasPrefix(hidden, prefix) {
-				return fmt.Errorf("%q is no whiteout", e.Name)
-			}
-			return t.Remove(dir + hidden)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return readTar(ctx, data, size, func(e tarEntry) error {
-		if strings.HasPrefix(path.Base(path.Clean("/"+e.Name)), prefix) {
-			return nil
-		}
-		// Between layers a directory may give way to something else.
-		if e.Typeflag != tar.TypeDir && e.Typeflag != tar.TypeXGlobalHeader {
-			if old, err := t.Lookup(e.Name); err == nil && old.IsDir() && old != t.Root() {
-				if err := t.Remove(e.Name); err != nil {
-					return err
-				}
-			}
-		}
-		return addEntry(t, e)
-	})
+	return r.readLayer(ctx, data, size)
 }
 
 // open opens a blob, whose end is an error unless size and digest are right.
@@ -248,8 +155,11 @@ func (l ociLayout) open(d descriptor) (*blob, error) {
 // openFile opens a regular file of the layout; nothing outside of it, and nothing
 // that somebody would have to write to.
 func (l ociLayout) openFile(name string) (f *os.File, size int64, err error) {
-	f, err = os.OpenFile(filepath.Join(l.dir, name), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err = l.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
+		if info, lstat := l.root.Lstat(name); lstat == nil && info.Mode()&os.ModeSymlink != 0 {
+			return nil, 0, fmt.Errorf("%w: a link may lead to a file inside the layout only; cp -rL makes a layout of files", err)
+		}
 		return nil, 0, err
 	}
 	info, err := f.Stat()

@@ -39,8 +39,9 @@ func TestRefuses(t *testing.T) {
 		{"long symbolic link", []entry{{tar.Header{Typeflag: tar.TypeSymlink, Name: "a", Linkname: strings.Repeat("x", 4096)}, ""}}, "4096 bytes, want 1 to 4095"},
 		{"wide device", []entry{{tar.Header{Typeflag: tar.TypeChar, Name: "a", Devmajor: 4096}, ""}}, "device 4096:0"},
 		{"user ID", []entry{fileOf("a", "").with(func(h *tar.Header) { h.Uid = 1 << 32; h.PAXRecords["comment"] = "" })}, "uid is 4294967296"},
-		{"type", []entry{{tar.Header{Typeflag: 'V', Name: "label"}, ""}}, `entry of type 'V' cannot be kept`},
-		{"attribute of another namespace", []entry{pax("SCHILY.xattr.btrfs.compression", "x")}, `attribute "btrfs.compression" cannot be kept`},
+		{"type", []entry{{tar.Header{Typeflag: 'M', Name: "rest"}, ""}}, "several volumes"},
+		{"unknown type", []entry{{tar.Header{Typeflag: 'Y', Name: "odd"}, ""}}, `entry of type 'Y' cannot be kept`},
+		{"attribute of another namespace", []entry{pax("SCHILY.xattr.selinux.x", "x")}, `attribute "selinux.x" cannot be kept`},
 		{"system attribute", []entry{pax("SCHILY.xattr.system.nfs4_acl", "x")}, `attribute "system.nfs4_acl" cannot be kept`},
 		{"long attribute", []entry{pax("SCHILY.xattr.user.a", strings.Repeat("x", 1<<16))}, "value of 65536 bytes"},
 		{"too many attributes", []entry{fileOf("f", "").with(func(h *tar.Header) {
@@ -52,11 +53,11 @@ func TestRefuses(t *testing.T) {
 		{"unknown record", []entry{pax("SUN.holesdata", " 1 2")}, `PAX record "SUN.holesdata" cannot be kept`},
 		{"NFSv4 ACL", []entry{pax("SCHILY.acl.ace", "x")}, `PAX record "SCHILY.acl.ace" cannot be kept`},
 		{"ACL with a name", []entry{pax("SCHILY.acl.access", "user::rw-,user:alice:r--")}, `"alice" has no number`},
-		{"global record", []entry{{tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"uid": "7"}}, ""}}, `global PAX record "uid"`},
+		{"global record", []entry{{tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"uid": "7"}}, ""}}, `PAX record "uid" cannot be kept: it is global`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			data := makeTar(t, c.entries...)
-			err := ReadTar(context.Background(), rootfs.New(), bytes.NewReader(data), int64(len(data)))
+			err := (&Reader{Tree: rootfs.New()}).ReadTar(context.Background(), bytes.NewReader(data), int64(len(data)))
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got error %v, want one with %q", err, c.want)
 			}
@@ -79,7 +80,7 @@ func TestTarCutOffOrContinued(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			tree := rootfs.New()
-			err := ReadTar(context.Background(), tree, bytes.NewReader(c.data), int64(len(c.data)))
+			err := (&Reader{Tree: tree}).ReadTar(context.Background(), bytes.NewReader(c.data), int64(len(c.data)))
 			if err == nil {
 				var plan *rootfs.Plan
 				if plan, err = tree.Plan(); err == nil {
@@ -119,7 +120,7 @@ func TestSmallInputsOfLargeTrees(t *testing.T) {
 			sum += int(c)
 		}
 		copy(data[148:156], fmt.Sprintf("%06o\x00 ", sum))
-		if err := ReadTar(context.Background(), rootfs.New(), bytes.NewReader(data), int64(len(data))); err == nil || !strings.Contains(err.Error(), "want at most") {
+		if err := (&Reader{Tree: rootfs.New()}).ReadTar(context.Background(), bytes.NewReader(data), int64(len(data))); err == nil || !strings.Contains(err.Error(), "want at most") {
 			t.Errorf("tar with a file of %d bytes: got %v", size, err)
 		}
 	}

@@ -105,10 +105,10 @@ func TestReadingEnds(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	time.AfterFunc(50*time.Millisecond, cancel)
-	if err := ReadTar(ctx, rootfs.New(), bytes.NewReader(data), int64(len(data))); !errors.Is(err, context.Canceled) {
+	if err := (&Reader{Tree: rootfs.New()}).ReadTar(ctx, bytes.NewReader(data), int64(len(data))); !errors.Is(err, context.Canceled) {
 		t.Errorf("tar: got error %v, want %v", err, context.Canceled)
 	}
-	if _, err := ReadDir(ctx, rootfs.New(), dir); !errors.Is(err, context.Canceled) {
+	if _, err := (&Reader{Tree: rootfs.New()}).ReadDir(ctx, dir); !errors.Is(err, context.Canceled) {
 		t.Errorf("directory: got error %v, want %v", err, context.Canceled)
 	}
 }

@@ -3,11 +3,11 @@ package intake
 import (
 	"archive/tar"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/rootvouch/rootvouch/image/erofs"
@@ -18,9 +18,9 @@ import (
 const TarBlock = 512
 
 // ReadTar adds the files of an uncompressed tar to the tree. Their data stays
-// in r and is read when the filesystem is written. Reading stops when ctx ends.
-func ReadTar(ctx context.Context, t *rootfs.Tree, r io.ReaderAt, size int64) error {
-	if err := readTar(ctx, r, size, func(e tarEntry) error { return addEntry(t, e) }); err != nil {
+// in archive and is read when the filesystem is written. Reading stops when ctx ends.
+func (r *Reader) ReadTar(ctx context.Context, archive io.ReaderAt, size int64) error {
+	if err := readTar(ctx, archive, size, false, r.addEntry); err != nil {
 		return fmt.Errorf("reading tar: %w", err)
 	}
 	return nil
@@ -60,10 +60,11 @@ func (f *sparseTar) Open(_ string, s rootfs.Stored) (io.ReadCloser, error) {
 	return io.NopCloser(archive), nil
 }
 
-// readTar calls add for each entry of an uncompressed tar. A tar that ends
-// without its two blocks of zeros was cut off; one that goes on after them has
-// entries that tar would not show. Both are refused.
-func readTar(ctx context.Context, r io.ReaderAt, size int64, add func(tarEntry) error) error {
+// readTar calls add for each entry of an uncompressed tar. A tar that ends without
+// its two blocks of zeros was cut off and is refused, unless the caller knows that
+// it is complete. A tar that goes on after them has entries that tar would not
+// show, and is refused.
+func readTar(ctx context.Context, r io.ReaderAt, size int64, complete bool, add func(tarEntry) error) error {
 	section := io.NewSectionReader(r, 0, size)
 	archive := tar.NewReader(section)
 	files := &tarFiles{r}
@@ -76,7 +77,7 @@ func readTar(ctx context.Context, r io.ReaderAt, size int64, add func(tarEntry) 
 			return seekErr
 		}
 		if errors.Is(err, io.EOF) {
-			if skip == 0 && at < start+2*TarBlock {
+			if !complete && skip == 0 && at < start+2*TarBlock {
 				return fmt.Errorf("it ends at byte %d without an end-of-archive marker: is it cut off?", at)
 			}
 			return onlyZeros(section, at)
@@ -93,8 +94,9 @@ func readTar(ctx context.Context, r io.ReaderAt, size int64, add func(tarEntry) 
 			skip++
 		} else {
 			length := header.Size
-			if header.Typeflag != tar.TypeReg {
-				length = 0
+			switch header.Typeflag {
+			case tar.TypeLink, tar.TypeSymlink, tar.TypeChar, tar.TypeBlock, tar.TypeDir, tar.TypeFifo:
+				length = 0 // whatever the header says
 			}
 			start, skip = (at+length+TarBlock-1)/TarBlock*TarBlock, 0
 		}
@@ -168,35 +170,50 @@ func onlyZeros(r io.Reader, at int64) error {
 }
 
 // addEntry adds one entry to the tree.
-func addEntry(t *rootfs.Tree, e tarEntry) error {
-	if e.Typeflag == tar.TypeXGlobalHeader {
-		for record := range e.PAXRecords {
-			if record != "comment" {
-				return fmt.Errorf("global PAX record %q cannot be kept", record)
-			}
-		}
+func (r *Reader) addEntry(e tarEntry) error {
+	switch e.Typeflag {
+	case tar.TypeXGlobalHeader:
+		return r.global(e)
+	case typeLabel:
 		return nil
-	}
-	if e.Typeflag == tar.TypeLink {
-		return t.Link(e.Name, e.Linkname)
+	case tar.TypeLink:
+		return r.Tree.Link(e.Name, e.Linkname)
 	}
 	f, err := e.file()
 	if err == nil {
-		f.Xattrs, err = e.xattrs()
+		f.Xattrs, err = r.xattrs(e)
 	}
 	if err != nil {
 		return fmt.Errorf("%q: %w", e.Name, err)
 	}
-	return t.Add(e.Name, f)
+	return r.Tree.Add(e.Name, f)
 }
+
+// global looks at records that hold for all entries to come. archive/tar does not
+// apply them, so only those without a meaning for a file may be there.
+func (r *Reader) global(e tarEntry) error {
+	for _, record := range slices.Sorted(maps.Keys(e.PAXRecords)) {
+		if record != "comment" && !r.drops(r.DropPAX, record) {
+			return &NotKept{PAX: record, Reason: "it is global"}
+		}
+	}
+	return nil
+}
+
+// Types of entries beside those of archive/tar (GNU tar, src/tar.h).
+const (
+	typeLabel   = 'V' // names the archive; no file
+	typeDumpDir = 'D' // a directory of an incremental backup; its data lists names
+	typeVolume  = 'M' // the rest of a file of another archive
+)
 
 func (e tarEntry) file() (rootfs.File, error) {
 	f := rootfs.File{Mode: uint16(e.Mode & 0o7777), Time: erofs.Time{Seconds: e.ModTime.Unix(), Nanoseconds: uint32(e.ModTime.Nanosecond())}}
 	switch e.Typeflag {
-	case tar.TypeReg, tar.TypeGNUSparse:
+	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
 		f.Mode |= erofs.TypeRegular
 		f.Size, f.Content, f.At = e.Size, e.content, e.at
-	case tar.TypeDir:
+	case tar.TypeDir, typeDumpDir:
 		f.Mode |= erofs.TypeDirectory
 	case tar.TypeSymlink:
 		f.Mode = erofs.TypeSymlink | 0o777 // as Linux has all of them; some writers leave another mode there
@@ -207,8 +224,10 @@ func (e tarEntry) file() (rootfs.File, error) {
 		f.Mode |= erofs.TypeBlockDevice
 	case tar.TypeFifo:
 		f.Mode |= erofs.TypeFIFO
+	case typeVolume:
+		return rootfs.File{}, errors.New("the archive has several volumes: make one of them with tar -M -x and tar -c")
 	default:
-		return rootfs.File{}, fmt.Errorf("entry of type %q cannot be kept", e.Typeflag)
+		return rootfs.File{}, fmt.Errorf("entry of type %q cannot be kept: make the tar without it", e.Typeflag)
 	}
 	var major, minor uint32
 	for _, number := range []struct {
@@ -231,66 +250,22 @@ func (e tarEntry) file() (rootfs.File, error) {
 
 // xattrs takes the extended attributes from the PAX records and refuses records
 // whose meaning would be lost.
-func (e tarEntry) xattrs() (map[string]string, error) {
+func (r *Reader) xattrs(e tarEntry) (map[string]string, error) {
 	var xattrs map[string]string // nil for nearly all files
-	for record, text := range e.PAXRecords {
-		name, value, err := xattrOf(record, text)
-		if err != nil {
-			return nil, fmt.Errorf("PAX record %q: %w", record, err)
-		}
-		if name == "" {
-			if !known(record) {
-				return nil, fmt.Errorf("PAX record %q cannot be kept", record)
-			}
+	for _, record := range slices.Sorted(maps.Keys(e.PAXRecords)) {
+		if known(record) || r.drops(r.DropPAX, record) {
 			continue
 		}
-		if old, ok := xattrs[name]; ok && old != value {
-			return nil, fmt.Errorf("extended attribute %q has two values", name)
+		name, value, err := xattrOf(record, e.PAXRecords[record])
+		if err != nil {
+			return nil, &NotKept{PAX: record, Reason: err.Error()}
 		}
-		if xattrs == nil {
-			xattrs = map[string]string{}
+		if name == "" {
+			return nil, &NotKept{PAX: record, Reason: "its meaning is not known"}
 		}
-		xattrs[name] = value
+		if xattrs, err = r.xattr(xattrs, name, value); err != nil {
+			return nil, err
+		}
 	}
 	return xattrs, nil
-}
-
-// gnuNames undoes what GNU tar does to names of attributes (xheader.c,
-// xattr_encode_keyword): a PAX record cannot have "=" in its name.
-var gnuNames = strings.NewReplacer("%3D", "=", "%25", "%")
-
-// xattrOf turns a PAX record into an extended attribute; a name of "" says that
-// it is none.
-func xattrOf(record, text string) (name, value string, err error) {
-	switch {
-	case strings.HasPrefix(record, "SCHILY.xattr."):
-		return gnuNames.Replace(strings.TrimPrefix(record, "SCHILY.xattr.")), text, nil
-	case strings.HasPrefix(record, "LIBARCHIVE.xattr."): // name percent-encoded, value in base64
-		if name, err = url.PathUnescape(strings.TrimPrefix(record, "LIBARCHIVE.xattr.")); err != nil {
-			return "", "", err
-		}
-		data, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(text, "="))
-		return name, string(data), err
-	case record == "RHT.security.selinux":
-		return "security.selinux", strings.TrimSuffix(text, "\x00") + "\x00", nil
-	case record == "SCHILY.acl.access", record == "SCHILY.acl.default":
-		value, err = encodeACL(text)
-		return "system.posix_acl_" + strings.TrimPrefix(record, "SCHILY.acl."), value, err
-	}
-	return "", "", nil
-}
-
-// known tells whether a PAX record is in the header already, or means nothing
-// on a read-only filesystem.
-func known(record string) bool {
-	switch record {
-	case "path", "linkpath", "size", "uid", "gid", "mtime", // in the header
-		"uname", "gname", // names of the numbers
-		"atime", "ctime", "LIBARCHIVE.creationtime", // EROFS has one time
-		"comment", "charset", "hdrcharset",
-		"SCHILY.dev", "SCHILY.ino", "SCHILY.nlink", "SCHILY.devmajor", "SCHILY.devminor", "SCHILY.realsize",
-		"SCHILY.fflags": // such as immutable, which everything is
-		return true
-	}
-	return strings.HasPrefix(record, "GNU.sparse.")
 }

@@ -1,93 +1,115 @@
-// Package survey tells what an owner should know of a file tree before a VM boots
-// from it.
 package survey
 
 import (
+	"fmt"
 	"path"
 	"strconv"
 	"strings"
-
-	"github.com/rootvouch/rootvouch/image/rootfs"
 )
 
-// doors are programs that take commands or configuration from the machine that a
-// VM runs on, and where distributions put them. Dm-verity does not stop them:
-// they are part of what was measured, their input is not.
-var doors = []struct {
-	name  string
-	paths []string
-}{
-	{"cloud-init", []string{"usr/bin/cloud-init", "bin/cloud-init"}},
-	{"ignition", []string{"usr/bin/ignition", "usr/lib/dracut/modules.d/30ignition/ignition"}},
-	{"qemu-guest-agent", []string{"usr/sbin/qemu-ga", "usr/bin/qemu-ga", "sbin/qemu-ga"}},
+// door is a program that takes commands, code or configuration from the machine
+// that a VM runs on, and where distributions put it. Dm-verity does not stop it:
+// it is part of what was measured, its input is not.
+type door struct {
+	name     string
+	takes    string   // from where
+	programs []string // names in directories of programs
+	paths    []string // others
+}
+
+var doors = []door{
+	{"cloud-init", "metadata, a disk or SMBIOS", []string{"cloud-init"}, nil},
+	{"ignition", "fw_cfg or metadata", []string{"ignition"}, []string{"usr/lib/dracut/modules.d/30ignition/ignition"}},
+	{"afterburn", "metadata", []string{"afterburn", "coreos-metadata"}, []string{"usr/lib/dracut/modules.d/30afterburn"}},
+	{"coreos-cloudinit", "metadata", []string{"coreos-cloudinit"}, nil},
+	{"azure-init", "metadata", []string{"azure-init"}, nil},
+	{"qemu-guest-agent", "a virtio port", []string{"qemu-ga"}, nil},
+	{"spice-vdagent", "a virtio port", []string{"spice-vdagent", "spice-vdagentd"}, nil},
+	{"ovirt-guest-agent", "a virtio port", []string{"ovirt-guest-agent"}, []string{"usr/share/ovirt-guest-agent"}},
+	{"google-guest-agent", "metadata", []string{"google_guest_agent", "google_guest_agent_manager", "google_guest_compat_manager"}, nil},
+	{"google start-up scripts", "metadata", []string{"google_metadata_script_runner"}, nil},
+	{"google-guest-oslogin", "metadata", []string{"google_authorized_keys", "google_oslogin_nss_cache"}, nil},
+	{"google-osconfig-agent", "metadata", []string{"google_osconfig_agent"}, nil},
+	{"waagent", "Azure's fabric", []string{"waagent"}, nil},
+	{"amazon-ssm-agent", "AWS", []string{"amazon-ssm-agent"}, []string{"snap/amazon-ssm-agent", "var/lib/snapd/seed/snaps/amazon-ssm-agent.snap"}},
+	{"ec2-instance-connect", "metadata", []string{"eic_run_authorized_keys"},
+		[]string{"usr/share/ec2-instance-connect/eic_run_authorized_keys", "opt/aws/bin/eic_run_authorized_keys"}},
+	{"cfn-bootstrap", "metadata", []string{"cfn-init", "cfn-hup"}, []string{"opt/aws/bin/cfn-init", "opt/aws/bin/cfn-hup"}},
+	{"ec2-hibinit-agent", "metadata", []string{"hibinit-agent"}, nil},
+	{"open-vm-tools", "VMware's backdoor", []string{"vmtoolsd"}, nil},
+	{"hyperv-daemons", "VMBus", []string{"hv_kvp_daemon", "hv_vss_daemon", "hv_fcopy_daemon", "hv_fcopy_uio_daemon"}, nil},
+	{"xe-guest-utilities", "XenStore", []string{"xe-daemon", "xe-linux-distribution"}, nil},
+	{"VirtualBox guest additions", "VirtualBox", []string{"VBoxService", "VBoxClient"}, nil},
+	{"parallels-tools", "Parallels", []string{"prltoolsd", "prl_nettool"}, nil},
+	{"lxd-agent", "a directory of the host's", []string{"lxd-agent", "lxd-agent-setup"}, []string{"usr/lib/systemd/lxd-agent-setup", "lib/systemd/lxd-agent-setup"}},
+	{"incus-agent", "a directory of the host's", []string{"incus-agent", "incus-agent-setup"}, []string{"usr/lib/systemd/incus-agent-setup", "lib/systemd/incus-agent-setup"}},
+	{"lima-guestagent", "a disk and a socket", []string{"lima-guestagent", "lima-init"}, nil},
+	{"kata-agent", "vsock", []string{"kata-agent"}, nil},
+	{"oracle-cloud-agent", "metadata", []string{"oracle-cloud-agent"}, []string{"usr/libexec/oracle-cloud-agent", "snap/oracle-cloud-agent"}},
+	{"aliyun-assist", "Alibaba's fabric", []string{"aliyun-service"}, []string{"usr/local/share/aliyun-assist"}},
+	{"droplet-agent", "metadata", []string{"droplet-agent"}, []string{"opt/digitalocean/bin/droplet-agent"}},
+	{"nova-agent", "XenStore", []string{"nova-agent"}, nil},
+	{"one-context", "a disk", []string{"one-contextd", "onegate"}, []string{"etc/one-context.d"}},
+	{"cloudstack scripts", "metadata", []string{"cloud-set-guest-password", "cloud-set-guest-sshkey"}, nil},
+	{"SmartOS metadata", "a serial port", []string{"mdata-get"}, nil},
+	{"cloudbase-init", "metadata", []string{"cloudbase-init"}, nil},
+}
+
+// programDirs are where programs lie.
+var programDirs = []string{"usr/bin", "usr/sbin", "usr/local/bin", "usr/local/sbin", "usr/libexec", "bin", "sbin"}
+
+// open finds the door in a root.
+func (d door) open(r *root) bool {
+	for _, program := range d.programs {
+		for _, dir := range programDirs {
+			if r.has(path.Join(dir, program)) {
+				return true
+			}
+		}
+	}
+	_, ok := r.anyOf(d.paths...)
+	return ok
+}
+
+// orders names the programs of the root that listen to the host. It knows the
+// usual ones by their paths, and no others.
+func orders(r *root) ([]string, error) {
+	var found []string
+	for _, d := range doors {
+		if d.open(r) {
+			found = append(found, fmt.Sprintf("%s (from %s)", d.name, d.takes))
+		}
+	}
+	var notes []string
+	if len(found) > 0 {
+		notes = append(notes, fmt.Sprintf("the root takes orders from the machine that it runs on: %s (--exclude leaves files out)", strings.Join(found, ", ")))
+	}
+	_, sshd := r.anyOf("usr/sbin/sshd", "sbin/sshd")
+	_, generator := r.anyOf("usr/lib/systemd/system-generators/systemd-ssh-generator", "lib/systemd/system-generators/systemd-ssh-generator")
+	if sshd && generator {
+		notes = append(notes, "sshd and systemd-ssh-generator: if the host gives the VM a vsock device, sshd listens there, and takes keys from the host's credentials")
+	}
+	return notes, nil
 }
 
 // credentialsSince is the version of systemd that takes credentials from SMBIOS
 // and fw_cfg, unless the command line has systemd.import_credentials=no.
 const credentialsSince = 250
 
-// SystemdCredentials is the door's name of a systemd since that version.
-const SystemdCredentials = "systemd credentials"
-
-// Doors names the programs of the tree that listen to the host. It knows the
-// usual ones by their paths, and no others: none found is no proof.
-func Doors(t *rootfs.Tree) []string {
-	var found []string
-	for _, door := range doors {
-		for _, name := range door.paths {
-			if _, err := t.Lookup(name); err == nil {
-				found = append(found, door.name)
-				break
-			}
-		}
+func credentials(r *root) ([]string, error) {
+	if r.systemdVersion() < credentialsSince {
+		return nil, nil
 	}
-	if systemdVersion(t) >= credentialsSince {
-		found = append(found, SystemdCredentials)
-	}
-	return found
-}
-
-// Hidden counts the files that say something to overlayfs, under which a guest mounts
-// its root: whiteouts (device 0:0) and what has its attributes. They are kept, and a
-// booted VM does not show them as they are. One of them is named.
-func Hidden(t *rootfs.Tree) (count int, name string) {
-	t.Root().Walk(func(n rootfs.Node) bool {
-		if t.Marked(n) {
-			count++
-			if name == "" || n.Name() < name {
-				name = n.Name()
-			}
-		}
-		return true
-	})
-	return count, name
-}
-
-// HasInit tells whether the tree has an init in a place that /sbin/init can mean,
-// /sbin being a link or not.
-func HasInit(t *rootfs.Tree) bool {
-	for _, dir := range []string{"sbin", "usr/sbin", "usr/bin"} {
-		if _, err := t.Lookup(path.Join(dir, "init")); err == nil {
-			return true
-		}
-	}
-	return false
+	return one("systemd takes credentials from the host: keep systemd.import_credentials=no on the measured command line, as vm run has it")
 }
 
 // systemdVersion returns the version of the tree's systemd, by the name of its
 // private library, or 0.
-func systemdVersion(t *rootfs.Tree) int {
+func (r *root) systemdVersion() int {
 	version := 0
-	look := func(name string) {
-		dir, err := t.Follow(name)
-		if err != nil {
-			return
-		}
-		for _, file := range dir.Children() {
-			rest, ok := strings.CutPrefix(path.Base(file.Name()), "libsystemd-shared-")
-			if !ok {
-				continue
-			}
+	look := func(dir string) {
+		for _, name := range r.matching(dir, "libsystemd-shared-*") {
+			rest := strings.TrimPrefix(path.Base(name), "libsystemd-shared-")
 			// libsystemd-shared-257.so, -257.9-1.so, -257.fc42.so
 			digits := rest[:len(rest)-len(strings.TrimLeft(rest, "0123456789"))]
 			if v, err := strconv.Atoi(digits); err == nil {
@@ -97,12 +119,8 @@ func systemdVersion(t *rootfs.Tree) int {
 	}
 	for _, lib := range []string{"usr/lib", "usr/lib64", "lib"} {
 		look(path.Join(lib, "systemd"))
-		if dir, err := t.Follow(lib); err == nil {
-			for _, n := range dir.Children() {
-				if name := path.Base(n.Name()); n.IsDir() && strings.Contains(name, "-linux-") { // multiarch
-					look(path.Join(lib, name, "systemd"))
-				}
-			}
+		for _, multiarch := range r.matching(lib, "*-linux-*") {
+			look(path.Join(multiarch, "systemd"))
 		}
 	}
 	return version

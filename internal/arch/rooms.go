@@ -161,19 +161,19 @@ var rooms = []room{
 	{
 		name:     "role: readers of roots",
 		packages: []string{"image/intake"},
-		uses:     []string{"image/rootfs", "image/erofs"},
+		uses:     []string{"image/rootfs", "image/erofs", "internal/filekind"},
 		never:    []string{"net", "net/http"},
 	},
 	{
 		name:     "role: what a root does not say by itself",
 		packages: []string{"image/survey"},
-		uses:     []string{"image/rootfs"},
+		uses:     []string{"image/rootfs", "image/erofs"},
 		pure:     true, neverDirect: world,
 	},
 	{
 		name:     "role: disk images",
 		packages: []string{"image"},
-		uses:     []string{"image/intake", "image/rootfs", "image/survey", "luks2", "verity", "xts", "internal/durable"},
+		uses:     []string{"image/intake", "image/rootfs", "image/survey", "luks2", "verity", "xts", "internal/durable", "internal/filekind"},
 		never:    []string{"net", "net/http", "github.com/spiffe/..."},
 	},
 	{

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/rootvouch/rootvouch/image"
+	"github.com/rootvouch/rootvouch/image/intake"
 	"github.com/rootvouch/rootvouch/image/survey"
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
@@ -38,6 +39,11 @@ type buildFlags struct {
 	files            image.Files
 	size             sizeValue
 	exclude          []string
+	dropXattrs       []string
+	dropPAX          []string
+	image            string
+	strict           bool
+	accept           []string
 	tempDir          string
 	format           string
 	json             bool
@@ -50,19 +56,26 @@ func newBuildCommand() *cobra.Command {
 		Short: "Build a disk from a root file tree",
 		Long: `Build an encrypted disk with dm-verity on top from a root file tree.
 
-The root is a directory, a tar (plain, gzip or zstd; "-" reads one from standard
-input), an OCI image layout with one platform, or a finished EROFS, squashfs or
-ext4 filesystem with blocks of 4096 bytes. Trees become an EROFS filesystem.
+The root is a directory, a tar (plain, gzip, zstd, xz or bzip2; "-" reads one from
+standard input), an OCI image layout, or a finished EROFS, squashfs or ext4
+filesystem with blocks of 4096 bytes. Trees become an EROFS filesystem. A file of
+another kind (a disk image, an archive of docker save) is refused, and the error
+says what it is and how to make a root of it. Of an OCI image layout the image for
+linux/amd64 is taken; if there are several, --image names one.
+
 Owners, modes, device nodes, hard links, holes, extended attributes, ACLs and
-capabilities are kept as they are; what cannot be kept is refused by name. No
+capabilities are kept as they are; what cannot be kept is refused by name, and
+--drop-xattr or --drop-pax leaves it out. What is mounted below a directory is part
+of the root, but for /proc, /sys and their kind, which are left empty. No
 privileges are needed: nothing is extracted and nothing is mounted. Memory stays
 below 256 MiB whatever the size, and for up to a million files; a larger tree takes
 170 bytes for each, and says so.
 
-A note names programs of the tree that take orders from the host, which are a way
-around everything that is measured: cloud-init, ignition, qemu-guest-agent, and
-systemd from version 250 on, whose credentials the command line can bar. Leave
-them out with --exclude. Finished filesystems are not looked into.
+Notes say what is likely to be wrong with a tree: an init that a VM cannot run, an
+/etc/fstab that mounts the host's disks, host keys that all VMs of the image would
+share, programs that take orders from the host. With --strict a note is an error;
+--accept NAME accepts notes of one name. docs/image.md lists them. No note is no
+proof. Finished filesystems are not looked into.
 
 Written are the disk, a fresh key of 32 random bytes that opens it (mode 0600),
 and its pins: the values that the boot configuration and the key server need to
@@ -104,12 +117,17 @@ a seed is worth as much as the key; on a command line others may see it.`,
 	flags.Var(&f.size, "size", "size of the disk, such as 10G (default: as small as can be)")
 	flags.StringVar(&f.format, "format", string(image.Raw), "raw or qcow2")
 	flags.StringArrayVar(&f.exclude, "exclude", nil, "leave out names that match this pattern (repeatable)")
+	flags.StringArrayVar(&f.dropXattrs, "drop-xattr", nil, "leave out extended attributes whose name matches this pattern (repeatable)")
+	flags.StringArrayVar(&f.dropPAX, "drop-pax", nil, "leave out PAX records of a tar whose name matches this pattern (repeatable)")
+	flags.StringVar(&f.image, "image", "", "image of an OCI layout: its tag, its digest or its platform (default: the one for linux/amd64)")
+	flags.BoolVar(&f.strict, "strict", false, "refuse a root that a note would be about")
+	flags.StringArrayVar(&f.accept, "accept", nil, "with --strict, accept notes of this name (repeatable)")
 	flags.StringVar(&f.seed, "seed", "", "derive all keys, salts and UUIDs from this secret: hex or @FILE")
 	flags.StringVar(&f.uuid, "uuid", "", "UUID of the disk (default: drawn)")
 	flags.StringVar(&f.tempDir, "temp-dir", "", "where a compressed or piped tar is unpacked (default: the system's)")
 	flags.BoolVar(&f.json, "json", false, "print a summary in JSON")
 	command.Require(cmd, "root", "out", "key-out", "pins-out")
-	command.NotEmpty(cmd, "exclude", "seed", "uuid", "temp-dir")
+	command.NotEmpty(cmd, "exclude", "drop-xattr", "drop-pax", "image", "accept", "seed", "uuid", "temp-dir")
 	return cmd
 }
 
@@ -160,17 +178,20 @@ func (f *buildFlags) run(cmd *cobra.Command) error {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(imageMemory))
 	start := time.Now()
 	bar := newProgress(cmd.ErrOrStderr(), "unpacking")
+	var notes []survey.Note
 	source, closeSource, err := image.Open(cmd.Context(), image.Input{
 		Path: f.root, Stdin: cmd.InOrStdin(), Exclude: f.exclude, TempDir: f.tempDir,
+		DropXattrs: f.dropXattrs, DropPAX: f.dropPAX, Image: f.image,
 		Unpacking: func(done uint64) { bar.update(done, 0) },
-		Seen: func(s image.Summary) {
+		Seen: func(s image.Summary) error {
 			bar.done()
-			f.notes(cmd.ErrOrStderr(), s)
+			notes = s.Notes
+			return f.notes(cmd.ErrOrStderr(), s)
 		},
 	})
 	bar.done()
 	if err != nil {
-		return fmt.Errorf("reading the root: %w", err)
+		return hintRoot(fmt.Errorf("reading the root: %w", err))
 	}
 	defer closeSource()
 	bar = newProgress(cmd.ErrOrStderr(), "building")
@@ -181,7 +202,7 @@ func (f *buildFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return cli.HintForce(err)
 	}
-	return f.summary(summary, p, time.Since(start))
+	return f.summary(summary, p, notes, time.Since(start))
 }
 
 // imageWorkers returns image.Options.Workers, and lets as many threads run until
@@ -194,24 +215,59 @@ func imageWorkers() (workers int, release func()) {
 }
 
 // notes tells what a user should know before a tree is written.
-func (f *buildFlags) notes(w io.Writer, s image.Summary) {
+func (f *buildFlags) notes(w io.Writer, s image.Summary) error {
 	if need := s.Memory + imageBase; need > imageMemory {
 		debug.SetMemoryLimit(need)
 		fmt.Fprintf(w, "note: so many files take about %s of memory; a finished filesystem (as of mkfs.erofs) takes less than 256 MiB\n", bytesText(float64(need)))
 	}
-	if s.Hidden > 0 {
-		fmt.Fprintf(w, "note: %d files, such as %q, say something to overlayfs, under which a VM mounts its root: there they are missing, or cannot be read\n", s.Hidden, s.HiddenExample)
+	var refused []string
+	for _, note := range s.Notes {
+		fmt.Fprintf(w, "note: %s: %s\n", note.Name, note.Text)
+		if f.strict && !slices.Contains(f.accept, note.Name) && !slices.Contains(refused, note.Name) {
+			refused = append(refused, note.Name)
+		}
 	}
-	if !s.Init {
-		fmt.Fprintln(w, "note: the root has no /sbin/init: it can be a data disk, but no VM boots from it")
+	if len(refused) > 0 {
+		return &strictError{refused}
 	}
-	orders := slices.DeleteFunc(slices.Clone(s.Doors), func(door string) bool { return door == survey.SystemdCredentials })
-	if len(orders) > 0 {
-		fmt.Fprintf(w, "note: the root takes orders from the machine that it runs on: %s (--exclude leaves files out)\n", strings.Join(orders, ", "))
+	return nil
+}
+
+// strictError says that --strict met notes.
+type strictError struct{ names []string }
+
+func (e *strictError) Error() string {
+	return fmt.Sprintf("--strict refuses a root with notes: %s", strings.Join(e.names, ", "))
+}
+
+// hintRoot adds what to do about a root that was refused.
+func hintRoot(err error) error {
+	var kept *intake.NotKept
+	var choice *intake.ChoiceError
+	var strict *strictError
+	switch {
+	case errors.As(err, &kept) && kept.Xattr != "":
+		return command.WithHint(err, fmt.Sprintf("--drop-xattr %s builds without it", kept.Xattr))
+	case errors.As(err, &kept):
+		return command.WithHint(err, fmt.Sprintf("--drop-pax %s builds without it", kept.PAX))
+	case errors.As(err, &choice):
+		return command.WithHint(err, "--image names one: its tag, its digest or its platform")
+	case errors.As(err, &strict):
+		return command.WithHint(err, fmt.Sprintf("--accept %s builds with it", strict.names[0]))
 	}
-	if len(orders) < len(s.Doors) {
-		fmt.Fprintln(w, "note: systemd takes credentials from the host: keep systemd.import_credentials=no on the measured command line, as vm run has it")
+	return err
+}
+
+// byName gives the notes of one name together.
+func byName(notes []survey.Note) map[string]string {
+	all := map[string]string{}
+	for _, note := range notes {
+		if all[note.Name] != "" {
+			all[note.Name] += "\n"
+		}
+		all[note.Name] += note.Text
 	}
+	return all
 }
 
 // notStdout refuses "-" for outputs that are files, given as pairs of flag and
@@ -236,7 +292,7 @@ func keyPipe(out io.Writer) (io.Writer, error) {
 }
 
 // summary tells what was built.
-func (f *buildFlags) summary(w io.Writer, p pins.Pins, took time.Duration) error {
+func (f *buildFlags) summary(w io.Writer, p pins.Pins, notes []survey.Note, took time.Duration) error {
 	info, err := os.Stat(f.files.Disk)
 	if err != nil {
 		return err
@@ -245,13 +301,14 @@ func (f *buildFlags) summary(w io.Writer, p pins.Pins, took time.Duration) error
 		encoder := json.NewEncoder(w)
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(struct {
-			Disk     string    `json:"disk"`
-			Key      string    `json:"key"`
-			PinsFile string    `json:"pins_file"`
-			Bytes    int64     `json:"bytes"`
-			Seconds  float64   `json:"seconds"`
-			Pins     pins.Pins `json:"pins"`
-		}{f.files.Disk, f.files.Key, f.files.Pins, info.Size(), took.Seconds(), p})
+			Disk     string            `json:"disk"`
+			Key      string            `json:"key"`
+			PinsFile string            `json:"pins_file"`
+			Bytes    int64             `json:"bytes"`
+			Seconds  float64           `json:"seconds"`
+			Pins     pins.Pins         `json:"pins"`
+			Notes    map[string]string `json:"notes"`
+		}{f.files.Disk, f.files.Key, f.files.Pins, info.Size(), took.Seconds(), p, byName(notes)})
 	}
 	_, err = fmt.Fprintf(w, "disk:       %s (%d bytes, %s)\ndisk UUID:  %s\nroot hash:  %s\nheader:     %s\nkey:        %s\npins:       %s\ntook:       %v\n",
 		f.files.Disk, info.Size(), p.Filesystem, p.DiskUUID, p.RootHash, p.HeaderSHA256, f.files.Key, f.files.Pins, took.Round(time.Millisecond))

@@ -1,0 +1,189 @@
+package survey
+
+import (
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+
+	"github.com/rootvouch/rootvouch/image/erofs"
+	"github.com/rootvouch/rootvouch/image/rootfs"
+)
+
+// initPath is what PID 1 executes when it hands over.
+const initPath = "/sbin/init"
+
+// hidden counts the files that overlayfs, under which a VM mounts its root, takes
+// for its own: see rootfs.Tree.Marked. They are kept, and a booted VM does not
+// show them as they are.
+func hidden(r *root) ([]string, error) {
+	count, name := 0, ""
+	r.Root().Walk(func(n rootfs.Node) bool {
+		if r.Marked(n) {
+			if count++; name == "" || n.Name() < name {
+				name = n.Name()
+			}
+		}
+		return true
+	})
+	if count == 0 {
+		return nil, nil
+	}
+	return one(fmt.Sprintf("%d files, such as %q, say something to overlayfs, under which a VM mounts its root: there they are missing, or cannot be read", count, name))
+}
+
+// initProgram says why the kernel would not execute the root's init.
+func initProgram(r *root) ([]string, error) {
+	const noBoot = ": no VM boots from it"
+	n, err := r.Follow(initPath)
+	if errors.Is(err, fs.ErrNotExist) {
+		if r.has(initPath) {
+			return one(fmt.Sprintf("%s is a link to nothing (%v)%s", initPath, err, noBoot))
+		}
+		if dirs := r.Root().Children(); len(dirs) == 1 && dirs[0].IsDir() && r.has(path.Join(dirs[0].Name(), "etc")) {
+			return one(fmt.Sprintf("the root has no %s, and everything lies in %q: is that directory the root?", initPath, dirs[0].Name()))
+		}
+		return one("the root has no " + initPath + ": it can be a data disk, but no VM boots from it")
+	}
+	if err != nil {
+		return one(fmt.Sprintf("%s: %v%s", initPath, err, noBoot))
+	}
+	why, err := r.executable(n, 0)
+	if err != nil || why == "" {
+		return nil, err
+	}
+	return one(fmt.Sprintf("%s %s%s", initPath, why, noBoot))
+}
+
+// maxScripts is how many interpreters of scripts may be scripts themselves
+// (BINPRM_MAX_RECURSION, Linux, fs/exec.c).
+const maxScripts = 4
+
+// executable says why the kernel of a VM would not execute a file, or nothing.
+func (r *root) executable(n rootfs.Node, depth int) (string, error) {
+	if n.Type() != erofs.TypeRegular {
+		return "is no regular file", nil
+	}
+	if n.Stat().Mode&0o111 == 0 {
+		return fmt.Sprintf("has mode %04o and is not executable", n.Stat().Mode&0o7777), nil
+	}
+	data, err := head(n, 1<<16)
+	if err != nil {
+		return "", err
+	}
+	if line, ok := bytes.CutPrefix(data, []byte("#!")); ok {
+		line, _, _ = bytes.Cut(line, []byte("\n"))
+		interpreter, _, _ := strings.Cut(strings.TrimLeft(string(line), " \t"), " ")
+		return r.interpreted(strings.TrimRight(interpreter, "\t\r"), depth)
+	}
+	if !bytes.HasPrefix(data, []byte(elf.ELFMAG)) || len(data) < elfHeaderSize {
+		return "is neither an ELF program nor a script", nil
+	}
+	machine := elf.Machine(binary.LittleEndian.Uint16(data[0x12:]))
+	if data[elf.EI_DATA] == byte(elf.ELFDATA2MSB) {
+		machine = elf.Machine(binary.BigEndian.Uint16(data[0x12:]))
+	}
+	if machine != elf.EM_X86_64 {
+		return fmt.Sprintf("is a program for %v, and a VM has x86-64", machine), nil
+	}
+	if interpreter := elfInterpreter(data); interpreter != "" {
+		return r.interpreted(interpreter, depth)
+	}
+	return "", nil
+}
+
+// elfHeaderSize is that of a 64-bit ELF file, in bytes (ELF-64 Object File Format,
+// version 1.5, figure 2).
+const elfHeaderSize = 64
+
+// elfInterpreter returns the PT_INTERP of a program of which data is the
+// beginning: "" if there is none, or if it lies elsewhere.
+func elfInterpreter(data []byte) string {
+	le := binary.LittleEndian
+	at, size, count := le.Uint64(data[0x20:]), uint64(le.Uint16(data[0x36:])), uint64(le.Uint16(data[0x38:]))
+	for i := range count {
+		header := at + i*size
+		if size < 56 || header > uint64(len(data)) || uint64(len(data))-header < size {
+			return ""
+		}
+		program := data[header:]
+		if elf.ProgType(le.Uint32(program)) != elf.PT_INTERP {
+			continue
+		}
+		start, length := le.Uint64(program[0x08:]), le.Uint64(program[0x20:])
+		if start > uint64(len(data)) || length > uint64(len(data))-start {
+			return ""
+		}
+		return string(bytes.TrimRight(data[start:start+length], "\x00"))
+	}
+	return ""
+}
+
+// interpreted is executable for the program that a script or an ELF file names.
+func (r *root) interpreted(name string, depth int) (string, error) {
+	n, err := r.Follow(name)
+	if err != nil {
+		return fmt.Sprintf("needs %s, which is not there", name), nil
+	}
+	if depth >= maxScripts {
+		return "is a script of scripts", nil
+	}
+	why, err := r.executable(n, depth+1)
+	if why != "" {
+		why = fmt.Sprintf("needs %s, which %s", name, why)
+	}
+	return why, err
+}
+
+// rootMode looks at the root directory itself, as a temporary directory makes it.
+func rootMode(r *root) ([]string, error) {
+	s := r.Root().Stat()
+	if mode := s.Mode & 0o7777; mode&0o055 != 0o055 || mode&0o700 != 0o700 {
+		return one(fmt.Sprintf("/ has mode %04o: programs that are not root can reach no file (0755 is usual)", mode))
+	}
+	if s.Mode&0o022 != 0 {
+		return one(fmt.Sprintf("/ has mode %04o: programs that are not root can replace what is in it (0755 is usual)", s.Mode&0o7777))
+	}
+	return nil, nil
+}
+
+// oneOwner finds a tree that was unpacked by a user, not by root.
+func oneOwner(r *root) ([]string, error) {
+	uid, count, same := uint32(0), 0, true
+	r.Root().Walk(func(n rootfs.Node) bool {
+		if n.Name() == "." {
+			return true
+		}
+		if s := n.Stat(); count == 0 {
+			uid = s.UID
+		} else if s.UID != uid {
+			same = false
+		}
+		count++
+		return same
+	})
+	if count == 0 || !same || uid == 0 {
+		return nil, nil
+	}
+	return one(fmt.Sprintf("all files belong to user %d: programs with setuid do not become root, and that user can change every file (read the tree as root, or from a tar that keeps owners)", uid))
+}
+
+// resolver finds an /etc/resolv.conf that names no server. If there is none, PID 1
+// links one.
+func resolver(r *root) ([]string, error) {
+	const name = "etc/resolv.conf"
+	text, ok, err := r.text(name)
+	if err != nil || !ok {
+		return nil, err
+	}
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(strings.TrimSpace(line), "nameserver") {
+			return nil, nil
+		}
+	}
+	return one("/etc/resolv.conf names no server, and no name will be resolved: leave it out, and the VM gets one that names its network's")
+}

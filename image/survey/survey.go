@@ -1,0 +1,127 @@
+// Package survey tells what an owner should know of a file tree before a VM boots
+// from it.
+//
+// A tree that fails none of its looks may still not boot, and may still take
+// orders from the host: no note is no proof.
+package survey
+
+import (
+	"io"
+	"path"
+
+	"github.com/rootvouch/rootvouch/image/erofs"
+	"github.com/rootvouch/rootvouch/image/rootfs"
+)
+
+// Note is something that an owner should know. Its name is one word for its kind,
+// the same in every version.
+type Note struct{ Name, Text string }
+
+// look finds notes of one kind.
+type look func(*root) ([]string, error)
+
+// Notes looks at a tree.
+func Notes(t *rootfs.Tree) ([]Note, error) {
+	r := &root{t}
+	var notes []Note
+	for _, l := range []struct {
+		name string
+		look look
+	}{
+		{"hidden", hidden},
+		{"init", initProgram},
+		{"mode", rootMode},
+		{"owner", oneOwner},
+		{"resolver", resolver},
+		{"machine-id", machineID},
+		{"shared", shared},
+		{"login", logins},
+		{"fstab", fstab},
+		{"crypttab", crypttab},
+		{"units", mountUnits},
+		{"orders", orders},
+		{"credentials", credentials},
+	} {
+		texts, err := l.look(r)
+		if err != nil {
+			return nil, err
+		}
+		for _, text := range texts {
+			notes = append(notes, Note{l.name, text})
+		}
+	}
+	return notes, nil
+}
+
+// one is the result of a look that has one thing to say, or nothing.
+func one(text string) ([]string, error) {
+	if text == "" {
+		return nil, nil
+	}
+	return []string{text}, nil
+}
+
+// root is a tree with what looks need of it.
+type root struct{ *rootfs.Tree }
+
+// has reports whether there is a file of that name; the last part may be a
+// dangling link.
+func (r *root) has(name string) bool {
+	_, err := r.Lookup(name)
+	return err == nil
+}
+
+// anyOf returns the first of the names that there is a file of.
+func (r *root) anyOf(names ...string) (string, bool) {
+	for _, name := range names {
+		if r.has(name) {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+// maxText bounds what is read of a file of text, in bytes.
+const maxText = 1 << 20
+
+// text returns the beginning of a file; ok is false when the name leads to no
+// regular file.
+func (r *root) text(name string) (text string, ok bool, err error) {
+	n, err := r.Follow(name)
+	if err != nil || n.Type() != erofs.TypeRegular {
+		return "", false, nil
+	}
+	data, err := head(n, maxText)
+	return string(data), true, err
+}
+
+// head returns the first bytes of a file.
+func head(n rootfs.Node, size int64) ([]byte, error) {
+	f, err := n.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, size))
+}
+
+// matching returns the names in a directory that match a pattern of path.Match.
+func (r *root) matching(dir, pattern string) []string {
+	d, err := r.Follow(dir)
+	if err != nil {
+		return nil
+	}
+	var found []string
+	for _, n := range d.Children() {
+		if ok, _ := path.Match(pattern, path.Base(n.Name())); ok {
+			found = append(found, path.Join(dir, path.Base(n.Name())))
+		}
+	}
+	return found
+}
+
+// isSystemd reports whether systemd is the root's init, or there to be it.
+func (r *root) isSystemd() bool {
+	_, ok := r.anyOf("usr/lib/systemd/systemd", "lib/systemd/systemd")
+	return ok
+}
