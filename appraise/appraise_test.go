@@ -37,7 +37,7 @@ func newSigner(t testing.TB, p snp.Product) *snptest.Signer {
 // values accepts the guest of snptest on the signer's platform.
 func values(s *snptest.Signer) refval.Values {
 	return refval.New(refval.EmulatedARK(s.Chain.ARKDigest()),
-		[]refval.Measurement{{Digest: snp.Measurement{0x4d, 1}, VCPUs: 2, CPUType: "EPYC-v4"}},
+		[]refval.Measurement{{Digest: snp.Measurement{0x4d, 1}, HostCode: refval.HostCodeNone, VCPUs: 2, CPUType: "EPYC-v4"}},
 		refval.Product{Name: s.Product, MinimumTCB: refval.Any[snp.TCB]()})
 }
 
@@ -430,6 +430,25 @@ func TestMemo(t *testing.T) {
 		revoked.Collateral.CRLs = []*x509.RevocationList{s.CRL(t, s.Chain.VCEK)}
 		if got := revoked.judge(); got.Trusted() {
 			t.Errorf("accepted although revoked\n%s", got)
+		}
+	}
+}
+
+// TestHostCodeNote wants every verdict to say when the reference values accept a
+// firmware that may run code of its host.
+func TestHostCodeNote(t *testing.T) {
+	s := newSigner(t, snp.Genoa)
+	for code, noted := range map[refval.HostCode]bool{refval.HostCodeAccepted: true, refval.HostCodeNone: false} {
+		for _, same := range []bool{true, false} {
+			got := request(t, s, s.Evidence(t, [64]byte{}), func(q *asked) {
+				q.Values.Measurements[0].HostCode = code
+				if !same {
+					q.Values.Measurements[0].Digest[0] ^= 1
+				}
+			}).judge()
+			if got.Trusted() != same || strings.Contains(got.String(), "note    firmware: one that may run code of its host") != noted {
+				t.Errorf("%s: trusted %v, want %v, and a note: %v\n%s", code, got.Trusted(), same, noted, got)
+			}
 		}
 	}
 }

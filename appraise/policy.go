@@ -14,6 +14,11 @@ import (
 const milanNote = "product: Milan is accepted by name: software on the host can extract the root of its VCEKs, " +
 	"and forge reports of any TCB (arXiv 2605.12990)"
 
+// hostCodeNote is what a verdict must say whose reference values accept a firmware
+// that may run code of its host.
+const hostCodeNote = "firmware: one that may run code of its host before the kernel is accepted by name: " +
+	"its measurement does not vouch for what runs"
+
 // compromisedChips returns the SHA-256 of the CHIP_IDs whose VCEKs have been
 // published together with their private keys. They are refused whatever the
 // reference values say.
@@ -87,6 +92,9 @@ func (v *Verdict) checkDenied(want refval.Values) {
 }
 
 func (v *Verdict) checkMeasurement(want refval.Values) {
+	if want.AcceptsHostCode() {
+		v.addNote(hostCodeNote)
+	}
 	got := v.Report.Measurement
 	var digests []string
 	for _, m := range want.Measurements {

@@ -17,7 +17,7 @@ type Parts struct {
 	SPIREAgent  string
 	KernelTree  string // an unpacked kernel package
 	Kernel      string // its bzImage
-	Firmware    string // AmdSev OVMF
+	Firmware    string // AmdSev OVMF, hardened
 	Root        string // tar of a Debian root
 }
 
@@ -32,7 +32,7 @@ func FindParts(bin, cache string) (Parts, error) {
 		SPIREServer:  filepath.Join(cache, "spire/1.13.3/spire-server"),
 		SPIREAgent:   filepath.Join(cache, "spire/1.13.3/spire-agent"),
 		KernelTree:   filepath.Join(cache, "kernel"),
-		Firmware:     filepath.Join(cache, "firmware/usr/share/ovmf/OVMF.amdsev.fd"),
+		Firmware:     filepath.Join(cache, "firmware/hardened/OVMF.amdsev.fd"),
 		Root:         filepath.Join(cache, "root/debian-trixie.tar"),
 	}
 	kernels, err := filepath.Glob(filepath.Join(p.KernelTree, "boot/vmlinuz-*"))

@@ -76,12 +76,15 @@ const (
 type Guest struct {
 	Kind Kind
 
-	Firmware    string // path of an AmdSev OVMF image
-	Kernel      string // path of a Linux bzImage
-	Initramfs   string // path
-	CommandLine string // may be empty
-	VCPUs       int
-	CPUType     string // QEMU's name of a CPU model that package launch knows
+	Firmware string // path of an AmdSev OVMF image
+	// AcceptHostCode lets a firmware pass that may run code of its host before
+	// the kernel. Then the launch digest vouches for nothing that runs.
+	AcceptHostCode bool
+	Kernel         string // path of a Linux bzImage
+	Initramfs      string // path
+	CommandLine    string // may be empty
+	VCPUs          int
+	CPUType        string // QEMU's name of a CPU model that package launch knows
 
 	MemoryMiB int
 	// Disk is the path of a raw image, attached read-only as the first virtio

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/snp/firmware"
 	"github.com/rootvouch/rootvouch/snp/launch"
 )
 
@@ -26,22 +27,28 @@ type Measured struct {
 }
 
 // Measure reads the guest's files and computes its launch digest, on both
-// platforms alike.
+// platforms alike. A firmware that may run code of its host is refused with a
+// *firmware.OpenError, unless the guest accepts it.
 func Measure(g Guest) (*Measured, error) {
 	m := &Measured{}
 	var err error
 	if m.firmware, err = readFirmware(g.Firmware); err != nil {
 		return nil, err
 	}
-	firmware, err := launch.ParseFirmware(m.firmware)
+	parsed, err := launch.ParseFirmware(m.firmware)
 	if err != nil {
 		return nil, err
+	}
+	if !g.AcceptHostCode {
+		if err := firmware.Check(m.firmware); err != nil {
+			return nil, fmt.Errorf("%s: %w", g.Firmware, err)
+		}
 	}
 	hashes, err := m.hashFiles(g)
 	if err != nil {
 		return nil, err
 	}
-	if m.page, m.pageGPA, err = launch.HashesPage(firmware, hashes); err != nil {
+	if m.page, m.pageGPA, err = launch.HashesPage(parsed, hashes); err != nil {
 		return nil, err
 	}
 	cpu, err := launch.LookupCPU(g.CPUType)
@@ -50,7 +57,7 @@ func Measure(g Guest) (*Measured, error) {
 	}
 	m.Digest, err = launch.Digest(launch.Inputs{
 		Mode:     launch.SNP,
-		Firmware: firmware,
+		Firmware: parsed,
 		Hashes:   &hashes,
 		VCPU:     launch.VCPU{VMM: launch.QEMU, VMSA: launch.CurrentVMSA, CPU: cpu, Features: 1},
 		VCPUs:    g.VCPUs,

@@ -117,6 +117,32 @@ func TestVMFirmwareRefuses(t *testing.T) {
 	}
 }
 
+// TestVMHostProgram gives both firmwares a program of the host's. The stock one
+// runs it before the kernel that it verified; the launch digest says nothing of
+// it. The hardened one starts the kernel.
+func TestVMHostProgram(t *testing.T) {
+	const said = "the host's program runs"
+	evil := func(t *testing.T) platform.Options {
+		return platform.Options{QEMU: vmtest.Adding(t, "-shim", vmtest.EFIProgram(t, said))}
+	}
+	t.Run("stock", func(t *testing.T) {
+		g := tiny(t, "guest=off")
+		g.Firmware, g.AcceptHostCode = vmtest.StockFirmware(t), true
+		m := vmtest.BootWith(t, g, evil(t))
+		m.Expect(said)
+	})
+	t.Run("hardened", func(t *testing.T) {
+		m := vmtest.BootWith(t, tiny(t, "guest=off"), evil(t))
+		m.Expect("guest: hello from PID 1")
+		m.PoweredOff()
+		for _, line := range m.Lines() {
+			if strings.Contains(line, said) {
+				t.Error("the host's program ran")
+			}
+		}
+	})
+}
+
 func TestVMKernelPanicEndsIt(t *testing.T) {
 	m := vmtest.Boot(t, tiny(t, "guest=panic"), nil)
 	m.Expect("Kernel panic")

@@ -69,6 +69,8 @@ func (v Values) checkMeasurements() error {
 			return fmt.Errorf("measurements[%d]: vcpus is %d, want at least 1", i, m.VCPUs)
 		case m.CPUType == "":
 			return fmt.Errorf("measurements[%d]: cpu_type is empty", i)
+		case m.HostCode != HostCodeNone && m.HostCode != HostCodeAccepted:
+			return fmt.Errorf("measurements[%d]: host_code is %q, want %q or %q", i, m.HostCode, HostCodeNone, HostCodeAccepted)
 		}
 	}
 	return nil

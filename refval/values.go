@@ -77,10 +77,36 @@ type Product struct {
 // Measurement is a launch digest that is accepted, and what it was computed
 // from. Only Digest is compared: the rest says where it came from.
 type Measurement struct {
-	Digest     snp.Measurement `json:"digest"`
-	VCPUs      int             `json:"vcpus"`
-	CPUType    string          `json:"cpu_type"`
-	Provenance Provenance      `json:"provenance"`
+	Digest snp.Measurement `json:"digest"`
+	// HostCode says whether the firmware may run code of its host.
+	HostCode   HostCode   `json:"host_code"`
+	VCPUs      int        `json:"vcpus"`
+	CPUType    string     `json:"cpu_type"`
+	Provenance Provenance `json:"provenance"`
+}
+
+// HostCode says whether the measured firmware may run code of its host before
+// the kernel. Where it may, the digest vouches for nothing that runs. The zero
+// value is not valid.
+type HostCode string
+
+const (
+	// HostCodeNone: the firmware was judged, and runs none.
+	HostCodeNone HostCode = "none"
+	// HostCodeAccepted: it may, or nobody knows, and the owner accepted that by
+	// name. Every verdict says so.
+	HostCodeAccepted HostCode = "accepted"
+)
+
+// AcceptsHostCode reports whether the firmware of one measurement may run code of
+// its host.
+func (v Values) AcceptsHostCode() bool {
+	for _, m := range v.Measurements {
+		if m.HostCode != HostCodeNone {
+			return true
+		}
+	}
+	return false
 }
 
 // Provenance names the files that a launch digest was computed from.

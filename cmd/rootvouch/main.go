@@ -11,6 +11,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/cli/attest"
 	"github.com/rootvouch/rootvouch/internal/cli/collateral"
 	"github.com/rootvouch/rootvouch/internal/cli/demo"
+	"github.com/rootvouch/rootvouch/internal/cli/firmware"
 	"github.com/rootvouch/rootvouch/internal/cli/image"
 	"github.com/rootvouch/rootvouch/internal/cli/initramfs"
 	"github.com/rootvouch/rootvouch/internal/cli/keys"
@@ -37,6 +38,7 @@ func commands() map[string]func() *cobra.Command {
 		"attest":     attest.New,
 		"collateral": collateral.New,
 		"demo":       demo.New,
+		"firmware":   firmware.New,
 		"image":      image.New,
 		"initramfs":  initramfs.New,
 		"keys":       keys.New,

@@ -27,6 +27,12 @@ var rooms = []room{
 		within:   true,
 		pure:     true, neverDirect: world, never: network,
 	},
+	{
+		name:     "ground: firmware volumes",
+		packages: []string{"snp/firmware/..."},
+		within:   true,
+		pure:     true, neverDirect: world,
+	},
 	{name: "ground: files that appear whole", packages: []string{"internal/durable"}, never: []string{"net"}},
 	{name: "ground: how a command ends", packages: []string{"internal/command"}, never: network},
 
@@ -185,7 +191,7 @@ var rooms = []room{
 	{
 		name:     "role: platforms",
 		packages: []string{"platform", "platform/asp"},
-		uses:     []string{"snp", "snp/launch", "snp/launch/idblock", "snp/emuchain", "internal/durable"}, within: true,
+		uses:     []string{"snp", "snp/firmware", "snp/launch", "snp/launch/idblock", "snp/emuchain", "internal/durable"}, within: true,
 		never: []string{"github.com/spiffe/...", module + "/appraise"},
 	},
 	{
@@ -205,7 +211,7 @@ var rooms = []room{
 	{
 		name:     "door: what the owner's commands share",
 		packages: []string{"internal/cli"},
-		uses:     []string{"appraise", "evidence", "refval", "snp", "snp/kds", "internal/command", "internal/durable"},
+		uses:     []string{"appraise", "evidence", "refval", "snp", "snp/firmware", "snp/kds", "internal/command", "internal/durable"},
 		never:    ownerNever,
 	},
 	{

@@ -18,7 +18,14 @@ import (
 	"github.com/rootvouch/rootvouch/platform/asp"
 )
 
-// Guest returns an emulated guest with the stock firmware and kernel, the
+// StockFirmware returns the AmdSev firmware as its distribution built it, which
+// runs a program of the host's.
+func StockFirmware(t testing.TB) string {
+	t.Helper()
+	return needs.Part(t, "firmware/usr/share/ovmf/OVMF.amdsev.fd")
+}
+
+// Guest returns an emulated guest with the hardened firmware and stock kernel, the
 // default command line, two vCPUs and 1 GiB, and without initramfs and disk. It
 // skips the test, loudly, when a part is missing or this is not `make test`.
 func Guest(t testing.TB) platform.Guest {
@@ -27,7 +34,7 @@ func Guest(t testing.TB) platform.Guest {
 	needs.Tool(t, platform.DefaultQEMU)
 	return platform.Guest{
 		Kind:        platform.Emulated,
-		Firmware:    needs.Part(t, "firmware/usr/share/ovmf/OVMF.amdsev.fd"),
+		Firmware:    needs.Part(t, "firmware/hardened/OVMF.amdsev.fd"),
 		Kernel:      needs.Part(t, "kernel/boot/vmlinuz-*"),
 		CommandLine: platform.DefaultCommandLine,
 		VCPUs:       2,

@@ -16,6 +16,8 @@ import (
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/snp/firmware"
 	"github.com/rootvouch/rootvouch/snp/launch"
 )
 
@@ -30,6 +32,9 @@ type inputFlags struct {
 	vcpuTypes                     []string
 	vcpuSig                       uint32
 	vcpuFamily, vcpuModel, vcpuSt uint32
+	// judge says whether a firmware that may run code of its host is refused,
+	// and hostCode whether it is accepted then.
+	judge, hostCode bool
 }
 
 func (f *inputFlags) bind(cmd *cobra.Command) {
@@ -65,9 +70,10 @@ type measurement struct {
 	vcpus       []int
 	cpus        []launch.CPU
 	commandLine string
-	metadata    string       // the file whose metadata count: the firmware, or the SVSM
-	image       []byte       // of the firmware, if it was kept
-	base        *launch.Base // of inputs
+	metadata    string          // the file whose metadata count: the firmware, or the SVSM
+	image       []byte          // of the firmware, if it was kept
+	base        *launch.Base    // of inputs
+	hostCode    refval.HostCode // of the firmware, if it was judged
 }
 
 // named adds the file to an error about its metadata.
@@ -255,8 +261,10 @@ func (f *inputFlags) read(m *measurement, keep bool) error {
 					return err
 				}
 			}
-			m.base, err = in.Base()
-			return m.named(err)
+			if m.base, err = in.Base(); err != nil {
+				return m.named(err)
+			}
+			return f.judgeFirmware(m)
 		})
 	})
 	if f.kernel != "" {
@@ -272,6 +280,20 @@ func (f *inputFlags) read(m *measurement, keep bool) error {
 		})
 	}
 	return g.Wait()
+}
+
+// judgeFirmware refuses a firmware that may run code of its host, unless that is
+// accepted.
+func (f *inputFlags) judgeFirmware(m *measurement) error {
+	if !f.judge {
+		return nil
+	}
+	err := firmware.Check(m.image)
+	m.hostCode = refval.HostCodeNone
+	if err != nil && f.hostCode {
+		m.hostCode, err = refval.HostCodeAccepted, nil
+	}
+	return cli.HintHostCode(err)
 }
 
 // firmwareSHA256 is for the provenance of a digest.

@@ -44,7 +44,11 @@ What the modes look at:
 EC2 and GCE put no CPU type into a guest's initial state, so none has to be given.
 
 --vmsa pre-6.10 is for hosts whose Linux is older than 6.10, and for SEV-ES
-guests with QEMU's legacy-vm-type=on.`,
+guests with QEMU's legacy-vm-type=on.
+
+A firmware that may run code of its host before the kernel is refused: its digest
+would vouch for nothing. "rootvouch firmware inspect" says why it may, and "rootvouch
+firmware harden" writes one that does not.`,
 		Example: `  rootvouch measure --firmware OVMF.amdsev.fd --kernel vmlinuz --initrd initrd.img \
     --append 'console=ttyS0' --vcpus 4 --vcpu-type EPYC-v4
   rootvouch measure --firmware OVMF.amdsev.fd --kernel vmlinuz --initrd initrd.img \
@@ -63,6 +67,8 @@ guests with QEMU's legacy-vm-type=on.`,
 	}
 	command.LeavesNothing(cmd)
 	f.bind(cmd)
+	f.judge = true
+	cli.HostCode(cmd, &f.hostCode)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a fragment of refval.json")
 	cmd.AddCommand(newFirmwareCommand(), newExplainCommand(), newIDBlockCommand())
 	return cmd
@@ -107,7 +113,7 @@ func (m *measurement) printJSON(out io.Writer) error {
 	var f cli.Measurements
 	for _, e := range entries {
 		digest := snp.Measurement(e.Digest.Bytes())
-		f.Measurements = append(f.Measurements, refval.Measurement{Digest: digest, VCPUs: e.VCPUs, CPUType: e.CPU.Name, Provenance: m.provenance()})
+		f.Measurements = append(f.Measurements, refval.Measurement{Digest: digest, HostCode: m.hostCode, VCPUs: e.VCPUs, CPUType: e.CPU.Name, Provenance: m.provenance()})
 	}
 	return cli.PrintJSON(out, f)
 }

@@ -37,6 +37,7 @@ type newFlags struct {
 	measurements, products         []string
 	hostData, vmpl, aliasCheck     string
 	idKeyDigests, authorKeyDigests []string
+	hostCode                       bool
 	out                            cli.Output
 }
 
@@ -86,6 +87,7 @@ which is the host's word, may be anything, and so may all else.`,
 	flags.StringVar(&f.aliasCheck, "alias-check", "", "ALIAS_CHECK_COMPLETE: required or any (default: required of amd, any of emulated)")
 	flags.StringArrayVar(&f.idKeyDigests, "id-key-digest", nil, "digest of a key that may have signed the ID block, 48 bytes in hex (repeatable), or any (default: no ID block)")
 	flags.StringArrayVar(&f.authorKeyDigests, "author-key-digest", nil, "digest of a key that may have signed the ID key, 48 bytes in hex (repeatable), or any (default: none)")
+	cli.HostCode(cmd, &f.hostCode)
 	f.out.Bind(cmd, "reference values to write")
 	command.Require(cmd, "root-of-trust", "measurements")
 	return cmd
@@ -110,6 +112,11 @@ func (f *newFlags) run() error {
 	measurements, err := readMeasurements(f.measurements)
 	if err != nil {
 		return err
+	}
+	for _, m := range measurements {
+		if m.HostCode != refval.HostCodeNone && !f.hostCode {
+			return fmt.Errorf("the firmware of %v has host_code %q: it may run code of its host, and --%s does not accept that here", m.Digest, m.HostCode, cli.HostCodeFlag)
+		}
 	}
 	values := refval.New(root, measurements, products...)
 	if err := f.choose(&values); err != nil {
@@ -259,6 +266,9 @@ func newCheckCommand() *cobra.Command {
 					return fmt.Errorf("%s: %w", path, err)
 				}
 				fmt.Fprintf(cmd.OutOrStdout(), "%s: root of trust %v, %d measurements\n", path, values.RootOfTrust, len(values.Measurements))
+				if values.AcceptsHostCode() {
+					fmt.Fprintf(cmd.OutOrStdout(), "%s: a firmware that may run code of its host before the kernel\n", path)
+				}
 				for _, p := range values.Products {
 					minimum := "any TCB: firmware with known flaws passes"
 					if tcb, bounded := p.MinimumTCB.Value(); bounded {

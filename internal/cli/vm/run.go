@@ -48,10 +48,11 @@ func newRunCommand() *cobra.Command {
 		Short: "Launch a VM and show its console until it ends",
 		Long: `Launch a VM and show its console until it ends.
 
-The firmware must be an AmdSev OVMF: it checks kernel, initramfs and command
-line against hashes that are part of the launch digest. When they differ it stops
-without a word; vm run notices that no kernel started, says so, and ends the VM.
-The disk is attached read-only, and a reset ends the VM: each launch boots once.
+The firmware must be an AmdSev OVMF that runs nothing of its host: "rootvouch
+firmware harden" makes one. It checks kernel, initramfs and command line against
+hashes that are part of the launch digest. When they differ it stops without a word;
+vm run notices that no kernel started, says so, and ends the VM. The disk is attached
+read-only, and a reset ends the VM: each launch boots once.
 
 What the guest writes to its serial port is on standard output, line by line,
 without control characters; --log keeps it as it came. On standard error are the
@@ -95,6 +96,7 @@ func (f *runFlags) bind(cmd *cobra.Command) {
 	flags, g := cmd.Flags(), &f.guest
 	flags.StringVar(&f.kind, "platform", "", "emulated (NOT CONFIDENTIAL) or snp")
 	flags.StringVar(&g.Firmware, "firmware", "", "AmdSev OVMF image")
+	cli.HostCode(cmd, &g.AcceptHostCode)
 	flags.StringVar(&g.Kernel, "kernel", "", "kernel file")
 	flags.StringVar(&g.Initramfs, "initramfs", "", "initramfs file")
 	flags.StringVar(&g.CommandLine, "append", platform.DefaultCommandLine, "kernel command line")
@@ -188,7 +190,7 @@ func parseMemory(s string) (int, error) {
 func (f *runFlags) printCommand(cmd *cobra.Command, g platform.Guest) error {
 	argv, m, err := platform.Command(f.qemu, g)
 	if err != nil {
-		return err
+		return cli.HintHostCode(err)
 	}
 	cli.Say(cmd, "launch digest: %v", m.Digest)
 	if g.Kind == platform.Emulated {
@@ -223,7 +225,7 @@ func (f *runFlags) run(cmd *cobra.Command, g platform.Guest) (err error) {
 	begin := time.Now()
 	vm, err := platform.Start(cmd.Context(), g, o)
 	if err != nil {
-		return err
+		return cli.HintHostCode(err)
 	}
 	cli.Say(cmd, "launch digest: %v", vm.Measurement())
 	if id, ok := vm.ReportID(); ok {
