@@ -115,11 +115,11 @@ func (c *Client) VCEK(ctx context.Context, product snp.Product, chip snp.ChipID,
 	if cached, err := c.cached(name, check); err == nil {
 		return cached.(*x509.Certificate), nil
 	}
-	got, err := c.once(ctx, path, func(ctx context.Context) (any, error) {
+	got, err := c.once(ctx, path, func(ctx context.Context, until time.Time) (any, error) {
 		if err := c.takeTurn(ctx, chip); err != nil {
 			return nil, err
 		}
-		return c.get(ctx, path, name, check)
+		return c.get(ctx, until, path, name, check)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("getting VCEK: %w", err)
@@ -135,7 +135,9 @@ func (c *Client) Chain(ctx context.Context, product snp.Product, kind snp.Signin
 	if cached, err := c.cached(name, check); err == nil {
 		return cached.([]*x509.Certificate), nil
 	}
-	got, err := c.once(ctx, path, func(ctx context.Context) (any, error) { return c.get(ctx, path, name, check) })
+	got, err := c.once(ctx, path, func(ctx context.Context, until time.Time) (any, error) {
+		return c.get(ctx, until, path, name, check)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("getting certificate chain: %w", err)
 	}
@@ -151,29 +153,31 @@ func (c *Client) CRL(ctx context.Context, product snp.Product, kind snp.SigningK
 	var kept *x509.RevocationList
 	if cached, err := c.cached(name, func(data []byte) (any, error) { return c.checkCRL(data, product, nil) }); err == nil {
 		kept = cached.(*x509.RevocationList)
-		if age := c.age(name); age >= 0 && age < c.config.CRLMaxAge && c.config.Now().Before(kept.NextUpdate) {
+		if age := c.age(name); age >= 0 && age < c.config.CRLMaxAge && !c.config.Now().After(kept.NextUpdate) {
 			return kept, nil
 		}
 	}
 	check := func(data []byte) (any, error) { return c.checkCRL(data, product, kept) }
-	got, err := c.once(ctx, path, func(ctx context.Context) (any, error) { return c.get(ctx, path, name, check) })
+	got, err := c.once(ctx, path, func(ctx context.Context, until time.Time) (any, error) {
+		return c.get(ctx, until, path, name, check)
+	})
 	if err == nil {
 		return got.(*x509.RevocationList), nil
 	}
-	if kept != nil && c.config.Now().Before(kept.NextUpdate) {
+	if kept != nil && !c.config.Now().After(kept.NextUpdate) {
 		return kept, nil
 	}
 	return nil, fmt.Errorf("getting CRL: %w", err)
 }
 
 // once runs fetch, or waits for one that runs already under the same key. The
-// fetch has a time of its own: a caller that gives up does not end it for the
-// others.
-func (c *Client) once(ctx context.Context, key string, fetch func(context.Context) (any, error)) (any, error) {
+// fetch has a time of its own, Total, and is told when that ends: a caller that
+// gives up does not end it for the others.
+func (c *Client) once(ctx context.Context, key string, fetch func(context.Context, time.Time) (any, error)) (any, error) {
 	result := c.flight.DoChan(key, func() (any, error) {
 		fetchCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.config.Total)
 		defer cancel()
-		return fetch(fetchCtx)
+		return fetch(fetchCtx, c.config.Now().Add(c.config.Total))
 	})
 	select {
 	case <-ctx.Done():

@@ -185,6 +185,24 @@ func TestThrottled(t *testing.T) {
 	}
 }
 
+// TestAsksUntilBound has a service that fails and names no time: it is asked until a
+// second before the bound.
+func TestAsksUntilBound(t *testing.T) {
+	s := newService(t, snp.Genoa)
+	client, clock := newClient(t, s, func(c *kds.Config) { c.Total = time.Minute })
+	s.set(nil, func(w http.ResponseWriter, _ *http.Request) bool {
+		w.WriteHeader(http.StatusBadGateway)
+		return true
+	})
+	start := clock.Now()
+	if _, err := client.CRL(t.Context(), snp.Genoa, snp.VCEK); err == nil || !strings.Contains(err.Error(), "502") {
+		t.Fatalf("got %v, want the last failure", err)
+	}
+	if took, n := clock.Now().Sub(start), s.asked.Load(); took != 59*time.Second || n < 12 || n > 20 {
+		t.Errorf("asked %d times within %s, want 12 to 20 times within 59 s", n, took)
+	}
+}
+
 func TestCoalesced(t *testing.T) {
 	s := newService(t, snp.Genoa)
 	client, _ := newClient(t, s, func(c *kds.Config) { c.Attempt = 5 * time.Second })

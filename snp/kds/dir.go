@@ -107,7 +107,7 @@ func Parse(data []byte, list bool) ([]*x509.Certificate, []*x509.RevocationList,
 		return parsePEM(data)
 	}
 	if list {
-		crl, err := x509.ParseRevocationList(data)
+		crl, err := parseCRL(data)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -118,6 +118,19 @@ func Parse(data []byte, list bool) ([]*x509.Certificate, []*x509.RevocationList,
 		return nil, nil, err
 	}
 	return []*x509.Certificate{cert}, nil, nil
+}
+
+// parseCRL reads exactly one revocation list: x509.ParseRevocationList lets bytes
+// after it through, which x509.ParseCertificate does not.
+func parseCRL(der []byte) (*x509.RevocationList, error) {
+	crl, err := x509.ParseRevocationList(der)
+	if err != nil {
+		return nil, err
+	}
+	if after := len(der) - len(crl.Raw); after != 0 {
+		return nil, fmt.Errorf("%d bytes follow the revocation list", after)
+	}
+	return crl, nil
 }
 
 func parsePEM(data []byte) (certs []*x509.Certificate, crls []*x509.RevocationList, err error) {
@@ -135,7 +148,7 @@ func parsePEM(data []byte) (certs []*x509.Certificate, crls []*x509.RevocationLi
 			}
 			certs = append(certs, cert)
 		case "X509 CRL":
-			crl, err := x509.ParseRevocationList(block.Bytes)
+			crl, err := parseCRL(block.Bytes)
 			if err != nil {
 				return nil, nil, err
 			}

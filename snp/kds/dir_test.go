@@ -45,7 +45,8 @@ func TestLoadDir(t *testing.T) {
 		t.Errorf("got %d certificates and %d CRLs, want 2 and 2", len(certs), len(crls))
 	}
 	for name, data := range map[string][]byte{
-		"bad.der": {1}, "bad.crl": s.Chain.ARK.Raw, "bad.pem": []byte("-----BEGIN CERTIFICATE-----\nAAAA\n"),
+		"bad.der": {1}, "bad.crl": s.Chain.ARK.Raw, "trailing.crl": append(s.CRL(t).Raw, 0),
+		"trailing.pem": pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: append(s.CRL(t).Raw, 0)}), "bad.pem": []byte("-----BEGIN CERTIFICATE-----\nAAAA\n"),
 		"key.pem": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte{1}}), "empty.pem": nil,
 		"large.der": make([]byte, 1<<20+1),
 	} {

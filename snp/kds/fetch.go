@@ -20,7 +20,8 @@ import (
 
 const (
 	firstBackoff = time.Second
-	maxBackoff   = 30 * time.Second
+	maxBackoff   = 5 * time.Second
+	lastAttempt  = time.Second // what is left of the time for the last attempt
 )
 
 // errLater says that the service wants to be asked again later.
@@ -29,9 +30,10 @@ type errLater struct {
 	after time.Duration // 0: it did not say when
 }
 
-// get asks for a path until an answer passes check or time is up, and keeps
-// the answer under name.
-func (c *Client) get(ctx context.Context, path, name string, check func([]byte) (any, error)) (any, error) {
+// get asks for a path until an answer passes check or until is reached, and keeps
+// the answer under name. It gives up before only if the service asks to be left
+// alone for longer than that.
+func (c *Client) get(ctx context.Context, until time.Time, path, name string, check func([]byte) (any, error)) (any, error) {
 	backoff := firstBackoff
 	for {
 		data, err := c.ask(ctx, path)
@@ -49,11 +51,12 @@ func (c *Client) get(ctx context.Context, path, name string, check func([]byte) 
 		if !errors.As(err, &later) {
 			return nil, err
 		}
-		pause := max(later.after, backoff)
-		backoff = min(2*backoff, maxBackoff)
-		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < pause {
+		left := until.Sub(c.config.Now()) - lastAttempt
+		if left <= 0 || later.after > left {
 			return nil, fmt.Errorf("giving up: %w", err)
 		}
+		pause := min(max(later.after, backoff), left)
+		backoff = min(2*backoff, maxBackoff)
 		if c.config.Retry != nil {
 			c.config.Retry(err, pause)
 		}
