@@ -3,6 +3,7 @@ package evidence
 import (
 	"bytes"
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -47,16 +48,19 @@ func ParseKind(s string) (Kind, error) {
 }
 
 // The layout of an HCL blob, little-endian throughout (Microsoft, OpenHCL's
-// attestation report and IGVM_REQUEST_DATA structures).
+// attestation report and IGVM_REQUEST_DATA structures). The versions of header
+// and request data are independent: VMs on Milan write 1 and 1, on Genoa 2 and 1.
+// In version 2 of the request data a bitmap of four bytes may stand between the
+// fields and the runtime data.
 const (
 	hclMagic         = "HCLA"
-	hclVersion       = 1
-	hclTypeReport    = 2  // request_type: SNP
+	hclMaxVersion    = 2  // of header and request data
+	hclTypeReport    = 2  // request_type: certificate of the attestation key
 	hclHeader        = 32 // magic, version, size, request type, status, 12 reserved bytes
 	hclReport        = 0x4a0
 	hclRuntime       = hclHeader + hclReport
 	hclRuntimeHeader = 20 // size, version, report type, hash type, size of the data
-	hclHashSHA256    = 1
+	hclCapabilities  = 4  // the bitmap, request data version 2
 	hclRuntimeSNP    = 2
 )
 
@@ -64,6 +68,8 @@ const (
 type HCL struct {
 	Report      []byte // the attestation report, 1184 bytes, not parsed
 	RuntimeData []byte // JSON by the paravisor, with keys of the virtual TPM
+
+	hash func([]byte) []byte // of the runtime data
 }
 
 // ParseHCL unwraps an HCL blob. Whatever follows the runtime data must be
@@ -76,42 +82,68 @@ func ParseHCL(b []byte) (HCL, error) {
 	if string(b[:4]) != hclMagic {
 		return HCL{}, fmt.Errorf("parsing HCL blob: magic is %q, want %q", b[:4], hclMagic)
 	}
-	size := u32(hclRuntime + 16)
-	if uint64(size) > uint64(len(b)-hclRuntime-hclRuntimeHeader) {
+	for _, f := range []struct {
+		name string
+		at   int
+	}{{"version", 4}, {"runtime version", hclRuntime + 4}} {
+		if v := u32(f.at); v < 1 || v > hclMaxVersion {
+			return HCL{}, fmt.Errorf("parsing HCL blob: %s at %#x is %d, want 1 to %d", f.name, f.at, v, hclMaxVersion)
+		}
+	}
+	// size bytes of data follow the request data's own, of which there are own.
+	size, own := uint64(u32(hclRuntime+16)), uint64(hclRuntimeHeader)
+	if total := uint64(u32(hclRuntime)); u32(hclRuntime+4) >= 2 && total == own+hclCapabilities+size {
+		own += hclCapabilities
+	}
+	if size > uint64(len(b)-hclRuntime) || own+size > uint64(len(b)-hclRuntime) {
 		return HCL{}, fmt.Errorf("parsing HCL blob: runtime data has %d bytes, want at most %d", size, len(b)-hclRuntime-hclRuntimeHeader)
 	}
-	end := hclRuntime + hclRuntimeHeader + int(size)
+	start := hclRuntime + int(own)
+	end := start + int(size)
 	for _, f := range []struct {
 		name string
 		at   int
 		want uint32
 	}{
-		{"version", 4, hclVersion},
 		{"report size", 8, uint32(end)},
 		{"request type", 12, hclTypeReport},
 		{"status", 16, 0},
 		{"reserved", 20, 0}, {"reserved", 24, 0}, {"reserved", 28, 0},
-		{"runtime size", hclRuntime, hclRuntimeHeader + size},
-		{"runtime version", hclRuntime + 4, 1},
+		{"runtime size", hclRuntime, uint32(own + size)},
 		{"runtime report type", hclRuntime + 8, hclRuntimeSNP},
-		{"runtime hash type", hclRuntime + 12, hclHashSHA256},
 	} {
 		if got := u32(f.at); got != f.want {
 			return HCL{}, fmt.Errorf("parsing HCL blob: %s at %#x is %d, want %d", f.name, f.at, got, f.want)
 		}
 	}
+	hash, ok := runtimeHash(u32(hclRuntime + 12))
+	if !ok {
+		return HCL{}, fmt.Errorf("parsing HCL blob: runtime hash type at %#x is %d, want 1 (SHA-256), 2 (SHA-384) or 3 (SHA-512)", hclRuntime+12, u32(hclRuntime+12))
+	}
 	if len(bytes.Trim(b[end:], "\x00")) != 0 {
 		return HCL{}, fmt.Errorf("parsing HCL blob: bytes after %#x are not zero", end)
 	}
-	return HCL{Report: bytes.Clone(b[hclHeader:hclRuntime]), RuntimeData: bytes.Clone(b[hclRuntime+hclRuntimeHeader : end])}, nil
+	return HCL{Report: bytes.Clone(b[hclHeader:hclRuntime]), RuntimeData: bytes.Clone(b[start:end]), hash: hash}, nil
 }
 
-// RuntimeBinding returns the REPORT_DATA that vouches for the runtime data:
-// its SHA-256, then zeros.
+// runtimeHash returns the hash function with that number.
+func runtimeHash(number uint32) (hash func([]byte) []byte, ok bool) {
+	switch number {
+	case 1:
+		return func(b []byte) []byte { sum := sha256.Sum256(b); return sum[:] }, true
+	case 2:
+		return func(b []byte) []byte { sum := sha512.Sum384(b); return sum[:] }, true
+	case 3:
+		return func(b []byte) []byte { sum := sha512.Sum512(b); return sum[:] }, true
+	}
+	return nil, false
+}
+
+// RuntimeBinding returns the REPORT_DATA that vouches for the runtime data: its
+// hash, then zeros.
 func (h HCL) RuntimeBinding() [64]byte {
 	var want [64]byte
-	sum := sha256.Sum256(h.RuntimeData)
-	copy(want[:], sum[:])
+	copy(want[:], h.hash(h.RuntimeData))
 	return want
 }
 

@@ -116,7 +116,7 @@ func TestNonceText(t *testing.T) {
 
 // TestAzureVectors unwraps two HCL blobs of real VMs.
 func TestAzureVectors(t *testing.T) {
-	for _, name := range []string{"trustee-azure-v0", "trustee-azure-hcl"} {
+	for _, name := range []string{"trustee-azure-v0", "trustee-azure-hcl", "trustee-azure-genoa"} {
 		report := amdtest.Find(t, name).Report
 		hcl, err := evidence.ParseHCL(amdtest.HCL(t, name))
 		if err != nil {
@@ -148,6 +148,55 @@ func blob(runtime string) []byte {
 	put(1228, 1)
 	put(1232, len(runtime))
 	return append(append(b, runtime...), 0, 0, 0)
+}
+
+// TestHCLVersions takes what public files and Microsoft's sources show of header
+// and request data: versions 1 and 2 of each, a bitmap before the runtime data in
+// version 2 of the request data, and three hashes.
+func TestHCLVersions(t *testing.T) {
+	const runtime = `{"user-data":""}`
+	put := func(b []byte, at, v int) { binary.LittleEndian.PutUint32(b[at:], uint32(v)) }
+	for _, row := range []struct {
+		name                 string
+		header, data, bitmap int // versions, and bytes of the bitmap
+		hash                 int
+		binding              int // bytes of the hash; 0: refused
+	}{
+		{"1 and 1", 1, 1, 0, 1, 32},
+		{"2 and 1", 2, 1, 0, 1, 32},
+		{"2 and 2", 2, 2, 0, 1, 32},
+		{"2 and 2, with the bitmap", 2, 2, 4, 1, 32},
+		{"SHA-384", 2, 1, 0, 2, 48},
+		{"SHA-512", 2, 1, 0, 3, 64},
+		{"a bitmap in version 1", 2, 1, 4, 1, 0},
+		{"a longer bitmap", 2, 2, 8, 1, 0},
+		{"header version 0", 0, 1, 0, 1, 0},
+		{"header version 3", 3, 1, 0, 1, 0},
+		{"request data version 3", 2, 3, 4, 1, 0},
+		{"no hash", 2, 1, 0, 0, 0},
+		{"hash 4", 2, 1, 0, 4, 0},
+	} {
+		b := blob(strings.Repeat("\xff", row.bitmap) + runtime)
+		put(b, 4, row.header)
+		put(b, 1220, row.data)
+		put(b, 1228, row.hash)
+		put(b, 1232, len(runtime))
+		hcl, err := evidence.ParseHCL(b)
+		if row.binding == 0 {
+			if err == nil {
+				t.Errorf("%s: got no error", row.name)
+			}
+			continue
+		}
+		if err != nil || string(hcl.RuntimeData) != runtime {
+			t.Errorf("%s: got runtime data %q, %v", row.name, hcl.RuntimeData, err)
+			continue
+		}
+		got := hcl.RuntimeBinding()
+		if n := len(bytes.TrimRight(got[:], "\x00")); n != row.binding {
+			t.Errorf("%s: got a hash of %d bytes, want %d", row.name, n, row.binding)
+		}
+	}
 }
 
 func TestHCLRefuses(t *testing.T) {
