@@ -53,8 +53,8 @@ type Request struct {
 	// ReportData is what the guest must have bound: see package evidence.
 	ReportData [64]byte
 	// AcceptAnyReportData leaves ReportData unchecked, for a report that is
-	// kept and read later. It proves nothing about who presents it or when: the
-	// verdict says so.
+	// kept and read later. It proves nothing about who presents it or when, so the
+	// best outcome is FreshnessUnknown.
 	AcceptAnyReportData bool
 	Collateral          Collateral
 	Now                 time.Time
@@ -77,6 +77,9 @@ func Appraise(q Request) Verdict {
 		return malformed("reference values", err)
 	}
 	product, ok := q.Values.Accepts(v.Product)
+	if root, emulated := q.Values.RootOfTrust.Emulated(); emulated {
+		v.addNote("emulated: NOT CONFIDENTIAL: the root of trust is the emulated ARK %s", root)
+	}
 	bits := q.Values.CheckBits(v.Report.Policy, v.Report.PlatformInfo)
 	v.checkProduct(q.Values, product, ok)
 	v.checkPolicy(q.Values, bits)

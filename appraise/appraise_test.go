@@ -294,7 +294,8 @@ func TestRevocation(t *testing.T) {
 		{"fresh among others", []*x509.RevocationList{other.CRL(t), unsigned, s.CRL(t)}, true, true},
 		{"none", nil, false, true},
 		{"stale", []*x509.RevocationList{stale}, false, true},
-		{"at its next update", []*x509.RevocationList{s.CRLAt(t, 1, now.Add(-day), now)}, false, true},
+		{"at its next update", []*x509.RevocationList{s.CRLAt(t, 1, now.Add(-day), now)}, true, true},
+		{"a second after its next update", []*x509.RevocationList{s.CRLAt(t, 1, now.Add(-day), now.Add(-time.Second))}, false, true},
 		{"from the future", []*x509.RevocationList{s.CRLAt(t, 1, now.Add(time.Second), now.Add(day))}, false, true},
 		{"of another root with the same name", []*x509.RevocationList{other.CRL(t)}, false, true},
 		{"with a wrong signature", []*x509.RevocationList{unsigned}, false, true},
@@ -329,12 +330,74 @@ func TestCollateralCompletes(t *testing.T) {
 			e := s.Evidence(t, [64]byte{})
 			e.Certificates = e.Certificates[:n]
 			q := request(t, s, e, func(q *asked) { q.Collateral.Certificates = all })
-			if n == 0 { // both VCEKs stand for this chip and TCB; the first is tried
-				q.Collateral.Certificates = all[3:]
-			}
-			if got := q.judge(); !got.Trusted() {
+			// Both VCEKs stand for this chip and TCB: the one that signed is taken.
+			if got := q.judge(); !got.Trusted() || !got.Signer.Equal(s.Chain.VCEK) {
 				t.Errorf("%s with %d certificates in the evidence: refused\n%s", p, n, got)
 			}
+		}
+	}
+}
+
+// TestStaleCertificate brings the certificate of an older TCB with the report, as a
+// host does after a firmware update: the collateral's is taken. Without that, the
+// verdict shows the fault of the one that came.
+func TestStaleCertificate(t *testing.T) {
+	s := newSigner(t, snp.Genoa)
+	older := s.TCB
+	older.SNP--
+	stale, err := s.Chain.IssueLeaf(rand.Reader, &s.Chain.VCEKKey.PublicKey, snp.KeyExtensions{ProductName: "Genoa", TCB: older, HWID: s.ChipID[:]}, s.Chain.VCEK.NotBefore)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := s.Evidence(t, [64]byte{})
+	e.Certificates[0] = stale.Raw
+	q := request(t, s, e, nil)
+	if got := q.judge(); got.Trusted() || !strings.Contains(got.Err().Error(), "endorsed TCB") {
+		t.Errorf("stale certificate alone: got\n%s", got)
+	}
+	q.Collateral.Certificates = []*x509.Certificate{s.Chain.VCEK}
+	if got := q.judge(); !got.Trusted() || !got.Signer.Equal(s.Chain.VCEK) {
+		t.Errorf("stale certificate beside the right one: got\n%s", got)
+	}
+}
+
+// TestErrorsNameTheFault wants each fault in its own words.
+func TestErrorsNameTheFault(t *testing.T) {
+	s, milan := newSigner(t, snp.Genoa), newSigner(t, snp.Milan)
+	broken := s.CRL(t)
+	broken.Signature = append(bytes.Clone(broken.Signature[:len(broken.Signature)-1]), broken.Signature[len(broken.Signature)-1]^1)
+	for _, row := range []struct {
+		name, want, not string
+		change          func(*asked)
+	}{
+		{"no list", "there is no CRL", "", func(q *asked) { q.Collateral.CRLs = nil }},
+		{"another product's list", `none of 1 CRLs is of "ARK-Genoa"`, "verif", func(q *asked) { q.Collateral.CRLs = []*x509.RevocationList{milan.CRL(t)} }},
+		{"a list with a broken signature", "verification error", "none of 1", func(q *asked) { q.Collateral.CRLs = []*x509.RevocationList{broken} }},
+		{"another product's certificate", "agree on no product", "for a VCEK of ", func(q *asked) {
+			q.Evidence.Certificates = milan.Chain.Certificates()
+			q.Values.RootOfTrust = refval.EmulatedARK(milan.Chain.ARKDigest())
+		}},
+		{"one denied chip", "none of 1 denied chips", "2 denied", func(q *asked) { q.Values.Deny.ChipIDs = []snp.ChipID{s.ChipID} }},
+	} {
+		got := request(t, s, s.Evidence(t, [64]byte{}), row.change).judge()
+		text := got.String()
+		if got.Trusted() || !strings.Contains(text, row.want) || row.not != "" && strings.Contains(text, row.not) {
+			t.Errorf("%s: want %q and not %q in\n%s", row.name, row.want, row.not, text)
+		}
+	}
+}
+
+// TestIOMMUWriteSafe requires PLATFORM_INFO bit 6, which Turin's firmware sets.
+func TestIOMMUWriteSafe(t *testing.T) {
+	s := newSigner(t, snp.Turin)
+	for set, want := range map[bool]appraise.Outcome{true: appraise.Accepted, false: appraise.Refused} {
+		r := s.Unsigned(t, [64]byte{})
+		if set {
+			r.PlatformInfo |= snp.PlatformIOMMUWriteSafe
+		}
+		got := request(t, s, s.Sign(t, r), func(q *asked) { q.Values.PlatformInfo.IOMMUWriteSafe = refval.Required }).judge()
+		if got.Outcome() != want || !strings.Contains(got.String(), "platform info iommu_write_safe") {
+			t.Errorf("set %t: got %s, want %s\n%s", set, got.Outcome(), want, got)
 		}
 	}
 }
@@ -363,12 +426,19 @@ func TestVLEK(t *testing.T) {
 	}
 }
 
-// TestAnyReportData says in the verdict that nothing was bound.
+// TestAnyReportData trusts nothing whose freshness nobody looked at.
 func TestAnyReportData(t *testing.T) {
 	s := newSigner(t, snp.Genoa)
 	got := request(t, s, s.Evidence(t, [64]byte{5}), func(q *asked) { q.AcceptAnyReportData = true }).judge()
-	if !got.Trusted() || !strings.Contains(got.String(), "REPORT_DATA: not checked") {
-		t.Errorf("got\n%s", got)
+	if got.Trusted() || !got.Authentic() || got.Outcome() != appraise.FreshnessUnknown || got.Err() == nil ||
+		!strings.Contains(got.String(), "REPORT_DATA: not checked") {
+		t.Errorf("got %s\n%s", got.Outcome(), got)
+	}
+	worse := request(t, s, s.Evidence(t, [64]byte{5}), func(q *asked) {
+		q.AcceptAnyReportData, q.Values.Deny.ChipIDs = true, []snp.ChipID{s.ChipID}
+	}).judge()
+	if worse.Outcome() != appraise.Refused {
+		t.Errorf("refused by policy too: got %s", worse.Outcome())
 	}
 }
 

@@ -111,13 +111,14 @@ func (v *Verdict) checkReportData(e Evidence, q Request) {
 		if got != want {
 			err = fmt.Errorf("REPORT_DATA is %x, want %x: the hash of the HCL runtime data", got, want)
 		}
-		v.addAuthenticity("runtime data", fmt.Sprintf("%x", got), "SHA-256 of the HCL runtime data, then zeros", err)
+		v.addAuthenticity("runtime data", fmt.Sprintf("%x", got), "hash of the HCL runtime data, then zeros", err)
 		if got, err = e.userData, e.userDataErr; err != nil && !q.AcceptAnyReportData {
 			v.addAuthenticity("REPORT_DATA", "", fmt.Sprintf("%x", q.ReportData), err)
 			return
 		}
 	}
 	if q.AcceptAnyReportData {
+		v.unbound = true
 		v.addNote("REPORT_DATA: not checked: nothing says who presents this report, or when it was made")
 		return
 	}

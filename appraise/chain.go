@@ -129,6 +129,9 @@ func checkIssued(c, parent *x509.Certificate, memo *Memo) error {
 // names checks that all three certificates bear the names of product's chain
 // for that kind of key, and returns them.
 func (c chain) names(product snp.Product, kind snp.SigningKey) (string, error) {
+	if product == "" {
+		return "", errors.New("report and certificate agree on no product, so that no names are known")
+	}
 	middle := "SEV-" + string(product)
 	if kind == snp.VLEK {
 		middle = "SEV-VLEK-" + string(product)

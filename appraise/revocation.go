@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/asn1"
+	"errors"
 	"fmt"
 	"math/big"
 	"time"
@@ -25,29 +26,41 @@ import (
 // both at once.
 func checkRevocation(c chain, crls []*x509.RevocationList, now time.Time, memo *Memo) (string, error) {
 	var newest *x509.RevocationList
+	var unfit []error // why a list of this root's name does not count
 	for _, crl := range crls {
-		if !bytes.Equal(crl.RawIssuer, c.root.RawSubject) || verifyCRL(crl, c.root, memo) != nil {
+		if !bytes.Equal(crl.RawIssuer, c.root.RawSubject) {
+			continue
+		}
+		if err := verifyCRL(crl, c.root, memo); err != nil {
+			unfit = append(unfit, fmt.Errorf("CRL %s of %s: %w", crl.Number, stamp(crl.ThisUpdate), err))
 			continue
 		}
 		// Whatever the root signed can say "revoked"; "not revoked" only a whole list.
 		if err := c.revokedBy(crl); err != nil {
 			return "", err
 		}
-		if checkCRL(crl) != nil {
+		if err := checkCRL(crl); err != nil {
+			unfit = append(unfit, err)
 			continue
 		}
 		if newest == nil || crl.Number.Cmp(newest.Number) > 0 {
 			newest = crl
 		}
 	}
-	if newest == nil {
-		return "", fmt.Errorf("none of %d CRLs is signed by %q, want a fresh one: %w", len(crls), c.root.Subject.CommonName, errUnknownRevocation)
+	switch root := c.root.Subject.CommonName; {
+	case newest != nil:
+	case len(unfit) > 0:
+		return "", fmt.Errorf("no CRL of %q can be used: %w: %w", root, errors.Join(unfit...), errUnknownRevocation)
+	case len(crls) > 0:
+		return "", fmt.Errorf("none of %d CRLs is of %q, want a fresh one: %w", len(crls), root, errUnknownRevocation)
+	default:
+		return "", fmt.Errorf("there is no CRL, want a fresh one of %q: %w", root, errUnknownRevocation)
 	}
 	what := fmt.Sprintf("CRL %s of %s, good until %s", newest.Number, stamp(newest.ThisUpdate), stamp(newest.NextUpdate))
 	switch {
 	case now.Before(newest.ThisUpdate):
 		return "", fmt.Errorf("%s: it is from the future at %s: %w", what, stamp(now), errUnknownRevocation)
-	case !now.Before(newest.NextUpdate):
+	case now.After(newest.NextUpdate):
 		return "", fmt.Errorf("%s: it is stale at %s: %w", what, stamp(now), errUnknownRevocation)
 	}
 	return what, nil

@@ -22,6 +22,9 @@ const (
 	NotAuthentic
 	// Refused: authentic, but not what the reference values accept.
 	Refused
+	// FreshnessUnknown: every check passed, but nobody compared REPORT_DATA. The
+	// report may be old, and anyone may present it.
+	FreshnessUnknown
 	// Accepted: every check that was asked for passed. See [Verdict.Trusted].
 	Accepted
 )
@@ -35,6 +38,8 @@ func (o Outcome) String() string {
 		return "not authentic"
 	case Refused:
 		return "refused by policy"
+	case FreshnessUnknown:
+		return "freshness unknown"
 	case Accepted:
 		return "accepted"
 	}
@@ -104,6 +109,7 @@ type Verdict struct {
 	Values bool
 
 	tcbs          *snp.TCBs // the report's; nil if nobody can read them
+	unbound       bool      // REPORT_DATA was not compared
 	authenticated bool      // all checks of authenticity were made
 	complete      bool      // all checks of policy were made
 }
@@ -119,6 +125,9 @@ func (v Verdict) Outcome() Outcome {
 		return Malformed
 	}
 	worst := Accepted
+	if v.unbound {
+		worst = FreshnessUnknown
+	}
 	for _, c := range v.Checks {
 		if !c.OK {
 			worst = min(worst, c.fails)
@@ -131,11 +140,14 @@ func (v Verdict) Outcome() Outcome {
 // reference values say.
 func (v Verdict) Authentic() bool { return v.authenticated && v.Outcome() > NotAuthentic }
 
-// Err returns nil for a verdict whose outcome is Accepted, and all failed
-// checks joined otherwise.
+// Err returns nil for a verdict whose outcome is Accepted. Otherwise it returns
+// all failed checks joined, or says that the freshness is unknown.
 func (v Verdict) Err() error {
-	if v.Outcome() == Accepted {
+	switch v.Outcome() {
+	case Accepted:
 		return nil
+	case FreshnessUnknown:
+		return errors.New("REPORT_DATA was not compared, so the report may be old, and anyone may present it")
 	}
 	var all []error
 	for _, c := range v.Checks {

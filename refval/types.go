@@ -233,11 +233,12 @@ type PlatformInfo struct {
 	RAPLDisabled       Bit `json:"rapl_disabled"`
 	CiphertextHiding   Bit `json:"ciphertext_hiding"`
 	AliasCheckComplete Bit `json:"alias_check_complete"`
+	IOMMUWriteSafe     Bit `json:"iommu_write_safe"`
 	TIO                Bit `json:"tio"`
 }
 
 func anyPlatformInfo() PlatformInfo {
-	return PlatformInfo{AnyBit, AnyBit, AnyBit, AnyBit, AnyBit, AnyBit, AnyBit}
+	return PlatformInfo{AnyBit, AnyBit, AnyBit, AnyBit, AnyBit, AnyBit, AnyBit, AnyBit}
 }
 
 // Bit returns what is wanted of one bit of PLATFORM_INFO; of a bit that has no
@@ -256,6 +257,8 @@ func (p PlatformInfo) Bit(bit snp.PlatformInfo) Bit {
 		return p.CiphertextHiding
 	case snp.PlatformAliasCheckDone:
 		return p.AliasCheckComplete
+	case snp.PlatformIOMMUWriteSafe:
+		return p.IOMMUWriteSafe
 	case snp.PlatformTIO:
 		return p.TIO
 	}

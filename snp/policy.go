@@ -80,8 +80,9 @@ func (p Policy) String() string {
 // section 7.3).
 type PlatformInfo uint64
 
-// Bits of PLATFORM_INFO. Bit 6 has no published meaning but is set by genuine
-// Turin firmware, so it is let through and never relied on.
+// Bits of PLATFORM_INFO. Bit 6 is not in revision 1.58 of 56860. Genuine Turin
+// firmware sets it, and public verifiers name it IOMMU_WRITE_SAFE, after
+// AMD-SB-3016 (CVE-2023-20585, the IOMMU's write buffer).
 const (
 	PlatformSMT              PlatformInfo = 1 << 0 // simultaneous multithreading is on
 	PlatformTSME             PlatformInfo = 1 << 1 // transparent memory encryption is on
@@ -89,7 +90,7 @@ const (
 	PlatformRAPLDisabled     PlatformInfo = 1 << 3 // running average power limit is off
 	PlatformCiphertextHiding PlatformInfo = 1 << 4 // the host sees no ciphertext of DRAM
 	PlatformAliasCheckDone   PlatformInfo = 1 << 5 // memory aliases were looked for since reset (BadRAM)
-	PlatformUnnamed6         PlatformInfo = 1 << 6
+	PlatformIOMMUWriteSafe   PlatformInfo = 1 << 6 // the IOMMU's writes are safe
 	PlatformTIO              PlatformInfo = 1 << 7 // trusted I/O is on
 	platformInfoReserved     PlatformInfo = ^PlatformInfo(0xff)
 )
@@ -104,6 +105,7 @@ func PlatformBits() []NamedPlatformBit {
 		{PlatformRAPLDisabled, "rapl_disabled"},
 		{PlatformCiphertextHiding, "ciphertext_hiding"},
 		{PlatformAliasCheckDone, "alias_check_complete"},
+		{PlatformIOMMUWriteSafe, "iommu_write_safe"},
 		{PlatformTIO, "tio"},
 	}
 }

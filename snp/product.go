@@ -79,6 +79,9 @@ func (c CPUID) Product() (Product, error) {
 	case c.Family == 0x1a && c.Model <= 0x1f:
 		return Turin, nil
 	}
+	if c.Family == 0x1a && (c.Model >= 0x50 && c.Model <= 0x57 || c.Model >= 0x90 && c.Model <= 0xaf || c.Model >= 0xc0 && c.Model <= 0xc7) {
+		return "", fmt.Errorf("naming product: CPUID family/model/stepping is %s, a Venice, which this version does not know", c)
+	}
 	return "", fmt.Errorf("naming product: CPUID family/model/stepping is %s, want one of Milan, Genoa, Turin", c)
 }
 

@@ -35,6 +35,9 @@ func TestVectors(t *testing.T) {
 				report.ReportedTCB.String() != v.ReportedTCB || report.SigningKey.String() != v.Signer {
 				t.Errorf("got version %d, measurement %s, TCB %s, signer %s", report.Version, report.Measurement, report.ReportedTCB, report.SigningKey)
 			}
+			if turin := strings.HasPrefix(v.Generation, "Turin"); turin != strings.Contains(report.PlatformInfo.String(), "iommu_write_safe") {
+				t.Errorf("PLATFORM_INFO of a %s: got %s", v.Generation, report.PlatformInfo)
+			}
 			if v.CPUID != "" && report.CPUID.String() != v.CPUID {
 				t.Errorf("CPUID: got %s, want %s", report.CPUID, v.CPUID)
 			}

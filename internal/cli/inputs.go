@@ -61,8 +61,9 @@ func ReadReport(path, kind string) (Report, error) {
 		return Report{}, err
 	}
 	in := Report{Evidence: evidence.Evidence{Report: data}}
-	if bytes.HasPrefix(data, []byte("{")) && len(data) != snp.ReportSize {
-		if in.Evidence, err = evidence.Decode(data); err != nil {
+	// White space around JSON is an editor's or a pipe's, and says nothing.
+	if text := bytes.TrimSpace(data); bytes.HasPrefix(text, []byte("{")) && len(data) != snp.ReportSize {
+		if in.Evidence, err = evidence.Decode(text); err != nil {
 			return Report{}, Malformed("%s: %w", path, err)
 		}
 	}

@@ -2,6 +2,7 @@ package collateral
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/pem"
 	"net/http"
 	"net/http/httptest"
@@ -67,7 +68,8 @@ func TestCollateral(t *testing.T) {
 	}
 	var text bytes.Buffer
 	code := command.Main(report.New(), []string{"verify", "--report", dir + "/report.bin", "--leaf", dir + "/leaf.der", "--chain", packed,
-		"--refval", dir + "/refval.json", "--at", snptest.Now().Format("2006-01-02T15:04:05Z07:00")}, &text, &text)
+		"--refval", dir + "/refval.json", "--at", snptest.Now().Format("2006-01-02T15:04:05Z07:00"),
+		"--report-data", hex.EncodeToString(append([]byte{7}, make([]byte, 63)...))}, &text, &text)
 	if code != 0 {
 		t.Errorf("verify with the packed collateral: status %d\n%s", code, &text)
 	}

@@ -29,6 +29,21 @@ func report(t *testing.T, args ...string) (int, string) {
 
 func TestReportVerify(t *testing.T) {
 	dir, _ := snptest.Files(t)
+	document, err := os.ReadFile(dir + "/evidence.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name string, data []byte) {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("spaced.json", append([]byte("\n  "), append(document, '\n')...))
+	var indented bytes.Buffer
+	if err := json.Indent(&indented, document, "", " "); err != nil {
+		t.Fatal(err)
+	}
+	write("indented.json", indented.Bytes())
 	data := hex.EncodeToString(append([]byte{7}, make([]byte, 63)...))
 	at := snptest.Now().Format(time.RFC3339)
 	base := "verify --report D/report.bin --leaf D/leaf.der --chain D/chain.pem --refval D/refval.json --at " + at
@@ -39,9 +54,13 @@ func TestReportVerify(t *testing.T) {
 		want string
 	}{
 		{base + " --crl D/fresh.crl --report-data " + data, 0, "verdict: trusted"},
-		{base + " --crl D/fresh.crl", 0, "REPORT_DATA: not checked"},
-		{base + " --accept-unknown-revocation", 0, "revocation: not checked"},
-		{"verify --report D/evidence.json --crl D/fresh.crl --refval D/refval.json --at " + at, 0, "verdict: trusted"},
+		{base + " --crl D/fresh.crl", 4, "REPORT_DATA: not checked"},
+		{base + " --crl D/fresh.crl", 4, "verdict: freshness unknown"},
+		{base + " --accept-unknown-revocation --report-data " + data, 0, "revocation: not checked"},
+		{"verify --report D/evidence.json --crl D/fresh.crl --refval D/refval.json --at " + at, 4, "verdict: freshness unknown"},
+		{"verify --report D/evidence.json --crl D/fresh.crl --refval D/refval.json --at " + at + " --report-data " + data, 0, "verdict: trusted"},
+		{"verify --report D/spaced.json --crl D/fresh.crl --refval D/refval.json --at " + at + " --report-data " + data, 0, "verdict: trusted"},
+		{"verify --report D/indented.json --crl D/fresh.crl --refval D/refval.json --at " + at, 3, "canonical"},
 		{authenticity + " --crl D/fresh.crl --roots D/ark.der", 0, "verdict: authentic"},
 		{strings.Replace(base, "report.bin", "debug.bin", 1) + " --crl D/fresh.crl", 1, "FAILED  guest policy debug"},
 		{base, 2, "FAILED  revocation"},
@@ -78,7 +97,8 @@ func TestReportVerify(t *testing.T) {
 func TestReportVerifyJSON(t *testing.T) {
 	dir, _ := snptest.Files(t)
 	code, out := report(t, "verify", "--report", dir+"/report.bin", "--leaf", dir+"/leaf.der", "--chain", dir+"/chain.pem",
-		"--refval", dir+"/refval.json", "--crl", dir+"/fresh.crl", "--at", snptest.Now().Format(time.RFC3339), "--json")
+		"--refval", dir+"/refval.json", "--crl", dir+"/fresh.crl", "--at", snptest.Now().Format(time.RFC3339), "--json",
+		"--report-data", hex.EncodeToString(append([]byte{7}, make([]byte, 63)...)))
 	var verdict struct {
 		Trusted bool
 		Outcome string
@@ -147,6 +167,12 @@ func TestReportVectors(t *testing.T) {
 		"--at", "2025-07-01T00:00:00Z", "--authenticity-only", "--report-data", strings.Repeat("00", 64))
 	if code != 0 {
 		t.Errorf("Azure HCL blob: got status %d\n%s", code, out)
+	}
+	genoa := amdtest.Find(t, "trustee-azure-genoa")
+	code, out = report(t, "verify", "--report", file("hcl", amdtest.HCL(t, genoa.Name)), "--leaf", file("leaf", genoa.Leaf),
+		"--authenticity-only", "--accept-unknown-revocation", "--at", "2026-06-01T00:00:00Z")
+	if code != 0 || !strings.Contains(out, "verdict: authentic") {
+		t.Errorf("Azure HCL blob of version 2: got status %d\n%s", code, out)
 	}
 	milan := amdtest.Find(t, "cmc-milan")
 	code, out = report(t, "verify", "--report", file("report", append(milan.Report, make([]byte, 32)...)), "--leaf", file("leaf", milan.Leaf),

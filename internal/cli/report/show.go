@@ -17,6 +17,7 @@ import (
 const (
 	exitRefused      = 1
 	exitNotAuthentic = 2
+	exitFreshness    = 4
 )
 
 // verdictError maps a verdict's outcome to the exit status: the one place that
@@ -25,6 +26,11 @@ func verdictError(v appraise.Verdict) error {
 	switch v.Outcome() {
 	case appraise.Accepted:
 		return nil
+	case appraise.FreshnessUnknown:
+		if !v.Values { // authenticity alone was asked for
+			return nil
+		}
+		return cli.WithStatus(errors.New("the report's freshness is unknown: REPORT_DATA was not compared (--report-data)"), exitFreshness)
 	case appraise.Refused:
 		return cli.WithStatus(errors.New("report refused by policy"), exitRefused)
 	case appraise.NotAuthentic:

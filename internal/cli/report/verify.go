@@ -37,19 +37,20 @@ root must be one of AMD's, or that of --refval, or with --authenticity-only one
 of --roots. Revocation needs a CRL that is fresh at --at (--crl), or has to be
 waived by name. Files are PEM or DER.
 
-Without --report-data, REPORT_DATA is not compared, and the verdict says so: it
-then proves nothing about who presents the report, or when it was made. Of an
-Azure HCL blob the user data is compared, inside the runtime data that
-REPORT_DATA vouches for.
+Without --report-data, REPORT_DATA is not compared. The report may then be old,
+and anyone may present it, so the verdict is "freshness unknown" and never
+"trusted". Of an Azure HCL blob the user data is compared, inside the runtime
+data that REPORT_DATA vouches for.
 
 With --authenticity-only nothing is said about what the guest is: anyone's VM on
 genuine hardware passes.
 
 Exit status:
-  0   accepted
+  0   trusted; with --authenticity-only: authentic
   1   refused by policy: authentic, but not what the reference values accept
   2   not authentic: signature, chain, validity, binding or revocation
   3   malformed report, certificate, CRL or reference values
+  4   freshness unknown: all else holds, but REPORT_DATA was not compared
   64  usage, and files that cannot be read`,
 		Example: `  rootvouch report verify --report report.bin --leaf vcek.der --crl genoa.crl --refval refval.json
   rootvouch report verify --report hcl.bin --leaf vcek.pem --accept-unknown-revocation \
@@ -104,6 +105,8 @@ func (f *verifyFlags) run(cmd *cobra.Command, now time.Time) error {
 		word = "trusted"
 	case f.authenticityOnly && verdict.Authentic():
 		word = "authentic"
+	case verdict.Outcome() == appraise.FreshnessUnknown:
+		word = "freshness unknown"
 	}
 	if _, err := fmt.Fprintf(out, "%sverdict: %s\n", verdict, word); err != nil {
 		return err

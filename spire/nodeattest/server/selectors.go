@@ -47,6 +47,8 @@ func allSelectors(r *snp.Report, product snp.Product, root refval.RootOfTrust, k
 	s.add("platform_info:rapl_dis", r.PlatformInfo.Has(snp.PlatformRAPLDisabled))
 	s.add("platform_info:ciphertext_hiding_en", r.PlatformInfo.Has(snp.PlatformCiphertextHiding))
 	s.add("platform_info:alias_check_complete", r.PlatformInfo.Has(snp.PlatformAliasCheckDone))
+	s.add("platform_info:iommu_write_safe", r.PlatformInfo.Has(snp.PlatformIOMMUWriteSafe))
+	s.add("platform_info:tio", r.PlatformInfo.Has(snp.PlatformTIO))
 	s.add("signing_key", uint8(r.SigningKey))
 	s.add("mask_chip_key", r.MaskChipKey)
 	s.add("author_key_en", r.AuthorKeyEnabled)
