@@ -31,7 +31,7 @@ const (
 )
 
 // Domain is the owner's side: a trust root, a SPIRE server, an agent, a KMS.
-// Its state is in one folder, which its user removes.
+// Its state is in one directory, which its user removes.
 type Domain struct {
 	Parts Parts
 	Dir   string // state: keys, databases, sockets
@@ -47,7 +47,7 @@ type Domain struct {
 	stopper      stopper
 }
 
-// NewDomain prepares a domain in an existing folder. Nothing runs yet.
+// NewDomain prepares a domain in an existing directory. Nothing runs yet.
 func NewDomain(parts Parts, dir, logs string) (*Domain, error) {
 	d := &Domain{Parts: parts, Dir: dir, Logs: logs}
 	for _, address := range []*string{&d.spireAddress, &d.kmsAddress} {
@@ -81,10 +81,10 @@ func (d *Domain) path(name string) string { return filepath.Join(d.Dir, name) }
 // TrustRoot is the certificate that boot.json carries.
 func (d *Domain) TrustRoot() string { return d.path("trust/root.crt") }
 
-// AMDSP is the folder of the software AMD-SP, with its private keys.
+// AMDSP is the directory of the software AMD-SP, with its private keys.
 func (d *Domain) AMDSP() string { return d.path("asp") }
 
-// Collateral is the folder with the software AMD-SP's certificates and CRL.
+// Collateral is the directory with the software AMD-SP's certificates and CRL.
 func (d *Domain) Collateral() string { return filepath.Join(d.AMDSP(), "collateral") }
 
 // Refval is where the SPIRE server looks for reference values.
@@ -152,10 +152,10 @@ func (d *Domain) show(line string) {
 // MakeRoots makes the long-lived root of the trust domain and the software
 // AMD-SP.
 func (d *Domain) MakeRoots(ctx context.Context) error {
-	if _, err := d.Rootvouch(ctx, "spire", "init", "--dir", d.path("trust"), "--trust-domain", TrustDomain); err != nil {
+	if _, err := d.Rootvouch(ctx, "spire", "init", "--ca-dir", d.path("trust"), "--trust-domain", TrustDomain); err != nil {
 		return err
 	}
-	_, err := d.Rootvouch(ctx, "vm", "asp", "init", "--dir", d.AMDSP())
+	_, err := d.Rootvouch(ctx, "vm", "asp", "init", "--asp", d.AMDSP())
 	return err
 }
 
@@ -215,8 +215,8 @@ func (d *Domain) startOwnerAgent(ctx context.Context) error {
 		return err
 	}
 	defer os.Remove(tokenFile)
-	config, err := d.rootvouchTo(ctx, d.path("owner-agent.conf"), "spire", "agent-config", "--trust-domain", TrustDomain, "--server", d.spireAddress,
-		"--data-dir", d.path("owner-agent"), "--socket", d.WorkloadAPI(), "--ca-dir", d.path("trust"),
+	config, err := d.rootvouchTo(ctx, d.path("owner-agent.conf"), "spire", "agent-config", "--trust-domain", TrustDomain, "--spire-address", d.spireAddress,
+		"--data-dir", d.path("owner-agent"), "--workload-api-socket", d.WorkloadAPI(), "--ca-dir", d.path("trust"),
 		"--join-token-file", tokenFile)
 	if err != nil {
 		return err

@@ -25,7 +25,7 @@ const (
 	memory      = "1G"
 )
 
-// Guest is what a VM is launched with, each a file in one folder.
+// Guest is what a VM is launched with, each a file in one directory.
 type Guest struct {
 	Dir  string
 	Name string // lower-case letters, digits and hyphens
@@ -168,15 +168,15 @@ func (d *Domain) TrustValues(data []byte) error { return durable.WriteFile(d.Ref
 // Register makes the guest's registration entries.
 func (d *Domain) Register(ctx context.Context, g Guest) error {
 	_, err := d.Rootvouch(ctx, "spire", "entries", "--socket", d.SPIRESocket(), "--trust-domain", TrustDomain,
-		"--name", g.Name, "--workload-id", g.WorkloadID(), "--refval", g.Refval(),
+		"--name", g.Name, "--spiffe-id", g.WorkloadID(), "--refval", g.Refval(),
 		"--fetchkey", filepath.Join(d.Parts.GuestBin, "fetchkey"))
 	return err
 }
 
 // PutKey registers the disk's key with the KMS.
 func (d *Domain) PutKey(ctx context.Context, g Guest) error {
-	_, err := d.Rootvouch(ctx, "keys", "put", "--socket", d.KMSSocket(), "--spiffe-id", g.WorkloadID(),
-		"--pins", g.Pins(), "--refval", g.Refval(), "--key-file", d.Key(g))
+	_, err := d.Rootvouch(ctx, "keys", "put", "--kms-socket", d.KMSSocket(), "--spiffe-id", g.WorkloadID(),
+		"--pins", g.Pins(), "--refval", g.Refval(), "--key", d.Key(g))
 	return err
 }
 
@@ -194,8 +194,8 @@ func (d *Domain) RunVM(g Guest, onLine func(string)) (*VM, error) {
 		return nil, err
 	}
 	args := []string{"vm", "run", "--platform", "emulated", "--firmware", d.Parts.Firmware,
-		"--kernel", d.Parts.Kernel, "--initramfs", g.Initramfs(), "--append", CommandLine, "--disk", g.Disk(),
-		"--vcpus", strconv.Itoa(VCPUs), "--cpu", CPUType, "--memory", memory, "--asp", d.AMDSP(),
+		"--kernel", d.Parts.Kernel, "--initrd", g.Initramfs(), "--append", CommandLine, "--disk", g.Disk(),
+		"--vcpus", strconv.Itoa(VCPUs), "--vcpu-type", CPUType, "--memory", memory, "--asp", d.AMDSP(),
 		"--forward", "127.0.0.1:" + port + "=8444"}
 	d.show("$ rootvouch " + quote(args))
 	lines := newLineWatcher(onLine)

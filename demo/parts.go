@@ -11,7 +11,7 @@ type Parts struct {
 	Rootvouch    string // the owner's tool
 	KMS          string // rootvouch-kms
 	ServerPlugin string // snp-server-plugin
-	GuestBin     string // folder of the guest's programs
+	GuestBin     string // directory of the guest's programs
 
 	SPIREServer string
 	SPIREAgent  string

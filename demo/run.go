@@ -14,7 +14,7 @@ import (
 type Options struct {
 	Parts Parts
 	Cache string        // for what is slow to make and depends on the parts alone
-	Out   string        // folder for disk, initramfs, reference values and logs
+	Out   string        // directory for disk, initramfs, reference values and logs
 	Voice *Voice        // tells the user
 	Until time.Duration // how long the VM may take to come up
 }
@@ -29,7 +29,7 @@ var errRefused = errors.New("the verdict is not: trusted")
 // measured initramfs and reference values, starts the owner's servers, boots
 // the VM with a key that its evidence earned, and asks it for proof. Whatever
 // happens, what it started has ended when it returns, and nothing is left but
-// the cache and the output folder.
+// the cache and the output directory.
 func Run(ctx context.Context, o Options) (err error) {
 	if err := os.MkdirAll(o.Out, 0o755); err != nil {
 		return err

@@ -50,7 +50,7 @@ func (v *Voice) banner() {
 	v.say(notConfidential)
 }
 
-// command shows a command before it runs; $STATE stands for a folder that is
+// command shows a command before it runs; $STATE stands for a directory that is
 // gone when the demo ends.
 func (v *Voice) command(line string) { v.say("   %s", line) }
 

@@ -53,7 +53,7 @@ the program. With "any" each of them can be the key server. Run it again when th
 program has changed.
 
 No VM can be named "owner", and no VM can have the key server's SPIFFE ID: when the
-KMS has another than the default, give --kms-id with VMs too.`,
+KMS has another than the default, give --kms-spiffe-id with VMs too.`,
 		Example: `  rootvouch spire entries --socket spire/server.sock --trust-domain example.org \
     --name web1 --refval refval.json --fetchkey bin/guest/fetchkey \
     --kms /usr/bin/rootvouch-kms --kms-user rootvouch-kms`,
@@ -63,16 +63,16 @@ KMS has another than the default, give --kms-id with VMs too.`,
 	flags := cmd.Flags()
 	flags.StringVar(&f.socket, "socket", "", "admin socket of the SPIRE server")
 	flags.StringVar(&f.name, "name", "", "name of the VM: lower-case letters, digits and hyphens")
-	flags.StringArrayVar(&f.refvals, "refval", nil, "reference values of the VM (repeatable)")
-	flags.StringVar(&f.workload, "workload-id", "", "SPIFFE ID of the VM's fetchkey (default spiffe://NAME/vm/VM)")
+	flags.StringArrayVar(&f.refvals, "refval", nil, "reference values (of the VM; repeatable)")
+	flags.StringVar(&f.workload, "spiffe-id", "", "SPIFFE ID of the workload that gets the disk's key (default: spiffe://TRUST-DOMAIN/vm/NAME)")
 	flags.StringVar(&f.fetchkey, "fetchkey", "", "the fetchkey program that is in the initramfs, for its SHA-256")
 	flags.StringVar(&f.fetchkeyPath, "fetchkey-path", bootconfig.FetchkeyPath, "its path inside the initramfs")
 	flags.StringVar(&f.kms, "kms", "", "the rootvouch-kms program, for its SHA-256 and path")
 	flags.StringVar(&f.kmsPath, "kms-path", "", "its path where it runs (default: that of --kms, absolute and with links resolved)")
-	flags.StringVar(&f.kmsID, "kms-id", "", "SPIFFE ID of the KMS (default spiffe://NAME/kms)")
-	flags.StringVar(&f.kmsParent, "kms-parent", "", "SPIFFE ID of the owner's agent or its alias (default spiffe://NAME"+admin.OwnerPath+")")
-	flags.StringVar(&f.kmsUser, "kms-user", "", "who rootvouch-kms runs as: a uid, a user name, or any (default: the uid of the caller)")
-	flags.DurationVar(&f.ttl, "ttl", 0, "lifetime of the SVIDs (default: the server's)")
+	flags.StringVar(&f.kmsID, "kms-spiffe-id", "", "SPIFFE ID of the key server (default: spiffe://TRUST-DOMAIN/kms)")
+	flags.StringVar(&f.kmsParent, "kms-parent", "", "SPIFFE ID of the owner's agent or its alias (default: spiffe://TRUST-DOMAIN"+admin.OwnerPath+")")
+	flags.StringVar(&f.kmsUser, "kms-user", "", "user that rootvouch-kms runs as (a name, a number, or any; default: who runs this)")
+	flags.DurationVar(&f.ttl, "ttl", 0, "lifetime (of the SVIDs; default: the server's)")
 	command.Require(cmd, "socket")
 	trustDomainFlag(cmd, &f.domain)
 	return cmd
@@ -135,10 +135,10 @@ func (f *entriesFlags) vm(td spiffeid.TrustDomain) (admin.Group, error) {
 	}
 	vm := admin.VM{Name: f.name, TTL: f.ttl, Fetchkey: admin.Executable{Path: f.fetchkeyPath}}
 	var err error
-	if vm.Workload, err = idOr(td, "workload-id", f.workload, "/vm/"+f.name); err != nil {
+	if vm.Workload, err = idOr(td, "spiffe-id", f.workload, "/vm/"+f.name); err != nil {
 		return admin.Group{}, err
 	}
-	if vm.KMS, err = idOr(td, "kms-id", f.kmsID, admin.KMSPath); err != nil {
+	if vm.KMS, err = idOr(td, "kms-spiffe-id", f.kmsID, admin.KMSPath); err != nil {
 		return admin.Group{}, err
 	}
 	if vm.Fetchkey.SHA256, err = fileSHA256("fetchkey", f.fetchkey); err != nil {
@@ -167,7 +167,7 @@ func readRefval(path string) (refval.Values, error) {
 }
 
 func (f *entriesFlags) keyServer(td spiffeid.TrustDomain) (admin.Group, error) {
-	id, err := idOr(td, "kms-id", f.kmsID, admin.KMSPath)
+	id, err := idOr(td, "kms-spiffe-id", f.kmsID, admin.KMSPath)
 	if err != nil {
 		return admin.Group{}, err
 	}

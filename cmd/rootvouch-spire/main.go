@@ -43,7 +43,7 @@ docs/spire.md goes through them in this order.`,
 
 // trustDomainFlag adds --trust-domain, which is required.
 func trustDomainFlag(cmd *cobra.Command, name *string) {
-	cmd.Flags().StringVar(name, "trust-domain", "", "SPIFFE trust domain, such as example.org")
+	cmd.Flags().StringVar(name, "trust-domain", "", "SPIFFE trust domain (such as example.org)")
 	command.Require(cmd, "trust-domain")
 }
 

@@ -47,7 +47,7 @@ read (spire agent-config --join-token-file), not on a command line.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&socket, "socket", "", "admin socket of the SPIRE server")
-	flags.DurationVar(&ttl, "ttl", 10*time.Minute, "how long the token can be used")
+	flags.DurationVar(&ttl, "ttl", 10*time.Minute, "lifetime (of the token)")
 	command.Require(cmd, "socket")
 	trustDomainFlag(cmd, &domain)
 	return cmd

@@ -20,14 +20,14 @@ func newInitCommand() *cobra.Command {
 	var dir, domain string
 	v := trust.Validity{}
 	cmd := &cobra.Command{
-		Use:   "init --dir DIR --trust-domain NAME",
+		Use:   "init --ca-dir DIR --trust-domain NAME",
 		Short: "Make the long-lived root of a trust domain",
 		Long: `Make a root CA that outlives every VM which is measured with it, and an
 intermediate CA for the SPIRE server to work under (UpstreamAuthority "disk").
 
 A stock SPIRE server makes itself a new CA every day; VMs know the root above it.
 Keys are ECDSA P-256, in files of mode 0600. Nothing that exists is replaced.`,
-		Example: `  rootvouch spire init --dir ca --trust-domain example.org --years 10`,
+		Example: `  rootvouch spire init --ca-dir ca --trust-domain example.org --years 10`,
 		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			td, err := parseTrustDomain(domain)
@@ -44,10 +44,10 @@ Keys are ECDSA P-256, in files of mode 0600. Nothing that exists is replaced.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&dir, "dir", "", "directory to make, or an existing one")
-	flags.IntVar(&v.RootYears, "years", 10, "how long the root lasts")
-	flags.IntVar(&v.UpstreamYears, "upstream-years", 1, "how long the first intermediate lasts")
-	command.Require(cmd, "dir")
+	flags.StringVar(&dir, "ca-dir", "", "directory of the trust root (to make, or an existing one)")
+	flags.IntVar(&v.RootYears, "years", 10, "years that the root lasts")
+	flags.IntVar(&v.UpstreamYears, "upstream-years", 1, "years that the intermediate lasts")
+	command.Require(cmd, "ca-dir")
 	trustDomainFlag(cmd, &domain)
 	return cmd
 }
@@ -67,12 +67,12 @@ func newRenewCommand() *cobra.Command {
 	var dir string
 	var years int
 	cmd := &cobra.Command{
-		Use:   "renew --dir DIR",
+		Use:   "renew --ca-dir DIR",
 		Short: "Make a new intermediate CA under the trust root",
 		Long: `Make a new intermediate CA, with a new key, under the root in DIR, in place of the
 one that is there. Its files go to the SPIRE server, which takes them the next
 time that it makes itself a CA. No VM is measured anew: the root is the same.`,
-		Example: `  rootvouch spire renew --dir ca`,
+		Example: `  rootvouch spire renew --ca-dir ca`,
 		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := trust.Renew(dir, years, time.Now(), rand.Reader); err != nil {
@@ -83,8 +83,8 @@ time that it makes itself a CA. No VM is measured anew: the root is the same.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&dir, "dir", "", "directory of the trust root, its key included")
-	flags.IntVar(&years, "upstream-years", 1, "how long the intermediate lasts; never longer than the root")
-	command.Require(cmd, "dir")
+	flags.StringVar(&dir, "ca-dir", "", "directory of the trust root (its key included)")
+	flags.IntVar(&years, "upstream-years", 1, "years that the intermediate lasts (never longer than the root)")
+	command.Require(cmd, "ca-dir")
 	return cmd
 }

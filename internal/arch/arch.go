@@ -8,7 +8,7 @@ const module = "github.com/rootvouch/rootvouch"
 // A room is a set of packages with one rule.
 type room struct {
 	name string
-	// packages are folders of this module; "x/..." is x and all below it.
+	// packages are directories of this module; "x/..." is x and all below it.
 	packages []string
 	// uses lists what of this module they may import directly, besides each
 	// other where within is set.

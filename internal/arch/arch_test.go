@@ -59,7 +59,7 @@ func anyMatches(patterns []string, path string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool { return matches(p, path) })
 }
 
-// roomOf finds the room of a folder of this module: the first that names it.
+// roomOf finds the room of a directory of this module: the first that names it.
 func roomOf(folder string) (room, bool) {
 	for _, r := range rooms {
 		if anyMatches(r.packages, folder) {
@@ -154,7 +154,7 @@ func TestKeyServerIsWhole(t *testing.T) {
 	}
 }
 
-// folders are the folders of this module that hold packages.
+// directories are the directories of this module that hold packages.
 func folders(all map[string]goPackage) map[string]bool {
 	found := map[string]bool{}
 	for path := range all {

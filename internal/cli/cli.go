@@ -21,9 +21,10 @@ type Output struct {
 	Force bool
 }
 
-// Bind adds both flags to cmd. cmd.Args must be set.
-func (o *Output) Bind(cmd *cobra.Command, usage string) {
-	cmd.Flags().StringVar(&o.Path, "out", "", usage)
+// Bind adds both flags to cmd; what is written is named in the help. cmd.Args must
+// be set.
+func (o *Output) Bind(cmd *cobra.Command, what string) {
+	cmd.Flags().StringVar(&o.Path, "out", "", "file to write ("+what+")")
 	cmd.Flags().BoolVar(&o.Force, "force", false, "replace existing files")
 	command.Require(cmd, "out")
 }

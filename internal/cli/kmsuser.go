@@ -12,7 +12,7 @@ import (
 type KMSUser []uint32
 
 // KMSUserUsage is the flag's help.
-const KMSUserUsage = "user that rootvouch-kms runs as, by name or number (default: root, or who runs this)"
+const KMSUserUsage = "user that rootvouch-kms runs as (a name or a number; default: root, or who runs this)"
 
 // Type is what the help says that the flag takes.
 func (u *KMSUser) Type() string { return "user" }

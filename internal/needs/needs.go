@@ -58,7 +58,7 @@ func Part(t testing.TB, pattern string) string {
 	return found[0]
 }
 
-// Cache is the folder of scripts/setup.
+// Cache is the directory of scripts/setup.
 func Cache(t testing.TB) string {
 	t.Helper()
 	if dir := os.Getenv("ROOTVOUCH_CACHE"); dir != "" {
@@ -93,7 +93,7 @@ func Vectors(t testing.TB, path string) string {
 	return full
 }
 
-// Repository is the folder of go.mod.
+// Repository is the directory of go.mod.
 func Repository(t testing.TB) string {
 	t.Helper()
 	dir, err := os.Getwd()
@@ -106,7 +106,7 @@ func Repository(t testing.TB) string {
 		}
 		parent := filepath.Dir(dir)
 		if parent == dir {
-			t.Fatal("no go.mod above the test's folder")
+			t.Fatal("no go.mod above the test's directory")
 		}
 		dir = parent
 	}

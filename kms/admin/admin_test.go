@@ -206,7 +206,7 @@ func TestPutRefuses(t *testing.T) {
 		{"no rule", func(p *adminapi.Put) { p.Evidence = "" }, key, 400, `evidence is ""`},
 		{"no reference values", func(p *adminapi.Put) { p.ReferenceValues = nil }, key, 400, "reference values"},
 		{"broken reference values", func(p *adminapi.Put) { p.ReferenceValues = []byte(`{"version":1}`) }, key, 400, "reference values"},
-		{"useless reference values", func(p *adminapi.Put) { p.Evidence = "not required" }, key, 400, "go unused"},
+		{"useless reference values", func(p *adminapi.Put) { p.Evidence = "not-required" }, key, 400, "go unused"},
 		{"reference values of another disk", func(p *adminapi.Put) {
 			p.ReferenceValues = values(t, func(v *refval.Values) { v.Pins = refval.Exactly(otherPins) })
 		}, key, 400, "of disk 09000000"},
@@ -292,5 +292,12 @@ func TestSocket(t *testing.T) {
 	must(t, os.WriteFile(path, nil, 0o600))
 	if _, err := Listen(path); err == nil {
 		t.Error("replaced a file that is no socket")
+	}
+}
+
+// TestEvidenceWords: flag, API and store have one word for each rule.
+func TestEvidenceWords(t *testing.T) {
+	if adminapi.EvidenceRequired != string(store.EvidenceRequired) || adminapi.EvidenceNotRequired != string(store.EvidenceNotRequired) {
+		t.Errorf("the API says %q and %q, the store %q and %q", adminapi.EvidenceRequired, adminapi.EvidenceNotRequired, store.EvidenceRequired, store.EvidenceNotRequired)
 	}
 }

@@ -30,12 +30,18 @@ const PathDisks = "/v1/disks"
 // PathStatus is where the Status is.
 const PathStatus = "/v1/status"
 
+// What a record says of the second lock, as the store writes it.
+const (
+	EvidenceRequired    = "required"
+	EvidenceNotRequired = "not-required"
+)
+
 // Put registers a record.
 type Put struct {
 	Version int `json:"version"`
 	pins.Header
 	SPIFFEID string `json:"spiffe_id"`
-	// Evidence is "required" or "not required".
+	// Evidence is EvidenceRequired or EvidenceNotRequired.
 	Evidence string `json:"evidence"`
 	// ReferenceValues is a refval.json; absent only where evidence is not required.
 	ReferenceValues json.RawMessage `json:"reference_values,omitempty"`

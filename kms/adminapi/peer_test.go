@@ -100,7 +100,7 @@ func tryStranger(t *testing.T, path string, l net.Listener, peer func(net.Conn) 
 			c.Close()
 		}
 	}()
-	put := Put{SPIFFEID: "spiffe://example.org/vm", Evidence: "not required"}
+	put := Put{SPIFFEID: "spiffe://example.org/vm", Evidence: "not-required"}
 	put.DiskUUID = pins.UUID{1}
 	_, err := newClient(path, peer, nil).Put(t.Context(), put, make([]byte, 32))
 	if refused, ok := errors.AsType[*PeerError](err); !ok || refused.UID != stranger {

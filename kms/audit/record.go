@@ -76,7 +76,7 @@ type Entry struct {
 	// Measurement is MEASUREMENT of the caller's report, 48 bytes. In a refusal the
 	// report may be forged.
 	Measurement pins.HexBytes `json:"measurement,omitempty"`
-	// Evidence is "required" or "not required", as the record had it.
+	// Evidence is "required" or "not-required", as the record had it.
 	Evidence string `json:"evidence,omitempty"`
 	// ReferenceValuesSHA256 is over the refval.json that the record has; zero where
 	// evidence is not required.

@@ -155,7 +155,7 @@ func TestEvidenceNotRequired(t *testing.T) {
 		guest.want(a, "")
 		guest.want(a, keyapi.CodeNonce)
 	}
-	if last := r.events(2)[0]; last.Event != audit.Release || last.Evidence != "not required" || last.ReportID != (snp.ReportID{}) {
+	if last := r.events(2)[0]; last.Event != audit.Release || last.Evidence != "not-required" || last.ReportID != (snp.ReportID{}) {
 		t.Errorf("audit log has %+v", last)
 	}
 }

@@ -39,7 +39,7 @@ type EvidenceRule string
 // The rules.
 const (
 	EvidenceRequired    EvidenceRule = "required"
-	EvidenceNotRequired EvidenceRule = "not required"
+	EvidenceNotRequired EvidenceRule = "not-required"
 )
 
 // Record is what the server knows about one disk, except for its key.

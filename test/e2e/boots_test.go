@@ -78,7 +78,7 @@ func TestDemo(t *testing.T) {
 	}
 	for _, name := range []string{"disk.img", "initramfs.img", "refval.json", "logs/rootvouch-kms.log"} {
 		if info, err := os.Stat(filepath.Join(d.out, name)); err != nil || info.Size() == 0 {
-			t.Errorf("the output folder has no %s: %v", name, err)
+			t.Errorf("the output directory has no %s: %v", name, err)
 		}
 	}
 	d.leftNothing(t)
@@ -99,7 +99,7 @@ func TestDemoInterrupted(t *testing.T) {
 	d.leftNothing(t)
 }
 
-// demoRun is a run of `rootvouch demo` with folders of its own.
+// demoRun is a run of `rootvouch demo` with directories of its own.
 type demoRun struct {
 	command  *exec.Cmd
 	out, tmp string
@@ -113,7 +113,7 @@ func newDemo(t *testing.T) demoRun {
 	}
 	t.Cleanup(func() { os.RemoveAll(tmp) })
 	d := demoRun{out: t.TempDir(), tmp: tmp}
-	d.command = exec.Command(needs.Binary(t, "rootvouch"), "demo", "--out", d.out)
+	d.command = exec.Command(needs.Binary(t, "rootvouch"), "demo", "--out-dir", d.out)
 	d.command.Env = append(os.Environ(), "TMPDIR="+tmp)
 	d.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return d
@@ -124,14 +124,14 @@ func (d demoRun) leftNothing(t *testing.T) {
 	t.Helper()
 	left, err := os.ReadDir(d.tmp)
 	if err != nil || len(left) != 0 {
-		t.Errorf("left in the temporary folder: %v, %v", left, err)
+		t.Errorf("left in the temporary directory: %v, %v", left, err)
 	}
 	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range processes {
-		// Every process of the demo has a path of one of its folders in its
+		// Every process of the demo has a path of one of its directories in its
 		// arguments.
 		if line, err := os.ReadFile(path); err == nil && (bytes.Contains(line, []byte(d.tmp)) || bytes.Contains(line, []byte(d.out))) {
 			t.Errorf("still running: %q", line)

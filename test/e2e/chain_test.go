@@ -178,7 +178,7 @@ func (c *chain) bootDisk(t *testing.T, disk string) *vmtest.Machine {
 	return vmtest.Boot(t, vm, c.chip)
 }
 
-// guest is a variant of the web guest, in a folder of its own.
+// guest is a variant of the web guest, in a directory of its own.
 func (c *chain) guest(t *testing.T, name string) demo.Guest {
 	t.Helper()
 	return demo.Guest{Dir: t.TempDir(), Name: name}
@@ -210,7 +210,7 @@ func (c *chain) pins(t *testing.T, g demo.Guest) pins.Pins {
 // keys runs a command on the web guest's record.
 func (c *chain) keys(t *testing.T, verb string, args ...string) {
 	t.Helper()
-	args = append([]string{"keys", verb, "--socket", c.KMSSocket()}, args...)
+	args = append([]string{"keys", verb, "--kms-socket", c.KMSSocket()}, args...)
 	must(t)(c.Rootvouch(t.Context(), args...))
 }
 

@@ -43,7 +43,7 @@ func TestOtherDiskWithSameUUID(t *testing.T) {
 	p := c.pins(t, c.web)
 	other := c.guest(t, "other-disk")
 	root := c.smallRoot(t)
-	if err := c.BuildImage(t.Context(), other, root, "--uuid", p.DiskUUID.String()); err != nil {
+	if err := c.BuildImage(t.Context(), other, root, "--disk-uuid", p.DiskUUID.String()); err != nil {
 		t.Fatal(err)
 	}
 	if got := c.pins(t, other).DiskUUID; got != p.DiskUUID {
@@ -125,8 +125,8 @@ func TestEmulatedEvidenceForProduction(t *testing.T) {
 	}
 	put := func(ctx context.Context, refval string) {
 		t.Helper()
-		must(t)(c.Rootvouch(ctx, "keys", "put", "--socket", c.KMSSocket(), "--spiffe-id", c.web.WorkloadID(),
-			"--pins", c.web.Pins(), "--refval", refval, "--key-file", c.Key(c.web), "--replace"))
+		must(t)(c.Rootvouch(ctx, "keys", "put", "--kms-socket", c.KMSSocket(), "--spiffe-id", c.web.WorkloadID(),
+			"--pins", c.web.Pins(), "--refval", refval, "--key", c.Key(c.web), "--replace"))
 	}
 	put(ctx, path)
 	defer put(context.WithoutCancel(ctx), c.web.Refval())
@@ -165,7 +165,7 @@ func TestSecondRequestFromBootedSystem(t *testing.T) {
 	ctx := t.Context()
 	g := c.guest(t, "attacked")
 	uuid := "8f1c8e1c-7a3e-4f7e-9d5b-2c1a4b6d8e0f"
-	if err := c.build(ctx, t, g, c.attackerRoot(t, uuid), nil, "--uuid", uuid); err != nil {
+	if err := c.build(ctx, t, g, c.attackerRoot(t, uuid), nil, "--disk-uuid", uuid); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.register(ctx, g); err != nil {

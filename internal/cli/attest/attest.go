@@ -63,7 +63,7 @@ evidence holds that key, and so takes the CA's place.
 Evidence says what the VM is, not which one. With --release its REPORT_ID is
 compared with the launches that got the disk's key, by the audited word of the
 KMS; without, the line is "instance: not checked". The disk is that of the
-reference values' pins, unless --disk names it.
+reference values' pins, unless --disk-uuid names it.
 
 The boot log is the booted OS's word. It is in the evidence, and one with another
 root hash or disk UUID than the reference values is refused (another header digest
@@ -94,18 +94,18 @@ Exit status:
 	flags := cmd.Flags()
 	flags.StringVar(&f.address, "address", "", "where the VM's attestd is reached, host:port")
 	flags.StringVar(&f.refval, "refval", "", "reference values")
-	flags.StringVar(&f.collateral, "collateral-dir", "", "directory of CRLs, and of certificates that the evidence may lack")
+	flags.StringVar(&f.collateral, "collateral-dir", "", "directory of CRLs and certificates")
 	flags.BoolVar(&f.acceptUnknown, "accept-unknown-revocation", false, "let evidence through whose revocation status is not known")
 	flags.StringVar(&f.evidenceOut, "evidence-out", "", "write the evidence, whatever it is worth, to this file, for \"rootvouch report\" (must not exist)")
 	flags.StringVar(&f.bootLogOut, "boot-log-out", "", "write the VM's boot log to this file (must not exist)")
 	flags.BoolVar(&f.release, "release", false, "compare REPORT_ID with the KMS's releases of the disk's key")
-	flags.StringVar(&f.kmsSocket, "kms-socket", "", "admin socket of rootvouch-kms, for --release")
+	flags.StringVar(&f.kmsSocket, "kms-socket", "", "admin socket of rootvouch-kms (for --release)")
 	flags.Var(&f.kmsUser, "kms-user", cli.KMSUserUsage)
-	flags.StringVar(&f.disk, "disk", "", "UUID of the disk, for --release (default: that of the reference values' pins)")
-	flags.DurationVar(&f.timeout, "timeout", 90*time.Second, "how long to wait for an answer")
-	flags.BoolVar(&f.asJSON, "json", false, "print the result as JSON")
+	flags.StringVar(&f.disk, "disk-uuid", "", "UUID of the disk (for --release; default: that of the reference values' pins)")
+	flags.DurationVar(&f.timeout, "timeout", 90*time.Second, "how long to wait before giving up (for the VM's answer)")
+	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
 	command.Require(cmd, "address", "refval")
-	command.NotEmpty(cmd, "evidence-out", "boot-log-out", "collateral-dir", "disk")
+	command.NotEmpty(cmd, "evidence-out", "boot-log-out", "collateral-dir", "disk-uuid")
 	return cmd
 }
 
@@ -169,7 +169,7 @@ func (f *attestFlags) read() (attest.Expectation, pins.UUID, error) {
 	case f.release != (f.kmsSocket != ""):
 		return x, pins.UUID{}, command.Usage(errors.New("want both of --release and --kms-socket, or none"))
 	case f.disk != "" && !f.release:
-		return x, pins.UUID{}, command.Usage(errors.New("--disk goes with --release"))
+		return x, pins.UUID{}, command.Usage(errors.New("--disk-uuid goes with --release"))
 	case f.timeout <= 0:
 		return x, pins.UUID{}, command.Usage(fmt.Errorf("--timeout is %v, want more than 0", f.timeout))
 	}
@@ -201,13 +201,13 @@ func (f *attestFlags) diskUUID(v refval.Values) (pins.UUID, error) {
 	p, pinned := v.Pins.Value()
 	if f.disk == "" {
 		if !pinned {
-			return pins.UUID{}, command.Usage(errors.New("the reference values have no pins: name the disk with --disk"))
+			return pins.UUID{}, command.Usage(errors.New("the reference values have no pins: name the disk with --disk-uuid"))
 		}
 		return p.DiskUUID, nil
 	}
 	disk, err := pins.ParseUUID(f.disk)
 	if err != nil {
-		return pins.UUID{}, command.Usage(fmt.Errorf("--disk: %w", err))
+		return pins.UUID{}, command.Usage(fmt.Errorf("--disk-uuid: %w", err))
 	}
 	return disk, nil
 }

@@ -93,10 +93,10 @@ func TestAttestCommand(t *testing.T) {
 	}{
 		{"trusted", []string{"--refval", good}, 0, "\nverdict: trusted\n", []string{"instance: not checked\n", "emulated: NOT CONFIDENTIAL\n"}},
 		{"refused", []string{"--refval", other}, 1, "\nverdict: refused\n", []string{"FAILED  measurement"}},
-		{"checked", []string{"--refval", good, "--release", "--kms-socket", keyServer(t, release), "--disk", disk}, 0, "\nverdict: trusted\n", []string{"instance: checked: "}},
-		{"a twin", []string{"--refval", good, "--release", "--kms-socket", keyServer(t, stranger), "--disk", disk}, 1, "\nverdict: refused\n", []string{"instance: refused: "}},
+		{"checked", []string{"--refval", good, "--release", "--kms-socket", keyServer(t, release), "--disk-uuid", disk}, 0, "\nverdict: trusted\n", []string{"instance: checked: "}},
+		{"a twin", []string{"--refval", good, "--release", "--kms-socket", keyServer(t, stranger), "--disk-uuid", disk}, 1, "\nverdict: refused\n", []string{"instance: refused: "}},
 		{"no disk named", []string{"--refval", good, "--release", "--kms-socket", "s"}, 64, "", nil},
-		{"no KMS", []string{"--refval", good, "--release", "--kms-socket", "/nonexistent", "--disk", disk}, 2, "", nil},
+		{"no KMS", []string{"--refval", good, "--release", "--kms-socket", "/nonexistent", "--disk-uuid", disk}, 2, "", nil},
 		{"no refval", []string{"--refval", filepath.Join(sp.Collateral, "ark.crl")}, 2, "", nil},
 		{"no VM", []string{"--refval", good, "--address", "127.0.0.1:1"}, 2, "", nil},
 		{"JSON", []string{"--refval", good, "--json"}, 0, "}\n", []string{`"trusted": true`}},

@@ -48,7 +48,7 @@ type fetchFlags struct {
 func newFetchCommand() *cobra.Command {
 	var f fetchFlags
 	cmd := &cobra.Command{
-		Use:   "fetch --dir DIR (--product PRODUCT | --report FILE)",
+		Use:   "fetch --collateral-dir DIR (--product PRODUCT | --report FILE)",
 		Short: "Fetch collateral from AMD's key distribution service, or a mirror",
 		Long: `Fetch the certificate chains and revocation lists of products into a directory,
 and the certificate of the VCEK that signed a report. What is there already is
@@ -58,27 +58,27 @@ time.
 
 A version 2 report does not name its product: give exactly one --product then.
 A VLEK cannot be fetched: its cloud hands it out.`,
-		Example: `  rootvouch collateral fetch --dir collateral --product Genoa --product Turin
-  rootvouch collateral fetch --dir collateral --report report.bin`,
+		Example: `  rootvouch collateral fetch --collateral-dir collateral --product Genoa --product Turin
+  rootvouch collateral fetch --collateral-dir collateral --report report.bin`,
 		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.dir, "dir", "", "directory to fill; it must be there")
+	flags.StringVar(&f.dir, "collateral-dir", "", "directory of CRLs and certificates (to fill; it must be there)")
 	flags.StringArrayVar(&f.products, "product", nil, "Milan, Genoa or Turin (repeatable)")
-	flags.StringArrayVar(&f.reports, "report", nil, "report whose VCEK to fetch (repeatable)")
+	flags.StringArrayVar(&f.reports, "report", nil, "attestation report (whose VCEK to fetch; repeatable)")
 	flags.StringVar(&f.baseURL, "base-url", kds.AMDBaseURL, "the service, or a mirror with the same paths")
-	flags.StringArrayVar(&f.roots, "roots", nil, "root certificates that sign revocation lists (default: AMD's)")
+	flags.StringArrayVar(&f.roots, "roots", nil, "root certificates (of the revocation lists; repeatable; default: AMD's)")
 	return cmd
 }
 
 func (f *fetchFlags) run(cmd *cobra.Command) error {
 	ctx, out := cmd.Context(), cmd.OutOrStdout()
 	if f.dir == "" || len(f.products)+len(f.reports) == 0 {
-		return command.Usage(fmt.Errorf("want --dir, and at least one --product or --report"))
+		return command.Usage(fmt.Errorf("want --collateral-dir, and at least one --product or --report"))
 	}
 	if info, err := os.Stat(f.dir); err != nil || !info.IsDir() {
-		return command.Usage(fmt.Errorf("--dir %s is not a directory", f.dir))
+		return command.Usage(fmt.Errorf("--collateral-dir %s is not a directory", f.dir))
 	}
 	client, err := f.client(func(why error, pause time.Duration) { cli.Say(cmd, "%v: again in %v", why, pause) })
 	if err != nil {
@@ -202,12 +202,12 @@ func newPackCommand() *cobra.Command {
 	var dir string
 	var file cli.Output
 	cmd := &cobra.Command{
-		Use:   "pack --dir DIR --out FILE.pem",
+		Use:   "pack --collateral-dir DIR --out FILE.pem",
 		Short: "Join a directory of collateral into one file",
 		Long: `Join the certificates and revocation lists of a directory into one PEM file,
 for a machine without a network: it can be put into a collateral_dir as it is.
 A directory with a damaged file is refused.`,
-		Example: `  rootvouch collateral pack --dir collateral --out collateral.pem`,
+		Example: `  rootvouch collateral pack --collateral-dir collateral --out collateral.pem`,
 		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			certs, crls, err := kds.LoadDir(dir)
@@ -224,9 +224,9 @@ A directory with a damaged file is refused.`,
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&dir, "dir", "", "directory with collateral")
-	file.Bind(cmd, "PEM file to write")
-	command.Require(cmd, "dir")
+	cmd.Flags().StringVar(&dir, "collateral-dir", "", "directory of CRLs and certificates")
+	file.Bind(cmd, "PEM")
+	command.Require(cmd, "collateral-dir")
 	return cmd
 }
 

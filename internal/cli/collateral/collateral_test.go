@@ -48,15 +48,15 @@ func TestCollateral(t *testing.T) {
 	}))
 	defer service.Close()
 	cache := t.TempDir()
-	out, err := collateral("fetch", "--dir", cache, "--report", dir+"/report.bin", "--base-url", service.URL, "--roots", dir+"/ark.der")
+	out, err := collateral("fetch", "--collateral-dir", cache, "--report", dir+"/report.bin", "--base-url", service.URL, "--roots", dir+"/ark.der")
 	if err != nil || !strings.Contains(out, "VCEK of a Genoa") || !strings.Contains(out, "CRL 1") {
 		t.Fatalf("fetch: %v\n%s", err, out)
 	}
 	packed := filepath.Join(dir, "packed.pem")
-	if out, err := collateral("pack", "--dir", cache, "--out", packed); err != nil || !strings.Contains(out, "3 certificates, 1 revocation list") {
+	if out, err := collateral("pack", "--collateral-dir", cache, "--out", packed); err != nil || !strings.Contains(out, "3 certificates, 1 revocation list") {
 		t.Fatalf("pack: %v\n%s", err, out)
 	}
-	if _, err := collateral("pack", "--dir", cache, "--out", packed); err == nil {
+	if _, err := collateral("pack", "--collateral-dir", cache, "--out", packed); err == nil {
 		t.Error("pack overwrites its output")
 	}
 	data, err := os.ReadFile(packed)
@@ -74,9 +74,9 @@ func TestCollateral(t *testing.T) {
 		t.Errorf("verify with the packed collateral: status %d\n%s", code, &text)
 	}
 	for _, args := range [][]string{
-		{"fetch", "--dir", cache}, {"fetch", "--product", "Genoa"}, {"fetch", "--dir", cache + "/absent", "--product", "Genoa"},
-		{"fetch", "--dir", cache, "--product", "Rome"}, {"fetch", "--dir", cache, "--product", "Genoa", "--base-url", "host"},
-		{"fetch", "--dir", cache, "--product", "Turin", "--base-url", service.URL}, {"pack", "--dir", t.TempDir(), "--out", packed + "2"},
+		{"fetch", "--collateral-dir", cache}, {"fetch", "--product", "Genoa"}, {"fetch", "--collateral-dir", cache + "/absent", "--product", "Genoa"},
+		{"fetch", "--collateral-dir", cache, "--product", "Rome"}, {"fetch", "--collateral-dir", cache, "--product", "Genoa", "--base-url", "host"},
+		{"fetch", "--collateral-dir", cache, "--product", "Turin", "--base-url", service.URL}, {"pack", "--collateral-dir", t.TempDir(), "--out", packed + "2"},
 	} {
 		if out, err := collateral(args...); err == nil {
 			t.Errorf("%v: accepted\n%s", args, out)

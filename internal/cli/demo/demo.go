@@ -29,12 +29,12 @@ asks the running VM for a report. The last line that the appraisal prints is the
 verdict.
 
 Each command that it runs is shown, and can be typed by hand: the README walks
-through them. $STATE in them is a folder with all keys, which is gone at the end. It
+through them. $STATE in them is a directory with all keys, which is gone at the end. It
 needs what scripts/setup and make build make; make demo calls both. What it starts
-has ended when it ends, also after Ctrl-C. It leaves its cache, and the output folder
-with disk.img, whose key is gone, initramfs.img, refval.json and logs.`,
+has ended when it ends, also after Ctrl-C. It leaves its cache, and the output
+directory with disk.img, whose key is gone, initramfs.img, refval.json and logs.`,
 		Example: `  make demo
-  rootvouch demo --out /tmp/demo`,
+  rootvouch demo --out-dir /tmp/demo`,
 		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cache, err := demo.CacheDir()
@@ -60,8 +60,8 @@ with disk.img, whose key is gone, initramfs.img, refval.json and logs.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&out, "out", "out", "folder for what the demo makes")
-	cmd.Flags().StringVar(&bin, "bin", "", "folder of the programs that make build makes (default: this program's)")
-	cmd.Flags().DurationVar(&limit, "limit", 5*time.Minute, "how long the VM may take to come up")
+	cmd.Flags().StringVar(&out, "out-dir", "out", "directory for what the demo makes")
+	cmd.Flags().StringVar(&bin, "bin", "", "directory of the programs that make build makes (default: this program's)")
+	cmd.Flags().DurationVar(&limit, "timeout", 5*time.Minute, "how long to wait before giving up (for the VM to come up)")
 	return cmd
 }

@@ -103,15 +103,15 @@ a seed is worth as much as the key; on a command line others may see it.`,
   set -o pipefail
   { rootvouch image build --root root/ --out disk.img --key-out - --pins-out pins.json &&
     ./initramfs-and-refval pins.json refval.json >&2; } | \
-    rootvouch keys put --socket /run/rootvouch-kms/admin.sock --spiffe-id spiffe://example.org/vm/web \
-      --pins pins.json --refval refval.json --key-file -`,
+    rootvouch keys put --kms-socket /run/rootvouch-kms/admin.sock --spiffe-id spiffe://example.org/vm/web \
+      --pins pins.json --refval refval.json --key -`,
 		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.root, "root", "", "root file tree or filesystem; - is a tar on standard input")
-	flags.StringVar(&f.files.Disk, "out", "", "disk to write")
-	flags.StringVar(&f.files.Key, "key-out", "", "key file to write, mode 0600; - is standard output, for a pipe")
+	flags.StringVar(&f.files.Disk, "out", "", "file to write (the disk)")
+	flags.StringVar(&f.files.Key, "key-out", "", "key file to write, mode 0600 (- is standard output, for a pipe)")
 	flags.StringVar(&f.files.Pins, "pins-out", "", "pins file to write")
 	flags.BoolVar(&f.files.Force, "force", false, "replace existing files")
 	flags.Var(&f.size, "size", "size of the disk, such as 10G (default: as small as can be)")
@@ -123,11 +123,11 @@ a seed is worth as much as the key; on a command line others may see it.`,
 	flags.BoolVar(&f.strict, "strict", false, "refuse a root that a note would be about")
 	flags.StringArrayVar(&f.accept, "accept", nil, "with --strict, accept notes of this name (repeatable)")
 	flags.StringVar(&f.seed, "seed", "", "derive all keys, salts and UUIDs from this secret: hex or @FILE")
-	flags.StringVar(&f.uuid, "uuid", "", "UUID of the disk (default: drawn)")
+	flags.StringVar(&f.uuid, "disk-uuid", "", "UUID of the disk (default: drawn)")
 	flags.StringVar(&f.tempDir, "temp-dir", "", "where a compressed or piped tar is unpacked (default: the system's)")
-	flags.BoolVar(&f.json, "json", false, "print a summary in JSON")
+	flags.BoolVar(&f.json, "json", false, "print JSON")
 	command.Require(cmd, "root", "out", "key-out", "pins-out")
-	command.NotEmpty(cmd, "exclude", "drop-xattr", "drop-pax", "image", "accept", "seed", "uuid", "temp-dir")
+	command.NotEmpty(cmd, "exclude", "drop-xattr", "drop-pax", "image", "accept", "seed", "disk-uuid", "temp-dir")
 	return cmd
 }
 

@@ -84,8 +84,8 @@ tree are shown, unverified ("image verify" verifies).`,
 			return inspectImage(cmd.OutOrStdout(), args[0], pinsName, keyName, asJSON)
 		},
 	}
-	cmd.Flags().StringVar(&pinsName, "pins", "", "pins to compare the disk with")
-	cmd.Flags().StringVar(&keyName, "key", "", "key file; shows what is inside")
+	cmd.Flags().StringVar(&pinsName, "pins", "", "pins of the disk (to compare it with)")
+	cmd.Flags().StringVar(&keyName, "key", "", "key file of the disk (shows what is inside)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -213,8 +213,8 @@ output appears only when all of it is right.`,
 		},
 	}
 	keyAndPins(cmd, &keyName, &pinsName)
-	cmd.Flags().StringVar(&out, "out", "", "file to write, mode 0600")
-	cmd.Flags().BoolVar(&force, "force", false, "replace an existing file")
+	cmd.Flags().StringVar(&out, "out", "", "file to write (mode 0600)")
+	cmd.Flags().BoolVar(&force, "force", false, "replace existing files")
 	command.Require(cmd, "out")
 	return cmd
 }
@@ -298,9 +298,9 @@ it first.`,
 		},
 	}
 	keyAndPins(cmd, &keyName, &pinsName)
-	cmd.Flags().StringVar(&files.Key, "key-out", "", "new key file to write, mode 0600")
-	cmd.Flags().StringVar(&files.Pins, "pins-out", "", "new pins file to write")
-	cmd.Flags().BoolVar(&files.Force, "force", false, "replace existing key and pins files")
+	cmd.Flags().StringVar(&files.Key, "key-out", "", "key file to write, mode 0600")
+	cmd.Flags().StringVar(&files.Pins, "pins-out", "", "pins file to write")
+	cmd.Flags().BoolVar(&files.Force, "force", false, "replace existing files")
 	command.Require(cmd, "key-out", "pins-out")
 	return cmd
 }
@@ -308,6 +308,6 @@ it first.`,
 // keyAndPins adds the flags that name a disk's secrets and its pins.
 func keyAndPins(cmd *cobra.Command, key, pins *string) {
 	cmd.Flags().StringVar(key, "key", "", "key file of the disk")
-	cmd.Flags().StringVar(pins, "pins", "", "pins file of the disk")
+	cmd.Flags().StringVar(pins, "pins", "", "pins of the disk")
 	command.Require(cmd, "key", "pins")
 }

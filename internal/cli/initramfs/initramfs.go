@@ -75,7 +75,7 @@ tree has it, the kernel image: it takes that very kernel to use the initramfs.`,
 	flags.StringArrayVar(&f.modules, "module", nil, "further kernel module (repeatable)")
 	flags.StringVar(&f.bootConfig, "boot-config", "", "boot.json to put in (default: none, a base)")
 	flags.StringVar(&f.manifest, "manifest-out", "", "write what the base is made of, in JSON")
-	f.out.Bind(cmd, "initramfs to write")
+	f.out.Bind(cmd, "the initramfs")
 	command.Require(cmd, "kernel-tree", "guest-bin")
 	return cmd
 }
@@ -186,7 +186,7 @@ written in its canonical form, so that equal configurations are measured equally
 	}
 	cmd.Flags().StringVar(&base, "base", "", "initramfs that build or configure made")
 	cmd.Flags().StringVar(&config, "boot-config", "", "boot.json to put in")
-	out.Bind(cmd, "initramfs to write")
+	out.Bind(cmd, "the initramfs")
 	command.Require(cmd, "base", "boot-config")
 	return cmd
 }

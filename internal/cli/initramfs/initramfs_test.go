@@ -122,7 +122,7 @@ func TestRefuses(t *testing.T) {
 		{"configuration", append(build, "--boot-config", filepath.Join(dir, "odd.json")), "odd.json"},
 		{"address", configArgs(dir, "--spire-address", "spire"), "spire.address"},
 		{"report device", configArgs(dir, "--report-device", "tpm"), "report_device"},
-		{"gateway", configArgs(dir, "--network", "static", "--address", "192.0.2.1/24", "--gateway", "x"), "x"},
+		{"gateway", configArgs(dir, "--network", "static", "--guest-address", "192.0.2.1/24", "--gateway", "x"), "x"},
 		{"clock floor", configArgs(dir, "--clock-floor", "yesterday"), "clock-floor"},
 		{"late clock floor", configArgs(dir, "--clock-floor", "2099-01-01T00:00:00Z"), "notAfter"},
 		{"private key", configArgs(dir, "--trust-root", filepath.Join(dir, "key.pem")), "PRIVATE KEY"},

@@ -22,11 +22,6 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-const (
-	evidenceRequired    = "required"
-	evidenceNotRequired = "not-required" // as the flag has it
-)
-
 // New makes the command.
 func New() *cobra.Command {
 	cmd := &cobra.Command{
@@ -39,8 +34,8 @@ A key goes to the server and never comes back: keep your own copy.
 Whoever serves the socket must be root or the user that runs this; where the server
 has a user of its own, as it should, name it with --kms-user.`,
 	}
-	socket := cmd.PersistentFlags().String("socket", "", "admin socket of the key server")
-	if err := cmd.MarkPersistentFlagRequired("socket"); err != nil {
+	socket := cmd.PersistentFlags().String("kms-socket", "", "admin socket of rootvouch-kms")
+	if err := cmd.MarkPersistentFlagRequired("kms-socket"); err != nil {
 		panic("rootvouch: internal error: " + err.Error())
 	}
 	var owner cli.KMSUser
@@ -67,7 +62,7 @@ type putFlags struct {
 func newPutCommand(client func() *adminapi.Client) *cobra.Command {
 	var f putFlags
 	cmd := &cobra.Command{
-		Use:   "put --socket SOCKET --spiffe-id ID --pins PINS --refval REFVAL --key-file KEY|-",
+		Use:   "put --kms-socket SOCKET --spiffe-id ID --pins PINS --refval REFVAL --key KEY|-",
 		Short: "Register a disk's key, and who may have it",
 		Long: `Register the key of the disk that PINS describes. The server releases it to the
 workload with this SPIFFE ID whose evidence satisfies REFVAL, once per launch,
@@ -84,37 +79,33 @@ SVID gets the key, as often as they like. Then there is no --refval.
 
 A disk that has a record is refused, unless --replace is given. The new record has
 the next generation, and a launch that got the old key does not get the new one.`,
-		Example: `  rootvouch keys put --socket /run/rootvouch-kms/admin.sock --kms-user rootvouch-kms \
+		Example: `  rootvouch keys put --kms-socket /run/rootvouch-kms/admin.sock --kms-user rootvouch-kms \
     --spiffe-id spiffe://example.org/vm/web \
-    --pins pins.json --refval refval.json --key-file disk.key`,
+    --pins pins.json --refval refval.json --key disk.key`,
 		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd, client()) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.spiffeID, "spiffe-id", "", "SPIFFE ID of the caller that may have the key")
+	flags.StringVar(&f.spiffeID, "spiffe-id", "", "SPIFFE ID of the workload that gets the disk's key")
 	flags.StringVar(&f.pins, "pins", "", "pins of the disk")
-	flags.StringVar(&f.refval, "refval", "", "reference values for the caller's evidence")
-	flags.StringVar(&f.keyFile, "key-file", "", "file with the key, 32 bytes; - is standard input")
-	flags.StringVar(&f.evidence, "evidence", evidenceRequired, "required, or not-required: NOT SAFE against a stolen SVID")
+	flags.StringVar(&f.refval, "refval", "", "reference values (for the workload's evidence)")
+	flags.StringVar(&f.keyFile, "key", "", "key file of the disk (32 bytes; - is standard input)")
+	flags.StringVar(&f.evidence, "evidence", adminapi.EvidenceRequired, "required, or not-required: NOT SAFE against a stolen SVID")
 	flags.BoolVar(&f.sameVM, "same-vm", false, "all disks with this SPIFFE ID belong to one VM")
 	flags.BoolVar(&f.replace, "replace", false, "replace the record that the disk has")
-	command.Require(cmd, "spiffe-id", "pins", "key-file")
+	command.Require(cmd, "spiffe-id", "pins", "key")
 	return cmd
 }
 
 func (f *putFlags) run(cmd *cobra.Command, client *adminapi.Client) error {
-	put := adminapi.Put{SPIFFEID: f.spiffeID, SameVM: f.sameVM, Replace: f.replace}
+	put := adminapi.Put{SPIFFEID: f.spiffeID, Evidence: f.evidence, SameVM: f.sameVM, Replace: f.replace}
 	switch {
-	case f.evidence == evidenceRequired && f.refval == "":
+	case f.evidence != adminapi.EvidenceRequired && f.evidence != adminapi.EvidenceNotRequired:
+		return command.Usage(fmt.Errorf("--evidence is %q, want %s or %s", f.evidence, adminapi.EvidenceRequired, adminapi.EvidenceNotRequired))
+	case f.evidence == adminapi.EvidenceRequired && f.refval == "":
 		return command.Usage(errors.New("--refval is missing: evidence is required"))
-	case f.evidence == evidenceNotRequired && f.refval != "":
+	case f.evidence == adminapi.EvidenceNotRequired && f.refval != "":
 		return command.Usage(errors.New("--refval has no use with --evidence not-required"))
-	case f.evidence == evidenceRequired:
-		put.Evidence = "required"
-	case f.evidence == evidenceNotRequired:
-		put.Evidence = "not required"
-	default:
-		return command.Usage(fmt.Errorf("--evidence is %q, want %s or %s", f.evidence, evidenceRequired, evidenceNotRequired))
 	}
 	// The key first: "image build --key-out -" gives it once the pins are there.
 	key, err := readKey(f.keyFile, cmd.InOrStdin())
@@ -180,9 +171,9 @@ func hintForKeys(err error) error {
 
 func newShowCommand(client func() *adminapi.Client) *cobra.Command {
 	return &cobra.Command{
-		Use:     "show --socket SOCKET DISK-UUID",
+		Use:     "show --kms-socket SOCKET DISK-UUID",
 		Short:   "Show a disk's record, never its key, as JSON",
-		Example: "  rootvouch keys show --socket kms.sock 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b",
+		Example: "  rootvouch keys show --kms-socket kms.sock 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			disk, err := pins.ParseUUID(args[0])
@@ -201,9 +192,9 @@ func newShowCommand(client func() *adminapi.Client) *cobra.Command {
 func newListCommand(client func() *adminapi.Client) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:     "list --socket SOCKET",
+		Use:     "list --kms-socket SOCKET",
 		Short:   "List all records",
-		Example: "  rootvouch keys list --socket /run/rootvouch-kms/admin.sock",
+		Example: "  rootvouch keys list --kms-socket /run/rootvouch-kms/admin.sock",
 		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			records, err := client().List(cmd.Context())
@@ -230,9 +221,9 @@ type changeState func(*adminapi.Client, context.Context, pins.UUID) (adminapi.Re
 
 func newStateCommand(client func() *adminapi.Client, verb, short string, change changeState) *cobra.Command {
 	return &cobra.Command{
-		Use:     verb + " --socket SOCKET DISK-UUID",
+		Use:     verb + " --kms-socket SOCKET DISK-UUID",
 		Short:   short,
-		Example: "  rootvouch keys " + verb + " --socket kms.sock 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b",
+		Example: "  rootvouch keys " + verb + " --kms-socket kms.sock 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			disk, err := pins.ParseUUID(args[0])
@@ -251,12 +242,12 @@ func newStateCommand(client func() *adminapi.Client, verb, short string, change 
 
 func newDeleteCommand(client func() *adminapi.Client) *cobra.Command {
 	return &cobra.Command{
-		Use:   "delete --socket SOCKET DISK-UUID",
+		Use:   "delete --kms-socket SOCKET DISK-UUID",
 		Short: "Delete a disk's record and key",
 		Long: `Delete a disk's record and its key from the server. Without another copy of the
 key the disk's contents are lost. The list of releases stays, and so does the
 rule that no launch gets the key of this disk twice.`,
-		Example: "  rootvouch keys delete --socket kms.sock 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b",
+		Example: "  rootvouch keys delete --kms-socket kms.sock 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			disk, err := pins.ParseUUID(args[0])
@@ -275,12 +266,12 @@ rule that no launch gets the key of this disk twice.`,
 func newReleasesCommand(client func() *adminapi.Client) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "releases --socket SOCKET DISK-UUID",
+		Use:   "releases --kms-socket SOCKET DISK-UUID",
 		Short: "List the launches that got a disk's key, oldest first",
 		Long: `List the launches that got a disk's key, oldest first. REPORT_ID names a launch:
 the report of the VM that has the key says the same, and that of any other VM,
 genuine and with the same measurement, says another.`,
-		Example: "  rootvouch keys releases --socket kms.sock 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b",
+		Example: "  rootvouch keys releases --kms-socket kms.sock 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			disk, err := pins.ParseUUID(args[0])
@@ -308,12 +299,12 @@ genuine and with the same measurement, says another.`,
 
 func newStatusCommand(client func() *adminapi.Client) *cobra.Command {
 	return &cobra.Command{
-		Use:   "status --socket SOCKET",
+		Use:   "status --kms-socket SOCKET",
 		Short: "Show the key server's SPIFFE ID and the head of its audit log",
 		Long: `Show the key server's SPIFFE ID and the head of its audit log. A head that is
 noted elsewhere shows later whether lines were cut off: give it to
 ` + "`rootvouch-kms audit verify --head`" + `.`,
-		Example: "  rootvouch keys status --socket kms.sock",
+		Example: "  rootvouch keys status --kms-socket kms.sock",
 		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			status, err := client().Status(cmd.Context())

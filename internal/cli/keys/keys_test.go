@@ -87,23 +87,23 @@ func TestKeys(t *testing.T) {
 	keys := func(wantCode int, wantOut, wantErr string, args ...string) string {
 		t.Helper()
 		var stdout, stderr bytes.Buffer
-		code := command.Main(New(), append([]string{args[0], "--socket", socket}, args[1:]...), &stdout, &stderr)
+		code := command.Main(New(), append([]string{args[0], "--kms-socket", socket}, args[1:]...), &stdout, &stderr)
 		if code != wantCode || !strings.Contains(stdout.String(), wantOut) || !strings.Contains(stderr.String(), wantErr) {
 			t.Errorf("keys %s: exit status %d\n%s%s, want %d with %q and %q", strings.Join(args, " "), code, &stdout, &stderr, wantCode, wantOut, wantErr)
 		}
 		return stdout.String()
 	}
 	put := func(more ...string) []string {
-		return append([]string{"put", "--spiffe-id", "spiffe://example.org/vm", "--pins", pinsFile, "--key-file", keyFile}, more...)
+		return append([]string{"put", "--spiffe-id", "spiffe://example.org/vm", "--pins", pinsFile, "--key", keyFile}, more...)
 	}
 	keys(command.ExitUsage, "", "--refval is missing", put()...)
 	keys(command.ExitUsage, "", "has no use", put("--refval", refvalFile, "--evidence", "not-required")...)
 	keys(command.ExitUsage, "", `--evidence is "no"`, put("--refval", refvalFile, "--evidence", "no")...)
 	keys(command.ExitError, "", "is not JSON", put("--refval", keyFile)...)
-	keys(command.ExitError, "", "exactly 32 bytes", put("--refval", refvalFile, "--key-file", write("short", make([]byte, 31)))...)
-	keys(command.ExitError, "", "exactly 32 bytes", put("--refval", refvalFile, "--key-file", write("long", make([]byte, 33)))...)
+	keys(command.ExitError, "", "exactly 32 bytes", put("--refval", refvalFile, "--key", write("short", make([]byte, 31)))...)
+	keys(command.ExitError, "", "exactly 32 bytes", put("--refval", refvalFile, "--key", write("long", make([]byte, 33)))...)
 	// The key is read first: pins may come with it.
-	keys(command.ExitError, "", "exactly 32 bytes", put("--refval", refvalFile, "--pins", "none", "--key-file", write("none", nil))...)
+	keys(command.ExitError, "", "exactly 32 bytes", put("--refval", refvalFile, "--pins", "none", "--key", write("none", nil))...)
 	keys(command.ExitError, "", "decoding pins", put("--refval", refvalFile, "--pins", refvalFile)...)
 	keys(0, "registered disk "+disk+", generation 1, for spiffe://example.org/vm, evidence required", "", put("--refval", refvalFile)...)
 	keys(command.ExitError, "", "hint: --replace", put("--refval", refvalFile)...)

@@ -29,7 +29,7 @@ takes as --firmware-hash.`,
 			return printFirmware(cmd.OutOrStdout(), path, f)
 		},
 	}
-	cmd.Flags().StringVar(&path, "firmware", "", "firmware file (OVMF)")
+	cmd.Flags().StringVar(&path, "firmware", "", "firmware file")
 	command.Require(cmd, "firmware")
 	command.LeavesNothing(cmd)
 	return cmd

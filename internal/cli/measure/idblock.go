@@ -46,14 +46,14 @@ no others.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.make(cmd.OutOrStdout()) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.digest, "digest", "", "launch digest that the guest must have, in hex")
+	flags.StringVar(&f.digest, "digest", "", "launch digest of the ID block, in hex")
 	flags.StringVar(&f.idKey, "id-key", "", "PEM file of the private key that signs the ID block")
 	flags.StringVar(&f.authorKey, "author-key", "", "PEM file of the private key that signs the ID key")
 	flags.StringVar(&f.familyID, "family-id", "", "FAMILY_ID, 32 hex digits (default: zero)")
 	flags.StringVar(&f.imageID, "image-id", "", "IMAGE_ID, 32 hex digits (default: zero)")
 	cli.Number(cmd, &f.guestSVN, "guest-svn", 0, "GUEST_SVN, the guest's security version number")
-	cli.Number(cmd, &f.policy, "policy", 0x30000, "POLICY that the guest must have")
-	flags.BoolVar(&f.json, "json", false, "print a fragment of refval.json")
+	cli.Number(cmd, &f.policy, "policy", 0x30000, "guest policy")
+	flags.BoolVar(&f.json, "json", false, "print JSON (a fragment of refval.json)")
 	command.Require(cmd, "digest", "id-key")
 	command.NotEmpty(cmd, "author-key", "family-id", "image-id")
 	command.LeavesNothing(cmd)
@@ -77,10 +77,10 @@ see from their digests.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.check(cmd.OutOrStdout()) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.block, "id-block", "", "ID block in base64, as for QEMU")
-	flags.StringVar(&f.auth, "id-auth", "", "ID authentication information in base64, as for QEMU")
-	flags.StringVar(&f.digest, "digest", "", "launch digest that the ID block must have, in hex")
-	flags.BoolVar(&f.json, "json", false, "print a fragment of refval.json")
+	flags.StringVar(&f.block, "id-block", "", "ID block in base64 (as for QEMU)")
+	flags.StringVar(&f.auth, "id-auth", "", "ID authentication information in base64 (as for QEMU)")
+	flags.StringVar(&f.digest, "digest", "", "launch digest of the ID block, in hex")
+	flags.BoolVar(&f.json, "json", false, "print JSON (a fragment of refval.json)")
 	command.Require(cmd, "id-block", "id-auth")
 	command.NotEmpty(cmd, "digest")
 	command.LeavesNothing(cmd)

@@ -69,7 +69,7 @@ firmware harden" writes one that does not.`,
 	f.bind(cmd)
 	f.judge = true
 	cli.HostCode(cmd, &f.hostCode)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a fragment of refval.json")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON (a fragment of refval.json)")
 	cmd.AddCommand(newFirmwareCommand(), newExplainCommand(), newIDBlockCommand())
 	return cmd
 }

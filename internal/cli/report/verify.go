@@ -61,18 +61,18 @@ Exit status:
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.report, "report", "", "the report: raw, in an Azure HCL blob, or evidence in JSON")
+	flags.StringVar(&f.report, "report", "", "attestation report (raw, in an Azure HCL blob, or evidence in JSON)")
 	flags.StringVar(&f.kind, "kind", cli.KindAuto, "the report's form: plain, azure-hcl, or auto to tell it from the file")
 	flags.StringVar(&f.leaf, "leaf", "", "certificate of the VCEK or VLEK; evidence in JSON may carry it")
 	flags.StringArrayVar(&f.chain, "chain", nil, "certificates above the leaf (repeatable)")
 	flags.StringArrayVar(&f.crl, "crl", nil, "revocation list of the root (repeatable)")
-	flags.BoolVar(&f.acceptUnknown, "accept-unknown-revocation", false, "let a report through whose revocation status is not known")
-	flags.StringArrayVar(&f.roots, "roots", nil, "root certificates: the ones that may vouch with --authenticity-only (repeatable)")
+	flags.BoolVar(&f.acceptUnknown, "accept-unknown-revocation", false, "let evidence through whose revocation status is not known")
+	flags.StringArrayVar(&f.roots, "roots", nil, "root certificates (the ones that may vouch with --authenticity-only; repeatable)")
 	flags.StringVar(&f.at, "at", "", "the time of judgement, as RFC 3339 (default: now)")
 	flags.StringVar(&f.refval, "refval", "", "reference values")
 	flags.BoolVar(&f.authenticityOnly, "authenticity-only", false, "do not ask what the guest is")
 	flags.StringVar(&f.reportData, "report-data", "", "the 64 bytes that REPORT_DATA must be, in hex")
-	flags.BoolVar(&f.asJSON, "json", false, "print the verdict as JSON")
+	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
 	return cmd
 }
 

@@ -36,7 +36,7 @@ belongs beside rootvouch: only it speaks to a SPIRE server.`,
 	return cmd
 }
 
-// spirePath is the program in the folder where this one is, its links resolved;
+// spirePath is the program in the directory where this one is, its links resolved;
 // PATH is not looked at.
 func spirePath() (string, error) {
 	self, err := os.Executable()

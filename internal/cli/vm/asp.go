@@ -21,7 +21,7 @@ import (
 func openASP(dir string) (*asp.Chip, error) {
 	chip, err := asp.Open(dir)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, command.WithHint(err, "rootvouch vm asp init --dir "+dir+" makes one")
+		return nil, command.WithHint(err, "rootvouch vm asp init --asp "+dir+" makes one")
 	}
 	if err != nil {
 		return nil, err
@@ -45,7 +45,7 @@ NOT CONFIDENTIAL.`,
 func newASPInitCommand() *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
-		Use:   "init --dir DIR",
+		Use:   "init --asp DIR",
 		Short: "Make a software AMD-SP with keys of its own",
 		Long: `Make a software AMD-SP in a new directory: a throw-away ARK → ASK → VCEK chain
 with its private keys, readable by the owner only. An existing directory is
@@ -56,7 +56,7 @@ ark.crl, which is fresh for 30 days and renewed by each "vm run".
 
 Printed is the SHA-256 of the ARK, by which reference values name the chain as
 their root of trust.`,
-		Example: `  rootvouch vm asp init --dir amd-sp`,
+		Example: `  rootvouch vm asp init --asp amd-sp`,
 		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cli.Say(cmd, "%s: making throw-away keys", platform.Warning)
@@ -71,18 +71,18 @@ their root of trust.`,
 			return printARK(cmd.OutOrStdout(), chip)
 		},
 	}
-	cmd.Flags().StringVar(&dir, "dir", "", "directory to make")
-	command.Require(cmd, "dir")
+	cmd.Flags().StringVar(&dir, "asp", "", "directory of the software AMD-SP (to make)")
+	command.Require(cmd, "asp")
 	return cmd
 }
 
 func newASPShowCommand() *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
-		Use:     "show --dir DIR",
+		Use:     "show --asp DIR",
 		Short:   "Print the SHA-256 of a software AMD-SP's ARK",
 		Long:    `Print the SHA-256 of a software AMD-SP's ARK, as "vm asp init" does.`,
-		Example: `  rootvouch vm asp show --dir amd-sp`,
+		Example: `  rootvouch vm asp show --asp amd-sp`,
 		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			chip, err := asp.Open(dir)
@@ -92,8 +92,8 @@ func newASPShowCommand() *cobra.Command {
 			return printARK(cmd.OutOrStdout(), chip)
 		},
 	}
-	cmd.Flags().StringVar(&dir, "dir", "", "directory of the software AMD-SP")
-	command.Require(cmd, "dir")
+	cmd.Flags().StringVar(&dir, "asp", "", "directory of the software AMD-SP")
+	command.Require(cmd, "asp")
 	return cmd
 }
 

@@ -44,7 +44,7 @@ type runFlags struct {
 func newRunCommand() *cobra.Command {
 	var f runFlags
 	cmd := &cobra.Command{
-		Use:   "run --platform emulated|snp --firmware FILE --kernel FILE --initramfs FILE [--disk FILE]",
+		Use:   "run --platform emulated|snp --firmware FILE --kernel FILE --initrd FILE [--disk FILE]",
 		Short: "Launch a VM and show its console until it ends",
 		Long: `Launch a VM and show its console until it ends.
 
@@ -69,10 +69,10 @@ Exit status: 0 the guest powered itself off, also after a boot that its PID 1
 refused, 3 the kernel never started, 4 the guest reset itself, as a kernel panic
 does, 5 --timeout was reached, 64 usage, 130 interrupted, 1 anything else.`,
 		Example: `  rootvouch vm run --platform emulated --asp amd-sp \
-    --firmware OVMF.amdsev.fd --kernel vmlinuz --initramfs initramfs.img \
+    --firmware OVMF.amdsev.fd --kernel vmlinuz --initrd initramfs.img \
     --disk disk.img --forward 127.0.0.1:8444=8444
   rootvouch vm run --platform snp --print --firmware OVMF.amdsev.fd \
-    --kernel vmlinuz --initramfs initramfs.img --disk disk.img`,
+    --kernel vmlinuz --initrd initramfs.img --disk disk.img`,
 		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			g, err := f.build()
@@ -95,20 +95,20 @@ does, 5 --timeout was reached, 64 usage, 130 interrupted, 1 anything else.`,
 func (f *runFlags) bind(cmd *cobra.Command) {
 	flags, g := cmd.Flags(), &f.guest
 	flags.StringVar(&f.kind, "platform", "", "emulated (NOT CONFIDENTIAL) or snp")
-	flags.StringVar(&g.Firmware, "firmware", "", "AmdSev OVMF image")
+	flags.StringVar(&g.Firmware, "firmware", "", "firmware file (OVMF for AmdSev)")
 	cli.HostCode(cmd, &g.AcceptHostCode)
 	flags.StringVar(&g.Kernel, "kernel", "", "kernel file")
-	flags.StringVar(&g.Initramfs, "initramfs", "", "initramfs file")
+	flags.StringVar(&g.Initramfs, "initrd", "", "initramfs file")
 	flags.StringVar(&g.CommandLine, "append", platform.DefaultCommandLine, "kernel command line")
 	flags.IntVar(&g.VCPUs, "vcpus", 2, "vCPU count")
-	flags.StringVar(&g.CPUType, "cpu", platform.DefaultCPUType, "QEMU's CPU type")
+	flags.StringVar(&g.CPUType, "vcpu-type", platform.DefaultCPUType, "QEMU's CPU type")
 	flags.StringVar(&f.memory, "memory", "1G", "memory, such as 2048M or 2G")
 	flags.StringVar(&g.Disk, "disk", "", "raw disk image, attached read-only")
 	flags.StringArrayVar(&g.ExtraDisks, "extra-disk", nil, "further raw disk image, attached read-only (repeatable)")
 	flags.StringArrayVar(&f.forwards, "forward", nil, "forward a TCP port, ADDRESS:PORT=GUEST-PORT, to a loopback address; port 0 chooses a free one (repeatable)")
 	cli.Number(cmd, &f.policy, "policy", uint64(platform.DefaultPolicy), "guest policy")
-	flags.StringVar(&f.hostData, "host-data", "", "HOST_DATA, 64 hex digits (default: zero)")
-	flags.StringVar(&f.idBlock, "id-block", "", "ID block in base64, of \"measure id-block\"")
+	flags.StringVar(&f.hostData, "host-data", "", "HOST_DATA, 32 bytes in hex (default: zero)")
+	flags.StringVar(&f.idBlock, "id-block", "", "ID block in base64 (of \"measure id-block\")")
 	flags.StringVar(&f.idAuth, "id-auth", "", "ID authentication information in base64")
 	flags.IntVar(&g.CBitPosition, "cbitpos", 0, "C-bit position of an snp host (default 51)")
 	flags.IntVar(&g.ReducedPhysBits, "reduced-phys-bits", 0, "physical address bits that an snp host reserves (default 1)")
@@ -117,8 +117,8 @@ func (f *runFlags) bind(cmd *cobra.Command) {
 	flags.StringVar(&f.log, "log", "", "file for the console as it comes; an existing one is replaced")
 	flags.BoolVar(&f.print, "print", false, "print the QEMU command and do not run it")
 	flags.DurationVar(&f.startTimeout, "start-timeout", 0, "how long the kernel may take to start (default 30s and 0.5s per MiB of kernel and initramfs)")
-	flags.DurationVar(&f.timeout, "timeout", 0, "how long the VM may run (default: without limit)")
-	command.Require(cmd, "platform", "firmware", "kernel", "initramfs")
+	flags.DurationVar(&f.timeout, "timeout", 0, "how long to wait before giving up (for the VM to end; default: without limit)")
+	command.Require(cmd, "platform", "firmware", "kernel", "initrd")
 	command.NotEmpty(cmd, "disk", "extra-disk", "host-data", "id-block", "id-auth", "asp", "qemu", "log")
 	cmd.MarkFlagsRequiredTogether("id-block", "id-auth")
 }

@@ -1,0 +1,141 @@
+// Package commands holds the trees of commands of all programs against each other.
+package commands
+
+import (
+	"fmt"
+	"maps"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rootvouch/rootvouch/internal/needs"
+)
+
+// use is a flag where a command has it.
+type use struct{ command, name, help string }
+
+// thing is the help of a flag without what a command adds in parentheses: what the
+// flag is, apart from its default and what the command makes of it.
+func (u use) thing() string {
+	thing, _, _ := strings.Cut(u.help, " (")
+	return thing
+}
+
+// conflicts lists flags of one name that are two things, and things with two
+// names.
+func conflicts(all []use) []string {
+	var found []string
+	things, names := map[string]use{}, map[string]use{} // :: name -> its first use; thing -> its first use
+	for _, u := range all {
+		if first, ok := things[u.name]; !ok {
+			things[u.name] = u
+		} else if first.thing() != u.thing() {
+			found = append(found, fmt.Sprintf("--%s is %q in %q and %q in %q", u.name, first.thing(), first.command, u.thing(), u.command))
+		}
+		if first, ok := names[u.thing()]; !ok {
+			names[u.thing()] = u
+		} else if first.name != u.name {
+			found = append(found, fmt.Sprintf("%q is --%s in %q and --%s in %q", u.thing(), first.name, first.command, u.name, u.command))
+		}
+	}
+	return found
+}
+
+// TestTrees walks the trees of all programs of the owner's side.
+func TestTrees(t *testing.T) {
+	pages := helpOf(t)
+	t.Run("one name for one thing", func(t *testing.T) {
+		for _, conflict := range conflicts(uses(pages)) {
+			t.Error(conflict)
+		}
+	})
+	t.Run("one word for one thing", func(t *testing.T) {
+		folder := regexp.MustCompile(`(?i)\bfolders?\b`)
+		for command, help := range pages {
+			if folder.MatchString(help) {
+				t.Errorf("%s --help says folder, want directory", command)
+			}
+		}
+	})
+	t.Run("the walk sees the ends of the trees", func(t *testing.T) {
+		seen := map[string]bool{}
+		for _, u := range uses(pages) {
+			seen[u.command+" --"+u.name] = true
+		}
+		for _, want := range []string{"rootvouch measure id-block check --id-auth", "rootvouch keys put --key", "rootvouch spire entries --kms", "rootvouch-kms audit verify --head"} {
+			if !seen[want] {
+				t.Errorf("the walk did not see %q, but %d others", want, len(seen))
+			}
+		}
+	})
+}
+
+// TestConflictsCanBeFound holds the test itself to cases that must be found.
+func TestConflictsCanBeFound(t *testing.T) {
+	good := []use{{"a", "disk", "path of a disk (of a VM)"}, {"b", "disk", "path of a disk"}, {"b", "uuid", "UUID of a disk"}}
+	if got := conflicts(good); len(got) > 0 {
+		t.Errorf("got %q, want nothing", got)
+	}
+	for _, bad := range []use{{"c", "disk", "UUID of another disk"}, {"c", "disk-uuid", "UUID of a disk (default: none)"}} {
+		if got := conflicts(append(slices.Clone(good), bad)); len(got) != 1 {
+			t.Errorf("%+v: got %q, want one conflict", bad, got)
+		}
+	}
+}
+
+var (
+	flagLine    = regexp.MustCompile(`(?m)^ +(?:-\w, +)?--([a-z0-9-]+)(?: \S+)?  +(.+)$`)
+	commandLine = regexp.MustCompile(`(?m)^  ([a-z0-9-]+) +\S.*$`)
+)
+
+func uses(pages map[string]string) []use {
+	var all []use
+	for _, command := range slices.Sorted(maps.Keys(pages)) {
+		_, flags, _ := strings.Cut(pages[command], "\nFlags:\n")
+		for _, m := range flagLine.FindAllStringSubmatch(flags, -1) {
+			if m[1] != "help" && m[1] != "version" {
+				all = append(all, use{command, m[1], m[2]})
+			}
+		}
+	}
+	return all
+}
+
+// helpOf builds the programs, and returns the help of each of their commands.
+func helpOf(t *testing.T) map[string]string {
+	t.Helper()
+	bin := t.TempDir()
+	build := exec.Command("go", "build", "-o", bin, "./cmd/rootvouch", "./cmd/rootvouch-spire", "./cmd/rootvouch-kms")
+	build.Dir = needs.Repository(t)
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	pages := map[string]string{}
+	for _, program := range []string{"rootvouch", "rootvouch-kms"} {
+		walk(t, bin, pages, program)
+	}
+	return pages
+}
+
+func walk(t *testing.T, bin string, pages map[string]string, words ...string) {
+	t.Helper()
+	out, err := exec.Command(filepath.Join(bin, words[0]), append(slices.Clone(words[1:]), "--help")...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v --help: %v\n%s", words, err, out)
+	}
+	command := strings.Join(words, " ")
+	pages[command] = string(out)
+	_, rest, ok := strings.Cut(string(out), "\nAvailable Commands:\n")
+	if command == "rootvouch spire" && !ok {
+		t.Fatalf("rootvouch spire --help lists no commands:\n%s", out)
+	}
+	list, _, _ := strings.Cut(rest, "\n\n")
+	for _, m := range commandLine.FindAllStringSubmatch(list, -1) {
+		if m[1] != "help" && m[1] != "completion" {
+			walk(t, bin, pages, append(slices.Clone(words), m[1])...)
+		}
+	}
+}
