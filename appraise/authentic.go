@@ -16,12 +16,14 @@ func (v *Verdict) authenticate(q Request, anchors Anchors) {
 	e := q.Evidence
 	v.Report = e.report
 	v.authenticated = true
+	v.group = Hardware
 	v.addAuthenticity("report format", fmt.Sprintf("version %d, %d bytes", e.report.Version, snp.ReportSize),
 		fmt.Sprintf("version %d to %d, reserved fields zero, signature in range", snp.MinVersion, snp.MaxVersion), nil)
 	s := e.findSigner(q.Collateral)
 	v.checkEndorsement(e.report, s)
 	v.checkChain(s, q, anchors)
 	v.checkSignature(s)
+	v.group = Freshness
 	v.checkReportData(e, q)
 }
 

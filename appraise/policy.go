@@ -45,10 +45,12 @@ func (v *Verdict) checkProduct(want refval.Values, product refval.Product, ok bo
 	for _, p := range want.Products {
 		names = append(names, string(p.Name))
 	}
+	v.group = Hardware
 	v.addPolicy("product accepted", ok, orNone(string(v.Product)), strings.Join(names, " or "))
 	if slices.Contains(names, string(snp.Milan)) {
 		v.addNote(milanNote)
 	}
+	v.group = Platform
 	min, bounded := product.MinimumTCB.Value()
 	switch {
 	case !ok:
@@ -64,6 +66,7 @@ func (v *Verdict) checkProduct(want refval.Values, product refval.Product, ok bo
 		v.checkMinimumTCB("current TCB", v.tcbs.Current, min)
 		v.checkMinimumTCB("launch TCB", v.tcbs.Launch, min) // the firmware that measured the guest
 	}
+	v.group = Hardware
 	v.addPolicy("signing key", slices.Contains(want.SigningKeys, r.SigningKey), r.SigningKey.String(), join(want.SigningKeys))
 }
 
@@ -73,6 +76,7 @@ func (v *Verdict) checkMinimumTCB(name string, got, min snp.TCB) {
 
 func (v *Verdict) checkDenied(want refval.Values) {
 	r := v.Report
+	v.group = Hardware
 	sum := sha256.Sum256(r.ChipID[:])
 	denied := slices.Contains(want.Deny.ChipIDs, r.ChipID)
 	v.addPolicy("chip not denied", !denied, r.ChipID.String(), fmt.Sprintf("none of %d denied chips", len(want.Deny.ChipIDs)))
@@ -94,6 +98,7 @@ func (v *Verdict) checkMeasurement(want refval.Values) {
 	if want.AcceptsHostCode() {
 		v.addNote(hostCodeNote)
 	}
+	v.group = Guest
 	got := v.Report.Measurement
 	var digests []string
 	for _, m := range want.Measurements {
@@ -113,8 +118,12 @@ func (v *Verdict) checkMeasurement(want refval.Values) {
 // checkBits adds the checks of POLICY and PLATFORM_INFO.
 func (v *Verdict) checkBits(bits []refval.BitCheck, minimum refval.Want[refval.ABI]) {
 	for _, b := range bits {
+		if v.group = Guest; b.Host {
+			v.group = Platform
+		}
 		v.addPolicy(b.Name, b.OK, bit(b.Set), string(b.Want))
 	}
+	v.group = Guest
 	major, minor := v.Report.Policy.ABI()
 	abi := refval.ABI{Major: major, Minor: minor}
 	atLeast(v, "guest policy ABI", minimum, abi, abi.AtLeast)

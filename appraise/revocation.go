@@ -25,7 +25,7 @@ import (
 // not noticed beside a fresh one of the second with a higher number: replace
 // both at once.
 func checkRevocation(c chain, crls []*x509.RevocationList, now time.Time, memo *Memo) (string, error) {
-	var newest *x509.RevocationList
+	var newest, future *x509.RevocationList
 	var unfit []error // why a list of this root's name does not count
 	for _, crl := range crls {
 		if !bytes.Equal(crl.RawIssuer, c.root.RawSubject) {
@@ -43,12 +43,18 @@ func checkRevocation(c chain, crls []*x509.RevocationList, now time.Time, memo *
 			unfit = append(unfit, err)
 			continue
 		}
+		if now.Before(crl.ThisUpdate) {
+			future = crl
+			continue
+		}
 		if newest == nil || crl.Number.Cmp(newest.Number) > 0 {
 			newest = crl
 		}
 	}
 	switch root := c.root.Subject.CommonName; {
 	case newest != nil:
+	case future != nil:
+		return "", fmt.Errorf("CRL %s of %s is from the future at %s: %w", future.Number, stamp(future.ThisUpdate), stamp(now), errUnknownRevocation)
 	case len(unfit) > 0:
 		return "", fmt.Errorf("no CRL of %q can be used: %w: %w", root, errors.Join(unfit...), errUnknownRevocation)
 	case len(crls) > 0:
@@ -57,10 +63,7 @@ func checkRevocation(c chain, crls []*x509.RevocationList, now time.Time, memo *
 		return "", fmt.Errorf("there is no CRL, want a fresh one of %q: %w", root, errUnknownRevocation)
 	}
 	what := fmt.Sprintf("CRL %s of %s, good until %s", newest.Number, stamp(newest.ThisUpdate), stamp(newest.NextUpdate))
-	switch {
-	case now.Before(newest.ThisUpdate):
-		return "", fmt.Errorf("%s: it is from the future at %s: %w", what, stamp(now), errUnknownRevocation)
-	case now.After(newest.NextUpdate):
+	if now.After(newest.NextUpdate) {
 		return "", fmt.Errorf("%s: it is stale at %s: %w", what, stamp(now), errUnknownRevocation)
 	}
 	return what, nil

@@ -46,13 +46,29 @@ func (o Outcome) String() string {
 	return fmt.Sprintf("outcome %d", int(o))
 }
 
+// Group says what a check is about.
+type Group string
+
+// The groups, in the order in which a reader asks.
+const (
+	Hardware  Group = "hardware"  // did the AMD-SP of a chip that is accepted sign this?
+	Freshness Group = "freshness" // was it signed for this request?
+	Platform  Group = "platform"  // firmware and settings of the host
+	Guest     Group = "guest"     // what was launched, and how
+	Disk      Group = "disk"      // what the guest's boot log says of its disk
+)
+
+// Groups returns all groups in their order.
+func Groups() []Group { return []Group{Hardware, Freshness, Platform, Guest, Disk} }
+
 // Check is one thing that was looked at.
 type Check struct {
-	Name string
-	Got  string // what the evidence says
-	Want string // what it must say
-	OK   bool
-	Err  error // nil exactly when OK
+	Group Group
+	Name  string
+	Got   string // what the evidence says
+	Want  string // what it must say
+	OK    bool
+	Err   error // nil exactly when OK
 
 	fails Outcome // what the verdict is at best when the check fails
 }
@@ -66,19 +82,20 @@ func (c Check) String() string {
 }
 
 // NewCheck returns a check that passed if err is nil.
-func NewCheck(name, got, want string, err error) Check {
-	return Check{Name: name, Got: got, Want: want, OK: err == nil, Err: err}
+func NewCheck(group Group, name, got, want string, err error) Check {
+	return Check{Group: group, Name: name, Got: got, Want: want, OK: err == nil, Err: err}
 }
 
 // MarshalJSON returns the check with the error's text.
 func (c Check) MarshalJSON() ([]byte, error) {
 	out := struct {
+		Group Group  `json:"group,omitempty"`
 		Name  string `json:"name"`
 		OK    bool   `json:"ok"`
 		Got   string `json:"got"`
 		Want  string `json:"want"`
 		Error string `json:"error,omitempty"`
-	}{Name: c.Name, OK: c.OK, Got: c.Got, Want: c.Want}
+	}{Group: c.Group, Name: c.Name, OK: c.OK, Got: c.Got, Want: c.Want}
 	if c.Err != nil {
 		out.Error = c.Err.Error()
 	}
@@ -109,6 +126,7 @@ type Verdict struct {
 	Values bool
 
 	tcbs          *snp.TCBs // the report's; nil if nobody can read them
+	group         Group     // of the checks that are added
 	unbound       bool      // REPORT_DATA was not compared
 	authenticated bool      // all checks of authenticity were made
 	complete      bool      // all checks of policy were made
@@ -200,7 +218,7 @@ func malformed(name string, err error) Verdict {
 
 // addAuthenticity adds a check of authenticity. It passed if err is nil.
 func (v *Verdict) addAuthenticity(name, got, want string, err error) {
-	c := NewCheck(name, got, want, err)
+	c := NewCheck(v.group, name, got, want, err)
 	c.fails = NotAuthentic
 	v.Checks = append(v.Checks, c)
 }
@@ -211,7 +229,7 @@ func (v *Verdict) addPolicy(name string, ok bool, got, want string) {
 	if !ok {
 		err = fmt.Errorf("got %s, want %s", got, want)
 	}
-	c := NewCheck(name, got, want, err)
+	c := NewCheck(v.group, name, got, want, err)
 	c.fails = Refused
 	v.Checks = append(v.Checks, c)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"io"
@@ -114,7 +115,7 @@ func (v *vm) judge(a Answer) Result {
 func printed(t *testing.T, r Result) string {
 	t.Helper()
 	var b strings.Builder
-	if err := r.Print(&b); err != nil {
+	if err := r.Print(&b, true); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
@@ -277,6 +278,127 @@ func TestInstance(t *testing.T) {
 				t.Errorf("got:\n%s", out)
 			}
 		})
+	}
+}
+
+// TestScreen holds the default output to one screen: which VM, five groups, notes
+// and the verdict, in 80 columns; what failed is shown whole.
+func TestScreen(t *testing.T) {
+	screen := func(r Result) string {
+		var b strings.Builder
+		if err := r.Print(&b, false); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	v := boot(t, nil)
+	a := v.ask(v.address)
+	good := screen(v.judge(a))
+	for _, want := range []string{"emulated: NOT CONFIDENTIAL\nVM:        measurement 0102000000000000…", "disk " + disk.DiskUUID.String(),
+		"\nhardware:  ok, report format, ", "\nfreshness: ok, REPORT_DATA\n", "\nplatform:  ok, minimum TCB\n", "\nguest:     ok, measurement, ",
+		"\ndisk:      ok, verity root hash, disk UUID\n", "\ninstance: not checked\n"} {
+		if !strings.Contains(good, want) {
+			t.Errorf("no %q in:\n%s", want, good)
+		}
+	}
+	if !strings.HasSuffix(good, "\nverdict: trusted\n") || strings.Count(good, "\n") > 24 {
+		t.Errorf("got:\n%s", good)
+	}
+	for line := range strings.Lines(good) {
+		if n := len([]rune(line)) - 1; n > 80 && !strings.HasPrefix(line, "note ") {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+	v.values.Measurements[0].Digest[0]++
+	refused := screen(v.judge(a))
+	if !strings.Contains(refused, "\nguest:     FAILED, 1 of ") || !strings.Contains(refused, "\nFAILED  measurement: got "+wanted.String()) ||
+		!strings.HasSuffix(refused, "\nverdict: refused\n") {
+		t.Errorf("got:\n%s", refused)
+	}
+	a.Nonce[0]++
+	forged := screen(v.judge(a))
+	if !strings.Contains(forged, "VM:        unknown: the evidence is not authentic") || strings.Contains(forged, disk.DiskUUID.String()) ||
+		!strings.Contains(forged, "\ndisk:      not looked at\n") {
+		t.Errorf("got:\n%s", forged)
+	}
+}
+
+// TestBundle judges a kept answer again, long after its certificates and lists have
+// expired, and refuses it once anything in it is another or a later list revokes.
+func TestBundle(t *testing.T) {
+	v := boot(t, nil)
+	a := v.ask(v.address)
+	certs, crls, err := kds.LoadDir(v.sp.Collateral)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Now()
+	data, err := Bundle{Answer: a, Time: at, Collateral: appraise.Collateral{Certificates: certs, CRLs: crls}}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := func() Bundle {
+		b, err := DecodeBundle(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	years := Expectation{Values: v.values, Now: at.AddDate(30, 0, 0)}
+	r := kept().Judge(years)
+	out := printed(t, r)
+	for _, want := range []string{"\nverdict: trusted as of " + at.UTC().Format(time.RFC3339) + "\n", "kept: fresh then: REPORT_DATA holds nonce " + a.Nonce.String(),
+		"kept: fresh then: the newest CRL", "the bundle's word"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in:\n%s", want, out)
+		}
+	}
+	if out, err := json.Marshal(r); err != nil || !bytes.Contains(out, []byte(`"trusted":false`)) || !bytes.Contains(out, []byte(`"result":"trusted as of `)) {
+		t.Errorf("JSON is %s, %v: a kept answer is not called trusted", out, err)
+	}
+	for name, change := range map[string]func(*Bundle){
+		"another nonce":   func(b *Bundle) { b.Answer.Nonce[0]++ },
+		"another TLS key": func(b *Bundle) { b.Answer.TLSKey[0]++ },
+		"another boot log": func(b *Bundle) {
+			b.Answer.BootLog = bytes.Replace(b.Answer.BootLog, []byte(`"full"`), []byte(`"lazy"`), 1)
+		},
+		"no CRL":       func(b *Bundle) { b.Collateral.CRLs = nil },
+		"a later time": func(b *Bundle) { b.Time = b.Time.AddDate(30, 0, 0) },
+	} {
+		b := kept()
+		change(&b)
+		if r := b.Judge(years); r.Trusted() {
+			t.Errorf("%s: trusted\n%s", name, printed(t, r))
+		}
+	}
+	later, err := v.sp.Chain.CRL(rand.Reader, 99, at.AddDate(1, 0, 0), at.AddDate(2, 0, 0), v.sp.Chain.VCEK.SerialNumber)
+	if err != nil {
+		t.Fatal(err)
+	}
+	revokes, err := x509.ParseRevocationList(later)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := years
+	x.Collateral.CRLs = []*x509.RevocationList{revokes}
+	wantRefused(t, kept().Judge(x), "was revoked")
+	if later, err = v.sp.Chain.CRL(rand.Reader, 99, at.AddDate(1, 0, 0), at.AddDate(2, 0, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if revokes, err = x509.ParseRevocationList(later); err != nil {
+		t.Fatal(err)
+	}
+	x.Collateral.CRLs = []*x509.RevocationList{revokes}
+	if r := kept().Judge(x); !r.Trusted() {
+		t.Errorf("with a later list that revokes nothing: refused\n%s", printed(t, r))
+	}
+	for name, bad := range map[string][]byte{
+		"cut": data[:len(data)-9], "more": append(bytes.Clone(data), '{'), "version": bytes.Replace(data, []byte(`"version": 1`), []byte(`"version": 2`), 1),
+		"unknown member": bytes.Replace(data, []byte(`"nonce"`), []byte(`"nonces"`), 1), "too large": make([]byte, MaxBundleSize+1),
+	} {
+		if _, err := DecodeBundle(bad); err == nil {
+			t.Errorf("%s: DecodeBundle takes it", name)
+		}
 	}
 }
 

@@ -43,6 +43,9 @@ type Result struct {
 	// Instance says whether this is the VM that got the disk's key; nil when
 	// nobody asked.
 	Instance *appraise.Check
+	// Kept is the time as of which kept evidence was judged; nil for an answer that
+	// came now.
+	Kept *time.Time
 	// Notes say what a reader must know beside the verdict's own notes.
 	Notes []string
 }
@@ -104,7 +107,7 @@ func (r *Result) compareDisk(v refval.Values) {
 		if got != want {
 			err = fmt.Errorf("boot log says %s, want %s", got, want)
 		}
-		r.Disk = append(r.Disk, appraise.NewCheck(name, got, want, err))
+		r.Disk = append(r.Disk, appraise.NewCheck(appraise.Disk, name, got, want, err))
 	}
 	compare("verity root hash", r.BootLog.RootHash.String(), want.RootHash.String())
 	compare("disk UUID", r.BootLog.DiskUUID.String(), want.DiskUUID.String())
@@ -126,7 +129,7 @@ type Launch struct {
 // from the same measured bytes and waits for a key in vain.
 func (r *Result) CheckInstance(disk pins.UUID, launches []Launch) {
 	got, err := r.launchOf(disk, launches)
-	c := appraise.NewCheck("instance", got, fmt.Sprintf("a launch that got the key of disk %s", disk), err)
+	c := appraise.NewCheck(appraise.Disk, "instance", got, fmt.Sprintf("a launch that got the key of disk %s", disk), err)
 	r.Instance = &c
 }
 

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
+	"time"
 
 	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/boot/bootlog"
@@ -13,41 +15,123 @@ import (
 // notConfidential stands wherever the emulated platform shows.
 const notConfidential = "emulated: NOT CONFIDENTIAL"
 
-// Print writes what was looked at, one line each, and last, alone on its line,
-// "verdict: trusted" or "verdict: refused".
-func (r Result) Print(w io.Writer) error {
+// Print writes which VM answered, how each group of checks went with those that
+// failed, and the notes; with verbose every check and the boot log instead. The
+// last line is "verdict: trusted" or "verdict: refused", alone.
+func (r Result) Print(w io.Writer, verbose bool) error {
 	p := &printer{w: w}
 	if r.Emulated {
 		p.line(notConfidential)
 	}
-	if r.Err != nil {
+	switch {
+	case r.Err != nil:
 		p.line("FAILED  form: %v", r.Err)
-	} else {
-		r.printChecks(p)
+	case verbose:
+		for _, c := range r.checks() {
+			p.line("%s", c)
+		}
+		r.printNotes(p)
+		if r.Authentic() {
+			r.printBootLog(p)
+		}
+		r.printInstance(p)
+	default:
+		r.printVM(p)
+		for _, g := range appraise.Groups() {
+			r.printGroup(p, g)
+		}
+		r.printNotes(p)
+		r.printInstance(p)
 	}
-	word := "refused"
-	if r.Trusted() {
-		word = "trusted"
-	}
-	p.line("verdict: %s", word)
+	p.line("verdict: %s", r.word())
 	return p.err
 }
 
-func (r Result) printChecks(p *printer) {
-	for _, c := range r.Verdict.Checks {
-		p.line("%s", c)
+// word is the verdict.
+func (r Result) word() string {
+	switch {
+	case !r.Trusted():
+		return "refused"
+	case r.Kept != nil:
+		return "trusted as of " + r.Kept.UTC().Format(time.RFC3339)
 	}
-	for _, c := range r.Disk {
-		p.line("%s", c)
+	return "trusted"
+}
+
+// checks are those of the verdict and of the disk.
+func (r Result) checks() []appraise.Check { return append(slices.Clone(r.Verdict.Checks), r.Disk...) }
+
+// printVM says which VM answered, if the evidence is authentic.
+func (r Result) printVM(p *printer) {
+	if !r.Authentic() {
+		p.line("VM:        unknown: the evidence is %s", r.Verdict.Outcome())
+		return
 	}
+	report := r.Verdict.Report
+	p.line("VM:        measurement %s, VMPL %d", short(report.Measurement), report.VMPL)
+	p.line("           launch %s on a %s, chip %s", short(report.ReportID), r.Verdict.Product, short(report.ChipID))
+	p.line("           disk %s, key generation %d", r.BootLog.DiskUUID, r.BootLog.KeyGeneration)
+}
+
+// short is the beginning of a long number.
+func short(number fmt.Stringer) string {
+	const digits = 16
+	s := number.String()
+	if len(s) <= digits {
+		return s
+	}
+	return s[:digits] + "…"
+}
+
+// printGroup writes one line for a group, and one for each of its checks that
+// failed.
+func (r Result) printGroup(p *printer, g appraise.Group) {
+	var names []string
+	var failed []appraise.Check
+	for _, c := range r.checks() {
+		if c.Group != g {
+			continue
+		}
+		if names = append(names, c.Name); !c.OK {
+			failed = append(failed, c)
+		}
+	}
+	label := fmt.Sprintf("%-10s", string(g)+":")
+	switch {
+	case len(names) == 0:
+		p.line("%s not looked at", label)
+	case len(failed) == 0:
+		p.line("%s ok, %s", label, enumerate(names))
+	default:
+		p.line("%s FAILED, %d of %d checks", label, len(failed), len(names))
+		for _, c := range failed {
+			p.line("%s", c)
+		}
+	}
+}
+
+// enumerate names as many as fit on a line of 80 columns behind a label.
+func enumerate(names []string) string {
+	const room = 62
+	text := names[0]
+	for i, name := range names[1:] {
+		if left := len(names) - 1 - i; len(text)+len(name)+len(", and 10 more") > room {
+			return fmt.Sprintf("%s, and %d more", text, left)
+		}
+		text += ", " + name
+	}
+	return text
+}
+
+func (r Result) printNotes(p *printer) {
 	for _, notes := range [][]string{r.Verdict.Notes, r.Notes} {
 		for _, n := range notes {
 			p.line("note    %s", n)
 		}
 	}
-	if r.Authentic() {
-		r.printBootLog(p)
-	}
+}
+
+func (r Result) printInstance(p *printer) {
 	switch {
 	case r.Instance == nil:
 		p.line("instance: not checked")
@@ -85,7 +169,9 @@ func (p *printer) line(format string, args ...any) {
 // MarshalJSON returns everything that Print shows.
 func (r Result) MarshalJSON() ([]byte, error) {
 	out := struct {
-		Trusted       bool              `json:"trusted"`
+		Trusted       bool              `json:"trusted"` // never of kept evidence
+		Word          string            `json:"result"`
+		AsOf          *time.Time        `json:"as_of,omitempty"` // of kept evidence
 		Emulated      bool              `json:"emulated"`
 		Error         string            `json:"error,omitempty"`
 		Verdict       *appraise.Verdict `json:"verdict,omitempty"`
@@ -94,7 +180,7 @@ func (r Result) MarshalJSON() ([]byte, error) {
 		BootLogSHA256 pins.Digest       `json:"boot_log_sha256"`
 		BootLog       *bootlog.Log      `json:"boot_log,omitempty"`
 		Notes         []string          `json:"notes"`
-	}{Trusted: r.Trusted(), Emulated: r.Emulated, Disk: append([]appraise.Check{}, r.Disk...), Instance: r.Instance, BootLogSHA256: r.BootLogDigest, Notes: append([]string{}, r.Notes...)}
+	}{Trusted: r.Trusted() && r.Kept == nil, Word: r.word(), AsOf: r.Kept, Emulated: r.Emulated, Disk: append([]appraise.Check{}, r.Disk...), Instance: r.Instance, BootLogSHA256: r.BootLogDigest, Notes: append([]string{}, r.Notes...)}
 	if r.Err != nil {
 		out.Error, out.Instance = r.Err.Error(), nil
 		return json.Marshal(out)

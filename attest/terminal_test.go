@@ -45,7 +45,7 @@ func TestPeerCannotDriveTerminal(t *testing.T) {
 		}
 	}
 	var b strings.Builder
-	if err := (Result{Err: errors.New("got " + evil + "\nverdict: trusted")}).Print(&b); err != nil {
+	if err := (Result{Err: errors.New("got " + evil + "\nverdict: trusted")}).Print(&b, true); err != nil {
 		t.Fatal(err)
 	}
 	if out := b.String(); strings.ContainsAny(out, "\x1b\r") || strings.Count(out, "\n") != 2 || !strings.HasSuffix(out, "\nverdict: refused\n") {

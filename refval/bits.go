@@ -5,6 +5,7 @@ import "github.com/rootvouch/rootvouch/snp"
 // BitCheck is one bit of a report, held against what is wanted of it.
 type BitCheck struct {
 	Name string // "guest policy debug", "platform info smt"
+	Host bool   // of PLATFORM_INFO, not of POLICY
 	Set  bool
 	Want Bit
 	OK   bool
@@ -15,17 +16,17 @@ type BitCheck struct {
 // verdict always speaks.
 func (v Values) CheckBits(policy snp.Policy, info snp.PlatformInfo) []BitCheck {
 	var all []BitCheck
-	check := func(name string, set bool, want Bit, always bool) {
+	check := func(host bool, name string, set bool, want Bit, always bool) {
 		if want != AnyBit || always {
-			all = append(all, BitCheck{name, set, want, want.Allows(set)})
+			all = append(all, BitCheck{name, host, set, want, want.Allows(set)})
 		}
 	}
 	for _, n := range snp.PolicyBits() {
 		always := n.Bit == snp.PolicyDebug || n.Bit == snp.PolicyMigrationAgent
-		check("guest policy "+n.Name, policy.Has(n.Bit), v.GuestPolicy.Bit(n.Bit), always)
+		check(false, "guest policy "+n.Name, policy.Has(n.Bit), v.GuestPolicy.Bit(n.Bit), always)
 	}
 	for _, n := range snp.PlatformBits() {
-		check("platform info "+n.Name, info.Has(n.Bit), v.PlatformInfo.Bit(n.Bit), false)
+		check(true, "platform info "+n.Name, info.Has(n.Bit), v.PlatformInfo.Bit(n.Bit), false)
 	}
 	return all
 }

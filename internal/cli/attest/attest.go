@@ -42,7 +42,8 @@ type attestFlags struct {
 	address, refval, collateral, kmsSocket, disk string
 	evidenceOut, bootLogOut                      string
 	kmsUser                                      cli.KMSUser
-	release, acceptUnknown, asJSON               bool
+	bundle                                       string
+	release, acceptUnknown, asJSON, verbose      bool
 	timeout                                      time.Duration
 }
 
@@ -53,9 +54,14 @@ func New() *cobra.Command {
 		Use:   "attest --address HOST:PORT --refval REFVAL",
 		Short: "Ask a running VM for proof of what it is, and judge it",
 		Long: `Ask the attestd of a booted VM for evidence with a fresh nonce, and appraise it by
-reference values. What was looked at is printed one line each: its name, what the
-evidence says and what it must say; then the VM's boot log; and last, alone on its
-line, "verdict: trusted" or "verdict: refused".
+reference values. The answer is one screen: which VM it is, what was checked in
+five groups (hardware, freshness, platform, guest, disk), each check that failed, and
+notes; and last, alone on its line, "verdict: trusted" or "verdict: refused". With
+--verbose it is every check on a line of its own, with what the evidence says and what
+it must say, and the VM's boot log.
+
+--bundle keeps the proof: nonce, time, TLS key, evidence, boot log and collateral in
+one file, which "rootvouch report verify --bundle" judges again at any time.
 
 The connection is TLS to a key that was made inside the VM, which no CA knows: the
 evidence holds that key, and so takes the CA's place.
@@ -103,9 +109,11 @@ Exit status:
 	flags.Var(&f.kmsUser, "kms-user", cli.KMSUserUsage)
 	flags.StringVar(&f.disk, "disk-uuid", "", "UUID of the disk (for --release; default: that of the reference values' pins)")
 	flags.DurationVar(&f.timeout, "timeout", 90*time.Second, "how long to wait before giving up (for the VM's answer)")
+	flags.StringVar(&f.bundle, "bundle", "", "file with an answer and all it was judged by (to write, whatever it is worth; must not exist)")
+	flags.BoolVar(&f.verbose, "verbose", false, "print every check on a line of its own, and the boot log")
 	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
 	command.Require(cmd, "address", "refval")
-	command.NotEmpty(cmd, "evidence-out", "boot-log-out", "collateral-dir", "disk-uuid")
+	command.NotEmpty(cmd, "bundle", "evidence-out", "boot-log-out", "collateral-dir", "disk-uuid")
 	return cmd
 }
 
@@ -133,6 +141,15 @@ func (f *attestFlags) run(cmd *cobra.Command) error {
 		}
 		result.CheckInstance(disk, launches)
 	}
+	if f.bundle != "" && result.Err == nil {
+		bundle, err := attest.Bundle{Answer: answer, Time: x.Now, Collateral: x.Collateral}.Encode()
+		if err != nil {
+			return err
+		}
+		if err := durable.Create(f.bundle, bundle, 0o644); err != nil {
+			return fmt.Errorf("writing the bundle: %w", err)
+		}
+	}
 	if f.evidenceOut != "" && result.Err == nil {
 		if err := durable.Create(f.evidenceOut, answer.Evidence, 0o644); err != nil {
 			return fmt.Errorf("writing the evidence: %w", err)
@@ -146,7 +163,7 @@ func (f *attestFlags) run(cmd *cobra.Command) error {
 	if f.asJSON {
 		err = cli.PrintJSON(cmd.OutOrStdout(), result)
 	} else {
-		err = result.Print(cmd.OutOrStdout())
+		err = result.Print(cmd.OutOrStdout(), f.verbose)
 	}
 	if err != nil {
 		return err

@@ -14,9 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/rootvouch/rootvouch/attest/attestd"
 	"github.com/rootvouch/rootvouch/boot/bootlog"
 	"github.com/rootvouch/rootvouch/internal/cli"
+	"github.com/rootvouch/rootvouch/internal/cli/report"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/kms/adminapi"
 	"github.com/rootvouch/rootvouch/pins"
@@ -91,7 +94,8 @@ func TestAttestCommand(t *testing.T) {
 		stdout string // ends so
 		wants  []string
 	}{
-		{"trusted", []string{"--refval", good}, 0, "\nverdict: trusted\n", []string{"instance: not checked\n", "emulated: NOT CONFIDENTIAL\n"}},
+		{"trusted", []string{"--refval", good}, 0, "\nverdict: trusted\n", []string{"instance: not checked\n", "emulated: NOT CONFIDENTIAL\n", "\nhardware:  ok, "}},
+		{"verbose", []string{"--refval", good, "--verbose"}, 0, "\nverdict: trusted\n", []string{"ok      measurement: ", "boot log: SHA-256 "}},
 		{"refused", []string{"--refval", other}, 1, "\nverdict: refused\n", []string{"FAILED  measurement"}},
 		{"checked", []string{"--refval", good, "--release", "--kms-socket", keyServer(t, release), "--disk-uuid", disk}, 0, "\nverdict: trusted\n", []string{"instance: checked: "}},
 		{"a twin", []string{"--refval", good, "--release", "--kms-socket", keyServer(t, stranger), "--disk-uuid", disk}, 1, "\nverdict: refused\n", []string{"instance: refused: "}},
@@ -126,6 +130,48 @@ func TestAttestCommand(t *testing.T) {
 	}
 	if written, err := os.ReadFile(out); err != nil || !bytes.Equal(written, log) {
 		t.Errorf("boot log is %q, %v, want %q", written, err, log)
+	}
+}
+
+// What --bundle keeps, report verify --bundle judges again.
+func TestBundle(t *testing.T) {
+	sp := snpdevtest.New(t, time.Now())
+	address, _ := bootedVM(t, sp.Launch(snp.Measurement{1}, snp.ReportID{7}))
+	good := snpdevtest.WriteValues(t, sp.Values(snp.Measurement{1}))
+	other := snpdevtest.WriteValues(t, sp.Values(snp.Measurement{2}))
+	bundle := filepath.Join(t.TempDir(), "proof.json")
+	run := func(cmd *cobra.Command, args ...string) (int, string) {
+		var out bytes.Buffer
+		code := command.Main(cmd, args, &out, &out)
+		return code, out.String()
+	}
+	keep := []string{"--address", address, "--collateral-dir", sp.Collateral, "--refval", good, "--bundle", bundle}
+	if code, out := run(New(), keep...); code != 0 {
+		t.Fatalf("exit status is %d\n%s", code, out)
+	}
+	if code, out := run(New(), keep...); code != exitNoJudgement {
+		t.Errorf("the bundle is there already: exit status is %d\n%s", code, out)
+	}
+	for _, row := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"--refval", good}, 0, "\nverdict: trusted as of 20"},
+		{[]string{"--refval", good, "--json"}, 0, `"trusted": false`},
+		{[]string{"--refval", other}, 1, "FAILED  measurement"},
+		{[]string{"--refval", good, "--crl", good}, 3, ""},
+		{[]string{"--refval", good, "--at", "2026-01-01T00:00:00Z"}, 64, "--at does not go with --bundle"},
+		{[]string{"--refval", good, "--report", bundle}, 64, "--report does not go with --bundle"},
+		{nil, 64, "--refval is missing"},
+	} {
+		code, out := run(report.New(), append([]string{"verify", "--bundle", bundle}, row.args...)...)
+		if code != row.code || !strings.Contains(out, row.want) {
+			t.Errorf("%v: exit status is %d, want %d and %q in\n%s", row.args, code, row.code, row.want, out)
+		}
+	}
+	if code, out := run(report.New(), "verify", "--bundle", good, "--refval", good); code != 3 || !strings.Contains(out, "decoding bundle") {
+		t.Errorf("no bundle: exit status is %d\n%s", code, out)
 	}
 }
 

@@ -13,13 +13,13 @@ import (
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/pins"
-	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp/kds"
 )
 
 // verifyFlags are the flags of report verify, as given.
 type verifyFlags struct {
 	report, kind, leaf, refval, at, reportData string
+	bundle                                     string
 	chain, crl, roots                          []string
 	acceptUnknown, authenticityOnly, asJSON    bool
 }
@@ -27,7 +27,7 @@ type verifyFlags struct {
 func newVerifyCommand() *cobra.Command {
 	var f verifyFlags
 	cmd := &cobra.Command{
-		Use:   "verify --report FILE [--leaf FILE] (--refval FILE | --authenticity-only)",
+		Use:   "verify (--report FILE [--leaf FILE] | --bundle FILE) (--refval FILE | --authenticity-only)",
 		Short: "Verify an attestation report and appraise it",
 		Long: `Verify an attestation report offline, and appraise it by reference values.
 
@@ -42,11 +42,16 @@ and anyone may present it, so the verdict is "freshness unknown" and never
 "trusted". Of an Azure HCL blob the user data is compared, inside the runtime
 data that REPORT_DATA vouches for.
 
+--bundle takes what "rootvouch attest --bundle" kept, and judges it as of the time
+in it and with the collateral in it. --crl adds later lists: what they revoke is
+refused. Time and nonce are the bundle's word, so the verdict is never "trusted" but
+"trusted as of" that time, and notes say what was fresh then.
+
 With --authenticity-only nothing is said about what the guest is: anyone's VM on
 genuine hardware passes.
 
 Exit status:
-  0   trusted; with --authenticity-only: authentic
+  0   trusted; with --authenticity-only: authentic; with --bundle: trusted as of then
   1   refused by policy: authentic, but not what the reference values accept
   2   not authentic: signature, chain, validity, binding or revocation
   3   malformed report, certificate, CRL or reference values
@@ -62,6 +67,7 @@ Exit status:
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.report, "report", "", "attestation report (raw, in an Azure HCL blob, or evidence in JSON)")
+	flags.StringVar(&f.bundle, "bundle", "", "file with an answer and all it was judged by (of attest --bundle; in place of --report)")
 	flags.StringVar(&f.kind, "kind", cli.KindAuto, "the report's form: plain, azure-hcl, or auto to tell it from the file")
 	flags.StringVar(&f.leaf, "leaf", "", "certificate of the VCEK or VLEK; evidence in JSON may carry it")
 	flags.StringArrayVar(&f.chain, "chain", nil, "certificates above the leaf (repeatable)")
@@ -79,10 +85,13 @@ Exit status:
 func (f *verifyFlags) run(cmd *cobra.Command, now time.Time) error {
 	// An empty value, from a shell variable that was not set, must not turn a
 	// check off.
-	for _, name := range []string{"report-data", "at", "leaf", "refval", "kind"} {
+	for _, name := range []string{"report-data", "at", "leaf", "refval", "kind", "bundle"} {
 		if flag := cmd.Flags().Lookup(name); flag.Changed && flag.Value.String() == "" {
 			return command.Usage(fmt.Errorf("--%s is empty", name))
 		}
+	}
+	if f.bundle != "" {
+		return f.runBundle(cmd)
 	}
 	q, err := f.build(now)
 	if err != nil {
@@ -225,13 +234,9 @@ func (q question) judge(f *verifyFlags) (appraise.Verdict, error) {
 			Collateral: q.collateral, Now: q.now, Revocation: q.revocation,
 		}), nil
 	}
-	data, err := cli.ReadInput(f.refval, refval.MaxSize)
+	values, err := f.values()
 	if err != nil {
 		return appraise.Verdict{}, err
-	}
-	values, err := refval.Decode(data)
-	if err != nil {
-		return appraise.Verdict{}, cli.Malformed("%s: %w", f.refval, err)
 	}
 	r := appraise.Request{
 		Evidence: parsed, Values: values, AcceptAnyReportData: q.reportData == nil,
