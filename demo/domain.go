@@ -2,7 +2,7 @@
 // SPIRE, a key server, and the commands that build, register and launch a VM.
 //
 // It knows nothing that the commands do not: each step is one that a reader of
-// the README can type, and is shown as such.
+// docs/walk.md can type, and is shown as such.
 package demo
 
 import (

@@ -14,11 +14,9 @@
 //   - 57230: Versioned Chip Endorsement Key (VCEK) Certificate and KDS
 //     Interface Specification, revision 1.00
 //
-// Structures are cited by name, with section and table number. Those of 56860
-// hold for this revision (in 1.59 they moved) and were checked against what
-// public code written after it cites, not against the document; a name without
-// a number is one whose number was not found there. Those of 56421 and 57230
-// were not checked.
+// Structures are cited by name, with section and table number where one was
+// found; docs/spec/launch-digest.md says how the numbers were checked. Those of
+// 56421 and 57230 were not.
 //
 // Offsets are printed in hexadecimal, as these documents do. Every integer is
 // little-endian, the components of a signature included.

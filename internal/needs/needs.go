@@ -5,7 +5,7 @@
 // (ROOTVOUCH_TEST=full) the set-up has run, so what is missing then is a
 // failure. Only the further vectors in ../shared/vectors, which are not part of
 // the repository, stay optional: no claim of docs/THREATS.md rests on them, and
-// test/threats checks that.
+// test/docs checks that.
 package needs
 
 import (

@@ -18,13 +18,8 @@
 //	24593  AMD64 Architecture Programmer's Manual, Volume 2, revision 3.44
 //	25481  CPUID Specification, revision 2.34
 //
-// Section and table numbers are those of these revisions: other revisions of
-// 56860 have others (PAGE_INFO was table 67 in older ones). Those of 56860 were
-// checked against what public code written after revision 1.58 cites, not
-// against the document; a table without a number is one that it does not cite.
-// Those of 24593 were checked against a transcription of revision 3.44. Section
-// 6.5 of 55766 and the name in 25481 are what public code cites, without a
-// revision.
+// Section and table numbers are those of these revisions;
+// docs/spec/launch-digest.md says how they were checked.
 //
 // What a launcher chooses is in no AMD document. For OVMF it is
 // OvmfPkg/ResetVector of edk2-stable202405, for QEMU target/i386/sev.c of 10.0,

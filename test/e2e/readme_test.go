@@ -12,8 +12,8 @@ import (
 	"github.com/rootvouch/rootvouch/internal/needs"
 )
 
-// TestReadmeWalk types the README's walk into a shell, as it stands there.
-func TestReadmeWalk(t *testing.T) {
+// TestWalk types docs/walk.md into a shell, as it stands there.
+func TestWalk(t *testing.T) {
 	needs.Boot(t)
 	script := walk(t)
 	// The walk ends with its own "kill"; the trap is for a walk that fails.
@@ -41,13 +41,13 @@ func TestReadmeWalk(t *testing.T) {
 	}
 }
 
-// walk joins the shell blocks of the README's walk.
+// walk joins the shell blocks of docs/walk.md.
 func walk(t *testing.T) string {
 	t.Helper()
-	readme := string(read(t, filepath.Join(needs.Repository(t), "README.md")))
-	_, section, found := strings.Cut(readme, "\n## The walk by hand\n")
+	page := string(read(t, filepath.Join(needs.Repository(t), "docs", "walk.md")))
+	_, section, found := strings.Cut("\n"+page, "\n# The walk by hand\n")
 	if !found {
-		t.Fatal("the README has no walk")
+		t.Fatal("docs/walk.md does not begin as it should")
 	}
 	section, _, _ = strings.Cut(section, "\n## ")
 	var script strings.Builder
@@ -58,7 +58,7 @@ func walk(t *testing.T) string {
 		}
 		block, after, found := strings.Cut(rest, "\n```\n")
 		if !found {
-			t.Fatal("a block of the README's walk has no end")
+			t.Fatal("a block of docs/walk.md has no end")
 		}
 		script.WriteString(block + "\n")
 		section = after

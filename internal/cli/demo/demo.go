@@ -28,7 +28,7 @@ registers the disk's key; boots the VM, which gets the key for its evidence; and
 asks the running VM for a report. The last line that the appraisal prints is the
 verdict.
 
-Each command that it runs is shown, and can be typed by hand: the README walks
+Each command that it runs is shown, and can be typed by hand: docs/walk.md goes
 through them. $STATE in them is a directory with all keys, which is gone at the end. It
 needs what scripts/setup and make build make; make demo calls both. What it starts
 has ended when it ends, also after Ctrl-C. It leaves its cache, and the output

@@ -1,4 +1,4 @@
-package threats
+package docs
 
 import (
 	"fmt"
