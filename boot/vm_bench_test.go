@@ -5,14 +5,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"maps"
-	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,6 +25,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/test/spiffetest"
 )
 
 // bench is what the VMs of one test share.
@@ -62,7 +57,7 @@ func newBench(t *testing.T) *bench {
 		dir:       t.TempDir(),
 		qemu:      needs.Tool(t, "qemu-system-x86_64"),
 		kernel:    needs.Part(t, "kernel/boot/vmlinuz-*"),
-		trustRoot: newTrustRoot(t),
+		trustRoot: spiffetest.New(t).PEM(),
 	}
 	bin := filepath.Join(b.dir, "bin")
 	goBuild(t, filepath.Join(bin, "init"), "../cmd/init")
@@ -108,25 +103,6 @@ func readFile(t *testing.T, path string) []byte {
 		t.Fatal(err)
 	}
 	return data
-}
-
-// newTrustRoot makes a certificate for a SPIRE server that is not there.
-func newTrustRoot(t *testing.T) string {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test root"},
-		NotBefore: time.Unix(0, 0), NotAfter: time.Date(2999, 1, 1, 0, 0, 0, 0, time.UTC),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
 // newDisk builds a disk whose root filesystem has the given files.

@@ -21,6 +21,7 @@ import (
 	"github.com/rootvouch/rootvouch/initramfs/cpio"
 	"github.com/rootvouch/rootvouch/initramfs/kmod"
 	"github.com/rootvouch/rootvouch/test/initramfstest"
+	"github.com/rootvouch/rootvouch/test/spiffetest"
 )
 
 func guestNames() []string {
@@ -217,7 +218,7 @@ func TestStaticCheck(t *testing.T) {
 func TestConfigure(t *testing.T) {
 	base, _ := mustBuild(t, fakeOptions(t))
 	before := bytes.Clone(base)
-	config := initramfstest.BootConfig(initramfstest.TrustRoot(t, nil))
+	config := initramfstest.BootConfig(spiffetest.New(t).PEM())
 	first := mustConfigure(t, base, config)
 	if !bytes.Equal(base, before) {
 		t.Error("Configure changed its argument")
@@ -255,17 +256,17 @@ func TestConfigureRefusesTrustRoot(t *testing.T) {
 		root string
 		want string
 	}{
-		{"no certificate", strings.Replace(initramfstest.TrustRoot(t, nil), "MII", "MIA", 1), "certificate 0"},
-		{"leaf", initramfstest.TrustRoot(t, func(c *x509.Certificate) { c.IsCA = false }), "no CA"},
-		{"no signing", initramfstest.TrustRoot(t, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature }), "no CA"},
-		{"expired", initramfstest.TrustRoot(t, func(c *x509.Certificate) {
+		{"no certificate", strings.Replace(spiffetest.New(t).PEM(), "MII", "MIA", 1), "certificate 0"},
+		{"leaf", spiffetest.New(t, func(c *x509.Certificate) { c.IsCA = false }).PEM(), "no CA"},
+		{"no signing", spiffetest.New(t, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature }).PEM(), "no CA"},
+		{"expired", spiffetest.New(t, func(c *x509.Certificate) {
 			c.NotAfter = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-		}), "after the clock floor"},
-		{"other trust domain", initramfstest.TrustRoot(t, func(c *x509.Certificate) {
+		}).PEM(), "after the clock floor"},
+		{"other trust domain", spiffetest.New(t, func(c *x509.Certificate) {
 			c.URIs = []*url.URL{{Scheme: "spiffe", Host: "example.com"}}
-		}), `want "spiffe://example.org"`},
-		{"second of two", initramfstest.TrustRoot(t, nil) +
-			initramfstest.TrustRoot(t, func(c *x509.Certificate) { c.IsCA = false }), "certificate 1"},
+		}).PEM(), `want "spiffe://example.org"`},
+		{"second of two", spiffetest.New(t).PEM() +
+			spiffetest.New(t, func(c *x509.Certificate) { c.IsCA = false }).PEM(), "certificate 1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if _, err := Configure(base, initramfstest.BootConfig(c.root)); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -280,7 +281,7 @@ func TestConfigureRefusesTrustRoot(t *testing.T) {
 
 func TestReadRefuses(t *testing.T) {
 	base, _ := mustBuild(t, fakeOptions(t))
-	good := mustConfigure(t, base, initramfstest.BootConfig(initramfstest.TrustRoot(t, nil)))
+	good := mustConfigure(t, base, initramfstest.BootConfig(spiffetest.New(t).PEM()))
 	archive := func(entries ...cpio.Entry) []byte {
 		out, err := encode(entries)
 		if err != nil {
@@ -319,7 +320,7 @@ func TestReadRefuses(t *testing.T) {
 			if _, err := Read(c.data); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got error %v, want one with %q", err, c.want)
 			}
-			config := initramfstest.BootConfig(initramfstest.TrustRoot(t, nil))
+			config := initramfstest.BootConfig(spiffetest.New(t).PEM())
 			if _, err := Configure(c.data, config); err == nil {
 				t.Error("Configure: got no error")
 			}

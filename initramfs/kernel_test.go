@@ -15,6 +15,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/test/initramfstest"
+	"github.com/rootvouch/rootvouch/test/spiffetest"
 )
 
 // stockOptions takes the stock kernel, and the guest program of this package's
@@ -66,7 +67,7 @@ func TestKernelUnpacks(t *testing.T) {
 	needs.Boot(t)
 	o := stockOptions(t)
 	base, _ := mustBuild(t, o)
-	config := initramfstest.BootConfig(initramfstest.TrustRoot(t, nil))
+	config := initramfstest.BootConfig(spiffetest.New(t).PEM())
 	file := filepath.Join(t.TempDir(), "initramfs")
 	if err := os.WriteFile(file, mustConfigure(t, base, config), 0o600); err != nil {
 		t.Fatal(err)

@@ -2,13 +2,7 @@ package main
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
-	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +12,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/test/spiffetest"
 )
 
 // TestMain lets the test binary be fetchkey itself.
@@ -31,20 +26,10 @@ func TestMain(m *testing.M) {
 
 func bootJSON(t *testing.T) string {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1<<33, 0)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
 	verity := pins.Verity{RootHash: pins.Digest{1}, DataBlocks: 1, HashOffset: 4096, PayloadOffset: 1 << 20, PayloadSize: 12288}
 	data, err := bootconfig.Config{
 		Version: 1, TrustDomain: "example.org",
-		SPIRE:   bootconfig.SPIRE{Addresses: []string{"127.0.0.1:1"}, TrustRoot: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))},
+		SPIRE:   bootconfig.SPIRE{Addresses: []string{"127.0.0.1:1"}, TrustRoot: spiffetest.New(t).PEM()},
 		KMS:     bootconfig.KMS{Addresses: []string{"127.0.0.1:1"}, SPIFFEID: "spiffe://example.org/kms"},
 		Disk:    bootconfig.Disk{Verity: verity, Filesystem: pins.EROFS},
 		Network: bootconfig.Network{Mode: bootconfig.NetworkDHCP}, ReportDevice: bootconfig.ReportVirtioPort,

@@ -3,15 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/json"
 	"io"
-	"math/big"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,10 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/grpc"
 
 	"github.com/rootvouch/rootvouch/evidence"
@@ -33,6 +25,7 @@ import (
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/test/snptest"
+	"github.com/rootvouch/rootvouch/test/spiffetest"
 )
 
 var (
@@ -55,8 +48,7 @@ type agent struct {
 	stop func()
 
 	mu      sync.Mutex // guards what follows
-	cert    *x509.Certificate
-	key     *ecdsa.PrivateKey
+	ca      *spiffetest.Authority
 	changed chan struct{} // closed at the next rotation
 }
 
@@ -73,26 +65,11 @@ func newAgent(t testing.TB, socket string) *agent {
 	return a
 }
 
-func certify(t testing.TB, template, parent *x509.Certificate, signer *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
-	if signer == nil {
-		parent, signer = template, key
-	}
-	template.SerialNumber, template.NotBefore, template.NotAfter = big.NewInt(1), time.Unix(0, 0), time.Unix(1<<33, 0)
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
-	must(t, err)
-	cert, err := x509.ParseCertificate(der)
-	must(t, err)
-	return cert, key
-}
-
 // rotate replaces the CA, so that SVIDs of the old one are worth nothing.
 func (a *agent) rotate() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.cert, a.key = certify(a.t, &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-		URIs: []*url.URL{{Scheme: "spiffe", Host: "example.org"}}}, nil, nil)
+	a.ca = spiffetest.New(a.t)
 	close(a.changed)
 	a.changed = make(chan struct{})
 }
@@ -100,31 +77,15 @@ func (a *agent) rotate() {
 func (a *agent) identity(id spiffeid.ID) (fetchkey.Identity, chan struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	cert, key := certify(a.t, &x509.Certificate{KeyUsage: x509.KeyUsageDigitalSignature, URIs: []*url.URL{id.URL()}}, a.cert, a.key)
-	return fetchkey.Identity{
-		SVID:    &x509svid.SVID{ID: id, Certificates: []*x509.Certificate{cert}, PrivateKey: key},
-		Bundles: x509bundle.FromX509Authorities(id.TrustDomain(), []*x509.Certificate{a.cert}),
-	}, a.changed
+	return fetchkey.Identity{SVID: a.ca.Issue(a.t, id), Bundles: a.ca.Bundle()}, a.changed
 }
 
 func (a *agent) FetchX509SVID(_ *workload.X509SVIDRequest, stream workload.SpiffeWorkloadAPI_FetchX509SVIDServer) error {
 	for {
-		reply := &workload.X509SVIDResponse{}
-		var changed chan struct{}
-		for _, id := range []spiffeid.ID{spiffeid.RequireFromString("spiffe://example.org/first"), kmsID} {
-			var got fetchkey.Identity
-			got, changed = a.identity(id)
-			key, err := x509.MarshalPKCS8PrivateKey(got.SVID.PrivateKey)
-			if err != nil {
-				return err
-			}
-			bundle, err := got.Bundles.GetX509BundleForTrustDomain(id.TrustDomain())
-			if err != nil {
-				return err
-			}
-			reply.Svids = append(reply.Svids, &workload.X509SVID{SpiffeId: id.String(), X509Svid: got.SVID.Certificates[0].Raw,
-				X509SvidKey: key, Bundle: bundle.X509Authorities()[0].Raw})
-		}
+		a.mu.Lock()
+		ca, changed := a.ca, a.changed
+		a.mu.Unlock()
+		reply := ca.Response(a.t, spiffeid.RequireFromString("spiffe://example.org/first"), kmsID)
 		if err := stream.Send(reply); err != nil {
 			return err
 		}

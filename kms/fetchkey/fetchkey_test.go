@@ -3,32 +3,26 @@ package fetchkey
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"io"
 	"log"
-	"math/big"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/test/spiffetest"
 )
 
 var (
@@ -37,59 +31,10 @@ var (
 	disk  = pins.UUID{1}
 )
 
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func mustKey(t testing.TB) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func mustCertificate(t testing.TB, template, parent *x509.Certificate, key, signer *ecdsa.PrivateKey) *x509.Certificate {
-	t.Helper()
-	template.NotBefore, template.NotAfter = time.Unix(0, 0), time.Unix(1<<33, 0)
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert
-}
-
-func newAuthority(t testing.TB) *authority {
-	key := mustKey(t)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign, URIs: []*url.URL{{Scheme: "spiffe", Host: "example.org"}}}
-	return &authority{mustCertificate(t, template, template, key, key), key}
-}
-
-func (a *authority) issue(t testing.TB, id spiffeid.ID) *x509svid.SVID {
-	return a.issueFor(t, id, x509.KeyUsageDigitalSignature)
-}
-
-func (a *authority) issueFor(t testing.TB, id spiffeid.ID, usage x509.KeyUsage) *x509svid.SVID {
-	key := mustKey(t)
-	template := &x509.Certificate{SerialNumber: big.NewInt(2), KeyUsage: usage, URIs: []*url.URL{id.URL()}}
-	return &x509svid.SVID{ID: id, PrivateKey: key, Certificates: []*x509.Certificate{mustCertificate(t, template, a.cert, key, a.key)}}
-}
-
-func (a *authority) bundle() *x509bundle.Bundle {
-	return x509bundle.FromX509Authorities(kmsID.TrustDomain(), []*x509.Certificate{a.cert})
-}
-
 // peer is a key server with one fault at a time.
 type peer struct {
 	t        testing.TB
-	ca       *authority
+	ca       *spiffetest.Authority
 	id       spiffeid.ID
 	requests atomic.Int64 // for releases
 	nonces   atomic.Int64
@@ -107,7 +52,7 @@ type peer struct {
 }
 
 func newPeer(t testing.TB, change func(*peer)) *peer {
-	p := &peer{t: t, ca: newAuthority(t), id: kmsID, usage: x509.KeyUsageDigitalSignature, takes: tlsconfig.AuthorizeAny(), bodies: make(chan []byte, 100)}
+	p := &peer{t: t, ca: spiffetest.New(t), id: kmsID, usage: x509.KeyUsageDigitalSignature, takes: tlsconfig.AuthorizeAny(), bodies: make(chan []byte, 100)}
 	p.reply = func(_ int64, q keyapi.ReleaseRequest, w http.ResponseWriter) { w.Write(p.sealed(q, p.released())) }
 	if change != nil {
 		change(p)
@@ -129,7 +74,7 @@ func newPeer(t testing.TB, change func(*peer)) *peer {
 		p.reply(p.requests.Add(1), request, w)
 	})
 	p.tls = &tls.Config{}
-	tlsconfig.HookMTLSServerConfig(p.tls, p.ca.issueFor(t, p.id, p.usage), p.ca.bundle(), p.takes)
+	tlsconfig.HookMTLSServerConfig(p.tls, p.ca.Issue(t, p.id, spiffetest.Usage(p.usage)), p.ca.Bundle(), p.takes)
 	p.handler = mux
 	p.address = p.serve("127.0.0.1:0")
 	t.Cleanup(func() { p.stop() })
@@ -173,7 +118,7 @@ func (p *peer) sealed(q keyapi.ReleaseRequest, r *keyapi.Released) []byte {
 func (p *peer) config() Config {
 	return Config{
 		Disk: disk, Addresses: []string{p.address}, ServerID: kmsID, Patience: 2 * time.Second,
-		Identity: func(context.Context) (Identity, error) { return Identity{p.ca.issue(p.t, vmID), p.ca.bundle()}, nil },
+		Identity: func(context.Context) (Identity, error) { return Identity{p.ca.Issue(p.t, vmID), p.ca.Bundle()}, nil },
 		Evidence: func(data [64]byte) (evidence.Evidence, error) { return evidence.Evidence{Report: data[:]}, nil },
 	}
 }
@@ -202,8 +147,8 @@ func TestFetch(t *testing.T) {
 		bound = data
 		return evidence.Evidence{Report: []byte("report")}, nil
 	}
-	svid := p.ca.issue(t, vmID)
-	c.Identity = func(context.Context) (Identity, error) { return Identity{svid, p.ca.bundle()}, nil }
+	svid := p.ca.Issue(t, vmID)
+	c.Identity = func(context.Context) (Identity, error) { return Identity{svid, p.ca.Bundle()}, nil }
 	var lines []string
 	c.Log = func(line string) { lines = append(lines, line) }
 	released, err := Fetch(t.Context(), c)

@@ -1,7 +1,6 @@
 package fetchkey
 
 import (
-	"crypto/x509"
 	"net"
 	"path/filepath"
 	"strings"
@@ -9,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rootvouch/rootvouch/test/spiffetest"
 	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -18,7 +18,7 @@ import (
 // agent is a Workload API that knows no entry at first.
 type agent struct {
 	workload.UnimplementedSpiffeWorkloadAPIServer
-	ca    *authority
+	ca    *spiffetest.Authority
 	t     testing.TB
 	deny  int64
 	asked atomic.Int64
@@ -28,14 +28,7 @@ func (a *agent) FetchX509SVID(_ *workload.X509SVIDRequest, stream workload.Spiff
 	if a.asked.Add(1) <= a.deny {
 		return status.Error(codes.PermissionDenied, "no identity issued")
 	}
-	svid := a.ca.issue(a.t, vmID)
-	key, err := x509.MarshalPKCS8PrivateKey(svid.PrivateKey)
-	if err != nil {
-		return err
-	}
-	return stream.Send(&workload.X509SVIDResponse{Svids: []*workload.X509SVID{{
-		SpiffeId: vmID.String(), X509Svid: svid.Certificates[0].Raw, X509SvidKey: key, Bundle: a.ca.cert.Raw,
-	}}})
+	return stream.Send(a.ca.Response(a.t, vmID))
 }
 
 // serve answers at path after a while.
@@ -60,7 +53,7 @@ func (a *agent) serve(path string, after time.Duration) {
 // costs little more than its own time.
 func TestWorkloadAPI(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "agent.sock")
-	a := &agent{ca: newAuthority(t), t: t, deny: 4}
+	a := &agent{ca: spiffetest.New(t), t: t, deny: 4}
 	const late = 300 * time.Millisecond
 	a.serve(path, late)
 	start := time.Now()
@@ -85,7 +78,7 @@ func TestWorkloadAPIGivesUp(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "tries") || !strings.Contains(err.Error(), "agent.sock") {
 		t.Errorf("no agent: got error %v", err)
 	}
-	a := &agent{ca: newAuthority(t), t: t, deny: 1 << 40}
+	a := &agent{ca: spiffetest.New(t), t: t, deny: 1 << 40}
 	a.serve(path, 0)
 	_, err = WorkloadAPI("unix://"+path, 2*time.Second)(t.Context())
 	if status.Code(err) != codes.PermissionDenied && !strings.Contains(err.Error(), "PermissionDenied") {

@@ -40,7 +40,7 @@ func BenchmarkRelease(b *testing.B) {
 					bodies[i] = r.prepared(me, i)
 				}
 				config := &tls.Config{MinVersion: tls.VersionTLS13}
-				tlsconfig.HookMTLSClientConfig(config, svid, r.ca.bundle(), tlsconfig.AuthorizeID(kmsID))
+				tlsconfig.HookMTLSClientConfig(config, svid, r.ca.Bundle(), tlsconfig.AuthorizeID(kmsID))
 				client := &http.Client{Transport: &http.Transport{
 					TLSClientConfig: config, DisableKeepAlives: connections == "new", MaxIdleConnsPerHost: clients}}
 				defer client.CloseIdleConnections()

@@ -25,7 +25,7 @@ type caller struct {
 
 func (r *rig) caller(svid *x509svid.SVID) *caller {
 	config := &tls.Config{MinVersion: tls.VersionTLS13}
-	tlsconfig.HookMTLSClientConfig(config, svid, r.ca.bundle(), tlsconfig.AuthorizeID(kmsID))
+	tlsconfig.HookMTLSClientConfig(config, svid, r.ca.Bundle(), tlsconfig.AuthorizeID(kmsID))
 	c := &caller{r, svid, &http.Client{Transport: &http.Transport{TLSClientConfig: config}}}
 	r.t.Cleanup(c.http.CloseIdleConnections)
 	return c

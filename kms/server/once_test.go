@@ -18,6 +18,7 @@ import (
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/test/snptest"
+	"github.com/rootvouch/rootvouch/test/spiffetest"
 )
 
 // TestLostReply asks again with the very same request.
@@ -148,7 +149,7 @@ func TestEvidenceNotRequired(t *testing.T) {
 	record := r.record(diskTwo)
 	record.SPIFFEID, record.Evidence = otherID, store.EvidenceNotRequired
 	r.mustPut(record, refval.Values{})
-	guest := r.caller(r.ca.issue(t, otherID, forever))
+	guest := r.caller(r.ca.Issue(t, otherID))
 	for range 2 {
 		a := guest.ask(r.launch(0), func(a *ask) { a.disk = diskTwo.DiskUUID })
 		a.request.Evidence = nil
@@ -220,18 +221,18 @@ func TestStrangers(t *testing.T) {
 		status, _, err := c.post(keyapi.PathNonce, keyapi.Encode(keyapi.NonceRequest{Version: 1}))
 		return status, err
 	}
-	if status, err := post(r.caller(r.ca.issue(t, otherID, forever))); status != http.StatusForbidden || err != nil {
+	if status, err := post(r.caller(r.ca.Issue(t, otherID))); status != http.StatusForbidden || err != nil {
 		t.Errorf("SPIFFE ID on no record: got status %d, %v, want 403", status, err)
 	}
 	foreign := spiffeid.RequireFromString("spiffe://example.com/vm")
-	if status, err := post(r.caller(r.ca.issue(t, foreign, forever))); err == nil {
+	if status, err := post(r.caller(r.ca.Issue(t, foreign))); err == nil {
 		t.Errorf("another trust domain: got status %d, want no connection", status)
 	}
-	if status, err := post(r.caller(newAuthority(t).issue(t, vmID, forever))); err == nil {
+	if status, err := post(r.caller(spiffetest.New(t).Issue(t, vmID))); err == nil {
 		t.Errorf("another CA: got status %d, want no connection", status)
 	}
 	// An SVID that expires while its connection stays open.
-	soon := r.caller(r.ca.issue(t, vmID, snptest.Now().Add(time.Hour)))
+	soon := r.caller(r.ca.Issue(t, vmID, spiffetest.Until(snptest.Now().Add(time.Hour))))
 	if time.Now().Before(snptest.Now().Add(time.Hour)) {
 		soon.nonce()
 		r.advance(2 * time.Hour)

@@ -3,21 +3,16 @@ package server
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
 	"log/slog"
-	"math/big"
 	"net"
-	"net/url"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
@@ -33,6 +28,7 @@ import (
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/test/snptest"
+	"github.com/rootvouch/rootvouch/test/spiffetest"
 )
 
 var (
@@ -49,58 +45,6 @@ var measured, otherwise = snp.Measurement{0x4d, 1}, snp.Measurement{0x4d, 2}
 
 const retryWindow = 30 * time.Second
 
-// authority is the CA of a trust domain.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newAuthority(t testing.TB) *authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1<<33, 0),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-		URIs: []*url.URL{kmsID.TrustDomain().ID().URL()}}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &authority{cert, key}
-}
-
-// issue makes an SVID that is valid until a time.
-func (a *authority) issue(t testing.TB, id spiffeid.ID, until time.Time) *x509svid.SVID {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(2), NotBefore: time.Unix(0, 0), NotAfter: until,
-		KeyUsage: x509.KeyUsageDigitalSignature, URIs: []*url.URL{id.URL()}}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &x509svid.SVID{ID: id, Certificates: []*x509.Certificate{cert}, PrivateKey: key}
-}
-
-func (a *authority) bundle() *x509bundle.Bundle {
-	return x509bundle.FromX509Authorities(kmsID.TrustDomain(), []*x509.Certificate{a.cert})
-}
-
-var forever = time.Unix(1<<33, 0)
-
 // chip is shared: its keys take a while.
 var chip = sync.OnceValue(func() func(testing.TB) *snptest.Signer {
 	var once sync.Once
@@ -114,7 +58,7 @@ var chip = sync.OnceValue(func() func(testing.TB) *snptest.Signer {
 // rig is a key server with all that is around it.
 type rig struct {
 	t       testing.TB
-	ca      *authority
+	ca      *spiffetest.Authority
 	dir     string
 	crl     *x509.RevocationList
 	address string
@@ -152,7 +96,7 @@ func (r *rig) Write(b []byte) (int, error) {
 // newRig makes a server with one record: vmID's for diskOne.
 func newRig(t testing.TB) *rig {
 	t.Helper()
-	r := &rig{t: t, ca: newAuthority(t), dir: t.TempDir(), log: new(bytes.Buffer), now: snptest.Now()}
+	r := &rig{t: t, ca: spiffetest.New(t), dir: t.TempDir(), log: new(bytes.Buffer), now: snptest.Now()}
 	r.crl = chip(t).CRL(t)
 	if err := store.Create(r.path("kms.db"), r.kek(), rand.Reader); err != nil {
 		t.Fatal(err)
@@ -197,7 +141,7 @@ func (r *rig) start() {
 	}
 	r.address = listener.Addr().String()
 	server := New(Config{
-		ID: kmsID, SVID: r.ca.issue(r.t, kmsID, forever), Bundle: r.ca.bundle(), Ledger: r.ledger,
+		ID: kmsID, SVID: r.ca.Issue(r.t, kmsID), Bundle: r.ca.Bundle(), Ledger: r.ledger,
 		Collateral: func() (appraise.Collateral, error) {
 			if r.crl == nil {
 				return appraise.Collateral{}, errors.New("no such directory")
@@ -270,11 +214,11 @@ func (r *rig) guest(svid *x509svid.SVID, launch func([64]byte) (evidence.Evidenc
 	return fetchkey.Config{
 		Disk: diskOne.DiskUUID, Addresses: []string{r.address}, ServerID: kmsID,
 		Identity: func(context.Context) (fetchkey.Identity, error) {
-			return fetchkey.Identity{SVID: svid, Bundles: r.ca.bundle()}, nil
+			return fetchkey.Identity{SVID: svid, Bundles: r.ca.Bundle()}, nil
 		},
 		Evidence: launch,
 		Patience: 5 * time.Second,
 	}
 }
 
-func (r *rig) vm() *x509svid.SVID { return r.ca.issue(r.t, vmID, forever) }
+func (r *rig) vm() *x509svid.SVID { return r.ca.Issue(r.t, vmID) }

@@ -164,7 +164,7 @@ func TestLocks(t *testing.T) {
 			if change == nil {
 				change = func(*ask) {}
 			}
-			guest := r.caller(r.ca.issue(t, id, forever))
+			guest := r.caller(r.ca.Issue(t, id))
 			a := guest.ask(launch(r), change)
 			if c.after != nil {
 				c.after(&a)

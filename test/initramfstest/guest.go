@@ -2,16 +2,8 @@ package initramfstest
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"debug/elf"
 	"encoding/binary"
-	"encoding/pem"
-	"math/big"
-	"net/url"
 	"testing"
 	"time"
 
@@ -63,29 +55,6 @@ func GuestBin(t testing.TB, names ...string) string {
 		Files{name: append(Program(elf.ET_EXEC, elf.PT_LOAD), name...)}.WriteTo(t, dir)
 	}
 	return dir
-}
-
-// TrustRoot makes a certificate in PEM, changed by change before it is signed.
-func TrustRoot(t testing.TB, change func(*x509.Certificate)) string {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test root"},
-		NotBefore: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2036, 1, 1, 0, 0, 0, 0, time.UTC),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-		URIs: []*url.URL{{Scheme: "spiffe", Host: "example.org"}},
-	}
-	if change != nil {
-		change(template)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
 // Pins are those of no disk.

@@ -7,10 +7,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/initramfs"
 	"github.com/rootvouch/rootvouch/test/initramfstest"
+	"github.com/rootvouch/rootvouch/test/spiffetest"
 )
 
 // runCommand runs `rootvouch initramfs` with these arguments.
@@ -34,7 +36,7 @@ func initramfsInputs(t *testing.T) (dir, kernel, guestBin string) {
 	}
 	dir = t.TempDir()
 	initramfstest.Files{
-		"root.pem":  []byte("subject=test\n" + initramfstest.TrustRoot(t, nil)),
+		"root.pem":  []byte("subject=test\n" + spiffetest.New(t, spiffetest.Until(time.Date(2036, 1, 1, 0, 0, 0, 0, time.UTC))).PEM()),
 		"pins.json": initramfstest.Pins().Encode(),
 	}.WriteTo(t, dir)
 	return dir, initramfstest.Kernel(t), initramfstest.GuestBin(t, names...)
