@@ -77,10 +77,14 @@ func Appraise(q Request) Verdict {
 		return malformed("reference values", err)
 	}
 	product, ok := q.Values.Accepts(v.Product)
+	bits := q.Values.CheckBits(v.Report.Policy, v.Report.PlatformInfo)
+	hostCode := q.Values.AcceptsHostCode()
 	if root, emulated := q.Values.RootOfTrust.Emulated(); emulated {
 		v.addNote("emulated: NOT CONFIDENTIAL: the root of trust is the emulated ARK %s", root)
 	}
-	bits := q.Values.CheckBits(v.Report.Policy, v.Report.PlatformInfo)
+	if hostCode {
+		v.addNote(hostCodeNote)
+	}
 	v.checkProduct(q.Values, product, ok)
 	v.checkPolicy(q.Values, bits)
 	v.complete = true

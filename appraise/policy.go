@@ -95,9 +95,6 @@ func (v *Verdict) checkDenied(want refval.Values) {
 }
 
 func (v *Verdict) checkMeasurement(want refval.Values) {
-	if want.AcceptsHostCode() {
-		v.addNote(hostCodeNote)
-	}
 	v.group = Guest
 	got := v.Report.Measurement
 	var digests []string

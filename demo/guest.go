@@ -228,7 +228,7 @@ func (vm *VM) Reached(ctx context.Context, text string) error {
 }
 
 // Attest asks the VM for evidence and appraises it. The error of a refusal says
-// so; what was printed has each check.
+// so; what was printed has each check that failed.
 func (d *Domain) Attest(ctx context.Context, vm *VM, g Guest) ([]byte, error) {
 	out, err := d.Rootvouch(ctx, "attest", "--address", vm.address, "--refval", g.Refval(),
 		"--collateral-dir", d.Collateral(), "--release", "--kms-socket", d.KMSSocket())
