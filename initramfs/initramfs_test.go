@@ -2,8 +2,13 @@ package initramfs
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"debug/elf"
+	"encoding/pem"
 	"io"
 	"net/url"
 	"os"
@@ -262,6 +267,11 @@ func TestConfigureRefusesTrustRoot(t *testing.T) {
 		{"expired", spiffetest.New(t, func(c *x509.Certificate) {
 			c.NotAfter = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 		}).PEM(), "after the clock floor"},
+		{"a stock SPIRE server's CA", spiffetest.New(t, func(c *x509.Certificate) {
+			c.NotAfter = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+		}).PEM(), "want at least 30 days after the clock floor"},
+		{"intermediate", signedByAnother(t, "another root"), `issuer "CN=another root" signed it`},
+		{"root of the same name", signedByAnother(t, "test root"), "want one that signed itself"},
 		{"other trust domain", spiffetest.New(t, func(c *x509.Certificate) {
 			c.URIs = []*url.URL{{Scheme: "spiffe", Host: "example.com"}}
 		}).PEM(), `want "spiffe://example.org"`},
@@ -277,6 +287,22 @@ func TestConfigureRefusesTrustRoot(t *testing.T) {
 	if _, err := Configure(base, bootconfig.Config{}); err == nil {
 		t.Error("got no error for an empty configuration")
 	}
+}
+
+// signedByAnother makes a CA of the name "test root" that an issuer signed.
+func signedByAnother(t *testing.T, issuer string) string {
+	t.Helper()
+	subject := spiffetest.New(t).Certificate
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent := &x509.Certificate{Subject: pkix.Name{CommonName: issuer}}
+	der, err := x509.CreateCertificate(rand.Reader, subject, parent, subject.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
 func TestReadRefuses(t *testing.T) {

@@ -207,3 +207,14 @@ func frameSize(data []byte) (int, error) {
 	}
 	return at, nil
 }
+
+// IsBase reports whether data is what Build makes, without a boot.json. Files that
+// do not begin as ours are not decompressed.
+func IsBase(data []byte) bool {
+	p, err := split(data)
+	if err != nil || len(p.config) > 0 {
+		return false
+	}
+	_, _, err = p.readBase()
+	return err == nil
+}

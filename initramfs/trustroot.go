@@ -1,17 +1,19 @@
 package initramfs
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
 )
 
 // CheckTrustRoot judges the certificates of a boot configuration, which PID 1
-// does not: each must be a CA that may sign certificates, still be valid at the
-// clock floor, and name no other trust domain. All faults are reported.
+// does not: each must be a CA that may sign certificates, have signed itself, be valid
+// for a while after the clock floor, and name no other trust domain. All faults are reported.
 func CheckTrustRoot(c bootconfig.Config) error {
 	var errs []error
 	for n, rest := 0, []byte(c.SPIRE.TrustRoot); ; n++ {
@@ -25,6 +27,27 @@ func CheckTrustRoot(c bootconfig.Config) error {
 	}
 }
 
+// minRootLife is how long a root must be valid from the clock floor on. The CA that a
+// stock SPIRE server signs itself lives for a day.
+const minRootLife = 30 * 24 * time.Hour
+
+// TrustRootEnd returns when the first of the certificates in PEM expires.
+func TrustRootEnd(trustRoot string) (end time.Time, err error) {
+	for rest := []byte(trustRoot); ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return end, nil
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return time.Time{}, err
+		}
+		if end.IsZero() || cert.NotAfter.Before(end) {
+			end = cert.NotAfter
+		}
+	}
+}
+
 func checkRoot(der []byte, c bootconfig.Config) error {
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
@@ -33,9 +56,12 @@ func checkRoot(der []byte, c bootconfig.Config) error {
 	if !cert.BasicConstraintsValid || !cert.IsCA || cert.KeyUsage&x509.KeyUsageCertSign == 0 {
 		return fmt.Errorf("subject %q is no CA that may sign certificates", cert.Subject)
 	}
-	if !cert.NotAfter.After(c.ClockFloor) {
-		return fmt.Errorf("notAfter is %s, want it after the clock floor %s",
-			cert.NotAfter.UTC().Format("2006-01-02T15:04:05Z"), c.ClockFloor.Format("2006-01-02T15:04:05Z"))
+	if !bytes.Equal(cert.RawIssuer, cert.RawSubject) || cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) != nil {
+		return fmt.Errorf("subject %q is no root: issuer %q signed it, want one that signed itself", cert.Subject, cert.Issuer)
+	}
+	if cert.NotAfter.Before(c.ClockFloor.Add(minRootLife)) {
+		return fmt.Errorf("notAfter is %s, want at least %d days after the clock floor %s: no guest with it boots later",
+			cert.NotAfter.UTC().Format("2006-01-02T15:04:05Z"), minRootLife/(24*time.Hour), c.ClockFloor.Format("2006-01-02T15:04:05Z"))
 	}
 	for _, uri := range cert.URIs {
 		if want := "spiffe://" + c.TrustDomain; uri.String() != want {

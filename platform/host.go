@@ -57,10 +57,14 @@ func parseVersion(s string) (qemuVersion, error) {
 	return v, nil
 }
 
-// checkHost says all that a host lacks for SNP guests. root is "/" but in
-// tests.
-func checkHost(root string) error {
-	var errs []error
+// checkHost says all that a host lacks for a kind of guest, its QEMU included. root
+// is "/" but in tests.
+func checkHost(ctx context.Context, root, qemu string, k Kind) error {
+	version := checkQEMU(ctx, qemu, k)
+	if k != SNP {
+		return version
+	}
+	errs := []error{version}
 	for _, d := range []struct{ path, hint string }{
 		{"dev/kvm", "load kvm_amd, and switch virtualisation on in the firmware setup"},
 		{"dev/sev", "load ccp on a processor with SEV-SNP (EPYC Milan or newer)"},

@@ -174,13 +174,14 @@ func TestParseVersion(t *testing.T) {
 // Each thing that a host lacks has its own line.
 func TestCheckHost(t *testing.T) {
 	root := t.TempDir()
+	qemu := filepath.Join(root, "qemu")
 	lacks := func(want ...string) {
 		t.Helper()
-		err := checkHost(root)
+		err := checkHost(t.Context(), root, qemu, SNP)
 		if (err == nil) != (len(want) == 0) {
 			t.Fatalf("got %v, want complaints about %q", err, want)
 		}
-		for _, w := range []string{"/dev/kvm", "/dev/sev", "sev_snp"} {
+		for _, w := range []string{"/dev/kvm", "/dev/sev", "sev_snp", "want 9.1 or newer"} {
 			named := err != nil && strings.Contains(err.Error(), w)
 			wanted := strings.Contains(strings.Join(want, " "), w)
 			if named != wanted {
@@ -198,6 +199,18 @@ func TestCheckHost(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	program := func(version string) {
+		t.Helper()
+		if err := os.WriteFile(qemu, []byte("#!/bin/sh\necho QEMU emulator version "+version+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	program("7.2.0")
+	lacks("/dev/kvm", "/dev/sev", "sev_snp", "want 9.1 or newer")
+	if err := checkHost(t.Context(), root, qemu, Emulated); err == nil || !strings.Contains(err.Error(), "want 10.0 or newer") || strings.Contains(err.Error(), "/dev/kvm") {
+		t.Errorf("emulated: got error %v, want one about QEMU alone", err)
+	}
+	program("9.1.0")
 	lacks("/dev/kvm", "/dev/sev", "sev_snp")
 	put("dev/kvm", "")
 	lacks("/dev/sev", "sev_snp")

@@ -98,12 +98,7 @@ func Start(ctx context.Context, g Guest, o Options) (*VM, error) {
 	if g.Kind == Emulated && (o.AMDSP == nil || o.Rand == nil) {
 		return nil, errors.New("launching: the emulated platform needs a software AMD-SP and a source of chance")
 	}
-	if g.Kind == SNP {
-		if err := checkHost("/"); err != nil {
-			return nil, err
-		}
-	}
-	if err := checkQEMU(ctx, o.QEMU, g.Kind); err != nil {
+	if err := checkHost(ctx, "/", o.QEMU, g.Kind); err != nil {
 		return nil, err
 	}
 	if err := g.checkFiles(); err != nil {

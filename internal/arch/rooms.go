@@ -211,13 +211,13 @@ var rooms = []room{
 	{
 		name:     "door: what the owner's commands share",
 		packages: []string{"internal/cli"},
-		uses:     []string{"appraise", "evidence", "refval", "snp", "snp/firmware", "snp/kds", "internal/command", "internal/durable"},
+		uses:     []string{"appraise", "evidence", "initramfs", "refval", "snp", "snp/firmware", "snp/kds", "internal/command", "internal/durable", "internal/filekind"},
 		never:    ownerNever,
 	},
 	{
 		name:     "door: the owner's commands, noun by noun",
 		packages: []string{"internal/cli/..."},
-		uses: []string{"internal/cli", "internal/command", "internal/durable", "appraise", "attest", "boot/bootconfig", "demo", "evidence", "image/...",
+		uses: []string{"internal/cli", "internal/command", "internal/durable", "internal/filekind", "appraise", "attest", "boot/bootconfig", "demo", "evidence", "image/...",
 			"initramfs/...", "kms/...", "luks2", "platform/...", "refval", "snp/..."},
 		never: ownerNever,
 	},

@@ -139,17 +139,27 @@ func OfFile(r io.ReaderAt, size int64) (Kind, error) {
 	if _, err := r.ReadAt(head, 0); err != nil && (err != io.EOF || size < 0) {
 		return Unknown, fmt.Errorf("reading the first bytes: %w", err)
 	}
-	kind := Of(head)
-	// A fixed VHD is a raw disk with a footer: whatever the disk begins with.
-	if footer := make([]byte, 8); size >= 512 {
-		if _, err := r.ReadAt(footer, size-512); err != nil {
-			return Unknown, fmt.Errorf("reading the last bytes: %w", err)
-		}
-		if string(footer) == "conectix" {
-			return VHD, nil
-		}
+	footer := make([]byte, min(size, vhdFooter))
+	if _, err := r.ReadAt(footer, size-int64(len(footer))); err != nil && err != io.EOF {
+		return Unknown, fmt.Errorf("reading the last bytes: %w", err)
 	}
-	return kind, nil
+	return of(head, footer), nil
+}
+
+// OfBytes is OfFile for a file in memory.
+func OfBytes(data []byte) Kind {
+	return of(data[:min(len(data), HeadSize)], data[len(data)-min(len(data), vhdFooter):])
+}
+
+const vhdFooter = 512
+
+// of looks at both ends of a file. A fixed VHD is a raw disk with a footer,
+// whatever the disk begins with.
+func of(head, footer []byte) Kind {
+	if len(footer) == vhdFooter && bytes.HasPrefix(footer, []byte("conectix")) {
+		return VHD
+	}
+	return Of(head)
 }
 
 // about is a kind's name, with its article, and what to do to get at what is in

@@ -58,6 +58,9 @@ func TestOf(t *testing.T) {
 		if got, err := filekind.OfFile(bytes.NewReader(c.file), int64(len(c.file))); err != nil || got != c.want {
 			t.Errorf("%s: OfFile: got %v, %v, want %v", name, got, err, c.want)
 		}
+		if got := filekind.OfBytes(c.file); got != c.want {
+			t.Errorf("%s: OfBytes: got %v, want %v", name, got, c.want)
+		}
 	}
 }
 
@@ -66,6 +69,9 @@ func TestFixedVHD(t *testing.T) {
 	disk := append(with(4096, 512, "EFI PART"), with(512, 0, "conectix")...)
 	if got, err := filekind.OfFile(bytes.NewReader(disk), int64(len(disk))); err != nil || got != filekind.VHD {
 		t.Errorf("got %v, %v, want a VHD", got, err)
+	}
+	if got := filekind.OfBytes(disk); got != filekind.VHD {
+		t.Errorf("OfBytes: got %v, want a VHD", got)
 	}
 }
 

@@ -3,8 +3,11 @@ package initramfs
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,7 +37,8 @@ func newConfigCommand() *cobra.Command {
 
 All of it is measured: whoever changes a setting changes the launch digest. The
 trust root is the long-lived root of the trust domain (rootvouch spire init makes
-one), not the certificate of a SPIRE server, which is gone within a day. The pins
+one), not the certificate of a SPIRE server, which is gone within a day: each
+certificate must have signed itself and be valid for 30 days at least. The pins
 come from rootvouch image build; with --no-header-pin the pin of the LUKS2 header
 is left to the key server, so that the disk can be rekeyed without a new
 measurement. It is no secret: everyone who has the initramfs can read it.
@@ -46,7 +50,7 @@ on the emulated platform, which is NOT CONFIDENTIAL.`,
     --kms-address kms.example.org:8443 --pins pins.json \
     --report-device configfs-tsm --out boot.json`,
 		Args: command.NoArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(time.Now()) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.OutOrStdout(), time.Now()) },
 	}
 	c, flags := &f.config, cmd.Flags()
 	flags.StringVar(&c.TrustDomain, "trust-domain", "", "SPIFFE trust domain (of the guest, the SPIRE server and the key server)")
@@ -69,7 +73,12 @@ on the emulated platform, which is NOT CONFIDENTIAL.`,
 	return cmd
 }
 
-func (f *configFlags) run(now time.Time) error {
+func (f *configFlags) run(w io.Writer, now time.Time) error {
+	for flag, addresses := range map[string][]string{"spire-address": f.config.SPIRE.Addresses, "kms-address": f.config.KMS.Addresses} {
+		if err := checkReachable(flag, addresses); err != nil {
+			return err
+		}
+	}
 	c, err := f.build(now)
 	if err != nil {
 		return err
@@ -81,7 +90,30 @@ func (f *configFlags) run(now time.Time) error {
 	if err := initramfs.CheckTrustRoot(c); err != nil {
 		return err
 	}
-	return f.out.Write(text)
+	end, err := initramfs.TrustRootEnd(c.SPIRE.TrustRoot)
+	if err != nil {
+		return err
+	}
+	if err := f.out.Write(text); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "trust root: valid until %s (%d days)\n", end.UTC().Format(time.RFC3339), int(end.Sub(now).Hours()/24))
+	return err
+}
+
+// checkReachable refuses addresses that, in the guest, are the guest itself.
+func checkReachable(flag string, addresses []string) error {
+	for _, address := range addresses {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			continue // bootconfig says what is wrong
+		}
+		ip, err := netip.ParseAddr(host)
+		if err == nil && (ip.Unmap().IsLoopback() || ip.IsUnspecified()) || strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") || strings.HasSuffix(strings.ToLower(host), ".localhost") {
+			return command.Usage(fmt.Errorf("--%s is %q, which is the guest itself there; want an address that the guest reaches (10.0.2.2 is the host of QEMU's user network)", flag, address))
+		}
+	}
+	return nil
 }
 
 // build reads the files that the flags name; bootconfig judges the result.

@@ -56,7 +56,7 @@ func TestCommands(t *testing.T) {
 		args []string
 		want []string
 	}{
-		{configArgs(dir, "--clock-floor", "2026-11-23T13:00:00+01:00", "--no-header-pin"), nil},
+		{configArgs(dir, "--clock-floor", "2026-11-23T13:00:00+01:00", "--no-header-pin"), []string{"trust root: valid until "}},
 		{[]string{"build", "--kernel-tree", kernel, "--guest-bin", guestBin, "--module", "extra", "--out", in("base"), "--manifest-out", in("manifest")},
 			[]string{initramfstest.Version, "boot/vmlinuz-" + initramfstest.Version, "a base"}},
 		{[]string{"configure", "--base", in("base"), "--boot-config", in("boot.json"), "--out", in("one")}, []string{"SHA-256"}},
@@ -123,6 +123,11 @@ func TestRefuses(t *testing.T) {
 		{"no programs", append(build, "--guest-bin", dir), "guest binary"},
 		{"configuration", append(build, "--boot-config", filepath.Join(dir, "odd.json")), "odd.json"},
 		{"address", configArgs(dir, "--spire-address", "spire"), "spire.address"},
+		{"loopback", configArgs(dir, "--spire-address", "127.0.0.1:8081"), "--spire-address is \"127.0.0.1:8081\", which is the guest itself"},
+		{"loopback of IPv6", configArgs(dir, "--kms-address", "[::1]:8443"), "which is the guest itself"},
+		{"mapped loopback", configArgs(dir, "--kms-address", "[::ffff:127.0.0.2]:8443"), "which is the guest itself"},
+		{"unspecified", configArgs(dir, "--kms-address", "0.0.0.0:8443"), "which is the guest itself"},
+		{"localhost", configArgs(dir, "--kms-address", "LocalHost:8443"), "which is the guest itself"},
 		{"report device", configArgs(dir, "--report-device", "tpm"), "report_device"},
 		{"gateway", configArgs(dir, "--network", "static", "--guest-address", "192.0.2.1/24", "--gateway", "x"), "x"},
 		{"clock floor", configArgs(dir, "--clock-floor", "yesterday"), "clock-floor"},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/platform"
 	"github.com/rootvouch/rootvouch/snp/launch"
@@ -112,19 +113,19 @@ func (f *explainFlags) question(m *measurement, got launch.Sum) (explain.Questio
 	}
 	q.Inputs.VCPUs, q.Inputs.CPU = m.vcpus[0], m.cpus[0]
 	for _, path := range f.firmwares {
-		_, firmware, err := readFirmware("firmware", path, true)
+		_, firmware, err := readFirmware(cli.AsFirmware, path, true)
 		if err != nil {
 			return explain.Question{}, err
 		}
 		q.Firmware = append(q.Firmware, explain.Firmware{Name: path, Firmware: firmware})
 	}
 	for _, candidates := range []struct {
-		what  string
+		role  cli.Role
 		paths []string
 		to    *[]explain.Blob
-	}{{"kernel", f.kernels, &q.Kernels}, {"initramfs", f.others, &q.Initrds}} {
+	}{{cli.AsKernel, f.kernels, &q.Kernels}, {cli.AsInitramfs, f.others, &q.Initrds}} {
 		for _, path := range candidates.paths {
-			sum, err := hashFile(candidates.what, path)
+			sum, err := hashFile(candidates.role, path)
 			if err != nil {
 				return explain.Question{}, err
 			}

@@ -1,6 +1,7 @@
 package measure
 
 import (
+	"bufio"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -12,32 +13,46 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rootvouch/rootvouch/internal/cli"
+	"github.com/rootvouch/rootvouch/internal/filekind"
 	"github.com/rootvouch/rootvouch/snp/launch"
 )
 
 // maxBlob bounds a kernel or initramfs that is mapped, in bytes.
 const maxBlob = 1 << 40
 
-// hashFile hashes a kernel or initramfs.
-func hashFile(what, path string) (sum [sha256.Size]byte, err error) {
+// hashFile hashes a kernel or initramfs, and refuses what cannot be one. Of a file
+// that gives its bytes once, the first ones are looked at.
+func hashFile(role cli.Role, path string) (sum [sha256.Size]byte, err error) {
+	var refused error
 	err = withFile(path, maxBlob, func(image []byte) error {
 		return unfaulted(func() error {
-			sum = sha256.Sum256(image)
+			if refused = cli.CheckContent(role, path, image); refused == nil {
+				sum = sha256.Sum256(image)
+			}
 			return nil
 		})
 	}, func(r io.Reader) error {
-		sum, err = launch.HashBlob(r)
-		return err
+		head := bufio.NewReaderSize(r, filekind.HeadSize)
+		first, err := head.Peek(filekind.HeadSize)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if refused = cli.CheckKind(role, path, filekind.Of(first)); refused == nil {
+			sum, err = launch.HashBlob(head)
+			return err
+		}
+		return nil
 	})
 	if err != nil {
-		return sum, fmt.Errorf("reading %s: %w", what, err)
+		return sum, fmt.Errorf("reading %v: %w", role, err)
 	}
-	return sum, nil
+	return sum, refused
 }
 
-// readFirmware reads and parses what, a firmware or an SVSM. Unless it is to be
+// readFirmware reads and parses a firmware or an SVSM. Unless it is to be
 // kept, the image is a mapping (see withFile), for unfaulted.
-func readFirmware(what, path string, keep bool) (image []byte, f *launch.Firmware, err error) {
+func readFirmware(role cli.Role, path string, keep bool) (image []byte, f *launch.Firmware, err error) {
 	limit := int64(launch.MaxImageSize)
 	if keep {
 		limit = 0
@@ -50,7 +65,10 @@ func readFirmware(what, path string, keep bool) (image []byte, f *launch.Firmwar
 		return err
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading %s: %w", what, err)
+		return nil, nil, fmt.Errorf("reading %v: %w", role, err)
+	}
+	if err := cli.CheckContent(role, path, image); err != nil {
+		return nil, nil, err
 	}
 	if f, err = launch.ParseFirmware(image); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", path, err)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/snp/launch"
 )
@@ -22,7 +23,7 @@ takes as --firmware-hash.`,
 		Example: `  rootvouch measure firmware --firmware OVMF.amdsev.fd`,
 		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, f, err := readFirmware("firmware", path, true)
+			_, f, err := readFirmware(cli.AsFirmware, path, true)
 			if err != nil {
 				return err
 			}

@@ -253,11 +253,11 @@ func (f *inputFlags) read(m *measurement, keep bool) error {
 	var g errgroup.Group
 	g.Go(func() error {
 		return unfaulted(func() (err error) {
-			if m.image, in.Firmware, err = readFirmware("firmware", f.firmware, keep); err != nil {
+			if m.image, in.Firmware, err = readFirmware(cli.AsFirmware, f.firmware, keep); err != nil {
 				return err
 			}
 			if f.svsm != "" {
-				if _, in.SVSM, err = readFirmware("SVSM", f.svsm, keep); err != nil {
+				if _, in.SVSM, err = readFirmware(cli.AsSVSM, f.svsm, keep); err != nil {
 					return err
 				}
 			}
@@ -269,13 +269,13 @@ func (f *inputFlags) read(m *measurement, keep bool) error {
 	})
 	if f.kernel != "" {
 		g.Go(func() (err error) {
-			in.Hashes.Kernel, err = hashFile("kernel", f.kernel)
+			in.Hashes.Kernel, err = hashFile(cli.AsKernel, f.kernel)
 			return err
 		})
 	}
 	if f.initrd != "" {
 		g.Go(func() (err error) {
-			in.Hashes.Initrd, err = hashFile("initramfs", f.initrd)
+			in.Hashes.Initrd, err = hashFile(cli.AsInitramfs, f.initrd)
 			return err
 		})
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rootvouch/rootvouch/initramfs"
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/platform"
@@ -60,8 +61,9 @@ launch digest, the ports that are forwarded, and how the VM ended.
 
 On the emulated platform --asp names the directory of a software AMD-SP (see "vm
 asp init"), whose reports vouch for the VM, and whose collateral directory gets a
-fresh CRL. On snp the host must have KVM, SEV-SNP and QEMU 9.1 or newer; what is
-missing is listed. --print shows the QEMU command and does not run it.
+fresh CRL. On snp the host must have KVM, SEV-SNP and QEMU 9.1 or newer; all that
+is missing is listed at once. Files that cannot be what they are given as are
+refused, and so is memory in which the initramfs cannot be unpacked. --print shows the QEMU command and does not run it.
 
 Ctrl-C ends the VM. Nothing is left behind but the log.
 
@@ -77,6 +79,12 @@ does, 5 --timeout was reached, 64 usage, 130 interrupted, 1 anything else.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			g, err := f.build()
 			if err != nil {
+				return command.Usage(err)
+			}
+			if err := checkFiles(g); err != nil {
+				return err
+			}
+			if err := checkMemory(g); err != nil {
 				return command.Usage(err)
 			}
 			if g.Kind == platform.Emulated {
@@ -161,6 +169,36 @@ func (f *runFlags) build() (platform.Guest, error) {
 		g.Forwards = append(g.Forwards, forward)
 	}
 	return g, g.Check()
+}
+
+// checkFiles refuses files that cannot be what they are given as.
+func checkFiles(g platform.Guest) error {
+	return errors.Join(cli.CheckFile(cli.AsFirmware, g.Firmware), cli.CheckFile(cli.AsKernel, g.Kernel), cli.CheckFile(cli.AsInitramfs, g.Initramfs))
+}
+
+// checkMemory refuses memory in which the kernel could not unpack an initramfs of
+// ours: it would panic, and the VM reset.
+func checkMemory(g platform.Guest) error {
+	data, err := os.ReadFile(g.Initramfs)
+	if err != nil {
+		return nil // the launch says what is wrong
+	}
+	if need := neededMemory(data); g.MemoryMiB < need {
+		return fmt.Errorf("--memory is %dM, want at least %dM: the kernel unpacks %s into a file system that takes half of the memory", g.MemoryMiB, need, g.Initramfs)
+	}
+	return nil
+}
+
+// neededMemory returns the least memory in MiB for an initramfs, or 0 if it is none
+// of ours. The files go to a tmpfs, which may take half of the memory (Linux,
+// init/do_mounts.c, init_rootfs; mm/shmem.c, shmem_default_max_blocks); the archive
+// itself stays until it is unpacked.
+func neededMemory(data []byte) int {
+	contents, err := initramfs.Read(data)
+	if err != nil {
+		return 0
+	}
+	return (2*contents.BaseArchive+len(data))>>20 + 1
 }
 
 func parseIDBlock(block, auth string) (*idblock.Signed, error) {

@@ -1,0 +1,81 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/rootvouch/rootvouch/initramfs"
+	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/internal/filekind"
+)
+
+// Role is what a VM gets a file as.
+type Role int
+
+// The roles.
+const (
+	AsFirmware Role = iota + 1
+	AsSVSM
+	AsKernel
+	AsInitramfs
+)
+
+func (r Role) String() string {
+	return map[Role]string{AsFirmware: "firmware", AsSVSM: "SVSM", AsKernel: "kernel", AsInitramfs: "initramfs"}[r]
+}
+
+// takes lists the kinds of file that can be in a role. Files of no known kind can
+// be in each.
+func (r Role) takes() []filekind.Kind {
+	switch r {
+	case AsFirmware:
+		return []filekind.Kind{filekind.Firmware}
+	case AsSVSM:
+		return []filekind.Kind{filekind.Firmware, filekind.ELF}
+	case AsKernel:
+		return []filekind.Kind{filekind.BzImage, filekind.UKI, filekind.PE}
+	case AsInitramfs: // what Linux unpacks (init/initramfs.c, lib/decompress.c)
+		return []filekind.Kind{filekind.Cpio, filekind.Gzip, filekind.Xz, filekind.Zstd, filekind.Bzip2, filekind.LZ4, filekind.LZMA, filekind.LZOP}
+	}
+	panic("cli: internal error: no role")
+}
+
+// CheckKind refuses a file that is recognised as something that cannot be in a
+// role: its bytes would be measured, and the VM would not start with them.
+func CheckKind(role Role, path string, kind filekind.Kind) error {
+	if kind == filekind.Unknown || slices.Contains(role.takes(), kind) {
+		return nil
+	}
+	err := fmt.Errorf("%s is %v, want a file that can be the %v", path, kind, role)
+	if role == AsKernel && slices.Contains(AsInitramfs.takes(), kind) {
+		return command.WithHint(err, "an initramfs goes with --initrd; if it is a kernel, "+kind.Advice())
+	}
+	return command.WithHint(err, kind.Advice())
+}
+
+// CheckContent is CheckKind for all of a file's bytes. An initramfs of ours that
+// has no boot.json yet is refused too: PID 1 would find nothing to do.
+func CheckContent(role Role, path string, data []byte) error {
+	if err := CheckKind(role, path, filekind.OfBytes(data)); err != nil {
+		return err
+	}
+	if role == AsInitramfs && initramfs.IsBase(data) {
+		return command.WithHint(fmt.Errorf("%s is the base of an initramfs, without a boot.json", path), "rootvouch initramfs configure puts one in")
+	}
+	return nil
+}
+
+// CheckFile is CheckContent for a regular file; another file, which may give its
+// bytes once only, is not read.
+func CheckFile(role Role, path string) error {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return nil // the reader of the file says what is wrong
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("reading %v: %w", role, err)
+	}
+	return CheckContent(role, path, data)
+}
