@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/snp"
@@ -30,6 +31,9 @@ func (e Evidence) Claims() snp.Report {
 	}
 	return *e.report
 }
+
+// Certificates returns those that came with the report, unverified.
+func (e Evidence) Certificates() []*x509.Certificate { return slices.Clone(e.certificates) }
 
 // formatError is an error of [Parse]. It names the part that is malformed as
 // checks do.

@@ -158,6 +158,22 @@ func (v Verdict) Outcome() Outcome {
 // reference values say.
 func (v Verdict) Authentic() bool { return v.authenticated && v.Outcome() > NotAuthentic }
 
+// LacksCRL reports whether all that fails is that no fresh CRL is at hand: the verifier
+// cannot say, and another time it may.
+func (v Verdict) LacksCRL() bool {
+	lacks := false
+	for _, c := range v.Checks {
+		switch {
+		case c.OK:
+		case errors.Is(c.Err, errUnknownRevocation):
+			lacks = true
+		default:
+			return false
+		}
+	}
+	return lacks
+}
+
 // Err returns nil for a verdict whose outcome is Accepted. Otherwise it returns
 // all failed checks joined, or says that the freshness is unknown.
 func (v Verdict) Err() error {

@@ -272,7 +272,7 @@ func (d *Domain) initKMS(ctx context.Context, config string) error {
 		"workload_api":   (&url.URL{Scheme: "unix", Path: d.WorkloadAPI()}).String(),
 		"admin_socket":   d.KMSSocket(),
 		"store":          d.path("kms.db"),
-		"audit_log":      d.AuditLog(),
+		"log_dir":        d.KMSLog(),
 		"collateral_dir": d.Collateral(),
 		"kek":            map[string]string{"file": d.path("kms.kek")},
 	}, "", "  ")
@@ -291,8 +291,8 @@ func (d *Domain) initKMS(ctx context.Context, config string) error {
 	return err
 }
 
-// AuditLog is where the KMS writes what it released and refused.
-func (d *Domain) AuditLog() string { return d.path("audit.jsonl") }
+// KMSLog is the directory of the KMS's log of what it released and refused.
+func (d *Domain) KMSLog() string { return d.path("kms.log") }
 
 // StopKMS ends the key server.
 func (d *Domain) StopKMS() { d.kms.stop() }

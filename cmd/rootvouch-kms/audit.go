@@ -1,75 +1,335 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"strconv"
+	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/kms/audit"
+	"github.com/rootvouch/rootvouch/kms/replay"
+	"github.com/rootvouch/rootvouch/kms/tlogdir"
+	"github.com/rootvouch/rootvouch/pins"
 )
 
 func newAuditCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
-		Short: "Check the audit log",
+		Short: "Read, verify and replay the log of what the server did and refused",
+		Long: `Read the transparency log of a key server. All of these commands need nothing but the
+log's directory, or a copy of it, and may run beside the server. They verify what
+they read: each leaf hashes to the root of the signed checkpoint.
+
+The directory has a key that verifies its checkpoint. Who can write there can put
+another one: give the key that the server had when you set it up with --log-key.`,
 	}
-	cmd.AddCommand(newAuditVerifyCommand())
+	cmd.AddCommand(newAuditListCommand(), newAuditShowCommand(), newAuditVerifyCommand(), newAuditReplayCommand(), newAuditExportCommand())
+	return cmd
+}
+
+// logFlags say which log is read.
+type logFlags struct{ key string }
+
+func (f *logFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.key, "log-key", "", "key that verifies the log: NAME+HASH+KEY (rootvouch keys status)")
+	command.NotEmpty(cmd, "log-key")
+}
+
+// open reads the newest checkpoint of the log at path.
+func (f *logFlags) open(path string, witnesses ...note.Verifier) (tlogdir.Dir, tlogdir.Tree, note.Verifier, error) {
+	dir := tlogdir.Dir(path)
+	key := f.key
+	if key == "" {
+		var err error
+		if key, err = dir.Key(); err != nil {
+			return dir, tlogdir.Tree{}, nil, err
+		}
+	}
+	verifier, err := note.NewVerifier(key)
+	if err != nil {
+		return dir, tlogdir.Tree{}, nil, command.Usage(fmt.Errorf("log key %q: %w", key, err))
+	}
+	signed, err := dir.Checkpoint()
+	if err != nil {
+		return dir, tlogdir.Tree{}, nil, err
+	}
+	tree, err := tlogdir.OpenCheckpoint(signed, verifier, witnesses...)
+	return dir, tree, verifier, err
+}
+
+// leafFilter says which leaves are wanted.
+type leafFilter struct {
+	disk, spiffeID, event string
+	since                 time.Duration
+}
+
+func (f *leafFilter) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.disk, "disk-uuid", "", "only what is about the disk with this UUID")
+	cmd.Flags().StringVar(&f.spiffeID, "caller", "", "only what is about this SPIFFE ID")
+	cmd.Flags().StringVar(&f.event, "event", "", `only this event, for example "refusal"`)
+	cmd.Flags().DurationVar(&f.since, "since", 0, "only what is not older, for example 24h")
+}
+
+func (f *leafFilter) check() error {
+	if f.disk != "" {
+		if _, err := pins.ParseUUID(f.disk); err != nil {
+			return command.Usage(fmt.Errorf("--disk-uuid: %w", err))
+		}
+	}
+	if f.event != "" && !audit.Known(audit.Event(f.event)) {
+		return command.Usage(fmt.Errorf("--event is %q, want one of %v", f.event, audit.Events()))
+	}
+	if f.since < 0 {
+		return command.Usage(fmt.Errorf("--since is %s, want a time that has passed", f.since))
+	}
+	return nil
+}
+
+func (f *leafFilter) takes(leaf audit.Leaf, now time.Time) bool {
+	line := leaf.Summary()
+	return (f.disk == "" || line.Disk == f.disk) && (f.spiffeID == "" || line.SPIFFEID == f.spiffeID) &&
+		(f.event == "" || string(leaf.Event) == f.event) && (f.since == 0 || now.Sub(leaf.Time) <= f.since)
+}
+
+func newAuditListCommand() *cobra.Command {
+	var log logFlags
+	var filter leafFilter
+	cmd := &cobra.Command{
+		Use:   "list LOG-DIR",
+		Short: "List events, oldest first: who got which key, and who did not and why",
+		Example: `  rootvouch-kms audit list --event refusal --since 24h /var/lib/rootvouch-kms/log
+  rootvouch-kms audit list --disk-uuid 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b /var/lib/rootvouch-kms/log`,
+		Args: cobra.ExactArgs(1),
+	}
+	log.add(cmd)
+	filter.add(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := filter.check(); err != nil {
+			return err
+		}
+		dir, tree, _, err := log.open(args[0])
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+		fmt.Fprintln(table, "LEAF\tTIME\tEVENT\tDISK\tSPIFFE ID\tWHAT")
+		err = replay.Read(dir, tree, func(index int64, leaf audit.Leaf, _ []byte) error {
+			if filter.takes(leaf, now) {
+				line := leaf.Summary()
+				fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\n", index, leaf.Time.Format(time.RFC3339), leaf.Event,
+					dash(line.Disk), dash(line.SPIFFEID), dash(fmt.Sprintf("%.200s", line.What)))
+			}
+			return nil
+		})
+		return errors.Join(err, table.Flush())
+	}
+	return cmd
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func newAuditShowCommand() *cobra.Command {
+	var log logFlags
+	cmd := &cobra.Command{
+		Use:     "show LOG-DIR LEAF",
+		Short:   "Show all that one leaf says, as JSON",
+		Example: "  rootvouch-kms audit show /var/lib/rootvouch-kms/log 42",
+		Args:    cobra.ExactArgs(2),
+	}
+	log.add(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		want, err := strconv.ParseInt(args[1], 10, 64)
+		if err != nil || want < 0 {
+			return command.Usage(fmt.Errorf("leaf is %q, want a number from `audit list`", args[1]))
+		}
+		dir, tree, _, err := log.open(args[0])
+		if err != nil {
+			return err
+		}
+		if want >= tree.Size {
+			return fmt.Errorf("log has %d leaves, and no leaf %d", tree.Size, want)
+		}
+		err = dir.Read(tree, want, func(_ int64, data []byte) error {
+			if _, err := audit.Decode(data); err != nil {
+				return err
+			}
+			encoder := json.NewEncoder(cmd.OutOrStdout())
+			encoder.SetIndent("", "  ")
+			if err := encoder.Encode(json.RawMessage(data)); err != nil {
+				return err
+			}
+			return io.EOF // it was the one
+		})
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		return err
+	}
 	return cmd
 }
 
 func newAuditVerifyCommand() *cobra.Command {
-	var head string
+	var log logFlags
+	var checkpoint string
+	var witnesses []string
 	cmd := &cobra.Command{
-		Use:   "verify [--head SEQUENCE:DIGEST] LOG",
-		Short: "Check an audit log, and that it still has a line that was noted",
-		Long: `Check every line of an audit log, and that each names the digest of the line
-before it. A running server may go on writing.
+		Use:   "verify LOG-DIR",
+		Short: "Verify all of a log, and that it has all that it had when a checkpoint was kept",
+		Long: `Verify a log: the checkpoint's signature, that every leaf hashes to its root, that each
+follows the one before it in its lane, and that what leaves refer to stands beside
+the log.
 
-The chain has no key: who can write the log can make another that fits together.
-With --head, a head that this command or ` + "`rootvouch keys status`" + ` printed earlier
-and that was kept elsewhere, the log must still have that line, and then every line
-up to it is as it was. Without --head nothing is proven but that no accident befell
-the log, and the command says so.
+A server that signs can sign another log. What shows that is a checkpoint that was
+kept where the server cannot change it: give it with --checkpoint, and this log must
+have all of its leaves in their places. A copy of the file "checkpoint" is one, and
+so is what "rootvouch keys status --checkpoint-only" prints.
 
-Prints the number of lines and the head. Exit status 1 says that the log is not
-whole.`,
-		Example: "  rootvouch-kms audit verify --head 42:5f70bf18… /var/lib/rootvouch-kms/audit.jsonl",
+--witness wants the checkpoint to have the cosignature of a witness too, who has seen
+that the log only grew.`,
+		Example: "  rootvouch-kms audit verify --log-key example.org/kms+… --checkpoint kept /var/lib/rootvouch-kms/log",
 		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			var must audit.Head
-			if head != "" {
-				var err error
-				if must, err = audit.ParseHead(head); err != nil {
-					return command.Usage(err)
-				}
-				if must.Sequence == 0 {
-					return command.Usage(fmt.Errorf("--head is %s, want that of a line, from 1", must))
-				}
+	}
+	log.add(cmd)
+	cmd.Flags().StringVar(&checkpoint, "checkpoint", "", "file with a checkpoint that was kept earlier")
+	cmd.Flags().StringArrayVar(&witnesses, "witness", nil, "key of a witness that must have cosigned; may be given again")
+	command.NotEmpty(cmd, "checkpoint")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		var wanted []note.Verifier
+		for _, key := range witnesses {
+			w, err := tlogdir.NewWitness(key)
+			if err != nil {
+				return command.Usage(err)
 			}
-			f, err := os.Open(args[0])
+			wanted = append(wanted, w)
+		}
+		dir, tree, verifier, err := log.open(args[0], wanted...)
+		if err != nil {
+			return err
+		}
+		var kept tlogdir.Tree
+		if checkpoint != "" {
+			signed, err := os.ReadFile(checkpoint)
 			if err != nil {
 				return err
 			}
-			defer f.Close()
-			scan, err := audit.Verify(f, must, nil)
-			if err != nil {
-				return fmt.Errorf("audit log %s: %w", args[0], err)
+			if kept, err = tlogdir.OpenCheckpoint(signed, verifier); err != nil {
+				return fmt.Errorf("%s: %w", checkpoint, err)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%d lines, head %s\n", scan.Head.Sequence, scan.Head)
-			if must == (audit.Head{}) {
-				fmt.Fprintln(cmd.OutOrStdout(), "note: without --head this rules out accidents, not a log that was made anew")
-			} else {
-				fmt.Fprintf(cmd.OutOrStdout(), "lines 1 to %d are as they were when the head was noted\n", must.Sequence)
+			if err := dir.CheckExtends(kept, tree); err != nil {
+				return err
 			}
-			if scan.Torn > 0 {
-				fmt.Fprintf(cmd.OutOrStdout(), "then %d bytes of an unfinished line: being written now, or left by a crash\n", scan.Torn)
+		}
+		return verifyLog(cmd.OutOrStdout(), dir, tree, kept, log.key != "", checkpoint != "")
+	}
+	return cmd
+}
+
+func verifyLog(out io.Writer, dir tlogdir.Dir, tree, kept tlogdir.Tree, ownKey, ownCheckpoint bool) error {
+	seen := map[pins.Digest]bool{}
+	err := replay.Read(dir, tree, func(index int64, leaf audit.Leaf, _ []byte) error {
+		if err := replay.CheckContents(dir, leaf, seen); err != nil {
+			return fmt.Errorf("leaf %d: %w", index, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "log %s: %d leaves, root %s\n", tree.Origin, tree.Size, tree.Root)
+	if !ownKey {
+		fmt.Fprintln(out, "note: the key is the directory's own: without --log-key this rules out accidents, not a log that was made anew")
+	}
+	if ownCheckpoint {
+		fmt.Fprintf(out, "leaves 0 to %d are as they were when the checkpoint was kept\n", kept.Size-1)
+	} else {
+		fmt.Fprintln(out, "note: without --checkpoint a log that the server itself signed anew does not show")
+	}
+	return nil
+}
+
+func newAuditReplayCommand() *cobra.Command {
+	var log logFlags
+	cmd := &cobra.Command{
+		Use:   "replay LOG-DIR",
+		Short: "Judge every release again, from the log alone",
+		Long: `Judge every release again as the server did: the record as the log has it, the caller's
+identity, and the evidence with the reference values, certificates and CRLs of
+that time; and that no launch got a key twice. Whether the caller's SVID was genuine
+is not on the log.`,
+		Example: "  rootvouch-kms audit replay /var/lib/rootvouch-kms/log",
+		Args:    cobra.ExactArgs(1),
+	}
+	log.add(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		dir, tree, _, err := log.open(args[0])
+		if err != nil {
+			return err
+		}
+		judge := replay.NewJudge(dir, retryWindow)
+		wrong := 0
+		err = replay.Read(dir, tree, func(index int64, leaf audit.Leaf, _ []byte) error {
+			if err := judge.Next(leaf); err != nil {
+				wrong++
+				fmt.Fprintf(cmd.OutOrStdout(), "leaf %d: %s of disk %s: %v\n", index, leaf.Event, leaf.Summary().Disk, err)
 			}
 			return nil
-		},
+		})
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%d releases were judged again, %d of them by evidence: %d should not have been\n", judge.Releases, judge.Appraised, wrong)
+		if wrong > 0 {
+			return fmt.Errorf("%d releases should not have been", wrong)
+		}
+		return nil
 	}
-	cmd.Flags().StringVar(&head, "head", "", "a head that was noted earlier")
-	command.NotEmpty(cmd, "head")
+	return cmd
+}
+
+func newAuditExportCommand() *cobra.Command {
+	var log logFlags
+	var filter leafFilter
+	var jsonl bool
+	cmd := &cobra.Command{
+		Use:     "export --jsonl LOG-DIR",
+		Short:   "Write leaves as lines of JSON, for other tools",
+		Example: "  rootvouch-kms audit export --jsonl --since 24h /var/lib/rootvouch-kms/log",
+		Args:    cobra.ExactArgs(1),
+	}
+	log.add(cmd)
+	filter.add(cmd)
+	cmd.Flags().BoolVar(&jsonl, "jsonl", false, "one JSON object a line")
+	command.Require(cmd, "jsonl")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := filter.check(); err != nil {
+			return err
+		}
+		dir, tree, _, err := log.open(args[0])
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		return replay.Read(dir, tree, func(index int64, leaf audit.Leaf, data []byte) error {
+			if !filter.takes(leaf, now) {
+				return nil
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "{\"leaf\":%d,\"is\":%s}\n", index, data)
+			return err
+		})
+	}
 	return cmd
 }

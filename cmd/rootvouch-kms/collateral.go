@@ -2,8 +2,10 @@ package main
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -55,4 +57,70 @@ func (d *collateralDir) get() (appraise.Collateral, error) {
 	d.own = certs
 	d.loaded, d.err = appraise.Collateral{Certificates: append(slices.Clone(certs), kds.AMDCertificates()...), CRLs: crls}, nil
 	return d.loaded, nil
+}
+
+// reload has the directory read again at the next request.
+func (d *collateralDir) reload() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.looked = time.Time{}
+}
+
+// newestCRLs are the newest list of each issuer that the directory has.
+func (d *collateralDir) newestCRLs() ([]*x509.RevocationList, error) {
+	c, err := d.get()
+	if err != nil {
+		return nil, err
+	}
+	newest := map[string]*x509.RevocationList{} // :: issuer, DER -> its newest list
+	for _, crl := range c.CRLs {
+		if have := newest[string(crl.RawIssuer)]; have == nil || crl.NextUpdate.After(have.NextUpdate) {
+			newest[string(crl.RawIssuer)] = crl
+		}
+	}
+	return slices.Collect(maps.Values(newest)), nil
+}
+
+// checkFresh reports whether there is a CRL with which evidence can be appraised.
+func (d *collateralDir) checkFresh() error {
+	all, err := d.newestCRLs()
+	if err != nil {
+		return err
+	}
+	now := d.clock()
+	for _, crl := range all {
+		if !now.Before(crl.ThisUpdate) && !now.After(crl.NextUpdate) {
+			return nil
+		}
+	}
+	return fmt.Errorf("none of the CRLs of %d issuers is fresh: no evidence can be appraised (rootvouch collateral fetch)", len(all))
+}
+
+// crlWarning is how long before it runs out a CRL is a worry.
+const crlWarning = 24 * time.Hour
+
+// checkExpiry reports CRLs that run out soon, or have.
+func (d *collateralDir) checkExpiry() error {
+	all, err := d.newestCRLs()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, crl := range all {
+		if crl.NextUpdate.Sub(d.clock()) < crlWarning {
+			errs = append(errs, fmt.Errorf("CRL of %s runs out at %s", crl.Issuer.CommonName, crl.NextUpdate.UTC().Format(time.RFC3339)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// runsOut is when the first of the newest CRLs runs out, in seconds since 1970; 0 if there
+// is none.
+func (d *collateralDir) runsOut() float64 {
+	all, err := d.newestCRLs()
+	if err != nil || len(all) == 0 {
+		return 0
+	}
+	first := slices.MinFunc(all, func(a, b *x509.RevocationList) int { return a.NextUpdate.Compare(b.NextUpdate) })
+	return float64(first.NextUpdate.Unix())
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,15 +21,17 @@ type rawConfig struct {
 	Version int `json:"version"`
 	// Listen is the "host:port" that callers reach.
 	Listen string `json:"listen"`
+	// HealthListen is the "host:port" of /live, /ready and /metrics; absent: there is none.
+	HealthListen string `json:"health_listen,omitempty"`
 	// WorkloadAPI is the SPIRE agent's, unix:///path.
 	WorkloadAPI string `json:"workload_api"`
 	// SPIFFEID is the server's own; callers must be of the same trust domain.
 	SPIFFEID string `json:"spiffe_id"`
 	// AdminSocket is the path of the unix socket for `rootvouch keys`.
 	AdminSocket string `json:"admin_socket"`
-	// Store and AuditLog are the files that init makes.
-	Store    string `json:"store"`
-	AuditLog string `json:"audit_log"`
+	// Store is the file, and LogDir the directory, that init makes.
+	Store  string `json:"store"`
+	LogDir string `json:"log_dir"`
 	// CollateralDir has certificates and CRLs (*.der, *.pem, *.crl).
 	CollateralDir string `json:"collateral_dir"`
 	// KEK says where the key-encryption key is.
@@ -40,6 +43,9 @@ type config struct {
 	rawConfig
 	id spiffeid.ID
 }
+
+// origin is the log's name: the server's SPIFFE ID without its scheme.
+func (c config) origin() string { return strings.TrimPrefix(c.id.String(), "spiffe://") }
 
 func loadConfig(path string) (config, error) {
 	data, err := os.ReadFile(path)
@@ -62,8 +68,13 @@ func decodeConfig(data []byte) (config, error) {
 	if c.Version != 1 {
 		errs = append(errs, fmt.Errorf("version is %d, want 1", c.Version))
 	}
-	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+	if err := checkAddress(c.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("listen: %w", err))
+	}
+	if c.HealthListen != "" {
+		if err := checkAddress(c.HealthListen); err != nil {
+			errs = append(errs, fmt.Errorf("health_listen: %w", err))
+		}
 	}
 	if path, ok := strings.CutPrefix(c.WorkloadAPI, "unix://"); !ok || !strings.HasPrefix(path, "/") {
 		errs = append(errs, fmt.Errorf("workload_api is %q, want unix:///path", c.WorkloadAPI))
@@ -75,7 +86,7 @@ func decodeConfig(data []byte) (config, error) {
 		errs = append(errs, fmt.Errorf("spiffe_id is %q, want a path after the trust domain", c.SPIFFEID))
 	}
 	for _, f := range []struct{ name, path string }{
-		{"admin_socket", c.AdminSocket}, {"store", c.Store}, {"audit_log", c.AuditLog}, {"collateral_dir", c.CollateralDir},
+		{"admin_socket", c.AdminSocket}, {"store", c.Store}, {"log_dir", c.LogDir}, {"collateral_dir", c.CollateralDir},
 	} {
 		if f.path == "" {
 			errs = append(errs, fmt.Errorf("%s is empty", f.name))
@@ -85,6 +96,18 @@ func decodeConfig(data []byte) (config, error) {
 		errs = append(errs, fmt.Errorf("kek: %w", err))
 	}
 	return c, errors.Join(errs...)
+}
+
+// checkAddress reports whether address is "host:port".
+func checkAddress(address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("port is %q, want a number up to 65535", port)
+	}
+	return nil
 }
 
 // configFlag gives cmd the flag --config.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -10,18 +11,19 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rootvouch/rootvouch/internal/command"
-	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/kek"
+	"github.com/rootvouch/rootvouch/kms/kv/boltkv"
 	"github.com/rootvouch/rootvouch/kms/store"
+	"github.com/rootvouch/rootvouch/kms/tlogdir"
 )
 
 func newInitCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init --config FILE",
-		Short: "Make an empty store and its audit log, and a key-encryption key if there is none",
-		Long: `Make an empty store and its audit log where the configuration has them, both of
-mode 0600. Nothing else ever makes them: a server that does not find its store
-or its audit log does not start.
+		Short: "Make an empty store and its log, and a key-encryption key if there is none",
+		Long: `Make an empty store and its log where the configuration has them, readable by their
+owner alone. Nothing else ever makes them: a server that does not find its store or
+its log does not start.
 
 A key-encryption key that is there is used. A file that is not there is made, with
 mode 0600; a systemd credential must be there.
@@ -55,13 +57,43 @@ func initialize(cmd *cobra.Command, c config) error {
 	if err != nil {
 		return err
 	}
-	if err := audit.Create(c.AuditLog, time.Now()); err != nil {
+	// The log is the last to come: a store without one does not serve, and init says so.
+	if err := createStore(cmd.Context(), c, k); err != nil {
 		return err
 	}
-	if err := store.Create(c.Store, k, rand.Reader); err != nil {
-		// The log is ours, of a moment ago, and says nothing yet.
-		return errors.Join(err, os.Remove(c.AuditLog))
-	}
-	fmt.Fprintf(cmd.OutOrStdout(), "made audit log %s\nmade store %s\n", c.AuditLog, c.Store)
+	fmt.Fprintf(cmd.OutOrStdout(), "made store %s\nmade log %s\n", c.Store, c.LogDir)
 	return nil
+}
+
+// createStore makes a store and its log, or neither.
+func createStore(ctx context.Context, c config, k *kek.KEK) (err error) {
+	if _, err := os.Lstat(c.LogDir); err == nil {
+		return &os.PathError{Op: "creating log", Path: c.LogDir, Err: os.ErrExist}
+	}
+	if err := boltkv.Create(c.Store); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil { // it is ours, of a moment ago, and says nothing yet
+			err = errors.Join(err, os.Remove(c.Store))
+		}
+	}()
+	engine, err := boltkv.Open(c.Store)
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	if err := store.Create(ctx, engine, k, rand.Reader, c.origin(), lane, time.Now()); err != nil {
+		return err
+	}
+	s, err := store.Open(ctx, engine, k, rand.Reader)
+	if err != nil {
+		return err
+	}
+	checkpoint, err := s.Checkpoint(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = tlogdir.Create(c.LogDir, s.LogPublic(), []byte(checkpoint.Signed))
+	return err
 }

@@ -5,11 +5,15 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"io/fs"
+	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -102,6 +106,7 @@ type rig struct {
 	t      *testing.T
 	dir    string
 	config string
+	health string // address of /live and /ready
 	agent  *agent
 	chip   *snptest.Signer
 }
@@ -111,9 +116,14 @@ func newRig(t *testing.T) *rig {
 	r := &rig{t: t, dir: t.TempDir(), chip: snptest.New(t, snp.Genoa)}
 	r.agent = newAgent(t, r.path("agent.sock"))
 	r.writeCRL(snptest.Now().Add(-time.Hour), time.Unix(1<<33, 0))
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	r.health = free.Addr().String()
+	free.Close()
 	config, err := json.Marshal(map[string]any{
-		"version": 1, "listen": "127.0.0.1:0", "workload_api": "unix://" + r.path("agent.sock"), "spiffe_id": kmsID.String(),
-		"admin_socket": r.path("admin.sock"), "store": r.path("kms.db"), "audit_log": r.path("audit.jsonl"),
+		"health_listen": r.health,
+		"version":       1, "listen": "127.0.0.1:0", "workload_api": "unix://" + r.path("agent.sock"), "spiffe_id": kmsID.String(),
+		"admin_socket": r.path("admin.sock"), "store": r.path("kms.db"), "log_dir": r.path("log"),
 		"collateral_dir": r.path("collateral"), "kek": map[string]string{"file": r.path("kek")},
 	})
 	must(t, err)
@@ -226,8 +236,11 @@ func TestServe(t *testing.T) {
 	if log := stop(); !strings.Contains(log, "msg=released") || !strings.Contains(log, "waiting for the SVID") {
 		t.Errorf("log is %s", log)
 	}
-	head, err := do("audit", "verify", r.path("audit.jsonl"))
+	plain, err := do("audit", "verify", r.path("log"))
 	must(t, err)
+	kept, err := os.ReadFile(r.path("log/checkpoint"))
+	must(t, err)
+	must(t, os.WriteFile(r.path("kept"), kept, 0o600))
 
 	address, stop = r.serve()
 	if err := r.fetch(address, 1); err == nil {
@@ -246,27 +259,220 @@ func TestServe(t *testing.T) {
 	eventually(t, "a fetch with a fresh CRL", func() error { return r.fetch(address, 5) })
 	stop()
 
-	// What was noted earlier must still be in the log.
-	if !strings.Contains(head, "\nnote: without --head this rules out accidents, not a log that was made anew\n") {
-		t.Errorf("audit verify claims more than it knows: %s", head)
+	// What was there when a checkpoint was kept must still be in the log.
+	for _, want := range []string{"without --log-key this rules out accidents", "without --checkpoint a log that the server itself signed"} {
+		if !strings.Contains(plain, want) {
+			t.Errorf("audit verify claims more than it knows: %s", plain)
+		}
 	}
-	_, noted, _ := strings.Cut(head, "head ")
-	noted, _, _ = strings.Cut(noted, "\n")
-	sequence, _, _ := strings.Cut(noted, ":")
-	if said, err := do("audit", "verify", "--head", noted, r.path("audit.jsonl")); err != nil ||
-		!strings.Contains(said, "\nlines 1 to "+sequence+" are as they were when the head was noted\n") {
-		t.Errorf("audit verify --head: %v, %s", err, said)
-	}
-	data, err := os.ReadFile(r.path("audit.jsonl"))
+	public, err := os.ReadFile(r.path("log/key"))
 	must(t, err)
-	must(t, os.WriteFile(r.path("audit.jsonl"), bytes.Replace(data, []byte(`"release"`), []byte(`"refusal"`), 1), 0o600))
-	if _, err := do("audit", "verify", r.path("audit.jsonl")); err == nil {
-		t.Error("audit verify took a changed log")
+	logKey := "--log-key=" + strings.TrimSpace(string(public))
+	said, err := do("audit", "verify", logKey, "--checkpoint", r.path("kept"), r.path("log"))
+	if err != nil || !strings.Contains(said, "are as they were when the checkpoint was kept") || strings.Contains(said, "note:") {
+		t.Errorf("audit verify --checkpoint: %v, %s", err, said)
 	}
-	if _, err := do("serve", "--config", r.config); err == nil || !strings.Contains(err.Error(), "was changed") {
+	if said, err = do("audit", "replay", logKey, r.path("log")); err != nil || !strings.Contains(said, "5 releases were judged again, 5 of them by evidence: 0 should not have been") {
+		t.Errorf("audit replay: %v, %s", err, said)
+	}
+	r.auditReads(logKey)
+
+	// Another log of the same key's: not this one.
+	other := newRig(t)
+	_, err = do("init", "--config", other.config)
+	must(t, err)
+	if _, err := do("audit", "verify", logKey, other.path("log")); err == nil {
+		t.Error("audit verify took another server's log")
+	}
+	// An older copy of the log verifies, and is not what the checkpoint was of.
+	now, err := os.ReadFile(r.path("log/checkpoint"))
+	must(t, err)
+	must(t, os.WriteFile(r.path("newest"), now, 0o600))
+	must(t, os.WriteFile(r.path("log/checkpoint"), kept, 0o600))
+	if _, err := do("audit", "verify", logKey, "--checkpoint", r.path("newest"), r.path("log")); err == nil || !strings.Contains(err.Error(), "it was cut") {
+		t.Errorf("an older log: got error %v", err)
+	}
+	must(t, os.WriteFile(r.path("log/checkpoint"), now, 0o600))
+
+	// Every file of the log counts.
+	changed := 0
+	must(t, filepath.WalkDir(r.path("log"), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		must(t, err)
+		bad := bytes.Clone(data)
+		bad[len(bad)/2] ^= 1
+		must(t, os.WriteFile(path, bad, 0o600))
+		if _, err := do("audit", "verify", r.path("log")); err == nil {
+			t.Errorf("audit verify took a changed %s", path)
+		}
+		must(t, os.WriteFile(path, data, 0o600))
+		changed++
+		return nil
+	}))
+	if changed < 8 {
+		t.Errorf("the log has %d files, want more", changed)
+	}
+	must(t, os.RemoveAll(r.path("log/tile/0")))
+	if _, err := do("serve", "--config", r.config); err == nil || !strings.Contains(err.Error(), "log was cut or changed") {
 		t.Errorf("serve with a changed log: got error %v", err)
 	}
 }
+
+// auditReads has the log read by the commands that show it.
+func (r *rig) auditReads(logKey string) {
+	r.t.Helper()
+	for _, c := range []struct {
+		args []string
+		want []string
+	}{
+		{[]string{"list"}, []string{"LEAF", "init", "put", "release", "refusal", "already released", disk.DiskUUID.String()}},
+		{[]string{"list", "--event", "refusal", "--disk-uuid", disk.DiskUUID.String()}, []string{"refusal", "already released"}},
+		{[]string{"list", "--caller", "spiffe://example.org/nobody"}, []string{"LEAF"}},
+		{[]string{"export", "--jsonl", "--event", "put", "--since", "1h"}, []string{`{"leaf":2,"is":{"version":1,"lane":"main"`}},
+	} {
+		said, err := do(append(append([]string{"audit"}, c.args...), logKey, r.path("log"))...)
+		if err != nil {
+			r.t.Errorf("audit %v: %v", c.args, err)
+		}
+		for _, want := range c.want {
+			if !strings.Contains(said, want) {
+				r.t.Errorf("audit %v lacks %q: %s", c.args, want, said)
+			}
+		}
+		if c.args[0] == "list" && len(c.args) > 1 && strings.Contains(said, "release ") {
+			r.t.Errorf("audit %v has what was not asked for: %s", c.args, said)
+		}
+	}
+	said, err := do("audit", "show", logKey, r.path("log"), "2")
+	if err != nil || !strings.Contains(said, `"event": "put"`) || strings.Contains(said, `"event": "release"`) {
+		r.t.Errorf("audit show: %v, %s", err, said)
+	}
+	if _, err := do("audit", "show", logKey, r.path("log"), "100000"); err == nil {
+		r.t.Error("audit show shows a leaf that there is not")
+	}
+}
+
+func (r *rig) get(path string) (int, string) {
+	r.t.Helper()
+	response, err := http.Get("http://" + r.health + path)
+	must(r.t, err)
+	defer response.Body.Close()
+	data, err := io.ReadAll(response.Body)
+	must(r.t, err)
+	return response.StatusCode, string(data)
+}
+
+// TestHealth is a server that systemd started, and that gets ill.
+func TestHealth(t *testing.T) {
+	r := newRig(t)
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: r.path("notify"), Net: "unixgram"})
+	must(t, err)
+	defer manager.Close()
+	heard := make(chan string, 1000)
+	go func() {
+		b := make([]byte, 200)
+		for {
+			n, err := manager.Read(b)
+			if err != nil {
+				close(heard)
+				return
+			}
+			heard <- string(b[:n])
+		}
+	}()
+	hear := func(want string) {
+		t.Helper()
+		for {
+			select {
+			case got := <-heard:
+				if strings.HasPrefix(got, want) {
+					return
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatalf("systemd did not hear %q", want)
+			}
+		}
+	}
+	t.Setenv("NOTIFY_SOCKET", r.path("notify"))
+	t.Setenv("WATCHDOG_USEC", "20000")
+	_, err = do("init", "--config", r.config)
+	must(t, err)
+	if said, err := do("check", "--config", r.config); err != nil || strings.Count(said, "ok ") != 3 {
+		t.Errorf("check: %v, %s", err, said)
+	}
+	address, stop := r.serve()
+	hear("READY=1")
+	hear("WATCHDOG=1")
+	r.put()
+	must(t, r.fetch(address, 1))
+	for _, path := range []string{"/live", "/ready"} {
+		if status, said := r.get(path); status != 200 || said != "ok\n" {
+			t.Errorf("%s: got %d, %s", path, status, said)
+		}
+	}
+	_, metrics := r.get("/metrics")
+	for _, want := range []string{`answer_seconds_count{code="ok",request="release"} 1`, `ill{check="crl expires"} 0`, "rootvouch_kms_crl_next_update_timestamp_seconds 8.58", "rootvouch_kms_store_bytes"} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("metrics lack %q:\n%s", want, metrics)
+		}
+	}
+	if said, err := do("check", "--config", r.config); err != nil || !strings.Contains(said, "a server has them open") {
+		t.Errorf("check beside the server: %v, %s", err, said)
+	}
+
+	// The CRL runs out; SIGHUP has it seen at once, and ends nothing.
+	r.writeCRL(snptest.Now().Add(-2*time.Hour), snptest.Now().Add(-time.Hour))
+	must(t, syscall.Kill(os.Getpid(), syscall.SIGHUP))
+	hear("RELOADING=1")
+	hear("READY=1")
+	if status, said := r.get("/ready"); status != 503 || !strings.Contains(said, "is fresh") {
+		t.Errorf("/ready without a fresh CRL: got %d, %s", status, said)
+	}
+	if status, _ := r.get("/live"); status != 200 {
+		t.Errorf("/live without a fresh CRL: got %d", status)
+	}
+	if _, err := do("check", "--config", r.config); err == nil || !strings.Contains(err.Error(), "collateral: none of the CRLs of 1 issuers is fresh") {
+		t.Errorf("check without a fresh CRL: got error %v", err)
+	}
+	log := stop()
+	hear("STOPPING=1")
+	if !strings.Contains(log, "read the collateral again") {
+		t.Errorf("log is %s", log)
+	}
+}
+
+// TestStoreTakenAway: a server whose store was moved away ends, and says so.
+func TestStoreTakenAway(t *testing.T) {
+	r := newRig(t)
+	_, err := do("init", "--config", r.config)
+	must(t, err)
+	ended := make(chan error, 1)
+	ready := make(chan string, 1)
+	c, err := loadConfig(r.config)
+	must(t, err)
+	go func() { ended <- serve(t.Context(), c, slog.New(slog.DiscardHandler), func(a string) { ready <- a }) }()
+	select {
+	case <-ready:
+	case err := <-ended:
+		t.Fatal(err)
+	}
+	must(t, os.Rename(r.path("kms.db"), r.path("kms.db.1")))
+	r.client().Disable(t.Context(), disk.DiskUUID)
+	if _, err := r.client().Status(t.Context()); err == nil {
+		_, err = r.client().Put(t.Context(), adminapi.Put{Header: disk, SPIFFEID: vmID.String(), Evidence: "not required"}, bytes.Repeat([]byte{7}, 32))
+		if err == nil {
+			t.Error("a key was registered in a file that is gone")
+		}
+	}
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "the store failed") {
+		t.Errorf("serve ended with %v", err)
+	}
+}
+
+func (r *rig) client() *adminapi.Client { return adminapi.NewClient(r.path("admin.sock")) }
 
 // TestOldStore puts back an older store with the log of today.
 func TestOldStore(t *testing.T) {
@@ -284,20 +490,8 @@ func TestOldStore(t *testing.T) {
 	must(t, r.fetch(address, 1))
 	stop()
 	putBack()
-	address, stop = r.serve()
-	if err := r.fetch(address, 1); err == nil {
-		t.Error("a launch got the key again from an older store")
-	}
-	must(t, r.fetch(address, 2))
-	_, err = adminapi.NewClient(r.path("admin.sock")).Disable(t.Context(), disk.DiskUUID)
-	must(t, err)
-	stop()
-
-	putBack()
-	want := "disable of disk " + disk.DiskUUID.String()
-	if _, err := do("serve", "--config", r.config); err == nil ||
-		!strings.Contains(err.Error(), "store is older than the audit log") || !strings.Contains(err.Error(), want) {
-		t.Errorf("got error %v, want one with %q", err, want)
+	if _, err := do("serve", "--config", r.config); err == nil || !strings.Contains(err.Error(), "store is older than the log") {
+		t.Errorf("got error %v, want that the store is older", err)
 	}
 }
 
@@ -336,9 +530,9 @@ func TestServeRefuses(t *testing.T) {
 	serve("key-encryption key for all to read", "mode 0644")
 	must(t, os.Chmod(r.path("kek"), 0o600))
 
-	must(t, os.Rename(r.path("audit.jsonl"), r.path("away")))
-	serve("no audit log", "opening audit log")
-	must(t, os.Rename(r.path("away"), r.path("audit.jsonl")))
+	must(t, os.Rename(r.path("log"), r.path("away")))
+	serve("no log", "opening log")
+	must(t, os.Rename(r.path("away"), r.path("log")))
 	must(t, os.Rename(r.path("kms.db"), r.path("away")))
 	serve("no store", "opening store")
 	must(t, os.Rename(r.path("away"), r.path("kms.db")))
@@ -370,7 +564,7 @@ func TestWaits(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	good := `{"version":1,"listen":"127.0.0.1:8443","workload_api":"unix:///run/agent.sock","spiffe_id":"spiffe://example.org/kms",` +
-		`"admin_socket":"a","store":"b","audit_log":"c","collateral_dir":"d","kek":{"file":"e"}}`
+		`"admin_socket":"a","store":"b","log_dir":"c","collateral_dir":"d","kek":{"file":"e"}}`
 	if _, err := decodeConfig([]byte(good)); err != nil {
 		t.Fatal(err)
 	}
@@ -380,6 +574,8 @@ func TestConfig(t *testing.T) {
 		{`"store":"b"`, `"store":""`, "store is empty"},
 		{`"store"`, `"Store"`, "unknown"},
 		{`127.0.0.1:8443`, `127.0.0.1`, "listen"},
+		{`127.0.0.1:8443`, `127.0.0.1:99999`, "listen: port"},
+		{`"store":"b"`, `"health_listen":"x","store":"b"`, "health_listen"},
 		{`unix:///run`, `tcp://run`, "workload_api"},
 		{`spiffe://example.org/kms`, `spiffe://example.org`, "spiffe_id"},
 		{`{"file":"e"}`, `{}`, "kek"},
@@ -395,9 +591,10 @@ func TestUsage(t *testing.T) {
 	if got := run([]string{"serve", "--nonsense"}, io.Discard, io.Discard); got != command.ExitUsage {
 		t.Errorf("exit status is %d, want %d", got, command.ExitUsage)
 	}
-	for _, head := range []string{"", "0:" + strings.Repeat("0", 64), "0:" + strings.Repeat("1", 64)} {
-		if got := run([]string{"audit", "verify", "--head", head, "/nonexistent"}, io.Discard, io.Discard); got != command.ExitUsage {
-			t.Errorf("--head %q: exit status is %d, want %d", head, got, command.ExitUsage)
+	for _, args := range [][]string{{"verify", "--log-key", "", "x"}, {"verify", "--witness", "x", "x"}, {"list", "--disk-uuid", "1", "x"},
+		{"list", "--event", "gone", "x"}, {"list", "--since", "-1h", "x"}, {"show", "x", "-1"}, {"export", "x"}} {
+		if got := run(append([]string{"audit"}, args...), io.Discard, io.Discard); got != command.ExitUsage {
+			t.Errorf("audit %v: exit status is %d, want %d", args, got, command.ExitUsage)
 		}
 	}
 	if got := run([]string{"audit", "verify", "/nonexistent"}, io.Discard, io.Discard); got != command.ExitError {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"os/signal"
 	"sync"
 	"time"
 
@@ -22,7 +24,9 @@ import (
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/kms/admin"
 	"github.com/rootvouch/rootvouch/kms/audit"
+	"github.com/rootvouch/rootvouch/kms/kv/boltkv"
 	"github.com/rootvouch/rootvouch/kms/ledger"
+	"github.com/rootvouch/rootvouch/kms/publish"
 	"github.com/rootvouch/rootvouch/kms/server"
 	"github.com/rootvouch/rootvouch/kms/store"
 )
@@ -46,11 +50,14 @@ one line:
 
   rootvouch-kms: serving on 127.0.0.1:8443 as spiffe://example.org/kms
 
-Its log goes to standard error.`,
+Its log goes to standard error. SIGHUP has it read the collateral again, and ends
+nothing. It tells systemd that it serves, and that it lives (Type=notify,
+WatchdogSec=). When its store cannot be used any more, it ends with an error.`,
 		Example: "  rootvouch-kms serve --config /etc/rootvouch-kms/kms.json",
 		Args:    command.NoArguments,
 	}
 	path := configFlag(cmd)
+	command.Reloads(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := loadConfig(*path)
 		if err != nil {
@@ -73,11 +80,11 @@ func serve(ctx context.Context, c config, log *slog.Logger, ready func(address s
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("forbidding core files: %w", err)
 	}
-	book, closeBook, err := openLedger(c)
+	b, err := openBook(ctx, c, log)
 	if err != nil {
 		return err
 	}
-	defer closeBook(log)
+	defer b.close(log)
 	source, err := openSource(ctx, c, log)
 	if err != nil {
 		return err
@@ -96,43 +103,122 @@ func serve(ctx context.Context, c config, log *slog.Logger, ready func(address s
 		callers.Close()
 		return err
 	}
-	if err := book.Note(audit.Entry{Event: audit.Start, SPIFFEID: c.id.String()}); err != nil {
+	var health net.Listener
+	if c.HealthListen != "" {
+		if health, err = net.Listen("tcp", c.HealthListen); err != nil {
+			callers.Close()
+			owner.Close()
+			return err
+		}
+	}
+	if err := b.ledger.Note(ctx, audit.Entry{Event: audit.Start, About: audit.AboutStart{SPIFFEID: c.id.String()}}); err != nil {
 		callers.Close()
 		owner.Close()
+		if health != nil {
+			health.Close()
+		}
 		return err
 	}
+	// What serves writes to the log until it has ended: the publisher ends after it.
+	serving, stopped := context.WithCancel(context.WithoutCancel(ctx))
+	published := make(chan error, 1)
+	go func() { published <- b.publisher.Run(serving, b.ledger.Written()) }()
+	well := newHealth(b, source, collateral, log)
 	group, ctx := errgroup.WithContext(ctx)
+	if health != nil {
+		group.Go(func() error { return well.Serve(ctx, health) })
+	}
+	for _, f := range []func(){
+		func() { well.Watch(ctx) },
+		func() { watchdog(ctx, well.Live) },
+		func() { reloadOnHangup(ctx, collateral, log) },
+	} {
+		group.Go(func() error { f(); return nil })
+	}
 	group.Go(func() error {
 		return server.New(server.Config{
-			ID: c.id, SVID: source, Bundle: source, Ledger: book, Collateral: collateral.get,
+			ID: c.id, SVID: source, Bundle: source, Ledger: b.ledger, Collateral: collateral.get, Answered: well.Answered,
 			Clock: time.Now, Rand: rand.Reader, Log: log,
 		}).Serve(ctx, callers)
 	})
-	group.Go(func() error { return admin.New(c.id, book, log).Serve(ctx, owner) })
+	group.Go(func() error { return admin.New(c.id, b.ledger, b.publisher.State, log).Serve(ctx, owner) })
+	group.Go(func() error {
+		select {
+		case <-b.engine.Failed():
+			return errors.New("the store failed: not serving any more")
+		case err := <-published:
+			published <- err
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	if err := notify("READY=1"); err != nil {
+		log.Warn("systemd", "err", err)
+	}
 	ready(callers.Addr().String())
-	return group.Wait()
+	err = group.Wait()
+	notify("STOPPING=1")
+	stopped()
+	return errors.Join(err, <-published)
 }
 
-// openLedger opens the store and the audit log, which must fit each other.
-func openLedger(c config) (*ledger.Ledger, func(*slog.Logger), error) {
-	k, err := c.KEK.Load(credentials())
-	if err != nil {
-		return nil, nil, err
-	}
-	s, err := store.Open(c.Store, k, rand.Reader)
-	if err != nil {
-		return nil, nil, err
-	}
-	book, err := ledger.Open(s, c.AuditLog, time.Now, retryWindow)
-	if err != nil {
-		return nil, nil, errors.Join(err, s.Close())
-	}
-	closeBook := func(l *slog.Logger) {
-		if err := book.Close(); err != nil {
-			l.Error("closing", "err", err)
+// reloadOnHangup has the collateral read again at each SIGHUP, until ctx is done.
+func reloadOnHangup(ctx context.Context, collateral *collateralDir, log *slog.Logger) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, unix.SIGHUP)
+	defer signal.Stop(hangups)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+			var now unix.Timespec
+			unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+			notify(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", now.Nano()/1000))
+			collateral.reload()
+			_, err := collateral.get()
+			log.Info("read the collateral again", "err", err)
+			notify("READY=1")
 		}
 	}
-	return book, closeBook, nil
+}
+
+// lane is the one lane of a store that has one server.
+const lane = "main"
+
+// book is what a server keeps.
+type book struct {
+	engine    *boltkv.Store
+	ledger    *ledger.Ledger
+	publisher *publish.Publisher
+}
+
+// openBook opens the store and the log, which must fit each other.
+func openBook(ctx context.Context, c config, log *slog.Logger) (book, error) {
+	k, err := c.KEK.Load(credentials())
+	if err != nil {
+		return book{}, err
+	}
+	engine, err := boltkv.Open(c.Store)
+	if err != nil {
+		return book{}, err
+	}
+	s, err := store.Open(ctx, engine, k, rand.Reader)
+	if err != nil {
+		return book{}, errors.Join(err, engine.Close())
+	}
+	publisher, err := publish.Open(ctx, s, c.LogDir, log)
+	if err != nil {
+		return book{}, errors.Join(err, engine.Close())
+	}
+	return book{engine, ledger.New(s, lane, time.Now, rand.Reader, retryWindow), publisher}, nil
+}
+
+func (b book) close(log *slog.Logger) {
+	if err := b.engine.Close(); err != nil {
+		log.Error("closing the store", "err", err)
+	}
 }
 
 // openSource waits until the SPIRE agent gives the server its SVID.

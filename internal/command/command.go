@@ -50,7 +50,7 @@ func Main(root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	ctx := context.Background()
 	if cmd, _, err := root.Find(args); err != nil || cmd.Annotations[leavesNothing] == "" {
 		var stop context.CancelFunc
-		ctx, stop = signal.NotifyContext(ctx, ends()...)
+		ctx, stop = signal.NotifyContext(ctx, ends(cmd)...)
 		defer stop()
 		// A second signal ends at once what does not hear the first, such as the
 		// reading of a file that somebody else has to write.
@@ -89,13 +89,24 @@ func LeavesNothing(cmd *cobra.Command) {
 	cmd.Annotations[leavesNothing] = "true"
 }
 
+const reloads = "reloads"
+
+// Reloads says that cmd is a service, which SIGHUP makes read its files again: it does not
+// end it.
+func Reloads(cmd *cobra.Command) {
+	if cmd.Annotations == nil {
+		cmd.Annotations = map[string]string{}
+	}
+	cmd.Annotations[reloads] = "true"
+}
+
 // ends are the signals that end a command in order: what it has begun is undone.
 // What whoever started it has ignored stays ignored: SIGHUP under nohup, SIGINT in
 // the background of a script.
-func ends() []os.Signal {
+func ends(cmd *cobra.Command) []os.Signal {
 	signals := []os.Signal{syscall.SIGTERM}
 	for _, s := range []os.Signal{os.Interrupt, syscall.SIGHUP} {
-		if !signal.Ignored(s) {
+		if !signal.Ignored(s) && (s != syscall.SIGHUP || cmd == nil || cmd.Annotations[reloads] == "") {
 			signals = append(signals, s)
 		}
 	}

@@ -136,7 +136,7 @@ func TestSignals(t *testing.T) {
 		signal.Notify(heard, syscall.SIGHUP)
 		signal.Stop(heard)
 	}()
-	if slices.Contains(ends(), os.Signal(syscall.SIGHUP)) {
+	if slices.Contains(ends(nil), os.Signal(syscall.SIGHUP)) {
 		t.Error("SIGHUP ends a command under nohup")
 	}
 }

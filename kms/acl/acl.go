@@ -2,7 +2,7 @@
 //
 // Two locks (docs/DESIGN.md): the caller's SPIFFE ID is the one on the record, and
 // its evidence, which binds this very request, satisfies the record's reference
-// values. It is pure: it changes nothing, and every error is a refusal.
+// values. It is pure: it changes nothing.
 package acl
 
 import (
@@ -47,7 +47,11 @@ type Launch struct {
 	Measurement snp.Measurement
 }
 
-// Decide returns nil when both locks open. The launch is what the evidence says,
+// ErrCannotJudge says that the evidence fits, but for a fresh CRL, which the server lacks.
+var ErrCannotJudge = errors.New("the key server cannot judge now")
+
+// Decide returns nil when both locks open. The error matches ErrCannotJudge where it is no
+// refusal. The launch is what the evidence says,
 // also with an error: then it may be forged.
 func Decide(c Case) (Launch, error) {
 	claims := c.Evidence.Claims()
@@ -84,6 +88,9 @@ func appraised(c Case) error {
 		Now:        c.Now,
 		Revocation: appraise.RequireRevocation,
 	})
+	if verdict.LacksCRL() {
+		return fmt.Errorf("%w: %w", ErrCannotJudge, verdict.Err())
+	}
 	if !verdict.Trusted() {
 		if err := verdict.Err(); err != nil {
 			return err

@@ -20,6 +20,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/strictjson"
 	"github.com/rootvouch/rootvouch/kms/adminapi"
 	"github.com/rootvouch/rootvouch/kms/ledger"
+	"github.com/rootvouch/rootvouch/kms/publish"
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
@@ -31,16 +32,20 @@ const (
 	shutdownGrace  = 10 * time.Second
 )
 
+// allRecords bounds a list.
+const allRecords = 100_000
+
 // Admin answers on an admin socket.
 type Admin struct {
 	id     spiffeid.ID // the key server's own
 	ledger *ledger.Ledger
-	log    *slog.Logger
+	log    func() publish.State // where the transparency log stands
+	notes  *slog.Logger
 }
 
 // New makes an Admin for the server with a SPIFFE ID.
-func New(id spiffeid.ID, l *ledger.Ledger, log *slog.Logger) *Admin {
-	return &Admin{id, l, log}
+func New(id spiffeid.ID, l *ledger.Ledger, log func() publish.State, notes *slog.Logger) *Admin {
+	return &Admin{id, l, log, notes}
 }
 
 // Serve answers on a listener from Listen, which it closes, until ctx is done.
@@ -53,7 +58,7 @@ func (a *Admin) Serve(ctx context.Context, l net.Listener) error {
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, actorKey{}, c.(peer).String())
 		},
-		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn),
+		ErrorLog: slog.NewLogLogger(a.notes.Handler(), slog.LevelWarn),
 	}
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
@@ -115,7 +120,7 @@ func (a *Admin) serve(handle func(actor string, r *http.Request) (any, error)) h
 		reply, err := handle(actor, r)
 		status := http.StatusOK
 		if err != nil {
-			a.log.Warn("admin", "actor", actor, "method", r.Method, "path", r.URL.Path, "err", err)
+			a.notes.Warn("admin", "actor", actor, "method", r.Method, "path", r.URL.Path, "err", err)
 			status, reply = statusOf(err), adminapi.Failure{Version: adminapi.Version, Error: err.Error()}
 		}
 		data, err := json.Marshal(reply)
@@ -129,17 +134,21 @@ func (a *Admin) serve(handle func(actor string, r *http.Request) (any, error)) h
 }
 
 func (a *Admin) status(string, *http.Request) (any, error) {
-	return adminapi.Status{Version: adminapi.Version, SPIFFEID: a.id.String(), AuditHead: a.ledger.Head().String()}, nil
+	state := a.log()
+	return adminapi.Status{
+		Version: adminapi.Version, SPIFFEID: a.id.String(), LogKey: a.ledger.Records.LogPublic(),
+		LogSize: uint64(state.Tree.Size), Checkpoint: string(state.Checkpoint), Published: state.At.UTC(),
+	}, nil
 }
 
-func (a *Admin) list(string, *http.Request) (any, error) {
-	all, err := a.ledger.Records.List()
+func (a *Admin) list(_ string, r *http.Request) (any, error) {
+	all, err := a.ledger.Records.List(r.Context(), pins.UUID{}, allRecords)
 	if err != nil {
 		return nil, err
 	}
 	reply := adminapi.Records{Version: adminapi.Version, Records: []adminapi.Record{}}
-	for _, r := range all {
-		reply.Records = append(reply.Records, view(r))
+	for _, record := range all {
+		reply.Records = append(reply.Records, view(record))
 	}
 	return reply, nil
 }
@@ -149,12 +158,12 @@ func (a *Admin) get(_ string, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	record, err := a.ledger.Records.Get(disk)
+	record, err := a.ledger.Records.Get(r.Context(), disk)
 	if err != nil {
 		return nil, err
 	}
 	reply := view(record)
-	reply.ReferenceValues, err = a.ledger.Records.Values(record)
+	reply.ReferenceValues, err = a.ledger.Records.Values(r.Context(), record)
 	return reply, err
 }
 
@@ -176,7 +185,7 @@ func (a *Admin) put(actor string, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", errInvalid, err)
 	}
-	if record, err = a.ledger.Put(actor, record, p.ReferenceValues, key, p.Replace); err != nil {
+	if record, err = a.ledger.Put(r.Context(), actor, record, p.ReferenceValues, key, p.Replace); err != nil {
 		return nil, err
 	}
 	return view(record), nil
@@ -232,7 +241,7 @@ func (a *Admin) delete(actor string, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return struct{}{}, a.ledger.Delete(actor, disk)
+	return struct{}{}, a.ledger.Delete(r.Context(), actor, disk)
 }
 
 func (a *Admin) setState(state store.State) func(string, *http.Request) (any, error) {
@@ -241,10 +250,10 @@ func (a *Admin) setState(state store.State) func(string, *http.Request) (any, er
 		if err != nil {
 			return nil, err
 		}
-		if err := a.ledger.SetState(actor, disk, state); err != nil {
+		if err := a.ledger.SetState(r.Context(), actor, disk, state); err != nil {
 			return nil, err
 		}
-		record, err := a.ledger.Records.Get(disk)
+		record, err := a.ledger.Records.Get(r.Context(), disk)
 		return view(record), err
 	}
 }
@@ -254,16 +263,16 @@ func (a *Admin) releases(_ string, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := a.ledger.Records.Releases(disk)
+	all, err := a.ledger.Records.Leases(r.Context(), disk)
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(all, func(x, y store.Release) int { return x.Time.Compare(y.Time) })
+	slices.SortFunc(all, func(x, y store.Lease) int { return x.Time.Compare(y.Time) })
 	reply := adminapi.Releases{Version: adminapi.Version, Releases: []adminapi.Release{}}
 	for _, x := range all {
 		reply.Releases = append(reply.Releases, adminapi.Release{
-			DiskUUID: x.Disk, ReportID: x.ReportID, SPIFFEID: x.SPIFFEID.String(),
-			Generation: x.Generation, Time: x.Time, AuditSequence: x.AuditSequence,
+			DiskUUID: disk, ReportID: x.ReportID, SPIFFEID: x.SPIFFEID.String(),
+			Generation: x.Generation, Time: x.Time, Leaf: x.Leaf.String(),
 		})
 	}
 	return reply, nil

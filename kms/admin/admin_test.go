@@ -3,7 +3,6 @@ package admin
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -19,13 +18,13 @@ import (
 
 	"github.com/rootvouch/rootvouch/kms/adminapi"
 	"github.com/rootvouch/rootvouch/kms/audit"
-	"github.com/rootvouch/rootvouch/kms/kek"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/kms/ledger"
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/test/kmstest"
 )
 
 var (
@@ -40,8 +39,7 @@ func clock() time.Time { return noon }
 type rig struct {
 	client *adminapi.Client
 	socket string
-	audit  string
-	log    *audit.Log
+	books  *kmstest.Book
 	book   *ledger.Ledger
 	out    *bytes.Buffer
 }
@@ -49,28 +47,20 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	dir := t.TempDir()
-	r := &rig{socket: filepath.Join(dir, "admin.sock"), audit: filepath.Join(dir, "audit.jsonl"), out: new(bytes.Buffer)}
-	k, err := kek.New(bytes.Repeat([]byte{1}, kek.Size))
-	must(t, err)
-	must(t, store.Create(filepath.Join(dir, "kms.db"), k, rand.Reader))
-	must(t, audit.Create(r.audit, noon))
-	s, err := store.Open(filepath.Join(dir, "kms.db"), k, rand.Reader)
-	must(t, err)
-	r.log, err = audit.Open(r.audit, audit.Head{}, clock)
-	must(t, err)
-	r.book = ledger.New(s, r.log, clock, time.Second)
+	r := &rig{socket: filepath.Join(dir, "admin.sock"), books: kmstest.New(t, dir, clock), out: new(bytes.Buffer)}
+	r.book = r.books.Ledger
 	l, err := Listen(r.socket)
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- New(kmsID, r.book, slog.New(slog.NewTextHandler(r.out, nil))).Serve(ctx, l) }()
+	go func() {
+		done <- New(kmsID, r.book, r.books.State, slog.New(slog.NewTextHandler(r.out, nil))).Serve(ctx, l)
+	}()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		s.Close()
-		r.log.Close()
 	})
 	r.client = adminapi.NewClient(r.socket)
 	return r
@@ -132,9 +122,9 @@ func TestLifeOfARecord(t *testing.T) {
 	if got.Generation != 2 {
 		t.Errorf("got generation %d, want 2", got.Generation)
 	}
-	record, err := r.book.Records.Get(header.DiskUUID)
+	record, err := r.book.Records.Get(ctx, header.DiskUUID)
 	must(t, err)
-	must(t, r.book.Release(ledger.Claim{Record: record, ReportID: snp.ReportID{7}, Fresh: true}))
+	must(t, r.book.Release(ctx, ledger.Claim{Record: record, Launch: store.Launch{ReportID: snp.ReportID{7}}, Fresh: true}))
 	releases, err := r.client.Releases(ctx, header.DiskUUID)
 	must(t, err)
 	if len(releases) != 1 || releases[0].ReportID != (snp.ReportID{7}) || releases[0].Generation != 2 {
@@ -142,7 +132,7 @@ func TestLifeOfARecord(t *testing.T) {
 	}
 	status, err := r.client.Status(ctx)
 	must(t, err)
-	if status.SPIFFEID != kmsID.String() || status.AuditHead != r.book.Head().String() {
+	if status.SPIFFEID != kmsID.String() || status.LogKey != r.book.Records.LogPublic() || !strings.HasPrefix(status.Checkpoint, "example.org/kms\n0\n") {
 		t.Errorf("got %+v", status)
 	}
 	must(t, r.client.Delete(ctx, header.DiskUUID))
@@ -153,20 +143,17 @@ func TestLifeOfARecord(t *testing.T) {
 	wantStatus(t, "disable", http.StatusNotFound, second(r.client.Disable(ctx, header.DiskUUID)))
 	wantStatus(t, "delete", http.StatusNotFound, r.client.Delete(ctx, header.DiskUUID))
 
-	data, err := os.ReadFile(r.audit)
-	must(t, err)
 	var events []audit.Event
-	_, err = audit.Verify(bytes.NewReader(data), r.book.Head(), func(x audit.Record) {
-		events = append(events, x.Event)
-		if x.Event == audit.Put && !strings.HasPrefix(x.Actor, "uid=") {
-			t.Errorf("actor is %q", x.Actor)
+	for _, leaf := range r.books.Leaves(t) {
+		events = append(events, leaf.Event)
+		if about, ok := leaf.About.(audit.AboutChange); ok && !strings.HasPrefix(about.Actor, "uid=") {
+			t.Errorf("actor is %q", about.Actor)
 		}
-	})
-	must(t, err)
+	}
 	if got, want := join(events), "init put disable enable put release delete"; got != want {
 		t.Errorf("audit log has %q, want %q", got, want)
 	}
-	if bytes.Contains(data, key) || bytes.Contains(r.out.Bytes(), key) {
+	if strings.Contains(r.books.Text(t), string(key)) || bytes.Contains(r.out.Bytes(), key) {
 		t.Error("a log shows the key")
 	}
 }
@@ -234,18 +221,22 @@ func TestPutRefuses(t *testing.T) {
 	}
 }
 
-func TestNoAuditNoChange(t *testing.T) {
+func TestNoStoreNoChange(t *testing.T) {
 	r := newRig(t)
 	must(t, second(r.client.Put(t.Context(), put(t), key)))
-	r.log.Close()
+	db := filepath.Join(r.books.Dir, "kms.db")
+	must(t, os.Rename(db, db+".away"))
 	other := put(t)
 	other.DiskUUID, other.SameVM = pins.UUID{2}, true
 	wantStatus(t, "put", 503, second(r.client.Put(t.Context(), other, key)))
 	wantStatus(t, "disable", 503, second(r.client.Disable(t.Context(), header.DiskUUID)))
 	wantStatus(t, "delete", 503, r.client.Delete(t.Context(), header.DiskUUID))
-	all, err := r.client.List(t.Context())
+	must(t, os.Rename(db+".away", db))
+	r.books.Close()
+	must(t, r.books.Open())
+	all, err := r.books.Store.List(t.Context(), pins.UUID{}, 10)
 	must(t, err)
-	if len(all) != 1 || all[0].State != "enabled" {
+	if len(all) != 1 || all[0].State != store.Enabled {
 		t.Errorf("got %+v, want it unchanged", all)
 	}
 }

@@ -72,11 +72,11 @@ type Release struct {
 	DiskUUID pins.UUID `json:"disk_uuid"`
 	// ReportID is REPORT_ID of the launch, 32 bytes: what an attestation report of
 	// the VM that has the key says too.
-	ReportID      snp.ReportID `json:"report_id"`
-	SPIFFEID      string       `json:"spiffe_id"`
-	Generation    uint64       `json:"generation"`
-	Time          time.Time    `json:"time"`
-	AuditSequence uint64       `json:"audit_sequence"` // its line in the audit log
+	ReportID   snp.ReportID `json:"report_id"`
+	SPIFFEID   string       `json:"spiffe_id"`
+	Generation uint64       `json:"generation"`
+	Time       time.Time    `json:"time"`
+	Leaf       string       `json:"leaf"` // of the log: "LANE/SEQUENCE"
 }
 
 // Records answers a question about all records.
@@ -95,9 +95,15 @@ type Releases struct {
 type Status struct {
 	Version  int    `json:"version"`
 	SPIFFEID string `json:"spiffe_id"`
-	// AuditHead is the end of the audit log, "SEQUENCE:DIGEST". Noted elsewhere, it
-	// proves later that no line up to it was changed or cut off.
-	AuditHead string `json:"audit_head"`
+	// LogKey verifies the log's checkpoints: NAME+HASH+KEY, as in signed notes.
+	LogKey string `json:"log_key"`
+	// LogSize is how many leaves the log has.
+	LogSize uint64 `json:"log_size"`
+	// Checkpoint is signed. Kept elsewhere, it proves later that no leaf up to it was
+	// changed or cut off.
+	Checkpoint string `json:"checkpoint"`
+	// Published is when the log had all that there was to have.
+	Published time.Time `json:"published"`
 }
 
 // Failure answers a request that failed.

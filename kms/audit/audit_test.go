@@ -2,9 +2,6 @@ package audit
 
 import (
 	"bytes"
-	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,295 +14,153 @@ import (
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 5000, time.UTC)
 
-func clock() time.Time { return noon }
-
-// newLog makes a log with three entries after the first line.
-func newLog(t *testing.T) (path string, head Head) {
-	t.Helper()
-	path = filepath.Join(t.TempDir(), "audit.jsonl")
-	if err := Create(path, noon); err != nil {
-		t.Fatal(err)
-	}
-	l, err := Open(path, Head{}, clock)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	head, err = l.Append(
-		Entry{Event: Put, Disk: pins.UUID{1}, SPIFFEID: "spiffe://example.org/vm", Actor: "uid=0", Generation: 1},
-		Entry{Event: Release, Disk: pins.UUID{1}, ReportID: snp.ReportID{2}, Measurement: pins.HexBytes{3}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if head, err = l.Append(Entry{Event: Refusal, Reason: "because <\xff>\n" + strings.Repeat("é", maxReason)}); err != nil {
-		t.Fatal(err)
-	}
-	return path, head
-}
-
-func TestAppendVerify(t *testing.T) {
-	path, head := newLog(t)
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var events []Event
-	scan, err := Verify(bytes.NewReader(data), head, func(r Record) { events = append(events, r.Event) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff([]Event{Init, Put, Release, Refusal}, events); diff != "" {
-		t.Error(diff)
-	}
-	if scan.Head != head || scan.Size != int64(len(data)) || scan.Torn != 0 {
-		t.Errorf("got %+v, want head %s and %d bytes", scan, head, len(data))
-	}
-	again, err := ParseHead(head.String())
-	if err != nil || again != head {
-		t.Errorf("got head %v, %v, want %v", again, err, head)
-	}
-	if err := Create(path, noon); !errors.Is(err, os.ErrExist) {
-		t.Errorf("Create over a log: got error %v, want os.ErrExist", err)
-	}
-}
-
-// TestHostileText: what peers can put into a line never makes one that nobody can
-// verify, which would be a log that no server starts with.
-func TestHostileText(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "audit.jsonl")
-	if err := Create(path, noon); err != nil {
-		t.Fatal(err)
-	}
-	log, err := Open(path, Head{}, clock)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, text := range []string{"<", "\u2028", "\x00", "\xff", "\U0001F600", `"`} {
-		long := strings.Repeat(text, 10000)
-		if _, err := log.Append(Entry{Event: Refusal, Code: "malformed", Reason: long, SPIFFEID: long, Remote: long},
-			Entry{Event: Put, SPIFFEID: long, Actor: long}); err != nil {
-			t.Fatalf("%q: %v", text, err)
+// entries has one of every event.
+func entries() []Entry {
+	request := Request{SPIFFEID: "spiffe://example.org/vm", Remote: "192.0.2.1:4711", Disk: pins.UUID{1}, SHA256: pins.Digest{2},
+		ReportID: snp.ReportID{3}, Measurement: make([]byte, 48)}
+	proof := &Proof{Time: noon, SPKI: []byte("spki"), Report: make([]byte, snp.ReportSize), Certificates: []pins.Digest{{5}}, ReferenceValues: pins.Digest{6}, Collateral: pins.Digest{7}}
+	var all []Entry
+	for _, event := range Events() {
+		e := Entry{Event: event}
+		switch event {
+		case Init:
+			e.About = AboutInit{Origin: "example.org/kms"}
+		case Start:
+			e.About = AboutStart{SPIFFEID: "spiffe://example.org/kms"}
+		case Release:
+			e.About = AboutRelease{Request: request, Generation: 1, Proof: proof}
+		case ReleaseAgain:
+			e.About = AboutRelease{Request: request, Generation: 1}
+		case Refusal:
+			e.About = AboutRefusal{Request: Request{Remote: "192.0.2.1:4711"}, Code: "denied", Reason: "lock 2"}
+		case LeftOut:
+			e.About = AboutLeftOut{Count: 3}
+		default:
+			e.About = AboutChange{Actor: "uid=0", Disk: pins.UUID{1}, SPIFFEID: request.SPIFFEID, Generation: 1, Evidence: "required", ReferenceValues: pins.Digest{6}}
 		}
+		all = append(all, e)
 	}
-	for _, e := range []Entry{{Event: "putt"}, {Event: Start, Actor: "x"}, {}} {
-		if _, err := log.Append(e); err == nil {
-			t.Errorf("%+v is appended, and no log with it verifies", e)
-		}
-	}
-	if err := log.Close(); err != nil {
-		t.Fatal(err)
-	}
-	again, err := Open(path, Head{}, clock)
-	if err != nil {
-		t.Fatalf("the log cannot be opened any more: %v", err)
-	}
-	again.Close()
+	return all
 }
 
-func TestVerifyRefuses(t *testing.T) {
-	path, head := newLog(t)
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := bytes.SplitAfter(data, []byte("\n"))
-	join := func(l ...[]byte) []byte { return bytes.Join(l, nil) }
-	replace := func(old, new string) []byte { return bytes.Replace(data, []byte(old), []byte(new), 1) }
-	other := head
-	other.Digest[0] ^= 1
-	for _, c := range []struct {
-		name string
-		data []byte
-		must Head
-		want string
-	}{
-		{"empty", nil, Head{}, "got no line"},
-		{"changed", replace("uid=0", "uid=1"), Head{}, "line 3: previous is"},
-		{"removed", join(lines[0], lines[1], lines[3]), Head{}, "line 3: sequence is 4, want 3"},
-		{"first removed", join(lines[1:]...), Head{}, "line 1: sequence is 2, want 1"},
-		{"swapped", join(lines[0], lines[2], lines[1], lines[3]), Head{}, "line 2: sequence is 3"},
-		{"repeated", join(lines[0], lines[0]), Head{}, "line 2: sequence is 1"},
-		{"last changed, head known", replace("because", "becausE"), head, "line 4: digest is"},
-		{"cut off, head known", join(lines[:3]...), head, "lines were cut off"},
-		{"other head", data, other, "digest is"},
-		{"white space", replace(`"event":"put"`, `"event": "put"`), Head{}, "another form"},
-		{"unknown member", replace(`"event":"put"`, `"event":"put","x":1`), Head{}, "another form"},
-		{"repeated member", replace(`"event":"put"`, `"event":"put","event":"put"`), Head{}, "another form"},
-		{"member in another case", replace(`"event":"put"`, `"Event":"put"`), Head{}, "another form"},
-		{"data after the value", replace("\n", "{}\n"), Head{}, "invalid character"},
-		{"unknown event", replace(`"event":"put"`, `"event":"putt"`), Head{}, `event is "putt"`},
-		{"second init", replace(`"event":"put"`, `"event":"init"`), Head{}, `event is "init" in line 2`},
-		{"no init", replace(`"event":"init"`, `"event":"start"`), Head{}, `event is "start" in line 1`},
-		{"member of another event", replace(`"event":"put"`, `"event":"start"`), Head{}, "members of another event"},
-		{"time that is not UTC", replace(`Z","event":"put"`, `+01:00","event":"put"`), Head{}, "want UTC"},
-		{"version", replace(`"version":1`, `"version":2`), Head{}, "version is 2"},
-		{"blank line", join(lines[0], []byte("\n"), lines[1]), Head{}, "line 2"},
-		{"long line", join(lines[0], bytes.Repeat([]byte("x"), MaxLine+1), []byte("\n")), Head{}, "in a line"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			if _, err := Verify(bytes.NewReader(c.data), c.must, nil); err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("got error %v, want one with %q", err, c.want)
-			}
-		})
-	}
-}
-
-// TestCrash cuts the log at every byte: it opens with all whole lines, and what a
-// crash left of an unfinished one is gone and said to be.
-// TestMadeAnew writes another log that fits together, as who can write the file
-// can: only a noted head tells.
-func TestMadeAnew(t *testing.T) {
-	path, head := newLog(t)
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var forged []byte
-	end := Head{}
-	if _, err := Verify(bytes.NewReader(data), head, func(r Record) {
-		e := r.Entry
-		if e.Event == Put {
-			e.Actor = "somebody else"
-		}
-		var line []byte
-		line, end = encode(end, r.Time, e)
-		forged = append(forged, line...)
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if bytes.Equal(forged, data) {
-		t.Fatal("the log was not changed")
-	}
-	if _, err := Verify(bytes.NewReader(forged), Head{}, nil); err != nil {
-		t.Errorf("without a head: %v", err)
-	}
-	if _, err := Verify(bytes.NewReader(forged), head, nil); err == nil {
-		t.Error("the noted head does not tell a forged log")
-	}
-	if _, err := Verify(bytes.NewReader(data), end, nil); err == nil {
-		t.Error("a head of another log is taken")
-	}
-}
-
-func TestCrash(t *testing.T) {
-	path, _ := newLog(t)
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	first := bytes.IndexByte(data, '\n') + 1
-	for _, tail := range [][]byte{nil, make([]byte, 100), make([]byte, 3*MaxLine)} {
-		for cut := first; cut <= len(data); cut += 97 {
-			if err := os.WriteFile(path, append(bytes.Clone(data[:cut]), tail...), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			l, err := Open(path, Head{}, clock)
-			if err != nil {
-				t.Fatalf("cut at %d, %d NUL bytes: %v", cut, len(tail), err)
-			}
-			head, err := l.Append(Entry{Event: Start})
-			if err != nil {
-				t.Fatal(err)
-			}
-			l.Close()
-			after, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := Verify(bytes.NewReader(after), head, nil); err != nil {
-				t.Fatal(err)
-			}
-			torn := cut > first && data[cut-1] != '\n' || len(tail) > 0
-			if got := bytes.Contains(after, []byte(`"recovered"`)); got != torn {
-				t.Fatalf("cut at %d, %d NUL bytes: recovered is %t, want %t", cut, len(tail), got, torn)
-			}
-		}
-	}
-}
-
-func TestOpenRefuses(t *testing.T) {
-	path, head := newLog(t)
-	if _, err := Open(path+"x", Head{}, clock); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("absent: got error %v, want os.ErrNotExist", err)
-	}
-	l, err := Open(path, head, clock)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(path, head, clock); err == nil || !strings.Contains(err.Error(), "another process") {
-		t.Errorf("second Open: got error %v", err)
-	}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := l.Append(Entry{Event: Start}); !errors.Is(err, ErrBroken) {
-		t.Errorf("after Close: got error %v, want ErrBroken", err)
-	}
-}
-
-// disk is a file whose operations fail on demand.
-type disk struct {
-	bytes.Buffer
-	write, sync, truncate error
-}
-
-func (d *disk) Write(b []byte) (int, error) {
-	if d.write != nil {
-		d.Buffer.Write(b[:len(b)/2])
-		return len(b) / 2, d.write
-	}
-	return d.Buffer.Write(b)
-}
-func (d *disk) Sync() error  { return d.sync }
-func (d *disk) Close() error { return nil }
-func (d *disk) Truncate(size int64) error {
-	if d.truncate == nil {
-		d.Buffer.Truncate(int(size))
-	}
-	return d.truncate
-}
-
-func TestFailingDisk(t *testing.T) {
-	full := errors.New("no space left")
-	d := &disk{}
-	l := &Log{clock: clock, file: d}
-	must := func(e Event) {
-		t.Helper()
-		if _, err := l.Append(Entry{Event: e}); err != nil {
+func TestRoundTrip(t *testing.T) {
+	var head Head
+	lanes := Lanes{}
+	for _, e := range entries() {
+		var data []byte
+		data, head = Encode("main", head, noon, e)
+		got, err := lanes.Next(data)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	must(Init)
-	d.write = full
-	if _, err := l.Append(Entry{Event: Start}); !errors.Is(err, full) {
-		t.Errorf("full disk: got error %v, want it", err)
-	}
-	d.write = nil
-	must(Start) // there is space again, and the half line is gone
-	if _, err := Verify(bytes.NewReader(d.Bytes()), l.Head(), nil); err != nil {
-		t.Error(err)
-	}
-	d.sync = full
-	if _, err := l.Append(Entry{Event: Start}); !errors.Is(err, ErrBroken) {
-		t.Errorf("failed sync: got error %v, want ErrBroken", err)
-	}
-	d.sync = nil
-	if _, err := l.Append(Entry{Event: Start}); !errors.Is(err, ErrBroken) {
-		t.Errorf("after a failed sync: got error %v, want ErrBroken", err)
-	}
-
-	l = &Log{clock: clock, file: &disk{write: full, truncate: full}}
-	if _, err := l.Append(Entry{Event: Start}); !errors.Is(err, ErrBroken) {
-		t.Errorf("write, then truncate failed: got error %v, want ErrBroken", err)
+		if diff := cmp.Diff(e, got.Entry, cmp.AllowUnexported(AboutInit{}, AboutStart{}, AboutRefusal{}, AboutLeftOut{})); diff != "" {
+			t.Error(diff)
+		}
+		if got.Place != (Place{"main", head.Sequence}) || !got.Time.Equal(noon) || lanes["main"] != head {
+			t.Errorf("got %+v, want it at %d", got, head.Sequence)
+		}
+		if (len(got.About.Contents()) > 0) != (e.Event != Init && e.Event != Start && e.Event != Refusal && e.Event != LeftOut && e.Event != ReleaseAgain) {
+			t.Errorf("%s refers to %v", e.Event, got.About.Contents())
+		}
 	}
 }
 
-func FuzzVerify(f *testing.F) {
-	line, head := encode(Head{}, noon, Entry{Event: Init})
-	next, _ := encode(head, noon, Entry{Event: Refusal, Reason: "x"})
-	f.Add(line)
-	f.Add(append(line, next...))
+func TestNextRefuses(t *testing.T) {
+	all := entries()
+	one, head := Encode("main", Head{}, noon, all[0])
+	two, head2 := Encode("main", head, noon, all[1])
+	three, _ := Encode("main", head2, noon, all[2])
+	other, _ := Encode("main", head, noon, all[3])
+	foreign, _ := Encode("b", Head{}, noon, all[0])
+	for _, c := range []struct {
+		name   string
+		leaves [][]byte
+		want   string
+	}{
+		{"in order, with another lane between", [][]byte{one, foreign, two, three}, ""},
+		{"one missing", [][]byte{one, three}, "some are missing"},
+		{"the first missing", [][]byte{two}, "some are missing"},
+		{"swapped", [][]byte{one, three, two}, "some are missing"},
+		{"twice", [][]byte{one, one}, "some are missing"},
+		{"one in place of another", [][]byte{one, other, three}, "previous is"},
+	} {
+		lanes := Lanes{}
+		var err error
+		for _, leaf := range c.leaves {
+			if _, err = lanes.Next(leaf); err != nil {
+				break
+			}
+		}
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got error %v, want one with %q", c.name, err, c.want)
+		}
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	good, _ := Encode("main", Head{}, noon, Entry{LeftOut, AboutLeftOut{Count: 3}})
+	if _, err := Decode(good); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ old, new, want string }{
+		{`{`, ` {`, "canonical"},
+		{`"version":1`, `"version":2`, "version is 2"},
+		{`"lane":"main"`, `"lane":"Main"`, "lane is"},
+		{`"event":"left out"`, `"event":"gone"`, `event is "gone"`},
+		{`"event":"left out"`, `"event":"start"`, "unknown member"},
+		{`"count":3`, `"count":3,"count":3`, "twice"},
+		{`"count":3`, `"count":3.0`, "number"},
+		{`,"count":3`, ``, "missing"},
+		{`Z"`, `+01:00"`, "want UTC"},
+		{`}}`, `}}x`, "data after"},
+	} {
+		bad := bytes.Replace(good, []byte(c.old), []byte(c.new), 1)
+		if _, err := Decode(bad); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got error %v, want one with %q", c.new, err, c.want)
+		}
+	}
+}
+
+// TestHostileText comes from peers: every leaf stays within its bound and has one form.
+func TestHostileText(t *testing.T) {
+	for _, s := range []string{strings.Repeat("\x00", 1<<20), strings.Repeat("<", 1<<20), "\xff\xfe", strings.Repeat("é", 5000), "\u2028\n"} {
+		data, _ := Encode("main", Head{}, noon, Entry{Refusal, AboutRefusal{Request: Request{SPIFFEID: s, Remote: s}, Reason: s}})
+		if len(data) > MaxLeaf {
+			t.Errorf("leaf has %d bytes", len(data))
+		}
+		if _, err := Decode(data); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestEncodePanics(t *testing.T) {
+	for _, e := range []Entry{{}, {Event: Start}, {Event: "gone", About: AboutStart{}}, {Event: Start, About: AboutInit{}}} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%+v is taken", e)
+				}
+			}()
+			Encode("main", Head{}, noon, e)
+		}()
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, e := range entries() {
+		data, _ := Encode("main", Head{}, noon, e)
+		f.Add(data)
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		Verify(bytes.NewReader(data), Head{}, nil)
+		leaf, err := Decode(data)
+		if err != nil {
+			return
+		}
+		if again, err := encode(leaf); err != nil || !bytes.Equal(again, data) {
+			t.Errorf("got %q, %v, want %q", again, err, data)
+		}
+		leaf.Summary()
+		leaf.About.Contents()
 	})
 }

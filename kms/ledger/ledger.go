@@ -1,190 +1,194 @@
-// Package ledger puts every act of the key server on the audit log before it takes effect.
+// Package ledger changes the key server's book, and writes every act down in the same transaction.
 //
-// It joins the store with the audit log, and is the only way to change either.
-// One lock orders all changes and releases: a release that comes after a record
-// was disabled in the log does not happen.
+// It is the only way to change what package store reads. A change and its leaf for the
+// log, a release with its lease and its leaf: each is one transaction of the engine, so
+// that neither is there without the other. Several servers may have one book. What
+// keeps them apart is in the conditions of each transaction:
 //
-// A crash between the two writes leaves a line in the log for something that did
-// not happen, never the other way round. Open deals with such lines, and tells them
-// from those that an older store lacks.
+//   - the epoch, which every change of a record writes: no release that was judged before a
+//     change happens after it, and no two changes miss each other;
+//   - the lease of a launch: it is made once;
+//   - the end of the server's own lane: its leaves follow each other, and a transaction
+//     that was proposed twice happens once.
+//
+// An engine may not say whether a transaction happened. Then the same one, with the same
+// token, is proposed until it is known: one of the two is lost on the end of the lane,
+// and a token that is found there says that it was ours.
 package ledger
 
 import (
-	"crypto/sha256"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-
-	"github.com/rootvouch/rootvouch/kms/acl"
 	"github.com/rootvouch/rootvouch/kms/audit"
+	"github.com/rootvouch/rootvouch/kms/kv"
 	"github.com/rootvouch/rootvouch/kms/store"
-	"github.com/rootvouch/rootvouch/pins"
-	"github.com/rootvouch/rootvouch/refval"
-	"github.com/rootvouch/rootvouch/snp"
 )
 
-// Ledger is the store with its audit log.
+// Ledger is the book of one server.
 type Ledger struct {
-	// Records is the store, for reading.
-	Records Reader
+	// Records reads the book.
+	Records *store.Store
 
-	store       *store.Store
-	log         *audit.Log
+	engine      kv.Engine
+	lane        string
 	clock       func() time.Time
+	rand        io.Reader
 	retryWindow time.Duration
+	written     chan struct{} // of size 1: there are leaves that the log lacks
 
-	// gate orders all changes.
-	gate   sync.Mutex
-	behind bool // the store lacks the last append; guarded by gate
+	gate chan struct{} // held by who makes a transaction: they take turns
 
 	pendingMu sync.Mutex // guards pending
-	pending   []*claim   // releases that wait for the next commit
+	pending   []*claim   // releases that wait for the next transaction
 }
 
-// Reader is the part of a store that changes nothing. It is an interface only to
-// keep everyone but the ledger from the rest.
-type Reader interface {
-	Get(disk pins.UUID) (store.Record, error)
-	List() ([]store.Record, error)
-	KnowsCaller(id spiffeid.ID) (bool, error)
-	Key(r store.Record) ([]byte, error)
-	Values(r store.Record) ([]byte, error)
-	FindRelease(disk pins.UUID, reportID snp.ReportID) (store.Release, bool, error)
-	Releases(disk pins.UUID) ([]store.Release, error)
+// New makes the ledger of the server that writes a lane. For retryWindow after a release,
+// the very same request is answered again.
+func New(s *store.Store, lane string, clock func() time.Time, rand io.Reader, retryWindow time.Duration) *Ledger {
+	return &Ledger{
+		Records: s, engine: s.Engine, lane: lane, clock: clock, rand: rand, retryWindow: retryWindow,
+		written: make(chan struct{}, 1), gate: make(chan struct{}, 1),
+	}
 }
 
-// New joins a store with its log, which Open has held against each other. For
-// retryWindow after a release, the very same request is answered again.
-func New(s *store.Store, log *audit.Log, clock func() time.Time, retryWindow time.Duration) *Ledger {
-	return &Ledger{Records: s, store: s, log: log, clock: clock, retryWindow: retryWindow}
+// Written says when there are new leaves for the log.
+func (l *Ledger) Written() <-chan struct{} { return l.written }
+
+// Lane is the name of the server's lane.
+func (l *Ledger) Lane() string { return l.lane }
+
+// lock takes the gate, unless ctx is done before.
+func (l *Ledger) lock(ctx context.Context) error {
+	select {
+	case l.gate <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
-// Head is the audit log's head.
-func (l *Ledger) Head() audit.Head { return l.log.Head() }
+func (l *Ledger) unlock() { <-l.gate }
 
-// Note puts an entry on the audit log that changes nothing: a refusal, a start.
-func (l *Ledger) Note(e audit.Entry) error {
-	_, err := l.log.Append(e)
-	return err
+// Note writes down an event that changes nothing: a refusal, a start.
+func (l *Ledger) Note(ctx context.Context, e audit.Entry) error {
+	if err := l.lock(ctx); err != nil {
+		return err
+	}
+	defer l.unlock()
+	return l.transact(ctx, func(*moment) error { return nil }, e)
 }
 
-// Put registers a record with its refval.json and key; Generation, Created,
-// Changed and State are set here. A disk that has a record is refused unless
-// replace is set. The errors match ErrExists and ErrOverlap.
-func (l *Ledger) Put(actor string, r store.Record, values, key []byte, replace bool) (store.Record, error) {
-	l.gate.Lock()
-	defer l.gate.Unlock()
-	now := l.clock().UTC().Round(0)
-	r.State, r.Created, r.Changed = store.Enabled, now, now
-	old, err := l.store.Get(r.DiskUUID)
-	switch {
-	case err == nil && !replace:
-		return store.Record{}, fmt.Errorf("disk %s: %w", r.DiskUUID, ErrExists)
-	case err == nil:
-		r.Created = old.Created
-	case !errors.Is(err, store.ErrNotFound):
-		return store.Record{}, err
-	}
-	if err := l.checkApart(r, values); err != nil {
-		return store.Record{}, err
-	}
-	if r.Generation, err = l.store.NextGeneration(r.DiskUUID); err != nil {
-		return store.Record{}, err
-	}
-	if r.ReferenceValues = (pins.Digest{}); values != nil {
-		r.ReferenceValues = sha256.Sum256(values)
-	}
-	head, err := l.append(change(audit.Put, actor, r))
+// errLost ends a transaction that lost against another one too often: this server does not
+// keep up.
+var errLost = errors.New("other transactions came first, again and again")
+
+// attempts bounds how often a transaction is proposed anew because another one came first.
+// An unknown outcome does not count: ctx bounds that.
+const attempts = 1000
+
+// moment is one proposal on its way.
+type moment struct {
+	ctx    context.Context
+	ledger *Ledger
+	now    time.Time
+	latest time.Time   // of the lane's leaves: a clock that is behind it was set back
+	place  audit.Place // of its first leaf
+
+	conditions []kv.Cond
+	writes     []kv.Write
+	entries    []audit.Entry
+}
+
+// get reads items that the proposal hangs on: it is lost if one of them is written before.
+func (m *moment) get(keys ...string) ([]kv.Item, error) {
+	items, err := m.ledger.engine.Get(m.ctx, keys...)
 	if err != nil {
-		return store.Record{}, err
+		return nil, err
 	}
-	if err := l.stored(l.store.Put(r, values, key, head)); err != nil {
-		return store.Record{}, err
+	for _, item := range items {
+		m.conditions = append(m.conditions, kv.Cond{Key: item.Key, Mod: item.Mod})
 	}
-	return l.store.Get(r.DiskUUID)
+	return items, nil
 }
 
-// Errors of Put.
-var (
-	ErrExists  = errors.New("it has a record already")
-	ErrOverlap = errors.New("another disk's record overlaps")
-)
+func (m *moment) write(w ...kv.Write) { m.writes = append(m.writes, w...) }
 
-// checkApart holds a new record against all others of its caller.
-func (l *Ledger) checkApart(r store.Record, values []byte) error {
-	others, err := l.store.ByCaller(r.SPIFFEID)
+// transact makes one transaction: what build adds to the moment, with a leaf for each
+// entry, which build may add too. It is built and proposed anew until it happened or
+// build fails. The gate is held.
+func (l *Ledger) transact(ctx context.Context, build func(*moment) error, entries ...audit.Entry) error {
+	token, err := l.token()
 	if err != nil {
 		return err
 	}
-	mine, err := decodeValues(values)
-	if err != nil {
-		return err
-	}
-	for _, other := range others {
-		data, err := l.store.Values(other)
+	var unknown error // that a proposal of ours may yet happen
+	for range attempts {
+		items, err := l.engine.Get(ctx, store.KeyLane(l.lane))
+		if err != nil {
+			return errors.Join(err, unknown)
+		}
+		lane, err := store.LaneOf(items[0])
 		if err != nil {
 			return err
 		}
-		theirs, err := decodeValues(data)
-		if err != nil {
+		if lane.Token == token {
+			l.wake()
+			return nil // an earlier proposal of ours happened
+		}
+		m := &moment{ctx: ctx, ledger: l, now: l.clock().UTC().Round(0), latest: lane.Time, entries: entries,
+			place:      audit.Place{Lane: l.lane, Sequence: lane.Sequence + 1},
+			conditions: []kv.Cond{{Key: items[0].Key, Mod: items[0].Mod}}}
+		if err := build(m); err != nil {
 			return err
 		}
-		if err := acl.CheckApart(r, other, mine, theirs); err != nil {
-			return fmt.Errorf("%w: %v", ErrOverlap, err)
+		if len(m.entries) == 0 {
+			return nil // there is nothing to do any more
+		}
+		if m.now.After(m.latest) {
+			m.latest = m.now
+		}
+		happened, err := l.propose(m, lane.Head, token)
+		switch {
+		case happened:
+			l.wake()
+			return nil
+		case errors.Is(err, kv.ErrUnknown) && !errors.Is(err, kv.ErrBroken) && ctx.Err() == nil:
+			unknown = err
+		case err != nil:
+			return err
 		}
 	}
-	return nil
+	return errLost
 }
 
-// decodeValues gives the zero Values, which accept nothing, where there are none.
-func decodeValues(data []byte) (refval.Values, error) {
-	if data == nil {
-		return refval.Values{}, nil
+func (l *Ledger) propose(m *moment, head audit.Head, token store.Token) (bool, error) {
+	var leaves [][]byte
+	for _, e := range m.entries {
+		var leaf []byte
+		leaf, head = audit.Encode(l.lane, head, m.now, e)
+		leaves = append(leaves, leaf)
 	}
-	return refval.Decode(data)
+	m.write(store.SetSegment(l.lane, m.place.Sequence, leaves), store.SetLane(l.lane, store.Lane{Head: head, Token: token, Time: m.latest}))
+	return l.engine.Commit(m.ctx, m.conditions, m.writes)
 }
 
-// SetState enables or disables the record of a disk. Once it returns, no release
-// of a disabled record begins. The error matches store.ErrNotFound.
-func (l *Ledger) SetState(actor string, disk pins.UUID, state store.State) error {
-	l.gate.Lock()
-	defer l.gate.Unlock()
-	r, err := l.store.Get(disk)
-	if err != nil {
-		return err
+func (l *Ledger) token() (store.Token, error) {
+	var t store.Token
+	if _, err := io.ReadFull(l.rand, t[:]); err != nil {
+		return t, fmt.Errorf("making a token: %w", err)
 	}
-	event := audit.Enable
-	if state == store.Disabled {
-		event = audit.Disable
-	}
-	head, err := l.append(change(event, actor, r))
-	if err != nil {
-		return err
-	}
-	return l.stored(l.store.SetState(disk, state, l.clock(), head))
+	return t, nil
 }
 
-// Delete removes the record and the key of a disk; its releases stay. The error
-// matches store.ErrNotFound.
-func (l *Ledger) Delete(actor string, disk pins.UUID) error {
-	l.gate.Lock()
-	defer l.gate.Unlock()
-	r, err := l.store.Get(disk)
-	if err != nil {
-		return err
+// wake tells the publisher.
+func (l *Ledger) wake() {
+	select {
+	case l.written <- struct{}{}:
+	default:
 	}
-	head, err := l.append(change(audit.Delete, actor, r))
-	if err != nil {
-		return err
-	}
-	return l.stored(l.store.Delete(disk, head))
-}
-
-func change(event audit.Event, actor string, r store.Record) audit.Entry {
-	return audit.Entry{Event: event, Actor: actor, Disk: r.DiskUUID, SPIFFEID: r.SPIFFEID.String(),
-		Generation: r.Generation, Evidence: string(r.Evidence),
-		ReferenceValuesSHA256: r.ReferenceValues, LUKS2HeaderSHA256: r.Header.HeaderSHA256, SameVM: r.SameVM}
 }

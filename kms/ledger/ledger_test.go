@@ -1,65 +1,43 @@
-package ledger
+package ledger_test
 
 import (
 	"bytes"
-	"crypto/rand"
+	"context"
 	"errors"
-	"os"
-	"path/filepath"
-	"strings"
+	"fmt"
+	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/kms/audit"
-	"github.com/rootvouch/rootvouch/kms/kek"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
+	"github.com/rootvouch/rootvouch/kms/kv/kvtest"
+	"github.com/rootvouch/rootvouch/kms/ledger"
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/pins"
-	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/test/kmstest"
 )
 
 var (
 	noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	key  = bytes.Repeat([]byte{7}, keyapi.KeySize)
+	vmID = spiffeid.RequireFromString("spiffe://example.org/vm")
 )
 
-type rig struct {
-	*Ledger
-	path string // of the audit log
-}
-
-func newRig(t *testing.T) rig {
-	t.Helper()
-	dir := t.TempDir()
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	k, err := kek.New(bytes.Repeat([]byte{1}, kek.Size))
-	must(err)
-	clock := func() time.Time { return noon }
-	r := rig{path: filepath.Join(dir, "audit.jsonl")}
-	must(store.Create(filepath.Join(dir, "kms.db"), k, rand.Reader))
-	must(audit.Create(r.path, noon))
-	s, err := store.Open(filepath.Join(dir, "kms.db"), k, rand.Reader)
-	must(err)
-	log, err := audit.Open(r.path, audit.Head{}, clock)
-	must(err)
-	t.Cleanup(func() { s.Close(); log.Close() })
-	r.Ledger = New(s, log, clock, time.Minute)
-	return r
+func newBook(t *testing.T) *kmstest.Book {
+	return kmstest.New(t, t.TempDir(), func() time.Time { return noon })
 }
 
 // put registers a record without evidence, which needs no reference values.
-func (r rig) put(t *testing.T, replace bool) store.Record {
+func put(t *testing.T, l *ledger.Ledger, disk byte, replace bool) store.Record {
 	t.Helper()
-	record, err := r.Put("test", store.Record{
-		Header:   pins.Header{DiskUUID: pins.UUID{1}, HeaderSHA256: pins.Digest{2}},
-		SPIFFEID: spiffeid.RequireFromString("spiffe://example.org/vm"),
+	record, err := l.Put(t.Context(), "test", store.Record{
+		Header:   pins.Header{DiskUUID: pins.UUID{disk}, HeaderSHA256: pins.Digest{2}},
+		SPIFFEID: spiffeid.RequireFromPathf(vmID.TrustDomain(), "/vm/%d", disk),
 		Evidence: store.EvidenceNotRequired,
 	}, nil, key, replace)
 	if err != nil {
@@ -68,104 +46,283 @@ func (r rig) put(t *testing.T, replace bool) store.Record {
 	return record
 }
 
-func (r rig) audited(t *testing.T, what string) int {
-	t.Helper()
-	data, err := os.ReadFile(r.path)
-	if err != nil {
-		t.Fatal(err)
+func claim(record store.Record, launch, request byte, fresh bool) ledger.Claim {
+	return ledger.Claim{Record: record, Launch: store.Launch{Nonce: evidence.Nonce{launch}}, Fresh: fresh, About: audit.AboutRelease{
+		Request:    audit.Request{SPIFFEID: record.SPIFFEID.String(), Disk: record.DiskUUID, SHA256: pins.Digest{request}},
+		Generation: record.Generation}}
+}
+
+func events(leaves []audit.Leaf, event audit.Event) (n int) {
+	for _, l := range leaves {
+		if l.Event == event {
+			n++
+		}
 	}
-	return strings.Count(string(data), what)
+	return n
 }
 
 func TestReleaseOfAChangedRecord(t *testing.T) {
-	r := newRig(t)
-	old := r.put(t, false)
-	r.put(t, true)
-	if err := r.Release(Claim{Record: old, ReportID: snp.ReportID{1}, Fresh: true}); !errors.Is(err, ErrChanged) {
+	b := newBook(t)
+	old := put(t, b.Ledger, 1, false)
+	put(t, b.Ledger, 1, true)
+	if err := b.Ledger.Release(t.Context(), claim(old, 1, 1, true)); !errors.Is(err, ledger.ErrChanged) {
 		t.Errorf("replaced: got error %v, want ErrChanged", err)
 	}
-	current := r.put(t, true)
-	if err := r.SetState("test", current.DiskUUID, store.Disabled); err != nil {
+	current := put(t, b.Ledger, 1, true)
+	if err := b.Ledger.SetState(t.Context(), "test", current.DiskUUID, store.Disabled); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Release(Claim{Record: current, ReportID: snp.ReportID{1}, Fresh: true}); !errors.Is(err, ErrChanged) {
+	if err := b.Ledger.Release(t.Context(), claim(current, 1, 1, true)); !errors.Is(err, ledger.ErrChanged) {
 		t.Errorf("disabled: got error %v, want ErrChanged", err)
 	}
-	if n := r.audited(t, `"event":"release"`); n != 0 {
-		t.Errorf("audit log has %d releases, want none", n)
+	if n := events(b.Leaves(t), audit.Release); n != 0 {
+		t.Errorf("log has %d releases, want none", n)
 	}
 }
 
-// TestBatch commits claims together that depend on each other.
-func TestBatch(t *testing.T) {
-	r := newRig(t)
-	record := r.put(t, false)
-	of := func(launch, request byte, fresh bool) *claim {
-		return &claim{Claim: Claim{Record: record, ReportID: snp.ReportID{launch}, RequestSHA256: pins.Digest{request}, Fresh: fresh}}
-	}
-	claims := []*claim{
-		of(1, 1, true), of(2, 2, true), of(1, 1, false), of(1, 3, true), of(3, 4, false),
-	}
-	r.pending = append(r.pending, claims...)
-	for len(r.pending) > 0 {
-		r.commit(r.take())
-	}
-	for i, want := range []error{nil, nil, nil, ErrReleased, ErrStale} {
-		if got := claims[i]; !got.done || !errors.Is(got.err, want) {
-			t.Errorf("claim %d: done is %t, error %v, want %v", i, got.done, got.err, want)
+// TestOneLaunch has claims that depend on each other.
+func TestOneLaunch(t *testing.T) {
+	b := newBook(t)
+	record := put(t, b.Ledger, 1, false)
+	for i, c := range []struct {
+		launch, request byte
+		fresh           bool
+		want            error
+	}{
+		{1, 1, true, nil}, {2, 2, true, nil}, {1, 1, false, nil}, {1, 1, true, nil}, {1, 3, true, ledger.ErrReleased}, {3, 4, false, ledger.ErrStale},
+	} {
+		if err := b.Ledger.Release(t.Context(), claim(record, c.launch, c.request, c.fresh)); !errors.Is(err, c.want) {
+			t.Errorf("claim %d: got error %v, want %v", i, err, c.want)
 		}
 	}
-	if n := r.audited(t, `"event":"release"`); n != 2 {
-		t.Errorf("audit log has %d releases, want 2", n)
+	leaves := b.Leaves(t)
+	if n, again := events(leaves, audit.Release), events(leaves, audit.ReleaseAgain); n != 2 || again != 2 {
+		t.Errorf("log has %d releases and %d again, want 2 and 2", n, again)
 	}
-	if n := r.audited(t, `"event":"release again"`); n != 1 {
-		t.Errorf("audit log has %d releases again, want 1", n)
-	}
-	all, err := r.store.Releases(record.DiskUUID)
-	if err != nil || len(all) != 2 || all[0].AuditSequence != 3 || all[1].AuditSequence != 4 {
-		t.Errorf("store has %+v, %v, want lines 3 and 4", all, err)
+	all, err := b.Store.Leases(t.Context(), record.DiskUUID)
+	if err != nil || len(all) != 2 || all[0].Leaf != leaves[2].Place || all[1].Leaf != leaves[3].Place {
+		t.Errorf("store has %+v, %v", all, err)
 	}
 }
 
-// TestStoreFails loses the store after the audit record: no release.
-func TestStoreFails(t *testing.T) {
-	r := newRig(t)
-	record := r.put(t, false)
-	c := &claim{Claim: Claim{Record: record, ReportID: snp.ReportID{1}, Fresh: true}}
-	r.store.Close()
-	r.commit([]*claim{c})
-	if c.err == nil {
-		t.Error("released without a store")
+// TestManyAtOnce share transactions, more than one of them can hold.
+func TestManyAtOnce(t *testing.T) {
+	b := newBook(t)
+	record := put(t, b.Ledger, 1, false)
+	var wg sync.WaitGroup
+	const launches = 250
+	for i := range launches {
+		c := claim(record, 0, 1, true)
+		c.Launch.Nonce = evidence.Nonce{byte(i), byte(i >> 8), 1}
+		for range 2 { // the same claim twice: once, and again
+			wg.Go(func() {
+				if err := b.Ledger.Release(t.Context(), c); err != nil {
+					t.Error(err)
+				}
+			})
+		}
 	}
-	if err := r.Release(Claim{Record: record, ReportID: snp.ReportID{1}, Fresh: true}); err == nil {
-		t.Error("released without a store")
+	wg.Wait()
+	leaves := b.Leaves(t)
+	if n, again := events(leaves, audit.Release), events(leaves, audit.ReleaseAgain); n != launches || again != launches {
+		t.Errorf("log has %d releases and %d again, want %d of each", n, again, launches)
 	}
 }
 
-// TestCommitPanics has a commit end early: whoever waits for it gets an error.
-func TestCommitPanics(t *testing.T) {
-	r := newRig(t)
-	record := r.put(t, false)
-	next := record
-	next.Evidence, next.Generation = store.EvidenceRequired, 2
-	if err := r.store.Put(next, []byte("{}"), key, r.Head()); err != nil {
-		t.Fatal(err)
+// TestReplicas race for launches, over engines that do not always tell what they did: of
+// each launch one replica gets the key, the log has one release, and what a replica
+// was told is what happened.
+func TestReplicas(t *testing.T) {
+	b := newBook(t)
+	const disks, launches = 3, 40
+	var records []store.Record
+	for disk := range disks {
+		records = append(records, put(t, b.Ledger, byte(disk+1), false))
 	}
-	next, err := r.store.Get(record.DiskUUID)
-	if err != nil {
-		t.Fatal(err)
+	random := rand.New(rand.NewPCG(3, 4))
+	var randomMu sync.Mutex
+	fate := func() kvtest.Fate {
+		randomMu.Lock()
+		defer randomMu.Unlock()
+		return kvtest.Fate(max(0, random.IntN(8)-4))
 	}
-	broken := &claim{Claim: Claim{Record: next, Fresh: true}} // without REPORT_ID
-	waiting := &claim{Claim: Claim{Record: next, ReportID: snp.ReportID{1}, Fresh: true}}
-	func() {
-		defer func() {
-			if recover() == nil {
-				t.Error("a claim without REPORT_ID passes for a record that requires evidence")
+	var mu sync.Mutex
+	won := map[string][]string{} // :: launch -> who was told that it may have the key
+	var flaky []*kvtest.Flaky
+	var wg sync.WaitGroup
+	for _, lane := range []string{"a", "b", "c"} {
+		f := &kvtest.Flaky{Engine: b.Engine, Fate: fate}
+		flaky = append(flaky, f)
+		l := b.Replica(lane, f)
+		for disk, record := range records {
+			wg.Go(func() {
+				for i := range launches {
+					c := claim(record, byte(i), lane[0], true) // each with a request of its own
+					switch err := l.Release(t.Context(), c); {
+					case err == nil:
+						mu.Lock()
+						launch := fmt.Sprint(disk, "/", i)
+						won[launch] = append(won[launch], lane)
+						mu.Unlock()
+					case !errors.Is(err, ledger.ErrReleased):
+						t.Errorf("lane %s: %v", lane, err)
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	for _, f := range flaky {
+		f.Settle()
+	}
+	if len(won) != disks*launches {
+		t.Errorf("%d launches have their key, want %d", len(won), disks*launches)
+	}
+	for launch, lanes := range won {
+		if len(lanes) != 1 {
+			t.Errorf("launch %s was released by %v, want one", launch, lanes)
+		}
+	}
+	leaves := b.Leaves(t)
+	if n := events(leaves, audit.Release); n != disks*launches {
+		t.Errorf("log has %d releases, want %d", n, disks*launches)
+	}
+	for _, leaf := range leaves {
+		if a, ok := leaf.About.(audit.AboutRelease); ok && leaf.Lane[0] != a.SHA256[0] {
+			t.Errorf("leaf %s is of another replica's request", leaf.Place)
+		}
+	}
+}
+
+// TestUnknownOutcome goes through what can become of a proposal whose outcome is not told,
+// for a release and for a change.
+func TestUnknownOutcome(t *testing.T) {
+	for _, fate := range []kvtest.Fate{kvtest.Never, kvtest.Now, kvtest.Later} {
+		for _, times := range []int{1, 2, 5} {
+			t.Run(fmt.Sprintf("fate %d, %d times", fate, times), func(t *testing.T) {
+				b := newBook(t)
+				record := put(t, b.Ledger, 1, false)
+				left := times
+				f := &kvtest.Flaky{Engine: b.Engine, Fate: func() kvtest.Fate {
+					if left--; left >= 0 {
+						return fate
+					}
+					return kvtest.Known
+				}}
+				l := b.Replica("other", f)
+				if err := l.Release(t.Context(), claim(record, 1, 1, true)); err != nil {
+					t.Error(err)
+				}
+				left = times
+				if err := l.SetState(t.Context(), "test", record.DiskUUID, store.Disabled); err != nil {
+					t.Error(err)
+				}
+				f.Settle()
+				leaves := b.Leaves(t)
+				if n, d := events(leaves, audit.Release), events(leaves, audit.Disable); n != 1 || d != 1 {
+					t.Errorf("log has %d releases and %d disables, want 1 and 1", n, d)
+				}
+			})
+		}
+	}
+}
+
+// TestUnknownForEver: the caller learns no success, and the work ends.
+func TestUnknownForEver(t *testing.T) {
+	b := newBook(t)
+	put(t, b.Ledger, 1, false)
+	l := b.Replica("other", &kvtest.Flaky{Engine: b.Engine, Fate: func() kvtest.Fate { return kvtest.Never }})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := l.SetState(ctx, "test", pins.UUID{1}, store.Disabled); err == nil {
+		t.Error("got no error")
+	}
+}
+
+// TestPutsSideBySide: two replicas register disks that one VM could have both keys of. One
+// of them is refused, whoever comes first.
+func TestPutsSideBySide(t *testing.T) {
+	for round := range 10 {
+		b := newBook(t)
+		var errs [2]error
+		var wg sync.WaitGroup
+		for i, lane := range []string{"a", "b"} {
+			l := b.Replica(lane, b.Engine)
+			wg.Go(func() {
+				_, errs[i] = l.Put(t.Context(), "test", store.Record{Header: pins.Header{DiskUUID: pins.UUID{byte(i + 1)}, HeaderSHA256: pins.Digest{2}},
+					SPIFFEID: vmID, Evidence: store.EvidenceNotRequired}, nil, key, false)
+			})
+		}
+		wg.Wait()
+		if (errs[0] == nil) == (errs[1] == nil) || !errors.Is(errors.Join(errs[0], errs[1]), ledger.ErrOverlap) {
+			t.Errorf("round %d: got %v, want ErrOverlap for one", round, errs)
+		}
+	}
+}
+
+// TestDisableInAStorm: no release of a record is on the log after it was disabled.
+func TestDisableInAStorm(t *testing.T) {
+	b := newBook(t)
+	record := put(t, b.Ledger, 1, false)
+	other := b.Replica("other", b.Engine)
+	var wg sync.WaitGroup
+	for i := range 60 {
+		wg.Go(func() {
+			if err := other.Release(t.Context(), claim(record, byte(i), byte(i), true)); err != nil && !errors.Is(err, ledger.ErrChanged) {
+				t.Error(err)
 			}
-		}()
-		r.commit([]*claim{broken, waiting})
-	}()
-	if !waiting.done || !errors.Is(waiting.err, errUnfinished) {
-		t.Errorf("done is %t, error %v, want errUnfinished", waiting.done, waiting.err)
+		})
 	}
+	if err := b.Ledger.SetState(t.Context(), "test", record.DiskUUID, store.Disabled); err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	disabled := false
+	for _, leaf := range b.Leaves(t) {
+		disabled = disabled || leaf.Event == audit.Disable
+		if disabled && leaf.Event == audit.Release {
+			t.Errorf("leaf %s is a release after the record was disabled", leaf.Place)
+		}
+	}
+}
+
+// TestGenerations go on after a record was deleted, and what a change leaves is whole.
+func TestGenerations(t *testing.T) {
+	b := newBook(t)
+	r := put(t, b.Ledger, 1, false)
+	if err := b.Ledger.Delete(t.Context(), "test", r.DiskUUID); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Ledger.Delete(t.Context(), "test", r.DiskUUID); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("second Delete: got error %v, want ErrNotFound", err)
+	}
+	if known, err := b.Store.KnowsCaller(t.Context(), r.SPIFFEID); err != nil || known {
+		t.Errorf("after Delete the caller is known: %t, %v", known, err)
+	}
+	if again := put(t, b.Ledger, 1, false); again.Generation != 2 {
+		t.Errorf("generation after Delete is %d, want 2", again.Generation)
+	}
+	moved, err := b.Ledger.Put(t.Context(), "test", store.Record{Header: r.Header, SPIFFEID: vmID, Evidence: store.EvidenceNotRequired}, nil, key, true)
+	if err != nil || moved.Generation != 3 {
+		t.Fatalf("got %+v, %v", moved, err)
+	}
+	if known, err := b.Store.KnowsCaller(t.Context(), r.SPIFFEID); err != nil || known {
+		t.Errorf("the caller of a replaced record is known: %t, %v", known, err)
+	}
+	if got, err := b.Store.Key(moved); err != nil || !bytes.Equal(got, key) {
+		t.Errorf("got key %x, %v", got, err)
+	}
+}
+
+// TestClaimPanics: a claim for another kind of record is our bug, and no key leaves.
+func TestClaimPanics(t *testing.T) {
+	b := newBook(t)
+	record := put(t, b.Ledger, 1, false)
+	record.Evidence = store.EvidenceRequired
+	defer func() {
+		if recover() == nil {
+			t.Error("a claim without REPORT_ID passes for a record that requires evidence")
+		}
+	}()
+	b.Ledger.Release(t.Context(), claim(record, 1, 1, true))
 }

@@ -1,11 +1,13 @@
 package ledger
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/rootvouch/rootvouch/kms/audit"
+	"github.com/rootvouch/rootvouch/kms/kv"
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/snp"
@@ -18,62 +20,78 @@ var (
 	// ErrStale says that the nonce is not fresh, and that there is no reply which
 	// could have been lost.
 	ErrStale = errors.New("nonce is unknown, used or too old")
+	// ErrClock says that the clock is behind the server's own log.
+	ErrClock = errors.New("clock is behind the server's own log")
 	// ErrChanged says that the record was changed while the request was judged.
 	ErrChanged = errors.New("record was changed meanwhile")
 )
 
-// Claim is a release that was decided, and must become durable before the key
-// leaves.
+// maxBatch is how many releases share a transaction: epoch and lane are conditions too, and
+// each has a leaf of at most some 4 KiB.
+const maxBatch = 100
+
+// clockSkew is how far a clock may step back without a word.
+const clockSkew = 5 * time.Second
+
+// commitLimit bounds one batch: callers have a patience of their own, and one of them may not
+// end the work for the others.
+const commitLimit = 20 * time.Second
+
+// Claim is a release that was decided, and must become durable before the key leaves.
 type Claim struct {
-	Record        store.Record
-	ReportID      snp.ReportID // zero where evidence is not required: then nothing counts releases
-	RequestSHA256 pins.Digest
+	Record store.Record
+	Launch store.Launch
 	// Fresh says that the request's nonce was good. Without it the request can only
 	// be one whose reply was lost.
 	Fresh bool
-	// Entry is what the audit log says; Event is set here.
-	Entry audit.Entry
+	// About is what the log says.
+	About audit.AboutRelease
 }
 
 // claim is a Claim on its way.
 type claim struct {
 	Claim
-	done bool // err is the result; guarded by gate
-	err  error
+	token store.Token
+	done  bool // err is the result; guarded by the gate
+	err   error
 }
 
-// Release makes a release durable: first on the audit log, then in the store. The
-// key may leave when it returns nil, and only then. Releases that wait for each
-// other share their syncs. The errors match ErrReleased, ErrStale and ErrChanged;
-// any other is a fault of the server's.
-func (l *Ledger) Release(c Claim) error {
+// Release makes a release durable: its lease, and its leaf for the log. The key may leave
+// when it returns nil, and only then. Releases that wait for each other share a
+// transaction. The errors match ErrReleased, ErrStale, ErrChanged and ErrClock; any other is a
+// fault of the server's, and the release may or may not have been written down.
+func (l *Ledger) Release(ctx context.Context, c Claim) error {
+	if evidence := c.Launch.ReportID != (snp.ReportID{}); evidence != (c.Record.Evidence == store.EvidenceRequired) {
+		panic("ledger: internal error: a claim with REPORT_ID for a record that does not require evidence, or the other way round")
+	}
 	mine := &claim{Claim: c}
+	var err error
+	if mine.token, err = l.token(); err != nil {
+		return err
+	}
 	l.pendingMu.Lock()
 	l.pending = append(l.pending, mine)
 	l.pendingMu.Unlock()
 
-	l.gate.Lock()
-	defer l.gate.Unlock()
+	// Who waits here is not let go early: its claim is in the queue.
+	l.gate <- struct{}{}
+	defer l.unlock()
 	for !mine.done { // whoever held the gate may have done it
-		l.commit(l.take())
+		l.commit(context.WithoutCancel(ctx), l.take())
 	}
 	return mine.err
 }
 
-// take returns the claims of the next commit: at most one of each launch and disk,
-// so that each sees what became of those before it.
+// take returns the claims of the next transaction: at most one of each launch and disk, so
+// that each sees what became of those before it.
 func (l *Ledger) take() []*claim {
 	l.pendingMu.Lock()
 	defer l.pendingMu.Unlock()
-	type launch struct {
-		disk   pins.UUID
-		report snp.ReportID
-	}
-	seen := map[launch]bool{}
+	seen := map[string]bool{}
 	var batch, rest []*claim
 	for _, c := range l.pending {
-		key := launch{c.Record.DiskUUID, c.ReportID}
-		if c.ReportID != (snp.ReportID{}) && seen[key] {
+		key := store.KeyLease(c.Record.DiskUUID, c.Launch)
+		if seen[key] || len(batch) == maxBatch {
 			rest = append(rest, c)
 			continue
 		}
@@ -84,87 +102,95 @@ func (l *Ledger) take() []*claim {
 	return batch
 }
 
-// errUnfinished is the result of a claim until it has a better one: should a commit
-// ever end early, nobody waits for ever and no key leaves.
-var errUnfinished = errors.New("commit did not end")
+// errUnfinished is the result of a claim until it has a better one: should a transaction ever
+// end early, nobody waits for ever and no key leaves.
+var errUnfinished = errors.New("transaction did not end")
 
 // commit makes a batch durable. Each claim of it is done afterwards.
-func (l *Ledger) commit(batch []*claim) {
+func (l *Ledger) commit(ctx context.Context, batch []*claim) {
 	for _, c := range batch {
 		c.done, c.err = true, errUnfinished
 	}
-	now := l.clock()
-	var entries []audit.Entry
-	var logged []*claim
+	ctx, cancel := context.WithTimeout(ctx, commitLimit)
+	defer cancel()
+	err := l.transact(ctx, func(m *moment) error { return l.build(m, batch) })
+	if err != nil {
+		err = fmt.Errorf("making releases durable: %w", err)
+	}
 	for _, c := range batch {
-		event, err := l.event(c.Claim, now)
+		if errors.Is(c.err, errUnfinished) {
+			c.err = err
+		}
+	}
+}
+
+// build adds to m what is left to do of a batch.
+func (l *Ledger) build(m *moment, batch []*claim) error {
+	if m.latest.Sub(m.now) > clockSkew {
+		return fmt.Errorf("%w: it is %s, and the newest leaf of lane %s is of %s: set it right; a change of any record says that it is",
+			ErrClock, m.now.Format(time.RFC3339), l.lane, m.latest.Format(time.RFC3339))
+	}
+	// The epoch first: what is read after it has not changed if the epoch has not.
+	if _, err := m.get(store.KeyEpoch); err != nil {
+		return err
+	}
+	leases, err := l.read(m, batch, func(c *claim) string { return store.KeyLease(c.Record.DiskUUID, c.Launch) })
+	if err != nil {
+		return err
+	}
+	records, err := l.read(m, batch, func(c *claim) string { return store.KeyRecord(c.Record.DiskUUID) })
+	if err != nil {
+		return err
+	}
+	for i, c := range batch {
+		if !errors.Is(c.err, errUnfinished) {
+			continue // an earlier proposal found out
+		}
+		lease, found, err := store.LeaseOf(leases[i])
+		if err != nil {
+			return err
+		}
+		if found && lease.Token == c.token {
+			c.err = nil // an earlier proposal happened
+			continue
+		}
+		event, err := l.event(c.Claim, records[i].Mod, lease, found, m.now)
 		if err != nil {
 			c.err = err
 			continue
 		}
-		c.Entry.Event = event
-		entries = append(entries, c.Entry)
-		logged = append(logged, c)
-	}
-	if len(logged) == 0 {
-		return
-	}
-	head, err := l.append(entries...)
-	if err != nil {
-		finish(logged, err)
-		return
-	}
-	var fresh []store.Release
-	first := head.Sequence - uint64(len(entries)) + 1
-	for i, c := range logged {
-		if c.Entry.Event == audit.Release && c.ReportID != (snp.ReportID{}) {
-			fresh = append(fresh, store.Release{
-				Disk: c.Record.DiskUUID, ReportID: c.ReportID, SPIFFEID: c.Record.SPIFFEID,
-				Generation: c.Record.Generation, RequestSHA256: c.RequestSHA256,
-				Time: now.UTC().Round(0), AuditSequence: first + uint64(i),
-			})
+		if event == audit.Release {
+			m.conditions = append(m.conditions, kv.Cond{Key: leases[i].Key})
+			m.write(store.SetLease(c.Record.DiskUUID, c.Launch, store.Lease{
+				Token: c.token, ReportID: c.Launch.ReportID, SPIFFEID: c.Record.SPIFFEID, Generation: c.Record.Generation,
+				RequestSHA256: c.About.SHA256, Time: m.now,
+				Leaf: audit.Place{Lane: l.lane, Sequence: m.place.Sequence + uint64(len(m.entries))},
+			}))
 		}
+		m.entries = append(m.entries, audit.Entry{Event: event, About: c.About})
 	}
-	if err := l.stored(l.store.AddReleases(fresh, head)); err != nil {
-		finish(logged, fmt.Errorf("making releases durable: %w", err))
-		return
-	}
-	finish(logged, nil)
+	return nil
 }
 
-func finish(claims []*claim, err error) {
-	for _, c := range claims {
-		c.err = err
+// read reads one item for each claim.
+func (l *Ledger) read(m *moment, batch []*claim, key func(*claim) string) ([]kv.Item, error) {
+	var keys []string
+	for _, c := range batch {
+		keys = append(keys, key(c))
 	}
+	return l.engine.Get(m.ctx, keys...)
 }
 
-// event says what a claim is, as things stand behind the gate.
-func (l *Ledger) event(c Claim, now time.Time) (audit.Event, error) {
-	current, err := l.store.Current(c.Record)
-	if err != nil {
-		return "", err
-	}
-	if !current {
-		return "", ErrChanged
-	}
-	if c.ReportID == (snp.ReportID{}) {
-		if c.Record.Evidence != store.EvidenceNotRequired {
-			panic("ledger: internal error: a claim without REPORT_ID for a record that requires evidence")
-		}
-		if !c.Fresh {
-			return "", ErrStale
-		}
-		return audit.Release, nil
-	}
-	before, found, err := l.store.FindRelease(c.Record.DiskUUID, c.ReportID)
+// event says what a claim is, as things stand.
+func (l *Ledger) event(c Claim, recordMod int64, before store.Lease, found bool, now time.Time) (audit.Event, error) {
 	switch {
-	case err != nil:
-		return "", err
+	case recordMod != c.Record.Mod() || c.Record.State != store.Enabled:
+		return "", ErrChanged
 	case !found && !c.Fresh:
 		return "", ErrStale
 	case !found:
 		return audit.Release, nil
-	case l.Lost(before, c.RequestSHA256, now):
+	case l.Lost(before, c.About.SHA256, now):
 		return audit.ReleaseAgain, nil
 	}
 	return "", ErrReleased
@@ -172,7 +198,7 @@ func (l *Ledger) event(c Claim, now time.Time) (audit.Event, error) {
 
 // Lost reports whether a request with this digest, at this time, can be one whose
 // reply to the release before was lost.
-func (l *Ledger) Lost(before store.Release, request pins.Digest, now time.Time) bool {
+func (l *Ledger) Lost(before store.Lease, request pins.Digest, now time.Time) bool {
 	age := now.Sub(before.Time)
 	return before.RequestSHA256 == request && age >= 0 && age <= l.retryWindow
 }

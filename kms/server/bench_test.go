@@ -2,7 +2,6 @@ package server
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"crypto/tls"
 	"encoding/binary"
 	"fmt"
@@ -21,6 +20,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/acl"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/kms/ledger"
+	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/test/snptest"
 )
@@ -69,7 +69,9 @@ func (r *rig) prepared(me acl.Caller, i int) []byte {
 		r.t.Fatal(err)
 	}
 	request := keyapi.ReleaseRequest{Version: 1, HPKEPublicKey: recipient.PublicKey()}
-	binary.BigEndian.PutUint64(request.Nonce[:], uint64(i)+1)
+	if request.Nonce, err = r.server.nonces.issue(me, r.clock()); err != nil {
+		r.t.Fatal(err)
+	}
 	e, err := r.launch(1, func(x *snp.Report) { binary.BigEndian.PutUint64(x.ReportID[8:], uint64(i)) })(
 		evidence.KeyRelease(request.Nonce, diskOne.DiskUUID, me.SPKI, request.HPKEPublicKey[:]))
 	if err != nil {
@@ -78,11 +80,6 @@ func (r *rig) prepared(me acl.Caller, i int) []byte {
 	if request.Evidence, err = e.Encode(); err != nil {
 		r.t.Fatal(err)
 	}
-	n := r.server.nonces
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	all := n.outstanding[me.ID.String()]
-	n.setLocked(me.ID.String(), len(all), append(all, issued{request.Nonce, sha256.Sum256(me.SPKI), snptest.Now()}))
 	return keyapi.Encode(request)
 }
 
@@ -120,14 +117,14 @@ func BenchmarkLedger(b *testing.B) {
 	for _, clients := range []int{1, 64} {
 		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
 			r := newRig(b)
-			record, err := r.store.Get(diskOne.DiskUUID)
+			record, err := r.store.Get(b.Context(), diskOne.DiskUUID)
 			if err != nil {
 				b.Fatal(err)
 			}
 			measure(b, clients, func(i int) error {
 				var id snp.ReportID
 				binary.BigEndian.PutUint64(id[:], uint64(i)+1)
-				return r.ledger.Release(ledger.Claim{Record: record, ReportID: id, Fresh: true})
+				return r.ledger.Release(b.Context(), ledger.Claim{Record: record, Launch: store.Launch{ReportID: id}, Fresh: true})
 			})
 		})
 	}
@@ -152,7 +149,7 @@ func BenchmarkSync(b *testing.B) {
 // BenchmarkDecide is the cores' part: both locks, with an appraisal.
 func BenchmarkDecide(b *testing.B) {
 	r := newRig(b)
-	record, err := r.store.Get(diskOne.DiskUUID)
+	record, err := r.store.Get(b.Context(), diskOne.DiskUUID)
 	if err != nil {
 		b.Fatal(err)
 	}

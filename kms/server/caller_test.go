@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"io"
 	"net/http"
-	"os"
 
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
@@ -13,6 +12,7 @@ import (
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
+	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/pins"
 )
 
@@ -116,31 +116,43 @@ func (c *caller) want(a ask, want keyapi.Code) {
 	c.r.t.Helper()
 	got, released := c.send(a)
 	if got != want {
-		c.r.t.Errorf("got %q, want %q; audit log:\n%s", got, want, c.r.auditLog())
+		c.r.t.Errorf("got %q, want %q; the log ends with %s", got, want, c.r.events(1)[0].Summary().What)
 	}
 	if got == "" && !bytes.Equal(released.Key[:], keyOne) {
 		c.r.t.Errorf("got key %x, want %x", released.Key, keyOne)
 	}
 }
 
-func (r *rig) auditLog() string {
-	data, err := os.ReadFile(r.path("audit.jsonl"))
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return string(data)
+func (r *rig) auditLog() string { return r.book.Text(r.t) }
+
+// events verifies the log and returns the events from the n-th last on.
+func (r *rig) events(n int) []audit.Leaf {
+	r.t.Helper()
+	all := r.book.Leaves(r.t)
+	return all[max(0, len(all)-n):]
 }
 
-// events verifies the audit log and returns the events from the n-th last on.
-func (r *rig) events(n int) []audit.Record {
+// refused is what the newest leaf says about a refusal.
+func (r *rig) refused() audit.AboutRefusal {
 	r.t.Helper()
-	var all []audit.Record
-	head, err := r.store.Head()
+	return newest[audit.AboutRefusal](r)
+}
+
+func newest[B audit.Body](r *rig) B {
+	r.t.Helper()
+	last := r.events(1)[0]
+	about, ok := last.About.(B)
+	if !ok {
+		r.t.Errorf("log has %+v, want %T", last, about)
+	}
+	return about
+}
+
+func (r *rig) leases(disk pins.UUID) []store.Lease {
+	r.t.Helper()
+	all, err := r.store.Leases(r.t.Context(), disk)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	if _, err := audit.Verify(bytes.NewReader([]byte(r.auditLog())), head, func(x audit.Record) { all = append(all, x) }); err != nil {
-		r.t.Fatal(err)
-	}
-	return all[max(0, len(all)-n):]
+	return all
 }

@@ -6,18 +6,18 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
-// limitedListener holds at most so many connections. Where there is one more, it
-// drops the one that has been a stranger the longest: anyone can connect and say
-// nothing, and a limit that made newcomers wait for them would keep callers out at
-// a few hundred connections a second. A caller loses its place only when as many
-// strangers as there are places come while it does its handshake.
+// limitedListener holds at most so many connections. More wait in the kernel's queue: a
+// handshake that has begun is not thrown away for one that has not, else in a storm of
+// boots none ends.
 //
-// Peers that have shown their SVID are not dropped while they ask. One that keeps
-// its connection open and asks nothing has to go, the longest idle first, when there
-// is no stranger: else a single caller could keep all places. When all are asking, a
-// newcomer waits for one of them to end.
+// But anyone can connect and do nothing. So when all places are taken, the one goes that
+// has been a stranger the longest and has sent nothing, or nothing since a while
+// (stalled); where there is none, the caller whose connection has been idle the longest.
+// When all are asking or in their handshake, a newcomer waits for one of them to end.
 type limitedListener struct {
 	net.Listener
 	most      int
@@ -42,16 +42,20 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	for {
-		c, oldest := l.admit(conn)
+		c, drop, wait := l.admit(conn)
 		switch {
 		case c != nil:
 			return c, nil
-		case oldest != nil:
-			oldest.Close()
+		case drop != nil:
+			drop.Close()
 		default:
+			stalls := time.NewTimer(wait)
 			select {
 			case <-l.freed:
+				stalls.Stop()
+			case <-stalls.C:
 			case <-l.closed:
+				stalls.Stop()
 				conn.Close()
 				return nil, net.ErrClosed
 			}
@@ -59,22 +63,37 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// admit takes conn in, or says which stranger has to go first, if there is one.
-func (l *limitedListener) admit(conn net.Conn) (admitted, oldest *limitedConn) {
+// stalled is how long a stranger may send nothing before another takes its place.
+const stalled = 2 * time.Second
+
+// admit takes conn in, or says who has to go first, or how long it is until a stranger may
+// have stalled.
+func (l *limitedListener) admit(conn net.Conn) (admitted, drop *limitedConn, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.open < l.most {
 		c := &limitedConn{Conn: conn, listener: l}
 		c.moveLocked(&l.strangers)
 		l.open++
-		return c, nil
+		return c, nil, 0
 	}
-	for _, droppable := range []*list.List{&l.strangers, &l.idle} {
-		if first := droppable.Front(); first != nil {
-			return nil, first.Value.(*limitedConn)
+	wait = stalled
+	for place := l.strangers.Front(); place != nil; place = place.Next() {
+		c := place.Value.(*limitedConn)
+		heard := c.heard.Load()
+		if heard == 0 {
+			return nil, c, 0
+		}
+		if left := stalled - time.Since(time.Unix(0, heard)); left <= 0 {
+			return nil, c, 0
+		} else if left < wait {
+			wait = left
 		}
 	}
-	return nil, nil
+	if first := l.idle.Front(); first != nil {
+		return nil, first.Value.(*limitedConn), 0
+	}
+	return nil, nil, wait
 }
 
 func (l *limitedListener) Close() error {
@@ -112,6 +131,7 @@ func (l *limitedListener) state(conn net.Conn, state http.ConnState) {
 type limitedConn struct {
 	net.Conn
 	listener *limitedListener
+	heard    atomic.Int64 // when it sent something last, in nanoseconds since 1970; 0: never
 
 	// guarded by listener.mu
 	on     *list.List // strangers or idle; nil while it asks
@@ -127,6 +147,14 @@ func (c *limitedConn) moveLocked(to *list.List) {
 	if c.on = to; to != nil {
 		c.place = to.PushBack(c)
 	}
+}
+
+func (c *limitedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.heard.Store(time.Now().UnixNano())
+	}
+	return n, err
 }
 
 func (c *limitedConn) Close() error {

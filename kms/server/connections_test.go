@@ -68,6 +68,40 @@ func TestStrangersMakeRoom(t *testing.T) {
 	}
 }
 
+// TestHandshakesAreNotThrownAway: a stranger that has sent something keeps its place for a
+// while; a newcomer waits, and gets in when it has stalled.
+func TestHandshakesAreNotThrownAway(t *testing.T) {
+	l, dial, accepted := crowd(t, 2)
+	var clients []net.Conn
+	for range 2 {
+		c := dial()
+		clients = append(clients, c)
+		served := <-accepted
+		if _, err := c.Write([]byte{22}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := served.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dial()
+	select {
+	case <-accepted:
+		t.Fatal("a handshake was thrown away for a newcomer")
+	case <-time.After(50 * time.Millisecond):
+	}
+	if dropped(clients[0]) || dropped(clients[1]) {
+		t.Error("a handshake was thrown away")
+	}
+	<-accepted // when one has stalled
+	if !dropped(clients[0]) || dropped(clients[1]) {
+		t.Errorf("dropped %v, %v, want the one that stalled first", dropped(clients[0]), dropped(clients[1]))
+	}
+	if l.strangers.Len() != 2 {
+		t.Errorf("%d strangers, want 2", l.strangers.Len())
+	}
+}
+
 func TestNewcomersWaitForCallers(t *testing.T) {
 	l, dial, accepted := crowd(t, 1)
 	dial()

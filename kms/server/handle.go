@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/evidence"
@@ -42,7 +43,7 @@ func codeOf(err error) keyapi.Code {
 	case errors.Is(err, ledger.ErrStale):
 		return keyapi.CodeNonce
 	}
-	return keyapi.CodeUnavailable // ledger.ErrChanged, a broken audit log, a full disk
+	return keyapi.CodeUnavailable // the server's own fault: acl.ErrCannotJudge, ledger.ErrClock, a full disk
 }
 
 // statusOf is the HTTP status that carries a code.
@@ -66,22 +67,24 @@ type call struct {
 	caller acl.Caller
 	disk   string // as the path has it
 	body   []byte
-	// entry is what the audit log will say, filled as things become known.
-	entry audit.Entry
+	// about is what the log will say, filled as things become known.
+	about audit.Request
 }
 
-// serve reads a request, has it handled, and answers. A refusal goes to the audit
-// log.
-func (s *Server) serve(handle func(*call) ([]byte, error)) http.HandlerFunc {
+// serve reads a request, has it handled, and answers. A refusal goes to the log.
+func (s *Server) serve(request string, handle func(*call) ([]byte, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		c := &call{ctx: r.Context(), disk: r.PathValue("uuid"), entry: audit.Entry{Remote: r.RemoteAddr}}
-		reply, err := s.read(c, w, r)
+		start, code := time.Now(), keyapi.Code("")
+		defer func() { s.Answered(request, code, time.Since(start)) }()
+		c := &call{ctx: r.Context(), disk: r.PathValue("uuid"), about: audit.Request{Remote: r.RemoteAddr}}
+		var reply []byte
+		err := s.read(c, w, r)
 		if err == nil {
 			reply, err = handle(c)
 		}
 		status := http.StatusOK
 		if err != nil {
-			code := codeOf(err)
+			code = codeOf(err)
 			s.note(c, code, err)
 			status, reply = statusOf(code), keyapi.Encode(keyapi.ErrorReply{Version: keyapi.Version, Error: code})
 		}
@@ -93,31 +96,36 @@ func (s *Server) serve(handle func(*call) ([]byte, error)) http.HandlerFunc {
 }
 
 // read verifies the caller and reads the body.
-func (s *Server) read(c *call, w http.ResponseWriter, r *http.Request) ([]byte, error) {
+func (s *Server) read(c *call, w http.ResponseWriter, r *http.Request) error {
 	var err error
 	if c.caller, err = s.caller(r); err != nil {
-		return nil, refuse(keyapi.CodeDenied, "%v", err)
+		return refuse(keyapi.CodeDenied, "%v", err)
 	}
-	c.entry.SPIFFEID = c.caller.ID.String()
+	c.about.SPIFFEID = c.caller.ID.String()
 	c.body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, keyapi.MaxRequestSize))
 	if err != nil {
-		return nil, refuse(keyapi.CodeMalformed, "reading the request: %v", err)
+		return refuse(keyapi.CodeMalformed, "reading the request: %v", err)
 	}
-	return nil, nil
+	return nil
 }
 
-// note puts a refusal on the audit log and in the server's log, unless this
-// caller has had too many. It is refused all the same if that fails.
+// noteLimit bounds how long a refusal may take to be written down.
+const noteLimit = 10 * time.Second
+
+// note puts a refusal on the log and in the server's own, unless this caller has had too
+// many. It is refused all the same if that fails.
 func (s *Server) note(c *call, code keyapi.Code, reason error) {
-	suppressed, ok := s.refusals.allow(c.entry.SPIFFEID, s.Clock())
+	suppressed, ok := s.refusals.allow(c.about.SPIFFEID, s.Clock())
 	if !ok {
 		return
 	}
-	c.entry.Event, c.entry.Suppressed = audit.Refusal, suppressed
-	c.entry.Code, c.entry.Reason = string(code), reason.Error()
-	s.Log.Warn("refused", "spiffe_id", c.entry.SPIFFEID, "remote", c.entry.Remote, "disk", c.disk, "code", code, "reason", fmt.Sprintf("%.1000s", c.entry.Reason))
-	if err := s.Ledger.Note(c.entry); err != nil {
-		s.Log.Error("auditing a refusal", "err", err)
+	s.Log.Warn("refused", "spiffe_id", c.about.SPIFFEID, "remote", c.about.Remote, "disk", c.disk, "code", code, "reason", fmt.Sprintf("%.1000s", reason))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), noteLimit)
+	defer cancel()
+	err := s.Ledger.Note(ctx, audit.Entry{Event: audit.Refusal, About: audit.AboutRefusal{
+		Request: c.about, Code: string(code), Reason: reason.Error(), Suppressed: suppressed}})
+	if err != nil {
+		s.Log.Error("writing down a refusal", "err", err)
 	}
 }
 
@@ -126,7 +134,7 @@ func (s *Server) nonce(c *call) ([]byte, error) {
 	if _, err := keyapi.Decode[keyapi.NonceRequest](c.body); err != nil {
 		return nil, refuse(keyapi.CodeMalformed, "%v", err)
 	}
-	known, err := s.Ledger.Records.KnowsCaller(c.caller.ID)
+	known, err := s.Ledger.Records.KnowsCaller(c.ctx, c.caller.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -140,8 +148,8 @@ func (s *Server) nonce(c *call) ([]byte, error) {
 	return keyapi.Encode(keyapi.NonceReply{Version: keyapi.Version, Nonce: n}), nil
 }
 
-// release answers keyapi.ReleasePath. The order matters: the nonce is used up
-// first, the key leaves after the ledger has made the release durable.
+// release answers keyapi.ReleasePath. The key leaves after the ledger has made the release
+// durable.
 func (s *Server) release(c *call) ([]byte, error) {
 	select {
 	case s.slots <- struct{}{}:
@@ -153,75 +161,108 @@ func (s *Server) release(c *call) ([]byte, error) {
 	if err != nil {
 		return nil, refuse(keyapi.CodeMalformed, "%v", err)
 	}
-	presented, malformed := appraise.Read(request.Evidence, evidence.Plain)
+	x := acl.Case{Caller: c.caller, Request: request}
+	x.Evidence, x.Malformed = appraise.Read(request.Evidence, evidence.Plain)
 	disk, err := pins.ParseUUID(c.disk)
 	if err != nil {
 		return nil, refuse(keyapi.CodeMalformed, "%v", err)
 	}
-	c.entry.Disk, c.entry.RequestSHA256 = disk, sha256.Sum256(c.body)
-	fresh := s.nonces.take(c.caller, request.Nonce, s.Clock())
-	if !fresh && !s.maybeLost(c, disk, presented.Claims().ReportID) {
+	c.about.Disk, c.about.SHA256 = disk, sha256.Sum256(c.body)
+	fresh := s.nonces.fresh(c.caller, request.Nonce, s.Clock())
+	if !fresh && !s.maybeLost(c, x) {
 		return nil, ledger.ErrStale
 	}
-	record, launch, err := s.decide(c, disk, acl.Case{Caller: c.caller, Request: request, Evidence: presented, Malformed: malformed})
+	if err := s.decide(c, &x); err != nil {
+		return nil, err
+	}
+	reply, err := s.seal(x.Record, request)
 	if err != nil {
 		return nil, err
 	}
-	reply, err := s.seal(record, request)
-	if err != nil {
+	claim := ledger.Claim{Record: x.Record, Launch: launchOf(x), Fresh: fresh,
+		About: audit.AboutRelease{Request: c.about, Generation: x.Record.Generation}}
+	if x.Record.Evidence == store.EvidenceRequired {
+		if claim.About.Proof, err = s.proof(c.ctx, x); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.Ledger.Release(c.ctx, claim); err != nil {
 		return nil, err
 	}
-	c.entry.Generation, c.entry.Evidence = record.Generation, string(record.Evidence)
-	c.entry.ReferenceValuesSHA256 = record.ReferenceValues
-	claim := ledger.Claim{
-		Record:        record,
-		ReportID:      launch.ReportID,
-		RequestSHA256: c.entry.RequestSHA256,
-		Fresh:         fresh,
-		Entry:         c.entry,
-	}
-	if err := s.Ledger.Release(claim); err != nil {
-		return nil, err
-	}
-	s.Log.Info("released", "spiffe_id", c.caller.ID, "remote", c.entry.Remote, "disk", disk,
-		"generation", record.Generation, "report_id", launch.ReportID)
+	s.Log.Info("released", "spiffe_id", c.caller.ID, "remote", c.about.Remote, "disk", disk,
+		"generation", x.Record.Generation, "report_id", c.about.ReportID)
 	return reply, nil
 }
 
-// maybeLost looks whether a request with a used nonce may be one whose reply was
-// lost, before the cost of an appraisal. The ledger decides again.
-func (s *Server) maybeLost(c *call, disk pins.UUID, claimed snp.ReportID) bool {
-	if claimed == (snp.ReportID{}) {
-		return false
+// launchOf names what the key goes to: the launch that the evidence is of, or where that is
+// not required this request.
+func launchOf(x acl.Case) store.Launch {
+	if x.Record.Evidence == store.EvidenceNotRequired {
+		return store.Launch{Nonce: x.Request.Nonce}
 	}
-	before, found, err := s.Ledger.Records.FindRelease(disk, claimed)
-	return err == nil && found && s.Ledger.Lost(before, c.entry.RequestSHA256, s.Clock())
+	return store.Launch{ReportID: x.Evidence.Claims().ReportID}
+}
+
+// maybeLost looks whether a request with a stale nonce may be one whose reply was
+// lost, before the cost of an appraisal. The ledger decides again.
+func (s *Server) maybeLost(c *call, x acl.Case) bool {
+	launches := []store.Launch{{Nonce: x.Request.Nonce}}
+	if claimed := x.Evidence.Claims().ReportID; claimed != (snp.ReportID{}) {
+		launches = append(launches, store.Launch{ReportID: claimed})
+	}
+	for _, launch := range launches {
+		before, found, err := s.Ledger.Records.FindLease(c.ctx, c.about.Disk, launch)
+		if err == nil && found && s.Ledger.Lost(before, c.about.SHA256, s.Clock()) {
+			return true
+		}
+	}
+	return false
 }
 
 // decide completes the case, and holds it against both locks.
-func (s *Server) decide(c *call, disk pins.UUID, x acl.Case) (store.Record, acl.Launch, error) {
-	record, err := s.Ledger.Records.Get(disk)
-	if errors.Is(err, store.ErrNotFound) {
-		return store.Record{}, acl.Launch{}, refuse(keyapi.CodeDenied, "%v", err)
+func (s *Server) decide(c *call, x *acl.Case) error {
+	var err error
+	if x.Record, err = s.Ledger.Records.Get(c.ctx, c.about.Disk); errors.Is(err, store.ErrNotFound) {
+		return refuse(keyapi.CodeDenied, "%v", err)
 	}
 	if err != nil {
-		return store.Record{}, acl.Launch{}, err
+		return err
 	}
-	x.Record, x.Memo, x.Now = record, &s.memo, s.Clock()
-	if x.Values, err = s.values.get(s.Ledger, record); err != nil {
-		return store.Record{}, acl.Launch{}, err
+	x.Memo, x.Now = &s.memo, s.Clock()
+	if x.Values, err = s.values.get(c.ctx, s.Ledger, x.Record); err != nil {
+		return err
 	}
 	if x.Collateral, err = s.Collateral(); err != nil {
-		return store.Record{}, acl.Launch{}, fmt.Errorf("loading collateral: %w", err)
+		return fmt.Errorf("loading collateral: %w", err)
 	}
-	launch, err := acl.Decide(x)
+	launch, err := acl.Decide(*x)
 	if launch != (acl.Launch{}) {
-		c.entry.ReportID, c.entry.Measurement = launch.ReportID, launch.Measurement[:]
+		c.about.ReportID, c.about.Measurement = launch.ReportID, launch.Measurement[:]
 	}
-	if err != nil {
-		return store.Record{}, launch, refuse(keyapi.CodeDenied, "%v", err)
+	if err != nil && !errors.Is(err, acl.ErrCannotJudge) {
+		return refuse(keyapi.CodeDenied, "%v", err)
 	}
-	return record, launch, nil
+	return err
+}
+
+// proof is what the log says of why a case was decided as it was. What it names stands in
+// the book before the leaf does.
+func (s *Server) proof(ctx context.Context, x acl.Case) (*audit.Proof, error) {
+	claims := x.Evidence.Claims()
+	p := &audit.Proof{
+		Time: x.Now.UTC().Round(0), Nonce: x.Request.Nonce, SPKI: x.Caller.SPKI, HPKEPublicKey: x.Request.HPKEPublicKey,
+		Report: claims.Marshal(), Certificates: []pins.Digest{}, ReferenceValues: x.Record.ReferenceValues,
+	}
+	for _, cert := range x.Evidence.Certificates() {
+		digest, err := s.Ledger.Records.PutBlob(ctx, cert.Raw)
+		if err != nil {
+			return nil, err
+		}
+		p.Certificates = append(p.Certificates, digest)
+	}
+	var err error
+	p.Collateral, err = s.collateral.put(ctx, s.Ledger, x.Collateral)
+	return p, err
 }
 
 // seal makes the reply that will leave when the release is durable.

@@ -1,9 +1,12 @@
 package server
 
 import (
+	"context"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/ledger"
 	"github.com/rootvouch/rootvouch/kms/store"
@@ -54,6 +57,9 @@ func (l *limiter) allow(id string, now time.Time) (suppressed uint64, ok bool) {
 			l.callers[id] = a
 		}
 	}
+	if now.Before(a.since) { // the clock was set back
+		a.since = now
+	}
 	if more := int(now.Sub(a.since) / refusalInterval); more > 0 {
 		a.left, a.since = min(a.left+more, refusalBurst), now
 	}
@@ -84,12 +90,14 @@ func (l *limiter) leftOut() map[string]uint64 {
 	return counts
 }
 
-// noteLeftOut puts those counts on the audit log.
+// noteLeftOut puts those counts on the log.
 func (s *Server) noteLeftOut() {
+	ctx, cancel := context.WithTimeout(context.Background(), noteLimit)
+	defer cancel()
 	for id, count := range s.refusals.leftOut() {
-		entry := audit.Entry{Event: audit.Refusal, SPIFFEID: id, Suppressed: count, Reason: "there were too many refusals to write down"}
-		if err := s.Ledger.Note(entry); err != nil {
-			s.Log.Error("auditing refusals that were left out", "spiffe_id", id, "count", count, "err", err)
+		entry := audit.Entry{Event: audit.LeftOut, About: audit.AboutLeftOut{SPIFFEID: id, Count: count}}
+		if err := s.Ledger.Note(ctx, entry); err != nil {
+			s.Log.Error("writing down how many refusals were left out", "spiffe_id", id, "count", count, "err", err)
 		}
 	}
 }
@@ -110,7 +118,7 @@ func newValuesCache() *valuesCache {
 
 // get returns the reference values of a record; the zero Values, which accept
 // nothing, where it has none.
-func (c *valuesCache) get(l *ledger.Ledger, r store.Record) (refval.Values, error) {
+func (c *valuesCache) get(ctx context.Context, l *ledger.Ledger, r store.Record) (refval.Values, error) {
 	if r.ReferenceValues == (pins.Digest{}) {
 		return refval.Values{}, nil
 	}
@@ -120,7 +128,7 @@ func (c *valuesCache) get(l *ledger.Ledger, r store.Record) (refval.Values, erro
 	if ok {
 		return values, nil
 	}
-	data, err := l.Records.Values(r)
+	data, err := l.Records.Values(ctx, r)
 	if err != nil {
 		return refval.Values{}, err
 	}
@@ -134,4 +142,41 @@ func (c *valuesCache) get(l *ledger.Ledger, r store.Record) (refval.Values, erro
 	}
 	c.decoded[r.ReferenceValues] = values
 	return values, nil
+}
+
+// collateralCache keeps the digest of the list of collateral that was put last.
+type collateralCache struct {
+	mu     sync.Mutex // guards what follows
+	last   appraise.Collateral
+	digest pins.Digest
+}
+
+// put makes a list of collateral, and all that it names, durable in the book, and returns
+// the list's digest.
+func (c *collateralCache) put(ctx context.Context, l *ledger.Ledger, now appraise.Collateral) (pins.Digest, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.digest != (pins.Digest{}) && slices.Equal(c.last.Certificates, now.Certificates) && slices.Equal(c.last.CRLs, now.CRLs) {
+		return c.digest, nil
+	}
+	list := audit.CollateralList{Certificates: []pins.Digest{}, CRLs: []pins.Digest{}}
+	for _, cert := range now.Certificates {
+		digest, err := l.Records.PutBlob(ctx, cert.Raw)
+		if err != nil {
+			return pins.Digest{}, err
+		}
+		list.Certificates = append(list.Certificates, digest)
+	}
+	for _, crl := range now.CRLs {
+		digest, err := l.Records.PutBlob(ctx, crl.Raw)
+		if err != nil {
+			return pins.Digest{}, err
+		}
+		list.CRLs = append(list.CRLs, digest)
+	}
+	digest, err := l.Records.PutBlob(ctx, list.Encode())
+	if err == nil {
+		c.last, c.digest = now, digest
+	}
+	return digest, err
 }

@@ -1,8 +1,11 @@
 package server
 
 import (
+	"crypto/x509"
 	"errors"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -37,18 +40,21 @@ func TestLostReply(t *testing.T) {
 	// Another request of the same launch is another request.
 	guest.want(guest.ask(r.launch(1)), keyapi.CodeDenied)
 	// Nor does it help that the record was disabled meanwhile.
-	if err := r.ledger.SetState("test", diskOne.DiskUUID, store.Disabled); err != nil {
+	if err := r.ledger.SetState(t.Context(), "test", diskOne.DiskUUID, store.Disabled); err != nil {
 		t.Fatal(err)
 	}
 	guest.want(a, keyapi.CodeDenied)
-	if err := r.ledger.SetState("test", diskOne.DiskUUID, store.Enabled); err != nil {
+	if err := r.ledger.SetState(t.Context(), "test", diskOne.DiskUUID, store.Enabled); err != nil {
 		t.Fatal(err)
 	}
 	r.advance(time.Nanosecond)
+	guest.want(a, keyapi.CodeDenied)
+	r.advance(nonceLifetime)
 	guest.want(a, keyapi.CodeNonce)
-	if all, err := r.store.Releases(diskOne.DiskUUID); err != nil || len(all) != 1 {
-		t.Errorf("got %d releases, %v, want 1", len(all), err)
+	if all := r.leases(diskOne.DiskUUID); len(all) != 1 {
+		t.Errorf("got %d leases, want 1", len(all))
 	}
+	r.book.Judge(t)
 }
 
 // TestRestart keeps the rule of one release over restarts.
@@ -60,53 +66,39 @@ func TestRestart(t *testing.T) {
 	issued := guest.ask(r.launch(2))
 	r.restart()
 	guest.want(guest.ask(r.launch(1)), keyapi.CodeDenied)
-	guest.want(issued, keyapi.CodeNonce) // nonces do not outlive the process
-	guest.want(a, "")                    // the reply may have been lost in the crash
+	guest.want(issued, "") // nonces outlive the process
+	guest.want(a, "")      // the reply may have been lost in the crash
 	r.advance(retryWindow + 1)
-	guest.want(a, keyapi.CodeNonce)
+	guest.want(a, keyapi.CodeDenied)
 
 	// The record's key and header change; the launch still had its release.
 	if err := r.put(r.record(diskOne), r.values(measured), true); err != nil {
 		t.Fatal(err)
 	}
 	guest.want(guest.ask(r.launch(1)), keyapi.CodeDenied)
-	if err := r.ledger.Delete("test", diskOne.DiskUUID); err != nil {
+	if err := r.ledger.Delete(t.Context(), "test", diskOne.DiskUUID); err != nil {
 		t.Fatal(err)
 	}
 	r.mustPut(r.record(diskOne), r.values(measured))
 	guest.want(guest.ask(r.launch(1)), keyapi.CodeDenied)
 	_, released := guest.send(guest.ask(r.launch(3)))
+	r.book.Judge(t)
 	if released == nil || released.Generation != 3 {
 		t.Errorf("got %+v, want generation 3", released)
 	}
 }
 
-// TestCrash stops the server between the audit log and the store, and between the
-// store and the reply.
+// TestCrash stops the server between the transaction and the reply.
 func TestCrash(t *testing.T) {
 	r := newRig(t)
 	guest := r.caller(r.vm())
-	if _, err := r.audit.Append(audit.Entry{Event: audit.Release, Disk: diskOne.DiskUUID, ReportID: snp.ReportID{1}}); err != nil {
-		t.Fatal(err)
-	}
-	r.restart()
-	guest.want(guest.ask(r.launch(1)), "")
-	n := 0
-	for _, e := range r.events(100) {
-		if e.Event == audit.Release && e.ReportID == (snp.ReportID{1}) {
-			n++
-		}
-	}
-	if n != 2 {
-		t.Errorf("audit log has %d releases, want 2: one that did not happen, one that did", n)
-	}
-
 	a := guest.ask(r.launch(2))
-	record, err := r.store.Get(diskOne.DiskUUID)
+	record, err := r.store.Get(t.Context(), diskOne.DiskUUID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = r.ledger.Release(ledger.Claim{Record: record, ReportID: snp.ReportID{2}, RequestSHA256: digestOf(a), Fresh: true})
+	err = r.ledger.Release(t.Context(), ledger.Claim{Record: record, Launch: store.Launch{ReportID: snp.ReportID{2}}, Fresh: true,
+		About: audit.AboutRelease{Request: audit.Request{SHA256: digestOf(a)}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,33 +107,26 @@ func TestCrash(t *testing.T) {
 	guest.want(a, "")
 }
 
-// TestNoAudit lets no key leave when the audit log fails.
-func TestNoAudit(t *testing.T) {
+// TestNoStore lets no key leave when nothing can be written.
+func TestNoStore(t *testing.T) {
 	r := newRig(t)
 	guest := r.caller(r.vm())
 	a := guest.ask(r.launch(1))
-	r.audit.Close()
-	guest.want(a, keyapi.CodeUnavailable)
-	if all, err := r.store.Releases(diskOne.DiskUUID); err != nil || len(all) != 0 {
-		t.Errorf("store has releases %v, %v", all, err)
-	}
-	r.restart()
-	guest.want(guest.ask(r.launch(1)), "") // the launch did not lose its release
-}
-
-// TestRollback refuses to start with an audit log that lost what the store knows.
-func TestRollback(t *testing.T) {
-	r := newRig(t)
-	before := r.auditLog()
-	guest := r.caller(r.vm())
-	guest.want(guest.ask(r.launch(1)), "")
-	head, err := r.store.Head()
-	if err != nil {
+	db := filepath.Join(r.dir, "kms.db")
+	if err := os.Rename(db, db+".away"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := audit.Verify(strings.NewReader(before), head, nil); err == nil {
-		t.Error("an older audit log passes")
+	if code, _ := guest.send(a); code != keyapi.CodeUnavailable {
+		t.Errorf("got code %q, want %q", code, keyapi.CodeUnavailable)
 	}
+	if err := os.Rename(db+".away", db); err != nil {
+		t.Fatal(err)
+	}
+	r.restart()
+	if all := r.leases(diskOne.DiskUUID); len(all) != 0 {
+		t.Errorf("store has leases %v", all)
+	}
+	guest.want(guest.ask(r.launch(1)), "") // the launch did not lose its release
 }
 
 func TestEvidenceNotRequired(t *testing.T) {
@@ -154,11 +139,19 @@ func TestEvidenceNotRequired(t *testing.T) {
 		a := guest.ask(r.launch(0), func(a *ask) { a.disk = diskTwo.DiskUUID })
 		a.request.Evidence = nil
 		guest.want(a, "")
-		guest.want(a, keyapi.CodeNonce)
+		guest.want(a, "") // the reply may have been lost
+		other := a
+		other.recipient, _ = keyapi.NewRecipient()
+		other.request.HPKEPublicKey = other.recipient.PublicKey()
+		guest.want(other, keyapi.CodeDenied) // the nonce was used
 	}
-	if last := r.events(2)[0]; last.Event != audit.Release || last.Evidence != "not-required" || last.ReportID != (snp.ReportID{}) {
-		t.Errorf("audit log has %+v", last)
+	if last, ok := r.events(2)[0].About.(audit.AboutRelease); !ok || last.Proof != nil || last.ReportID != (snp.ReportID{}) {
+		t.Errorf("log has %+v", last)
 	}
+	if all := r.leases(diskTwo.DiskUUID); len(all) != 2 {
+		t.Errorf("got %d leases, want one for each request", len(all))
+	}
+	r.book.Judge(t)
 }
 
 func TestOverlap(t *testing.T) {
@@ -242,6 +235,44 @@ func TestStrangers(t *testing.T) {
 	}
 }
 
+// TestOwnSVIDExpired: the server breaks the handshake off, which a guest takes for something
+// that may pass.
+func TestOwnSVIDExpired(t *testing.T) {
+	r := newRig(t)
+	until := time.Now().Add(time.Hour) // the caller goes by the real clock
+	r.svid.Store(r.ca.Issue(t, kmsID, spiffetest.Until(until)))
+	r.caller(r.vm()).nonce()
+	r.advance(until.Sub(r.clock()))
+	_, _, err := r.caller(r.vm()).post(keyapi.PathNonce, keyapi.Encode(keyapi.NonceRequest{Version: 1}))
+	if err == nil || !strings.Contains(err.Error(), "remote error: tls: internal error") {
+		t.Errorf("got error %v, want the server to break the handshake off", err)
+	}
+	r.svid.Store(r.ca.Issue(t, kmsID))
+	r.caller(r.vm()).nonce()
+}
+
+// TestLeavesThatAreNoSVIDs are refused, although their chain is good.
+func TestLeavesThatAreNoSVIDs(t *testing.T) {
+	r := newRig(t)
+	for name, c := range map[string]struct {
+		id   spiffeid.ID
+		with func(*x509.Certificate)
+		want string
+	}{
+		"no path":           {kmsID.TrustDomain().ID(), func(*x509.Certificate) {}, "has no path"},
+		"no key usage":      {vmID, spiffetest.Usage(0), "digitalSignature"},
+		"another key usage": {vmID, spiffetest.Usage(x509.KeyUsageKeyAgreement), "digitalSignature"},
+	} {
+		status, _, err := r.caller(r.ca.Issue(t, c.id, c.with)).post(keyapi.PathNonce, keyapi.Encode(keyapi.NonceRequest{Version: 1}))
+		if err != nil || status != http.StatusForbidden {
+			t.Errorf("%s: got status %d, %v, want 403", name, status, err)
+		}
+		if last := r.refused(); !strings.Contains(last.Reason, c.want) {
+			t.Errorf("%s: log has %+v, want %q", name, last, c.want)
+		}
+	}
+}
+
 func TestMalformed(t *testing.T) {
 	r := newRig(t)
 	c := r.caller(r.vm())
@@ -271,25 +302,24 @@ func TestMalformed(t *testing.T) {
 // after it show, and so does which of them a release satisfied.
 func TestLogSaysWhatWasPut(t *testing.T) {
 	r := newRig(t)
-	records, err := r.store.List()
+	records, err := r.store.List(t.Context(), pins.UUID{}, 10)
 	if err != nil || len(records) != 1 {
 		t.Fatalf("got %d records, %v, want 1", len(records), err)
 	}
 	strict := records[0]
 	guest := r.caller(r.vm())
 	guest.want(guest.ask(r.launch(1)), "")
-	if last := r.events(1)[0]; last.ReferenceValuesSHA256 != strict.ReferenceValues || strict.ReferenceValues == (pins.Digest{}) {
-		t.Errorf("release says reference values %s, want %s", last.ReferenceValuesSHA256, strict.ReferenceValues)
+	if last := newest[audit.AboutRelease](r); last.Proof.ReferenceValues != strict.ReferenceValues || strict.ReferenceValues == (pins.Digest{}) {
+		t.Errorf("release says reference values %s, want %s", last.Proof.ReferenceValues, strict.ReferenceValues)
 	}
 	loose := r.values(snp.Measurement{1})
 	loose.GuestPolicy.Debug = refval.AnyBit
 	if err := r.put(r.record(strict.Header), loose, true); err != nil {
 		t.Fatal(err)
 	}
-	last := r.events(1)[0]
-	if last.Event != audit.Put || last.ReferenceValuesSHA256 == (pins.Digest{}) || last.ReferenceValuesSHA256 == strict.ReferenceValues ||
-		last.LUKS2HeaderSHA256 != strict.Header.HeaderSHA256 {
-		t.Errorf("put says %+v", last.Entry)
+	last := newest[audit.AboutChange](r)
+	if last.ReferenceValues == (pins.Digest{}) || last.ReferenceValues == strict.ReferenceValues || last.Header != strict.Header.HeaderSHA256 {
+		t.Errorf("put says %+v", last)
 	}
 }
 
@@ -306,12 +336,12 @@ func TestRefusalsAreBounded(t *testing.T) {
 	}
 	r.advance(refusalInterval)
 	c.post(keyapi.PathNonce, []byte("x"))
-	if last := r.events(1)[0]; last.Suppressed != 20 {
+	if last := r.refused(); last.Suppressed != 20 {
 		t.Errorf("audit log has %+v, want 20 suppressed", last)
 	}
 	c.post(keyapi.PathNonce, []byte("x"))
 	r.server.noteLeftOut()
-	if last := r.events(1)[0]; last.Suppressed != 1 || last.SPIFFEID == "" {
+	if last := newest[audit.AboutLeftOut](r); last.Count != 1 || last.SPIFFEID == "" {
 		t.Errorf("audit log has %+v, want a line for the one that was left out", last)
 	}
 	lines := len(r.auditLog())

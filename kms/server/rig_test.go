@@ -8,8 +8,8 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,15 +18,14 @@ import (
 
 	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/evidence"
-	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/fetchkey"
-	"github.com/rootvouch/rootvouch/kms/kek"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/kms/ledger"
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/test/kmstest"
 	"github.com/rootvouch/rootvouch/test/snptest"
 	"github.com/rootvouch/rootvouch/test/spiffetest"
 )
@@ -43,7 +42,7 @@ var (
 // Measurement of snptest's guest, and of another.
 var measured, otherwise = snp.Measurement{0x4d, 1}, snp.Measurement{0x4d, 2}
 
-const retryWindow = 30 * time.Second
+const retryWindow = kmstest.RetryWindow
 
 // chip is shared: its keys take a while.
 var chip = sync.OnceValue(func() func(testing.TB) *snptest.Signer {
@@ -66,9 +65,10 @@ type rig struct {
 	logMu   sync.Mutex
 	stop    func()
 
+	svid   atomic.Pointer[x509svid.SVID] // the server's
 	server *Server
+	book   *kmstest.Book
 	store  *store.Store
-	audit  *audit.Log
 	ledger *ledger.Ledger
 
 	clockMu sync.Mutex // guards now
@@ -98,57 +98,32 @@ func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{t: t, ca: spiffetest.New(t), dir: t.TempDir(), log: new(bytes.Buffer), now: snptest.Now()}
 	r.crl = chip(t).CRL(t)
-	if err := store.Create(r.path("kms.db"), r.kek(), rand.Reader); err != nil {
-		t.Fatal(err)
-	}
-	if err := audit.Create(r.path("audit.jsonl"), r.now); err != nil {
-		t.Fatal(err)
-	}
+	r.book = kmstest.New(t, r.dir, r.clock)
 	r.start()
 	t.Cleanup(func() { r.stop() })
 	r.mustPut(r.record(diskOne), r.values(measured))
 	return r
 }
 
-func (r *rig) path(name string) string { return filepath.Join(r.dir, name) }
-
-func (r *rig) kek() *kek.KEK {
-	k, err := kek.New(bytes.Repeat([]byte{1}, kek.Size))
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return k
-}
-
-// start opens everything and serves; restart does it again, as after a crash.
+// start serves; restart opens everything anew, as after a crash.
 func (r *rig) start() {
 	r.t.Helper()
-	var err error
-	if r.store, err = store.Open(r.path("kms.db"), r.kek(), rand.Reader); err != nil {
-		r.t.Fatal(err)
-	}
-	head, err := r.store.Head()
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	if r.audit, err = audit.Open(r.path("audit.jsonl"), head, r.clock); err != nil {
-		r.t.Fatal(err)
-	}
-	r.ledger = ledger.New(r.store, r.audit, r.clock, retryWindow)
+	r.store, r.ledger = r.book.Store, r.book.Ledger
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	r.address = listener.Addr().String()
+	r.svid.Store(r.ca.Issue(r.t, kmsID))
 	server := New(Config{
-		ID: kmsID, SVID: r.ca.Issue(r.t, kmsID), Bundle: r.ca.Bundle(), Ledger: r.ledger,
+		ID: kmsID, SVID: r, Bundle: r.ca.Bundle(), Ledger: r.ledger,
 		Collateral: func() (appraise.Collateral, error) {
 			if r.crl == nil {
 				return appraise.Collateral{}, errors.New("no such directory")
 			}
 			return appraise.Collateral{CRLs: []*x509.RevocationList{r.crl}}, nil
 		},
-		Clock: r.clock, Rand: rand.Reader, Log: slog.New(slog.NewTextHandler(r, nil)),
+		Answered: func(string, keyapi.Code, time.Duration) {}, Clock: r.clock, Rand: rand.Reader, Log: slog.New(slog.NewTextHandler(r, nil)),
 	})
 	r.server = server
 	ctx, cancel := context.WithCancel(context.Background())
@@ -159,14 +134,19 @@ func (r *rig) start() {
 		if err := <-done; err != nil {
 			r.t.Error(err)
 		}
-		r.store.Close()
-		r.audit.Close()
 	})
 }
+
+// GetX509SVID is the server's own.
+func (r *rig) GetX509SVID() (*x509svid.SVID, error) { return r.svid.Load(), nil }
 
 func (r *rig) restart() {
 	r.t.Helper()
 	r.stop()
+	r.book.Close()
+	if err := r.book.Open(); err != nil {
+		r.t.Fatal(err)
+	}
 	r.start()
 }
 
@@ -186,7 +166,7 @@ func (r *rig) put(record store.Record, values refval.Values, replace bool) error
 			r.t.Fatal(err)
 		}
 	}
-	_, err := r.ledger.Put("test", record, document, keyOne, replace)
+	_, err := r.ledger.Put(r.t.Context(), "test", record, document, keyOne, replace)
 	return err
 }
 

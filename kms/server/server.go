@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -31,7 +32,7 @@ import (
 
 // Bounds of what peers can make the server hold.
 const (
-	maxConnections = 1024     // one more drops the oldest that has shown no SVID
+	maxConnections = 1024     // others wait in the kernel, or take the place of one that does nothing
 	maxReleases    = 256      // being worked on at once
 	maxHeader      = 16 << 10 // bytes
 )
@@ -58,30 +59,34 @@ type Config struct {
 	// Collateral is what evidence is appraised with besides the certificates that it
 	// carries.
 	Collateral func() (appraise.Collateral, error)
-	Clock      func() time.Time
-	Rand       io.Reader
-	Log        *slog.Logger
+	// Answered gets each answer: to which request ("nonce", "release"), with which code ("" is
+	// no refusal), and how long it took.
+	Answered func(request string, code keyapi.Code, took time.Duration)
+	Clock    func() time.Time
+	Rand     io.Reader
+	Log      *slog.Logger
 }
 
 // Server is a key server.
 type Server struct {
 	Config
-	nonces   *nonces
-	refusals *limiter
-	values   *valuesCache
-	memo     appraise.Memo // of the roots' signatures
-	slots    chan struct{} // one for each release being worked on
+	nonces     nonces
+	refusals   *limiter
+	values     *valuesCache
+	collateral collateralCache
+	memo       appraise.Memo // of the roots' signatures
+	slots      chan struct{} // one for each release being worked on
 }
 
 // New makes a server. It panics where a field of c is not set.
 func New(c Config) *Server {
-	if c.ID.IsZero() || c.SVID == nil || c.Bundle == nil || c.Ledger == nil || c.Collateral == nil ||
+	if c.ID.IsZero() || c.SVID == nil || c.Bundle == nil || c.Ledger == nil || c.Collateral == nil || c.Answered == nil ||
 		c.Clock == nil || c.Rand == nil || c.Log == nil {
 		panic("server: internal error: New with an incomplete Config")
 	}
 	return &Server{
 		Config:   c,
-		nonces:   newNonces(c.Rand),
+		nonces:   nonces{c.Ledger.Records.Keys().Nonce, c.Rand},
 		refusals: newLimiter(),
 		values:   newValuesCache(),
 		slots:    make(chan struct{}, maxReleases),
@@ -152,15 +157,31 @@ func (l peerLog) Write(line []byte) (int, error) {
 // resumed: every connection shows a certificate that is verified then.
 func (s *Server) tlsConfig() *tls.Config {
 	config := &tls.Config{MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true}
-	tlsconfig.HookMTLSServerConfig(config, s.SVID, s.Bundle, tlsconfig.AuthorizeMemberOf(s.ID.TrustDomain()))
+	tlsconfig.HookMTLSServerConfig(config, valid{s}, s.Bundle, tlsconfig.AuthorizeMemberOf(s.ID.TrustDomain()))
 	return config
+}
+
+// valid is the server's SVID while it is valid. To a guest an expired one is another
+// server's, which ends its boot; a handshake that the server breaks off is not.
+type valid struct{ server *Server }
+
+// GetX509SVID implements x509svid.Source.
+func (v valid) GetX509SVID() (*x509svid.SVID, error) {
+	svid, err := v.server.SVID.GetX509SVID()
+	if err != nil {
+		return nil, err
+	}
+	if until, now := svid.Certificates[0].NotAfter, v.server.Clock(); now.After(until) {
+		return nil, fmt.Errorf("the key server's own SVID is not valid any more since %s: is its SPIRE agent alive?", until.Format(time.RFC3339))
+	}
+	return svid, nil
 }
 
 // handler routes the two requests. Everything else is 404 or 405.
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+keyapi.PathNonce, s.serve(s.nonce))
-	mux.HandleFunc("POST /v1/disks/{uuid}/release", s.serve(s.release))
+	mux.HandleFunc("POST "+keyapi.PathNonce, s.serve("nonce", s.nonce))
+	mux.HandleFunc("POST /v1/disks/{uuid}/release", s.serve("release", s.release))
 	return mux
 }
 
@@ -174,8 +195,14 @@ func (s *Server) caller(r *http.Request) (acl.Caller, error) {
 	if err != nil {
 		return acl.Caller{}, fmt.Errorf("verifying the caller: %v", err)
 	}
-	if !id.MemberOf(s.ID.TrustDomain()) {
+	leaf := r.TLS.PeerCertificates[0]
+	switch {
+	case !id.MemberOf(s.ID.TrustDomain()):
 		return acl.Caller{}, fmt.Errorf("verifying the caller: %s is no member of trust domain %s", id, s.ID.TrustDomain())
+	case id.Path() == "": // what follows is the X.509-SVID standard's, sections 2 and 4.3
+		return acl.Caller{}, fmt.Errorf("verifying the caller: %s has no path, want that of a workload", id)
+	case leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0:
+		return acl.Caller{}, fmt.Errorf("verifying the caller: the SVID of %s has not the key usage digitalSignature", id)
 	}
-	return acl.Caller{ID: id, SPKI: r.TLS.PeerCertificates[0].RawSubjectPublicKeyInfo}, nil
+	return acl.Caller{ID: id, SPKI: leaf.RawSubjectPublicKeyInfo}, nil
 }

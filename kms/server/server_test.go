@@ -33,21 +33,20 @@ func TestFetch(t *testing.T) {
 	if !bytes.Equal(released.Key[:], keyOne) || released.Header != diskOne || released.Generation != 1 || released.KMSID != kmsID.String() {
 		t.Errorf("got %+v", released)
 	}
-	last := r.events(1)[0]
-	if last.Event != audit.Release || last.Disk != diskOne.DiskUUID || last.SPIFFEID != vmID.String() || last.ReportID != (snp.ReportID{1}) ||
-		!bytes.Equal(last.Measurement, measured[:]) || last.Generation != 1 || last.Evidence != "required" {
-		t.Errorf("audit log has %+v", last)
+	last, said := r.events(1)[0], newest[audit.AboutRelease](r)
+	if last.Event != audit.Release || said.Disk != diskOne.DiskUUID || said.SPIFFEID != vmID.String() || said.ReportID != (snp.ReportID{1}) ||
+		!bytes.Equal(said.Measurement, measured[:]) || said.Generation != 1 || said.Proof == nil {
+		t.Errorf("log has %+v", last)
 	}
-	all, err := r.store.Releases(diskOne.DiskUUID)
-	if err != nil || len(all) != 1 || all[0].AuditSequence != last.Sequence || all[0].ReportID != (snp.ReportID{1}) {
-		t.Errorf("store has %+v, %v, want line %d", all, err, last.Sequence)
+	if all := r.leases(diskOne.DiskUUID); len(all) != 1 || all[0].Leaf != last.Place || all[0].ReportID != (snp.ReportID{1}) {
+		t.Errorf("store has %+v, want leaf %s", all, last.Place)
 	}
 	// Root in the booted OS asks again, with fresh evidence of the same launch.
 	_, err = fetchkey.Fetch(context.Background(), r.guest(r.vm(), r.launch(1)))
 	if !errors.Is(err, fetchkey.ErrRefused) || !strings.HasPrefix(err.Error(), "release: ") {
 		t.Errorf("second fetch: got error %v, want ErrRefused", err)
 	}
-	if last := r.events(1)[0]; last.Event != audit.Refusal || !strings.Contains(last.Reason, ledger.ErrReleased.Error()) {
+	if last := r.refused(); !strings.Contains(last.Reason, ledger.ErrReleased.Error()) {
 		t.Errorf("audit log has %+v", last)
 	}
 	// Another launch of the same VM gets it.
@@ -120,13 +119,13 @@ func TestLocks(t *testing.T) {
 			r.mustPut(two, r.values(measured))
 		}, caller: otherID, want: keyapi.CodeDenied, reason: "lock 1: "},
 		{name: "disabled", before: func(r *rig) {
-			if err := r.ledger.SetState("test", diskOne.DiskUUID, store.Disabled); err != nil {
+			if err := r.ledger.SetState(r.t.Context(), "test", diskOne.DiskUUID, store.Disabled); err != nil {
 				r.t.Fatal(err)
 			}
 		}, want: keyapi.CodeDenied, reason: "record is disabled"},
 		{name: "disabled, then enabled", before: func(r *rig) {
 			for _, s := range []store.State{store.Disabled, store.Enabled} {
-				if err := r.ledger.SetState("test", diskOne.DiskUUID, s); err != nil {
+				if err := r.ledger.SetState(r.t.Context(), "test", diskOne.DiskUUID, s); err != nil {
 					r.t.Fatal(err)
 				}
 			}
@@ -146,6 +145,14 @@ func TestLocks(t *testing.T) {
 		{name: "CRL too old", before: func(r *rig) {
 			now := snptest.Now()
 			r.crl = chip(r.t).CRLAt(r.t, 1, now.Add(-2*time.Hour), now.Add(-time.Hour))
+		}, want: keyapi.CodeUnavailable, reason: "cannot judge now"},
+		{name: "CRL of another root", before: func(r *rig) { r.crl = snptest.New(r.t, snp.Genoa).CRL(r.t) },
+			want: keyapi.CodeUnavailable, reason: "cannot judge now"},
+		{name: "CRL too old, and another measurement", before: func(r *rig) {
+			now := snptest.Now()
+			r.crl = chip(r.t).CRLAt(r.t, 1, now.Add(-2*time.Hour), now.Add(-time.Hour))
+		}, launch: func(r *rig) func([64]byte) (ev, error) {
+			return r.launch(1, func(x *snp.Report) { x.Measurement = otherwise })
 		}, want: keyapi.CodeDenied, reason: "lock 2: "},
 		{name: "collateral cannot be read", before: func(r *rig) { r.crl = nil }, want: keyapi.CodeUnavailable, reason: "collateral"},
 	} {
@@ -170,18 +177,16 @@ func TestLocks(t *testing.T) {
 				c.after(&a)
 			}
 			guest.want(a, c.want)
-			last := r.events(1)[0]
 			if c.want == "" {
-				if last.Event != audit.Release {
-					t.Errorf("audit log has %+v, want a release", last)
-				}
+				newest[audit.AboutRelease](r)
+				r.book.Judge(t)
 				return
 			}
-			if last.Event != audit.Refusal || last.Code != string(c.want) || !strings.Contains(last.Reason, c.reason) {
+			if last := r.refused(); last.Code != string(c.want) || !strings.Contains(last.Reason, c.reason) {
 				t.Errorf("audit log has %+v, want a refusal with %q", last, c.reason)
 			}
-			if all, err := r.store.Releases(a.disk); err != nil || len(all) != 0 {
-				t.Errorf("store has releases %v, %v", all, err)
+			if all := r.leases(a.disk); len(all) != 0 {
+				t.Errorf("store has leases %v", all)
 			}
 			r.noSecrets()
 		})
@@ -195,8 +200,8 @@ func TestNonce(t *testing.T) {
 
 	a := one.ask(r.launch(1))
 	one.want(a, "")
-	replay := one.ask(r.launch(2), func(b *ask) { b.request.Nonce = a.request.Nonce })
-	one.want(replay, keyapi.CodeNonce)
+	// A nonce says that evidence is fresh; one release for each launch is the lease's doing.
+	one.want(one.ask(r.launch(1), func(b *ask) { b.request.Nonce = a.request.Nonce }), keyapi.CodeDenied)
 
 	stolen := two.ask(r.launch(3), func(b *ask) { b.request.Nonce = one.nonce() })
 	two.want(stolen, keyapi.CodeNonce)
@@ -205,11 +210,9 @@ func TestNonce(t *testing.T) {
 	r.advance(nonceLifetime)
 	one.want(old, keyapi.CodeNonce)
 
-	// A refusal uses the nonce up.
-	bad := one.ask(r.launch(5, func(x *snp.Report) { x.Measurement = otherwise }))
-	one.want(bad, keyapi.CodeDenied)
-	again := one.ask(r.launch(5), func(b *ask) { b.request.Nonce = bad.request.Nonce })
-	one.want(again, keyapi.CodeNonce)
+	ahead := one.ask(r.launch(5))
+	r.advance(-nonceSkew - time.Second)
+	one.want(ahead, keyapi.CodeNonce)
 }
 
 // TestRelay is evidence of a genuine launch that comes with another SVID than the
@@ -220,7 +223,28 @@ func TestRelay(t *testing.T) {
 	nonce := thief.nonce()
 	a := victim.ask(r.launch(1), func(a *ask) { a.request.Nonce = nonce })
 	thief.want(a, keyapi.CodeDenied)
-	if last := r.events(1)[0]; !strings.Contains(last.Reason, "lock 2") {
+	if last := r.refused(); !strings.Contains(last.Reason, "lock 2") {
 		t.Errorf("audit log has %+v", last)
 	}
+}
+
+// TestClockBehindTheLog: the server's fault, and no final word to the guest.
+func TestClockBehindTheLog(t *testing.T) {
+	r := newRig(t)
+	guest := r.caller(r.vm())
+	guest.want(guest.ask(r.launch(1)), "")
+	r.advance(-time.Hour)
+	late := guest.ask(r.launch(2))
+	guest.want(late, keyapi.CodeUnavailable)
+	if last := r.refused(); !strings.Contains(last.Reason, "clock is behind") {
+		t.Errorf("log has %+v", last)
+	}
+	guest.want(guest.ask(r.launch(2)), keyapi.CodeUnavailable) // the refusal's own time changes nothing
+	// A change of a record says that the clock is right.
+	for _, state := range []store.State{store.Disabled, store.Enabled} {
+		if err := r.ledger.SetState(t.Context(), "test", diskOne.DiskUUID, state); err != nil {
+			t.Fatal(err)
+		}
+	}
+	guest.want(guest.ask(r.launch(2)), "")
 }

@@ -1,12 +1,11 @@
 package server
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"testing"
 	"time"
-
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/kms/acl"
@@ -21,72 +20,45 @@ func nodeAttestation() [64]byte { return evidence.NodeAttestation(evidence.Nonce
 
 func digestOf(a ask) pins.Digest { return sha256.Sum256(keyapi.Encode(a.request)) }
 
-func TestNoncesAreBounded(t *testing.T) {
-	n, now := newNonces(rand.Reader), snptest.Now()
-	caller := func(i int) acl.Caller {
-		id := spiffeid.RequireFromPathf(kmsID.TrustDomain(), "/vm/%d", i/noncesPerID)
-		return acl.Caller{ID: id, SPKI: []byte{byte(i), byte(i >> 8), byte(i >> 16)}}
-	}
-	mine := acl.Caller{ID: vmID, SPKI: []byte("mine")}
-	first := mustIssue(t, n, mine, now)
-	for range noncesPerSVID {
-		mustIssue(t, n, mine, now)
-	}
-	if n.take(mine, first, now) {
-		t.Error("an SVID's oldest nonce outlives its allowance")
-	}
-	if n.count != noncesPerSVID {
-		t.Errorf("count is %d, want %d", n.count, noncesPerSVID)
-	}
-	for i := 0; n.count < noncesTogether; i++ {
-		mustIssue(t, n, caller(i), now)
-	}
-	if _, err := n.issue(caller(1<<20), now); codeOf(err) != keyapi.CodeBusy {
-		t.Errorf("got error %v, want code busy", err)
-	}
-	now = now.Add(nonceLifetime)
-	mustIssue(t, n, caller(1<<20), now)
-	if n.count != 1 || len(n.outstanding) != 1 {
-		t.Errorf("after their lifetime %d nonces of %d callers are kept, want 1 of 1", n.count, len(n.outstanding))
-	}
-}
-
-func mustIssue(t *testing.T, n *nonces, c acl.Caller, now time.Time) evidence.Nonce {
-	t.Helper()
-	x, err := n.issue(c, now)
+// TestNonces: any server with the key knows a nonce, for its caller and its time.
+func TestNonces(t *testing.T) {
+	key := bytes.Repeat([]byte{7}, 32)
+	one, two, other := nonces{key, rand.Reader}, nonces{bytes.Clone(key), rand.Reader}, nonces{bytes.Repeat([]byte{8}, 32), rand.Reader}
+	now := snptest.Now()
+	c := acl.Caller{ID: vmID, SPKI: []byte("mine")}
+	x, err := one.issue(c, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return x
-}
-
-// TestNoncesOfOneID has one SPIFFE ID come with ever new SVIDs, as root in a VM
-// can have its agent make them: it drives out its own nonces, nobody else's.
-func TestNoncesOfOneID(t *testing.T) {
-	n, now := newNonces(rand.Reader), snptest.Now()
-	other := acl.Caller{ID: otherID, SPKI: []byte("other")}
-	theirs := mustIssue(t, n, other, now)
-	caller := func(i int) acl.Caller { return acl.Caller{ID: vmID, SPKI: []byte{byte(i), byte(i >> 8)}} }
-	var all []evidence.Nonce
-	for i := range 2 * noncesPerID {
-		all = append(all, mustIssue(t, n, caller(i), now))
+	if y, _ := one.issue(c, now); x == y {
+		t.Error("two nonces of one moment are equal")
 	}
-	if n.count != noncesPerID+1 {
-		t.Errorf("%d nonces are kept, want %d", n.count, noncesPerID+1)
-	}
-	for i, x := range all {
-		if good := n.take(caller(i), x, now); good != (i >= noncesPerID) {
-			t.Errorf("nonce %d of %d: good %v", i, len(all), good)
+	flip := func(i int) evidence.Nonce { y := x; y[i] ^= 1; return y }
+	for _, row := range []struct {
+		name   string
+		n      nonces
+		caller acl.Caller
+		nonce  evidence.Nonce
+		at     time.Duration
+		want   bool
+	}{
+		{"itself", one, c, x, 0, true},
+		{"another server", two, c, x, time.Second, true},
+		{"another key", other, c, x, 0, false},
+		{"another ID", one, acl.Caller{ID: otherID, SPKI: c.SPKI}, x, 0, false},
+		{"another SVID", one, acl.Caller{ID: vmID, SPKI: []byte("yours")}, x, 0, false},
+		{"later", one, c, x, nonceLifetime - 1, true},
+		{"too late", one, c, x, nonceLifetime, false},
+		{"a clock a little behind", two, c, x, -nonceSkew, true},
+		{"a clock set back", one, c, x, -nonceSkew - 1, false},
+		{"another time", one, c, flip(7), 0, false},
+		{"another chance", one, c, flip(8), 0, false},
+		{"another tag", one, c, flip(31), 0, false},
+		{"none", one, c, evidence.Nonce{}, 0, false},
+	} {
+		if got := row.n.fresh(row.caller, row.nonce, now.Add(row.at)); got != row.want {
+			t.Errorf("%s: fresh is %t, want %t", row.name, got, row.want)
 		}
-	}
-	if n.take(caller(0), theirs, now) {
-		t.Error("another caller's nonce is good")
-	}
-	if !n.take(other, theirs, now) {
-		t.Error("another caller's nonce was driven out")
-	}
-	if n.count != 0 || len(n.outstanding) != 0 {
-		t.Errorf("%d nonces of %d callers are kept, want none", n.count, len(n.outstanding))
 	}
 }
 
@@ -113,14 +85,21 @@ func TestRefusalsOfADay(t *testing.T) {
 	}
 }
 
-func TestNonceClockSetBack(t *testing.T) {
-	n, now := newNonces(rand.Reader), snptest.Now()
-	c := acl.Caller{ID: vmID}
-	x, err := n.issue(c, now)
-	if err != nil {
-		t.Fatal(err)
+// TestRefusalsAfterTheClockWasSetBack: refusals go on being written down.
+func TestRefusalsAfterTheClockWasSetBack(t *testing.T) {
+	l, now := newLimiter(), snptest.Now()
+	for range refusalBurst {
+		l.allow("rogue", now)
 	}
-	if n.take(c, x, now.Add(-time.Second)) {
-		t.Error("a nonce from the future is good")
+	now = now.Add(-24 * time.Hour)
+	logged := 0
+	for range 100 {
+		now = now.Add(refusalInterval)
+		if _, ok := l.allow("rogue", now); ok {
+			logged++
+		}
+	}
+	if logged < 99 {
+		t.Errorf("%d of 100 refusals are on the log", logged)
 	}
 }

@@ -1,175 +1,150 @@
 package store
 
 import (
+	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
-	"go.etcd.io/bbolt"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/kek"
+	"github.com/rootvouch/rootvouch/kms/kv"
+	"github.com/rootvouch/rootvouch/kms/tlogdir"
 )
 
-// Buckets of the database.
+// Labels of what is sealed, and of the store.
 const (
-	bucketMeta        = "meta"
-	bucketRecords     = "records"     // :: disk UUID -> Record
-	bucketKeys        = "keys"        // :: disk UUID -> key sealed with its Record
-	bucketValues      = "values"      // :: disk UUID -> refval.json of its Record
-	bucketCallers     = "callers"     // :: SPIFFE ID, NUL, disk UUID -> nothing
-	bucketGenerations = "generations" // :: disk UUID -> newest generation, big-endian uint64
-	bucketReleases    = "releases"    // :: disk UUID, REPORT_ID -> Release
+	storeLabel    = "rootvouch kms store v2"
+	recordLabel   = "rootvouch kms record v2"
+	logKeyLabel   = "rootvouch kms log key v1"
+	nonceKeyLabel = "rootvouch kms nonce key v1"
 )
-
-// Members of the meta bucket.
-const (
-	metaFormat = "format"     // :: the label storeLabel
-	metaCheck  = "kek_check"  // :: nothing, sealed under the key-encryption key
-	metaHead   = "audit_head" // :: audit.Head of the last change, release or start
-)
-
-func buckets() []string {
-	return []string{bucketMeta, bucketRecords, bucketKeys, bucketValues, bucketCallers, bucketGenerations, bucketReleases}
-}
-
-const (
-	storeLabel  = "rootvouch kms store v1"
-	recordLabel = "rootvouch kms record v1"
-)
-
-// lockTimeout is how long Open waits for another process to let the file go.
-const lockTimeout = 2 * time.Second
 
 // ErrWrongKEK says that the store belongs to another key-encryption key.
 var ErrWrongKEK = errors.New("store belongs to another key-encryption key")
 
-// Store is an open store. Its methods may be called from several goroutines; every
-// change is durable when the method returns.
-type Store struct {
-	db   *bbolt.DB
-	kek  *kek.KEK
-	rand io.Reader
+// meta is what Create made.
+type meta struct {
+	Format    string `json:"format"`     // storeLabel
+	Cluster   string `json:"cluster"`    // random, hex: tells stores apart
+	LogPublic string `json:"log_public"` // verification key of the log, as in signed notes
+	LogKey    []byte `json:"log_key"`    // signing key of the log, sealed
+	NonceKey  []byte `json:"nonce_key"`  // sealed
 }
 
-// Create makes an empty store at path, mode 0600, for k. The error matches
-// os.ErrExist when there is one already.
-func Create(path string, k *kek.KEK, rand io.Reader) error {
-	if _, err := os.Lstat(path); err == nil {
-		return &os.PathError{Op: "creating store", Path: path, Err: os.ErrExist}
-	}
-	part := path + ".part"
-	if err := create(part, k, rand); err != nil {
-		return fmt.Errorf("creating store %s: %w", path, err)
-	}
-	defer os.Remove(part)
-	// link(2) fails on an existing name where rename(2) would replace it.
-	if err := os.Link(part, path); err != nil {
+// Keys are the cluster's own secrets.
+type Keys struct {
+	Log   note.Signer
+	Nonce []byte // 32 bytes
+}
+
+// LogOrigin is the log's name.
+func (s *Store) LogOrigin() string { return s.keys.Log.Name() }
+
+// LogPublic is the log's verification key, NAME+HASH+KEY.
+func (s *Store) LogPublic() string { return s.meta.LogPublic }
+
+// Keys returns the cluster's secrets.
+func (s *Store) Keys() Keys { return s.keys }
+
+// Create makes an empty store in an engine, with the first leaf of a lane: its log has the
+// name origin. The error matches os.ErrExist when there is a store already.
+func Create(ctx context.Context, e kv.Engine, k *kek.KEK, rand io.Reader, origin, lane string, now time.Time) error {
+	if err := create(ctx, e, k, rand, origin, lane, now); err != nil {
 		return fmt.Errorf("creating store: %w", err)
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return fmt.Errorf("creating store: %w", err)
-	}
-	defer dir.Close()
-	if err := dir.Sync(); err != nil {
-		return fmt.Errorf("creating store: syncing its directory: %w", err)
 	}
 	return nil
 }
 
-func create(path string, k *kek.KEK, rand io.Reader) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+func create(ctx context.Context, e kv.Engine, k *kek.KEK, rand io.Reader, origin, lane string, now time.Time) error {
+	if err := audit.CheckLane(lane); err != nil {
 		return err
 	}
-	check, err := k.Seal(rand, nil, kek.About(storeLabel))
+	var secrets [48]byte // a cluster's name and the nonce key
+	if _, err := io.ReadFull(rand, secrets[:]); err != nil {
+		return err
+	}
+	m := meta{Format: storeLabel, Cluster: hex.EncodeToString(secrets[:16])}
+	private, public, err := tlogdir.NewKey(rand, origin)
 	if err != nil {
 		return err
 	}
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout: lockTimeout,
-		OpenFile: func(name string, flag int, perm os.FileMode) (*os.File, error) {
-			return os.OpenFile(name, flag|os.O_EXCL, perm)
-		},
-	})
+	m.LogPublic = public
+	if m.LogKey, err = k.Seal(rand, []byte(private), kek.About(logKeyLabel, []byte(m.Cluster))); err != nil {
+		return err
+	}
+	if m.NonceKey, err = k.Seal(rand, secrets[16:], kek.About(nonceKeyLabel, []byte(m.Cluster))); err != nil {
+		return err
+	}
+	signer, err := note.NewSigner(private)
 	if err != nil {
 		return err
 	}
-	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range buckets() {
-			if _, err := tx.CreateBucket([]byte(name)); err != nil {
-				return err
-			}
-		}
-		meta := tx.Bucket([]byte(bucketMeta))
-		if err := meta.Put([]byte(metaFormat), []byte(storeLabel)); err != nil {
-			return err
-		}
-		return meta.Put([]byte(metaCheck), check)
+	empty, err := tlogdir.Sign(tlogdir.Tree{Origin: origin}, signer)
+	if err != nil {
+		return err
+	}
+	leaf, head := audit.Encode(lane, audit.Head{}, now, audit.Entry{Event: audit.Init, About: audit.AboutInit{Origin: origin}})
+	ok, err := e.Commit(ctx, []kv.Cond{{Key: keyMeta}}, []kv.Write{
+		{Key: keyMeta, Value: encodeJSON(m)},
+		{Key: KeyEpoch},
+		SetCheckpoint(Checkpoint{Signed: string(empty), Lanes: audit.Lanes{}}),
+		SetSegment(lane, 1, [][]byte{leaf}),
+		SetLane(lane, Lane{Head: head, Time: now.UTC().Round(0)}),
 	})
-	return errors.Join(err, db.Close())
+	if err == nil && !ok {
+		err = os.ErrExist
+	}
+	return err
 }
 
-// Open opens the store at path, which must exist. The error matches ErrWrongKEK
-// when it was made for another key-encryption key than k.
-func Open(path string, k *kek.KEK, rand io.Reader) (*Store, error) {
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout:         lockTimeout,
-		PreLoadFreelist: true,
-		FreelistType:    bbolt.FreelistMapType,
-		OpenFile: func(name string, flag int, perm os.FileMode) (*os.File, error) {
-			return os.OpenFile(name, flag&^os.O_CREATE, perm)
-		},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("opening store %s: %w", path, err)
-	}
-	s := &Store{db, k, rand}
-	if err := db.View(s.check); err != nil {
-		db.Close()
-		return nil, fmt.Errorf("opening store %s: %w", path, err)
+// Open reads a store that Create made. The error matches ErrWrongKEK when it was made for
+// another key-encryption key than k.
+func Open(ctx context.Context, e kv.Engine, k *kek.KEK, rand io.Reader) (*Store, error) {
+	s := &Store{Engine: e, kek: k, rand: rand}
+	if err := s.open(ctx); err != nil {
+		return nil, fmt.Errorf("opening store: %w", err)
 	}
 	return s, nil
 }
 
-func (s *Store) check(tx *bbolt.Tx) error {
-	for _, name := range buckets() {
-		if tx.Bucket([]byte(name)) == nil {
-			return fmt.Errorf("bucket %q is missing", name)
-		}
+func (s *Store) open(ctx context.Context) error {
+	items, err := s.Engine.Get(ctx, keyMeta)
+	switch {
+	case err != nil:
+		return err
+	case items[0].Mod == 0:
+		return errors.New("there is none here: rootvouch-kms init makes one")
 	}
-	meta := tx.Bucket([]byte(bucketMeta))
-	if got := meta.Get([]byte(metaFormat)); string(got) != storeLabel {
-		return fmt.Errorf("format is %q, want %q", got, storeLabel)
+	if err := decodeItem(items[0], &s.meta); err != nil {
+		return err
 	}
-	if _, err := s.kek.Open(meta.Get([]byte(metaCheck)), kek.About(storeLabel)); err != nil {
+	if s.meta.Format != storeLabel {
+		return fmt.Errorf("format is %q, want %q", s.meta.Format, storeLabel)
+	}
+	private, err := s.kek.Open(s.meta.LogKey, kek.About(logKeyLabel, []byte(s.meta.Cluster)))
+	if err != nil {
 		return ErrWrongKEK
+	}
+	if s.keys.Nonce, err = s.kek.Open(s.meta.NonceKey, kek.About(nonceKeyLabel, []byte(s.meta.Cluster))); err != nil {
+		return ErrWrongKEK
+	}
+	if s.keys.Log, err = note.NewSigner(string(private)); err != nil {
+		return fmt.Errorf("log key: %w", err)
 	}
 	return nil
 }
 
-// Close closes the store after the changes that are under way.
-func (s *Store) Close() error { return s.db.Close() }
-
-// Head is the head of the audit log that the store is level with: what has a line
-// after it is not in the store. It is the zero Head in a new store.
-func (s *Store) Head() (audit.Head, error) {
-	var head audit.Head
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		text := tx.Bucket([]byte(bucketMeta)).Get([]byte(metaHead))
-		if text == nil {
-			return nil
-		}
-		var err error
-		head, err = audit.ParseHead(string(text))
-		return err
-	})
-	return head, err
-}
-
-func putHead(tx *bbolt.Tx, head audit.Head) error {
-	return tx.Bucket([]byte(bucketMeta)).Put([]byte(metaHead), []byte(head.String()))
+// Checkpoint reads what the log has.
+func (s *Store) Checkpoint(ctx context.Context) (Checkpoint, error) {
+	items, err := s.Engine.Get(ctx, KeyCheckpoint)
+	if err != nil {
+		return Checkpoint{}, err
+	}
+	return CheckpointOf(items[0])
 }

@@ -1,12 +1,3 @@
-// Package store keeps the key server's records: one sealed key per disk, and who may have it.
-//
-// What it protects: without the key-encryption key nobody reads a key, and nobody
-// changes a record, because each key is sealed together with its whole record.
-// What it does not protect: whoever can write the file can put back an older copy
-// of it, with its records and without its newest releases, or can delete
-// releases. An older store by itself shows at the next start, where package ledger
-// holds it against the audit log, whose head it keeps: unless the log is put back
-// with it. Releases that were deleted from a newest store do not show.
 package store
 
 import (
@@ -19,7 +10,6 @@ import (
 
 	"github.com/rootvouch/rootvouch/internal/strictjson"
 	"github.com/rootvouch/rootvouch/pins"
-	"github.com/rootvouch/rootvouch/snp"
 )
 
 const recordVersion = 1
@@ -65,6 +55,9 @@ type Record struct {
 	// Created and Changed are in UTC.
 	Created time.Time `json:"created"`
 	Changed time.Time `json:"changed"`
+
+	sealed []byte // the key, sealed with all of the above
+	mod    int64  // revision that wrote it
 }
 
 // Check reports whether every field has a meaning.
@@ -98,6 +91,22 @@ func (r Record) encode() []byte {
 	return data
 }
 
+// stored is what is kept under a record's key.
+type stored struct {
+	Record json.RawMessage `json:"record"`
+	Sealed []byte          `json:"sealed"`
+}
+
+func decodeStored(data []byte) (Record, error) {
+	var s stored
+	if err := strictjson.Unmarshal(data, &s); err != nil {
+		return Record{}, fmt.Errorf("decoding record: %v", err)
+	}
+	r, err := decodeRecord(s.Record)
+	r.sealed = s.Sealed
+	return r, err
+}
+
 func decodeRecord(data []byte) (Record, error) {
 	var r Record
 	if err := strictjson.Unmarshal(data, &r); err != nil {
@@ -105,36 +114,6 @@ func decodeRecord(data []byte) (Record, error) {
 	}
 	if err := r.Check(); err != nil {
 		return Record{}, fmt.Errorf("decoding record: %v", err)
-	}
-	return r, nil
-}
-
-// Release says that the key of a disk was released to a launch. It is never
-// deleted: a launch gets a disk's key once, whatever becomes of the record.
-type Release struct {
-	Disk          pins.UUID    `json:"disk_uuid"`
-	ReportID      snp.ReportID `json:"report_id"` // REPORT_ID of the launch
-	SPIFFEID      spiffeid.ID  `json:"spiffe_id"`
-	Generation    uint64       `json:"generation"`
-	RequestSHA256 pins.Digest  `json:"request_sha256"` // over the body of the request
-	Time          time.Time    `json:"time"`           // UTC
-	AuditSequence uint64       `json:"audit_sequence"` // its line in the audit log
-}
-
-func (r Release) id() []byte { return append(r.Disk[:], r.ReportID[:]...) }
-
-func (r Release) encode() []byte {
-	data, err := json.Marshal(r)
-	if err != nil {
-		panic("store: internal error: " + err.Error())
-	}
-	return data
-}
-
-func decodeRelease(data []byte) (Release, error) {
-	var r Release
-	if err := strictjson.Unmarshal(data, &r); err != nil {
-		return Release{}, fmt.Errorf("decoding release: %v", err)
 	}
 	return r, nil
 }

@@ -1,282 +1,242 @@
+// Package store says what the key server's book holds, and reads it.
+//
+// The book is kept by an engine (package kv), under these keys; package ledger is the only
+// one to change it:
+//
+//	meta                      what Create made: the log's name and the cluster's keys
+//	epoch                     nothing; written with every change of a record
+//	rec/DISK                  a Record, and its key sealed with it
+//	by/SHA-256 OF ID/DISK     nothing: which records name a SPIFFE ID
+//	gen/DISK                  the newest generation; it outlives the record
+//	lease/DISK/LAUNCH         a Lease: this launch has had the disk's key
+//	blob/SHA-256/CHUNK        reference values, certificates, CRLs: once for each content
+//	lane/LANE                 a Lane: the end of a replica's lane of the log
+//	seg/LANE/SEQUENCE         a Segment: leaves that are not in the log yet
+//	ckpt                      a Checkpoint: what the log has
+//
+// What it protects: without the key-encryption key nobody reads a key, and nobody changes
+// a record, because each key is sealed together with its whole record. What it does not
+// protect: whoever can write the book can put back an older copy of it, or delete leases.
+// An older book by itself shows at the next start, when it is held against the log.
 package store
 
 import (
-	"bytes"
+	"context"
 	"crypto/sha256"
-	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
+	"io"
+	"strconv"
+	"sync"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"go.etcd.io/bbolt"
 
-	"github.com/rootvouch/rootvouch/kms/audit"
+	"github.com/rootvouch/rootvouch/internal/strictjson"
 	"github.com/rootvouch/rootvouch/kms/kek"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
+	"github.com/rootvouch/rootvouch/kms/kv"
 	"github.com/rootvouch/rootvouch/pins"
 )
 
 // ErrNotFound says that there is no record for a disk.
 var ErrNotFound = errors.New("no record for this disk")
 
-// Get returns the record of a disk. The error matches ErrNotFound when there is
-// none.
-func (s *Store) Get(disk pins.UUID) (Record, error) {
-	var r Record
-	err := s.db.View(func(tx *bbolt.Tx) (err error) {
-		r, err = get(tx, disk)
-		return err
-	})
-	return r, err
+// Store reads the book. Its methods may be called from several goroutines.
+type Store struct {
+	Engine kv.Engine
+
+	kek  *kek.KEK
+	meta meta
+	keys Keys
+	rand io.Reader
+
+	blobs sync.Map // :: SHA-256 of a blob that is there -> nothing
 }
 
-func get(tx *bbolt.Tx, disk pins.UUID) (Record, error) {
-	data := tx.Bucket([]byte(bucketRecords)).Get(disk[:])
-	if data == nil {
+// On is the same store over another engine that keeps the same book.
+func (s *Store) On(e kv.Engine) *Store {
+	return &Store{Engine: e, kek: s.kek, meta: s.meta, keys: s.keys, rand: s.rand}
+}
+
+// Keys of items with one place.
+const (
+	KeyEpoch      = "epoch"
+	KeyCheckpoint = "ckpt"
+
+	keyMeta    = "meta"
+	prefixRec  = "rec/"
+	prefixBlob = "blob/"
+)
+
+// KeyRecord is where the record of a disk is.
+func KeyRecord(disk pins.UUID) string { return prefixRec + disk.String() }
+
+// KeyGeneration is where the newest generation of a disk is.
+func KeyGeneration(disk pins.UUID) string { return "gen/" + disk.String() }
+
+// KeyCaller is where the index says that a disk's record names a SPIFFE ID.
+func KeyCaller(id spiffeid.ID, disk pins.UUID) string { return prefixCaller(id) + disk.String() }
+
+func prefixCaller(id spiffeid.ID) string {
+	sum := sha256.Sum256([]byte(id.String()))
+	return "by/" + hex.EncodeToString(sum[:]) + "/"
+}
+
+// Get returns the record of a disk. The error matches ErrNotFound when there is none.
+func (s *Store) Get(ctx context.Context, disk pins.UUID) (Record, error) {
+	items, err := s.Engine.Get(ctx, KeyRecord(disk))
+	if err != nil {
+		return Record{}, err
+	}
+	return RecordOf(items[0], disk)
+}
+
+// RecordOf reads the item of a disk's record.
+func RecordOf(item kv.Item, disk pins.UUID) (Record, error) {
+	if item.Mod == 0 {
 		return Record{}, ErrNotFound
 	}
-	r, err := decodeRecord(data)
+	r, err := decodeStored(item.Value)
 	if err != nil {
 		return Record{}, fmt.Errorf("disk %s: %w", disk, err)
 	}
 	if r.DiskUUID != disk {
 		return Record{}, fmt.Errorf("disk %s: record is for disk %s", disk, r.DiskUUID)
 	}
+	r.mod = item.Mod
 	return r, nil
 }
 
-// List returns all records, by disk UUID.
-func (s *Store) List() ([]Record, error) {
-	var all []Record
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket([]byte(bucketRecords)).ForEach(func(disk, _ []byte) error {
-			r, err := get(tx, pins.UUID(disk))
-			all = append(all, r)
-			return err
-		})
-	})
+// Mod is the revision of the transaction that wrote the record.
+func (r Record) Mod() int64 { return r.mod }
+
+// List returns at most limit records of disks whose UUID comes after another; the zero UUID
+// is before all.
+func (s *Store) List(ctx context.Context, after pins.UUID, limit int) ([]Record, error) {
+	from := ""
+	if after != (pins.UUID{}) {
+		from = KeyRecord(after)
+	}
+	items, err := s.Engine.List(ctx, prefixRec, from, limit)
 	if err != nil {
 		return nil, err
+	}
+	var all []Record
+	for _, item := range items {
+		disk, err := pins.ParseUUID(item.Key[len(prefixRec):])
+		if err != nil {
+			return nil, fmt.Errorf("key %q: %w", item.Key, err)
+		}
+		r, err := RecordOf(item, disk)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, r)
 	}
 	return all, nil
 }
 
-// Current reports whether r is still the record of its disk, with nothing changed.
-func (s *Store) Current(r Record) (bool, error) {
-	var same bool
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		same = bytes.Equal(tx.Bucket([]byte(bucketRecords)).Get(r.DiskUUID[:]), r.encode())
-		return nil
-	})
-	return same, err
-}
-
 // ByCaller returns the records that name a SPIFFE ID.
-func (s *Store) ByCaller(id spiffeid.ID) ([]Record, error) {
+func (s *Store) ByCaller(ctx context.Context, id spiffeid.ID) ([]Record, error) {
 	var found []Record
-	err := s.db.View(func(tx *bbolt.Tx) (err error) {
-		found, err = byCaller(tx, id)
+	prefix := prefixCaller(id)
+	err := kv.Each(ctx, s.Engine, prefix, func(item kv.Item) error {
+		disk, err := pins.ParseUUID(item.Key[len(prefix):])
+		if err != nil {
+			return fmt.Errorf("key %q: %w", item.Key, err)
+		}
+		r, err := s.Get(ctx, disk)
+		if errors.Is(err, ErrNotFound) {
+			return nil // deleted meanwhile
+		}
+		found = append(found, r)
 		return err
 	})
 	return found, err
 }
 
-func byCaller(tx *bbolt.Tx, id spiffeid.ID) ([]Record, error) {
-	var found []Record
-	prefix := append([]byte(id.String()), 0)
-	cursor := tx.Bucket([]byte(bucketCallers)).Cursor()
-	for k, _ := cursor.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = cursor.Next() {
-		r, err := get(tx, pins.UUID(k[len(prefix):]))
-		if err != nil {
-			return nil, err
-		}
-		found = append(found, r)
-	}
-	return found, nil
-}
-
 // KnowsCaller reports whether any record names a SPIFFE ID.
-func (s *Store) KnowsCaller(id spiffeid.ID) (bool, error) {
-	var known bool
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		prefix := append([]byte(id.String()), 0)
-		k, _ := tx.Bucket([]byte(bucketCallers)).Cursor().Seek(prefix)
-		known = bytes.HasPrefix(k, prefix)
-		return nil
-	})
-	return known, err
+func (s *Store) KnowsCaller(ctx context.Context, id spiffeid.ID) (bool, error) {
+	items, err := s.Engine.List(ctx, prefixCaller(id), "", 1)
+	return len(items) > 0, err
 }
 
-// Key returns the key that was registered with exactly the record r. The error
-// matches kek.ErrWrongKey when the record is another by now, or was changed in the
-// file. The caller wipes the key.
+// Key returns the key that was registered with exactly the record r, which one of the
+// methods above has returned. The error matches kek.ErrWrongKey when the record was changed
+// in the store. The caller wipes the key.
 func (s *Store) Key(r Record) ([]byte, error) {
-	var key []byte
-	err := s.db.View(func(tx *bbolt.Tx) (err error) {
-		sealed := tx.Bucket([]byte(bucketKeys)).Get(r.DiskUUID[:])
-		if key, err = s.kek.Open(sealed, kek.About(recordLabel, r.encode())); err != nil {
-			return fmt.Errorf("opening the key of disk %s: %w", r.DiskUUID, err)
-		}
-		return nil
-	})
-	if err == nil && len(key) != keyapi.KeySize {
+	key, err := s.kek.Open(r.sealed, s.about(r))
+	if err != nil {
+		return nil, fmt.Errorf("opening the key of disk %s: %w", r.DiskUUID, err)
+	}
+	if len(key) != keyapi.KeySize {
 		clear(key)
 		return nil, fmt.Errorf("opening the key of disk %s: it has %d bytes, want %d", r.DiskUUID, len(key), keyapi.KeySize)
 	}
-	return key, err
+	return key, nil
 }
 
-// Values returns the refval.json that was registered with the record r, or nil
-// when there is none.
-func (s *Store) Values(r Record) ([]byte, error) {
-	if r.ReferenceValues == (pins.Digest{}) {
-		return nil, nil
-	}
-	var values []byte
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		values = bytes.Clone(tx.Bucket([]byte(bucketValues)).Get(r.DiskUUID[:]))
-		return nil
-	})
-	if got := pins.Digest(sha256.Sum256(values)); err == nil && got != r.ReferenceValues {
-		return nil, fmt.Errorf("reading the reference values of disk %s: SHA-256 is %s, want %s", r.DiskUUID, got, r.ReferenceValues)
-	}
-	return values, err
+// about is what a record's key is sealed with.
+func (s *Store) about(r Record) kek.AAD {
+	return kek.About(recordLabel, []byte(s.meta.Cluster), r.encode())
 }
 
-// NextGeneration is the generation of the next record for a disk.
-func (s *Store) NextGeneration(disk pins.UUID) (uint64, error) {
-	var next uint64
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		next = generation(tx, disk) + 1
-		return nil
-	})
-	return next, err
-}
-
-func generation(tx *bbolt.Tx, disk pins.UUID) uint64 {
-	value := tx.Bucket([]byte(bucketGenerations)).Get(disk[:])
-	if len(value) != 8 {
-		return 0
-	}
-	return binary.BigEndian.Uint64(value)
-}
-
-// Put registers r, its refval.json (nil where there is none) and its key, in place
-// of what the disk had, and head with them. r.Generation must be the
-// NextGeneration; r.Version and r.ReferenceValues are set here.
-func (s *Store) Put(r Record, values, key []byte, head audit.Head) error {
+// Seal makes the item of a record with its key; r.Version is set here.
+func (s *Store) Seal(r Record, key []byte) (kv.Write, error) {
 	r.Version = recordVersion
-	if r.ReferenceValues = (pins.Digest{}); values != nil {
-		r.ReferenceValues = sha256.Sum256(values)
-	}
 	if err := r.Check(); err != nil {
-		return fmt.Errorf("putting a record: %v", err)
+		return kv.Write{}, fmt.Errorf("putting a record: %v", err)
 	}
 	if len(key) != keyapi.KeySize {
-		return fmt.Errorf("putting a record: key has %d bytes, want %d", len(key), keyapi.KeySize)
+		return kv.Write{}, fmt.Errorf("putting a record: key has %d bytes, want %d", len(key), keyapi.KeySize)
 	}
-	return s.db.Update(func(tx *bbolt.Tx) error {
-		if got, want := r.Generation, generation(tx, r.DiskUUID)+1; got != want {
-			return fmt.Errorf("putting a record: generation is %d, want %d", got, want)
-		}
-		if err := forget(tx, r.DiskUUID); err != nil {
-			return err
-		}
-		number := binary.BigEndian.AppendUint64(nil, r.Generation)
-		if err := tx.Bucket([]byte(bucketGenerations)).Put(r.DiskUUID[:], number); err != nil {
-			return err
-		}
-		if values != nil {
-			if err := tx.Bucket([]byte(bucketValues)).Put(r.DiskUUID[:], values); err != nil {
-				return err
-			}
-		}
-		if err := s.put(tx, r, key); err != nil {
-			return err
-		}
-		return putHead(tx, head)
-	})
-}
-
-// put writes a record and its key, sealed with it.
-func (s *Store) put(tx *bbolt.Tx, r Record, key []byte) error {
 	data := r.encode()
-	if again, err := decodeRecord(data); err != nil || !bytes.Equal(again.encode(), data) {
-		return fmt.Errorf("putting a record: it does not read back the same: %v", err)
+	if again, err := decodeRecord(data); err != nil || string(again.encode()) != string(data) {
+		return kv.Write{}, fmt.Errorf("putting a record: it does not read back the same: %v", err)
 	}
-	sealed, err := s.kek.Seal(s.rand, key, kek.About(recordLabel, data))
+	sealed, err := s.kek.Seal(s.rand, key, s.about(r))
 	if err != nil {
-		return err
+		return kv.Write{}, err
 	}
-	if err := tx.Bucket([]byte(bucketRecords)).Put(r.DiskUUID[:], data); err != nil {
-		return err
+	value, err := json.Marshal(stored{data, sealed})
+	if err != nil {
+		return kv.Write{}, err
 	}
-	if err := tx.Bucket([]byte(bucketKeys)).Put(r.DiskUUID[:], sealed); err != nil {
-		return err
-	}
-	return tx.Bucket([]byte(bucketCallers)).Put(callerKey(r), nil)
+	return kv.Write{Key: KeyRecord(r.DiskUUID), Value: value}, nil
 }
 
-func callerKey(r Record) []byte {
-	return append(append([]byte(r.SPIFFEID.String()), 0), r.DiskUUID[:]...)
+// GenerationOf reads the item of a disk's newest generation, 0 where there was none.
+func GenerationOf(item kv.Item) (uint64, error) {
+	if item.Mod == 0 {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(string(item.Value), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("key %q: %w", item.Key, err)
+	}
+	return n, nil
 }
 
-// forget removes a disk's record, key and reference values if there are any.
-func forget(tx *bbolt.Tx, disk pins.UUID) error {
-	old, err := get(tx, disk)
-	if errors.Is(err, ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if err := tx.Bucket([]byte(bucketCallers)).Delete(callerKey(old)); err != nil {
-		return err
-	}
-	for _, name := range []string{bucketKeys, bucketValues} {
-		if err := tx.Bucket([]byte(name)).Delete(disk[:]); err != nil {
-			return err
-		}
-	}
-	return tx.Bucket([]byte(bucketRecords)).Delete(disk[:])
+// SetGeneration makes the item of a disk's newest generation.
+func SetGeneration(disk pins.UUID, n uint64) kv.Write {
+	return kv.Write{Key: KeyGeneration(disk), Value: strconv.AppendUint(nil, n, 10)}
 }
 
-// SetState enables or disables a record, which seals its key anew, and puts head
-// with it. The error matches ErrNotFound when there is none.
-func (s *Store) SetState(disk pins.UUID, state State, now time.Time, head audit.Head) error {
-	r, err := s.Get(disk)
+// encodeJSON writes a value of this package.
+func encodeJSON(v any) []byte {
+	data, err := json.Marshal(v)
 	if err != nil {
-		return err
+		panic("store: internal error: " + err.Error())
 	}
-	key, err := s.Key(r)
-	if err != nil {
-		return err
-	}
-	defer clear(key)
-	return s.db.Update(func(tx *bbolt.Tx) error {
-		if !bytes.Equal(tx.Bucket([]byte(bucketRecords)).Get(disk[:]), r.encode()) {
-			return fmt.Errorf("setting the state of disk %s: its record was changed meanwhile", disk)
-		}
-		r.State, r.Changed = state, now.UTC().Round(0)
-		if err := s.put(tx, r, key); err != nil {
-			return err
-		}
-		return putHead(tx, head)
-	})
+	return data
 }
 
-// Delete removes the record and the key of a disk, not its releases, and puts head
-// with it. The error matches ErrNotFound when there is none. bbolt does not wipe
-// the pages that it frees: the sealed key can stay in the file for a while.
-func (s *Store) Delete(disk pins.UUID, head audit.Head) error {
-	return s.db.Update(func(tx *bbolt.Tx) error {
-		if tx.Bucket([]byte(bucketRecords)).Get(disk[:]) == nil {
-			return ErrNotFound
-		}
-		if err := forget(tx, disk); err != nil {
-			return err
-		}
-		return putHead(tx, head)
-	})
+// decodeItem reads the JSON value of an item.
+func decodeItem(item kv.Item, v any) error {
+	if err := strictjson.Unmarshal(item.Value, v); err != nil {
+		return fmt.Errorf("key %q: %v", item.Key, err)
+	}
+	return nil
 }

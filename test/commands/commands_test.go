@@ -65,7 +65,7 @@ func TestTrees(t *testing.T) {
 		for _, u := range uses(pages) {
 			seen[u.command+" --"+u.name] = true
 		}
-		for _, want := range []string{"rootvouch measure id-block check --id-auth", "rootvouch keys put --key", "rootvouch spire entries --kms", "rootvouch-kms audit verify --head"} {
+		for _, want := range []string{"rootvouch measure id-block check --id-auth", "rootvouch keys put --key", "rootvouch spire entries --kms", "rootvouch-kms audit verify --log-key"} {
 			if !seen[want] {
 				t.Errorf("the walk did not see %q, but %d others", want, len(seen))
 			}

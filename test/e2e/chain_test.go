@@ -6,10 +6,12 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rootvouch/rootvouch/demo"
 	"github.com/rootvouch/rootvouch/internal/needs"
@@ -214,34 +216,38 @@ func (c *chain) keys(t *testing.T, verb string, args ...string) {
 	must(t)(c.Rootvouch(t.Context(), args...))
 }
 
-// audited fails the test unless the KMS's audit log has a record, younger than
-// the given position, that contains all texts.
+// audited fails the test unless the KMS's log gets a leaf behind the given position that
+// contains all texts.
 func (c *chain) audited(t *testing.T, since int, texts ...string) {
 	t.Helper()
-	log := c.auditLog(t)[since:]
-	for line := range strings.Lines(string(log)) {
-		var record map[string]any
-		if err := json.Unmarshal([]byte(line), &record); err != nil {
-			t.Fatalf("the audit log has a line that is no JSON: %q", line)
-		}
-		all := true
-		for _, text := range texts {
-			all = all && strings.Contains(line, text)
-		}
-		if all {
-			return
+	var log string
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+		log = c.auditLog(t)[since:]
+		for line := range strings.Lines(log) {
+			var leaf map[string]any
+			if err := json.Unmarshal([]byte(line), &leaf); err != nil {
+				t.Fatalf("the log has a line that is no JSON: %q", line)
+			}
+			all := true
+			for _, text := range texts {
+				all = all && strings.Contains(line, text)
+			}
+			if all {
+				return
+			}
 		}
 	}
-	t.Errorf("no audit record with %q in:\n%s", texts, log)
+	t.Errorf("no leaf with %q in:\n%s", texts, log)
 }
 
-func (c *chain) auditLog(t *testing.T) []byte {
+// auditLog is what the KMS's log has by now, in the lines of `audit export`.
+func (c *chain) auditLog(t *testing.T) string {
 	t.Helper()
-	data, err := os.ReadFile(c.AuditLog())
+	out, err := exec.CommandContext(t.Context(), c.Parts.KMS, "audit", "export", "--jsonl", c.KMSLog()).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return data
+	return string(out)
 }
 
 // must fails the test on a command's error.

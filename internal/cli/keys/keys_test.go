@@ -3,7 +3,6 @@ package keys
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"log/slog"
 	"os"
@@ -17,13 +16,12 @@ import (
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/kms/admin"
 	"github.com/rootvouch/rootvouch/kms/adminapi"
-	"github.com/rootvouch/rootvouch/kms/audit"
-	"github.com/rootvouch/rootvouch/kms/kek"
 	"github.com/rootvouch/rootvouch/kms/ledger"
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/test/kmstest"
 )
 
 // startAdmin serves the admin socket of an empty key server in dir.
@@ -35,29 +33,20 @@ func startAdmin(t *testing.T, dir string) (socket string, book *ledger.Ledger) {
 			t.Fatal(err)
 		}
 	}
-	k, err := kek.New(bytes.Repeat([]byte{1}, kek.Size))
-	must(err)
-	must(store.Create(filepath.Join(dir, "kms.db"), k, rand.Reader))
-	must(audit.Create(filepath.Join(dir, "audit.jsonl"), time.Now()))
-	s, err := store.Open(filepath.Join(dir, "kms.db"), k, rand.Reader)
-	must(err)
-	log, err := audit.Open(filepath.Join(dir, "audit.jsonl"), audit.Head{}, time.Now)
-	must(err)
-	book = ledger.New(s, log, time.Now, time.Second)
+	b := kmstest.New(t, dir, time.Now)
+	book = b.Ledger
 	socket = filepath.Join(dir, "kms.sock")
 	listener, err := admin.Listen(socket)
 	must(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	id := spiffeid.RequireFromString("spiffe://example.org/kms")
-	go func() { done <- admin.New(id, book, slog.New(slog.DiscardHandler)).Serve(ctx, listener) }()
+	go func() { done <- admin.New(id, book, b.State, slog.New(slog.DiscardHandler)).Serve(ctx, listener) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		s.Close()
-		log.Close()
 	})
 	return socket, book
 }
@@ -121,15 +110,16 @@ func TestKeys(t *testing.T) {
 	if shown.Header != header || shown.State != "enabled" || len(shown.ReferenceValues) == 0 {
 		t.Errorf("show says %+v", shown)
 	}
-	record, err := book.Records.Get(header.DiskUUID)
+	record, err := book.Records.Get(t.Context(), header.DiskUUID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := book.Release(ledger.Claim{Record: record, ReportID: snp.ReportID{0xee}, Fresh: true}); err != nil {
+	if err := book.Release(t.Context(), ledger.Claim{Record: record, Launch: store.Launch{ReportID: snp.ReportID{0xee}}, Fresh: true}); err != nil {
 		t.Fatal(err)
 	}
 	keys(0, "2           "+pins.Digest{0xee}.String(), "", "releases", disk)
-	keys(0, book.Head().String(), "", "status")
+	keys(0, book.Records.LogPublic(), "", "status")
+	keys(0, "example.org/kms\n0\n", "", "status", "--checkpoint-only")
 	keys(0, "deleted disk "+disk, "", "delete", disk)
 	keys(0, `"report_id": "`+pins.Digest{0xee}.String(), "", "releases", "--json", disk)
 	keys(0, "spiffe id", "", "status", "--kms-user", "root")

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/kms/kv/boltkv"
+)
+
+func newCheckCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "check --config FILE",
+		Short: "Say what would keep the server from serving, without serving",
+		Long: `Read the configuration, the key-encryption key, the collateral, the store and the log as
+the server does when it starts, and say all that is wrong with them. Nothing is
+changed, and the SPIRE agent is not asked.
+
+While a server runs, its store is in use: then store and log are not looked at, and
+the server's own /ready says how they are.`,
+		Example: "  rootvouch-kms check --config /etc/rootvouch-kms/kms.json",
+		Args:    command.NoArguments,
+	}
+	path := configFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := loadConfig(*path)
+		if err != nil {
+			return err
+		}
+		return check(cmd.Context(), c, cmd.OutOrStdout())
+	}
+	return cmd
+}
+
+func check(ctx context.Context, c config, out io.Writer) error {
+	quiet := slog.New(slog.DiscardHandler)
+	var errs []error
+	say := func(what string, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", what, err))
+			return
+		}
+		fmt.Fprintf(out, "ok    %s\n", what)
+	}
+	_, err := c.KEK.Load(credentials())
+	say("key-encryption key", err)
+	collateral := newCollateralDir(c.CollateralDir, time.Now, quiet)
+	say("collateral", collateral.checkFresh())
+	if err := collateral.checkExpiry(); err != nil {
+		fmt.Fprintf(out, "note  collateral: %v\n", err)
+	}
+	b, err := openBook(ctx, c, quiet)
+	if errors.Is(err, boltkv.ErrLocked) {
+		fmt.Fprintln(out, "note  store and log: a server has them open, they were not looked at")
+		return errors.Join(errs...)
+	}
+	say("store and log", err)
+	if err == nil {
+		b.close(quiet)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"github.com/rootvouch/rootvouch/kms/health"
+)
+
+const (
+	// lagLimit is how long the log may lack what the store has.
+	lagLimit = time.Minute
+	// svidWarning is the part of its life that an SVID has left when the agent should have
+	// renewed it: SPIRE agents do at half of it.
+	svidWarning = 4
+)
+
+// newHealth makes the checks and figures of a server.
+func newHealth(b book, svids x509svid.Source, collateral *collateralDir, log *slog.Logger) *health.Health {
+	lives := func(least func(*x509svid.SVID) time.Time) func() error {
+		return func() error {
+			svid, err := svids.GetX509SVID()
+			if err != nil {
+				return err
+			}
+			if leaf := svid.Certificates[0]; time.Now().After(least(svid)) {
+				return fmt.Errorf("the server's own SVID is good until %s, and was not renewed: is its SPIRE agent alive?", leaf.NotAfter.UTC().Format(time.RFC3339))
+			}
+			return nil
+		}
+	}
+	return health.New(log, []health.Check{
+		{Name: "store", Fatal: true, Do: b.engine.Broken},
+		{Name: "svid", Do: lives(func(s *x509svid.SVID) time.Time { return s.Certificates[0].NotAfter })},
+		{Name: "svid expires", Warning: true, Do: lives(func(s *x509svid.SVID) time.Time {
+			leaf := s.Certificates[0]
+			return leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / svidWarning)
+		})},
+		{Name: "crl", Do: collateral.checkFresh},
+		{Name: "crl expires", Warning: true, Do: collateral.checkExpiry},
+		{Name: "log", Do: func() error {
+			if at := b.publisher.State().At; time.Since(at) > lagLimit {
+				return errors.New("the log lacks what the store has since more than " + lagLimit.String())
+			}
+			return nil
+		}},
+	}, []health.Gauge{
+		{Name: "log_size", Help: "Leaves in the log.", Read: func() float64 { return float64(b.publisher.State().Tree.Size) }},
+		{Name: "log_complete_timestamp_seconds", Help: "When the log had all that the store had.", Read: func() float64 {
+			return float64(b.publisher.State().At.Unix())
+		}},
+		{Name: "store_bytes", Help: "Size of the store.", Read: func() float64 {
+			size, err := b.engine.Size()
+			if err != nil {
+				return 0
+			}
+			return float64(size)
+		}},
+		{Name: "crl_next_update_timestamp_seconds", Help: "When the first of the newest CRLs runs out.", Read: collateral.runsOut},
+		{Name: "svid_not_after_timestamp_seconds", Help: "When the server's own SVID runs out.", Read: func() float64 {
+			svid, err := svids.GetX509SVID()
+			if err != nil {
+				return 0
+			}
+			return float64(svid.Certificates[0].NotAfter.Unix())
+		}},
+	})
+}

@@ -1,0 +1,214 @@
+package audit
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/internal/strictjson"
+	"github.com/rootvouch/rootvouch/kms/keyapi"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/snp"
+)
+
+// Event says what a leaf is about.
+type Event string
+
+// The events.
+const (
+	Init         Event = "init"          // the store was made
+	Start        Event = "start"         // a server begins to serve
+	Release      Event = "release"       // a key was released to a launch for the first time
+	ReleaseAgain Event = "release again" // the very same request was answered again
+	Refusal      Event = "refusal"       // no key
+	LeftOut      Event = "left out"      // refusals that are on no leaf
+	Put          Event = "put"           // a record was registered or replaced
+	Enable       Event = "enable"
+	Disable      Event = "disable"
+	Delete       Event = "delete"
+)
+
+// kinds says which Body goes with an event.
+var kinds = map[Event]reflect.Type{
+	Init:         reflect.TypeFor[AboutInit](),
+	Start:        reflect.TypeFor[AboutStart](),
+	Release:      reflect.TypeFor[AboutRelease](),
+	ReleaseAgain: reflect.TypeFor[AboutRelease](),
+	Refusal:      reflect.TypeFor[AboutRefusal](),
+	LeftOut:      reflect.TypeFor[AboutLeftOut](),
+	Put:          reflect.TypeFor[AboutChange](),
+	Enable:       reflect.TypeFor[AboutChange](),
+	Disable:      reflect.TypeFor[AboutChange](),
+	Delete:       reflect.TypeFor[AboutChange](),
+}
+
+// Body is what a leaf says about its event.
+type Body interface {
+	// Contents are what it refers to by SHA-256, and what stands beside the log for it.
+	Contents() []pins.Digest
+	// bounded returns it with bounded text.
+	bounded() Body
+}
+
+// nothing refers to nothing.
+type nothing struct{}
+
+// Contents implements Body.
+func (nothing) Contents() []pins.Digest { return nil }
+
+// Bounds in bytes of text that comes from elsewhere.
+const (
+	maxReason   = 4 << 10
+	maxSPIFFEID = 2048
+	maxShort    = 256
+)
+
+// AboutInit is about a new store.
+type AboutInit struct {
+	nothing
+	Origin string `json:"origin"` // the log's
+}
+
+func (a AboutInit) bounded() Body { return a }
+
+// AboutStart is about a server that starts.
+type AboutStart struct {
+	nothing
+	SPIFFEID string `json:"spiffe_id"` // its own
+}
+
+func (a AboutStart) bounded() Body { return a }
+
+// Request is a request for a key, as far as it was understood.
+type Request struct {
+	// SPIFFEID is the caller's; empty where its SVID was refused.
+	SPIFFEID string `json:"spiffe_id,omitempty"`
+	// Remote is the caller's network address.
+	Remote string `json:"remote"`
+	// Disk is the UUID that was asked for.
+	Disk pins.UUID `json:"disk_uuid,omitzero"`
+	// SHA256 is over the body.
+	SHA256 pins.Digest `json:"request_sha256,omitzero"`
+	// ReportID and Measurement are those of the caller's report. In a refusal the report
+	// may be forged.
+	ReportID    snp.ReportID  `json:"report_id,omitzero"`
+	Measurement pins.HexBytes `json:"measurement,omitempty"` // 48 bytes
+}
+
+func (r Request) bounded() Request {
+	r.SPIFFEID, r.Remote = text(r.SPIFFEID, maxSPIFFEID), text(r.Remote, maxShort)
+	return r
+}
+
+// AboutRelease is about a key that was released.
+type AboutRelease struct {
+	Request
+	Generation uint64 `json:"generation"` // the record's
+	// Proof is what the release was decided by; absent where evidence was not required.
+	Proof *Proof `json:"proof,omitempty"`
+}
+
+func (a AboutRelease) bounded() Body {
+	a.Request = a.Request.bounded()
+	return a
+}
+
+// Contents implements Body.
+func (a AboutRelease) Contents() []pins.Digest {
+	if a.Proof == nil {
+		return nil
+	}
+	return append([]pins.Digest{a.Proof.ReferenceValues, a.Proof.Collateral}, a.Proof.Certificates...)
+}
+
+// Proof is all that the appraisal of a release hung on. Contents that are
+// named by their SHA-256 stand beside the log.
+type Proof struct {
+	Time            time.Time        `json:"time"` // of the appraisal; the leaf's is later
+	Nonce           evidence.Nonce   `json:"nonce"`
+	SPKI            []byte           `json:"spki"` // DER: the public key of the caller's SVID
+	HPKEPublicKey   keyapi.PublicKey `json:"hpke_public_key"`
+	Report          []byte           `json:"report"`
+	Certificates    []pins.Digest    `json:"certificates_sha256"` // that came with the report
+	ReferenceValues pins.Digest      `json:"reference_values_sha256"`
+	Collateral      pins.Digest      `json:"collateral_sha256"` // of a CollateralList
+}
+
+// CollateralList names the collateral that the server had. It stands beside the log, as
+// compact JSON.
+type CollateralList struct {
+	Certificates []pins.Digest `json:"certificates_sha256"`
+	CRLs         []pins.Digest `json:"crls_sha256"`
+}
+
+// Encode writes it.
+func (l CollateralList) Encode() []byte {
+	data, err := json.Marshal(l)
+	if err != nil {
+		panic("audit: internal error: " + err.Error())
+	}
+	return data
+}
+
+// DecodeCollateral reads a CollateralList.
+func DecodeCollateral(data []byte) (CollateralList, error) {
+	var l CollateralList
+	if err := strictjson.Unmarshal(data, &l); err != nil {
+		return CollateralList{}, fmt.Errorf("decoding a list of collateral: %v", err)
+	}
+	return l, nil
+}
+
+// AboutRefusal is about a request that got no key.
+type AboutRefusal struct {
+	nothing
+	Request
+	Code       string `json:"code"` // what the caller learnt
+	Reason     string `json:"reason"`
+	Suppressed uint64 `json:"suppressed,omitempty"` // refusals of this caller before it that are on no leaf
+}
+
+func (a AboutRefusal) bounded() Body {
+	a.Request, a.Reason = a.Request.bounded(), text(a.Reason, maxReason)
+	return a
+}
+
+// AboutLeftOut is about refusals that were too many to write down.
+type AboutLeftOut struct {
+	nothing
+	SPIFFEID string `json:"spiffe_id"` // empty: of many callers
+	Count    uint64 `json:"count"`
+}
+
+func (a AboutLeftOut) bounded() Body {
+	a.SPIFFEID = text(a.SPIFFEID, maxSPIFFEID)
+	return a
+}
+
+// AboutChange is about a record that was changed.
+type AboutChange struct {
+	Actor string `json:"actor"` // who asked for it at the admin socket
+	// Disk and what follows are the record's: with a delete that of before, else of after.
+	Disk            pins.UUID   `json:"disk_uuid"`
+	SPIFFEID        string      `json:"spiffe_id"`
+	Generation      uint64      `json:"generation"`
+	Evidence        string      `json:"evidence"`                         // "required" or "not-required"
+	ReferenceValues pins.Digest `json:"reference_values_sha256,omitzero"` // absent where evidence is not required
+	Header          pins.Digest `json:"luks2_header_sha256"`
+	SameVM          bool        `json:"same_vm"`
+}
+
+// Contents implements Body.
+func (a AboutChange) Contents() []pins.Digest {
+	if a.ReferenceValues == (pins.Digest{}) {
+		return nil
+	}
+	return []pins.Digest{a.ReferenceValues}
+}
+
+func (a AboutChange) bounded() Body {
+	a.Actor = text(a.Actor, maxShort)
+	return a
+}

@@ -1,0 +1,190 @@
+// Package audit says what the key server writes down of what it did and refused.
+//
+// Each event is one leaf of a transparency log (package tlogdir). Each replica of the server
+// writes its leaves in a lane of its own, where each names the digest of the one
+// before it: so a publisher that drops or swaps some of them, before they come into the
+// log, shows. The format is described in docs/spec/keylog.md.
+package audit
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"regexp"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/rootvouch/rootvouch/internal/strictjson"
+	"github.com/rootvouch/rootvouch/pins"
+)
+
+const (
+	version = 1
+
+	// MaxLeaf bounds a leaf in bytes. What Encode lets through stays below, even if JSON
+	// escapes every byte of it by six.
+	MaxLeaf = 1<<16 - 1
+
+	chainLabel = "rootvouch kms audit v2\n"
+)
+
+// Head is the end of a lane.
+type Head struct {
+	Sequence uint64      `json:"sequence"` // of the last leaf, from 1; 0 in an empty lane
+	Digest   pins.Digest `json:"digest"`   // of the last leaf
+}
+
+// Place is where a leaf stands in its lane. Its text form is "LANE/SEQUENCE".
+type Place struct {
+	Lane     string `json:"lane"`
+	Sequence uint64 `json:"sequence"`
+}
+
+func (p Place) String() string { return fmt.Sprintf("%s/%d", p.Lane, p.Sequence) }
+
+// Leaf is one event.
+type Leaf struct {
+	Place
+	Previous pins.Digest // of the leaf before it in its lane; zero in the first
+	Time     time.Time   // UTC
+	Entry
+}
+
+// Entry is what there is to say about an event.
+type Entry struct {
+	Event Event
+	About Body // of the type that goes with the event
+}
+
+// document is a leaf as it is written.
+type document struct {
+	Version  int         `json:"version"`
+	Lane     string      `json:"lane"`
+	Sequence uint64      `json:"sequence"`
+	Previous pins.Digest `json:"previous"`
+	Time     time.Time   `json:"time"`
+	Event    Event       `json:"event"`
+	// About is a Body. The member's name is not its type's: one name for all events.
+	About json.RawMessage `json:"about"`
+}
+
+var laneName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+
+// CheckLane reports whether name can be a lane's.
+func CheckLane(name string) error {
+	if !laneName.MatchString(name) {
+		return fmt.Errorf("lane is %q, want lower-case letters, digits, dots and dashes, at most 63", name)
+	}
+	return nil
+}
+
+// digest is SHA-256 over the label and the leaf.
+func digest(leaf []byte) pins.Digest {
+	h := sha256.New()
+	h.Write([]byte(chainLabel))
+	h.Write(leaf)
+	return pins.Digest(h.Sum(nil))
+}
+
+// Encode writes the leaf that follows head in a lane, and says the head after it.
+func Encode(lane string, after Head, now time.Time, e Entry) ([]byte, Head) {
+	if err := e.check(); err != nil {
+		panic("audit: internal error: " + err.Error())
+	}
+	e.About = e.About.bounded()
+	data, err := encode(Leaf{Place: Place{lane, after.Sequence + 1}, Previous: after.Digest, Time: now.UTC().Round(0), Entry: e})
+	if err != nil {
+		panic("audit: internal error: " + err.Error())
+	}
+	if len(data) > MaxLeaf { // nobody could read the log any more
+		panic(fmt.Sprintf("audit: internal error: a leaf of %d bytes, want at most %d", len(data), MaxLeaf))
+	}
+	return data, Head{after.Sequence + 1, digest(data)}
+}
+
+func encode(l Leaf) ([]byte, error) {
+	about, err := json.Marshal(l.About)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(document{version, l.Lane, l.Sequence, l.Previous, l.Time, l.Event, about})
+}
+
+// Decode reads one leaf in the one form that Encode writes.
+func Decode(data []byte) (Leaf, error) {
+	var d document
+	if err := strictjson.Unmarshal(data, &d); err != nil {
+		return Leaf{}, fmt.Errorf("decoding a leaf: %v", err)
+	}
+	if d.Version != version {
+		return Leaf{}, fmt.Errorf("decoding a leaf: version is %d, want %d", d.Version, version)
+	}
+	if err := CheckLane(d.Lane); err != nil {
+		return Leaf{}, fmt.Errorf("decoding a leaf: %v", err)
+	}
+	kind, ok := kinds[d.Event]
+	if !ok {
+		return Leaf{}, fmt.Errorf("decoding a leaf: event is %q, want one that is known", d.Event)
+	}
+	about := reflect.New(kind)
+	if err := strictjson.Unmarshal(d.About, about.Interface()); err != nil {
+		return Leaf{}, fmt.Errorf("decoding a leaf about %q: %v", d.Event, err)
+	}
+	l := Leaf{Place{d.Lane, d.Sequence}, d.Previous, d.Time, Entry{d.Event, about.Elem().Interface().(Body)}}
+	if _, offset := l.Time.Zone(); offset != 0 {
+		return Leaf{}, fmt.Errorf("decoding a leaf: time is %s, want UTC", l.Time.Format(time.RFC3339))
+	}
+	again, err := encode(l)
+	if err != nil || !bytes.Equal(again, data) {
+		return Leaf{}, fmt.Errorf("decoding a leaf: got another form than the canonical one")
+	}
+	return l, nil
+}
+
+// check reports whether the event is known, and what is said is of its type.
+func (e Entry) check() error {
+	kind, ok := kinds[e.Event]
+	if !ok {
+		return fmt.Errorf("event is %q, want one that is known", e.Event)
+	}
+	if got := reflect.TypeOf(e.About); got != kind {
+		return fmt.Errorf("event %q is said to be about %v, want %v", e.Event, got, kind)
+	}
+	return nil
+}
+
+// Lanes are the heads of all lanes of a log, as far as it was read.
+type Lanes map[string]Head // :: lane -> its head
+
+// Next reads the leaf that comes next in the log: it must follow the head of its lane,
+// which moves on.
+func (l Lanes) Next(data []byte) (Leaf, error) {
+	leaf, err := Decode(data)
+	if err != nil {
+		return Leaf{}, err
+	}
+	head := l[leaf.Lane]
+	switch {
+	case leaf.Sequence != head.Sequence+1:
+		return Leaf{}, fmt.Errorf("leaf is %s, want %s: some are missing or in another order", leaf.Place, Place{leaf.Lane, head.Sequence + 1})
+	case leaf.Previous != head.Digest:
+		return Leaf{}, fmt.Errorf("leaf %s: previous is %s, want %s: the one before it was changed", leaf.Place, leaf.Previous, head.Digest)
+	}
+	l[leaf.Lane] = Head{leaf.Sequence, digest(data)}
+	return leaf, nil
+}
+
+// text bounds what came from a peer, and makes it valid UTF-8, so that every leaf has one
+// form.
+func text(s string, limit int) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if len(s) <= limit {
+		return s
+	}
+	for limit--; limit > 0 && !utf8.RuneStart(s[limit]); limit-- {
+	}
+	return s[:limit]
+}

@@ -1,0 +1,49 @@
+package audit
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/rootvouch/rootvouch/pins"
+)
+
+// Summary is a leaf for a table. What does not apply is empty.
+type Summary struct {
+	Disk, SPIFFEID, What string
+}
+
+// Summary says in short what a leaf is about.
+func (l Leaf) Summary() Summary {
+	switch a := l.About.(type) {
+	case AboutInit:
+		return Summary{What: "log " + a.Origin}
+	case AboutStart:
+		return Summary{SPIFFEID: a.SPIFFEID}
+	case AboutRelease:
+		return Summary{a.diskText(), a.SPIFFEID, fmt.Sprintf("generation %d to %s, REPORT_ID %s", a.Generation, a.Remote, a.ReportID)}
+	case AboutRefusal:
+		return Summary{a.diskText(), a.SPIFFEID, fmt.Sprintf("%s from %s: %s", a.Code, a.Remote, a.Reason)}
+	case AboutLeftOut:
+		return Summary{SPIFFEID: a.SPIFFEID, What: fmt.Sprintf("%d refusals", a.Count)}
+	case AboutChange:
+		return Summary{a.Disk.String(), a.SPIFFEID, fmt.Sprintf("generation %d by %s", a.Generation, a.Actor)}
+	}
+	return Summary{}
+}
+
+func (r Request) diskText() string {
+	if r.Disk == (pins.UUID{}) {
+		return ""
+	}
+	return r.Disk.String()
+}
+
+// Known reports whether there is such an event.
+func Known(e Event) bool {
+	_, ok := kinds[e]
+	return ok
+}
+
+// Events lists all events.
+func Events() []Event { return slices.Sorted(maps.Keys(kinds)) }

@@ -1,0 +1,179 @@
+// Package health shows whether a key server is well.
+//
+// It answers GET /live (is the process of any use?), /ready (would it release a key now?)
+// and /metrics (Prometheus' text format) over plain HTTP. Nothing there is secret, and
+// nothing there changes anything; the address is the operator's choice, as a rule of the
+// machine itself.
+package health
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/rootvouch/rootvouch/kms/keyapi"
+)
+
+// Check is one thing that can be ill.
+type Check struct {
+	Name string
+	// Fatal says that the process has to be started anew: /live tells too.
+	Fatal bool
+	// Warning says that it is not ill yet: it is logged and counted, and /ready does not tell.
+	Warning bool
+	// Do returns what is wrong. It is called often, from several goroutines.
+	Do func() error
+}
+
+// Gauge is a number that is read when somebody asks.
+type Gauge struct {
+	Name, Help string
+	Read       func() float64
+}
+
+// Health has the checks and the figures of one server.
+type Health struct {
+	checks   []Check
+	log      *slog.Logger
+	registry *prometheus.Registry
+	answers  *prometheus.HistogramVec
+
+	mu   sync.Mutex        // guards said
+	said map[string]string // :: name of a check -> what it said last
+}
+
+// New makes a Health.
+func New(log *slog.Logger, checks []Check, gauges []Gauge) *Health {
+	h := &Health{checks: checks, log: log, registry: prometheus.NewRegistry(), said: map[string]string{}}
+	h.answers = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "rootvouch_kms_answer_seconds",
+		Help: "Time that an answer took, by request (nonce, release) and code (ok, or that of the refusal).",
+		// An answer takes some milliseconds, and the guest waits for seconds.
+		Buckets: []float64{.002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30},
+	}, []string{"request", "code"})
+	h.registry.MustRegister(h.answers)
+	for _, g := range gauges {
+		h.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "rootvouch_kms_" + g.Name, Help: g.Help}, g.Read))
+	}
+	for _, c := range checks {
+		h.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "rootvouch_kms_ill", Help: "1 while a check fails.", ConstLabels: prometheus.Labels{"check": c.Name},
+		}, func() float64 {
+			if c.Do() != nil {
+				return 1
+			}
+			return 0
+		}))
+	}
+	return h
+}
+
+// Answered counts an answer.
+func (h *Health) Answered(request string, code keyapi.Code, took time.Duration) {
+	label := string(code)
+	if label == "" {
+		label = "ok"
+	}
+	h.answers.WithLabelValues(request, label).Observe(took.Seconds())
+}
+
+// Live says what keeps the process from being of any use.
+func (h *Health) Live() error { return h.run(true) }
+
+// Ready says what keeps it from releasing a key.
+func (h *Health) Ready() error { return h.run(false) }
+
+func (h *Health) run(fatal bool) error {
+	var all []error
+	for _, c := range h.checks {
+		if fatal && !c.Fatal || c.Warning {
+			continue
+		}
+		if err := c.Do(); err != nil {
+			all = append(all, fmt.Errorf("%s: %w", c.Name, err))
+		}
+	}
+	return errors.Join(all...)
+}
+
+// watchInterval is how often checks are made when nobody asks.
+const watchInterval = 10 * time.Second
+
+// Watch makes all checks now and then until ctx is done, and logs what changes: an operator
+// without a monitor reads it there.
+func (h *Health) Watch(ctx context.Context) {
+	ticker := time.NewTicker(watchInterval)
+	defer ticker.Stop()
+	for {
+		h.Note()
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// Note makes all checks once, and logs what changed since the last time.
+func (h *Health) Note() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, c := range h.checks {
+		now := ""
+		if err := c.Do(); err != nil {
+			now = err.Error()
+		}
+		switch before := h.said[c.Name]; {
+		case now == before:
+		case now == "":
+			h.log.Info("well again", "check", c.Name)
+		case before == "":
+			h.log.Error("ill", "check", c.Name, "err", now)
+		}
+		h.said[c.Name] = now
+	}
+}
+
+// Handler answers /live, /ready and /metrics.
+func (h *Health) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /live", answer(h.Live))
+	mux.HandleFunc("GET /ready", answer(h.Ready))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(h.registry, promhttp.HandlerOpts{}))
+	return mux
+}
+
+func answer(check func() error) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		if err := check(); err != nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprintln(w, strings.ToValidUTF8(err.Error(), "\uFFFD"))
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	}
+}
+
+// Serve answers on a listener, which it closes, until ctx is done.
+func (h *Health) Serve(ctx context.Context, l net.Listener) error {
+	const limit = 10 * time.Second
+	server := &http.Server{Handler: h.Handler(), ReadHeaderTimeout: limit, ReadTimeout: limit, WriteTimeout: limit, IdleTimeout: limit,
+		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug)}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	err := server.Serve(l)
+	if stop() {
+		return fmt.Errorf("serving health: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,313 @@
+// Package boltkv keeps the key server's book in one bbolt file.
+//
+// Every item has a checksum over its key, revision and value, and the file knows how
+// many there are: Open reads them all and refuses a file in which a bit was changed.
+package boltkv
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"runtime/debug"
+	"sync"
+	"syscall"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/rootvouch/rootvouch/kms/kv"
+)
+
+var (
+	bucketItems = []byte("items") // :: key -> revision, checksum, value
+	bucketMeta  = []byte("meta")
+
+	metaFormat = []byte("format")   // :: the label format
+	metaRev    = []byte("revision") // :: of the last transaction, big-endian uint64
+	metaCount  = []byte("count")    // :: of items, big-endian uint64
+)
+
+const (
+	format = "rootvouch kms store v2"
+	// overhead is what an item has before its value: revision (8 bytes), checksum (4).
+	overhead = 12
+)
+
+// Store is an open file.
+type Store struct {
+	path string
+	db   *bbolt.DB
+	file *os.File // that db has open
+
+	mu     sync.Mutex // guards broken
+	broken error
+	failed chan struct{} // closed when broken is set
+}
+
+var _ kv.Engine = (*Store)(nil)
+
+// Failed is closed when the store broke: then every error matches kv.ErrBroken.
+func (s *Store) Failed() <-chan struct{} { return s.failed }
+
+// breaks marks the store as broken, for the first reason there was.
+func (s *Store) breaks(reason error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broken == nil {
+		s.broken = fmt.Errorf("store %s: %w: %v", s.path, kv.ErrBroken, reason)
+		close(s.failed)
+	}
+	return s.broken
+}
+
+// Broken says why the store cannot be used any more, if so.
+func (s *Store) Broken() error { return s.usable() }
+
+func (s *Store) usable() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.broken
+}
+
+// Commit implements kv.Engine. Any failure of the disk but a full one breaks the store:
+// after a failed sync the kernel may have dropped what was written, and a later sync
+// would say that all is well.
+func (s *Store) Commit(_ context.Context, conditions []kv.Cond, writes []kv.Write) (bool, error) {
+	if err := kv.Check(conditions, writes); err != nil {
+		return false, err
+	}
+	if err := s.usable(); err != nil {
+		return false, err
+	}
+	if err := s.inPlace(); err != nil {
+		return false, s.breaks(err)
+	}
+	holds := false
+	err := s.update(func(tx *bbolt.Tx) error {
+		items := tx.Bucket(bucketItems)
+		for _, c := range conditions {
+			mod, _, err := unpack(c.Key, items.Get([]byte(c.Key)))
+			if err != nil {
+				return err
+			}
+			if mod != c.Mod {
+				return errConditions
+			}
+		}
+		holds = true
+		return apply(tx, items, writes)
+	})
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, errConditions):
+		return false, nil
+	case errors.Is(err, errDamaged):
+		return false, s.breaks(err)
+	case full(err):
+		return false, fmt.Errorf("store %s: %w: %v", s.path, kv.ErrFull, err)
+	case holds:
+		return false, fmt.Errorf("%w: %w", kv.ErrUnknown, s.breaks(err))
+	}
+	return false, s.breaks(err)
+}
+
+var (
+	errConditions = errors.New("conditions do not hold")
+	errDamaged    = errors.New("file was damaged")
+)
+
+// full tells a write that found no room, which bbolt undoes, from all else that a disk
+// may say: a sync's ENOSPC has lost data. Its errors are not typed throughout: growing
+// the file fails as text.
+func full(err error) bool {
+	in, ok := errors.AsType[*os.PathError](err)
+	return ok && in.Op == "write" && (errors.Is(in.Err, syscall.ENOSPC) || errors.Is(in.Err, syscall.EDQUOT))
+}
+
+func apply(tx *bbolt.Tx, items *bbolt.Bucket, writes []kv.Write) error {
+	meta := tx.Bucket(bucketMeta)
+	rev, count := number(meta, metaRev)+1, number(meta, metaCount)
+	for _, w := range writes {
+		key := []byte(w.Key)
+		had := items.Get(key) != nil
+		switch {
+		case w.Delete && had:
+			count--
+			if err := items.Delete(key); err != nil {
+				return err
+			}
+		case !w.Delete:
+			if !had {
+				count++
+			}
+			if err := items.Put(key, pack(w.Key, int64(rev), w.Value)); err != nil {
+				return err
+			}
+		}
+	}
+	if err := meta.Put(metaRev, binary.BigEndian.AppendUint64(nil, rev)); err != nil {
+		return err
+	}
+	return meta.Put(metaCount, binary.BigEndian.AppendUint64(nil, count))
+}
+
+func number(b *bbolt.Bucket, key []byte) uint64 {
+	value := b.Get(key)
+	if len(value) != 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(value)
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func checksum(key string, mod, value []byte) uint32 {
+	sum := crc32.Update(0, castagnoli, binary.BigEndian.AppendUint32(nil, uint32(len(key))))
+	sum = crc32.Update(sum, castagnoli, []byte(key))
+	return crc32.Update(crc32.Update(sum, castagnoli, mod), castagnoli, value)
+}
+
+func pack(key string, mod int64, value []byte) []byte {
+	out := binary.BigEndian.AppendUint64(make([]byte, 0, overhead+len(value)), uint64(mod))
+	out = binary.BigEndian.AppendUint32(out, checksum(key, out, value))
+	return append(out, value...)
+}
+
+// unpack reads what pack made; Mod is 0 where there is nothing. The value is the file's.
+func unpack(key string, data []byte) (mod int64, value []byte, err error) {
+	if data == nil {
+		return 0, nil, nil
+	}
+	if len(data) < overhead || checksum(key, data[:8], data[overhead:]) != binary.BigEndian.Uint32(data[8:]) {
+		return 0, nil, fmt.Errorf("item %q: its checksum is wrong: %w", key, errDamaged)
+	}
+	return int64(binary.BigEndian.Uint64(data)), data[overhead:], nil
+}
+
+// Get implements kv.Engine.
+func (s *Store) Get(_ context.Context, keys ...string) ([]kv.Item, error) {
+	if len(keys) > kv.MaxOps {
+		return nil, fmt.Errorf("reading %d keys, want at most %d", len(keys), kv.MaxOps)
+	}
+	all := make([]kv.Item, len(keys))
+	err := s.view(func(tx *bbolt.Tx) error {
+		items := tx.Bucket(bucketItems)
+		for i, key := range keys {
+			mod, value, err := unpack(key, items.Get([]byte(key)))
+			if err != nil {
+				return err
+			}
+			all[i] = kv.Item{Key: key, Value: bytes.Clone(value), Mod: mod}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// List implements kv.Engine.
+func (s *Store) List(_ context.Context, prefix, after string, limit int) ([]kv.Item, error) {
+	var all []kv.Item
+	err := s.view(func(tx *bbolt.Tx) error {
+		cursor := tx.Bucket(bucketItems).Cursor()
+		for k, v := cursor.Seek([]byte(max(prefix, after))); k != nil && bytes.HasPrefix(k, []byte(prefix)) && len(all) < limit; k, v = cursor.Next() {
+			if string(k) == after {
+				continue
+			}
+			mod, value, err := unpack(string(k), v)
+			if err != nil {
+				return err
+			}
+			all = append(all, kv.Item{Key: string(k), Value: bytes.Clone(value), Mod: mod})
+		}
+		return nil
+	})
+	return all, err
+}
+
+// Revision implements kv.Engine.
+func (s *Store) Revision(context.Context) (rev int64, err error) {
+	err = s.view(func(tx *bbolt.Tx) error {
+		rev = int64(number(tx.Bucket(bucketMeta), metaRev))
+		return nil
+	})
+	return rev, err
+}
+
+// view reads. A damaged file breaks the store.
+func (s *Store) view(read func(*bbolt.Tx) error) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	err := guarded(func() error { return s.db.View(read) })
+	if errors.Is(err, errDamaged) {
+		return s.breaks(err)
+	}
+	return err
+}
+
+func (s *Store) update(change func(*bbolt.Tx) error) error {
+	return guarded(func() error { return s.db.Update(change) })
+}
+
+// guarded makes an error of what bbolt does with a damaged or shortened file: it panics,
+// or reads memory behind the file's end.
+func guarded(f func() error) (err error) {
+	before := debug.SetPanicOnFault(true)
+	defer debug.SetPanicOnFault(before)
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %v", errDamaged, r)
+		}
+	}()
+	return f()
+}
+
+// inPlace reports whether the file that is open is still the one at its path, and whole.
+func (s *Store) inPlace() error {
+	open, err := s.file.Stat()
+	if err != nil {
+		return err
+	}
+	named, err := os.Stat(s.path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("file was moved away: %v", err)
+	case !os.SameFile(open, named):
+		return errors.New("another file is at its path")
+	}
+	_, err = metas(s.file)
+	return err
+}
+
+// Backup writes a copy of the file as it stands at one moment, while it is used.
+func (s *Store) Backup(w io.Writer) error {
+	return s.view(func(tx *bbolt.Tx) error {
+		_, err := tx.WriteTo(w)
+		return err
+	})
+}
+
+// Size is the file's size in bytes.
+func (s *Store) Size() (int64, error) {
+	info, err := s.file.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+// Close implements kv.Engine.
+func (s *Store) Close() error {
+	if s.usable() != nil {
+		return s.letGo()
+	}
+	return s.db.Close()
+}

@@ -1,0 +1,259 @@
+// Package replay reads a key server's log, and judges its releases again.
+//
+// It needs nothing of the server but the log's directory: what a release was decided by
+// is on its leaf, or stands beside the log.
+package replay
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/rootvouch/rootvouch/appraise"
+	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/kms/acl"
+	"github.com/rootvouch/rootvouch/kms/audit"
+	"github.com/rootvouch/rootvouch/kms/keyapi"
+	"github.com/rootvouch/rootvouch/kms/store"
+	"github.com/rootvouch/rootvouch/kms/tlogdir"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/snp"
+)
+
+// Read calls visit with every leaf of a tree, and verifies what can be verified without
+// judging: each leaf hashes to the root, and follows the one before it in its lane.
+func Read(dir tlogdir.Dir, t tlogdir.Tree, visit func(index int64, leaf audit.Leaf, data []byte) error) error {
+	lanes := audit.Lanes{}
+	return dir.Read(t, 0, func(index int64, data []byte) error {
+		leaf, err := lanes.Next(data)
+		if err != nil {
+			return fmt.Errorf("leaf %d: %w", index, err)
+		}
+		if first := index == 0; first != (leaf.Event == audit.Init) {
+			return fmt.Errorf("leaf %d: event is %q, want %q in the first one and there alone", index, leaf.Event, audit.Init)
+		}
+		return visit(index, leaf, data)
+	})
+}
+
+// CheckContents verifies that all stands beside the log that a leaf refers to.
+func CheckContents(dir tlogdir.Dir, leaf audit.Leaf, seen map[pins.Digest]bool) error {
+	wanted := leaf.About.Contents()
+	if release, ok := leaf.About.(audit.AboutRelease); ok && release.Proof != nil && !seen[release.Proof.Collateral] {
+		list, err := collateralList(dir, release.Proof.Collateral)
+		if err != nil {
+			return err
+		}
+		wanted = append(append(wanted, list.Certificates...), list.CRLs...)
+	}
+	for _, digest := range wanted {
+		if seen[digest] {
+			continue
+		}
+		if _, err := dir.Blob(digest); err != nil {
+			return err
+		}
+		seen[digest] = true
+	}
+	return nil
+}
+
+func collateralList(dir tlogdir.Dir, digest pins.Digest) (audit.CollateralList, error) {
+	data, err := dir.Blob(digest)
+	if err != nil {
+		return audit.CollateralList{}, err
+	}
+	return audit.DecodeCollateral(data)
+}
+
+// Judge holds the releases of a log, leaf by leaf, against its records, against each other,
+// and against the evidence.
+type Judge struct {
+	// Releases counts those that were judged, and Appraised those that had evidence.
+	Releases, Appraised int
+
+	dir        tlogdir.Dir
+	window     time.Duration
+	records    map[pins.UUID]record
+	released   map[launch]audit.AboutRelease // :: the first one
+	when       map[launch]time.Time
+	values     map[pins.Digest]refval.Values
+	collateral map[pins.Digest]appraise.Collateral
+	memo       appraise.Memo
+}
+
+type record struct {
+	audit.AboutChange
+	enabled bool
+}
+
+type launch struct {
+	disk   pins.UUID
+	report snp.ReportID
+}
+
+// NewJudge makes a Judge. For window after a release, the same request may be answered again.
+func NewJudge(dir tlogdir.Dir, window time.Duration) *Judge {
+	return &Judge{dir: dir, window: window, records: map[pins.UUID]record{}, released: map[launch]audit.AboutRelease{},
+		when: map[launch]time.Time{}, values: map[pins.Digest]refval.Values{}, collateral: map[pins.Digest]appraise.Collateral{}}
+}
+
+// Next takes the next leaf. The error says why a release should not have been.
+func (j *Judge) Next(leaf audit.Leaf) error {
+	switch about := leaf.About.(type) {
+	case audit.AboutChange:
+		if leaf.Event == audit.Delete {
+			delete(j.records, about.Disk)
+			return nil
+		}
+		j.records[about.Disk] = record{about, leaf.Event != audit.Disable}
+	case audit.AboutRelease:
+		j.Releases++
+		return j.release(leaf, about)
+	}
+	return nil
+}
+
+func (j *Judge) release(leaf audit.Leaf, about audit.AboutRelease) error {
+	r, known := j.records[about.Disk]
+	switch {
+	case !known:
+		return fmt.Errorf("disk %s has no record", about.Disk)
+	case !r.enabled:
+		return fmt.Errorf("record of disk %s is disabled", about.Disk)
+	case r.Generation != about.Generation:
+		return fmt.Errorf("generation is %d, want %d", about.Generation, r.Generation)
+	case (about.Proof != nil) != (store.EvidenceRule(r.Evidence) == store.EvidenceRequired):
+		return fmt.Errorf("evidence is %s on the record, and there is a proof: %t", r.Evidence, about.Proof != nil)
+	case about.Proof != nil && about.Proof.ReferenceValues != r.ReferenceValues:
+		return fmt.Errorf("reference values are %s, want %s", about.Proof.ReferenceValues, r.ReferenceValues)
+	}
+	if err := j.once(leaf, about); err != nil {
+		return err
+	}
+	id, err := spiffeid.FromString(about.SPIFFEID)
+	if err != nil {
+		return err
+	}
+	owner, err := spiffeid.FromString(r.SPIFFEID)
+	if err != nil {
+		return err
+	}
+	x := acl.Case{
+		Caller: acl.Caller{ID: id},
+		Record: store.Record{Header: pins.Header{DiskUUID: about.Disk, HeaderSHA256: r.Header}, SPIFFEID: owner,
+			Evidence: store.EvidenceRule(r.Evidence), State: store.Enabled, Generation: r.Generation},
+		Memo: &j.memo,
+	}
+	if about.Proof != nil {
+		j.Appraised++
+		if err := j.complete(&x, *about.Proof); err != nil {
+			return err
+		}
+	}
+	decided, err := acl.Decide(x)
+	if err != nil {
+		return err
+	}
+	if decided.ReportID != about.ReportID {
+		return fmt.Errorf("REPORT_ID is %s, and the report has %s", about.ReportID, decided.ReportID)
+	}
+	return nil
+}
+
+// once says whether a launch got the key once, and again only for the same request.
+func (j *Judge) once(leaf audit.Leaf, about audit.AboutRelease) error {
+	if about.Proof == nil {
+		return nil
+	}
+	key := launch{about.Disk, about.ReportID}
+	before, again := j.released[key]
+	switch {
+	case leaf.Event == audit.Release && again:
+		return fmt.Errorf("launch %s had the key of disk %s before", about.ReportID, about.Disk)
+	case leaf.Event == audit.Release:
+		j.released[key], j.when[key] = about, leaf.Time
+	case !again:
+		return fmt.Errorf("launch %s did not have the key of disk %s before", about.ReportID, about.Disk)
+	case before.SHA256 != about.SHA256:
+		return errors.New("another request was answered again")
+	case leaf.Time.Sub(j.when[key]) > j.window:
+		return fmt.Errorf("it was answered again after %s, want at most %s", leaf.Time.Sub(j.when[key]), j.window)
+	}
+	return nil
+}
+
+// complete adds what is on the leaf and beside the log.
+func (j *Judge) complete(x *acl.Case, p audit.Proof) error {
+	x.Now, x.Caller.SPKI = p.Time, p.SPKI
+	x.Request = keyapi.ReleaseRequest{Version: keyapi.Version, Nonce: p.Nonce, HPKEPublicKey: p.HPKEPublicKey}
+	e := evidence.Evidence{Report: p.Report}
+	for _, digest := range p.Certificates {
+		der, err := j.dir.Blob(digest)
+		if err != nil {
+			return err
+		}
+		e.Certificates = append(e.Certificates, der)
+	}
+	x.Evidence, x.Malformed = appraise.Parse(e, evidence.Plain)
+	var err error
+	if x.Values, err = j.valuesOf(p.ReferenceValues); err != nil {
+		return err
+	}
+	x.Collateral, err = j.collateralOf(p.Collateral)
+	return err
+}
+
+func (j *Judge) valuesOf(digest pins.Digest) (refval.Values, error) {
+	if v, ok := j.values[digest]; ok {
+		return v, nil
+	}
+	data, err := j.dir.Blob(digest)
+	if err != nil {
+		return refval.Values{}, err
+	}
+	v, err := refval.Decode(data)
+	if err == nil {
+		j.values[digest] = v
+	}
+	return v, err
+}
+
+func (j *Judge) collateralOf(digest pins.Digest) (appraise.Collateral, error) {
+	if c, ok := j.collateral[digest]; ok {
+		return c, nil
+	}
+	list, err := collateralList(j.dir, digest)
+	if err != nil {
+		return appraise.Collateral{}, err
+	}
+	var c appraise.Collateral
+	for _, digest := range list.Certificates {
+		der, err := j.dir.Blob(digest)
+		if err != nil {
+			return appraise.Collateral{}, err
+		}
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			return appraise.Collateral{}, err
+		}
+		c.Certificates = append(c.Certificates, cert)
+	}
+	for _, digest := range list.CRLs {
+		der, err := j.dir.Blob(digest)
+		if err != nil {
+			return appraise.Collateral{}, err
+		}
+		crl, err := x509.ParseRevocationList(der)
+		if err != nil {
+			return appraise.Collateral{}, err
+		}
+		c.CRLs = append(c.CRLs, crl)
+	}
+	j.collateral[digest] = c
+	return c, nil
+}

@@ -1,0 +1,94 @@
+package store
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/kms/audit"
+	"github.com/rootvouch/rootvouch/kms/kv"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/snp"
+)
+
+// Launch names what gets a disk's key once: a launch, by REPORT_ID, or, where evidence is
+// not required, a request, by its nonce.
+type Launch struct {
+	ReportID snp.ReportID   // zero where evidence is not required
+	Nonce    evidence.Nonce // zero where it is
+}
+
+func (l Launch) String() string {
+	if l.ReportID != (snp.ReportID{}) {
+		return "report-" + l.ReportID.String()
+	}
+	return "nonce-" + l.Nonce.String()
+}
+
+// Token says who made a lease: 16 random bytes, new for each claim.
+type Token [16]byte
+
+// MarshalText writes t as lower-case hex.
+func (t Token) MarshalText() ([]byte, error) { return []byte(hex.EncodeToString(t[:])), nil }
+
+// UnmarshalText reads 32 hex digits.
+func (t *Token) UnmarshalText(text []byte) error {
+	if n, err := hex.Decode(t[:], text); err != nil || n != len(t) || len(text) != 2*len(t) {
+		return fmt.Errorf("token is %.40q, want %d hex digits", text, 2*len(t))
+	}
+	return nil
+}
+
+// Lease says that the key of a disk was released to a launch. It is never deleted: a launch
+// gets a disk's key once, whatever becomes of the record.
+type Lease struct {
+	Token         Token        `json:"token"`
+	ReportID      snp.ReportID `json:"report_id,omitzero"`
+	SPIFFEID      spiffeid.ID  `json:"spiffe_id"`
+	Generation    uint64       `json:"generation"`
+	RequestSHA256 pins.Digest  `json:"request_sha256"` // over the body of the request
+	Time          time.Time    `json:"time"`           // UTC
+	Leaf          audit.Place  `json:"leaf"`
+}
+
+func prefixLease(disk pins.UUID) string { return "lease/" + disk.String() + "/" }
+
+// KeyLease is where the lease of a launch is.
+func KeyLease(disk pins.UUID, l Launch) string { return prefixLease(disk) + l.String() }
+
+// LeaseOf reads the item of a lease; found is false where there is none.
+func LeaseOf(item kv.Item) (l Lease, found bool, err error) {
+	if item.Mod == 0 {
+		return Lease{}, false, nil
+	}
+	return l, true, decodeItem(item, &l)
+}
+
+// SetLease makes the item of a lease.
+func SetLease(disk pins.UUID, launch Launch, l Lease) kv.Write {
+	return kv.Write{Key: KeyLease(disk, launch), Value: encodeJSON(l)}
+}
+
+// FindLease returns the lease of a launch, if there is one.
+func (s *Store) FindLease(ctx context.Context, disk pins.UUID, launch Launch) (l Lease, found bool, err error) {
+	items, err := s.Engine.Get(ctx, KeyLease(disk, launch))
+	if err != nil {
+		return Lease{}, false, err
+	}
+	return LeaseOf(items[0])
+}
+
+// Leases returns all leases of a disk.
+func (s *Store) Leases(ctx context.Context, disk pins.UUID) ([]Lease, error) {
+	var all []Lease
+	err := kv.Each(ctx, s.Engine, prefixLease(disk), func(item kv.Item) error {
+		l, _, err := LeaseOf(item)
+		all = append(all, l)
+		return err
+	})
+	return all, err
+}
