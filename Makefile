@@ -9,7 +9,7 @@ FLAGS  := -trimpath -buildvcs=false -ldflags=-s
 FUZZTIME ?= 30s
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: check build demo test vm race fuzz bench interop vuln setup clean help
+.PHONY: check build demo test vm attack race fuzz bench interop vuln setup clean help
 
 check: ## formatting, vet, lint when installed, and the fast tests: no root, no network, no VM
 	@scripts/check
@@ -33,6 +33,9 @@ test: setup build bin/guest/spire-agent ## every test, VM boots included
 
 vm: setup build bin/guest/spire-agent ## the VM boots alone, with every machine that the gate is made for
 	ROOTVOUCH_TEST=full ROOTVOUCH_VM=all go test -timeout 60m -v ./boot ./gate ./test/e2e
+
+attack: setup build bin/guest/spire-agent ## the attack suite, every row; writes docs/ATTACKS.md (ATTACK=REGEXP: those rows)
+	ROOTVOUCH_ATTACK='$(or $(ATTACK),.)' go test -count=1 -timeout 180m -v -run TestAttacks ./test/attack
 
 race: ## the fast tests under the race detector
 	go test -race ./...

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"github.com/rootvouch/rootvouch/internal/needs"
-	"github.com/rootvouch/rootvouch/platform"
 	"github.com/rootvouch/rootvouch/test/vmtest"
 )
 
@@ -39,23 +37,23 @@ func TestBootAfterCARotation(t *testing.T) {
 }
 
 // systemd would take units from SMBIOS, which is the host's and not measured,
-// and run them as root in a VM that is trusted.
+// and run them as root in a VM that is trusted. The stock firmware would run a
+// program of the host's before the kernel (platform.TestVMHostProgram).
 func TestHostCredentials(t *testing.T) {
 	c := setUp(t)
 	unit := base64.StdEncoding.EncodeToString([]byte("[Service]\nExecStartPre=+/bin/sh -c 'echo the host was here >/dev/console'\n"))
 	credential := "type=11,value=io.systemd.credential.binary:systemd.unit-dropin.systemd-networkd.service=" + unit
-	qemu := filepath.Join(t.TempDir(), "qemu")
-	script := fmt.Sprintf("#!/bin/sh\nexec %s \"$@\" -smbios '%s'\n", platform.DefaultQEMU, credential)
-	if err := os.WriteFile(qemu, []byte(script), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	m := vmtest.BootWith(t, c.machine(t, c.web), platform.Options{AMDSP: c.chip, QEMU: qemu})
+	const said = "the host's program runs"
+	m := c.watch(t, c.machine(t, c.web), "-smbios", credential, "-shim", vmtest.EFIProgram(t, said))
 	m.Expect("rootvouch: switch:")
 	m.Expect("multi-user.target")
 	m.Stop()
 	for _, line := range m.Lines() {
 		if strings.Contains(line, "the host was here") {
 			t.Errorf("a unit of the host's ran as root: %q", line)
+		}
+		if strings.Contains(line, said) {
+			t.Errorf("a program of the host's ran before the kernel: %q", line)
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/rootvouch/rootvouch/platform"
 	"github.com/rootvouch/rootvouch/platform/asp"
 	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/test/attack"
 	"github.com/rootvouch/rootvouch/test/vmtest"
 )
 
@@ -29,7 +30,8 @@ type chain struct {
 	web  demo.Guest // a Debian root, its key registered
 	chip *asp.Chip  // vouches for every VM
 
-	values []refval.Values // accepted by the SPIRE server
+	values  []refval.Values // accepted by the SPIRE server
+	secrets []attack.Secret // of web, which no host may see
 }
 
 // shared is set by the first test that needs a chain, and ended by TestMain.
@@ -86,6 +88,9 @@ func start(t *testing.T) error {
 	}
 	c.web = demo.Guest{Dir: filepath.Join(shared.dir, "web"), Name: "web"}
 	if err := c.build(ctx, t, c.web, parts.Root, nil); err != nil {
+		return err
+	}
+	if c.secrets, err = secretsOf(d, c.web, parts.Root); err != nil {
 		return err
 	}
 	if err := d.StartSPIRE(ctx); err != nil {
@@ -169,7 +174,7 @@ func (c *chain) machine(t *testing.T, g demo.Guest) platform.Guest {
 // boot launches a guest as it was built.
 func (c *chain) boot(t *testing.T, g demo.Guest) *vmtest.Machine {
 	t.Helper()
-	return vmtest.Boot(t, c.machine(t, g), c.chip)
+	return c.watch(t, c.machine(t, g))
 }
 
 // bootDisk launches the web guest with another disk.
@@ -177,7 +182,7 @@ func (c *chain) bootDisk(t *testing.T, disk string) *vmtest.Machine {
 	t.Helper()
 	vm := c.machine(t, c.web)
 	vm.Disk = disk
-	return vmtest.Boot(t, vm, c.chip)
+	return c.watch(t, vm)
 }
 
 // guest is a variant of the web guest, in a directory of its own.

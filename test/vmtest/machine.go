@@ -168,6 +168,7 @@ func (m *Machine) PoweredOff() {
 func (m *Machine) Panicked() {
 	m.t.Helper()
 	m.endsWith(platform.Reset)
+	m.t.Log("observed: kernel panic, reset")
 	m.never(func(lines []string) bool { return !contains(lines, "Kernel panic") }, "no kernel panic on the console")
 }
 
@@ -176,6 +177,7 @@ func (m *Machine) Panicked() {
 func (m *Machine) NeverStarted() {
 	m.t.Helper()
 	m.endsWith(platform.KernelNeverStarted)
+	m.t.Log("observed: no kernel started")
 	m.never(func(lines []string) bool { return len(lines) > 0 }, "something is on the console, though no kernel started")
 }
 
@@ -204,6 +206,7 @@ func (m *Machine) Refused(step, reason string) {
 	if at != step || !strings.Contains(why, reason) {
 		m.t.Fatalf("refused: %q, want step %q and a reason with %q", refused, step, reason)
 	}
+	m.t.Logf("observed: refused: %s, powered off", refused)
 	m.never(func(lines []string) bool {
 		return contains(lines, "systemd[1]") || contains(lines, "Reached target") || contains(lines, "Welcome to ")
 	}, "an operating system was started")

@@ -1,0 +1,141 @@
+package attack
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rootvouch/rootvouch/internal/needs"
+)
+
+// TestAttacks runs the tests of all rows whose ID matches ROOTVOUCH_ATTACK, a
+// regular expression, and writes what they saw to docs/ATTACKS.md. Without it,
+// that is in `make test`, each of them runs in its own package.
+func TestAttacks(t *testing.T) {
+	pattern := os.Getenv("ROOTVOUCH_ATTACK")
+	if pattern == "" {
+		t.Skip("SKIPPED: make attack runs the suite and writes its table")
+	}
+	chosen, err := regexp.Compile(pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	document := filepath.Join(needs.Repository(t), "docs", "ATTACKS.md")
+	old, err := os.ReadFile(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	results := Results(old)
+	groups := map[string][]Row{} // :: folder -> rows that its tests show
+	var folders []string
+	for _, r := range Rows() {
+		if r.Shown == "" || !chosen.MatchString(r.ID) {
+			continue
+		}
+		folder, _, _ := split(r.Shown)
+		if groups[folder] == nil {
+			folders = append(folders, folder)
+		}
+		groups[folder] = append(groups[folder], r)
+	}
+	for _, folder := range folders {
+		t.Run(folder, func(t *testing.T) {
+			seen := runTests(t, folder, groups[folder])
+			for _, r := range groups[folder] {
+				_, name, sub := split(r.Shown)
+				if sub != "" {
+					name += "/" + sub
+				}
+				got, ok := seen[name]
+				if !ok {
+					got = "FAILED: there is no test " + name
+				}
+				if results[r.ID] = got; !strings.HasPrefix(got, passed) {
+					t.Errorf("%s: %s", r.ID, got)
+				}
+			}
+			write(t, document, results) // a run that is cut short leaves what it saw
+		})
+	}
+	write(t, document, results)
+}
+
+func write(t *testing.T, document string, results map[string]string) {
+	t.Helper()
+	if err := os.WriteFile(document, Format(Rows(), results), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// passed begins the result of a test that passed.
+const passed = "as expected"
+
+// split takes "folder.TestName/subtest" apart.
+func split(shown string) (folder, name, sub string) {
+	dot := strings.Index(shown, ".Test")
+	name, sub, _ = strings.Cut(shown[dot+1:], "/")
+	return shown[:dot], name, sub
+}
+
+// runTests runs the tests that show rows, and returns what became of each test
+// and subtest.
+func runTests(t *testing.T, folder string, rows []Row) map[string]string {
+	t.Helper()
+	var names []string
+	for _, r := range rows {
+		if _, name, _ := split(r.Shown); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	cmd := exec.Command("go", "test", "-json", "-count=1", "-timeout=80m", "-run", "^("+strings.Join(names, "|")+")$", "./"+folder)
+	cmd.Dir = needs.Repository(t)
+	cmd.Env = append(os.Environ(), "ROOTVOUCH_TEST=full", "ROOTVOUCH_ATTACK=")
+	var out, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	runErr := cmd.Run()
+	seen := outcomes(t, out.Bytes())
+	if len(seen) == 0 {
+		t.Errorf("running the tests of %s: %v: %s", folder, runErr, strings.TrimSpace(stderr.String()))
+	}
+	return seen
+}
+
+// outcomes reads the output of go test -json.
+func outcomes(t *testing.T, output []byte) map[string]string {
+	t.Helper()
+	seen, observed := map[string]string{}, map[string]string{}
+	for s := bufio.NewScanner(bytes.NewReader(output)); s.Scan(); {
+		var e struct{ Action, Test, Output string }
+		if json.Unmarshal(s.Bytes(), &e) != nil || e.Test == "" {
+			continue // the compiler's words
+		}
+		switch e.Action {
+		case "output":
+			if _, what, ok := strings.Cut(e.Output, "observed: "); ok {
+				observed[e.Test] = clean(what)
+			}
+		case "pass":
+			seen[e.Test] = passed
+			if what := observed[e.Test]; what != "" {
+				seen[e.Test] += ": " + what
+			}
+		case "fail":
+			seen[e.Test] = "FAILED"
+		case "skip":
+			seen[e.Test] = NotRun + ": the test was skipped"
+		}
+	}
+	return seen
+}
+
+// clean makes a cell of a table of a line.
+func clean(s string) string {
+	return strings.ReplaceAll(strings.TrimSpace(s), "|", "/")
+}
