@@ -33,6 +33,7 @@ type bench struct {
 	dir       string
 	qemu      string
 	kernel    string
+	bin       string // the guest's programs
 	base      []byte // initramfs without boot.json
 	hasty     []byte // an /init with short limits
 	guestSize int    // bytes of the stand-in program
@@ -72,19 +73,27 @@ func newBench(t *testing.T) *bench {
 			}
 		}
 	}
-	tree, err := kmod.Open(filepath.Join(needs.Cache(t), "kernel"), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.base, _, err = initramfs.Build(initramfs.Options{Kernel: tree, Modules: initramfs.DefaultModules(), GuestBin: bin})
-	if err != nil {
-		t.Fatal(err)
-	}
+	b.bin = bin
+	b.base = b.newBase(t, filepath.Join(needs.Cache(t), "kernel"))
 	b.disk = b.newDisk(t, "disk", nil, map[string][]byte{"sbin/init": guest, "etc/proof": []byte("the right root")})
 	b.other = b.newDisk(t, "other", &b.disk.secrets.DiskUUID, map[string][]byte{"sbin/init": guest})
 	b.empty = b.newDisk(t, "empty", nil, map[string][]byte{"etc/proof": []byte("x")})
 	b.waiting = b.newDisk(t, "waiting", nil, map[string][]byte{"sbin/init": guest, "etc/wait-for-corruption": nil})
 	return b
+}
+
+// newBase builds an initramfs without boot.json for the kernel in these trees.
+func (b *bench) newBase(t *testing.T, trees ...string) []byte {
+	t.Helper()
+	tree, err := kmod.Open(trees, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, _, err := initramfs.Build(initramfs.Options{Kernel: tree, Modules: initramfs.DefaultModules(), GuestBin: b.bin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return base
 }
 
 func goBuild(t *testing.T, out, source string) {

@@ -2,6 +2,7 @@ package boot_test
 
 import (
 	"net/netip"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -124,6 +125,26 @@ func TestVM(t *testing.T) {
 		}
 		t.Logf("console:\n%s", out)
 		b.wantNothingLeft(t, out)
+	})
+
+	t.Run("good, the kernel of the backports in its packages", func(t *testing.T) {
+		t.Parallel()
+		packages, err := filepath.Glob(filepath.Join(needs.Part(t, "kernel-backports/packages"), "*.deb"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		newer := *b
+		newer.kernel, newer.base = needs.Part(t, "kernel-backports/boot/vmlinuz-*"), b.newBase(t, packages...)
+		out := newer.vm(t).boot(bound)
+		for _, want := range append(b.wantGood(), `rootvouch: start: kernel 7\.`) {
+			if !regexp.MustCompile("(?m)^" + want).MatchString(out) {
+				t.Errorf("console has no line that matches %q", want)
+			}
+		}
+		b.wantNothingLeft(t, out)
+		if t.Failed() {
+			t.Logf("console:\n%s", out)
+		}
 	})
 
 	t.Run("UUID from the disk, second start of the agent, static network, lazy, quiet", func(t *testing.T) {

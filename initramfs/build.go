@@ -50,6 +50,9 @@ func Build(o Options) ([]byte, Manifest, error) {
 	if err != nil {
 		return nil, Manifest{}, fmt.Errorf("selecting modules: %w", err)
 	}
+	if err := checkKernel(o.Kernel.Version(), selection); err != nil {
+		return nil, Manifest{}, err
+	}
 	entries := skeleton()
 	var list strings.Builder
 	m := Manifest{Version: manifestVersion, KernelVersion: o.Kernel.Version(), BuiltIn: selection.BuiltIn, Missing: selection.Missing}

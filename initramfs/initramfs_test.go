@@ -39,7 +39,7 @@ func guestNames() []string {
 
 func mustOpen(t testing.TB, dir string) *kmod.Tree {
 	t.Helper()
-	tree, err := kmod.Open(dir, "")
+	tree, err := kmod.Open([]string{dir}, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,16 @@
 package initramfs
 
-import "github.com/rootvouch/rootvouch/initramfs/kmod"
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/rootvouch/rootvouch/initramfs/kmod"
+)
+
+func required(names ...string) kmod.Want { return kmod.Want{Names: names} }
+func optional(names ...string) kmod.Want { return kmod.Want{Names: names, Optional: true} }
 
 // DefaultModules lists what the boot chain uses, wherever the kernel has it:
 // as a module or built in. Nothing loads a module later, on demand: the initramfs
@@ -9,8 +19,6 @@ import "github.com/rootvouch/rootvouch/initramfs/kmod"
 // Optional are faster implementations and drivers of conveniences: without them
 // the chain still works, or PID 1 refuses with the step that needed them.
 func DefaultModules() []kmod.Want {
-	required := func(names ...string) kmod.Want { return kmod.Want{Names: names} }
-	optional := func(names ...string) kmod.Want { return kmod.Want{Names: names, Optional: true} }
 	return []kmod.Want{
 		// Ciphers and hashes before their users: a table takes the fastest
 		// implementation registered when it is loaded.
@@ -38,4 +46,34 @@ func DefaultModules() []kmod.Want {
 		optional("tsm_report", "tsm"), // as it is called since Linux 6.17, and since 6.7
 		required("sev_guest"),         // report device sev-guest, and provider of the other
 	}
+}
+
+// drivers are modules for disks and networks that the default ones do not know, by
+// where a VM is to run. A module that only some of a target's machines need is
+// optional: older kernels lack it.
+func drivers() map[string][]kmod.Want {
+	nvme := required("nvme")
+	scsi := []kmod.Want{required("virtio_scsi"), required("sd_mod")}
+	return map[string][]kmod.Want{
+		"nvme":         {nvme},
+		"virtio-scsi":  scsi,
+		"virtio-iommu": {required("virtio_iommu")},
+		"aws":          {nvme, required("ena")},
+		"gcp":          append([]kmod.Want{nvme, required("gve")}, scsi...),
+		"azure": {required("hv_vmbus"), required("pci_hyperv"), nvme, required("hv_storvsc"), required("sd_mod"),
+			required("hv_netvsc"), optional("mana")},
+	}
+}
+
+// DriverTargets lists what Drivers knows.
+func DriverTargets() []string { return slices.Sorted(maps.Keys(drivers())) }
+
+// Drivers returns the modules that a VM needs for its disk and network at a
+// target, beside the default ones.
+func Drivers(target string) ([]kmod.Want, error) {
+	wants, ok := drivers()[target]
+	if !ok {
+		return nil, fmt.Errorf("drivers for %q are not known, want one of %s", target, strings.Join(DriverTargets(), ", "))
+	}
+	return wants, nil
 }

@@ -52,7 +52,7 @@ func (t *Tree) Select(wants []Want) (Selection, error) {
 		}
 	}
 	if len(lost) != 0 {
-		return Selection{}, fmt.Errorf("kernel %s has neither as a module nor built in: %s", t.version, strings.Join(lost, ", "))
+		return Selection{}, t.from.hint(fmt.Errorf("kernel %s has neither as a module nor built in: %s", t.version, strings.Join(lost, ", ")))
 	}
 	return c.out, nil
 }
@@ -79,7 +79,7 @@ func (c *closure) add(name string) error {
 		return fmt.Errorf("module %s depends on itself", name)
 	}
 	files := c.tree.modules[name]
-	if len(files) != 1 {
+	if len(files) > 1 && rank(files[0]) == rank(files[1]) {
 		return fmt.Errorf("module %s is in the files %q, want one", name, files)
 	}
 	m, err := c.tree.load(name, files[0])
@@ -95,7 +95,7 @@ func (c *closure) add(name string) error {
 			if c.tree.builtin[d] {
 				continue
 			}
-			return fmt.Errorf("module %s depends on %s, which is neither a module nor built in", name, d)
+			return c.tree.from.hint(fmt.Errorf("module %s depends on %s, which is neither a module nor built in", name, d))
 		}
 		if err := c.add(d); err != nil {
 			return err

@@ -2,12 +2,9 @@ package kmod
 
 import (
 	"archive/tar"
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"strconv"
 	"strings"
@@ -20,102 +17,100 @@ const (
 	arFileMagic  = "`\n"
 )
 
-// maxPackagedFile bounds one file of a package that is kept in memory, in bytes.
-const maxPackagedFile = 64 << 20
-
-// openDeb reads the kernels of a Debian package into memory.
-func openDeb(name string) (source, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return source{}, err
+// addDeb takes the kernels of a Debian package, which r begins with.
+func (s *source) addDeb(r io.Reader, name string) error {
+	if _, err := io.CopyN(io.Discard, r, int64(len(arMagic))); err != nil {
+		return fmt.Errorf("reading Debian package: %w", err)
 	}
-	defer f.Close()
-	data, suffix, err := debData(bufio.NewReader(f))
-	if err != nil {
-		return source{}, fmt.Errorf("reading Debian package: %w", err)
-	}
-	r, done, err := decompress(data, suffix)
-	if err != nil {
-		return source{}, fmt.Errorf("reading data.tar%s: %w", suffix, err)
-	}
-	defer done()
-	s, err := readPackage(tar.NewReader(r), name)
-	if err != nil {
-		return source{}, fmt.Errorf("reading data.tar%s: %w", suffix, err)
-	}
-	return s, nil
-}
-
-// debData finds the package's files: the member data.tar with its compression.
-func debData(r io.Reader) (data io.Reader, suffix string, err error) {
-	magic := make([]byte, len(arMagic))
-	if _, err := io.ReadFull(r, magic); err != nil || string(magic) != arMagic {
-		return nil, "", fmt.Errorf("magic is %q, want %q", magic, arMagic)
-	}
-	for first := true; ; first = false {
-		header := make([]byte, arHeaderSize)
-		if _, err := io.ReadFull(r, header); errors.Is(err, io.EOF) {
-			return nil, "", errors.New("found no data.tar")
-		} else if err != nil {
-			return nil, "", err
-		}
-		name := strings.TrimSuffix(strings.TrimRight(string(header[:16]), " "), "/")
-		size, err := strconv.ParseUint(strings.TrimRight(string(header[48:58]), " "), 10, 40)
-		if err != nil || string(header[58:]) != arFileMagic {
-			return nil, "", fmt.Errorf("header is %q, want one of an ar member", header)
-		}
-		if first && name != "debian-binary" {
-			return nil, "", fmt.Errorf("first member is %q, want %q", name, "debian-binary")
-		}
-		if suffix, ok := strings.CutPrefix(name, "data.tar"); ok {
-			return io.LimitReader(r, int64(size)), suffix, nil
-		}
-		if _, err := io.CopyN(io.Discard, r, int64(size+size%2)); err != nil {
-			return nil, "", fmt.Errorf("skipping %q: %w", name, err)
-		}
-	}
-}
-
-// readPackage keeps the module directories of a package.
-func readPackage(r *tar.Reader, deb string) (source, error) {
-	s := source{kernels: map[string]map[string]func() ([]byte, error){}, images: map[string]string{}}
-	found := map[string]map[string]func() ([]byte, error){} // as kernels, but with directories that are none
 	for {
-		h, err := r.Next()
+		member, size, err := arHeader(r)
 		if errors.Is(err, io.EOF) {
-			break
+			return errors.New("reading Debian package: found no data.tar")
 		}
 		if err != nil {
-			return source{}, err
+			return fmt.Errorf("reading Debian package: %w", err)
 		}
-		name := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
-		if version, ok := strings.CutPrefix(name, "boot/vmlinuz-"); ok && h.Typeflag == tar.TypeReg {
-			s.images[version] = deb + ":" + name
+		data := io.LimitReader(r, size)
+		suffix, isData := strings.CutPrefix(member, "data.tar")
+		switch control, ok := strings.CutPrefix(member, "control.tar"); {
+		case ok:
+			err = s.addControl(data, control)
+		case isData:
+			err = s.addDebData(data, suffix, name)
 		}
-		rest, ok := strings.CutPrefix(strings.TrimPrefix(name, "usr/"), "lib/modules/")
-		version, file, isFile := strings.Cut(rest, "/")
-		if !ok || !isFile || h.Typeflag != tar.TypeReg || !wanted(file) {
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", member, err)
+		}
+		if isData {
+			return nil
+		}
+		if _, err := io.Copy(io.Discard, data); err != nil {
+			return fmt.Errorf("skipping %q: %w", member, err)
+		}
+		if _, err := io.CopyN(io.Discard, r, size%2); err != nil && size%2 != 0 {
+			return fmt.Errorf("skipping %q: %w", member, err)
+		}
+	}
+}
+
+// arHeader reads the header of an archive's next member.
+func arHeader(r io.Reader) (name string, size int64, err error) {
+	header := make([]byte, arHeaderSize)
+	if _, err := io.ReadFull(r, header); err != nil {
+		return "", 0, err
+	}
+	n, err := strconv.ParseUint(strings.TrimRight(string(header[48:58]), " "), 10, 40)
+	if err != nil || string(header[58:]) != arFileMagic {
+		return "", 0, fmt.Errorf("header is %q, want one of an ar member", header)
+	}
+	return strings.TrimSuffix(strings.TrimRight(string(header[:16]), " "), "/"), int64(n), nil
+}
+
+// addDebData takes the package's files.
+func (s *source) addDebData(r io.Reader, suffix, name string) error {
+	data, done, err := decompress(r, suffix)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return s.addTar(tar.NewReader(data), name)
+}
+
+// addControl reads what the package says of itself (deb-control(5)).
+func (s *source) addControl(r io.Reader, suffix string) error {
+	data, done, err := decompress(r, suffix)
+	if err != nil {
+		return err
+	}
+	defer done()
+	for archive := tar.NewReader(data); ; {
+		h, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if path.Clean("/"+h.Name) != "/control" {
 			continue
 		}
-		if h.Size > maxPackagedFile {
-			return source{}, fmt.Errorf("size of %s is %d bytes, want at most %d", name, h.Size, maxPackagedFile)
+		text, err := io.ReadAll(io.LimitReader(archive, maxInfo))
+		if err != nil {
+			return err
 		}
-		var data bytes.Buffer
-		if _, err := io.Copy(&data, r); err != nil {
-			return source{}, fmt.Errorf("reading %s: %w", name, err)
+		p := part{}
+		for line := range strings.Lines(string(text)) {
+			key, value, _ := strings.Cut(line, ":")
+			switch key {
+			case "Package":
+				p.name = strings.TrimSpace(value)
+			case "Depends":
+				for dependency := range strings.SplitSeq(value, ",") {
+					p.need(dependency)
+				}
+			}
 		}
-		if found[version] == nil {
-			found[version] = map[string]func() ([]byte, error){}
-		}
-		if found[version][file] != nil {
-			return source{}, fmt.Errorf("found %s of kernel %q twice", file, version)
-		}
-		found[version][file] = func() ([]byte, error) { return data.Bytes(), nil }
+		s.parts = append(s.parts, p)
+		return nil
 	}
-	for version, files := range found {
-		if files[builtinList] != nil {
-			s.kernels[version] = files
-		}
-	}
-	return s, nil
 }

@@ -77,7 +77,7 @@ func TestSources(t *testing.T) {
 
 func checkFake(t *testing.T, name, image string) {
 	t.Helper()
-	tree, err := Open(name, "")
+	tree, err := Open([]string{name}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,13 +116,13 @@ func TestVersions(t *testing.T) {
 	fakeKernel(t).Under("lib/modules/"+initramfstest.Version).WriteTo(t, dir)
 	fakeKernel(t).Under("lib/modules/6.13").WriteTo(t, dir)
 	initramfstest.Files{"lib/modules/6.11/modules.dep": nil}.WriteTo(t, dir) // left behind by a removed kernel
-	if _, err := Open(dir, ""); err == nil || !strings.Contains(err.Error(), `["6.12.1-fake" "6.13"]`) {
+	if _, err := Open([]string{dir}, ""); err == nil || !strings.Contains(err.Error(), `["6.12.1-fake" "6.13"]`) {
 		t.Errorf("got error %v, want one that lists both versions", err)
 	}
-	if _, err := Open(dir, "6.11"); err == nil || !strings.Contains(err.Error(), `want "6.11"`) {
+	if _, err := Open([]string{dir}, "6.11"); err == nil || !strings.Contains(err.Error(), `want "6.11"`) {
 		t.Errorf("got error %v, want one about 6.11", err)
 	}
-	tree, err := Open(dir, initramfstest.Version)
+	tree, err := Open([]string{dir}, initramfstest.Version)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,32 +132,37 @@ func TestVersions(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
-	if _, err := Open(filepath.Join(t.TempDir(), "none"), ""); !errors.Is(err, os.ErrNotExist) {
+	if _, err := Open([]string{filepath.Join(t.TempDir(), "none")}, ""); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got error %v, want %v", err, os.ErrNotExist)
 	}
-	if _, err := Open(t.TempDir(), ""); err == nil || !strings.Contains(err.Error(), "found no kernel") {
+	if _, err := Open([]string{t.TempDir()}, ""); err == nil || !strings.Contains(err.Error(), "found no kernel") {
 		t.Errorf("empty directory: got error %v", err)
 	}
 	good := fakeKernel(t).Under("lib/modules/"+initramfstest.Version).Deb(t, ".xz")
+	rpm := fakeKernel(t).Under("lib/modules/"+initramfstest.Version).RPM(t, ".zst", "kernel-core")
 	for _, c := range []struct {
 		name string
 		deb  []byte
 		want string
 	}{
-		{"empty", nil, "magic"},
-		{"no ar", []byte("PK\x03\x04some zip file"), "magic"},
-		{"no members", []byte(arMagic), "no data.tar"},
-		{"other first member", initramfstest.AR("data.tar", []byte("x")), "first member"},
+		{"empty", nil, "it is no package"},
+		{"zip", []byte("PK\x03\x04some zip file"), "it is a zip archive: want a directory or a package"},
+		{"kernel", append(make([]byte, 0x202), "HdrS"...), "it is a Linux kernel: want a directory or a package"},
+		{"Alpine's version 3", []byte("ADBd...."), "apk extract"},
 		{"no data", initramfstest.AR("debian-binary", []byte("2.0\n")), "no data.tar"},
 		{"other compression", initramfstest.AR("debian-binary", []byte("2.0\n"), "data.tar.lzma", []byte("x")), "compression"},
 		{"truncated", good[:len(good)/2], "data.tar.xz"},
-		{"bad header", append([]byte(arMagic), strings.Repeat("x", arHeaderSize)...), "header"},
+		{"bad header", append([]byte(arMagic+"debian-binary"), strings.Repeat("x", arHeaderSize)...), "header"},
 		{"no kernel", initramfstest.Files{"boot/x": nil}.Deb(t, ".xz"), "found no kernel"},
+		{"rpm, cut off", rpm[:len(rpm)/2], "reading RPM payload"},
+		{"rpm, cut off in the lead", rpm[:50], "reading RPM lead"},
+		{"rpm, other header", slices.Concat(rpm[:96], []byte("x"), rpm[97:]), "reading RPM signatures: magic"},
+		{"rpm, large header", slices.Concat(rpm[:104], []byte("\xff\xff\xff\xff"), rpm[108:]), "reading RPM signatures: got 4294967295 entries"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			initramfstest.Files{"x.deb": c.deb}.WriteTo(t, dir)
-			if _, err := Open(filepath.Join(dir, "x.deb"), ""); err == nil || !strings.Contains(err.Error(), c.want) {
+			if _, err := Open([]string{filepath.Join(dir, "x.deb")}, ""); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got error %v, want one with %q", err, c.want)
 			}
 		})
@@ -172,7 +177,7 @@ func TestSelectRefuses(t *testing.T) {
 	}{
 		{"required module missing", func(f initramfstest.Files) { delete(f, "kernel/a.ko") }, "neither as a module nor built in: a or z"},
 		{"dependency missing", func(f initramfstest.Files) { delete(f, "kernel/e.ko") }, "depends on e, which is neither"},
-		{"two of a name", func(f initramfstest.Files) { f["updates/a.ko"] = f["kernel/a.ko"] }, "want one"},
+		{"two of a name", func(f initramfstest.Files) { f["kernel/z/a.ko"] = f["kernel/a.ko"] }, "want one"},
 		{"cycle", func(f initramfstest.Files) { f["kernel/e.ko"] = initramfstest.Module("e", "depends=a") }, "depends on itself"},
 		{"damaged", func(f initramfstest.Files) { f["kernel/a.ko"] = f["kernel/a.ko"][:70] }, "reading kernel/a.ko"},
 		{"damaged compression", func(f initramfstest.Files) { f["kernel/b.ko.xz"] = f["kernel/b.ko.xz"][:90] }, "decompressing kernel/b.ko.xz"},
@@ -189,7 +194,7 @@ func TestSelectRefuses(t *testing.T) {
 			kernel, dir := fakeKernel(t), t.TempDir()
 			c.change(kernel)
 			kernel.Under("lib/modules/"+initramfstest.Version).WriteTo(t, dir)
-			tree, err := Open(dir, "")
+			tree, err := Open([]string{dir}, "")
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -10,7 +10,7 @@ import (
 
 func TestRealKernel(t *testing.T) {
 	dir := needs.Part(t, "kernel")
-	tree, err := Open(dir, "")
+	tree, err := Open([]string{dir}, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -185,7 +185,7 @@ var rooms = []room{
 	{
 		name:     "role: initramfs",
 		packages: []string{"initramfs/..."},
-		uses:     []string{"boot/bootconfig"}, within: true,
+		uses:     []string{"boot/bootconfig", "internal/filekind"}, within: true,
 		never: []string{"net/http", "github.com/spiffe/..."},
 	},
 	{

@@ -9,8 +9,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -108,23 +110,73 @@ func Pack(t testing.TB, suffix string, data []byte) []byte {
 	return buf.Bytes()
 }
 
-// Deb makes a Debian package whose data.tar is compressed as the suffix says.
-func (f Files) Deb(t testing.TB, suffix string) []byte {
+// Deb makes a Debian package whose data.tar is compressed as the suffix says; the
+// lines are those of its control file.
+func (f Files) Deb(t testing.TB, suffix string, control ...string) []byte {
+	t.Helper()
+	about := Files{"control": []byte(strings.Join(control, "\n") + "\n")}
+	return AR("debian-binary", []byte("2.0\n"), "control.tar.xz", Pack(t, ".xz", about.Tar(t, true)), "data.tar"+suffix, Pack(t, suffix, f.Tar(t, true)))
+}
+
+// Tar makes a tar, with its end-of-archive marker or without.
+func (f Files) Tar(t testing.TB, end bool) []byte {
 	t.Helper()
 	var data bytes.Buffer
 	w := tar.NewWriter(&data)
-	for name, content := range f {
-		if err := w.WriteHeader(&tar.Header{Name: "./" + name, Mode: 0o644, Size: int64(len(content)), Typeflag: tar.TypeReg}); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(f)) {
+		if err := w.WriteHeader(&tar.Header{Name: "./" + name, Mode: 0o644, Size: int64(len(f[name])), Typeflag: tar.TypeReg}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.Write(content); err != nil {
+		if _, err := w.Write(f[name]); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := w.Close(); err != nil {
+	finish := w.Flush
+	if end {
+		finish = w.Close
+	}
+	if err := finish(); err != nil {
 		t.Fatal(err)
 	}
-	return AR("debian-binary", []byte("2.0\n"), "control.tar.xz", []byte("odd"), "data.tar"+suffix, Pack(t, suffix, data.Bytes()))
+	return data.Bytes()
+}
+
+// RPM makes an RPM package whose payload is compressed as the suffix says. Its
+// lead and its signatures say nothing.
+func (f Files) RPM(t testing.TB, suffix, name string, requires ...string) []byte {
+	t.Helper()
+	header := func(tags map[uint32][]string) []byte {
+		var index, store []byte
+		for _, tag := range slices.Sorted(maps.Keys(tags)) {
+			kind := uint32(8) // RPM_STRING_ARRAY_TYPE
+			for _, v := range []uint32{tag, kind, uint32(len(store)), uint32(len(tags[tag]))} {
+				index = binary.BigEndian.AppendUint32(index, v)
+			}
+			store = append(store, strings.Join(tags[tag], "\x00")+"\x00"...)
+		}
+		out := []byte("\x8e\xad\xe8\x01\x00\x00\x00\x00")
+		out = binary.BigEndian.AppendUint32(out, uint32(len(index)/16))
+		out = binary.BigEndian.AppendUint32(out, uint32(len(store)))
+		return append(append(out, index...), store...)
+	}
+	out := append([]byte("\xed\xab\xee\xdb"), make([]byte, 92)...)
+	out = append(out, header(map[uint32][]string{1: {"odd"}})...) // 4 bytes, so 4 follow
+	out = append(out, 0, 0, 0, 0)
+	out = append(out, header(map[uint32][]string{1000: {name}, 1049: requires})...)
+	var payload bytes.Buffer
+	entry := func(name string, mode int, data []byte) {
+		fmt.Fprintf(&payload, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x", 1, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name)+1, 0)
+		payload.WriteString(name + "\x00")
+		payload.Write(make([]byte, -payload.Len()&3))
+		payload.Write(data)
+		payload.Write(make([]byte, -payload.Len()&3))
+	}
+	entry("./usr", 0o40755, nil)
+	for _, name := range slices.Sorted(maps.Keys(f)) {
+		entry("./"+name, 0o100644, f[name])
+	}
+	entry("TRAILER!!!", 0, nil)
+	return append(out, Pack(t, suffix, payload.Bytes())...)
 }
 
 // AR makes an archive of alternating names (strings) and contents.

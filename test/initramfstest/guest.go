@@ -21,7 +21,11 @@ func Kernel(t testing.TB) string {
 		"aesni_intel": "", "xts": "", "dm_mod": "", "dm_crypt": "dm-mod", "dm_bufio": "", "dm_verity": "dm-mod,dm-bufio", "virtio_blk": "",
 		"virtio_net": "", "erofs": "", "overlay": "", "configfs": "", "tsm": "configfs", "sev_guest": "tsm", "extra": "",
 	} {
-		kernel["kernel/"+name+".ko.xz"] = Pack(t, ".xz", Module(name, "depends="+needs))
+		records := []string{"depends=" + needs}
+		if name == "dm_verity" {
+			records = append(records, "option=panic_on_error")
+		}
+		kernel["kernel/"+name+".ko.xz"] = Pack(t, ".xz", Module(name, records...))
 	}
 	kernel.Under("usr/lib/modules/"+Version).WriteTo(t, dir)
 	Files{"boot/vmlinuz-" + Version: []byte("kernel")}.WriteTo(t, dir)

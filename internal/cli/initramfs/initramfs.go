@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -39,40 +40,53 @@ moments, for each disk. The launch digest covers both.`,
 }
 
 type buildFlags struct {
-	tree, version, guestBin string
-	modules                 []string
-	bootConfig, manifest    string
-	out                     cli.Output
+	trees             []string
+	version, guestBin string
+	modules, drivers  []string
+	bootConfig        string
+	manifest, kernel  string
+	out               cli.Output
 }
 
 func newBuildCommand() *cobra.Command {
 	var f buildFlags
 	cmd := &cobra.Command{
-		Use:   "build --kernel-tree DIR|DEB --guest-bin DIR --out FILE",
+		Use:   "build --kernel-tree DIR|PACKAGE --guest-bin DIR --out FILE",
 		Short: "Build an initramfs from a kernel's modules and the guest's programs",
 		Long: `Build the base of an initramfs, and configure it when --boot-config is given.
 
-The kernel tree is an unpacked kernel package, a Debian kernel package as it is,
-or a machine's / or /lib/modules. From it come the modules that the boot chain
-needs, with everything they depend on, decompressed. A module that is needed and
-is neither there nor built into the kernel is an error. --module asks for further
-ones, such as the driver of another network card.
+The kernel tree is an unpacked kernel package, a package as it is (.deb, .rpm,
+.pkg.tar.zst or .apk), or a machine's / or /lib/modules. A kernel that is split into
+several packages is given with --kernel-tree for each. From it come the modules that
+the boot chain needs, with everything they depend on, decompressed. A module that is
+needed and is neither there nor built into the kernel is an error, and so is a
+kernel that PID 1 would refuse: want Linux 6.12 or later. If a module is there
+twice, the one in updates (as of DKMS) is taken.
+
+The default modules know virtio disks and networks. --drivers adds what a VM needs
+elsewhere: ` + strings.Join(initramfs.DriverTargets(), ", ") + `. --module asks for further ones.
 
 The directory of --guest-bin holds the programs init, fetchkey, snp-agent-plugin,
 attestd and spire-agent, all linked statically.
 
 Printed are the version of the kernel that the modules belong to and, when the
-tree has it, the kernel image: it takes that very kernel to use the initramfs.`,
+tree has it, the kernel image: it takes that very kernel to use the initramfs.
+--kernel-out writes the image to a file.`,
 		Example: `  rootvouch initramfs build --kernel-tree linux-image.deb --guest-bin bin/guest --out base.img
-  rootvouch initramfs configure --base base.img --boot-config boot.json --out initramfs.img`,
+  rootvouch initramfs configure --base base.img --boot-config boot.json --out initramfs.img
+
+  rootvouch initramfs build --kernel-tree linux-base.deb --kernel-tree linux-binary.deb --kernel-tree linux-modules.deb \
+    --drivers gcp --guest-bin bin/guest --out base.img --kernel-out vmlinuz`,
 		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.OutOrStdout()) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.tree, "kernel-tree", "", "kernel package, unpacked or not, or /lib/modules")
+	flags.StringArrayVar(&f.trees, "kernel-tree", nil, "kernel package, unpacked or not, or /lib/modules (repeatable)")
 	flags.StringVar(&f.version, "kernel-version", "", "which kernel, when the tree has several")
 	flags.StringVar(&f.guestBin, "guest-bin", "", "directory with the guest's programs")
 	flags.StringArrayVar(&f.modules, "module", nil, "further kernel module (repeatable)")
+	flags.StringSliceVar(&f.drivers, "drivers", nil, "drivers for "+strings.Join(initramfs.DriverTargets(), ", ")+" (repeatable, or a list with commas)")
+	flags.StringVar(&f.kernel, "kernel-out", "", "write the kernel image that belongs to the modules")
 	flags.StringVar(&f.bootConfig, "boot-config", "", "boot.json to put in (default: none, a base)")
 	flags.StringVar(&f.manifest, "manifest-out", "", "write what the base is made of, in JSON")
 	f.out.Bind(cmd, "the initramfs")
@@ -81,11 +95,31 @@ tree has it, the kernel image: it takes that very kernel to use the initramfs.`,
 }
 
 func (f *buildFlags) run(w io.Writer) error {
-	tree, err := kmod.Open(f.tree, f.version)
+	outputs := map[string]bool{}
+	for _, name := range []string{f.out.Path, f.manifest, f.kernel} {
+		if name = filepath.Clean(name); outputs[name] && name != "." {
+			return command.Usage(fmt.Errorf("two outputs have the name %s", name))
+		}
+		outputs[name] = true
+	}
+	tree, err := kmod.Open(f.trees, f.version)
 	if err != nil {
 		return err
 	}
+	var kernel []byte
+	if f.kernel != "" {
+		if kernel, err = tree.Kernel(); err != nil {
+			return err
+		}
+	}
 	wants := initramfs.DefaultModules()
+	for _, target := range f.drivers {
+		more, err := initramfs.Drivers(target)
+		if err != nil {
+			return command.Usage(err)
+		}
+		wants = append(wants, more...)
+	}
 	for _, name := range f.modules {
 		wants = append(wants, kmod.Want{Names: []string{name}})
 	}
@@ -99,14 +133,15 @@ func (f *buildFlags) run(w io.Writer) error {
 			return err
 		}
 	}
-	if err := f.write(out, manifest); err != nil {
+	if err := f.write(out, manifest, kernel); err != nil {
 		return err
 	}
 	return f.summary(w, out, manifest, tree.KernelPath())
 }
 
-// write makes both files appear, the manifest first.
-func (f *buildFlags) write(out []byte, m initramfs.Manifest) error {
+// write makes the files appear, the initramfs last: its name is taken first, so that
+// a mistake with it leaves the others alone.
+func (f *buildFlags) write(out []byte, m initramfs.Manifest, kernel []byte) error {
 	file, err := durable.New(f.out.Path, 0o644, f.out.Force)
 	if err != nil {
 		return cli.HintForce(err)
@@ -115,9 +150,14 @@ func (f *buildFlags) write(out []byte, m initramfs.Manifest) error {
 	if _, err := file.Write(out); err != nil {
 		return fmt.Errorf("writing initramfs: %w", err)
 	}
-	if f.manifest != "" {
-		other := cli.Output{Path: f.manifest, Force: f.out.Force}
-		if err := other.Write(m.Encode()); err != nil {
+	for _, other := range []struct {
+		path string
+		data []byte
+	}{{f.manifest, m.Encode()}, {f.kernel, kernel}} {
+		if other.path == "" {
+			continue
+		}
+		if err := (&cli.Output{Path: other.path, Force: f.out.Force}).Write(other.data); err != nil {
 			return err
 		}
 	}

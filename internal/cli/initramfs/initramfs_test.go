@@ -48,6 +48,38 @@ func configArgs(dir string, more ...string) []string {
 		"--pins", filepath.Join(dir, "pins.json"), "--report-device", "virtio-port", "--out", filepath.Join(dir, "boot.json")}, more...)
 }
 
+// TestKernelOut: the image that belongs to the modules is written, and drivers of a
+// target are asked for by its name.
+func TestKernelOut(t *testing.T) {
+	dir, kernel, guestBin := initramfsInputs(t)
+	in := func(name string) string { return filepath.Join(dir, name) }
+	build := func(more ...string) error {
+		_, err := runCommand(append([]string{"build", "--kernel-tree", kernel, "--guest-bin", guestBin, "--out", in("base")}, more...)...)
+		return err
+	}
+	if err := build("--kernel-out", in("vmlinuz")); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(in("vmlinuz")); err != nil || string(data) != "kernel" {
+		t.Errorf("got kernel %q, error %v", data, err)
+	}
+	if err := build("--force", "--kernel-out", in("base")); err == nil || !strings.Contains(err.Error(), "two outputs have the name") {
+		t.Errorf("kernel in the place of the initramfs: got error %v", err)
+	}
+	if err := build("--force", "--drivers", "aws,gcp"); err == nil || !strings.Contains(err.Error(), "neither as a module nor built in: nvme, ena, nvme, gve") {
+		t.Errorf("drivers that the kernel lacks: got error %v", err)
+	}
+	if err := build("--force", "--drivers", "moon"); err == nil || !strings.Contains(err.Error(), `drivers for "moon" are not known`) {
+		t.Errorf("no such target: got error %v", err)
+	}
+	if err := os.Remove(filepath.Join(kernel, "boot/vmlinuz-"+initramfstest.Version)); err != nil {
+		t.Fatal(err)
+	}
+	if err := build("--force", "--kernel-out", in("other")); err == nil || !strings.Contains(err.Error(), "found no image of kernel") {
+		t.Errorf("no image: got error %v", err)
+	}
+}
+
 // TestCommands walks from nothing to a configured initramfs.
 func TestCommands(t *testing.T) {
 	dir, kernel, guestBin := initramfsInputs(t)
