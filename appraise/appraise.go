@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/rootvouch/rootvouch/internal/emulated"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
 )
@@ -79,8 +80,8 @@ func Appraise(q Request) Verdict {
 	product, ok := q.Values.Accepts(v.Product)
 	bits := q.Values.CheckBits(v.Report.Policy, v.Report.PlatformInfo)
 	hostCode := q.Values.AcceptsHostCode()
-	if root, emulated := q.Values.RootOfTrust.Emulated(); emulated {
-		v.addNote("emulated: NOT CONFIDENTIAL: the root of trust is the emulated ARK %s", root)
+	if root, is := q.Values.RootOfTrust.Emulated(); is {
+		v.addNote(emulated.Warning+": the root of trust is the emulated ARK %s", root)
 	}
 	if hostCode {
 		v.addNote(hostCodeNote)

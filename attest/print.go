@@ -9,11 +9,12 @@ import (
 
 	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/boot/bootlog"
+	"github.com/rootvouch/rootvouch/internal/emulated"
 	"github.com/rootvouch/rootvouch/pins"
 )
 
 // notConfidential stands wherever the emulated platform shows.
-const notConfidential = "emulated: NOT CONFIDENTIAL"
+const notConfidential = emulated.Warning
 
 // Print writes which VM answered, how each group of checks went with those that
 // failed, and the notes; with verbose every check and the boot log instead. The

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/rootvouch/rootvouch/internal/emulated"
 )
 
 // maxLine bounds a line on the console, in bytes.
@@ -16,7 +18,7 @@ const maxLine = 600
 
 // notConfidential is what the first line says when the software AMD-SP makes
 // the reports.
-const notConfidential = "emulated: NOT CONFIDENTIAL"
+const notConfidential = emulated.Warning
 
 // console writes PID 1's lines. Until decide is called nobody knows whether the
 // owner wants them, and they wait. The zero value writes to nothing.

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/rootvouch/rootvouch/internal/emulated"
 )
 
 // patience is after how long a step says that it is still at work, and how
@@ -16,7 +18,7 @@ const (
 	plainReminder = 10 * time.Second
 )
 
-const notConfidential = "emulated: NOT CONFIDENTIAL"
+const notConfidential = emulated.Warning
 
 // step is one part of the demo.
 type step struct {

@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/rootvouch/rootvouch/internal/emulated"
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/snp/launch"
 	"github.com/rootvouch/rootvouch/snp/launch/idblock"
@@ -43,7 +44,7 @@ func ParseKind(s string) (Kind, error) {
 }
 
 // Warning is what every command says of the emulated platform.
-const Warning = "emulated: NOT CONFIDENTIAL"
+const Warning = emulated.Warning
 
 // Defaults of what the launch digest depends on. Another value needs another
 // digest in the reference values.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/internal/emulated"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/spire/admin"
 )
@@ -29,6 +30,7 @@ type entriesFlags struct {
 	refvals                                                []string
 	kms, kmsPath, kmsID, kmsParent, kmsUser                string
 	ttl                                                    time.Duration
+	emulated                                               bool // whether a root of trust among the reference values is
 }
 
 func newEntriesCommand() *cobra.Command {
@@ -82,6 +84,9 @@ func (f *entriesFlags) run(cmd *cobra.Command) error {
 	groups, err := f.groups()
 	if err != nil {
 		return err
+	}
+	if f.emulated {
+		fmt.Fprintf(cmd.ErrOrStderr(), "rootvouch: %s\n", emulated.Warning)
 	}
 	client, err := admin.Dial(f.socket)
 	if err != nil {
@@ -150,6 +155,7 @@ func (f *entriesFlags) vm(td spiffeid.TrustDomain) (admin.Group, error) {
 			return admin.Group{}, err
 		}
 		vm.Values = append(vm.Values, v)
+		f.emulated = f.emulated || !v.RootOfTrust.IsAMD()
 	}
 	return vm.Entries(td)
 }

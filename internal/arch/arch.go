@@ -43,4 +43,4 @@ var keyServer = []string{module + "/kms/acl", module + "/kms/admin", module + "/
 var ownerNever = []string{module + "/boot", module + "/dm", "google.golang.org/grpc/..."}
 
 // ground is what any package may use.
-var ground = []string{"pins", "internal/strictjson"}
+var ground = []string{"pins", "internal/strictjson", "internal/emulated"}

@@ -6,7 +6,7 @@ var rooms = []room{
 	// The ground: formats, and what every floor stands on.
 	{
 		name:     "the ground under the ground",
-		packages: []string{"pins", "internal/strictjson"},
+		packages: []string{"pins", "internal/strictjson", "internal/emulated"},
 		pure:     true, neverDirect: world,
 	},
 	{

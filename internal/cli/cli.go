@@ -13,6 +13,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/internal/durable"
+	"github.com/rootvouch/rootvouch/internal/emulated"
 )
 
 // Output is one --out with its --force.
@@ -56,6 +57,13 @@ func PrintJSON(w io.Writer, v any) error {
 // Say writes a line of progress to standard error.
 func Say(cmd *cobra.Command, format string, args ...any) {
 	fmt.Fprintf(cmd.ErrOrStderr(), "rootvouch: "+format+"\n", args...)
+}
+
+// SayEmulated says that what a command works on is emulated, if it is.
+func SayEmulated(cmd *cobra.Command, is bool) {
+	if is {
+		Say(cmd, "%s", emulated.Warning)
+	}
 }
 
 // WithStatus gives err an exit status of its own.

@@ -22,12 +22,13 @@ import (
 	"math/big"
 	"time"
 
+	"github.com/rootvouch/rootvouch/internal/emulated"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/snp"
 )
 
 // Mark stands in every name of an emulated chain, where AMD has nothing.
-const Mark = "emulated: NOT CONFIDENTIAL"
+const Mark = emulated.Warning
 
 const (
 	rootValidity = 25 * 365 * 24 * time.Hour // as AMD's ARK and ASK

@@ -3,7 +3,6 @@ package initramfs
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -50,7 +49,7 @@ on the emulated platform, which is NOT CONFIDENTIAL.`,
     --kms-address kms.example.org:8443 --pins pins.json \
     --report-device configfs-tsm --out boot.json`,
 		Args: command.NoArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.OutOrStdout(), time.Now()) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd, time.Now()) },
 	}
 	c, flags := &f.config, cmd.Flags()
 	flags.StringVar(&c.TrustDomain, "trust-domain", "", "SPIFFE trust domain (of the guest, the SPIRE server and the key server)")
@@ -73,7 +72,7 @@ on the emulated platform, which is NOT CONFIDENTIAL.`,
 	return cmd
 }
 
-func (f *configFlags) run(w io.Writer, now time.Time) error {
+func (f *configFlags) run(cmd *cobra.Command, now time.Time) error {
 	for flag, addresses := range map[string][]string{"spire-address": f.config.SPIRE.Addresses, "kms-address": f.config.KMS.Addresses} {
 		if err := checkReachable(flag, addresses); err != nil {
 			return err
@@ -94,10 +93,11 @@ func (f *configFlags) run(w io.Writer, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	cli.SayEmulated(cmd, c.ReportDevice == bootconfig.ReportVirtioPort)
 	if err := f.out.Write(text); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(w, "trust root: valid until %s (%d days)\n", end.UTC().Format(time.RFC3339), int(end.Sub(now).Hours()/24))
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "trust root: valid until %s (%d days)\n", end.UTC().Format(time.RFC3339), int(end.Sub(now).Hours()/24))
 	return err
 }
 

@@ -3,7 +3,6 @@ package keys
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +19,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/adminapi"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/refval"
 )
 
 // New makes the command.
@@ -122,9 +122,11 @@ func (f *putFlags) run(cmd *cobra.Command, client *adminapi.Client) error {
 		if put.ReferenceValues, err = os.ReadFile(f.refval); err != nil {
 			return err
 		}
-		if !json.Valid(put.ReferenceValues) {
-			return fmt.Errorf("%s: it is not JSON", f.refval)
+		values, err := refval.Decode(put.ReferenceValues)
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.refval, err)
 		}
+		cli.SayEmulated(cmd, !values.RootOfTrust.IsAMD())
 	}
 	record, err := client.Put(cmd.Context(), put, key)
 	if err != nil {

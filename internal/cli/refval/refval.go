@@ -74,7 +74,7 @@ which is the host's word, may be anything, and so may all else.`,
   rootvouch refval new --root-of-trust amd --product Genoa=bootloader:10,tee:0,snp:26,microcode:84 \
     --measurements measurements.json --pins pins.json --out refval.json`,
 		Args: command.NoArguments,
-		RunE: func(*cobra.Command, []string) error { return f.run() },
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.root, "root-of-trust", "", "amd, or emulated (with --ark)")
@@ -93,11 +93,12 @@ which is the host's word, may be anything, and so may all else.`,
 	return cmd
 }
 
-func (f *newFlags) run() error {
+func (f *newFlags) run(cmd *cobra.Command) error {
 	root, err := f.rootOfTrust()
 	if err != nil {
 		return err
 	}
+	cli.SayEmulated(cmd, !root.IsAMD())
 	if root.IsAMD() && len(f.products) == 0 {
 		return command.Usage(errors.New("--product is missing: AMD as the root of trust takes the processors that are accepted, each with its minimum TCB or any"))
 	}

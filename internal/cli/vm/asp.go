@@ -89,6 +89,7 @@ func newASPShowCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			cli.SayEmulated(cmd, true)
 			return printARK(cmd.OutOrStdout(), chip)
 		},
 	}
