@@ -70,7 +70,8 @@ func Main(limits Limits) {
 	local(r, "start", func() (string, error) { return start(&r.console) })
 	config := step(r, "config", localLimit, describeConfig, readConfig)
 	r.console.decide(config.Console, config.Emulated())
-	local(r, "modules", func() (string, error) { return loadModules(config.ReportDevice) })
+	local(r, "kernel", func() (string, error) { return holdKernel(config.CommandLine) })
+	local(r, "modules", func() (string, error) { return loadModules(config.ReportDevice, config.Disk.Filesystem) })
 	local(r, "clock", func() (string, error) { return setClock(config.ClockFloor) })
 	link := step(r, "network", limits.Network, network.Network.String, func(ctx context.Context) (network.Network, error) {
 		return network.Configure(ctx, config.Network)
@@ -80,7 +81,7 @@ func Main(limits Limits) {
 	root := openRoot(r, limits, config, disks, release)
 	local(r, "mount", func() (string, error) { return mountRoot(root.Path(), string(config.Disk.Filesystem)) })
 	booted := step(r, "hand-over", localLimit, (*system).String, func(context.Context) (*system, error) {
-		return handOver(processes, link, bootLog(config, release, r.steps), config.ReportDevice)
+		return handOver(processes, config, link, root.Disk(), bootLog(config, release, r.steps))
 	})
 	step(r, "switch", localLimit, itself, func(ctx context.Context) (string, error) {
 		start := sinceKernel()

@@ -2,6 +2,7 @@ package boot
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/boot/bootlog"
+	"github.com/rootvouch/rootvouch/boot/kernel"
 	"github.com/rootvouch/rootvouch/boot/network"
 	"github.com/rootvouch/rootvouch/boot/process"
 	"github.com/rootvouch/rootvouch/boot/wait"
@@ -38,18 +40,34 @@ type system struct {
 	initramfs *os.File // the old root directory
 	attestd   *process.Process
 	log       *os.File // attestd's
+	sealed    string   // a part of its line; may be empty
 }
 
 func (s *system) String() string {
-	return fmt.Sprintf("boot log at %s, attestd is process %d on %s", bootconfig.BootLogPath, s.attestd.PID, attestdListen)
+	return fmt.Sprintf("%sboot log at %s, attestd is process %d on %s", s.sealed, bootconfig.BootLogPath, s.attestd.PID, attestdListen)
 }
 
 // handOver writes what the booted system gets, makes its root the root, and
 // starts attestd there. A process that was started before would keep the old
 // root, without /sys and /dev; so attestd is started after, from a descriptor
 // that is held since before, because its file is then out of reach.
-func handOver(processes *process.Table, link network.Network, log bootlog.Log, reportDevice string) (*system, error) {
+//
+// Before that the kernel is closed to further devices, unless boot.json leaves
+// them to the booted system.
+func handOver(processes *process.Table, config bootconfig.Config, link network.Network, disk string, log bootlog.Log) (*system, error) {
+	s := new(system)
+	own := config.Devices == bootconfig.DevicesOwn
+	if own {
+		detached, err := kernel.Seal("/", disk)
+		if err != nil {
+			return nil, err
+		}
+		s.sealed = fmt.Sprintf("no further modules and devices, %d other disks taken away; ", detached)
+	}
 	if err := writeState(link, log); err != nil {
+		return nil, err
+	}
+	if err := barOrders("/run", own, config.ConsoleLogin); err != nil {
 		return nil, err
 	}
 	program, err := os.Open(bootconfig.AttestdPath)
@@ -57,7 +75,6 @@ func handOver(processes *process.Table, link network.Network, log bootlog.Log, r
 		return nil, fmt.Errorf("holding attestd: %w", err)
 	}
 	defer program.Close()
-	s := new(system)
 	if s.initramfs, err = os.Open("/"); err != nil {
 		return nil, fmt.Errorf("holding the initramfs: %w", err)
 	}
@@ -67,7 +84,10 @@ func handOver(processes *process.Table, link network.Network, log bootlog.Log, r
 	if err := linkResolvConf(); err != nil {
 		return nil, err
 	}
-	if err := s.startAttestd(processes, program, reportDevice); err != nil {
+	if err := writeMachineID("/etc/machine-id", rand.Reader); err != nil {
+		return nil, err
+	}
+	if err := s.startAttestd(processes, program, config.ReportDevice); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -9,12 +9,20 @@ import (
 	"strings"
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/kernel"
+	"github.com/rootvouch/rootvouch/pins"
 	"golang.org/x/sys/unix"
 )
 
+// consoleDriver is the driver of virtio ports.
+const consoleDriver = "virtio_console"
+
 // loadModules loads the kernel modules of the initramfs in the order of its
-// list, then mounts configfs, which is one of them.
-func loadModules(reportDevice string) (string, error) {
+// list, mounts configfs, which is one of them, and locks the kernel down.
+//
+// virtio_console is the report device of the emulated platform and nothing else's,
+// so elsewhere it is not loaded, and gives up its devices where it is built in.
+func loadModules(reportDevice string, filesystem pins.Filesystem) (string, error) {
 	list, err := os.ReadFile(bootconfig.ModulesPath)
 	if err != nil {
 		return "", fmt.Errorf("reading list of modules: %w", err)
@@ -25,6 +33,9 @@ func loadModules(reportDevice string) (string, error) {
 	}
 	loaded, absent := 0, 0
 	for _, p := range paths {
+		if path.Base(p) == consoleDriver+".ko" && reportDevice != bootconfig.ReportVirtioPort {
+			continue
+		}
 		switch err := loadModule(p); {
 		case err == nil:
 			loaded++
@@ -35,7 +46,19 @@ func loadModules(reportDevice string) (string, error) {
 			return "", fmt.Errorf("loading module %s: %w", p, err)
 		}
 	}
-	if err := mountConfigfs(reportDevice == bootconfig.ReportConfigfsTSM); err != nil {
+	if reportDevice != bootconfig.ReportVirtioPort {
+		if err := kernel.Unbind("/", consoleDriver); err != nil {
+			return "", err
+		}
+	}
+	required := []string{string(filesystem), "overlay", "tmpfs"} // later steps mount them
+	if reportDevice == bootconfig.ReportConfigfsTSM {
+		required = append(required, "configfs")
+	}
+	if err := mountFilesystems(required); err != nil {
+		return "", err
+	}
+	if err := kernel.Enforce("/", kernel.Lockdown()); err != nil {
 		return "", err
 	}
 	detail := fmt.Sprintf("%d loaded", loaded)
@@ -67,18 +90,33 @@ func loadModule(p string) error {
 	return unix.FinitModule(int(file.Fd()), "", 0)
 }
 
-// mountConfigfs mounts configfs where the kernel has it. Where it is required, for
-// reports by configfs-tsm, a kernel without it is refused.
-func mountConfigfs(required bool) error {
-	known, err := os.ReadFile("/proc/filesystems")
+// mountFilesystems mounts configfs and securityfs where the kernel has them, and
+// refuses a kernel without one that is required, before any key is asked for.
+func mountFilesystems(required []string) error {
+	text, err := os.ReadFile("/proc/filesystems")
 	if err != nil {
 		return fmt.Errorf("reading list of filesystems: %w", err)
 	}
-	if !slices.Contains(strings.Fields(string(known)), "configfs") {
-		if required {
-			return fmt.Errorf("kernel has no configfs, want it for report device %q", bootconfig.ReportConfigfsTSM)
-		}
-		return nil
+	known := strings.Fields(string(text))
+	if err := checkFilesystems(known, required); err != nil {
+		return err
 	}
-	return mount{"configfs", "/sys/kernel/config", "configfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""}.do()
+	for name, target := range map[string]string{"configfs": "/sys/kernel/config", "securityfs": "/sys/kernel/security"} {
+		if !slices.Contains(known, name) {
+			continue
+		}
+		if err := (mount{name, target, name, unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""}).do(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkFilesystems(known, required []string) error {
+	for _, name := range required {
+		if !slices.Contains(known, name) {
+			return fmt.Errorf("kernel has no filesystem %q, want it for this boot configuration", name)
+		}
+	}
+	return nil
 }

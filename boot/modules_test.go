@@ -2,8 +2,21 @@ package boot
 
 import (
 	"slices"
+	"strings"
 	"testing"
 )
+
+func TestCheckFilesystems(t *testing.T) {
+	known := []string{"nodev", "tmpfs", "nodev", "overlay", "erofs"}
+	if err := checkFilesystems(known, []string{"erofs", "overlay", "tmpfs"}); err != nil {
+		t.Error(err)
+	}
+	for _, name := range []string{"squashfs", "configfs"} {
+		if err := checkFilesystems(known, []string{"erofs", name}); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("got error %v, want one with %q", err, name)
+		}
+	}
+}
 
 func TestParseModules(t *testing.T) {
 	got, err := parseModules("/lib/modules/a.ko\n/lib/modules/b-c.ko\n")

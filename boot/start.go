@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/cmdline"
+	"github.com/rootvouch/rootvouch/boot/kernel"
 	"golang.org/x/sys/unix"
 )
 
@@ -61,9 +62,6 @@ func start(c *console) (string, error) {
 	if err := os.MkdirAll(bootconfig.StateDir, 0o755); err != nil {
 		return "", fmt.Errorf("making %s: %w", bootconfig.StateDir, err)
 	}
-	if err := setKernel(); err != nil {
-		return "", err
-	}
 	processors, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
 		return "", fmt.Errorf("reading the processors' features: %w", err)
@@ -109,28 +107,21 @@ func checkProcessors(cpuinfo string) error {
 	return nil
 }
 
-// setKernel makes a kernel panic end the VM, and an oops a panic, whatever the
-// command line says, and takes the magic SysRq keys from the host's side of the
-// serial line.
-func setKernel() error {
-	const panicPath, oopsPath, sysrqPath = "/proc/sys/kernel/panic", "/proc/sys/kernel/panic_on_oops", "/proc/sys/kernel/sysrq"
-	timeout, err := os.ReadFile(panicPath)
+// holdKernel compares the kernel's command line with the measured one, and holds
+// the kernel to the settings that keep the host from its secrets.
+func holdKernel(commandLine string) (string, error) {
+	shown, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
-		return fmt.Errorf("reading kernel parameter: %w", err)
+		return "", fmt.Errorf("reading command line: %w", err)
 	}
-	if strings.TrimSpace(string(timeout)) == "0" { // wait for ever
-		if err := os.WriteFile(panicPath, []byte("-1"), 0); err != nil { // at once
-			return fmt.Errorf("setting kernel parameter: %w", err)
-		}
+	if err := cmdline.Compare(string(shown), commandLine); err != nil {
+		return "", err
 	}
-	if err := os.WriteFile(oopsPath, []byte("1"), 0); err != nil {
-		return fmt.Errorf("setting kernel parameter: %w", err)
+	options := kernel.Options()
+	if err := kernel.Enforce("/", options...); err != nil {
+		return "", err
 	}
-	err = os.WriteFile(sysrqPath, []byte("0"), 0)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without SysRq is as good
-		return fmt.Errorf("setting kernel parameter: %w", err)
-	}
-	return nil
+	return fmt.Sprintf("command line as measured, %d settings in force; it prints nothing more", len(options)), nil
 }
 
 // readConfig reads boot.json, which the launch digest covers.

@@ -11,11 +11,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/cmdline"
 	"github.com/rootvouch/rootvouch/image"
 	"github.com/rootvouch/rootvouch/image/intake"
 	"github.com/rootvouch/rootvouch/image/rootfs"
@@ -28,6 +31,10 @@ import (
 	"github.com/rootvouch/rootvouch/test/spiffetest"
 )
 
+// bound is how long a VM may take in all, under TCG on a machine that does other
+// things as well.
+const bound = 10 * time.Minute
+
 // bench is what the VMs of one test share.
 type bench struct {
 	dir       string
@@ -38,6 +45,8 @@ type bench struct {
 	hasty     []byte // an /init with short limits
 	guestSize int    // bytes of the stand-in program
 	trustRoot string
+	sockets   string // a directory whose path is short
+	next      atomic.Int32
 
 	disk    testDisk // the good one
 	other   testDisk // same UUID, other header
@@ -60,6 +69,11 @@ func newBench(t *testing.T) *bench {
 		kernel:    needs.Part(t, "kernel/boot/vmlinuz-*"),
 		trustRoot: spiffetest.New(t).PEM(),
 	}
+	var err error
+	if b.sockets, err = os.MkdirTemp("", "qmp"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(b.sockets) })
 	bin := filepath.Join(b.dir, "bin")
 	goBuild(t, filepath.Join(bin, "init"), "../cmd/init")
 	goBuild(t, filepath.Join(bin, "hasty"), "./testdata/hasty")
@@ -163,22 +177,25 @@ func (b *bench) newDisk(t *testing.T, name string, uuid *pins.UUID, files map[st
 
 // vm is one VM before it runs: a good one, until a case changes something.
 type vm struct {
-	t        *testing.T
-	bench    *bench
-	config   bootconfig.Config
-	raw      []byte // boot.json instead of config; empty for none
-	release  keyapi.Released
-	secrets  *image.Secrets
-	diskPath string
-	copied   bool
-	files    map[string][]byte // more files of the initramfs :: path -> content
-	cmdline  string
-	cpu      string            // QEMU's
-	lines    map[string]func() // :: start of a console line -> what to do then
+	t          *testing.T
+	bench      *bench
+	config     bootconfig.Config
+	raw        []byte // boot.json instead of config; empty for none
+	release    keyapi.Released
+	secrets    *image.Secrets
+	diskPath   string
+	copied     bool
+	files      map[string][]byte // more files of the initramfs :: path -> content
+	kernelLine string            // that QEMU gives instead of the measured one, if not empty
+	appended   string            // to the line
+	cpu        string            // QEMU's
+	devices    []string          // QEMU's arguments for devices of a hostile host
+	monitor    *monitor          // while it runs
+	lines      map[string]func() // :: start of a console line -> what to do then
 }
 
 func (b *bench) vm(t *testing.T) *vm {
-	v := &vm{t: t, bench: b, cmdline: "console=ttyS0 quiet panic=1", cpu: "EPYC-v4", files: map[string][]byte{}, lines: map[string]func(){}}
+	v := &vm{t: t, bench: b, cpu: "EPYC-v4", files: map[string][]byte{}, lines: map[string]func(){}}
 	v.use(b.disk)
 	return v
 }
@@ -193,10 +210,12 @@ func (v *vm) use(d testDisk) {
 		KMS:          bootconfig.KMS{Addresses: []string{"10.0.2.2:8443"}, SPIFFEID: "spiffe://example.org/kms"},
 		Disk:         bootconfig.NewDisk(d.pins, true),
 		Network:      bootconfig.Network{Mode: bootconfig.NetworkDHCP},
+		CommandLine:  cmdline.Default() + " no_timer_check", // a loaded machine fails that check
 		ReportDevice: bootconfig.ReportVirtioPort,
 		Verification: bootconfig.VerificationFull,
 		ClockFloor:   time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 		Console:      true,
+		Devices:      bootconfig.DevicesOwn,
 	}
 	v.config.Disk.Salt = slices.Clone(v.config.Disk.Salt)
 	v.release = keyapi.Released{Key: d.secrets.Key, Header: d.pins.Header, Generation: 7, KMSID: v.config.KMS.SPIFFEID}
@@ -284,9 +303,22 @@ func (v *vm) initramfs() []byte {
 	return buf.Bytes()
 }
 
-// boot runs the VM to its end and returns its console. A VM that does not end by
-// itself within the bound fails the test, and so does a key on the console.
-func (v *vm) boot(bound time.Duration) string {
+// machine returns QEMU's arguments for any VM.
+func (b *bench) machine(cpu string) []string {
+	// One thread for both CPUs: with several, QEMU 10.0 now and then aborts in
+	// iotlb_to_section, and cases that share two cores gain nothing.
+	return []string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-machine", "q35", "-accel", "tcg,thread=single", "-cpu", cpu, "-smp", "2", "-m", "1024"}
+}
+
+// boot runs the VM to its end, which must be its power switch, and returns its
+// console.
+func (v *vm) boot() string { v.t.Helper(); return v.bootTo("guest-shutdown") }
+
+// bootTo runs the VM to its end and returns its console. A VM that does not end by
+// itself within the bound, and in the way given, fails the test, and so does a key
+// on the console.
+func (v *vm) bootTo(reason string) string {
 	t := v.t
 	t.Helper()
 	initrd := filepath.Join(t.TempDir(), "initramfs")
@@ -295,12 +327,16 @@ func (v *vm) boot(bound time.Duration) string {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), bound)
 	defer cancel()
-	// One thread for both CPUs: with several, QEMU 10.0 now and then aborts in
-	// iotlb_to_section, and cases that share two cores gain nothing.
-	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-machine", "q35", "-accel", "tcg,thread=single", "-cpu", v.cpu, "-smp", "2", "-m", "1024",
-		"-kernel", v.bench.kernel, "-initrd", initrd, "-append", v.cmdline,
-		"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net", "-serial", "stdio"}
+	socket := filepath.Join(v.bench.sockets, strconv.Itoa(int(v.bench.next.Add(1))))
+	line := v.config.CommandLine
+	if v.kernelLine != "" {
+		line = v.kernelLine
+	}
+	args := append(v.bench.machine(v.cpu),
+		"-kernel", v.bench.kernel, "-initrd", initrd, "-append", line+v.appended,
+		"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net", "-serial", "stdio",
+		"-qmp", "unix:"+socket+",server=on,wait=on")
+	args = append(args, v.devices...)
 	if v.diskPath != "" {
 		args = append(args, "-drive", "file="+v.diskPath+",format=raw,if=virtio,readonly=on,cache=writeback")
 	}
@@ -314,6 +350,7 @@ func (v *vm) boot(bound time.Duration) string {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	v.monitor = newMonitor(t, socket)
 	var out strings.Builder
 	for scanner := bufio.NewScanner(pipe); scanner.Scan(); {
 		line := strings.TrimSuffix(scanner.Text(), "\r")
@@ -326,6 +363,9 @@ func (v *vm) boot(bound time.Duration) string {
 	}
 	if err := cmd.Wait(); err != nil || ctx.Err() != nil {
 		t.Errorf("VM did not end by itself within %s: %v\n%s\n%s", bound, err, errors.String(), out.String())
+	}
+	if got := v.monitor.reason(); got != reason {
+		t.Errorf("VM ended by %q, want %q\n%s", got, reason, out.String())
 	}
 	v.wantNoSecrets(out.String())
 	return out.String()

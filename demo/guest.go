@@ -13,16 +13,13 @@ import (
 	"strings"
 
 	"github.com/rootvouch/rootvouch/internal/durable"
-	"github.com/rootvouch/rootvouch/platform"
 )
 
 // What the demo's VM is. All of it is measured but the memory.
 const (
 	VCPUs   = 2
 	CPUType = "EPYC-v4"
-	// CommandLine is that of `rootvouch vm run` by default.
-	CommandLine = platform.DefaultCommandLine
-	memory      = "1G"
+	memory  = "1G"
 )
 
 // Guest is what a VM is launched with, each a file in one directory.
@@ -138,7 +135,7 @@ func fileSHA256(path string) (string, error) {
 // Measure makes the guest's reference values.
 func (d *Domain) Measure(ctx context.Context, g Guest) error {
 	printed, err := d.rootvouchTo(ctx, g.Measurements(), "measure", "--mode", "snp", "--firmware", d.Parts.Firmware,
-		"--kernel", d.Parts.Kernel, "--initrd", g.Initramfs(), "--append", CommandLine,
+		"--kernel", d.Parts.Kernel, "--initrd", g.Initramfs(),
 		"--vcpus", strconv.Itoa(VCPUs), "--vcpu-type", CPUType, "--json")
 	if err != nil {
 		return err
@@ -194,7 +191,7 @@ func (d *Domain) RunVM(g Guest, onLine func(string)) (*VM, error) {
 		return nil, err
 	}
 	args := []string{"vm", "run", "--platform", "emulated", "--firmware", d.Parts.Firmware,
-		"--kernel", d.Parts.Kernel, "--initrd", g.Initramfs(), "--append", CommandLine, "--disk", g.Disk(),
+		"--kernel", d.Parts.Kernel, "--initrd", g.Initramfs(), "--disk", g.Disk(),
 		"--vcpus", strconv.Itoa(VCPUs), "--vcpu-type", CPUType, "--memory", memory, "--asp", d.AMDSP(),
 		"--forward", "127.0.0.1:" + port + "=8444"}
 	d.show("$ rootvouch " + quote(args))

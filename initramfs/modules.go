@@ -34,8 +34,7 @@ func DefaultModules() []kmod.Want {
 		required("virtio_blk"),
 		required("virtio_net"),
 		required("virtio_console"), // report device of the emulated platform
-		optional("virtio_rng"),
-		required("af_packet"), // DHCP before there is an address
+		required("af_packet"),      // DHCP before there is an address
 
 		required("erofs"),
 		optional("ext4"),

@@ -51,20 +51,6 @@ const Warning = emulated.Warning
 const (
 	DefaultCPUType = "EPYC-v4"
 	DefaultPolicy  = snp.PolicyReservedOne | snp.PolicySMT
-
-	// DefaultCommandLine sends the console to the serial port. Without "quiet"
-	// the kernel's EFI stub says one line as soon as the firmware has let it
-	// start; loglevel=4 keeps the kernel as silent as "quiet" does. An oops is
-	// a panic, and a panic is a reset at once, which ends the VM.
-	//
-	// init_on_free zeroes pages when their process ends: fetchkey's held the
-	// disk's key. systemd would take "credentials" from SMBIOS and fw_cfg, which
-	// are the host's, and run units from them as root, and would ask whoever sits
-	// at the console for a root password on a first boot; both are off. Without the
-	// firmware's runtime services there are no EFI variables, of which systemd takes
-	// one as if it were a command line: whoever keeps the variables would write it.
-	DefaultCommandLine = "console=ttyS0 loglevel=4 oops=panic panic=-1 init_on_free=1 " +
-		"efi=noruntime systemd.show_status=true systemd.import_credentials=no systemd.firstboot=no"
 )
 
 const (
@@ -83,7 +69,7 @@ type Guest struct {
 	AcceptHostCode bool
 	Kernel         string // path of a Linux bzImage
 	Initramfs      string // path
-	CommandLine    string // may be empty
+	CommandLine    string // may be empty; cmdline.Default is that of rootvouch's guests
 	VCPUs          int
 	CPUType        string // QEMU's name of a CPU model that package launch knows
 

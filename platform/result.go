@@ -61,7 +61,7 @@ func (e *EndError) Hint() string {
 	case KernelNeverStarted:
 		return "the firmware refuses, silently, a kernel, initramfs or command line that changed since it was hashed; a large initramfs on a slow machine needs a longer --start-timeout"
 	case Reset:
-		return "a kernel panic resets the VM: look at the last lines of the console"
+		return "a kernel panic resets the VM, and prints nothing once PID 1 has checked the kernel: the last line of PID 1 on the console says how far the boot came"
 	}
 	return "look at the last lines of the console"
 }

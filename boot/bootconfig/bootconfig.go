@@ -46,6 +46,16 @@ const (
 	VerificationLazy = "lazy" // blocks are checked only when something reads them
 )
 
+// Values of Config.Devices: which devices of the host the booted system may use.
+const (
+	// DevicesOwn are those that it has at the switch, and the root's disk alone
+	// of the disks. Later no kernel module is loaded, no device gets a driver, and
+	// fstab and its like mount nothing.
+	DevicesOwn = "own"
+	// DevicesAny leaves modules, devices and disks to the booted system.
+	DevicesAny = "any"
+)
+
 // Values of Network.Mode.
 const (
 	NetworkDHCP   = "dhcp"
@@ -64,6 +74,9 @@ type Config struct {
 	Disk        Disk   `json:"disk"`
 	// Network is how PID 1 configures the first network interface.
 	Network Network `json:"network"`
+	// CommandLine is the kernel's command line. PID 1 refuses a kernel that shows
+	// another.
+	CommandLine string `json:"command_line"`
 	// ReportDevice is one of ReportConfigfsTSM, ReportSEVGuest, ReportVirtioPort.
 	ReportDevice string `json:"report_device"`
 	// Verification is VerificationFull or VerificationLazy.
@@ -76,6 +89,11 @@ type Config struct {
 	// Console says whether PID 1 writes its steps to the console. A refusal is
 	// always written.
 	Console bool `json:"console"`
+	// ConsoleLogin says whether the booted system may offer a login on the
+	// console, which is the host's.
+	ConsoleLogin bool `json:"console_login"`
+	// Devices is DevicesOwn or DevicesAny.
+	Devices string `json:"devices"`
 }
 
 // SPIRE says which SPIRE server the agent attests to.

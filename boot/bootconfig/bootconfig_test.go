@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/rootvouch/rootvouch/boot/cmdline"
 	"github.com/rootvouch/rootvouch/pins"
 )
 
@@ -34,10 +35,12 @@ func sample() Config {
 		KMS:          KMS{Addresses: []string{"[2001:db8::1]:8443"}, SPIFFEID: "spiffe://example.org/kms"},
 		Disk:         NewDisk(samplePins(), true),
 		Network:      Network{Mode: NetworkDHCP},
+		CommandLine:  cmdline.Default(),
 		ReportDevice: ReportVirtioPort,
 		Verification: VerificationFull,
 		ClockFloor:   time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC),
 		Console:      true,
+		Devices:      DevicesOwn,
 	}
 }
 
@@ -197,6 +200,11 @@ func TestCheckRefuses(t *testing.T) {
 			c.Network.Nameservers = nil
 			c.SPIRE.Addresses = append(c.SPIRE.Addresses, "spire.example.org:8081")
 		}, "no nameservers"},
+		{"no command line", func(c *Config) { c.CommandLine = "" }, "command_line"},
+		{"long command line", func(c *Config) { c.CommandLine += strings.Repeat(" x", 1000) }, "at most 2033"},
+		{"weak command line", func(c *Config) { c.CommandLine = "console=ttyS0" }, `no word "init_on_free=1"`},
+		{"no devices", func(c *Config) { c.Devices = "" }, "devices"},
+		{"other devices", func(c *Config) { c.Devices = "none" }, "devices"},
 		{"report device", func(c *Config) { c.ReportDevice = "tpm" }, "report_device"},
 		{"no verification", func(c *Config) { c.Verification = "" }, "verification"},
 		{"no verification by name", func(c *Config) { c.Verification = "none" }, "verification"},
@@ -223,7 +231,7 @@ func TestCheckRefuses(t *testing.T) {
 func TestCheckCollects(t *testing.T) {
 	err := Config{}.Check()
 	for _, name := range []string{"version", "trust_domain", "spire.addresses", "spire.trust_root", "kms.addresses",
-		"kms.spiffe_id", "disk", "network", "report_device", "verification", "clock_floor"} {
+		"kms.spiffe_id", "disk", "network", "command_line", "devices", "report_device", "verification", "clock_floor"} {
 		if err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("got error %v, want one with %q", err, name)
 		}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/rootvouch/rootvouch/boot/cmdline"
 	"github.com/rootvouch/rootvouch/pins"
 )
 
@@ -52,9 +53,11 @@ func (c Config) Check() error {
 			add("kms.addresses", checkNoLookup(address))
 		}
 	}
+	add("command_line", cmdline.Check(c.CommandLine))
 	add("report_device", checkOneOf(c.ReportDevice, ReportConfigfsTSM, ReportSEVGuest, ReportVirtioPort))
 	add("verification", checkOneOf(c.Verification, VerificationFull, VerificationLazy))
 	add("clock_floor", checkClockFloor(c.ClockFloor))
+	add("devices", checkOneOf(c.Devices, DevicesOwn, DevicesAny))
 	return errors.Join(errs...)
 }
 

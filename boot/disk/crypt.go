@@ -18,6 +18,7 @@ const (
 type Decrypted struct {
 	control *dm.Control
 	device  *dm.Device
+	disk    string // name of the disk
 	table   dm.Crypt
 	pins    pins.Verity
 }
@@ -35,7 +36,7 @@ func (d *Disk) Decrypt(key []byte) (*Decrypted, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &Decrypted{control: control, table: cryptTable(d.number, d.container.UUID, d.pins), pins: d.pins}
+	out := &Decrypted{control: control, disk: d.name, table: cryptTable(d.number, d.container.UUID, d.pins), pins: d.pins}
 	err = unlock(d.container, key, func(volumeKey []byte) error {
 		return dm.WithLogonKey(out.table.Key, volumeKey, func() (err error) {
 			out.device, err = control.Create(cryptName, out.table.Target())

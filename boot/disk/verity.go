@@ -15,6 +15,7 @@ import (
 type Checked struct {
 	device *dm.Device
 	crypt  string // number of the device below
+	disk   string // name of the disk
 	pins   pins.Verity
 }
 
@@ -24,6 +25,9 @@ func (c *Checked) Path() string { return c.device.Path() }
 func (c *Checked) String() string {
 	return fmt.Sprintf("root hash %s, %d blocks", c.pins.RootHash, c.pins.DataBlocks)
 }
+
+// Disk returns the name of the disk, such as "vda".
+func (c *Checked) Disk() string { return c.disk }
 
 // Check makes the checked device from the measured pins alone. A lazy one panics
 // on a corrupt block from the start; otherwise ReadAll sees to that. The superblock on the disk gives nothing to the table; one that differs from the
@@ -38,7 +42,7 @@ func (d *Decrypted) Check(lazy bool) (*Checked, error) {
 	if lazy {
 		choice = dm.Panic
 	}
-	c := &Checked{crypt: d.device.Number(), pins: d.pins}
+	c := &Checked{crypt: d.device.Number(), disk: d.disk, pins: d.pins}
 	var err error
 	if c.device, err = d.control.Create(verityName, verityTable(c.crypt, d.pins, choice).Target()); err != nil {
 		return nil, err

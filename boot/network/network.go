@@ -50,14 +50,16 @@ func Configure(ctx context.Context, c bootconfig.Network) (Network, error) {
 	if err != nil {
 		return Network{}, err
 	}
+	for _, link := range links {
+		if err := closeToOthers(link.Attrs().Name); err != nil {
+			return Network{}, err
+		}
+	}
 	var n Network
 	switch c.Mode {
 	case bootconfig.NetworkStatic:
 		n = static(c)
 		n.link = links[0]
-		if err := closeToOthers(links[0].Attrs().Name); err != nil {
-			return Network{}, err
-		}
 	default:
 		if n, err = leaseFromFirst(ctx, links); err != nil {
 			return Network{}, err
@@ -125,9 +127,9 @@ func defaultRoute(gateway netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 }
 
-// closeToOthers keeps an interface with a measured network from taking addresses and
-// routes from whoever is on it: IPv6 router advertisements, and redirects. A kernel
-// without IPv6 is as good.
+// closeToOthers keeps an interface from taking addresses and routes from whoever is
+// on its network: IPv6 router advertisements, and redirects. What counts is
+// boot.json, or the one DHCP lease. A kernel without IPv6 is as good.
 func closeToOthers(link string) error {
 	for _, scope := range []string{"all", "default", link} {
 		for _, parameter := range []string{
@@ -208,14 +210,14 @@ func (n Network) ResolvConf() []byte {
 // (KeepConfiguration) and, with DHCP, renews the lease.
 func (n Network) Unit() []byte {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# Written by PID 1 of rootvouch: the interface is configured already.\n[Match]\nMACAddress=%s\n\n[Network]\nKeepConfiguration=yes\n",
+	fmt.Fprintf(&b, "# Written by PID 1 of rootvouch: the interface is configured already.\n[Match]\nMACAddress=%s\n\n[Network]\nKeepConfiguration=yes\nIPv6AcceptRA=no\n",
 		n.link.Attrs().HardwareAddr)
 	if n.mode == bootconfig.NetworkDHCP {
 		// The clock and the name are not the network's to set.
 		b.WriteString("DHCP=ipv4\n\n[DHCPv4]\nUseNTP=no\nUseHostname=no\n")
 		return []byte(b.String())
 	}
-	fmt.Fprintf(&b, "IPv6AcceptRA=no\nAddress=%s\n", n.address)
+	fmt.Fprintf(&b, "Address=%s\n", n.address)
 	for _, r := range n.routes {
 		fmt.Fprintf(&b, "Gateway=%s\n", r.gateway)
 	}

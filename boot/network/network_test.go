@@ -139,7 +139,7 @@ func TestNetworkFiles(t *testing.T) {
 		}
 	}
 	given.mode = bootconfig.NetworkDHCP
-	if unit := string(given.Unit()); !strings.Contains(unit, "DHCP=ipv4\n") || !strings.Contains(unit, "UseNTP=no\n") || strings.Contains(unit, "Address=1") {
+	if unit := string(given.Unit()); !strings.Contains(unit, "DHCP=ipv4\n") || !strings.Contains(unit, "UseNTP=no\n") || !strings.Contains(unit, "IPv6AcceptRA=no\n") || strings.Contains(unit, "Address=1") {
 		t.Errorf("unit for DHCP is:\n%s", unit)
 	}
 }

@@ -11,7 +11,7 @@ var rooms = []room{
 	},
 	{
 		name:     "ground: formats",
-		packages: []string{"snp", "verity", "xts", "initramfs/cpio", "image/erofs", "boot/bootconfig", "boot/bootlog"},
+		packages: []string{"snp", "verity", "xts", "initramfs/cpio", "image/erofs", "boot/cmdline", "boot/bootlog"},
 		pure:     true, neverDirect: world,
 	},
 	{
@@ -31,6 +31,12 @@ var rooms = []room{
 		name:     "ground: firmware volumes",
 		packages: []string{"snp/firmware/..."},
 		within:   true,
+		pure:     true, neverDirect: world,
+	},
+	{
+		name:     "ground: boot.json, which holds the command line",
+		packages: []string{"boot/bootconfig"},
+		uses:     []string{"boot/cmdline"},
 		pure:     true, neverDirect: world,
 	},
 	{name: "ground: files that appear whole", packages: []string{"internal/durable"}, never: []string{"net"}},
@@ -97,6 +103,7 @@ var rooms = []room{
 	// Roles: one for each actor.
 	{name: "role: PID 1, waiting", packages: []string{"boot/wait"}, never: network},
 	{name: "role: PID 1, processes", packages: []string{"boot/process"}, uses: []string{"boot/wait"}, never: network},
+	{name: "role: PID 1, the kernel's settings", packages: []string{"boot/kernel"}, never: network},
 	{
 		name:     "role: PID 1, network",
 		packages: []string{"boot/network"},
@@ -118,8 +125,8 @@ var rooms = []room{
 	{
 		name:     "role: PID 1",
 		packages: []string{"boot", "cmd/init"},
-		uses: []string{"boot/agent", "boot/bootconfig", "boot/bootlog", "boot/disk", "boot/network", "boot/process", "boot/wait",
-			"kms/keyapi"}, within: true,
+		uses: []string{"boot/agent", "boot/bootconfig", "boot/bootlog", "boot/cmdline", "boot/disk", "boot/kernel", "boot/network",
+			"boot/process", "boot/wait", "kms/keyapi"}, within: true,
 		never: network,
 	},
 	{
@@ -205,7 +212,7 @@ var rooms = []room{
 	{
 		name:     "wiring: the demo, which runs commands",
 		packages: []string{"demo"},
-		uses:     []string{"internal/durable", "platform"},
+		uses:     []string{"internal/durable"},
 		never:    []string{"github.com/spiffe/..."},
 	},
 	{
@@ -217,7 +224,7 @@ var rooms = []room{
 	{
 		name:     "door: the owner's commands, noun by noun",
 		packages: []string{"internal/cli/..."},
-		uses: []string{"internal/cli", "internal/command", "internal/durable", "internal/filekind", "appraise", "attest", "boot/bootconfig", "demo", "evidence", "image/...",
+		uses: []string{"internal/cli", "internal/command", "internal/durable", "internal/filekind", "appraise", "attest", "boot/bootconfig", "boot/cmdline", "demo", "evidence", "image/...",
 			"initramfs/...", "kms/...", "luks2", "platform/...", "refval", "snp/..."},
 		never: ownerNever,
 	},
@@ -245,7 +252,7 @@ var rooms = []room{
 	{
 		name:     "proof: VMs in tests",
 		packages: []string{"test/vmtest", "test/vmtest/guest", "test/initramfstest", "test/acpitest"},
-		uses:     []string{"gate/tables", "platform", "platform/asp", "internal/needs", "initramfs/cpio", "boot/bootconfig", "snp/snpdev"},
+		uses:     []string{"gate/tables", "platform", "platform/asp", "internal/needs", "initramfs/cpio", "boot/bootconfig", "boot/cmdline", "snp/snpdev"},
 	},
 	{name: "proof: benchmarks of whole processes", packages: []string{"test/turns"}, never: network},
 	{name: "proof: the whole chain", packages: []string{"test/..."}, uses: []string{"..."}},

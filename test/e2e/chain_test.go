@@ -165,7 +165,6 @@ func (c *chain) register(ctx context.Context, g demo.Guest) error {
 func (c *chain) machine(t *testing.T, g demo.Guest) platform.Guest {
 	t.Helper()
 	vm := vmtest.Guest(t)
-	vm.CommandLine = demo.CommandLine
 	vm.VCPUs, vm.CPUType = demo.VCPUs, demo.CPUType
 	vm.Initramfs, vm.Disk = g.Initramfs(), g.Disk()
 	return vm

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/cmdline"
 	"github.com/rootvouch/rootvouch/pins"
 )
 
@@ -78,9 +79,11 @@ func BootConfig(trustRoot string) bootconfig.Config {
 		KMS:          bootconfig.KMS{Addresses: []string{"10.0.2.2:8443"}, SPIFFEID: "spiffe://example.org/kms"},
 		Disk:         bootconfig.NewDisk(Pins(), true),
 		Network:      bootconfig.Network{Mode: bootconfig.NetworkDHCP},
+		CommandLine:  cmdline.Default(),
 		ReportDevice: bootconfig.ReportVirtioPort,
 		Verification: bootconfig.VerificationFull,
 		ClockFloor:   time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC),
 		Console:      true,
+		Devices:      bootconfig.DevicesOwn,
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rootvouch/rootvouch/boot/cmdline"
 	"github.com/rootvouch/rootvouch/initramfs/cpio"
 	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/platform"
@@ -36,7 +37,7 @@ func Guest(t testing.TB) platform.Guest {
 		Kind:        platform.Emulated,
 		Firmware:    needs.Part(t, "firmware/hardened/OVMF.amdsev.fd"),
 		Kernel:      needs.Part(t, "kernel/boot/vmlinuz-*"),
-		CommandLine: platform.DefaultCommandLine,
+		CommandLine: cmdline.Default(),
 		VCPUs:       2,
 		CPUType:     platform.DefaultCPUType,
 		MemoryMiB:   1024,

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,8 +33,24 @@ func rootInit() {
 	say("resolv.conf is a link to %s", link("/etc/resolv.conf"))
 	sayFile("network unit", "/run/systemd/network/10-rootvouch.network")
 	sayFile("IPv6 addresses", "/proc/net/if_inet6")
-	sayFile("panic_on_oops", "/proc/sys/kernel/panic_on_oops")
+	for _, name := range []string{"panic_on_oops", "printk", "modules_disabled", "kexec_load_disabled"} {
+		sayFile(name, "/proc/sys/kernel/"+name)
+	}
+	sayFile("lockdown", "/sys/kernel/security/lockdown")
+	sayFile("accept_ra", "/proc/sys/net/ipv6/conf/default/accept_ra")
+	sayFile("machine ID", "/etc/machine-id")
+	say("systemd-fstab-generator is a link to %s", link("/run/systemd/system-generators/systemd-fstab-generator"))
+	say("serial-getty@.service is a link to %s", link("/run/systemd/system/serial-getty@.service"))
+	sayDisks()
 	say("writing gives %v", os.WriteFile("/etc/written", nil, 0o600))
+	if wants("guest.verbose") {
+		say("messages on: %v", os.WriteFile("/proc/sys/kernel/printk", []byte("7"), 0))
+	}
+	if wants("guest.nmi") {
+		say("waiting for an NMI")
+		time.Sleep(20 * time.Second)
+		say("still here")
+	}
 	if _, err := os.Stat("/etc/wait-for-corruption"); err == nil {
 		takeDiskAway()
 		readAgain()
@@ -60,6 +77,22 @@ func sayEnvironment() {
 	dir := os.Getenv("CREDENTIALS_DIRECTORY")
 	held, err := os.ReadDir(dir)
 	say("environment is %q, %s holds %d credentials (%v)", os.Environ(), dir, len(held), err)
+}
+
+// wants reports whether the command line has a word.
+func wants(word string) bool {
+	line, _ := os.ReadFile("/proc/cmdline")
+	return slices.Contains(strings.Fields(string(line)), word)
+}
+
+// sayDisks lists the disks with hardware behind them.
+func sayDisks() {
+	devices, _ := filepath.Glob("/sys/class/block/*/device")
+	var names []string
+	for _, d := range devices {
+		names = append(names, filepath.Base(filepath.Dir(d)))
+	}
+	say("disks are %s", strings.Join(names, " "))
 }
 
 func sayMounts() {
@@ -144,7 +177,7 @@ func sayAttestd() {
 // takeDiskAway removes the disk from the PCI bus when the command line says so:
 // reads give I/O errors then, as when the host lets them fail.
 func takeDiskAway() {
-	if line, _ := os.ReadFile("/proc/cmdline"); !strings.Contains(string(line), "guest.unplug") {
+	if !wants("guest.unplug") {
 		return
 	}
 	device, err := filepath.EvalSymlinks("/sys/block/vda/device")

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/cmdline"
 	"github.com/rootvouch/rootvouch/initramfs"
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
@@ -42,6 +43,9 @@ come from rootvouch image build; with --no-header-pin the pin of the LUKS2 heade
 is left to the key server, so that the disk can be rekeyed without a new
 measurement. It is no secret: everyone who has the initramfs can read it.
 
+The kernel's command line stands in it too, and PID 1 powers off when the kernel
+shows another. So a line that was cut or changed on its way takes no effect.
+
 The report device is configfs-tsm or sev-guest on real hardware, and virtio-port
 on the emulated platform, which is NOT CONFIDENTIAL.`,
 		Example: `  rootvouch initramfs config --trust-domain example.org \
@@ -63,9 +67,12 @@ on the emulated platform, which is NOT CONFIDENTIAL.`,
 	flags.StringVar(&f.address, "guest-address", "", "static: the guest's address with its prefix length")
 	flags.StringVar(&f.gateway, "gateway", "", "static: next hop of the default route")
 	flags.StringArrayVar(&f.nameservers, "nameserver", nil, "static: address of a name server (repeatable)")
+	flags.StringVar(&c.CommandLine, "append", cmdline.Default(), "kernel command line")
 	flags.StringVar(&c.ReportDevice, "report-device", "", "configfs-tsm, sev-guest or virtio-port")
 	flags.StringVar(&c.Verification, "verification", bootconfig.VerificationFull, "full (the whole disk is read before the switch) or lazy")
 	flags.StringVar(&f.clockFloor, "clock-floor", "", "the guest's clock never shows less: RFC 3339 (default: now)")
+	flags.StringVar(&c.Devices, "devices", bootconfig.DevicesOwn, "own: after the switch no kernel module, no new device and no disk but the root's; any: leave that to the booted system")
+	flags.BoolVar(&c.ConsoleLogin, "console-login", false, "let the booted system offer a login on the console, which is the host's")
 	flags.BoolVar(&c.Console, "console", true, "show the steps of the boot on the console")
 	f.out.Bind(cmd, "boot.json")
 	command.Require(cmd, "trust-domain", "spire-address", "trust-root", "kms-address", "pins", "report-device")

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/cmdline"
 	"github.com/rootvouch/rootvouch/initramfs"
 	"github.com/rootvouch/rootvouch/test/initramfstest"
 	"github.com/rootvouch/rootvouch/test/spiffetest"
@@ -114,7 +115,8 @@ func TestCommands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.KMS.SPIFFEID != "spiffe://example.org/kms" || c.Disk.Header != nil || c.ClockFloor.Hour() != 12 || !c.Console {
+	if c.KMS.SPIFFEID != "spiffe://example.org/kms" || c.Disk.Header != nil || c.ClockFloor.Hour() != 12 || !c.Console ||
+		c.CommandLine != cmdline.Default() || c.Devices != bootconfig.DevicesOwn || c.ConsoleLogin {
 		t.Errorf("got configuration %+v", c)
 	}
 }
@@ -160,6 +162,8 @@ func TestRefuses(t *testing.T) {
 		{"mapped loopback", configArgs(dir, "--kms-address", "[::ffff:127.0.0.2]:8443"), "which is the guest itself"},
 		{"unspecified", configArgs(dir, "--kms-address", "0.0.0.0:8443"), "which is the guest itself"},
 		{"localhost", configArgs(dir, "--kms-address", "LocalHost:8443"), "which is the guest itself"},
+		{"long command line", configArgs(dir, "--append", cmdline.Default()+strings.Repeat(" x", 1000)), "at most 2033"},
+		{"weak command line", configArgs(dir, "--append", "console=ttyS0"), "efi=noruntime"},
 		{"report device", configArgs(dir, "--report-device", "tpm"), "report_device"},
 		{"gateway", configArgs(dir, "--network", "static", "--guest-address", "192.0.2.1/24", "--gateway", "x"), "x"},
 		{"clock floor", configArgs(dir, "--clock-floor", "yesterday"), "clock-floor"},

@@ -7,9 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rootvouch/rootvouch/boot/cmdline"
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
-	"github.com/rootvouch/rootvouch/platform"
 	"github.com/rootvouch/rootvouch/snp/launch"
 	"github.com/rootvouch/rootvouch/snp/launch/explain"
 )
@@ -109,7 +109,7 @@ func (f *explainFlags) run(cmd *cobra.Command) error {
 func (f *explainFlags) question(m *measurement, got launch.Sum) (explain.Question, error) {
 	q := explain.Question{Got: got, Inputs: m.inputs, CommandLine: m.commandLine, CommandLines: f.commandLines}
 	if f.kernel != "" || len(f.kernels) > 0 {
-		q.CommandLines = append(q.CommandLines, platform.DefaultCommandLine) // of vm run without --append
+		q.CommandLines = append(q.CommandLines, cmdline.Default()) // of a guest unless its boot.json says otherwise
 	}
 	q.Inputs.VCPUs, q.Inputs.CPU = m.vcpus[0], m.cpus[0]
 	for _, path := range f.firmwares {

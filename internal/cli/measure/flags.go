@@ -106,6 +106,12 @@ func (f *inputFlags) load(cmd *cobra.Command, keep bool) (*measurement, error) {
 	if m.inputs.VMM != launch.QEMU && m.cpus[0] != launch.AnyCPU() {
 		hint("%v puts no CPU type into a guest's initial state: the digest is the same for all", m.inputs.VMM)
 	}
+	if f.initrd != "" {
+		var err error
+		if m.commandLine, err = cli.CommandLine(f.initrd, f.commandLine, cmd.Flags().Changed("append"), f.commandLine); err != nil {
+			return nil, err
+		}
+	}
 	if err := f.read(m, keep); err != nil {
 		return nil, err
 	}
@@ -244,7 +250,7 @@ func (f *inputFlags) read(m *measurement, keep bool) error {
 	}
 	in := &m.inputs
 	if f.kernel != "" {
-		line, err := launch.HashCommandLine(f.commandLine)
+		line, err := launch.HashCommandLine(m.commandLine)
 		if err != nil {
 			return command.Usage(fmt.Errorf("--append: %w", err))
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rootvouch/rootvouch/boot/cmdline"
 	"github.com/rootvouch/rootvouch/initramfs"
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
@@ -87,6 +88,9 @@ does, 5 --timeout was reached, 64 usage, 130 interrupted, 1 anything else.`,
 			if err := checkMemory(g); err != nil {
 				return command.Usage(err)
 			}
+			if g.CommandLine, err = cli.CommandLine(g.Initramfs, g.CommandLine, cmd.Flags().Changed("append"), cmdline.Default()); err != nil {
+				return err
+			}
 			if g.Kind == platform.Emulated {
 				cli.Say(cmd, "%s", platform.Warning)
 			}
@@ -107,7 +111,7 @@ func (f *runFlags) bind(cmd *cobra.Command) {
 	cli.HostCode(cmd, &g.AcceptHostCode)
 	flags.StringVar(&g.Kernel, "kernel", "", "kernel file")
 	flags.StringVar(&g.Initramfs, "initrd", "", "initramfs file")
-	flags.StringVar(&g.CommandLine, "append", platform.DefaultCommandLine, "kernel command line")
+	flags.StringVar(&g.CommandLine, "append", "", "kernel command line")
 	flags.IntVar(&g.VCPUs, "vcpus", 2, "vCPU count")
 	flags.StringVar(&g.CPUType, "vcpu-type", platform.DefaultCPUType, "QEMU's CPU type")
 	flags.StringVar(&f.memory, "memory", "1G", "memory, such as 2048M or 2G")

@@ -1,0 +1,54 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/rootvouch/rootvouch/initramfs"
+	"github.com/rootvouch/rootvouch/internal/command"
+)
+
+// maxInitramfs bounds an initramfs whose boot.json is read, in bytes.
+const maxInitramfs = 2 << 30
+
+// CommandLine returns the kernel command line that goes with an initramfs. PID 1
+// powers off unless the kernel's line is that of boot.json, so an --append that
+// differs is an error, and without one boot.json decides. An initramfs without a
+// boot.json of ours takes the given line, or fallback. A path that is no regular
+// file is not read: it may give its bytes once only.
+func CommandLine(path, given string, isGiven bool, fallback string) (string, error) {
+	own, ok, err := ownCommandLine(path)
+	switch {
+	case err != nil:
+		return "", err
+	case ok && isGiven && given != own:
+		return "", command.Usage(fmt.Errorf("--append is %q, want the command line of %s's boot.json: %q; leave --append out, or make another boot.json", given, path, own))
+	case ok:
+		return own, nil
+	case isGiven:
+		return given, nil
+	}
+	return fallback, nil
+}
+
+func ownCommandLine(path string) (line string, ok bool, err error) {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Size() > maxInitramfs {
+		return "", false, nil // the reader of the file says what is wrong
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return "", false, err
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, maxInitramfs))
+	if err != nil {
+		return "", false, err
+	}
+	line, ok, err = initramfs.CommandLine(data)
+	if err != nil {
+		return "", false, fmt.Errorf("%s: %w", path, err)
+	}
+	return line, ok, nil
+}

@@ -1,0 +1,70 @@
+package cli
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rootvouch/rootvouch/initramfs"
+	"github.com/rootvouch/rootvouch/initramfs/kmod"
+	"github.com/rootvouch/rootvouch/test/initramfstest"
+	"github.com/rootvouch/rootvouch/test/spiffetest"
+)
+
+// newInitramfs makes an initramfs whose boot.json names a command line.
+func newInitramfs(t *testing.T) (path, line string) {
+	t.Helper()
+	var names []string
+	for _, p := range initramfs.GuestBinaries() {
+		names = append(names, filepath.Base(p))
+	}
+	tree, err := kmod.Open(initramfstest.Kernel(t), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, _, err := initramfs.Build(initramfs.Options{Kernel: tree, Modules: initramfs.DefaultModules(), GuestBin: initramfstest.GuestBin(t, names...)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := initramfstest.BootConfig(spiffetest.New(t).PEM())
+	c.CommandLine += " audit=0"
+	whole, err := initramfs.Configure(base, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path = filepath.Join(t.TempDir(), "initramfs")
+	if err := os.WriteFile(path, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path, c.CommandLine
+}
+
+func TestCommandLine(t *testing.T) {
+	path, own := newInitramfs(t)
+	other := filepath.Join(t.TempDir(), "other")
+	if err := os.WriteFile(other, []byte("070701"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, path, given string
+		isGiven           bool
+		want              string
+	}{
+		{"boot.json decides", path, "", false, own},
+		{"the same is given", path, own, true, own},
+		{"another program's initramfs", other, "quiet", true, "quiet"},
+		{"another program's, nothing given", other, "", false, "fallback"},
+		{"no file", other + "x", "quiet", true, "quiet"},
+		{"a pipe", os.DevNull, "", false, "fallback"},
+	} {
+		if got, err := CommandLine(c.path, c.given, c.isGiven, "fallback"); got != c.want || err != nil {
+			t.Errorf("%s: got %q, %v, want %q", c.name, got, err, c.want)
+		}
+	}
+	for _, given := range []string{"", "console=ttyS0", own + " quiet"} {
+		if _, err := CommandLine(path, given, true, "fallback"); err == nil || !strings.Contains(err.Error(), "want the command line of") {
+			t.Errorf("%q: got error %v, want a refusal", given, err)
+		}
+	}
+}
