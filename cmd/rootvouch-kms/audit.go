@@ -72,7 +72,7 @@ type leafFilter struct {
 }
 
 func (f *leafFilter) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.disk, "disk-uuid", "", "only what is about the disk with this UUID")
+	cmd.Flags().StringVar(&f.disk, "disk-uuid", "", "UUID of the disk")
 	cmd.Flags().StringVar(&f.spiffeID, "caller", "", "only what is about this SPIFFE ID")
 	cmd.Flags().StringVar(&f.event, "event", "", `only this event, for example "refusal"`)
 	cmd.Flags().DurationVar(&f.since, "since", 0, "only what is not older, for example 24h")
