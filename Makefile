@@ -9,7 +9,7 @@ FLAGS  := -trimpath -buildvcs=false -ldflags=-s
 FUZZTIME ?= 30s
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: check build demo test vm attack race fuzz bench interop vuln setup clean help
+.PHONY: check build demo test vm attack race fuzz bench interop vuln setup dist dist-test clean help
 
 check: ## formatting, vet, lint when installed, and the fast tests: no root, no network, no VM
 	@scripts/check
@@ -52,8 +52,15 @@ interop: setup build ## what cryptsetup, veritysetup and go-sev-guest say of our
 vuln: ## known vulnerabilities in what we link (needs the vulnerability database)
 	go run golang.org/x/vuln/cmd/govulncheck@latest ./...
 
+dist: ## what users install: tarball, .deb, .rpm, SBOM and sums, in dist/
+	@scripts/setup spire
+	@scripts/dist dist
+
+dist-test: ## dist/ built again and compared, installed into clean roots, the key server started (root)
+	@scripts/dist-test dist
+
 clean: ## what make built; the cache stays
-	rm -rf bin out
+	rm -rf bin out dist
 
 help: ## this list
 	@sed -n 's/^\([a-z/-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10

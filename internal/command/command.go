@@ -13,7 +13,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -57,7 +56,9 @@ func Main(root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 		context.AfterFunc(ctx, stop)
 	}
 	root.SilenceUsage, root.SilenceErrors = true, true
-	root.Version = version()
+	root.Version = BuildVersion().Version
+	root.AddCommand(newVersionCommand())
+	addMan(root)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return UsageError{err} })
 	strictHelp(root)
 	root.InitDefaultCompletionCmd(args...)
@@ -228,15 +229,6 @@ func notEmpty(cmd *cobra.Command, flags ...string) error {
 		}
 	}
 	return nil
-}
-
-// version is what the Go tool chain recorded about this build.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(unknown)"
-	}
-	return info.Main.Version
 }
 
 // Require makes flags of cmd ones that have to be given, and not empty. cmd.Args

@@ -39,6 +39,9 @@ moments, for each disk. The launch digest covers both.`,
 	return cmd
 }
 
+// installedGuest is where the package rootvouch-guest puts the guest's programs.
+const installedGuest = "/usr/lib/rootvouch/guest"
+
 type buildFlags struct {
 	trees             []string
 	version, guestBin string
@@ -51,7 +54,7 @@ type buildFlags struct {
 func newBuildCommand() *cobra.Command {
 	var f buildFlags
 	cmd := &cobra.Command{
-		Use:   "build --kernel-tree DIR|PACKAGE --guest-bin DIR --out FILE",
+		Use:   "build --kernel-tree DIR|PACKAGE [--guest-bin DIR] --out FILE",
 		Short: "Build an initramfs from a kernel's modules and the guest's programs",
 		Long: `Build the base of an initramfs, and configure it when --boot-config is given.
 
@@ -67,7 +70,8 @@ The default modules know virtio disks and networks. --drivers adds what a VM nee
 elsewhere: ` + strings.Join(initramfs.DriverTargets(), ", ") + `. --module asks for further ones.
 
 The directory of --guest-bin holds the programs init, fetchkey, snp-agent-plugin,
-attestd and spire-agent, all linked statically.
+attestd and spire-agent, all linked statically. Without the flag they are those of
+the package rootvouch-guest.
 
 Printed are the version of the kernel that the modules belong to and, when the
 tree has it, the kernel image: it takes that very kernel to use the initramfs.
@@ -83,14 +87,15 @@ tree has it, the kernel image: it takes that very kernel to use the initramfs.
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.trees, "kernel-tree", nil, "kernel package, unpacked or not, or /lib/modules (repeatable)")
 	flags.StringVar(&f.version, "kernel-version", "", "which kernel, when the tree has several")
-	flags.StringVar(&f.guestBin, "guest-bin", "", "directory with the guest's programs")
+	flags.StringVar(&f.guestBin, "guest-bin", installedGuest, "directory with the guest's programs")
 	flags.StringArrayVar(&f.modules, "module", nil, "further kernel module (repeatable)")
 	flags.StringSliceVar(&f.drivers, "drivers", nil, "drivers for "+strings.Join(initramfs.DriverTargets(), ", ")+" (repeatable, or a list with commas)")
 	flags.StringVar(&f.kernel, "kernel-out", "", "write the kernel image that belongs to the modules")
 	flags.StringVar(&f.bootConfig, "boot-config", "", "boot.json to put in (default: none, a base)")
 	flags.StringVar(&f.manifest, "manifest-out", "", "write what the base is made of, in JSON")
 	f.out.Bind(cmd, "the initramfs")
-	command.Require(cmd, "kernel-tree", "guest-bin")
+	command.Require(cmd, "kernel-tree")
+	command.NotEmpty(cmd, "guest-bin")
 	return cmd
 }
 

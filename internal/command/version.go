@@ -1,0 +1,78 @@
+package command
+
+import (
+	"encoding/json"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+// Version is what the Go tool chain recorded about a build.
+type Version struct {
+	// Version is the tag, or a pseudo-version of the commit; "+dirty" behind it says
+	// that the sources were not those of the commit. A build without a record of its
+	// sources has "(devel)".
+	Version string `json:"version"`
+	// Commit is the commit's hash, and Time its time in UTC; empty when not recorded.
+	Commit string `json:"commit"`
+	Time   string `json:"time"`
+	// Go is the version of the tool chain.
+	Go string `json:"go"`
+}
+
+// BuildVersion is that of this program.
+func BuildVersion() Version {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return Version{Version: "(unknown)"}
+	}
+	v := Version{Version: info.Main.Version, Go: info.GoVersion}
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			v.Commit = s.Value
+		case "vcs.time":
+			v.Time = s.Value
+		}
+	}
+	if v.Version == "" {
+		v.Version = "(unknown)"
+	}
+	return v
+}
+
+func newVersionCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "version",
+		Short: "Say which version this is",
+		Long:  `Say which version of this program runs, from which commit it was built, and with which Go.`,
+		Example: `  rootvouch version
+  rootvouch version --json`,
+		Args: NoArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v, out := BuildVersion(), cmd.OutOrStdout()
+			if asJSON {
+				data, err := json.Marshal(v)
+				if err != nil {
+					panic("command: internal error: " + err.Error())
+				}
+				_, err = fmt.Fprintf(out, "%s\n", data)
+				return err
+			}
+			_, err := fmt.Fprintf(out, "%s %s (commit %s, %s)\n", cmd.Root().Name(), v.Version, known(v.Commit), v.Go)
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	LeavesNothing(cmd)
+	return cmd
+}
+
+func known(s string) string {
+	if s == "" {
+		return "not recorded"
+	}
+	return s
+}
