@@ -45,8 +45,8 @@ type bench struct {
 	hasty     []byte // an /init with short limits
 	guestSize int    // bytes of the stand-in program
 	trustRoot string
-	sockets   string // a directory whose path is short
-	next      atomic.Int32
+	sockets   string        // a directory whose path is short
+	next      *atomic.Int32 // shared by copies of the bench
 
 	disk    testDisk // the good one
 	other   testDisk // same UUID, other header
@@ -68,6 +68,7 @@ func newBench(t *testing.T) *bench {
 		qemu:      needs.Tool(t, "qemu-system-x86_64"),
 		kernel:    needs.Part(t, "kernel/boot/vmlinuz-*"),
 		trustRoot: spiffetest.New(t).PEM(),
+		next:      new(atomic.Int32),
 	}
 	var err error
 	if b.sockets, err = os.MkdirTemp("", "qmp"); err != nil {

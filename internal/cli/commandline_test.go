@@ -19,7 +19,7 @@ func newInitramfs(t *testing.T) (path, line string) {
 	for _, p := range initramfs.GuestBinaries() {
 		names = append(names, filepath.Base(p))
 	}
-	tree, err := kmod.Open(initramfstest.Kernel(t), "")
+	tree, err := kmod.Open([]string{initramfstest.Kernel(t)}, "")
 	if err != nil {
 		t.Fatal(err)
 	}

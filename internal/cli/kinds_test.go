@@ -68,7 +68,7 @@ func TestCheckBase(t *testing.T) {
 	for _, p := range initramfs.GuestBinaries() {
 		names = append(names, filepath.Base(p))
 	}
-	tree, err := kmod.Open(initramfstest.Kernel(t), "")
+	tree, err := kmod.Open([]string{initramfstest.Kernel(t)}, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ func TestNeededMemory(t *testing.T) {
 	bin := initramfstest.GuestBin(t, names...)
 	large := initramfstest.Program(2, 1) // ET_EXEC, PT_LOAD
 	initramfstest.Files{names[0]: append(large, make([]byte, 16<<20)...)}.WriteTo(t, bin)
-	tree, err := kmod.Open(initramfstest.Kernel(t), "")
+	tree, err := kmod.Open([]string{initramfstest.Kernel(t)}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
