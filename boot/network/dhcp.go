@@ -1,24 +1,12 @@
 package network
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/netip"
-	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
-	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
-	"github.com/vishvananda/netlink"
-)
-
-// Bounds on asking one interface for a lease: the first answer is waited for
-// firstAnswer, each next one twice as long (RFC 2131, section 4.1, with shorter
-// times, since nobody else boots on this link).
-const (
-	firstAnswer = 500 * time.Millisecond
-	dhcpTries   = 5
 )
 
 // Bounds on what a lease may contain.
@@ -28,40 +16,6 @@ const (
 	minMTU         = 576 // bytes (RFC 791: every host takes that much)
 )
 
-// leaseFromFirst asks one interface after the other, and returns the first
-// lease.
-func leaseFromFirst(ctx context.Context, links []netlink.Link) (Network, error) {
-	var last error
-	for _, link := range links {
-		n, err := lease(ctx, link)
-		if err == nil {
-			return n, nil
-		}
-		last = fmt.Errorf("asking for a DHCP lease on %s: %w", link.Attrs().Name, err)
-	}
-	return Network{}, last
-}
-
-func lease(ctx context.Context, link netlink.Link) (Network, error) {
-	if err := netlink.LinkSetUp(link); err != nil {
-		return Network{}, err
-	}
-	client, err := nclient4.New(link.Attrs().Name, nclient4.WithTimeout(firstAnswer), nclient4.WithRetry(dhcpTries))
-	if err != nil {
-		return Network{}, err
-	}
-	defer client.Close()
-	got, err := client.Request(ctx, dhcpv4.WithRequestedOptions(
-		dhcpv4.OptionSubnetMask, dhcpv4.OptionClasslessStaticRoute, dhcpv4.OptionRouter,
-		dhcpv4.OptionDomainNameServer, dhcpv4.OptionInterfaceMTU))
-	if err != nil {
-		return Network{}, err
-	}
-	n, err := parseLease(got.ACK)
-	n.link = link
-	return n, err
-}
-
 // parseLease takes what we use from a DHCP acknowledgement and checks it.
 func parseLease(ack *dhcpv4.DHCPv4) (Network, error) {
 	n := Network{mode: bootconfig.NetworkDHCP}
@@ -69,9 +23,13 @@ func parseLease(ack *dhcpv4.DHCPv4) (Network, error) {
 	if !ok || !usable(own) {
 		return n, fmt.Errorf("address is %s, want a unicast IPv4 address", ack.YourIPAddr)
 	}
-	ones, bits := ack.SubnetMask().Size()
+	mask := ack.SubnetMask()
+	if len(ack.Options.Get(dhcpv4.OptionSubnetMask)) == 0 {
+		mask = net.IP(own.AsSlice()).DefaultMask() // of the address's class (RFC 950), as other clients take it
+	}
+	ones, bits := mask.Size()
 	if bits != 32 || ones == 0 {
-		return n, fmt.Errorf("subnet mask is %s, want 1 to 32 leading ones", net.IP(ack.SubnetMask()))
+		return n, fmt.Errorf("subnet mask is %s, want 1 to 32 leading ones", net.IP(mask))
 	}
 	n.address = netip.PrefixFrom(own, ones)
 	var err error

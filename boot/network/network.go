@@ -46,22 +46,23 @@ func Configure(ctx context.Context, c bootconfig.Network) (Network, error) {
 	if err := setUpLoopback(); err != nil {
 		return Network{}, err
 	}
-	links, err := waitForLinks(ctx)
-	if err != nil {
-		return Network{}, err
-	}
-	for _, link := range links {
-		if err := closeToOthers(link.Attrs().Name); err != nil {
-			return Network{}, err
-		}
-	}
 	var n Network
 	switch c.Mode {
 	case bootconfig.NetworkStatic:
+		links, err := waitForLinks(ctx)
+		if err != nil {
+			return Network{}, err
+		}
+		for _, link := range links {
+			if err := closeToOthers(link.Attrs().Name); err != nil {
+				return Network{}, err
+			}
+		}
 		n = static(c)
 		n.link = links[0]
 	default:
-		if n, err = leaseFromFirst(ctx, links); err != nil {
+		var err error
+		if n, err = leaseFromAny(ctx, dhcpPace, ethernet); err != nil {
 			return Network{}, err
 		}
 	}
@@ -85,28 +86,34 @@ func setUpLoopback() error {
 	return nil
 }
 
-// waitForLinks returns the Ethernet interfaces that have hardware behind them,
-// once there is one, in the kernel's order.
+// waitForLinks returns the Ethernet interfaces once there is one.
 func waitForLinks(ctx context.Context) ([]netlink.Link, error) {
 	for {
-		all, err := netlink.LinkList()
-		if err != nil {
-			return nil, fmt.Errorf("listing network interfaces: %w", err)
-		}
-		var links []netlink.Link
-		for _, link := range all {
-			attrs := link.Attrs()
-			if _, err := os.Stat("/sys/class/net/" + attrs.Name + "/device"); err == nil && attrs.EncapType == "ether" {
-				links = append(links, link)
-			}
-		}
-		if len(links) > 0 {
-			return links, nil
+		links, err := ethernet()
+		if err != nil || len(links) > 0 {
+			return links, err
 		}
 		if err := wait.Pause(ctx); err != nil {
 			return nil, errors.New("waiting for a network interface: got none")
 		}
 	}
+}
+
+// ethernet lists the Ethernet interfaces that have hardware behind them, in the
+// kernel's order.
+func ethernet() ([]netlink.Link, error) {
+	all, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("listing network interfaces: %w", err)
+	}
+	var links []netlink.Link
+	for _, link := range all {
+		attrs := link.Attrs()
+		if _, err := os.Stat("/sys/class/net/" + attrs.Name + "/device"); err == nil && attrs.EncapType == "ether" {
+			links = append(links, link)
+		}
+	}
+	return links, nil
 }
 
 // static takes the measured addresses. A gateway outside the address's own

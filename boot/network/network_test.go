@@ -29,6 +29,11 @@ func ack(t testing.TB, options ...dhcpv4.Option) *dhcpv4.DHCPv4 {
 	return p
 }
 
+func without(p *dhcpv4.DHCPv4, option dhcpv4.OptionCode) *dhcpv4.DHCPv4 {
+	p.Options.Del(option)
+	return p
+}
+
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 var compare = cmp.Options{
@@ -57,6 +62,7 @@ func TestParseLease(t *testing.T) {
 			ack(t, dhcpv4.OptRouter(net.IPv4(10, 0, 2, 2)), dhcpv4.OptDNS(net.IPv4(10, 0, 2, 3), net.IPv4bcast, net.IPv4(1, 1, 1, 1))),
 			Network{mode: "dhcp", address: own, routes: []route{{netip.MustParsePrefix("0.0.0.0/0"), addr("10.0.2.2")}},
 				nameservers: []netip.Addr{addr("10.0.2.3"), addr("1.1.1.1")}}},
+		{"no mask: that of the address's class", without(ack(t), dhcpv4.OptionSubnetMask), Network{mode: "dhcp", address: netip.MustParsePrefix("10.0.2.15/8")}},
 		{"four name servers",
 			ack(t, dhcpv4.OptDNS(net.IPv4(1, 0, 0, 1), net.IPv4(1, 0, 0, 2), net.IPv4(1, 0, 0, 3), net.IPv4(1, 0, 0, 4))),
 			Network{mode: "dhcp", address: own, nameservers: []netip.Addr{addr("1.0.0.1"), addr("1.0.0.2"), addr("1.0.0.3")}}},
@@ -92,7 +98,7 @@ func TestParseLeaseRefuses(t *testing.T) {
 		{"no address", "address is 0.0.0.0", with(func(p *dhcpv4.DHCPv4) { p.YourIPAddr = net.IPv4zero })},
 		{"multicast", "address is 224.0.0.1", with(func(p *dhcpv4.DHCPv4) { p.YourIPAddr = net.IPv4(224, 0, 0, 1) })},
 		{"loopback", "address is 127.0.0.1", with(func(p *dhcpv4.DHCPv4) { p.YourIPAddr = net.IPv4(127, 0, 0, 1) })},
-		{"no mask", "subnet mask is", with(func(p *dhcpv4.DHCPv4) { p.Options.Del(dhcpv4.OptionSubnetMask) })},
+		{"empty mask", "subnet mask is", with(func(p *dhcpv4.DHCPv4) { p.UpdateOption(dhcpv4.OptSubnetMask(net.IPMask{0, 0, 0, 0})) })},
 		{"mask with holes", "subnet mask is", with(func(p *dhcpv4.DHCPv4) { p.UpdateOption(dhcpv4.OptSubnetMask(net.IPMask{255, 0, 255, 0})) })},
 		{"routes", "routes are 33", ack(t, dhcpv4.OptClasslessStaticRoute(many...))},
 		{"route by broadcast", "gateway of the route", ack(t, dhcpv4.OptClasslessStaticRoute(&dhcpv4.Route{Dest: many[0].Dest, Router: net.IPv4bcast}))},
