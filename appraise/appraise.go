@@ -79,12 +79,15 @@ func Appraise(q Request) Verdict {
 	}
 	product, ok := q.Values.Accepts(v.Product)
 	bits := q.Values.CheckBits(v.Report.Policy, v.Report.PlatformInfo)
-	hostCode := q.Values.AcceptsHostCode()
+	hostCode, bareKernel := q.Values.AcceptsHostCode(), q.Values.AcceptsBareKernel()
 	if root, is := q.Values.RootOfTrust.Emulated(); is {
 		v.addNote(emulated.Warning+": the root of trust is the emulated ARK %s", root)
 	}
 	if hostCode {
 		v.addNote(hostCodeNote)
+	}
+	if bareKernel {
+		v.addNote(bareKernelNote)
 	}
 	v.checkProduct(q.Values, product, ok)
 	v.checkPolicy(q.Values, bits)

@@ -37,7 +37,7 @@ func newSigner(t testing.TB, p snp.Product) *snptest.Signer {
 // values accepts the guest of snptest on the signer's platform.
 func values(s *snptest.Signer) refval.Values {
 	return refval.New(refval.EmulatedARK(s.Chain.ARKDigest()),
-		[]refval.Measurement{{Digest: snp.Measurement{0x4d, 1}, HostCode: refval.HostCodeNone, VCPUs: 2, CPUType: "EPYC-v4"}},
+		[]refval.Measurement{{Digest: snp.Measurement{0x4d, 1}, HostCode: refval.HostCodeNone, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 2, CPUType: "EPYC-v4"}},
 		refval.Product{Name: s.Product, MinimumTCB: refval.Any[snp.TCB]()})
 }
 
@@ -518,6 +518,25 @@ func TestHostCodeNote(t *testing.T) {
 			}).judge()
 			if got.Trusted() != same || strings.Contains(got.String(), "note    firmware: one that may run code of its host") != noted {
 				t.Errorf("%s: trusted %v, want %v, and a note: %v\n%s", code, got.Trusted(), same, noted, got)
+			}
+		}
+	}
+}
+
+// TestBareKernelNote wants every verdict to say when the reference values accept a
+// kernel that is not behind the gate.
+func TestBareKernelNote(t *testing.T) {
+	s := newSigner(t, snp.Genoa)
+	for gate, noted := range map[refval.Gate]bool{refval.GateNone: true, refval.Gate(strings.Repeat("9a", 32)): false} {
+		for _, same := range []bool{true, false} {
+			got := request(t, s, s.Evidence(t, [64]byte{}), func(q *asked) {
+				q.Values.Measurements[0].Gate = gate
+				if !same {
+					q.Values.Measurements[0].Digest[0] ^= 1
+				}
+			}).judge()
+			if got.Trusted() != same || strings.Contains(got.String(), "note    kernel: one that is not behind the gate") != noted {
+				t.Errorf("%s: trusted %v, want %v, and a note: %v\n%s", gate, got.Trusted(), same, noted, got)
 			}
 		}
 	}

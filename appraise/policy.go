@@ -14,6 +14,11 @@ import (
 const milanNote = "product: Milan is accepted by name: software on the host can extract the root of its VCEKs, " +
 	"and forge reports of any TCB (arXiv 2605.12990)"
 
+// bareKernelNote is what a verdict must say whose reference values accept a kernel
+// that takes its ACPI tables from the host.
+const bareKernelNote = "kernel: one that is not behind the gate is accepted by name: " +
+	"ACPI code of its host runs in it, and can read and change the VM"
+
 // hostCodeNote is what a verdict must say whose reference values accept a firmware
 // that may run code of its host.
 const hostCodeNote = "firmware: one that may run code of its host before the kernel is accepted by name: " +

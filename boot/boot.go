@@ -25,6 +25,7 @@ import (
 	"github.com/rootvouch/rootvouch/boot/disk"
 	"github.com/rootvouch/rootvouch/boot/network"
 	"github.com/rootvouch/rootvouch/boot/process"
+	"github.com/rootvouch/rootvouch/boot/tables"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/pins"
 )
@@ -71,6 +72,7 @@ func Main(limits Limits) {
 	config := step(r, "config", localLimit, describeConfig, readConfig)
 	r.console.decide(config.Console, config.Emulated())
 	local(r, "kernel", func() (string, error) { return holdKernel(config.CommandLine) })
+	local(r, "tables", func() (string, error) { return tables.Check(tables.Firmware, config.Gate) })
 	local(r, "modules", func() (string, error) { return loadModules(config.ReportDevice, config.Disk.Filesystem) })
 	local(r, "clock", func() (string, error) { return setClock(config.ClockFloor) })
 	link := step(r, "network", limits.Network, network.Network.String, func(ctx context.Context) (network.Network, error) {

@@ -213,6 +213,7 @@ func (v *vm) use(d testDisk) {
 		Network:      bootconfig.Network{Mode: bootconfig.NetworkDHCP},
 		CommandLine:  cmdline.Default() + " no_timer_check", // a loaded machine fails that check
 		ReportDevice: bootconfig.ReportVirtioPort,
+		Gate:         bootconfig.GateNone, // this QEMU starts the kernel without a firmware
 		Verification: bootconfig.VerificationFull,
 		ClockFloor:   time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 		Console:      true,

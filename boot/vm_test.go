@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/gate/program"
 	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 )
@@ -88,6 +89,10 @@ func TestVM(t *testing.T) {
 			[]func(*vm){agent("silent"), hasty}, false},
 		{"agent is refused", `agent: running SPIRE agent: agent ended with exit status 1: Agent crashed: rpc error: code = PermissionDenied desc = measurement is not accepted$`,
 			[]func(*vm){agent("refused")}, false},
+		{"bare kernel, gate measured", `tables: looking for tables of the host: there is [a-z_]+, want nothing but `,
+			[]func(*vm){config(func(c *bootconfig.Config) { c.Gate = program.ID().String() })}, false},
+		{"another gate measured", `tables: checking the gate: the configuration names 9a9a`,
+			[]func(*vm){config(func(c *bootconfig.Config) { c.Gate = strings.Repeat("9a", 32) })}, false},
 		{"no boot.json", `config: reading boot configuration: `,
 			[]func(*vm){func(v *vm) { v.raw = []byte{} }}, false},
 		{"strange boot.json", `config: decoding boot configuration: `,
@@ -247,7 +252,7 @@ func (b *bench) wantGood() []string {
 		`guest: mount rootvouch on / type overlay`,
 		`guest: mount configfs on /sys/kernel/config type configfs`,
 		`guest: boot log has disk ` + b.disk.pins.DiskUUID.String() + `, root hash ` + b.disk.pins.RootHash.String() +
-			`, steps start,config,kernel,modules,clock,network,agent,key,header,dm-crypt,dm-verity,verify,mount \(<nil>\)`,
+			`, steps start,config,kernel,tables,modules,clock,network,agent,key,header,dm-crypt,dm-verity,verify,mount \(<nil>\)`,
 		`guest: table of rootvouch-crypt is "aes-xts-plain64 :64:logon:rootvouch:[0-9a-f-]{36} 0 [0-9:]+ 2048 1 sector_size:4096"`,
 		`guest: table of rootvouch-root is ".* ` + b.disk.pins.RootHash.String() + ` .* 2 panic_on_corruption panic_on_error"`,
 		`guest: environment is ` + quoted(`["HOME=/" "TERM=linux" "CREDENTIALS_DIRECTORY=/run/credentials/@system" "SYSTEMD_EFI_OPTIONS="], /run/credentials/@system holds 0 credentials (<nil>)`),
@@ -271,7 +276,7 @@ func (b *bench) wantGood() []string {
 		`guest: disks are vda$`,
 		`rootvouch: hand-over: no further modules and devices, 1 other disks taken away; boot log`,
 	}
-	for _, step := range []string{"config", "kernel", "modules", "clock", "network", "agent", "key", "header", "dm-crypt", "dm-verity", "mount", "hand-over"} {
+	for _, step := range []string{"config", "kernel", "tables", "modules", "clock", "network", "agent", "key", "header", "dm-crypt", "dm-verity", "mount", "hand-over"} {
 		want = append(want, `rootvouch: `+step+`: .* \([0-9]+ ms\)`)
 	}
 	return want

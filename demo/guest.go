@@ -39,6 +39,7 @@ func (g Guest) Disk() string         { return g.path("disk.img") }
 func (g Guest) Pins() string         { return g.path("pins.json") }
 func (g Guest) BootConfig() string   { return g.path("boot.json") }
 func (g Guest) Initramfs() string    { return g.path("initramfs.img") }
+func (g Guest) Kernel() string       { return g.path("gated.efi") }
 func (g Guest) Measurements() string { return g.path("measurements.json") }
 func (g Guest) Refval() string       { return g.path("refval.json") }
 
@@ -50,6 +51,12 @@ func (d *Domain) Key(g Guest) string { return d.path(g.Name + ".key") }
 func (d *Domain) BuildImage(ctx context.Context, g Guest, root string, more ...string) error {
 	_, err := d.Rootvouch(ctx, append([]string{"image", "build", "--root", root,
 		"--out", g.Disk(), "--key-out", d.Key(g), "--pins-out", g.Pins(), "--force"}, more...)...)
+	return err
+}
+
+// BuildKernel puts the stock kernel behind the gate.
+func (d *Domain) BuildKernel(ctx context.Context, g Guest) error {
+	_, err := d.Rootvouch(ctx, "gate", "build", "--kernel", d.Parts.Kernel, "--out", g.Kernel(), "--force")
 	return err
 }
 
@@ -135,7 +142,7 @@ func fileSHA256(path string) (string, error) {
 // Measure makes the guest's reference values.
 func (d *Domain) Measure(ctx context.Context, g Guest) error {
 	printed, err := d.rootvouchTo(ctx, g.Measurements(), "measure", "--mode", "snp", "--firmware", d.Parts.Firmware,
-		"--kernel", d.Parts.Kernel, "--initrd", g.Initramfs(),
+		"--kernel", g.Kernel(), "--initrd", g.Initramfs(),
 		"--vcpus", strconv.Itoa(VCPUs), "--vcpu-type", CPUType, "--json")
 	if err != nil {
 		return err
@@ -191,7 +198,7 @@ func (d *Domain) RunVM(g Guest, onLine func(string)) (*VM, error) {
 		return nil, err
 	}
 	args := []string{"vm", "run", "--platform", "emulated", "--firmware", d.Parts.Firmware,
-		"--kernel", d.Parts.Kernel, "--initrd", g.Initramfs(), "--disk", g.Disk(),
+		"--kernel", g.Kernel(), "--initrd", g.Initramfs(), "--disk", g.Disk(),
 		"--vcpus", strconv.Itoa(VCPUs), "--vcpu-type", CPUType, "--memory", memory, "--asp", d.AMDSP(),
 		"--forward", "127.0.0.1:" + port + "=8444"}
 	d.show("$ rootvouch " + quote(args))

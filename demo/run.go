@@ -57,6 +57,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	for _, s := range []step{
 		{"roots: of the trust domain, and of the software AMD-SP", d.MakeRoots},
 		{"disk: a Debian root, encrypted, with dm-verity", func(ctx context.Context) error { return d.BuildImage(ctx, g, o.Parts.Root) }},
+		{"kernel: the stock one behind the gate, which replaces the host's ACPI tables", func(ctx context.Context) error { return d.BuildKernel(ctx, g) }},
 		{"initramfs: modules, programs, and boot.json with the pins", func(ctx context.Context) error { return d.BuildInitramfs(ctx, g, o.Cache) }},
 		{"reference values: the launch digest that the AMD-SP must find", func(ctx context.Context) error {
 			if err := d.Measure(ctx, g); err != nil {
@@ -72,7 +73,7 @@ func Run(ctx context.Context, o Options) (err error) {
 			}
 			return d.PutKey(ctx, g)
 		}},
-		{"VM: AmdSev firmware, stock kernel, our initramfs", func(ctx context.Context) error {
+		{"VM: AmdSev firmware, gate, stock kernel, our initramfs", func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeoutCause(ctx, o.Until, fmt.Errorf("the VM did not reach %s within %v", multiUser, o.Until))
 			defer cancel()
 			if vm, err = d.RunVM(g, v.console); err != nil {

@@ -8,7 +8,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/rootvouch/rootvouch/gate/program"
 	"github.com/rootvouch/rootvouch/pins"
@@ -17,8 +16,15 @@ import (
 // MaxKernel bounds the kernel that a gate carries, in bytes.
 const MaxKernel = 512 << 20
 
-// ErrOther is what Open returns of a gate that this version does not make.
-var ErrOther = errors.New("it is a gate, but not one that this version of rootvouch makes of its kernel")
+// MaxFile bounds a gate with its kernel, in bytes.
+const MaxFile = MaxKernel + 1<<20
+
+// What Open returns of a file that is not a gate, and of a gate that this version
+// does not make.
+var (
+	ErrBare  = errors.New("the kernel is not behind the gate: it runs ACPI code of its host")
+	ErrOther = errors.New("the kernel is behind a gate that this version of rootvouch does not make")
+)
 
 // Marker is in the application's DOS header, at MarkerAt.
 const (
@@ -43,48 +49,46 @@ func Build(kernel []byte) ([]byte, error) {
 	if err := checkKernel(kernel); err != nil {
 		return nil, fmt.Errorf("making a gate: %w", err)
 	}
-	code := program.Code()
-	kernelAt := align(program.DataAt + len(program.Data(0, 0)))
-	data := program.Data(uint64(kernelAt), uint64(len(kernel)))
-	file := make([]byte, align(kernelAt+len(kernel)))
-	copy(file, headers(kernel, len(code), len(data), kernelAt))
-	copy(file[program.CodeAt:], code)
-	copy(file[program.DataAt:], data)
-	copy(file[kernelAt:], kernel)
+	before := beforeKernel(kernel)
+	file := make([]byte, align(len(before)+len(kernel)))
+	copy(file, before)
+	copy(file[len(before):], kernel)
 	return file, nil
 }
 
-// Open returns the kernel that a gate carries. It accepts what Build returns, and
-// nothing else: another gate is ErrOther.
+// beforeKernel returns what a gate has before its kernel, in whole pages.
+func beforeKernel(kernel []byte) []byte {
+	code := program.Code()
+	kernelAt := align(program.DataAt + len(program.Data(0, 0)))
+	data := program.Data(uint64(kernelAt), uint64(len(kernel)))
+	before := make([]byte, kernelAt)
+	copy(before, headers(kernel, len(code), len(data), kernelAt))
+	copy(before[program.CodeAt:], code)
+	copy(before[program.DataAt:], data)
+	return before
+}
+
+// Open returns the kernel that a gate carries, a part of file. It accepts what Build
+// returns, and nothing else: another file is ErrBare, another gate ErrOther.
 func Open(file []byte) (kernel []byte, err error) {
 	if !Is(file) {
-		return nil, errors.New("opening a gate: the file is none")
+		return nil, ErrBare
 	}
 	if len(file) < program.DataAt+16 || len(file)%pageSize != 0 {
-		return nil, fmt.Errorf("opening a gate: the file has %d bytes, want whole pages of %d", len(file), pageSize)
+		return nil, fmt.Errorf("%w: the file has %d bytes, want whole pages of %d", ErrOther, len(file), pageSize)
 	}
 	at := binary.LittleEndian.Uint64(file[program.DataAt:])
 	size := binary.LittleEndian.Uint64(file[program.DataAt+8:])
 	if at > uint64(len(file)) || size > uint64(len(file))-at {
-		return nil, fmt.Errorf("opening a gate: its kernel has %d bytes at %d, and the file %d", size, at, len(file))
+		return nil, fmt.Errorf("%w: the kernel has %d bytes at %d, and the file %d", ErrOther, size, at, len(file))
 	}
 	kernel = file[at : at+size]
-	again, err := Build(kernel)
-	if err != nil {
-		return nil, fmt.Errorf("opening a gate: %w: %v", ErrOther, err)
+	if err := checkKernel(kernel); err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrOther, err)
 	}
-	if !bytes.Equal(again, file) {
-		return nil, fmt.Errorf("opening a gate: %w", ErrOther)
+	before, end := beforeKernel(kernel), file[at+size:]
+	if uint64(len(before)) != at || !bytes.Equal(before, file[:at]) || len(end) >= pageSize || len(bytes.Trim(end, "\x00")) > 0 {
+		return nil, ErrOther
 	}
 	return kernel, nil
-}
-
-// Sniff reports whether r holds a gate. What it read is gone.
-func Sniff(r io.Reader) (bool, error) {
-	var first [64]byte
-	n, err := io.ReadFull(r, first[:])
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return false, err
-	}
-	return Is(first[:n]), nil
 }

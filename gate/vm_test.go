@@ -4,12 +4,11 @@ import (
 	_ "embed"
 	"encoding/base64"
 	"fmt"
-	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rootvouch/rootvouch/gate/program"
 	"github.com/rootvouch/rootvouch/gate/tables"
@@ -24,23 +23,9 @@ import (
 func gated(t *testing.T, words string) platform.Guest {
 	t.Helper()
 	g := vmtest.Guest(t)
-	g.Kernel = behindGate(t, g.Kernel)
 	g.Initramfs = vmtest.TinyInitramfs(t)
 	g.CommandLine = "console=ttyS0 loglevel=4 panic=-1 efi=noruntime " + words
 	return g
-}
-
-func behindGate(t *testing.T, kernel string) string {
-	t.Helper()
-	data, err := os.ReadFile(kernel)
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "gate.efi")
-	if err := os.WriteFile(path, build(t, data), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 // seen is what a guest said of its machine: "acpi DSDT" and so on.
@@ -123,7 +108,14 @@ func hostile(t *testing.T, banner, at uint64, vcpus int) platform.Options {
 	h := acpitest.Q35(vcpus)
 	h.Others = append(h.Others, acpitest.Compile(t, badAML, map[string]uint64{"BANNER": banner}))
 	h.WriteByFADT(at+banner+fadtAt, 4)
-	return platform.Options{QEMU: vmtest.Adding(t, h.Args(t)...)}
+	return adding(t, h.Args(t)...)
+}
+
+// adding is a host that gives QEMU these arguments besides. A machine that does
+// other things as well takes its time until the kernel starts.
+func adding(t *testing.T, args ...string) platform.Options {
+	t.Helper()
+	return platform.Options{QEMU: vmtest.Adding(t, args...), StartTimeout: 3 * time.Minute}
 }
 
 // Where the attacks write, in bytes behind the text of /proc/version.
@@ -134,7 +126,7 @@ const fadtAt = 48
 func TestVM(t *testing.T) {
 	needs.Boot(t)
 	g := gated(t, "nokaslr oops=panic guest=machine")
-	honest := machine(t, vmtest.Boot(t, g, nil))
+	honest := machine(t, vmtest.BootWith(t, g, adding(t)))
 	honest.behindTheGate(t)
 	banner, at := honest.kernel(t)
 	attack := hostile(t, banner, at, g.VCPUs)
@@ -142,7 +134,7 @@ func TestVM(t *testing.T) {
 	t.Run("both attacks, bare kernel", func(t *testing.T) {
 		t.Parallel()
 		bare := g
-		bare.Kernel = vmtest.Guest(t).Kernel
+		bare.Kernel = vmtest.BareKernel(t)
 		m := vmtest.BootWith(t, bare, attack)
 		m.Expect("guest: off")
 		m.Ended()
@@ -174,7 +166,7 @@ func TestVM(t *testing.T) {
 // one line and the end of the VM.
 func refuses(t *testing.T, g platform.Guest, why string, args ...string) {
 	t.Helper()
-	m := vmtest.BootWith(t, g, platform.Options{QEMU: vmtest.Adding(t, args...)})
+	m := vmtest.BootWith(t, g, adding(t, args...))
 	m.Ended()
 	lines := m.Lines()
 	if len(lines) != 1 || lines[0] != program.Refused+why {
@@ -199,13 +191,13 @@ func TestVMMachines(t *testing.T) {
 		"5 GiB":                   {2, 5120, "0-1", nil},
 		"no ACPI from the host":   {2, 1024, "0-1", []string{"-machine", "acpi=off"}},
 		"no HPET":                 {2, 1024, "0-1", []string{"-machine", "hpet=off"}},
-		"a bridge and large BARs": {2, 1024, "0-1", []string{"-device", "pcie-root-port,id=port,chassis=1", "-device", "virtio-rng-pci,bus=port", "-object", "memory-backend-ram,id=bar,size=64M", "-device", "ivshmem-plain,memdev=bar"}},
+		"a bridge and large BARs": {2, 1024, "0-1", []string{"-device", "pcie-root-port,id=rp0,chassis=1", "-device", "virtio-rng-pci,bus=rp0", "-object", "memory-backend-ram,id=large,size=64M", "-device", "ivshmem-plain,memdev=large"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			g := gated(t, "guest=machine")
 			g.VCPUs, g.MemoryMiB = c.vcpus, c.memory
-			s := machine(t, vmtest.BootWith(t, g, platform.Options{QEMU: vmtest.Adding(t, c.args...)}))
+			s := machine(t, vmtest.BootWith(t, g, adding(t, c.args...)))
 			s.behindTheGate(t)
 			if online := strings.TrimSpace(s["text online"]); online != c.online {
 				t.Errorf("processors %s are online, want %s", online, c.online)
@@ -227,7 +219,7 @@ func TestVMRefuses(t *testing.T) {
 	t.Run("a kernel that does not load", func(t *testing.T) {
 		t.Parallel()
 		g := gated(t, "guest=machine")
-		kernel, err := os.ReadFile(vmtest.Guest(t).Kernel)
+		kernel, err := os.ReadFile(vmtest.BareKernel(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -237,35 +229,6 @@ func TestVMRefuses(t *testing.T) {
 		}
 		refuses(t, g, "the kernel does not load")
 	})
-}
-
-// TestVMPowerButton is for make vm: the host's button reaches the kernel.
-func TestVMPowerButton(t *testing.T) {
-	needs.Matrix(t)
-	socket := filepath.Join(t.TempDir(), "qmp")
-	g := gated(t, "guest=button")
-	m := vmtest.BootWith(t, g, platform.Options{QEMU: vmtest.Adding(t, "-qmp", "unix:"+socket+",server=on,wait=off")})
-	m.Expect("guest: waiting for the power button")
-	conn, err := net.Dial("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if _, err := conn.Write([]byte(`{"execute":"qmp_capabilities"}{"execute":"system_powerdown"}`)); err != nil {
-		t.Fatal(err)
-	}
-	m.Expect("guest: the power button was pressed 1")
-	m.PoweredOff()
-}
-
-// TestVMBackports is for make vm: a newer kernel than the stable distribution's.
-func TestVMBackports(t *testing.T) {
-	needs.Matrix(t)
-	g := gated(t, "guest=machine")
-	g.Kernel = behindGate(t, needs.Part(t, "kernel-backports/boot/vmlinuz-*"))
-	s := machine(t, vmtest.Boot(t, g, nil))
-	s.behindTheGate(t)
-	t.Log(strings.TrimSpace(s["text version"]))
 }
 
 // kernel returns how far /proc/version's text stands behind the kernel's first

@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"sync"
+
+	"github.com/rootvouch/rootvouch/gate/program"
 )
 
 const (
@@ -73,9 +75,10 @@ func (c *console) lines() []string {
 
 // fromFirmware tells the firmware's own lines from the kernel's and those of
 // what follows it. The AmdSev firmware has nothing to say before it has let a
-// kernel start; these are what it and its like say when there is none to start.
+// kernel start; these are what it and its like say when there is none to start, and
+// what the gate says before it powers off.
 func fromFirmware(text string) bool {
-	for _, prefix := range []string{"BdsDxe:", "UEFI ", "Shell>", "GNU GRUB", "grub", ">>Start ", "PXE-"} {
+	for _, prefix := range []string{"BdsDxe:", "UEFI ", "Shell>", "GNU GRUB", "grub", ">>Start ", "PXE-", program.Refused} {
 		if strings.HasPrefix(text, prefix) {
 			return true
 		}
@@ -138,4 +141,13 @@ func printable(raw []byte) string {
 // paragraph separators and the controls of writing direction.
 func isFormat(r rune) bool {
 	return r >= 0x200b && r <= 0x200f || r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0xfeff
+}
+
+// refusal returns the gate's last word, if the console ends with it.
+func (c *console) refusal() string {
+	lines := c.lines()
+	if len(lines) == 0 || !strings.HasPrefix(lines[len(lines)-1], program.Refused) {
+		return ""
+	}
+	return lines[len(lines)-1]
 }

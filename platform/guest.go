@@ -67,11 +67,14 @@ type Guest struct {
 	// AcceptHostCode lets a firmware pass that may run code of its host before
 	// the kernel. Then the launch digest vouches for nothing that runs.
 	AcceptHostCode bool
-	Kernel         string // path of a Linux bzImage
-	Initramfs      string // path
-	CommandLine    string // may be empty; cmdline.Default is that of rootvouch's guests
-	VCPUs          int
-	CPUType        string // QEMU's name of a CPU model that package launch knows
+	// AcceptBareKernel lets a kernel pass that is not behind the gate: it runs ACPI
+	// code of its host.
+	AcceptBareKernel bool
+	Kernel           string // path of a kernel behind the gate (package gate)
+	Initramfs        string // path
+	CommandLine      string // may be empty; cmdline.Default is that of rootvouch's guests
+	VCPUs            int
+	CPUType          string // QEMU's name of a CPU model that package launch knows
 
 	MemoryMiB int
 	// Disk is the path of a raw image, attached read-only as the first virtio

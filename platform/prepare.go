@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/rootvouch/rootvouch/gate"
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/snp/firmware"
 	"github.com/rootvouch/rootvouch/snp/launch"
@@ -28,7 +29,8 @@ type Measured struct {
 
 // Measure reads the guest's files and computes its launch digest, on both
 // platforms alike. A firmware that may run code of its host is refused with a
-// *firmware.OpenError, unless the guest accepts it.
+// *firmware.OpenError, unless the guest accepts it; so is a kernel that is not behind
+// the gate, with gate.ErrBare or gate.ErrOther.
 func Measure(g Guest) (*Measured, error) {
 	m := &Measured{}
 	var err error
@@ -42,6 +44,11 @@ func Measure(g Guest) (*Measured, error) {
 	if !g.AcceptHostCode {
 		if err := firmware.Check(m.firmware); err != nil {
 			return nil, fmt.Errorf("%s: %w", g.Firmware, err)
+		}
+	}
+	if !g.AcceptBareKernel {
+		if err := checkGate(g.Kernel); err != nil {
+			return nil, err
 		}
 	}
 	hashes, err := m.hashFiles(g)
@@ -82,6 +89,23 @@ func readFirmware(path string) ([]byte, error) {
 		return nil, fmt.Errorf("reading firmware: %s has more than %d bytes", path, maxFirmware)
 	}
 	return data, nil
+}
+
+// checkGate refuses a kernel that is not behind the gate.
+func checkGate(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("opening kernel: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, gate.MaxFile+1))
+	if err != nil {
+		return fmt.Errorf("reading kernel: %w", err)
+	}
+	if _, err := gate.Open(data); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
 }
 
 func (m *Measured) hashFiles(g Guest) (launch.Hashes, error) {

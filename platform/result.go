@@ -18,7 +18,7 @@ const (
 	Reset Outcome = "reset"
 	// KernelNeverStarted: the firmware did not let the kernel start in time,
 	// as it does when kernel, initramfs or command line are not those of the
-	// kernel-hashes page.
+	// kernel-hashes page; or the gate refused the machine and powered off.
 	KernelNeverStarted Outcome = "kernel never started"
 	// TimedOut: the VM reached the end of Options.Timeout.
 	TimedOut Outcome = "timed out"
@@ -111,6 +111,8 @@ func (v *VM) conclude(outcome Outcome, reason string, ours error) Result {
 	case outcome == TimedOut:
 		r.Detail = fmt.Sprintf("it ran for %v", v.lifetime)
 	case outcome != "":
+	case reason == reasonShutdown && v.console.refusal() != "":
+		r.Outcome, r.Detail = KernelNeverStarted, v.console.refusal()
 	case reason == reasonShutdown:
 		r.Outcome = PoweredOff
 	case reason == reasonReset || reason == reasonPanic:

@@ -65,6 +65,8 @@ func (v Values) checkMeasurements() error {
 		switch {
 		case m.Digest == snp.Measurement{}:
 			return fmt.Errorf("measurements[%d]: digest is all zero", i)
+		case !m.Gate.valid():
+			return fmt.Errorf("measurements[%d]: gate is %q, want the ID of a gate, 64 hex digits, or %q", i, m.Gate, GateNone)
 		case m.VCPUs < 1:
 			return fmt.Errorf("measurements[%d]: vcpus is %d, want at least 1", i, m.VCPUs)
 		case m.CPUType == "":

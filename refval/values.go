@@ -11,6 +11,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/rootvouch/rootvouch/internal/strictjson"
 	"github.com/rootvouch/rootvouch/pins"
@@ -79,7 +80,9 @@ type Product struct {
 type Measurement struct {
 	Digest snp.Measurement `json:"digest"`
 	// HostCode says whether the firmware may run code of its host.
-	HostCode   HostCode   `json:"host_code"`
+	HostCode HostCode `json:"host_code"`
+	// Gate says which gate stands before the kernel.
+	Gate       Gate       `json:"gate"`
 	VCPUs      int        `json:"vcpus"`
 	CPUType    string     `json:"cpu_type"`
 	Provenance Provenance `json:"provenance"`
@@ -97,6 +100,25 @@ const (
 	// name. Every verdict says so.
 	HostCodeAccepted HostCode = "accepted"
 )
+
+// Gate is the ID of the gate that is measured in the kernel's place, 64 hex digits,
+// or GateNone. The zero value is not valid.
+type Gate string
+
+// GateNone: the kernel, if one is measured, is bare. It runs ACPI code of its host,
+// and the owner accepted that by name. Every verdict says so.
+const GateNone Gate = "none"
+
+func (g Gate) valid() bool {
+	_, err := pins.ParseDigest(string(g))
+	return err == nil || g == GateNone
+}
+
+// AcceptsBareKernel reports whether the kernel of one measurement is not behind the
+// gate.
+func (v Values) AcceptsBareKernel() bool {
+	return slices.ContainsFunc(v.Measurements, func(m Measurement) bool { return m.Gate == GateNone })
+}
 
 // AcceptsHostCode reports whether the firmware of one measurement may run code of
 // its host.

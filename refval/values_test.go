@@ -16,7 +16,7 @@ import (
 
 func measurement() refval.Measurement {
 	return refval.Measurement{
-		Digest: snp.Measurement{1}, HostCode: refval.HostCodeNone, VCPUs: 2, CPUType: "EPYC-v4",
+		Digest: snp.Measurement{1}, HostCode: refval.HostCodeNone, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 2, CPUType: "EPYC-v4",
 		Provenance: refval.Provenance{FirmwareSHA256: pins.Digest{2}, KernelSHA256: pins.Digest{3}, InitramfsSHA256: pins.Digest{4}, CommandLine: "console=ttyS0 a<b"},
 	}
 }
@@ -154,6 +154,9 @@ func TestDecodeRefuses(t *testing.T) {
 		{`"cpu_type": "EPYC-v4"`, `"cpu_type": ""`, "cpu_type is empty"},
 		{`"host_code": "none"`, `"host_code": ""`, `host_code is ""`},
 		{`"host_code": "none"`, `"host_code": "any"`, `host_code is "any"`},
+		{`"gate": "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a"`, `"gate": ""`, `gate is ""`},
+		{`"gate": "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a"`, `"gate": "any"`, `gate is "any"`},
+		{`"gate": "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a"`, `"gate": "9A9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a"`, `gate is "9A`},
 		{`"debug": "forbidden"`, `"debug": "allowed"`, "want required, forbidden or any"},
 		{`"vmpl": 0`, `"vmpl": 4`, "vmpl is 4"},
 		{`"vmpl": 0`, `"vmpl": null`, "vmpl"},

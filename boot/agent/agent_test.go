@@ -17,6 +17,7 @@ func sampleConfig() bootconfig.Config {
 		SPIRE:        bootconfig.SPIRE{Addresses: []string{"[2001:db8::1]:8081"}, TrustRoot: "PEM"},
 		KMS:          bootconfig.KMS{Addresses: []string{"kms.example.org:8443"}, SPIFFEID: "spiffe://example.org/kms"},
 		ReportDevice: bootconfig.ReportConfigfsTSM,
+		Gate:         bootconfig.GateNone,
 	}
 }
 

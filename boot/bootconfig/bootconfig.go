@@ -56,6 +56,9 @@ const (
 	DevicesAny = "any"
 )
 
+// GateNone is the value of Config.Gate for a kernel that is not behind the gate.
+const GateNone = "none"
+
 // Values of Network.Mode.
 const (
 	NetworkDHCP   = "dhcp"
@@ -79,6 +82,9 @@ type Config struct {
 	CommandLine string `json:"command_line"`
 	// ReportDevice is one of ReportConfigfsTSM, ReportSEVGuest, ReportVirtioPort.
 	ReportDevice string `json:"report_device"`
+	// Gate is the ID of the gate before the kernel, 64 hex digits, or GateNone: the
+	// kernel then runs the ACPI code of its host.
+	Gate string `json:"gate"`
 	// Verification is VerificationFull or VerificationLazy.
 	Verification string `json:"verification"`
 	// ClockFloor is a time that has passed when the configuration is made: UTC,

@@ -37,6 +37,7 @@ func sample() Config {
 		Network:      Network{Mode: NetworkDHCP},
 		CommandLine:  cmdline.Default(),
 		ReportDevice: ReportVirtioPort,
+		Gate:         strings.Repeat("9a", 32),
 		Verification: VerificationFull,
 		ClockFloor:   time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC),
 		Console:      true,
@@ -206,6 +207,9 @@ func TestCheckRefuses(t *testing.T) {
 		{"no devices", func(c *Config) { c.Devices = "" }, "devices"},
 		{"other devices", func(c *Config) { c.Devices = "none" }, "devices"},
 		{"report device", func(c *Config) { c.ReportDevice = "tpm" }, "report_device"},
+		{"no gate", func(c *Config) { c.Gate = "" }, "gate"},
+		{"any gate", func(c *Config) { c.Gate = "any" }, "gate"},
+		{"short gate", func(c *Config) { c.Gate = "9a9a" }, "gate"},
 		{"no verification", func(c *Config) { c.Verification = "" }, "verification"},
 		{"no verification by name", func(c *Config) { c.Verification = "none" }, "verification"},
 		{"no clock floor", func(c *Config) { c.ClockFloor = time.Time{} }, "clock_floor"},
@@ -231,7 +235,7 @@ func TestCheckRefuses(t *testing.T) {
 func TestCheckCollects(t *testing.T) {
 	err := Config{}.Check()
 	for _, name := range []string{"version", "trust_domain", "spire.addresses", "spire.trust_root", "kms.addresses",
-		"kms.spiffe_id", "disk", "network", "command_line", "devices", "report_device", "verification", "clock_floor"} {
+		"kms.spiffe_id", "disk", "network", "command_line", "devices", "report_device", "gate", "verification", "clock_floor"} {
 		if err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("got error %v, want one with %q", err, name)
 		}

@@ -55,6 +55,7 @@ func (c Config) Check() error {
 	}
 	add("command_line", cmdline.Check(c.CommandLine))
 	add("report_device", checkOneOf(c.ReportDevice, ReportConfigfsTSM, ReportSEVGuest, ReportVirtioPort))
+	add("gate", checkGate(c.Gate))
 	add("verification", checkOneOf(c.Verification, VerificationFull, VerificationLazy))
 	add("clock_floor", checkClockFloor(c.ClockFloor))
 	add("devices", checkOneOf(c.Devices, DevicesOwn, DevicesAny))
@@ -141,6 +142,13 @@ func checkUnicast(a netip.Addr) error {
 	broadcast := a.Is4() && a == netip.AddrFrom4([4]byte{255, 255, 255, 255})
 	if !a.IsValid() || a.Zone() != "" || a.Is4In6() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || broadcast {
 		return fmt.Errorf("address is %q, want a unicast address without a zone", a)
+	}
+	return nil
+}
+
+func checkGate(s string) error {
+	if err := new(pins.Digest).UnmarshalText([]byte(s)); err != nil && s != GateNone {
+		return fmt.Errorf("value is %q, want the ID of a gate, 64 hex digits, or %q", s, GateNone)
 	}
 	return nil
 }

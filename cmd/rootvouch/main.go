@@ -12,6 +12,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/cli/collateral"
 	"github.com/rootvouch/rootvouch/internal/cli/demo"
 	"github.com/rootvouch/rootvouch/internal/cli/firmware"
+	"github.com/rootvouch/rootvouch/internal/cli/gate"
 	"github.com/rootvouch/rootvouch/internal/cli/image"
 	"github.com/rootvouch/rootvouch/internal/cli/initramfs"
 	"github.com/rootvouch/rootvouch/internal/cli/keys"
@@ -39,6 +40,7 @@ func commands() map[string]func() *cobra.Command {
 		"collateral": collateral.New,
 		"demo":       demo.New,
 		"firmware":   firmware.New,
+		"gate":       gate.New,
 		"image":      image.New,
 		"initramfs":  initramfs.New,
 		"keys":       keys.New,

@@ -59,12 +59,11 @@ func Check(name string, got []byte) error {
 
 // find returns where the table of that name begins.
 func (t Template) find(name string) uint16 {
-	for at := 0; at < len(t.Bytes); at += alignment {
-		if bytes.HasPrefix(t.Bytes[at:], []byte(name)) {
-			return uint16(at)
-		}
+	at := bytes.Index(t.Bytes, []byte(name))
+	if at < 0 || at%alignment != 0 {
+		panic("tables: internal error: no table " + name)
 	}
-	panic("tables: internal error: no table " + name)
+	return uint16(at)
 }
 
 func sum(b []byte) (s byte) {

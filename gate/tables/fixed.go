@@ -3,7 +3,7 @@ package tables
 // rsdpTable is the root system description pointer, revision 2 (5.2.5.3). It has
 // no RSDT, so there is one list of tables.
 func rsdpTable() []byte {
-	t := make([]byte, 36)
+	t := make([]byte, rsdpSize)
 	copy(t, "RSD PTR ")
 	copy(t[9:], oemID)
 	t[15] = 2

@@ -44,6 +44,7 @@ const (
 
 const (
 	headerSize = 36
+	rsdpSize   = 36
 	alignment  = 64 // of each table; the FACS needs it
 	pageSize   = 4096
 )
@@ -133,4 +134,22 @@ func header(signature string, revision byte, body []byte) []byte {
 	copy(t[28:], creatorID)
 	le.PutUint32(t[32:], 1)
 	return append(t, body...)
+}
+
+// Table is one table of a template.
+type Table struct {
+	Name  string
+	Bytes []byte
+}
+
+// Tables returns the tables of a template in the order in which they stand, as
+// they are before the gate fills them in.
+func (t Template) Tables() []Table {
+	all := []Table{{"RSDP", t.Bytes[:rsdpSize]}}
+	for at := alignment; at < len(t.Bytes); {
+		table := t.Bytes[at:][:le.Uint32(t.Bytes[at+4:])]
+		all = append(all, Table{string(table[:4]), table})
+		at += (len(table) + alignment - 1) &^ (alignment - 1)
+	}
+	return all
 }

@@ -123,10 +123,16 @@ var rooms = []room{
 		never:    network,
 	},
 	{
+		name:     "role: PID 1, the gate's tables",
+		packages: []string{"boot/tables"},
+		uses:     []string{"boot/bootconfig", "gate/program", "gate/tables"},
+		never:    network,
+	},
+	{
 		name:     "role: PID 1",
 		packages: []string{"boot", "cmd/init"},
 		uses: []string{"boot/agent", "boot/bootconfig", "boot/bootlog", "boot/cmdline", "boot/disk", "boot/kernel", "boot/network",
-			"boot/process", "boot/wait", "kms/keyapi"}, within: true,
+			"boot/process", "boot/tables", "boot/wait", "kms/keyapi"}, within: true,
 		never: network,
 	},
 	{
@@ -198,7 +204,7 @@ var rooms = []room{
 	{
 		name:     "role: platforms",
 		packages: []string{"platform", "platform/asp"},
-		uses:     []string{"snp", "snp/firmware", "snp/launch", "snp/launch/idblock", "snp/emuchain", "internal/durable"}, within: true,
+		uses:     []string{"gate", "gate/program", "snp", "snp/firmware", "snp/launch", "snp/launch/idblock", "snp/emuchain", "internal/durable"}, within: true,
 		never: []string{"github.com/spiffe/...", module + "/appraise"},
 	},
 	{
@@ -218,13 +224,13 @@ var rooms = []room{
 	{
 		name:     "door: what the owner's commands share",
 		packages: []string{"internal/cli"},
-		uses:     []string{"appraise", "evidence", "initramfs", "refval", "snp", "snp/firmware", "snp/kds", "internal/command", "internal/durable", "internal/filekind"},
+		uses:     []string{"appraise", "evidence", "gate", "initramfs", "refval", "snp", "snp/firmware", "snp/kds", "internal/command", "internal/durable", "internal/filekind"},
 		never:    ownerNever,
 	},
 	{
 		name:     "door: the owner's commands, noun by noun",
 		packages: []string{"internal/cli/..."},
-		uses: []string{"internal/cli", "internal/command", "internal/durable", "internal/filekind", "appraise", "attest", "boot/bootconfig", "boot/cmdline", "demo", "evidence", "image/...",
+		uses: []string{"internal/cli", "internal/command", "internal/durable", "internal/filekind", "appraise", "attest", "boot/bootconfig", "boot/cmdline", "demo", "evidence", "gate/...", "image/...",
 			"initramfs/...", "kms/...", "luks2", "platform/...", "refval", "snp/..."},
 		never: ownerNever,
 	},
@@ -252,7 +258,7 @@ var rooms = []room{
 	{
 		name:     "proof: VMs in tests",
 		packages: []string{"test/vmtest", "test/vmtest/guest", "test/initramfstest", "test/acpitest"},
-		uses:     []string{"gate/tables", "platform", "platform/asp", "internal/needs", "initramfs/cpio", "boot/bootconfig", "boot/cmdline", "snp/snpdev"},
+		uses:     []string{"gate", "gate/tables", "platform", "platform/asp", "internal/needs", "initramfs/cpio", "boot/bootconfig", "boot/cmdline", "snp/snpdev"},
 	},
 	{name: "proof: benchmarks of whole processes", packages: []string{"test/turns"}, never: network},
 	{name: "proof: the whole chain", packages: []string{"test/..."}, uses: []string{"..."}},

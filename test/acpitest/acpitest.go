@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,8 +26,30 @@ type Host struct {
 // Q35 returns the tables of a q35 with so many processors: the gate's own, with
 // memory windows for all that the firmware may place there. An attack is an edit.
 func Q35(vcpus int) *Host {
+	h := &Host{}
+	for name, table := range Gated(vcpus) {
+		switch name {
+		case "FACP":
+			h.FADT = table
+		case "FACS":
+			h.FACS = table
+		case "DSDT":
+			h.DSDT = table
+		default:
+			h.Others = append(h.Others, table)
+		}
+	}
+	return h
+}
+
+// Gated returns the tables that a kernel shows behind the gate, by name.
+func Gated(vcpus int) map[string][]byte {
+	const address = 0x3d9fb000
 	t := tables.New()
 	b := append([]byte(nil), t.Bytes...)
+	for _, at := range t.Pointers {
+		le.PutUint64(b[at:], le.Uint64(b[at:])+address)
+	}
 	for i, w := range [][2]uint64{{tables.WindowMinimum, tables.ECAM}, {0xc000000000, 0x10000000000}} {
 		d := b[t.Windows[i]:]
 		le.PutUint64(d[14:], w[0])
@@ -37,28 +60,22 @@ func Q35(vcpus int) *Host {
 		b = append(b, 0, 8, byte(i), byte(i), 1, 0, 0, 0)
 	}
 	le.PutUint32(b[t.MADT+4:], uint32(len(b))-uint32(t.MADT))
-	h := &Host{}
-	for at := 64; at < len(b); at += 64 {
-		if at == int(t.MADT) || isTable(b[at:]) {
-			table := b[at:][:le.Uint32(b[at+4:])]
-			switch string(table[:4]) {
-			case "XSDT":
-			case "FACP":
-				h.FADT = table
-			case "FACS":
-				h.FACS = table
-			case "DSDT":
-				h.DSDT = table
-			default:
-				h.Others = append(h.Others, table)
-			}
+	t.Bytes = b
+	all := map[string][]byte{}
+	for _, table := range t.Tables() {
+		if !slices.Contains(tables.Names(), table.Name) {
+			continue
 		}
+		if table.Name != "FACS" {
+			var sum byte
+			for _, c := range table.Bytes {
+				sum += c
+			}
+			table.Bytes[9] -= sum
+		}
+		all[table.Name] = table.Bytes
 	}
-	return h
-}
-
-func isTable(b []byte) bool {
-	return strings.Contains("XSDT FACS MCFG HPET FACP DSDT APIC", string(b[:4])) && b[0] != 0
+	return all
 }
 
 // WriteByFADT makes a block of event registers of memory: the kernel writes

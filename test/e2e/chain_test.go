@@ -116,6 +116,9 @@ func (c *chain) build(ctx context.Context, t *testing.T, g demo.Guest, root stri
 
 // buildInitramfs makes what is measured of a guest whose disk is there.
 func (c *chain) buildInitramfs(ctx context.Context, t *testing.T, g demo.Guest, config ...string) error {
+	if err := c.BuildKernel(ctx, g); err != nil {
+		return err
+	}
 	if err := c.BuildInitramfs(ctx, g, needs.Cache(t), config...); err != nil {
 		return err
 	}

@@ -81,6 +81,7 @@ func BootConfig(trustRoot string) bootconfig.Config {
 		Network:      bootconfig.Network{Mode: bootconfig.NetworkDHCP},
 		CommandLine:  cmdline.Default(),
 		ReportDevice: bootconfig.ReportVirtioPort,
+		Gate:         bootconfig.GateNone,
 		Verification: bootconfig.VerificationFull,
 		ClockFloor:   time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC),
 		Console:      true,

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rootvouch/rootvouch/boot/cmdline"
+	"github.com/rootvouch/rootvouch/gate"
 	"github.com/rootvouch/rootvouch/initramfs/cpio"
 	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/platform"
@@ -26,8 +27,25 @@ func StockFirmware(t testing.TB) string {
 	return needs.Part(t, "firmware/usr/share/ovmf/OVMF.amdsev.fd")
 }
 
-// Guest returns an emulated guest with the hardened firmware and stock kernel, the
-// default command line, two vCPUs and 1 GiB, and without initramfs and disk. It
+// BareKernel returns the stock kernel, which takes its ACPI tables from the host.
+func BareKernel(t testing.TB) string {
+	t.Helper()
+	return needs.Part(t, "kernel/boot/vmlinuz-*")
+}
+
+// Gated puts a kernel behind the gate.
+func Gated(t testing.TB, kernel string) string {
+	t.Helper()
+	file, err := gate.Build(mustRead(t, kernel))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mustWrite(t, filepath.Join(t.TempDir(), "gated.efi"), file)
+}
+
+// Guest returns an emulated guest with the hardened firmware, the stock kernel
+// behind the gate, the default command line, two vCPUs and 1 GiB, and without
+// initramfs and disk. It
 // skips the test, loudly, when a part is missing or this is not `make test`.
 func Guest(t testing.TB) platform.Guest {
 	t.Helper()
@@ -36,7 +54,7 @@ func Guest(t testing.TB) platform.Guest {
 	return platform.Guest{
 		Kind:        platform.Emulated,
 		Firmware:    needs.Part(t, "firmware/hardened/OVMF.amdsev.fd"),
-		Kernel:      needs.Part(t, "kernel/boot/vmlinuz-*"),
+		Kernel:      Gated(t, BareKernel(t)),
 		CommandLine: cmdline.Default(),
 		VCPUs:       2,
 		CPUType:     platform.DefaultCPUType,

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/boot/cmdline"
+	"github.com/rootvouch/rootvouch/gate"
 	"github.com/rootvouch/rootvouch/initramfs"
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
@@ -21,7 +22,7 @@ import (
 type configFlags struct {
 	config                       bootconfig.Config
 	trustRoot, pinsFile          string
-	noHeaderPin                  bool
+	noHeaderPin, bareKernel      bool
 	address, gateway, clockFloor string
 	nameservers                  []string
 	out                          cli.Output
@@ -46,6 +47,10 @@ measurement. It is no secret: everyone who has the initramfs can read it.
 The kernel's command line stands in it too, and PID 1 powers off when the kernel
 shows another. So a line that was cut or changed on its way takes no effect.
 
+The kernel is one that "gate build" made: PID 1 compares the ACPI and EFI tables with
+those of the gate, and powers off on any difference. --` + cli.BareKernelFlag + ` is for a bare kernel,
+whose tables are the host's.
+
 The report device is configfs-tsm or sev-guest on real hardware, and virtio-port
 on the emulated platform, which is NOT CONFIDENTIAL.`,
 		Example: `  rootvouch initramfs config --trust-domain example.org \
@@ -69,6 +74,7 @@ on the emulated platform, which is NOT CONFIDENTIAL.`,
 	flags.StringArrayVar(&f.nameservers, "nameserver", nil, "static: address of a name server (repeatable)")
 	flags.StringVar(&c.CommandLine, "append", cmdline.Default(), "kernel command line")
 	flags.StringVar(&c.ReportDevice, "report-device", "", "configfs-tsm, sev-guest or virtio-port")
+	cli.BareKernel(cmd, &f.bareKernel)
 	flags.StringVar(&c.Verification, "verification", bootconfig.VerificationFull, "full (the whole disk is read before the switch) or lazy")
 	flags.StringVar(&f.clockFloor, "clock-floor", "", "the guest's clock never shows less: RFC 3339 (default: now)")
 	flags.StringVar(&c.Devices, "devices", bootconfig.DevicesOwn, "own: after the switch no kernel module, no new device and no disk but the root's; any: leave that to the booted system")
@@ -127,6 +133,10 @@ func checkReachable(flag string, addresses []string) error {
 func (f *configFlags) build(now time.Time) (bootconfig.Config, error) {
 	c := f.config
 	c.Version = bootconfig.Version
+	c.Gate = gate.ID().String()
+	if f.bareKernel {
+		c.Gate = bootconfig.GateNone
+	}
 	if c.KMS.SPIFFEID == "" {
 		c.KMS.SPIFFEID = "spiffe://" + c.TrustDomain + "/kms"
 	}

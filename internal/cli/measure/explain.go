@@ -1,6 +1,7 @@
 package measure
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rootvouch/rootvouch/boot/cmdline"
+	"github.com/rootvouch/rootvouch/gate"
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/snp/launch"
@@ -38,7 +40,8 @@ and the inputs that were expected to lead to it.
 Tried are all single and double changes of: vCPU count, CPU type, launcher and
 form of the VMSA, guest features, kernel hashes on or off, the command line
 without its trailing NUL, with usual additions, with each word left out, empty,
-or that of "vm run" without --append, the initramfs absent, and the files and command lines given as
+or that of "vm run" without --append, the initramfs absent, the kernel
+with and without the gate, and the files and command lines given as
 candidates. If none of them leads to the digest, every CPUID signature of the
 processors with SEV and every set of guest features is tried, with up to 16
 vCPUs.
@@ -112,6 +115,11 @@ func (f *explainFlags) question(m *measurement, got launch.Sum) (explain.Questio
 		q.CommandLines = append(q.CommandLines, cmdline.Default()) // of a guest unless its boot.json says otherwise
 	}
 	q.Inputs.VCPUs, q.Inputs.CPU = m.vcpus[0], m.cpus[0]
+	if f.kernel != "" {
+		if other, ok := otherSideOfGate(f.kernel); ok {
+			q.Kernels = append(q.Kernels, other)
+		}
+	}
 	for _, path := range f.firmwares {
 		_, firmware, err := readFirmware(cli.AsFirmware, path, true)
 		if err != nil {
@@ -133,4 +141,22 @@ func (f *explainFlags) question(m *measurement, got launch.Sum) (explain.Questio
 		}
 	}
 	return q, nil
+}
+
+// otherSideOfGate returns the kernel in a gated file, or a bare kernel behind the
+// gate: who measured the one may have launched the other. A file that is neither
+// has no other side, and one that cannot be read twice has said so before.
+func otherSideOfGate(path string) (explain.Blob, bool) {
+	file, err := command.ReadFile(path, gate.MaxFile)
+	if err != nil {
+		return explain.Blob{}, false
+	}
+	if kernel, err := gate.Open(file); err == nil {
+		return explain.Blob{Name: "the kernel in the gate, without the gate", SHA256: sha256.Sum256(kernel)}, true
+	}
+	gated, err := gate.Build(file)
+	if err != nil {
+		return explain.Blob{}, false
+	}
+	return explain.Blob{Name: "the given file behind the gate", SHA256: sha256.Sum256(gated)}, true
 }

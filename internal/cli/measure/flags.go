@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/rootvouch/rootvouch/gate"
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/pins"
@@ -33,8 +35,8 @@ type inputFlags struct {
 	vcpuSig                       uint32
 	vcpuFamily, vcpuModel, vcpuSt uint32
 	// judge says whether a firmware that may run code of its host is refused,
-	// and hostCode whether it is accepted then.
-	judge, hostCode bool
+	// and hostCode whether it is accepted then; bareKernel accepts a kernel without gate.
+	judge, hostCode, bareKernel bool
 }
 
 func (f *inputFlags) bind(cmd *cobra.Command) {
@@ -74,6 +76,7 @@ type measurement struct {
 	image       []byte          // of the firmware, if it was kept
 	base        *launch.Base    // of inputs
 	hostCode    refval.HostCode // of the firmware, if it was judged
+	gate        refval.Gate     // before the kernel, if there is one
 }
 
 // named adds the file to an error about its metadata.
@@ -112,6 +115,7 @@ func (f *inputFlags) load(cmd *cobra.Command, keep bool) (*measurement, error) {
 			return nil, err
 		}
 	}
+	m.gate = refval.GateNone
 	if err := f.read(m, keep); err != nil {
 		return nil, err
 	}
@@ -275,8 +279,8 @@ func (f *inputFlags) read(m *measurement, keep bool) error {
 	})
 	if f.kernel != "" {
 		g.Go(func() (err error) {
-			in.Hashes.Kernel, err = hashFile(cli.AsKernel, f.kernel)
-			return err
+			in.Hashes.Kernel, err = f.readKernel(m)
+			return cli.HintBareKernel(err)
 		})
 	}
 	if f.initrd != "" {
@@ -300,6 +304,45 @@ func (f *inputFlags) judgeFirmware(m *measurement) error {
 		m.hostCode, err = refval.HostCodeAccepted, nil
 	}
 	return cli.HintHostCode(err)
+}
+
+// readKernel hashes the kernel. If QEMU starts it in an SNP guest, it must be behind
+// the gate, unless a bare one is accepted. Other launchers have no gate.
+func (f *inputFlags) readKernel(m *measurement) (sum [sha256.Size]byte, err error) {
+	if !f.judge || m.inputs.Mode != launch.SNP || m.inputs.VMM != launch.QEMU {
+		return hashFile(cli.AsKernel, f.kernel)
+	}
+	bare := false
+	use := func(file []byte) error {
+		return unfaulted(func() error {
+			if err := cli.CheckContent(cli.AsKernel, f.kernel, file); err != nil {
+				return err
+			}
+			sum = sha256.Sum256(file)
+			_, err := gate.Open(file)
+			if bare = err != nil; bare && !f.bareKernel {
+				return err
+			}
+			return nil
+		})
+	}
+	err = withFile(f.kernel, maxBlob, use, func(r io.Reader) error {
+		file, err := io.ReadAll(io.LimitReader(r, gate.MaxFile+1))
+		if err == nil && len(file) > gate.MaxFile {
+			err = fmt.Errorf("it has more than %d bytes", gate.MaxFile)
+		}
+		if err != nil {
+			return err
+		}
+		return use(file)
+	})
+	if err != nil {
+		return sum, fmt.Errorf("reading kernel: %s: %w", f.kernel, err)
+	}
+	if !bare {
+		m.gate = refval.Gate(gate.ID().String())
+	}
+	return sum, nil
 }
 
 // firmwareSHA256 is for the provenance of a digest.

@@ -69,6 +69,7 @@ firmware harden" writes one that does not.`,
 	f.bind(cmd)
 	f.judge = true
 	cli.HostCode(cmd, &f.hostCode)
+	cli.BareKernel(cmd, &f.bareKernel)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON (a fragment of refval.json)")
 	cmd.AddCommand(newFirmwareCommand(), newExplainCommand(), newIDBlockCommand())
 	return cmd
@@ -113,7 +114,7 @@ func (m *measurement) printJSON(out io.Writer) error {
 	var f cli.Measurements
 	for _, e := range entries {
 		digest := snp.Measurement(e.Digest.Bytes())
-		f.Measurements = append(f.Measurements, refval.Measurement{Digest: digest, HostCode: m.hostCode, VCPUs: e.VCPUs, CPUType: e.CPU.Name, Provenance: m.provenance()})
+		f.Measurements = append(f.Measurements, refval.Measurement{Digest: digest, HostCode: m.hostCode, Gate: m.gate, VCPUs: e.VCPUs, CPUType: e.CPU.Name, Provenance: m.provenance()})
 	}
 	return cli.PrintJSON(out, f)
 }

@@ -37,7 +37,7 @@ type newFlags struct {
 	measurements, products         []string
 	hostData, vmpl, aliasCheck     string
 	idKeyDigests, authorKeyDigests []string
-	hostCode                       bool
+	hostCode, bareKernel           bool
 	out                            cli.Output
 }
 
@@ -88,6 +88,7 @@ which is the host's word, may be anything, and so may all else.`,
 	flags.StringArrayVar(&f.idKeyDigests, "id-key-digest", nil, "digest of a key that may have signed the ID block, 48 bytes in hex (repeatable), or any (default: no ID block)")
 	flags.StringArrayVar(&f.authorKeyDigests, "author-key-digest", nil, "digest of a key that may have signed the ID key, 48 bytes in hex (repeatable), or any (default: none)")
 	cli.HostCode(cmd, &f.hostCode)
+	cli.BareKernel(cmd, &f.bareKernel)
 	f.out.Bind(cmd, "reference values")
 	command.Require(cmd, "root-of-trust", "measurements")
 	return cmd
@@ -117,6 +118,11 @@ func (f *newFlags) run(cmd *cobra.Command) error {
 	for _, m := range measurements {
 		if m.HostCode != refval.HostCodeNone && !f.hostCode {
 			return fmt.Errorf("the firmware of %v has host_code %q: it may run code of its host, and --%s does not accept that here", m.Digest, m.HostCode, cli.HostCodeFlag)
+		}
+	}
+	for _, m := range measurements {
+		if m.Gate == refval.GateNone && !f.bareKernel {
+			return fmt.Errorf("the kernel of %v has gate %q: it runs ACPI code of its host, and --%s does not accept that here", m.Digest, m.Gate, cli.BareKernelFlag)
 		}
 	}
 	values := refval.New(root, measurements, products...)
@@ -269,6 +275,9 @@ func newCheckCommand() *cobra.Command {
 				fmt.Fprintf(cmd.OutOrStdout(), "%s: root of trust %v, %d measurements\n", path, values.RootOfTrust, len(values.Measurements))
 				if values.AcceptsHostCode() {
 					fmt.Fprintf(cmd.OutOrStdout(), "%s: a firmware that may run code of its host before the kernel\n", path)
+				}
+				if values.AcceptsBareKernel() {
+					fmt.Fprintf(cmd.OutOrStdout(), "%s: a kernel that runs ACPI code of its host\n", path)
 				}
 				for _, p := range values.Products {
 					minimum := "any TCB: firmware with known flaws passes"

@@ -109,6 +109,7 @@ func (f *runFlags) bind(cmd *cobra.Command) {
 	flags.StringVar(&f.kind, "platform", "", "emulated (NOT CONFIDENTIAL) or snp")
 	flags.StringVar(&g.Firmware, "firmware", "", "firmware file (OVMF for AmdSev)")
 	cli.HostCode(cmd, &g.AcceptHostCode)
+	cli.BareKernel(cmd, &g.AcceptBareKernel)
 	flags.StringVar(&g.Kernel, "kernel", "", "kernel file")
 	flags.StringVar(&g.Initramfs, "initrd", "", "initramfs file")
 	flags.StringVar(&g.CommandLine, "append", "", "kernel command line")
@@ -232,7 +233,7 @@ func parseMemory(s string) (int, error) {
 func (f *runFlags) printCommand(cmd *cobra.Command, g platform.Guest) error {
 	argv, m, err := platform.Command(f.qemu, g)
 	if err != nil {
-		return cli.HintHostCode(err)
+		return cli.HintBareKernel(cli.HintHostCode(err))
 	}
 	cli.Say(cmd, "launch digest: %v", m.Digest)
 	if g.Kind == platform.Emulated {
@@ -267,7 +268,7 @@ func (f *runFlags) run(cmd *cobra.Command, g platform.Guest) (err error) {
 	begin := time.Now()
 	vm, err := platform.Start(cmd.Context(), g, o)
 	if err != nil {
-		return cli.HintHostCode(err)
+		return cli.HintBareKernel(cli.HintHostCode(err))
 	}
 	cli.Say(cmd, "launch digest: %v", vm.Measurement())
 	if id, ok := vm.ReportID(); ok {

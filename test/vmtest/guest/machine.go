@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // machine prints what the kernel took over from the firmware, one long line for
@@ -79,23 +78,4 @@ func unassigned() []byte {
 		}
 	}
 	return []byte(strings.Join(names, " "))
-}
-
-// button waits until the host has pressed the power button, which the kernel
-// counts.
-func button() {
-	fmt.Println("guest: waiting for the power button")
-	for range 1200 {
-		count, err := os.ReadFile("/sys/firmware/acpi/interrupts/ff_pwr_btn")
-		if err != nil {
-			fmt.Println("guest: error:", err)
-			return
-		}
-		if f := strings.Fields(string(count)); len(f) > 0 && f[0] != "0" {
-			fmt.Println("guest: the power button was pressed", f[0])
-			return
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	fmt.Println("guest: error: nobody pressed the power button")
 }

@@ -40,8 +40,6 @@ func main() {
 		report()
 	case strings.Contains(words, "guest=machine"):
 		machine()
-	case strings.Contains(words, "guest=button"):
-		button()
 	}
 	interfaces, err := net.Interfaces()
 	fmt.Println("guest: interfaces:", len(interfaces), err)

@@ -1,0 +1,129 @@
+// Package tables checks that the kernel has the gate's ACPI and EFI tables, and
+// none of the host's.
+//
+// The gate is what keeps the host's tables away; a kernel that ran their bytecode
+// could show anything here. This check finds the honest mistake: a boot
+// configuration that says "gated" and was measured with a bare kernel, another
+// version of the gate, or a firmware that puts tables back behind the gate.
+package tables
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/gate/program"
+	"github.com/rootvouch/rootvouch/gate/tables"
+)
+
+// maxTable bounds what is read of a table, in bytes. The largest of the gate's is
+// the MADT of a guest with many processors.
+const maxTable = 64 << 10
+
+// Firmware is where the kernel shows what it has of the firmware.
+const Firmware = "/sys/firmware"
+
+// Check compares what is below dir with the gate that the boot configuration
+// names, and returns what the boot log says of it.
+func Check(dir, gate string) (string, error) {
+	if gate == bootconfig.GateNone {
+		return "not checked: the kernel is not gated, and runs the host's ACPI code", nil
+	}
+	if own := program.ID().String(); gate != own {
+		return "", fmt.Errorf("checking the gate: the configuration names %s, and this init is made for %s", gate, own)
+	}
+	if err := checkNames(dir, "", "acpi", "efi", "memmap"); err != nil {
+		return "", err
+	}
+	if err := checkEFI(dir); err != nil {
+		return "", err
+	}
+	if err := checkACPI(filepath.Join(dir, "acpi", "tables")); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("ACPI and EFI tables are those of gate %.16s…", gate), nil
+}
+
+// checkNames refuses an entry of a directory that is not among names. Such an entry
+// stands for a table of the host: dmi for SMBIOS, qemu_fw_cfg for QEMU's device.
+func checkNames(dir, below string, names ...string) error {
+	entries, err := os.ReadDir(filepath.Join(dir, below))
+	if err != nil {
+		return fmt.Errorf("looking for tables of the host: %w", err)
+	}
+	for _, e := range entries {
+		if !slices.Contains(names, e.Name()) {
+			return fmt.Errorf("looking for tables of the host: there is %s, want nothing but %q", filepath.Join(below, e.Name()), names)
+		}
+	}
+	return nil
+}
+
+// checkEFI wants one address in the kernel's list of EFI tables, that of the gate's
+// RSDP.
+func checkEFI(dir string) error {
+	if err := checkNames(dir, "efi", "config_table", "efivars", "fw_platform_size", "fw_vendor", "runtime", "runtime-map", "systab"); err != nil {
+		return err
+	}
+	list, err := read(filepath.Join(dir, "efi", "systab"))
+	if err != nil {
+		return fmt.Errorf("reading the EFI tables: %w", err)
+	}
+	text := strings.TrimSpace(string(list))
+	if !strings.HasPrefix(text, "ACPI20=0x") || strings.Contains(text, "\n") {
+		return fmt.Errorf("checking the EFI tables: got %q, want ACPI20 alone", text)
+	}
+	return nil
+}
+
+// checkACPI compares each table. The directories "data" and "dynamic" hold what
+// tables point to and what AML loads: nothing.
+func checkACPI(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("reading the ACPI tables: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if !e.IsDir() {
+			names = append(names, e.Name())
+			continue
+		}
+		if err := checkNames(dir, e.Name()); err != nil {
+			return err
+		}
+	}
+	slices.Sort(names)
+	if want := tables.Names(); !slices.Equal(names, want) {
+		return fmt.Errorf("checking the ACPI tables: got %q, want %q", names, want)
+	}
+	for _, name := range names {
+		data, err := read(filepath.Join(dir, name))
+		if err != nil {
+			return fmt.Errorf("reading the ACPI tables: %w", err)
+		}
+		if err := tables.Check(name, data); err != nil {
+			return fmt.Errorf("checking the ACPI tables: %w", err)
+		}
+	}
+	return nil
+}
+
+// read returns a file of at most maxTable bytes.
+func read(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxTable+1))
+	if err == nil && len(data) > maxTable {
+		err = errors.New(path + " has more bytes than any table of the gate")
+	}
+	return data, err
+}
