@@ -93,8 +93,7 @@ func (p *Publisher) open(ctx context.Context) error {
 		return fmt.Errorf("the store's checkpoint: %w", err)
 	}
 	if there.Size > p.tree.Size {
-		return fmt.Errorf("%w: it knows of %d leaves, and the log has %d: put back the store that was last in use, or let "+
-			"rootvouch-kms restore bring this one level with the log", ErrOldStore, p.tree.Size, there.Size)
+		return fmt.Errorf("%w: it knows of %d leaves, and the log has %d: put back the store that was last in use", ErrOldStore, p.tree.Size, there.Size)
 	}
 	if err := p.dir.CheckEdge(p.tree); err != nil {
 		return fmt.Errorf("%w: the store knows of %d leaves: %v: put back the log that was last in use", ErrLog, p.tree.Size, err)
