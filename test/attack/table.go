@@ -9,8 +9,8 @@ import (
 const preamble = `# Attacks
 
 One row for each attack of the suite: what the attacker controls, what it tries, what has to come of
-it, and the words of [THREATS.md](THREATS.md) that the row bears on. ` + "`make attack`" + ` runs the tests and
-writes the last column; nobody else does. The rows themselves are those of ` + "`test/attack`" + `.
+it, and the words of [THREATS.md](THREATS.md) that the row bears on. ` + "`make attack`" + ` runs the tests
+and writes the last column; nobody else does. The rows themselves are those of ` + "`test/attack`" + `.
 
 - *as expected*: the test passed; where it says what it saw, that follows.
 - *FAILED*: it did not. A table with such a row is not to be merged.
