@@ -89,6 +89,9 @@ func Appraise(q Request) Verdict {
 	if bareKernel {
 		v.addNote(bareKernelNote)
 	}
+	if q.Values.CheckKernels() != nil {
+		v.addNote(unmeasuredKernelNote)
+	}
 	v.checkProduct(q.Values, product, ok)
 	v.checkPolicy(q.Values, bits)
 	v.complete = true

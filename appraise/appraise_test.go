@@ -37,7 +37,7 @@ func newSigner(t testing.TB, p snp.Product) *snptest.Signer {
 // values accepts the guest of snptest on the signer's platform.
 func values(s *snptest.Signer) refval.Values {
 	return refval.New(refval.EmulatedARK(s.Chain.ARKDigest()),
-		[]refval.Measurement{{Digest: snp.Measurement{0x4d, 1}, HostCode: refval.HostCodeNone, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 2, CPUType: "EPYC-v4"}},
+		[]refval.Measurement{{Digest: snp.Measurement{0x4d, 1}, HostCode: refval.HostCodeNone, Kernel: refval.KernelMeasured, Provenance: refval.Provenance{KernelSHA256: [32]byte{1}}, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 2, CPUType: "EPYC-v4"}},
 		refval.Product{Name: s.Product, MinimumTCB: refval.Any[snp.TCB]()})
 }
 
@@ -537,6 +537,28 @@ func TestBareKernelNote(t *testing.T) {
 			}).judge()
 			if got.Trusted() != same || strings.Contains(got.String(), "note    kernel: one that is not behind the gate") != noted {
 				t.Errorf("%s: trusted %v, want %v, and a note: %v\n%s", gate, got.Trusted(), same, noted, got)
+			}
+		}
+	}
+}
+
+// TestUnmeasuredKernelNote wants every verdict to say when the reference values
+// accept a measurement that covers no kernel.
+func TestUnmeasuredKernelNote(t *testing.T) {
+	s := newSigner(t, snp.Genoa)
+	for kernel, noted := range map[refval.Kernel]bool{refval.KernelUnmeasured: true, refval.KernelMeasured: false} {
+		for _, same := range []bool{true, false} {
+			got := request(t, s, s.Evidence(t, [64]byte{}), func(q *asked) {
+				m := &q.Values.Measurements[0]
+				if m.Kernel = kernel; noted {
+					m.Gate, m.Provenance.KernelSHA256 = refval.GateNone, pins.Digest{}
+				}
+				if !same {
+					m.Digest[0] ^= 1
+				}
+			}).judge()
+			if got.Trusted() != same || strings.Contains(got.String(), "note    kernel: a measurement that covers no kernel") != noted {
+				t.Errorf("%s: trusted %v, want %v, and a note: %v\n%s", kernel, got.Trusted(), same, noted, got)
 			}
 		}
 	}

@@ -42,7 +42,7 @@ func BenchmarkAppraiseAMD(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	values := refval.New(refval.AMD(), []refval.Measurement{{Digest: report.Measurement, HostCode: refval.HostCodeNone, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 1, CPUType: "EPYC"}}, anyTCB(snp.Genoa))
+	values := refval.New(refval.AMD(), []refval.Measurement{{Digest: report.Measurement, HostCode: refval.HostCodeNone, Kernel: refval.KernelMeasured, Provenance: refval.Provenance{KernelSHA256: [32]byte{1}}, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 1, CPUType: "EPYC"}}, anyTCB(snp.Genoa))
 	values.IDKeyDigests, values.AuthorKeyDigests = refval.Any[[]snp.KeyDigest](), refval.Any[[]snp.KeyDigest]()
 	q := asked{Evidence: evidence.Evidence{Report: v.Report, Certificates: [][]byte{v.Leaf}}, Request: appraise.Request{
 		Values: values, ReportData: report.ReportData, Collateral: collateral, Now: v.CheckTime,

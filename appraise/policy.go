@@ -24,6 +24,11 @@ const bareKernelNote = "kernel: one that is not behind the gate is accepted by n
 const hostCodeNote = "firmware: one that may run code of its host before the kernel is accepted by name: " +
 	"its measurement does not vouch for what runs"
 
+// unmeasuredKernelNote is what a verdict must say whose reference values accept a
+// measurement that covers no kernel.
+const unmeasuredKernelNote = "kernel: a measurement that covers no kernel is accepted by name: " +
+	"any kernel on that firmware has it, so that the host chooses what runs"
+
 // compromisedChips returns the SHA-256 of the CHIP_IDs whose VCEKs have been
 // published together with their private keys. They are refused whatever the
 // reference values say.

@@ -59,7 +59,7 @@ func TestVectors(t *testing.T) {
 // for what no owner should accept.
 func appraiseVector(t *testing.T, v amdtest.Vector, raw evidence.Evidence, q appraise.AuthenticityRequest, authentic appraise.Verdict) {
 	r := authentic.Report
-	values := refval.New(refval.AMD(), []refval.Measurement{{Digest: r.Measurement, HostCode: refval.HostCodeNone, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 1, CPUType: "EPYC"}}, anyTCB(snp.Genoa), anyTCB(snp.Turin))
+	values := refval.New(refval.AMD(), []refval.Measurement{{Digest: r.Measurement, HostCode: refval.HostCodeNone, Kernel: refval.KernelMeasured, Provenance: refval.Provenance{KernelSHA256: [32]byte{1}}, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 1, CPUType: "EPYC"}}, anyTCB(snp.Genoa), anyTCB(snp.Turin))
 	milan := strings.HasPrefix(v.Generation, "Milan")
 	if milan { // most of these hosts are too old to say it
 		values.PlatformInfo.AliasCheckComplete = refval.AnyBit

@@ -74,6 +74,38 @@ func (v Values) checkMeasurements() error {
 		case m.HostCode != HostCodeNone && m.HostCode != HostCodeAccepted:
 			return fmt.Errorf("measurements[%d]: host_code is %q, want %q or %q", i, m.HostCode, HostCodeNone, HostCodeAccepted)
 		}
+		if err := m.checkKernel(); err != nil {
+			return fmt.Errorf("measurements[%d]: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// checkKernel holds the word about the kernel against the file that was measured.
+func (m Measurement) checkKernel() error {
+	none := m.Provenance.KernelSHA256 == pins.Digest{}
+	switch {
+	case m.Kernel != KernelMeasured && m.Kernel != KernelUnmeasured:
+		return fmt.Errorf("kernel is %q, want %q or %q", m.Kernel, KernelMeasured, KernelUnmeasured)
+	case m.Kernel == KernelMeasured && none:
+		return fmt.Errorf("kernel is %q but kernel_sha256 is all zero: the digest covers no kernel, and any kernel on that firmware would be accepted", m.Kernel)
+	case m.Kernel == KernelUnmeasured && !none:
+		return fmt.Errorf("kernel is %q but kernel_sha256 is %v, want zeros", m.Kernel, m.Provenance.KernelSHA256)
+	case none && m.Gate != GateNone:
+		return fmt.Errorf("kernel is %q but gate is %q, want %q: a gate is measured with a kernel only", m.Kernel, m.Gate, GateNone)
+	case none && (m.Provenance.InitramfsSHA256 != pins.Digest{} || m.Provenance.CommandLine != ""):
+		return fmt.Errorf("kernel is %q but there is an initramfs or a command line, which are measured with a kernel only", m.Kernel)
+	}
+	return nil
+}
+
+// CheckKernels refuses values of which a measurement covers no kernel. Such values
+// are valid, but a command takes them only if that was asked for by name.
+func (v Values) CheckKernels() error {
+	for i, m := range v.Measurements {
+		if m.Kernel != KernelMeasured {
+			return fmt.Errorf("measurements[%d]: kernel is %q, want %q: any kernel on that firmware has digest %v", i, m.Kernel, KernelMeasured, m.Digest)
+		}
 	}
 	return nil
 }

@@ -82,7 +82,9 @@ type Measurement struct {
 	// HostCode says whether the firmware may run code of its host.
 	HostCode HostCode `json:"host_code"`
 	// Gate says which gate stands before the kernel.
-	Gate       Gate       `json:"gate"`
+	Gate Gate `json:"gate"`
+	// Kernel says whether Digest covers a kernel.
+	Kernel     Kernel     `json:"kernel"`
 	VCPUs      int        `json:"vcpus"`
 	CPUType    string     `json:"cpu_type"`
 	Provenance Provenance `json:"provenance"`
@@ -130,6 +132,19 @@ func (v Values) AcceptsHostCode() bool {
 	}
 	return false
 }
+
+// Kernel says whether a launch digest covers a kernel. Where it does not, the host
+// chooses what the firmware boots. The zero value is not valid.
+type Kernel string
+
+const (
+	// KernelMeasured: the digest covers the kernel, initramfs and command line that
+	// Provenance names.
+	KernelMeasured Kernel = "measured"
+	// KernelUnmeasured: the digest covers the firmware alone, and the owner accepted
+	// that by name. Every verdict says so.
+	KernelUnmeasured Kernel = "unmeasured"
+)
 
 // Provenance names the files that a launch digest was computed from.
 type Provenance struct {

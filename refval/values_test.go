@@ -16,7 +16,7 @@ import (
 
 func measurement() refval.Measurement {
 	return refval.Measurement{
-		Digest: snp.Measurement{1}, HostCode: refval.HostCodeNone, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 2, CPUType: "EPYC-v4",
+		Digest: snp.Measurement{1}, HostCode: refval.HostCodeNone, Kernel: refval.KernelMeasured, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 2, CPUType: "EPYC-v4",
 		Provenance: refval.Provenance{FirmwareSHA256: pins.Digest{2}, KernelSHA256: pins.Digest{3}, InitramfsSHA256: pins.Digest{4}, CommandLine: "console=ttyS0 a<b"},
 	}
 }
@@ -157,6 +157,10 @@ func TestDecodeRefuses(t *testing.T) {
 		{`"gate": "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a"`, `"gate": ""`, `gate is ""`},
 		{`"gate": "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a"`, `"gate": "any"`, `gate is "any"`},
 		{`"gate": "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a"`, `"gate": "9A9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a"`, `gate is "9A`},
+		{`"kernel": "measured"`, `"kernel": ""`, `kernel is ""`},
+		{`"kernel": "measured"`, `"kernel": "any"`, `kernel is "any"`},
+		{`"kernel": "measured"`, `"kernel": "unmeasured"`, `kernel is "unmeasured" but kernel_sha256 is 03`},
+		{`"kernel_sha256": "03`, `"kernel_sha256": "00`, "the digest covers no kernel"},
 		{`"debug": "forbidden"`, `"debug": "allowed"`, "want required, forbidden or any"},
 		{`"vmpl": 0`, `"vmpl": 4`, "vmpl is 4"},
 		{`"vmpl": 0`, `"vmpl": null`, "vmpl"},
@@ -182,6 +186,34 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 	if _, err := refval.Decode(make([]byte, refval.MaxSize+1)); err == nil {
 		t.Error("Decode takes more than MaxSize")
+	}
+}
+
+// TestUnmeasuredKernel: a measurement that covers no kernel is valid where it says so,
+// and CheckKernels is what tells it from others.
+func TestUnmeasuredKernel(t *testing.T) {
+	v := values()
+	if err := v.CheckKernels(); err != nil {
+		t.Error(err)
+	}
+	m := &v.Measurements[0]
+	m.Kernel, m.Provenance = refval.KernelUnmeasured, refval.Provenance{FirmwareSHA256: pins.Digest{2}}
+	if err := v.Check(); err == nil || !strings.Contains(err.Error(), "a gate is measured with a kernel only") {
+		t.Errorf("with a gate: got %v, want an error", err)
+	}
+	m.Gate = refval.GateNone
+	got, err := refval.Decode(encode(t, v))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := got.CheckKernels(); err == nil || !strings.Contains(err.Error(), `kernel is "unmeasured", want "measured"`) {
+		t.Errorf("got %v, want an error about the kernel", err)
+	}
+	for _, p := range []refval.Provenance{{CommandLine: "quiet"}, {InitramfsSHA256: pins.Digest{1}}} {
+		m.Provenance = p
+		if err := v.Check(); err == nil || !strings.Contains(err.Error(), "measured with a kernel only") {
+			t.Errorf("%+v: got %v, want an error", p, err)
+		}
 	}
 }
 

@@ -30,6 +30,7 @@ type entriesFlags struct {
 	refvals                                                []string
 	kms, kmsPath, kmsID, kmsParent, kmsUser                string
 	ttl                                                    time.Duration
+	unmeasuredKernel                                       bool // accepts a measurement that covers none
 	emulated                                               bool // whether a root of trust among the reference values is
 }
 
@@ -75,6 +76,7 @@ KMS has another than the default, give --kms-spiffe-id with VMs too.`,
 	flags.StringVar(&f.kmsParent, "kms-parent", "", "SPIFFE ID of the owner's agent or its alias (default: spiffe://TRUST-DOMAIN"+admin.OwnerPath+")")
 	flags.StringVar(&f.kmsUser, "kms-user", "", "user that rootvouch-kms runs as (a name, a number, or any; default: who runs this)")
 	flags.DurationVar(&f.ttl, "ttl", 0, "lifetime (of the SVIDs; default: the server's)")
+	flags.BoolVar(&f.unmeasuredKernel, "unmeasured-kernel", false, "accept a measurement that covers no kernel: the host then chooses the kernel")
 	command.Require(cmd, "socket")
 	trustDomainFlag(cmd, &f.domain)
 	return cmd
@@ -153,6 +155,9 @@ func (f *entriesFlags) vm(td spiffeid.TrustDomain) (admin.Group, error) {
 		v, err := readRefval(path)
 		if err != nil {
 			return admin.Group{}, err
+		}
+		if err := v.CheckKernels(); err != nil && !f.unmeasuredKernel {
+			return admin.Group{}, command.WithHint(fmt.Errorf("%s: %w", path, err), "measure with --kernel; --unmeasured-kernel accepts any kernel")
 		}
 		vm.Values = append(vm.Values, v)
 		f.emulated = f.emulated || !v.RootOfTrust.IsAMD()

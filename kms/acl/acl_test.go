@@ -27,7 +27,7 @@ func good(t *testing.T) Case {
 		Caller: Caller{ID: vm, SPKI: []byte("public key")},
 		Record: store.Record{Header: pins.Header{DiskUUID: pins.UUID{1}}, SPIFFEID: vm, Evidence: store.EvidenceRequired, State: store.Enabled},
 		Values: refval.New(refval.EmulatedARK(chip.Chain.ARKDigest()),
-			[]refval.Measurement{{Digest: snp.Measurement{0x4d, 1}, HostCode: refval.HostCodeNone, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 1, CPUType: "EPYC-v4"}}),
+			[]refval.Measurement{{Digest: snp.Measurement{0x4d, 1}, HostCode: refval.HostCodeNone, Kernel: refval.KernelMeasured, Provenance: refval.Provenance{KernelSHA256: [32]byte{1}}, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 1, CPUType: "EPYC-v4"}}),
 		Request:    keyapi.ReleaseRequest{Version: 1, Nonce: evidence.Nonce{1}, HPKEPublicKey: keyapi.PublicKey{2}},
 		Collateral: appraise.Collateral{CRLs: []*x509.RevocationList{chip.CRL(t)}},
 		Now:        snptest.Now(),

@@ -75,7 +75,7 @@ func must(t testing.TB, err error) {
 
 func values(t *testing.T, change func(*refval.Values)) json.RawMessage {
 	t.Helper()
-	v := refval.New(refval.EmulatedARK(pins.Digest{1}), []refval.Measurement{{Digest: snp.Measurement{1}, HostCode: refval.HostCodeNone, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 1, CPUType: "EPYC-v4"}})
+	v := refval.New(refval.EmulatedARK(pins.Digest{1}), []refval.Measurement{{Digest: snp.Measurement{1}, HostCode: refval.HostCodeNone, Kernel: refval.KernelMeasured, Provenance: refval.Provenance{KernelSHA256: [32]byte{1}}, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 1, CPUType: "EPYC-v4"}})
 	if change != nil {
 		change(&v)
 	}

@@ -38,7 +38,7 @@ type log struct {
 
 func newLog(t *testing.T) *log {
 	l := &log{t: t, dir: tlogdir.Dir(t.TempDir()), chip: snptest.New(t, snp.Genoa)}
-	v := refval.New(refval.EmulatedARK(l.chip.Chain.ARKDigest()), []refval.Measurement{{Digest: snp.Measurement{0x4d, 1}, VCPUs: 1, CPUType: "EPYC-v4", HostCode: refval.HostCodeNone, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a"}})
+	v := refval.New(refval.EmulatedARK(l.chip.Chain.ARKDigest()), []refval.Measurement{{Digest: snp.Measurement{0x4d, 1}, VCPUs: 1, CPUType: "EPYC-v4", HostCode: refval.HostCodeNone, Kernel: refval.KernelMeasured, Provenance: refval.Provenance{KernelSHA256: [32]byte{1}}, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a"}})
 	values, err := v.Encode()
 	must(t, err)
 	l.put = audit.AboutChange{Disk: pins.UUID{1}, SPIFFEID: "spiffe://example.org/vm", Generation: 1, Evidence: "required",

@@ -155,7 +155,7 @@ func (r *rig) record(header pins.Header) store.Record {
 }
 
 func (r *rig) values(m snp.Measurement) refval.Values {
-	return refval.New(refval.EmulatedARK(chip(r.t).Chain.ARKDigest()), []refval.Measurement{{Digest: m, HostCode: refval.HostCodeNone, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 1, CPUType: "EPYC-v4"}})
+	return refval.New(refval.EmulatedARK(chip(r.t).Chain.ARKDigest()), []refval.Measurement{{Digest: m, HostCode: refval.HostCodeNone, Kernel: refval.KernelMeasured, Provenance: refval.Provenance{KernelSHA256: [32]byte{1}}, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 1, CPUType: "EPYC-v4"}})
 }
 
 func (r *rig) put(record store.Record, values refval.Values, replace bool) error {

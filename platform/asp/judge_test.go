@@ -30,7 +30,7 @@ func TestJudge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	measured := refval.Measurement{Digest: testLaunch().Measurement, HostCode: refval.HostCodeNone, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a"}
+	measured := refval.Measurement{Digest: testLaunch().Measurement, HostCode: refval.HostCodeNone, Kernel: refval.KernelMeasured, Provenance: refval.Provenance{KernelSHA256: [32]byte{1}}, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a"}
 	measured.VCPUs, measured.CPUType = 2, "EPYC-v4"
 	good := func() appraise.Request {
 		v := refval.New(refval.EmulatedARK(chip.ARKDigest()), []refval.Measurement{measured})

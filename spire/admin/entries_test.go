@@ -22,7 +22,7 @@ var (
 func values(root refval.RootOfTrust, digests ...snp.Measurement) refval.Values {
 	var all []refval.Measurement
 	for _, d := range digests {
-		all = append(all, refval.Measurement{Digest: d, HostCode: refval.HostCodeNone, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 1, CPUType: "EPYC-v4"})
+		all = append(all, refval.Measurement{Digest: d, HostCode: refval.HostCodeNone, Kernel: refval.KernelMeasured, Provenance: refval.Provenance{KernelSHA256: [32]byte{1}}, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 1, CPUType: "EPYC-v4"})
 	}
 	return refval.New(root, all)
 }

@@ -69,7 +69,7 @@ func (s *SP) Launch(measurement snp.Measurement, id snp.ReportID) Launch {
 func (s *SP) Values(measurements ...snp.Measurement) refval.Values {
 	var all []refval.Measurement
 	for _, m := range measurements {
-		all = append(all, refval.Measurement{Digest: m, HostCode: refval.HostCodeNone, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 1, CPUType: "EPYC-v4"})
+		all = append(all, refval.Measurement{Digest: m, HostCode: refval.HostCodeNone, Kernel: refval.KernelMeasured, Provenance: refval.Provenance{KernelSHA256: [32]byte{1}}, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 1, CPUType: "EPYC-v4"})
 	}
 	return refval.New(refval.EmulatedARK(s.Chain.ARKDigest()), all)
 }

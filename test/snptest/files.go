@@ -23,7 +23,7 @@ func Files(t testing.TB) (string, *Signer) {
 		t.Fatal(err)
 	}
 	values, err := refval.New(refval.EmulatedARK(s.Chain.ARKDigest()),
-		[]refval.Measurement{{Digest: r.Measurement, HostCode: refval.HostCodeNone, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 1, CPUType: "EPYC-v4"}}).Encode()
+		[]refval.Measurement{{Digest: r.Measurement, HostCode: refval.HostCodeNone, Kernel: refval.KernelMeasured, Provenance: refval.Provenance{KernelSHA256: [32]byte{1}}, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 1, CPUType: "EPYC-v4"}}).Encode()
 	if err != nil {
 		t.Fatal(err)
 	}

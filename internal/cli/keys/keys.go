@@ -56,7 +56,7 @@ has a user of its own, as it should, name it with --kms-user.`,
 
 type putFlags struct {
 	spiffeID, pins, refval, keyFile, evidence string
-	sameVM, replace                           bool
+	sameVM, replace, unmeasuredKernel         bool
 }
 
 func newPutCommand(client func() *adminapi.Client) *cobra.Command {
@@ -93,6 +93,7 @@ the next generation, and a launch that got the old key does not get the new one.
 	flags.StringVar(&f.evidence, "evidence", adminapi.EvidenceRequired, "required, or not-required: NOT SAFE against a stolen SVID")
 	flags.BoolVar(&f.sameVM, "same-vm", false, "all disks with this SPIFFE ID belong to one VM")
 	flags.BoolVar(&f.replace, "replace", false, "replace the record that the disk has")
+	cli.UnmeasuredKernel(cmd, &f.unmeasuredKernel)
 	command.Require(cmd, "spiffe-id", "pins", "key")
 	return cmd
 }
@@ -124,6 +125,9 @@ func (f *putFlags) run(cmd *cobra.Command, client *adminapi.Client) error {
 		}
 		values, err := refval.Decode(put.ReferenceValues)
 		if err != nil {
+			return fmt.Errorf("%s: %w", f.refval, err)
+		}
+		if err := cli.CheckKernels(values, f.unmeasuredKernel); err != nil {
 			return fmt.Errorf("%s: %w", f.refval, err)
 		}
 		cli.SayEmulated(cmd, !values.RootOfTrust.IsAMD())

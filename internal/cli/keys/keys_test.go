@@ -65,7 +65,7 @@ func TestKeys(t *testing.T) {
 	header := pins.Header{DiskUUID: pins.UUID{1}, HeaderSHA256: pins.Digest{2}}
 	verity := pins.Verity{RootHash: pins.Digest{3}, DataBlocks: 1, HashOffset: 4096, PayloadOffset: 1 << 20, PayloadSize: 12288}
 	pinsFile := write("pins.json", pins.New(verity, header, pins.EROFS).Encode())
-	values, err := refval.New(refval.EmulatedARK(pins.Digest{1}), []refval.Measurement{{Digest: snp.Measurement{1}, HostCode: refval.HostCodeNone, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 1, CPUType: "EPYC-v4"}}).Encode()
+	values, err := refval.New(refval.EmulatedARK(pins.Digest{1}), []refval.Measurement{{Digest: snp.Measurement{1}, HostCode: refval.HostCodeNone, Kernel: refval.KernelMeasured, Provenance: refval.Provenance{KernelSHA256: [32]byte{1}}, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 1, CPUType: "EPYC-v4"}}).Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,11 +94,27 @@ func TestKeys(t *testing.T) {
 	// The key is read first: pins may come with it.
 	keys(command.ExitError, "", "exactly 32 bytes", put("--refval", refvalFile, "--pins", "none", "--key", write("none", nil))...)
 	keys(command.ExitError, "", "decoding pins", put("--refval", refvalFile, "--pins", refvalFile)...)
-	keys(0, "registered disk "+disk+", generation 1, for spiffe://example.org/vm, evidence required", "emulated: NOT CONFIDENTIAL", put("--refval", refvalFile)...)
+	var noKernel refval.Values
+	if noKernel, err = refval.Decode(values); err != nil {
+		t.Fatal(err)
+	}
+	m := &noKernel.Measurements[0]
+	m.Kernel, m.Gate, m.Provenance = refval.KernelUnmeasured, refval.GateNone, refval.Provenance{}
+	unmeasured, err := noKernel.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent := bytes.Replace(unmeasured, []byte(`"unmeasured"`), []byte(`"measured"`), 1)
+	keys(command.ExitError, "", "the digest covers no kernel", put("--refval", write("silent.json", silent))...)
+	noKernelFile := write("no-kernel.json", unmeasured)
+	keys(command.ExitError, "", "--unmeasured-kernel accepts any kernel", put("--refval", noKernelFile)...)
+	keys(0, "registered disk", "", put("--refval", noKernelFile, "--unmeasured-kernel")...)
+	keys(0, "deleted disk", "", "delete", disk)
+	keys(0, "registered disk "+disk+", generation 2, for spiffe://example.org/vm, evidence required", "emulated: NOT CONFIDENTIAL", put("--refval", refvalFile)...)
 	keys(command.ExitError, "", "hint: --replace", put("--refval", refvalFile)...)
-	keys(0, "generation 2", "", put("--refval", refvalFile, "--replace")...)
+	keys(0, "generation 3", "", put("--refval", refvalFile, "--replace")...)
 	keys(0, "disk "+disk+" is disabled", "", "disable", disk)
-	keys(0, "disabled  2", "", "list")
+	keys(0, "disabled  3", "", "list")
 	keys(0, "disk "+disk+" is enabled", "", "enable", disk)
 	keys(command.ExitUsage, "", "parsing UUID", "enable", "1")
 	keys(command.ExitError, "", "no record for this disk", "disable", pins.UUID{9}.String())
@@ -117,7 +133,7 @@ func TestKeys(t *testing.T) {
 	if err := book.Release(t.Context(), ledger.Claim{Record: record, Launch: store.Launch{ReportID: snp.ReportID{0xee}}, Fresh: true}); err != nil {
 		t.Fatal(err)
 	}
-	keys(0, "2           "+pins.Digest{0xee}.String(), "", "releases", disk)
+	keys(0, "3           "+pins.Digest{0xee}.String(), "", "releases", disk)
 	keys(0, book.Records.LogPublic(), "", "status")
 	keys(0, "example.org/kms\n0\n", "", "status", "--checkpoint-only")
 	keys(0, "deleted disk "+disk, "", "delete", disk)

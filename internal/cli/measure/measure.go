@@ -34,7 +34,8 @@ and initramfs that they came from; modes sev and sev-es have none.
 
 With --kernel the digest covers kernel, initramfs and command line through the
 kernel-hashes page (QEMU's kernel-hashes=on), if the firmware is one that checks
-them (OvmfPkg/AmdSev). Without, it covers the firmware only.
+them (OvmfPkg/AmdSev). Without, it covers the firmware only: any kernel on that
+firmware has the digest, and reference values take it only with --unmeasured-kernel.
 
 What the modes look at:
   snp       everything but --svsm
@@ -114,9 +115,17 @@ func (m *measurement) printJSON(out io.Writer) error {
 	var f cli.Measurements
 	for _, e := range entries {
 		digest := snp.Measurement(e.Digest.Bytes())
-		f.Measurements = append(f.Measurements, refval.Measurement{Digest: digest, HostCode: m.hostCode, Gate: m.gate, VCPUs: e.VCPUs, CPUType: e.CPU.Name, Provenance: m.provenance()})
+		f.Measurements = append(f.Measurements, refval.Measurement{Digest: digest, HostCode: m.hostCode, Gate: m.gate, Kernel: m.kernel(), VCPUs: e.VCPUs, CPUType: e.CPU.Name, Provenance: m.provenance()})
 	}
 	return cli.PrintJSON(out, f)
+}
+
+// kernel says whether the digest covers one.
+func (m *measurement) kernel() refval.Kernel {
+	if m.inputs.Hashes == nil {
+		return refval.KernelUnmeasured
+	}
+	return refval.KernelMeasured
 }
 
 // provenance names the files; what was not measured is zero.

@@ -38,6 +38,7 @@ type newFlags struct {
 	hostData, vmpl, aliasCheck     string
 	idKeyDigests, authorKeyDigests []string
 	hostCode, bareKernel           bool
+	unmeasuredKernel               bool
 	out                            cli.Output
 }
 
@@ -89,6 +90,7 @@ which is the host's word, may be anything, and so may all else.`,
 	flags.StringArrayVar(&f.authorKeyDigests, "author-key-digest", nil, "digest of a key that may have signed the ID key, 48 bytes in hex (repeatable), or any (default: none)")
 	cli.HostCode(cmd, &f.hostCode)
 	cli.BareKernel(cmd, &f.bareKernel)
+	cli.UnmeasuredKernel(cmd, &f.unmeasuredKernel)
 	f.out.Bind(cmd, "reference values")
 	command.Require(cmd, "root-of-trust", "measurements")
 	return cmd
@@ -121,11 +123,14 @@ func (f *newFlags) run(cmd *cobra.Command) error {
 		}
 	}
 	for _, m := range measurements {
-		if m.Gate == refval.GateNone && !f.bareKernel {
+		if m.Gate == refval.GateNone && m.Kernel == refval.KernelMeasured && !f.bareKernel {
 			return fmt.Errorf("the kernel of %v has gate %q: it runs ACPI code of its host, and --%s does not accept that here", m.Digest, m.Gate, cli.BareKernelFlag)
 		}
 	}
 	values := refval.New(root, measurements, products...)
+	if err := cli.CheckKernels(values, f.unmeasuredKernel); err != nil {
+		return err
+	}
 	if err := f.choose(&values); err != nil {
 		return err
 	}
@@ -278,6 +283,9 @@ func newCheckCommand() *cobra.Command {
 				}
 				if values.AcceptsBareKernel() {
 					fmt.Fprintf(cmd.OutOrStdout(), "%s: a kernel that runs ACPI code of its host\n", path)
+				}
+				if values.CheckKernels() != nil {
+					fmt.Fprintf(cmd.OutOrStdout(), "%s: a measurement that covers no kernel: any kernel on that firmware\n", path)
 				}
 				for _, p := range values.Products {
 					minimum := "any TCB: firmware with known flaws passes"

@@ -185,7 +185,7 @@ func TestReportVectors(t *testing.T) {
 // TestExplainOffered refuses a genuine report for its measurement alone.
 func TestExplainOffered(t *testing.T) {
 	dir, s := snptest.Files(t)
-	values, err := refval.New(refval.EmulatedARK(s.Chain.ARKDigest()), []refval.Measurement{{Digest: snp.Measurement{1}, HostCode: refval.HostCodeNone, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 1, CPUType: "EPYC-v4"}}).Encode()
+	values, err := refval.New(refval.EmulatedARK(s.Chain.ARKDigest()), []refval.Measurement{{Digest: snp.Measurement{1}, HostCode: refval.HostCodeNone, Kernel: refval.KernelMeasured, Provenance: refval.Provenance{KernelSHA256: [32]byte{1}}, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 1, CPUType: "EPYC-v4"}}).Encode()
 	if err != nil {
 		t.Fatal(err)
 	}

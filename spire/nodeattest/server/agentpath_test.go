@@ -28,7 +28,7 @@ func (f *fixture) agentID(rest string) string {
 func rootValues(file string, root refval.RootOfTrust, digests ...snp.Measurement) namedValues {
 	v := namedValues{file: file, values: refval.Values{RootOfTrust: root}}
 	for _, d := range digests {
-		v.values.Measurements = append(v.values.Measurements, refval.Measurement{Digest: d, HostCode: refval.HostCodeNone, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a"})
+		v.values.Measurements = append(v.values.Measurements, refval.Measurement{Digest: d, HostCode: refval.HostCodeNone, Kernel: refval.KernelMeasured, Provenance: refval.Provenance{KernelSHA256: [32]byte{1}}, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a"})
 	}
 	return v
 }
