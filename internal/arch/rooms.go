@@ -224,7 +224,7 @@ var rooms = []room{
 	{
 		name:     "door: what the owner's commands share",
 		packages: []string{"internal/cli"},
-		uses:     []string{"appraise", "evidence", "gate", "initramfs", "refval", "snp", "snp/firmware", "snp/kds", "internal/command", "internal/durable", "internal/filekind"},
+		uses:     []string{"appraise", "boot/cmdline", "evidence", "gate", "initramfs", "refval", "snp", "snp/firmware", "snp/kds", "internal/command", "internal/durable", "internal/filekind"},
 		never:    ownerNever,
 	},
 	{

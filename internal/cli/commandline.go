@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/rootvouch/rootvouch/boot/cmdline"
 	"github.com/rootvouch/rootvouch/initramfs"
 	"github.com/rootvouch/rootvouch/internal/command"
 )
@@ -15,7 +16,8 @@ const maxInitramfs = 2 << 30
 // CommandLine returns the kernel command line that goes with an initramfs. PID 1
 // powers off unless the kernel's line is that of boot.json, so an --append that
 // differs is an error, and without one boot.json decides. An initramfs without a
-// boot.json of ours takes the given line, or fallback. A path that is no regular
+// boot.json of ours takes the given line, or fallback; a line that would not reach the
+// kernel whole is an error. A path that is no regular
 // file is not read: it may give its bytes once only.
 func CommandLine(path, given string, isGiven bool, fallback string) (string, error) {
 	own, ok, err := ownCommandLine(path)
@@ -27,6 +29,9 @@ func CommandLine(path, given string, isGiven bool, fallback string) (string, err
 	case ok:
 		return own, nil
 	case isGiven:
+		if err := cmdline.CheckText(given); err != nil {
+			return "", command.Usage(fmt.Errorf("--append: %w", err))
+		}
 		return given, nil
 	}
 	return fallback, nil

@@ -62,6 +62,18 @@ func TestCommandLine(t *testing.T) {
 			t.Errorf("%s: got %q, %v, want %q", c.name, got, err, c.want)
 		}
 	}
+	whole := strings.Repeat("x", 2033)
+	for given, want := range map[string]string{
+		whole: "", whole + "x": "command line is 2034 bytes, want at most 2033",
+		"a\nb": "byte 0xa at offset 1", "a\x00": "byte 0x0 at offset 1", "\u00e4": "byte 0xc3 at offset 0", " a": "no space at its ends",
+	} {
+		for _, path := range []string{other, ""} {
+			_, err := CommandLine(path, given, true, "fallback")
+			if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("%.20q: got %v, want %q", given, err, want)
+			}
+		}
+	}
 	for _, given := range []string{"", "console=ttyS0", own + " quiet"} {
 		if _, err := CommandLine(path, given, true, "fallback"); err == nil || !strings.Contains(err.Error(), "want the command line of") {
 			t.Errorf("%q: got error %v, want a refusal", given, err)

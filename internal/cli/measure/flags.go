@@ -109,7 +109,7 @@ func (f *inputFlags) load(cmd *cobra.Command, keep bool) (*measurement, error) {
 	if m.inputs.VMM != launch.QEMU && m.cpus[0] != launch.AnyCPU() {
 		hint("%v puts no CPU type into a guest's initial state: the digest is the same for all", m.inputs.VMM)
 	}
-	if f.initrd != "" {
+	if f.kernel != "" {
 		var err error
 		if m.commandLine, err = cli.CommandLine(f.initrd, f.commandLine, cmd.Flags().Changed("append"), f.commandLine); err != nil {
 			return nil, err

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -105,8 +104,6 @@ func (m *measurement) printJSON(out io.Writer) error {
 		return command.Usage(fmt.Errorf("--json: reference values hold digests of SNP guests only, mode is %v", m.inputs.Mode))
 	case m.inputs.FirmwareDigest != nil:
 		return command.Usage(fmt.Errorf("--json: with --firmware-hash it is not known which file was measured"))
-	case !utf8.ValidString(m.commandLine):
-		return command.Usage(fmt.Errorf("--json: the command line is %q, but JSON holds UTF-8 only", m.commandLine))
 	}
 	entries, err := m.entries()
 	if err != nil {
