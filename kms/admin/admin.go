@@ -102,6 +102,7 @@ func statusOf(err error) int {
 		{store.ErrNotFound, http.StatusNotFound},
 		{ledger.ErrExists, http.StatusConflict},
 		{ledger.ErrOverlap, http.StatusConflict},
+		{ledger.ErrRootOfTrust, http.StatusConflict},
 	} {
 		if errors.Is(err, row.err) {
 			return row.status
@@ -148,7 +149,7 @@ func (a *Admin) list(_ string, r *http.Request) (any, error) {
 	}
 	reply := adminapi.Records{Version: adminapi.Version, Records: []adminapi.Record{}}
 	for _, record := range all {
-		reply.Records = append(reply.Records, view(record))
+		reply.Records = append(reply.Records, a.view(r.Context(), record))
 	}
 	return reply, nil
 }
@@ -162,7 +163,7 @@ func (a *Admin) get(_ string, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	reply := view(record)
+	reply := a.view(r.Context(), record)
 	reply.ReferenceValues, err = a.ledger.Records.Values(r.Context(), record)
 	return reply, err
 }
@@ -185,10 +186,10 @@ func (a *Admin) put(actor string, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", errInvalid, err)
 	}
-	if record, err = a.ledger.Put(r.Context(), actor, record, p.ReferenceValues, key, p.Replace); err != nil {
+	if record, err = a.ledger.Put(r.Context(), actor, record, p.ReferenceValues, key, ledger.Replace{Record: p.Replace, RootOfTrust: p.ChangeRootOfTrust}); err != nil {
 		return nil, err
 	}
-	return view(record), nil
+	return a.view(r.Context(), record), nil
 }
 
 // build checks a put, and makes a record of it.
@@ -206,6 +207,8 @@ func (a *Admin) build(p adminapi.Put, disk pins.UUID, key []byte) (store.Record,
 		return store.Record{}, fmt.Errorf("spiffe_id is %s, want a workload of trust domain %s", id, a.id.TrustDomain())
 	case slices.Max(key) == 0:
 		return store.Record{}, errors.New("key is all zero")
+	case p.ChangeRootOfTrust && !p.Replace:
+		return store.Record{}, errors.New("change_root_of_trust is set but replace is not: a new record has no root of trust to change")
 	}
 	if err := p.Header.Check(); err != nil {
 		return store.Record{}, err
@@ -254,7 +257,7 @@ func (a *Admin) setState(state store.State) func(string, *http.Request) (any, er
 			return nil, err
 		}
 		record, err := a.ledger.Records.Get(r.Context(), disk)
-		return view(record), err
+		return a.view(r.Context(), record), err
 	}
 }
 
@@ -286,10 +289,14 @@ func diskOf(r *http.Request) (pins.UUID, error) {
 	return disk, nil
 }
 
-func view(r store.Record) adminapi.Record {
+func (a *Admin) view(ctx context.Context, r store.Record) adminapi.Record {
+	root := "unreadable"
+	if known, err := a.ledger.RootOfTrust(ctx, r); err == nil {
+		root = known.String()
+	}
 	return adminapi.Record{
 		Header: r.Header, SPIFFEID: r.SPIFFEID.String(), Evidence: string(r.Evidence),
-		ReferenceValuesSHA256: r.ReferenceValues, SameVM: r.SameVM, State: string(r.State),
+		ReferenceValuesSHA256: r.ReferenceValues, RootOfTrust: root, SameVM: r.SameVM, State: string(r.State),
 		Generation: r.Generation, Created: r.Created, Changed: r.Changed,
 	}
 }

@@ -292,3 +292,55 @@ func TestEvidenceWords(t *testing.T) {
 		t.Errorf("the API says %q and %q, the store %q and %q", adminapi.EvidenceRequired, adminapi.EvidenceNotRequired, store.EvidenceRequired, store.EvidenceNotRequired)
 	}
 }
+
+// TestRootOfTrust: a record changes its root of trust only where the put says so. The
+// list and the log show which one it has.
+func TestRootOfTrust(t *testing.T) {
+	r, ctx := newRig(t), t.Context()
+	amd := values(t, func(v *refval.Values) {
+		v.RootOfTrust = refval.AMD()
+	})
+	other := values(t, func(v *refval.Values) { v.RootOfTrust = refval.EmulatedARK(pins.Digest{2}) })
+	must(t, second(r.client.Put(ctx, put(t), key)))
+	root := refval.EmulatedARK(pins.Digest{1}).String()
+	want := []string{root}
+	for _, step := range []struct {
+		values json.RawMessage
+		root   string
+	}{
+		{amd, "AMD"}, {other, refval.EmulatedARK(pins.Digest{2}).String()}, {nil, "none"}, {values(t, nil), root},
+	} {
+		p := put(t)
+		p.ReferenceValues, p.Replace = step.values, true
+		if step.values == nil {
+			p.Evidence = "not-required"
+		}
+		wantStatus(t, "another root: "+step.root, http.StatusConflict, second(r.client.Put(ctx, p, key)))
+		all, err := r.client.List(ctx)
+		must(t, err)
+		if last := want[len(want)-1]; len(all) != 1 || all[0].RootOfTrust != last || all[0].Generation != uint64(len(want)) {
+			t.Errorf("after a refusal: got %+v, want generation %d of root %s", all, len(want), last)
+		}
+		p.ChangeRootOfTrust = true
+		got, err := r.client.Put(ctx, p, key)
+		must(t, err)
+		if got.RootOfTrust != step.root {
+			t.Errorf("got root %q, want %q", got.RootOfTrust, step.root)
+		}
+		p.ChangeRootOfTrust = false
+		must(t, second(r.client.Put(ctx, p, key)))
+		want = append(want, step.root, step.root)
+	}
+	p := put(t)
+	p.ChangeRootOfTrust = true
+	wantStatus(t, "nothing to change", http.StatusBadRequest, second(r.client.Put(ctx, p, key)))
+	var logged []string
+	for _, leaf := range r.books.Leaves(t) {
+		if about, ok := leaf.About.(audit.AboutChange); ok {
+			logged = append(logged, about.RootOfTrust)
+		}
+	}
+	if got := strings.Join(logged, "; "); got != strings.Join(want, "; ") {
+		t.Errorf("log has %q, want %q", got, want)
+	}
+}

@@ -50,6 +50,9 @@ type Put struct {
 	SameVM bool `json:"same_vm"`
 	// Replace takes the place of the record that the disk has.
 	Replace bool `json:"replace"`
+	// ChangeRootOfTrust lets the new record have another root of trust than the one
+	// that it replaces.
+	ChangeRootOfTrust bool `json:"change_root_of_trust"`
 }
 
 // Record is what the server tells about a record.
@@ -58,11 +61,14 @@ type Record struct {
 	SPIFFEID              string      `json:"spiffe_id"`
 	Evidence              string      `json:"evidence"`
 	ReferenceValuesSHA256 pins.Digest `json:"reference_values_sha256,omitzero"`
-	SameVM                bool        `json:"same_vm"`
-	State                 string      `json:"state"` // "enabled" or "disabled"
-	Generation            uint64      `json:"generation"`
-	Created               time.Time   `json:"created"`
-	Changed               time.Time   `json:"changed"`
+	// RootOfTrust is that of the reference values, in words: "none" where evidence is
+	// not required, "unreadable" where they are of another version of the format.
+	RootOfTrust string    `json:"root_of_trust"`
+	SameVM      bool      `json:"same_vm"`
+	State       string    `json:"state"` // "enabled" or "disabled"
+	Generation  uint64    `json:"generation"`
+	Created     time.Time `json:"created"`
+	Changed     time.Time `json:"changed"`
 	// ReferenceValues is there in the answer about one record.
 	ReferenceValues json.RawMessage `json:"reference_values,omitempty"`
 }

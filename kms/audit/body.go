@@ -198,6 +198,8 @@ type AboutChange struct {
 	ReferenceValues pins.Digest `json:"reference_values_sha256,omitzero"` // absent where evidence is not required
 	Header          pins.Digest `json:"luks2_header_sha256"`
 	SameVM          bool        `json:"same_vm"`
+	// RootOfTrust is that of the reference values, in words; only with a put.
+	RootOfTrust string `json:"root_of_trust,omitempty"`
 }
 
 // Contents implements Body.
@@ -209,6 +211,6 @@ func (a AboutChange) Contents() []pins.Digest {
 }
 
 func (a AboutChange) bounded() Body {
-	a.Actor = text(a.Actor, maxShort)
+	a.Actor, a.RootOfTrust = text(a.Actor, maxShort), text(a.RootOfTrust, maxShort)
 	return a
 }

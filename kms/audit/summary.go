@@ -27,6 +27,9 @@ func (l Leaf) Summary() Summary {
 	case AboutLeftOut:
 		return Summary{SPIFFEID: a.SPIFFEID, What: fmt.Sprintf("%d refusals", a.Count)}
 	case AboutChange:
+		if a.RootOfTrust != "" {
+			return Summary{a.Disk.String(), a.SPIFFEID, fmt.Sprintf("generation %d by %s, root of trust %s", a.Generation, a.Actor, a.RootOfTrust)}
+		}
 		return Summary{a.Disk.String(), a.SPIFFEID, fmt.Sprintf("generation %d by %s", a.Generation, a.Actor)}
 	}
 	return Summary{}

@@ -15,9 +15,16 @@ import (
 
 // Errors of Put.
 var (
-	ErrExists  = errors.New("it has a record already")
-	ErrOverlap = errors.New("another disk's record overlaps")
+	ErrExists      = errors.New("it has a record already")
+	ErrOverlap     = errors.New("another disk's record overlaps")
+	ErrRootOfTrust = errors.New("the record has another root of trust")
 )
+
+// Replace says what a Put may replace. The zero value replaces nothing.
+type Replace struct {
+	Record      bool // the record that the disk has
+	RootOfTrust bool // its root of trust as well
+}
 
 // disk is what a change finds.
 type disk struct {
@@ -56,25 +63,31 @@ func (l *Ledger) change(ctx context.Context, uuid pins.UUID, decide func(*moment
 }
 
 // Put registers a record with its refval.json and key; Generation, Created, Changed and
-// State are set here. A disk that has a record is refused unless replace is set. The errors
-// match ErrExists and ErrOverlap.
-func (l *Ledger) Put(ctx context.Context, actor string, r store.Record, values, key []byte, replace bool) (store.Record, error) {
+// State are set here. A disk that has a record is refused unless replace says otherwise. The
+// errors match ErrExists, ErrOverlap and ErrRootOfTrust.
+func (l *Ledger) Put(ctx context.Context, actor string, r store.Record, values, key []byte, replace Replace) (store.Record, error) {
+	mine, err := decodeValues(values)
+	if err != nil {
+		return store.Record{}, err
+	}
 	if r.ReferenceValues = (pins.Digest{}); values != nil {
-		var err error
 		if r.ReferenceValues, err = l.Records.PutBlob(ctx, values); err != nil {
 			return store.Record{}, err
 		}
 	}
-	err := l.change(ctx, r.DiskUUID, func(m *moment, d disk) error {
+	err = l.change(ctx, r.DiskUUID, func(m *moment, d disk) error {
 		r.State, r.Created, r.Changed = store.Enabled, m.now, m.now
 		switch {
-		case d.known && !replace:
+		case d.known && !replace.Record:
 			return fmt.Errorf("disk %s: %w", r.DiskUUID, ErrExists)
 		case d.known:
+			if err := l.checkRoot(ctx, d.record, mine.RootOfTrust, replace.RootOfTrust); err != nil {
+				return err
+			}
 			r.Created = d.record.Created
 			m.write(forget(d.record, r)...)
 		}
-		if err := l.checkApart(ctx, r, values); err != nil {
+		if err := l.checkApart(ctx, r, mine); err != nil {
 			return err
 		}
 		r.Generation = d.generation + 1
@@ -83,7 +96,7 @@ func (l *Ledger) Put(ctx context.Context, actor string, r store.Record, values, 
 			return err
 		}
 		m.write(item, store.SetGeneration(r.DiskUUID, r.Generation), kv.Write{Key: store.KeyCaller(r.SPIFFEID, r.DiskUUID)})
-		m.entries = about(audit.Put, actor, r)
+		m.entries = about(audit.Put, actor, r, mine.RootOfTrust.String())
 		return nil
 	})
 	if err != nil {
@@ -100,13 +113,35 @@ func forget(old, fresh store.Record) []kv.Write {
 	return []kv.Write{{Key: store.KeyCaller(old.SPIFFEID, old.DiskUUID), Delete: true}}
 }
 
-// checkApart holds a new record against all others of its caller.
-func (l *Ledger) checkApart(ctx context.Context, r store.Record, values []byte) error {
-	others, err := l.Records.ByCaller(ctx, r.SPIFFEID)
+// checkRoot refuses another root of trust than the old record has, unless that may change.
+func (l *Ledger) checkRoot(ctx context.Context, old store.Record, fresh refval.RootOfTrust, mayChange bool) error {
+	if mayChange {
+		return nil
+	}
+	was, err := l.RootOfTrust(ctx, old)
 	if err != nil {
 		return err
 	}
-	mine, err := decodeValues(values)
+	if was != fresh {
+		return fmt.Errorf("disk %s: %w: got %v, want %v", old.DiskUUID, ErrRootOfTrust, fresh, was)
+	}
+	return nil
+}
+
+// RootOfTrust returns the root of trust of a record's reference values. It is the zero
+// value, which vouches for nothing, where evidence is not required.
+func (l *Ledger) RootOfTrust(ctx context.Context, r store.Record) (refval.RootOfTrust, error) {
+	data, err := l.Records.Values(ctx, r)
+	if err != nil {
+		return refval.RootOfTrust{}, err
+	}
+	values, err := decodeValues(data)
+	return values.RootOfTrust, err
+}
+
+// checkApart holds a new record against all others of its caller.
+func (l *Ledger) checkApart(ctx context.Context, r store.Record, mine refval.Values) error {
+	others, err := l.Records.ByCaller(ctx, r.SPIFFEID)
 	if err != nil {
 		return err
 	}
@@ -157,7 +192,7 @@ func (l *Ledger) SetState(ctx context.Context, actor string, uuid pins.UUID, sta
 			return err
 		}
 		m.write(item)
-		m.entries = about(event, actor, r)
+		m.entries = about(event, actor, r, "")
 		return nil
 	})
 }
@@ -171,14 +206,16 @@ func (l *Ledger) Delete(ctx context.Context, actor string, uuid pins.UUID) error
 			return store.ErrNotFound
 		}
 		m.write(kv.Write{Key: store.KeyRecord(uuid), Delete: true}, kv.Write{Key: store.KeyCaller(d.record.SPIFFEID, uuid), Delete: true})
-		m.entries = about(audit.Delete, actor, d.record)
+		m.entries = about(audit.Delete, actor, d.record, "")
 		return nil
 	})
 }
 
-func about(event audit.Event, actor string, r store.Record) []audit.Entry {
+// about says what became of a record. root is its root of trust if that was set.
+func about(event audit.Event, actor string, r store.Record, root string) []audit.Entry {
 	return []audit.Entry{{Event: event, About: audit.AboutChange{
 		Actor: actor, Disk: r.DiskUUID, SPIFFEID: r.SPIFFEID.String(), Generation: r.Generation, Evidence: string(r.Evidence),
 		ReferenceValues: r.ReferenceValues, Header: r.Header.HeaderSHA256, SameVM: r.SameVM,
+		RootOfTrust: root,
 	}}}
 }

@@ -39,7 +39,7 @@ func put(t *testing.T, l *ledger.Ledger, disk byte, replace bool) store.Record {
 		Header:   pins.Header{DiskUUID: pins.UUID{disk}, HeaderSHA256: pins.Digest{2}},
 		SPIFFEID: spiffeid.RequireFromPathf(vmID.TrustDomain(), "/vm/%d", disk),
 		Evidence: store.EvidenceNotRequired,
-	}, nil, key, replace)
+	}, nil, key, ledger.Replace{Record: replace})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +250,7 @@ func TestPutsSideBySide(t *testing.T) {
 			l := b.Replica(lane, b.Engine)
 			wg.Go(func() {
 				_, errs[i] = l.Put(t.Context(), "test", store.Record{Header: pins.Header{DiskUUID: pins.UUID{byte(i + 1)}, HeaderSHA256: pins.Digest{2}},
-					SPIFFEID: vmID, Evidence: store.EvidenceNotRequired}, nil, key, false)
+					SPIFFEID: vmID, Evidence: store.EvidenceNotRequired}, nil, key, ledger.Replace{})
 			})
 		}
 		wg.Wait()
@@ -302,7 +302,7 @@ func TestGenerations(t *testing.T) {
 	if again := put(t, b.Ledger, 1, false); again.Generation != 2 {
 		t.Errorf("generation after Delete is %d, want 2", again.Generation)
 	}
-	moved, err := b.Ledger.Put(t.Context(), "test", store.Record{Header: r.Header, SPIFFEID: vmID, Evidence: store.EvidenceNotRequired}, nil, key, true)
+	moved, err := b.Ledger.Put(t.Context(), "test", store.Record{Header: r.Header, SPIFFEID: vmID, Evidence: store.EvidenceNotRequired}, nil, key, ledger.Replace{Record: true})
 	if err != nil || moved.Generation != 3 {
 		t.Fatalf("got %+v, %v", moved, err)
 	}

@@ -166,7 +166,7 @@ func (r *rig) put(record store.Record, values refval.Values, replace bool) error
 			r.t.Fatal(err)
 		}
 	}
-	_, err := r.ledger.Put(r.t.Context(), "test", record, document, keyOne, replace)
+	_, err := r.ledger.Put(r.t.Context(), "test", record, document, keyOne, ledger.Replace{Record: replace, RootOfTrust: replace})
 	return err
 }
 

@@ -56,7 +56,8 @@ has a user of its own, as it should, name it with --kms-user.`,
 
 type putFlags struct {
 	spiffeID, pins, refval, keyFile, evidence string
-	sameVM, replace, unmeasuredKernel         bool
+	sameVM, replace, changeRoot               bool
+	unmeasuredKernel                          bool
 }
 
 func newPutCommand(client func() *adminapi.Client) *cobra.Command {
@@ -78,7 +79,8 @@ have both keys: --same-vm says that they do belong to one VM.
 SVID gets the key, as often as they like. Then there is no --refval.
 
 A disk that has a record is refused, unless --replace is given. The new record has
-the next generation, and a launch that got the old key does not get the new one.`,
+the next generation, and a launch that got the old key does not get the new one. If
+its root of trust is another one, --change-root-of-trust has to say so.`,
 		Example: `  rootvouch keys put --kms-socket /run/rootvouch-kms/admin.sock --kms-user rootvouch-kms \
     --spiffe-id spiffe://example.org/vm/web \
     --pins pins.json --refval refval.json --key disk.key`,
@@ -93,14 +95,17 @@ the next generation, and a launch that got the old key does not get the new one.
 	flags.StringVar(&f.evidence, "evidence", adminapi.EvidenceRequired, "required, or not-required: NOT SAFE against a stolen SVID")
 	flags.BoolVar(&f.sameVM, "same-vm", false, "all disks with this SPIFFE ID belong to one VM")
 	flags.BoolVar(&f.replace, "replace", false, "replace the record that the disk has")
+	flags.BoolVar(&f.changeRoot, "change-root-of-trust", false, "with --replace: let the new record have another root of trust (amd, an emulated ARK, or none without evidence)")
 	cli.UnmeasuredKernel(cmd, &f.unmeasuredKernel)
 	command.Require(cmd, "spiffe-id", "pins", "key")
 	return cmd
 }
 
 func (f *putFlags) run(cmd *cobra.Command, client *adminapi.Client) error {
-	put := adminapi.Put{SPIFFEID: f.spiffeID, Evidence: f.evidence, SameVM: f.sameVM, Replace: f.replace}
+	put := adminapi.Put{SPIFFEID: f.spiffeID, Evidence: f.evidence, SameVM: f.sameVM, Replace: f.replace, ChangeRootOfTrust: f.changeRoot}
 	switch {
+	case f.changeRoot && !f.replace:
+		return command.Usage(errors.New("--change-root-of-trust goes with --replace"))
 	case f.evidence != adminapi.EvidenceRequired && f.evidence != adminapi.EvidenceNotRequired:
 		return command.Usage(fmt.Errorf("--evidence is %q, want %s or %s", f.evidence, adminapi.EvidenceRequired, adminapi.EvidenceNotRequired))
 	case f.evidence == adminapi.EvidenceRequired && f.refval == "":
@@ -164,7 +169,7 @@ func readKey(path string, stdin io.Reader) ([]byte, error) {
 // hintForKeys adds advice to what the key server says.
 func hintForKeys(err error) error {
 	if refused, ok := errors.AsType[*adminapi.Error](err); ok && refused.Status == http.StatusConflict {
-		return command.WithHint(err, "--replace registers a new key for a disk, --same-vm says that disks belong to one VM")
+		return command.WithHint(err, "--replace registers a new key for a disk, --change-root-of-trust lets it have another root of trust, --same-vm says that disks belong to one VM")
 	}
 	if _, ok := errors.AsType[*adminapi.PeerError](err); ok {
 		return command.WithHint(err, "nothing was sent; --kms-user names the user that rootvouch-kms runs as")
@@ -211,9 +216,9 @@ func newListCommand(client func() *adminapi.Client) *cobra.Command {
 				return cli.PrintJSON(cmd.OutOrStdout(), records)
 			}
 			table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(table, "DISK\tSTATE\tGENERATION\tEVIDENCE\tSPIFFE ID")
+			fmt.Fprintln(table, "DISK\tSTATE\tGENERATION\tEVIDENCE\tSPIFFE ID\tROOT OF TRUST")
 			for _, r := range records {
-				fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%s\n", r.DiskUUID, r.State, r.Generation, r.Evidence, r.SPIFFEID)
+				fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%s\t%s\n", r.DiskUUID, r.State, r.Generation, r.Evidence, r.SPIFFEID, r.RootOfTrust)
 			}
 			return table.Flush()
 		},
