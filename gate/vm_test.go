@@ -134,7 +134,7 @@ func TestVM(t *testing.T) {
 	t.Run("both attacks, bare kernel", func(t *testing.T) {
 		t.Parallel()
 		bare := g
-		bare.Kernel = vmtest.BareKernel(t)
+		bare.Kernel, bare.AcceptBareKernel = vmtest.BareKernel(t), true
 		m := vmtest.BootWith(t, bare, attack)
 		m.Expect("guest: off")
 		m.Ended()
