@@ -76,7 +76,7 @@ KMS has another than the default, give --kms-spiffe-id with VMs too.`,
 	flags.StringVar(&f.kmsParent, "kms-parent", "", "SPIFFE ID of the owner's agent or its alias (default: spiffe://TRUST-DOMAIN"+admin.OwnerPath+")")
 	flags.StringVar(&f.kmsUser, "kms-user", "", "user that rootvouch-kms runs as (a name, a number, or any; default: who runs this)")
 	flags.DurationVar(&f.ttl, "ttl", 0, "lifetime (of the SVIDs; default: the server's)")
-	flags.BoolVar(&f.unmeasuredKernel, "unmeasured-kernel", false, "accept a measurement that covers no kernel: the host then chooses the kernel")
+	flags.BoolVar(&f.unmeasuredKernel, "unmeasured-kernel", false, "accept a measurement that covers no kernel: the host then chooses the kernel, and each verdict says so")
 	command.Require(cmd, "socket")
 	trustDomainFlag(cmd, &f.domain)
 	return cmd

@@ -66,7 +66,7 @@ every machine. Its SHA-256 stands on standard output.`,
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&kernel, "kernel", "", "kernel file, a bzImage")
+	cmd.Flags().StringVar(&kernel, "kernel", "", "kernel file")
 	out.Bind(cmd, "gated kernel to write")
 	command.Require(cmd, "kernel")
 	return cmd
@@ -96,7 +96,7 @@ or another gate, is an error.`,
 			return show(cmd.OutOrStdout(), file, kernel)
 		},
 	}
-	cmd.Flags().StringVar(&path, "kernel", "", "gated kernel file")
+	cmd.Flags().StringVar(&path, "kernel", "", "kernel file")
 	command.Require(cmd, "kernel")
 	command.LeavesNothing(cmd)
 	return cmd
