@@ -126,7 +126,7 @@ func TestEmulatedEvidenceForProduction(t *testing.T) {
 	put := func(ctx context.Context, refval string) {
 		t.Helper()
 		must(t)(c.Rootvouch(ctx, "keys", "put", "--kms-socket", c.KMSSocket(), "--spiffe-id", c.web.WorkloadID(),
-			"--pins", c.web.Pins(), "--refval", refval, "--key", c.Key(c.web), "--replace"))
+			"--pins", c.web.Pins(), "--refval", refval, "--key", c.Key(c.web), "--replace", "--change-root-of-trust"))
 	}
 	put(ctx, path)
 	defer put(context.WithoutCancel(ctx), c.web.Refval())
