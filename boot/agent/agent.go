@@ -20,6 +20,7 @@ import (
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/boot/process"
 	"github.com/rootvouch/rootvouch/boot/wait"
+	"github.com/rootvouch/rootvouch/spire/agentconf"
 )
 
 // Files of the SPIRE agent's data directory that PID 1 writes.
@@ -38,53 +39,23 @@ const (
 // bytes.
 const maxLog = 64 << 10
 
-// hcl returns the configuration of the stock SPIRE agent (1.13) in HCL, for one
-// address of the server.
-// Every string that goes into it has passed bootconfig's narrow alphabets.
-//
-// retry_bootstrap is off because PID 1 restarts the agent itself, sooner than
-// the agent would try again. sync_interval is how soon the agent asks the server
-// again when an entry is missing; the agent raises it by half each time, up to
-// its stock 5 s. insecure_bootstrap appears nowhere: the only way to trust a
-// server is the measured root.
-func hcl(c bootconfig.Config, server string) (string, error) {
+// sync is how soon the agent asks the server again when an entry is missing. The
+// agent raises it by half each time, up to its stock 5 s.
+const sync = 100 * time.Millisecond
+
+// agentConfig returns the agent's configuration file for one address of the
+// server. Every string in it has passed bootconfig's narrow alphabets. The agent
+// trusts the server by the measured root alone.
+func agentConfig(c bootconfig.Config, server string) ([]byte, error) {
 	host, port, err := bootconfig.SplitAddress(server)
 	if err != nil {
-		return "", fmt.Errorf("splitting address of the SPIRE server: %w", err)
+		return nil, fmt.Errorf("splitting address of the SPIRE server: %w", err)
 	}
-	return fmt.Sprintf(`agent {
-  data_dir = %q
-  log_format = "json"
-  log_level = "INFO"
-  server_address = %q
-  server_port = %d
-  socket_path = %q
-  trust_bundle_path = %q
-  trust_domain = %q
-  retry_bootstrap = false
-  experimental {
-    sync_interval = "100ms"
-  }
-}
-
-plugins {
-  NodeAttestor "amd_sev_snp" {
-    plugin_cmd = %q
-    plugin_data {
-      device = %q
-    }
-  }
-  KeyManager "memory" {
-    plugin_data {}
-  }
-  WorkloadAttestor "unix" {
-    plugin_data {
-      discover_workload_path = true
-    }
-  }
-}
-`, bootconfig.AgentDataDir, host, port, bootconfig.AgentSocketPath, trustRootPath, c.TrustDomain,
-		bootconfig.AgentPluginPath, c.ReportDevice), nil
+	return agentconf.Agent{
+		TrustDomain: c.TrustDomain, Host: host, Port: port, DataDir: bootconfig.AgentDataDir, Socket: bootconfig.AgentSocketPath,
+		TrustBundle: trustRootPath, Sync: sync,
+		Attestor: agentconf.SNP{Plugin: bootconfig.AgentPluginPath, Device: c.ReportDevice},
+	}.HCL(), nil
 }
 
 // Agent is the SPIRE agent while it runs.
@@ -137,18 +108,18 @@ func Start(ctx context.Context, table *process.Table, c bootconfig.Config) (*Age
 }
 
 func (a *Agent) writeFiles() error {
-	config, err := hcl(a.config, a.server)
+	config, err := agentConfig(a.config, a.server)
 	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(bootconfig.AgentDataDir, 0o700); err != nil {
 		return fmt.Errorf("making the SPIRE agent's directory: %w", err)
 	}
-	for path, content := range map[string]string{
+	for path, content := range map[string][]byte{
 		bootconfig.AgentConfigPath: config,
-		trustRootPath:              a.config.SPIRE.TrustRoot,
+		trustRootPath:              []byte(a.config.SPIRE.TrustRoot),
 	} {
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
 			return fmt.Errorf("writing %s: %w", filepath.Base(path), err)
 		}
 	}

@@ -20,6 +20,7 @@ var rooms = []room{
 		uses:     []string{"xts"},
 		pure:     true, neverDirect: world,
 	},
+	{name: "ground: an agent's file", packages: []string{"spire/agentconf"}, pure: true, neverDirect: world},
 	{name: "ground: what a file is", packages: []string{"internal/filekind"}, pure: true, neverDirect: world},
 	{
 		name:     "ground: the gate before the kernel",
@@ -113,7 +114,7 @@ var rooms = []room{
 	{
 		name:     "role: PID 1, the way to the key",
 		packages: []string{"boot/agent"},
-		uses:     []string{"boot/bootconfig", "boot/process", "boot/wait", "kms/keyapi"},
+		uses:     []string{"boot/bootconfig", "boot/process", "boot/wait", "kms/keyapi", "spire/agentconf"},
 		never:    network,
 	},
 	{
@@ -210,7 +211,7 @@ var rooms = []room{
 	{
 		name:     "role: the owner's side of SPIRE",
 		packages: []string{"spire/trust", "spire/conf", "spire/admin"},
-		uses:     []string{"spire/nodeattest", "refval", "snp", "internal/durable"}, within: true,
+		uses:     []string{"spire/agentconf", "spire/nodeattest", "refval", "snp", "internal/durable"}, within: true,
 		never: []string{module + "/kms/...", module + "/appraise"},
 	},
 

@@ -19,6 +19,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/spire/agentconf"
 	"github.com/rootvouch/rootvouch/spire/trust"
 )
 
@@ -117,7 +118,9 @@ func (a Agent) Config() ([]byte, error) {
 	if err := c.err(); err != nil {
 		return nil, fmt.Errorf("writing agent.conf: %w", err)
 	}
-	return render(agentText, map[string]any{"Agent": a, "Host": host, "Port": port, "Sync": sync}), nil
+	file := agentconf.Agent{TrustDomain: a.TrustDomain.Name(), Host: host, Port: port, DataDir: a.DataDir, Socket: a.Socket,
+		TrustBundle: a.TrustBundle, Sync: sync, Attestor: agentconf.JoinToken{File: a.JoinTokenFile, Keys: a.DataDir}}
+	return append([]byte("# A stock SPIRE agent on the owner's side, which gives rootvouch-kms its identity.\n\n"), file.HCL()...), nil
 }
 
 func render(text string, data any) []byte {
@@ -178,17 +181,18 @@ func (c *checker) paths(what string, paths ...string) {
 	}
 }
 
-func (c *checker) address(what, s string) (host, port string) {
-	host, port, err := net.SplitHostPort(s)
+func (c *checker) address(what, s string) (host string, port uint16) {
+	host, text, err := net.SplitHostPort(s)
 	if err != nil {
 		c.fail("%s: %v", what, err)
-		return "", ""
+		return "", 0
 	}
 	c.text(what, host)
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		c.fail("%s has port %q, want 1 to 65535", what, port)
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || n == 0 {
+		c.fail("%s has port %q, want 1 to 65535", what, text)
 	}
-	return host, port
+	return host, uint16(n)
 }
 
 func (c *checker) interval(what string, d, fallback time.Duration) time.Duration {

@@ -5,7 +5,7 @@ const serverText = `# A stock SPIRE server that attests rootvouch VMs.
 server {
   trust_domain = {{ quote .Server.TrustDomain.Name }}
   bind_address = {{ quote .Host }}
-  bind_port    = {{ quote .Port }}
+  bind_port    = "{{ .Port }}"
   data_dir     = {{ quote .Server.DataDir }}
 
   # Whoever can open this socket rules the trust domain.
@@ -71,44 +71,6 @@ plugins {
   # The agent on the owner's side.
   NodeAttestor "join_token" {
     plugin_data {}
-  }
-}
-`
-
-const agentText = `# A stock SPIRE agent on the owner's side, which gives rootvouch-kms its identity.
-
-agent {
-  trust_domain      = {{ quote .Agent.TrustDomain.Name }}
-  server_address    = {{ quote .Host }}
-  server_port       = {{ quote .Port }}
-  data_dir          = {{ quote .Agent.DataDir }}
-  socket_path       = {{ quote .Agent.Socket }}
-  trust_bundle_path = {{ quote .Agent.TrustBundle }}{{ if .Agent.JoinTokenFile }}
-  join_token_file   = {{ quote .Agent.JoinTokenFile }}{{ end }}
-
-  experimental {
-    # How soon a new or changed entry reaches this agent: by default 5 s.
-    sync_interval = "{{ .Sync }}"
-  }
-}
-
-plugins {
-  NodeAttestor "join_token" {
-    plugin_data {}
-  }
-
-  # A join token is good once, so the agent's key has to outlive a restart.
-  KeyManager "disk" {
-    plugin_data {
-      directory = {{ quote .Agent.DataDir }}
-    }
-  }
-
-  # Without discovery there are no selectors for a workload's path and SHA-256.
-  WorkloadAttestor "unix" {
-    plugin_data {
-      discover_workload_path = true
-    }
   }
 }
 `

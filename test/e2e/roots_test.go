@@ -2,14 +2,16 @@ package e2e
 
 import (
 	"archive/tar"
-	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/demo"
 	"github.com/rootvouch/rootvouch/internal/needs"
+	"github.com/rootvouch/rootvouch/spire/agentconf"
 )
 
 // file is one file of a root tree that a test makes.
@@ -85,28 +87,15 @@ func (c *chain) attackerRoot(t *testing.T, diskUUID string) string {
 
 func (c *chain) attackerAgentConfig(t *testing.T) []byte {
 	t.Helper()
-	host, port, err := net.SplitHostPort(c.SPIREAddress())
+	host, port, err := bootconfig.SplitAddress(c.SPIREAddress())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Appendf(nil, `agent {
-  data_dir = "/run/spire"
-  server_address = %q
-  server_port = %s
-  socket_path = "/run/spire/agent.sock"
-  trust_bundle_path = "/etc/trust_root.pem"
-  trust_domain = "demo.example"
-  experimental { sync_interval = "250ms" }
-}
-plugins {
-  NodeAttestor "amd_sev_snp" {
-    plugin_cmd = "/bin/snp-agent-plugin"
-    plugin_data { device = "virtio-port" }
-  }
-  KeyManager "memory" { plugin_data {} }
-  WorkloadAttestor "unix" { plugin_data { discover_workload_path = true } }
-}
-`, host, port)
+	return agentconf.Agent{
+		TrustDomain: demo.TrustDomain, Host: host, Port: port, DataDir: "/run/spire", Socket: "/run/spire/agent.sock",
+		TrustBundle: "/etc/trust_root.pem", Sync: 250 * time.Millisecond,
+		Attestor: agentconf.SNP{Plugin: "/bin/snp-agent-plugin", Device: "virtio-port"},
+	}.HCL()
 }
 
 func read(t *testing.T, path string) []byte {

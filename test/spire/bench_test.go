@@ -54,13 +54,13 @@ func BenchmarkFirstSVID(b *testing.B) {
 	for _, c := range []struct {
 		name string
 		conf func(string) string // of the server
-		sync string              // of the agent
+		sync time.Duration       // of the agent
 	}{
-		{"alias/stock-settings", stockIntervals, "5s"},
-		{"alias/sync=250ms", nil, "250ms"},
-		{"alias/sync=100ms", nil, "100ms"},
-		{"alias/sync=100ms,full-reload", fullReload, "100ms"},
-		{"stable/stock-settings", stockIntervals, "5s"},
+		{"alias/stock-settings", stockIntervals, 5 * time.Second},
+		{"alias/sync=250ms", nil, 250 * time.Millisecond},
+		{"alias/sync=100ms", nil, 100 * time.Millisecond},
+		{"alias/sync=100ms,full-reload", fullReload, 100 * time.Millisecond},
+		{"stable/stock-settings", stockIntervals, 5 * time.Second},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			w := build(b)
@@ -91,7 +91,7 @@ func BenchmarkFirstSVID(b *testing.B) {
 }
 
 // hangOnAgent makes the workload a child of one agent ID, with no alias between.
-func (w *world) hangOnAgent(b *testing.B, agentID spiffeid.ID) {
+func (w *rig) hangOnAgent(b *testing.B, agentID spiffeid.ID) {
 	b.Helper()
 	group, err := admin.VM{Name: "one", Values: w.values(wanted), Workload: workload, Fetchkey: w.program}.Entries(domain)
 	if err != nil {

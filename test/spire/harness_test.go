@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,6 +26,7 @@ import (
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/spire/admin"
+	"github.com/rootvouch/rootvouch/spire/agentconf"
 	"github.com/rootvouch/rootvouch/spire/conf"
 	"github.com/rootvouch/rootvouch/spire/trust"
 	"github.com/rootvouch/rootvouch/test/snpdevtest"
@@ -42,8 +44,8 @@ func stock(t testing.TB, name string) string {
 	return needs.Part(t, "spire/1.13.3/"+name)
 }
 
-// world is a trust domain with a stock server, our plugin, and one chip.
-type world struct {
+// rig is a trust domain with a stock server, our plugin, and one chip.
+type rig struct {
 	testing.TB
 	dir     string // everything of it
 	sp      *snpdevtest.SP
@@ -57,7 +59,7 @@ type world struct {
 }
 
 // build makes our plugins and the chip; nothing runs yet.
-func build(t testing.TB) *world {
+func build(t testing.TB) *rig {
 	t.Helper()
 	needs.Boot(t)
 	stock(t, "spire-server")
@@ -66,7 +68,7 @@ func build(t testing.TB) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	w := &world{TB: t, dir: dir, sp: snpdevtest.New(t, time.Now()), plugins: filepath.Join(dir, "bin")}
+	w := &rig{TB: t, dir: dir, sp: snpdevtest.New(t, time.Now()), plugins: filepath.Join(dir, "bin")}
 	w.refval = snpdevtest.WriteValues(t, w.sp.Values(wanted))
 	for _, name := range []string{"snp-server-plugin", "snp-agent-plugin"} {
 		cmd := exec.Command("go", "build", "-o", filepath.Join(w.plugins, name), "github.com/rootvouch/rootvouch/cmd/"+name)
@@ -91,9 +93,9 @@ func build(t testing.TB) *world {
 	return w
 }
 
-func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
+func (w *rig) path(name string) string { return filepath.Join(w.dir, name) }
 
-func (w *world) write(name string, data []byte) string {
+func (w *rig) write(name string, data []byte) string {
 	w.Helper()
 	if err := os.WriteFile(w.path(name), data, 0o600); err != nil {
 		w.Fatal(err)
@@ -102,7 +104,7 @@ func (w *world) write(name string, data []byte) string {
 }
 
 // start runs the server until the test ends. edit may change its server.conf.
-func (w *world) start(edit func(string) string) {
+func (w *rig) start(edit func(string) string) {
 	w.Helper()
 	conf, err := w.config.Config()
 	if err != nil {
@@ -128,7 +130,7 @@ func (w *world) start(edit func(string) string) {
 }
 
 // entries makes those of the VM, for this test as its workload.
-func (w *world) entries(values ...refval.Values) []admin.Change {
+func (w *rig) entries(values ...refval.Values) []admin.Change {
 	w.Helper()
 	if len(values) == 0 {
 		values = w.values(wanted)
@@ -144,17 +146,17 @@ func (w *world) entries(values ...refval.Values) []admin.Change {
 	return changes
 }
 
-func (w *world) values(m ...snp.Measurement) []refval.Values {
+func (w *rig) values(m ...snp.Measurement) []refval.Values {
 	return []refval.Values{w.sp.Values(m...)}
 }
 
 // agentID is an agent's: our chip is emulated.
-func (w *world) agentID(rest string) spiffeid.ID {
+func (w *rig) agentID(rest string) spiffeid.ID {
 	return spiffeid.RequireFromPath(domain, "/spire/agent/amd_sev_snp/emulated/"+w.sp.Chain.ARKDigest().String()+"/"+rest)
 }
 
 // newLaunch is a launch of the VM with a REPORT_ID of its own.
-func (w *world) newLaunch(m snp.Measurement) string {
+func (w *rig) newLaunch(m snp.Measurement) string {
 	w.nextID++
 	return w.sp.Launch(m, snp.ReportID{w.nextID}).Serve()
 }
@@ -166,7 +168,7 @@ type agent struct {
 }
 
 // agent starts one beside the given software AMD-SP, in a directory of its own.
-func (w *world) agent(device, sync string) *agent {
+func (w *rig) agent(device string, sync time.Duration) *agent {
 	w.Helper()
 	dir, err := os.MkdirTemp(w.dir, "a")
 	if err != nil {
@@ -175,45 +177,23 @@ func (w *world) agent(device, sync string) *agent {
 	return w.agentIn(dir, device, sync)
 }
 
-func (w *world) agentIn(dir, device, sync string) *agent {
+func (w *rig) agentIn(dir, device string, sync time.Duration) *agent {
 	w.Helper()
-	host, port, err := net.SplitHostPort(w.address)
-	if err != nil {
-		w.Fatal(err)
-	}
+	address := netip.MustParseAddrPort(w.address)
 	socket, conf := filepath.Join(dir, "api.sock"), filepath.Join(dir, "agent.conf")
-	text := fmt.Sprintf(`
-agent {
-  data_dir          = %q
-  server_address    = %q
-  server_port       = %q
-  socket_path       = %q
-  trust_bundle_path = %q
-  trust_domain      = %q
-  retry_bootstrap   = false
-  experimental { sync_interval = %q }
-}
-plugins {
-  NodeAttestor "amd_sev_snp" {
-    plugin_cmd = %q
-    plugin_data {
-      device      = "virtio-port"
-      device_path = %q
-    }
-  }
-  KeyManager "memory" { plugin_data {} }
-  WorkloadAttestor "unix" { plugin_data { discover_workload_path = true } }
-}
-`, dir, host, port, socket, filepath.Join(w.config.CADir, trust.RootCert), domain.Name(), sync,
-		filepath.Join(w.plugins, "snp-agent-plugin"), device)
-	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+	text := agentconf.Agent{
+		TrustDomain: domain.Name(), Host: address.Addr().String(), Port: address.Port(), DataDir: dir, Socket: socket,
+		TrustBundle: filepath.Join(w.config.CADir, trust.RootCert), Sync: sync,
+		Attestor: agentconf.SNP{Plugin: filepath.Join(w.plugins, "snp-agent-plugin"), Device: "virtio-port", DevicePath: device},
+	}.HCL()
+	if err := os.WriteFile(conf, text, 0o600); err != nil {
 		w.Fatal(err)
 	}
 	return &agent{run(w, stock(w, "spire-agent"), "run", "-config", conf), socket}
 }
 
 // svid asks the agent for this test's SVID until there is one.
-func (w *world) svid(a *agent, limit time.Duration) (*x509svid.SVID, error) {
+func (w *rig) svid(a *agent, limit time.Duration) (*x509svid.SVID, error) {
 	end := time.Now().Add(limit)
 	for {
 		svid, err := fetch(w.Context(), a.socket)

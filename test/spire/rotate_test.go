@@ -30,7 +30,7 @@ func TestRotatedCA(t *testing.T) {
 }
 
 // rotate has the server prepare a new CA and take it.
-func (w *world) rotate() {
+func (w *rig) rotate() {
 	w.Helper()
 	w.authority("prepare")
 	var shown struct {
@@ -44,7 +44,7 @@ func (w *world) rotate() {
 	w.authority("activate", "-authorityID", shown.Prepared.ID)
 }
 
-func (w *world) authority(verb string, args ...string) []byte {
+func (w *rig) authority(verb string, args ...string) []byte {
 	w.Helper()
 	args = append([]string{"localauthority", "x509", verb, "-socketPath", w.config.Socket, "-output", "json"}, args...)
 	out, err := exec.Command(stock(w, "spire-server"), args...).CombinedOutput()

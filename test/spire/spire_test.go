@@ -23,7 +23,7 @@ import (
 	"github.com/rootvouch/rootvouch/test/snpdevtest"
 )
 
-const soon = "100ms" // sync_interval of agents, as PID 1 has it
+const soon = 100 * time.Millisecond // sync_interval of agents, as PID 1 has it
 
 func TestStockSPIRE(t *testing.T) {
 	w := build(t)
@@ -76,7 +76,7 @@ func actions(changes []admin.Change) []admin.Action {
 	return all
 }
 
-func (w *world) testAttest(t *testing.T) {
+func (w *rig) testAttest(t *testing.T) {
 	svid, err := w.svid(w.agent(w.newLaunch(wanted), soon), 20*time.Second)
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +88,7 @@ func (w *world) testAttest(t *testing.T) {
 }
 
 // checkChain verifies an SVID by the measured root alone.
-func (w *world) checkChain(t *testing.T, svid *x509svid.SVID) {
+func (w *rig) checkChain(t *testing.T, svid *x509svid.SVID) {
 	t.Helper()
 	pem, err := os.ReadFile(filepath.Join(w.config.CADir, trust.RootCert))
 	if err != nil {
@@ -105,7 +105,7 @@ func (w *world) checkChain(t *testing.T, svid *x509svid.SVID) {
 }
 
 // A restarted agent attests again under the same ID: its launch is the same.
-func (w *world) testRestart(t *testing.T) {
+func (w *rig) testRestart(t *testing.T) {
 	device := w.newLaunch(wanted)
 	dir, err := os.MkdirTemp(w.dir, "a")
 	if err != nil {
@@ -133,7 +133,7 @@ func (w *world) testRestart(t *testing.T) {
 }
 
 // refused starts an agent that must end without an SVID.
-func (w *world) refused(t *testing.T, device, reason string) {
+func (w *rig) refused(t *testing.T, device, reason string) {
 	t.Helper()
 	a := w.agent(device, soon)
 	select {
@@ -146,18 +146,18 @@ func (w *world) refused(t *testing.T, device, reason string) {
 	}
 }
 
-func (w *world) testMeasurement(t *testing.T) {
+func (w *rig) testMeasurement(t *testing.T) {
 	w.refused(t, w.newLaunch(snp.Measurement{9}), "evidence is refused: measurement")
 }
 
-func (w *world) testRevoked(t *testing.T) {
+func (w *rig) testRevoked(t *testing.T) {
 	w.sp.Revoke(true)
 	defer w.sp.Revoke()
 	w.refused(t, w.newLaunch(wanted), "evidence is refused: revocation")
 }
 
 // No server is asked for a CRL on the way: whoever fetches it has failed to.
-func (w *world) testNoCRL(t *testing.T) {
+func (w *rig) testNoCRL(t *testing.T) {
 	if err := os.Remove(filepath.Join(w.sp.Collateral, "ark.crl")); err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +170,7 @@ func (w *world) testNoCRL(t *testing.T) {
 }
 
 // Accepted by the reference values is not yet entitled to anything.
-func (w *world) testNoEntry(t *testing.T) {
+func (w *rig) testNoEntry(t *testing.T) {
 	other := snp.Measurement{4}
 	snpdevtest.RewriteValues(t, w.refval, w.sp.Values(wanted, other))
 	defer snpdevtest.RewriteValues(t, w.refval, w.sp.Values(wanted))
@@ -181,7 +181,7 @@ func (w *world) testNoEntry(t *testing.T) {
 	}
 }
 
-func (w *world) testEntries(t *testing.T) {
+func (w *rig) testEntries(t *testing.T) {
 	if got := actions(w.entries()); !slices.Equal(got, []admin.Action{admin.Unchanged, admin.Unchanged}) {
 		t.Errorf("applied again: %v", got)
 	}
@@ -210,7 +210,7 @@ func (w *world) testEntries(t *testing.T) {
 }
 
 // testMany has 50 agents of 50 launches start at once.
-func (w *world) testMany(t *testing.T) {
+func (w *rig) testMany(t *testing.T) {
 	const n = 50
 	start := time.Now()
 	var all []*agent
@@ -243,7 +243,7 @@ func (w *world) testMany(t *testing.T) {
 
 // testOwner has the agent on the owner's side attest by join token, restart with
 // the one that is used up, and give the KMS (this test) its SVID.
-func (w *world) testOwner(t *testing.T) {
+func (w *rig) testOwner(t *testing.T) {
 	id := spiffeid.RequireFromPath(domain, "/kms")
 	alias := spiffeid.RequireFromPath(domain, "/node/owner")
 	group, err := admin.KMS(id, alias, w.program, admin.UID(uint32(os.Getuid())), 0)

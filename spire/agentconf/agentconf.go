@@ -1,0 +1,123 @@
+// Package agentconf writes the configuration of a stock SPIRE agent (1.13).
+//
+// Every agent trusts its server by a root that its file names: no configuration
+// has insecure_bootstrap or the address of a bundle. Callers pass text that has
+// nothing to escape inside a string of HCL.
+package agentconf
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Agent is the configuration of one agent. All paths are absolute.
+type Agent struct {
+	TrustDomain string
+	Host        string // of the SPIRE server
+	Port        uint16
+	DataDir     string
+	Socket      string        // of the Workload API
+	TrustBundle string        // PEM: the only root that the agent trusts for its server
+	Sync        time.Duration // how soon a new or changed entry reaches the agent: by default 5 s
+
+	Attestor Attestor
+}
+
+// Attestor is how an agent proves to the server which node it runs on: SNP or
+// JoinToken.
+type Attestor interface {
+	settings() string // of the block "agent"
+	plugins() string
+}
+
+// SNP is the attestor of a VM. The agent's key stays in memory: each launch
+// attests anew.
+type SNP struct {
+	Plugin     string // path of snp-agent-plugin
+	Device     string // where reports come from, in the plugin's words
+	DevicePath string // empty: where the plugin looks by itself
+}
+
+// The agent ends when it cannot attest. Its parent process starts it again,
+// sooner than the agent would retry.
+func (SNP) settings() string { return "  retry_bootstrap   = false\n" }
+
+func (s SNP) plugins() string {
+	path := ""
+	if s.DevicePath != "" {
+		path = fmt.Sprintf("\n      device_path = %q", s.DevicePath)
+	}
+	return fmt.Sprintf(`  NodeAttestor "amd_sev_snp" {
+    plugin_cmd = %q
+    plugin_data {
+      device = %q%s
+    }
+  }
+
+  KeyManager "memory" {
+    plugin_data {}
+  }
+`, s.Plugin, s.Device, path)
+}
+
+// JoinToken is the attestor of an agent on the owner's side.
+type JoinToken struct {
+	File string // with the token; empty: the agent has attested before
+	Keys string // directory for the agent's key
+}
+
+func (j JoinToken) settings() string {
+	if j.File == "" {
+		return ""
+	}
+	return fmt.Sprintf("  join_token_file   = %q\n", j.File)
+}
+
+func (j JoinToken) plugins() string {
+	return fmt.Sprintf(`  NodeAttestor "join_token" {
+    plugin_data {}
+  }
+
+  # The server takes a join token once, so the agent's key must survive a restart.
+  KeyManager "disk" {
+    plugin_data {
+      directory = %q
+    }
+  }
+`, j.Keys)
+}
+
+// HCL returns the agent's configuration file.
+func (a Agent) HCL() []byte {
+	var out strings.Builder
+	fmt.Fprintf(&out, `agent {
+  trust_domain      = %q
+  server_address    = %q
+  server_port       = "%d"
+  data_dir          = %q
+  socket_path       = %q
+  trust_bundle_path = %q
+`, a.TrustDomain, a.Host, a.Port, a.DataDir, a.Socket, a.TrustBundle)
+	out.WriteString(a.Attestor.settings())
+	fmt.Fprintf(&out, `
+  experimental {
+    # How soon a new or changed entry reaches this agent: by default 5 s.
+    sync_interval = "%v"
+  }
+}
+
+plugins {
+`, a.Sync)
+	out.WriteString(a.Attestor.plugins())
+	out.WriteString(`
+  # Without discovery there are no selectors for a workload's path and SHA-256.
+  WorkloadAttestor "unix" {
+    plugin_data {
+      discover_workload_path = true
+    }
+  }
+}
+`)
+	return []byte(out.String())
+}
