@@ -42,12 +42,6 @@ func TestLineWatcher(t *testing.T) {
 	}
 }
 
-func TestQuote(t *testing.T) {
-	if got, want := quote([]string{"a", "b c", "it's"}), `a 'b c' 'it'\''s'`; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-}
-
 // A process that ends before it is ready is told from one that is slow, each
 // with its last words; and one that ignores SIGTERM ends all the same.
 func TestProcess(t *testing.T) {

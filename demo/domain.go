@@ -13,8 +13,9 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
+
+	"github.com/rootvouch/rootvouch/internal/shell"
 )
 
 // Names inside the demo's trust domain.
@@ -123,24 +124,12 @@ func (d *Domain) Rootvouch(ctx context.Context, args ...string) ([]byte, error) 
 
 // rootvouchTo is Rootvouch for output that the caller keeps in a file, as is shown.
 func (d *Domain) rootvouchTo(ctx context.Context, file string, args ...string) ([]byte, error) {
-	line := "$ rootvouch " + quote(args)
+	line := "$ rootvouch " + shell.Quote(args...)
 	if file != "" {
-		line += " >" + quote([]string{file})
+		line += " >" + shell.Quote(file)
 	}
 	d.show(line)
 	return runCommand(ctx, append([]string{d.Parts.Rootvouch}, args...)...)
-}
-
-// quote writes arguments as a shell reads them.
-func quote(args []string) string {
-	quoted := make([]string, len(args))
-	for i, arg := range args {
-		quoted[i] = arg
-		if strings.ContainsAny(arg, " \t\n\"'$*?;&|<>()\\`") {
-			quoted[i] = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
-		}
-	}
-	return strings.Join(quoted, " ")
 }
 
 func (d *Domain) show(line string) {

@@ -13,9 +13,10 @@ import (
 	"strings"
 
 	"github.com/rootvouch/rootvouch/internal/durable"
+	"github.com/rootvouch/rootvouch/internal/shell"
 )
 
-// What the demo's VM is. All of it is measured but the memory.
+// The demo's VM. All of this except the memory is measured.
 const (
 	VCPUs   = 2
 	CPUType = "EPYC-v4"
@@ -79,8 +80,8 @@ func (d *Domain) BuildInitramfs(ctx context.Context, g Guest, cache string, conf
 	return err
 }
 
-// initramfsBase builds the base unless the cache has the one that comes from
-// these very inputs. Bases of other inputs are removed from it.
+// initramfsBase builds the base, unless the cache has a base of the same inputs. It
+// removes bases of other inputs from the cache.
 func (d *Domain) initramfsBase(ctx context.Context, cache string) (string, error) {
 	name, err := d.baseName()
 	if err != nil {
@@ -201,7 +202,7 @@ func (d *Domain) RunVM(g Guest, onLine func(string)) (*VM, error) {
 		"--kernel", g.Kernel(), "--initrd", g.Initramfs(), "--disk", g.Disk(),
 		"--vcpus", strconv.Itoa(VCPUs), "--vcpu-type", CPUType, "--memory", memory, "--asp", d.AMDSP(),
 		"--forward", "127.0.0.1:" + port + "=8444"}
-	d.show("$ rootvouch " + quote(args))
+	d.show("$ rootvouch " + shell.Quote(args...))
 	lines := newLineWatcher(onLine)
 	p, err := startProcessTo("vm", d.Logs, lines, append([]string{d.Parts.Rootvouch}, args...)...)
 	if err != nil {

@@ -111,16 +111,3 @@ func sevObject(g Guest) string {
 
 // escape writes a value for QEMU's key=value lists, where a comma is doubled.
 func escape(value string) string { return strings.ReplaceAll(value, ",", ",,") }
-
-// Quote writes a command for a POSIX shell.
-func Quote(argv []string) string {
-	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+./=:,@%"
-	words := make([]string, len(argv))
-	for i, a := range argv {
-		words[i] = a
-		if a == "" || strings.Trim(a, plain) != "" {
-			words[i] = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
-		}
-	}
-	return strings.Join(words, " ")
-}

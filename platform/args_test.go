@@ -137,10 +137,3 @@ func TestParseForward(t *testing.T) {
 		}
 	}
 }
-
-func TestQuote(t *testing.T) {
-	got := Quote([]string{"qemu", "-append", "a b'c", "", "x=$HOME", "plain,1"})
-	if want := `qemu -append 'a b'\''c' '' 'x=$HOME' plain,1`; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-}

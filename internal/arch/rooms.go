@@ -21,6 +21,7 @@ var rooms = []room{
 		pure:     true, neverDirect: world,
 	},
 	{name: "ground: an agent's file", packages: []string{"spire/agentconf"}, pure: true, neverDirect: world},
+	{name: "ground: commands as a shell reads them", packages: []string{"internal/shell"}, pure: true, neverDirect: world},
 	{name: "ground: what a file is", packages: []string{"internal/filekind"}, pure: true, neverDirect: world},
 	{
 		name:     "ground: the gate before the kernel",
@@ -219,7 +220,7 @@ var rooms = []room{
 	{
 		name:     "wiring: the demo, which runs commands",
 		packages: []string{"demo"},
-		uses:     []string{"internal/durable"},
+		uses:     []string{"internal/durable", "internal/shell"},
 		never:    []string{"github.com/spiffe/..."},
 	},
 	{
@@ -231,7 +232,7 @@ var rooms = []room{
 	{
 		name:     "door: the owner's commands, noun by noun",
 		packages: []string{"internal/cli/..."},
-		uses: []string{"internal/cli", "internal/command", "internal/durable", "internal/filekind", "appraise", "attest", "boot/bootconfig", "boot/cmdline", "demo", "evidence", "gate/...", "image/...",
+		uses: []string{"internal/cli", "internal/command", "internal/durable", "internal/filekind", "internal/shell", "appraise", "attest", "boot/bootconfig", "boot/cmdline", "demo", "evidence", "gate/...", "image/...",
 			"initramfs/...", "kms/...", "luks2", "platform/...", "refval", "snp/..."},
 		never: ownerNever,
 	},
@@ -259,7 +260,7 @@ var rooms = []room{
 	{
 		name:     "proof: VMs in tests",
 		packages: []string{"test/vmtest", "test/vmtest/guest", "test/initramfstest", "test/acpitest"},
-		uses:     []string{"gate", "gate/tables", "platform", "platform/asp", "internal/needs", "initramfs/cpio", "boot/bootconfig", "boot/cmdline", "snp/snpdev"},
+		uses:     []string{"gate", "gate/tables", "platform", "platform/asp", "internal/needs", "internal/shell", "initramfs/cpio", "boot/bootconfig", "boot/cmdline", "snp/snpdev"},
 	},
 	{name: "proof: benchmarks of whole processes", packages: []string{"test/turns"}, never: network},
 	{name: "proof: the whole chain", packages: []string{"test/..."}, uses: []string{"..."}},

@@ -16,6 +16,7 @@ import (
 	"github.com/rootvouch/rootvouch/gate"
 	"github.com/rootvouch/rootvouch/initramfs/cpio"
 	"github.com/rootvouch/rootvouch/internal/needs"
+	"github.com/rootvouch/rootvouch/internal/shell"
 	"github.com/rootvouch/rootvouch/platform"
 	"github.com/rootvouch/rootvouch/platform/asp"
 )
@@ -164,7 +165,7 @@ func Swapped(t testing.TB, measured, given platform.Guest) string {
 		{measured.CommandLine, given.CommandLine},
 	} {
 		if swap[0] != swap[1] {
-			fmt.Fprintf(&script, "\t%s) a=%s ;;\n", quote(swap[0]), quote(swap[1]))
+			fmt.Fprintf(&script, "\t%s) a=%s ;;\n", shell.Quote(swap[0]), shell.Quote(swap[1]))
 		}
 	}
 	fmt.Fprintf(&script, "\tesac\n\tset -- \"$@\" \"$a\"\n\tn=$((n - 1))\ndone\nexec %s \"$@\"\n", platform.DefaultQEMU)
@@ -179,12 +180,10 @@ func Swapped(t testing.TB, measured, given platform.Guest) string {
 // arguments besides the ones that it is told.
 func Adding(t testing.TB, args ...string) string {
 	t.Helper()
-	script := "#!/bin/sh\nexec " + platform.DefaultQEMU + " \"$@\" " + platform.Quote(args) + "\n"
+	script := "#!/bin/sh\nexec " + platform.DefaultQEMU + " \"$@\" " + shell.Quote(args...) + "\n"
 	path := filepath.Join(t.TempDir(), "qemu")
 	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return path
 }
-
-func quote(s string) string { return platform.Quote([]string{s}) }

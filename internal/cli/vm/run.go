@@ -16,6 +16,7 @@ import (
 	"github.com/rootvouch/rootvouch/initramfs"
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/internal/shell"
 	"github.com/rootvouch/rootvouch/platform"
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/snp/launch/idblock"
@@ -239,7 +240,7 @@ func (f *runFlags) printCommand(cmd *cobra.Command, g platform.Guest) error {
 	if g.Kind == platform.Emulated {
 		cli.Say(cmd, "hint: by hand this command lacks the kernel-hashes page and descriptor 3, the software AMD-SP")
 	}
-	_, err = fmt.Fprintln(cmd.OutOrStdout(), platform.Quote(argv))
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), shell.Quote(argv...))
 	return err
 }
 
