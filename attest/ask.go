@@ -7,13 +7,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
 
 	"github.com/rootvouch/rootvouch/attest/attestapi"
 	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/internal/bounded"
 )
 
 // Answer is what a VM answered. Nothing in it has been looked at.
@@ -27,18 +27,18 @@ type Answer struct {
 // ErrProblem is matched by errors that say that attestd has refused to answer.
 var ErrProblem = errors.New("the VM gives no evidence")
 
-// Ask asks the attestd at address, "host:port", with a nonce that is used once.
-// An error says that there is no answer, and so nothing to judge; one that matches
-// ErrProblem is the VM's own.
+// Ask asks the attestd at address, "host:port", with a nonce that is used once. An
+// error means that there is no answer to judge. An error that matches ErrProblem
+// came from the VM.
 //
-// The TLS certificate is not verified, and need not be: nobody could have signed
-// it, since its key was made inside the VM. What takes the place of a CA is the
-// evidence, which holds the public key of this connection. Somebody in between has
-// another key, and no AMD-SP to vouch for it. Until Judge has compared them,
-// nothing that came over the connection is believed.
+// Ask does not verify the TLS certificate: its key was made inside the VM, so no CA
+// could sign it. The evidence takes the place of a CA, because it holds the public
+// key of this connection. An attacker in between has another key, and no AMD-SP that
+// vouches for it. Believe nothing that came over the connection until Judge has
+// compared the keys.
 //
-// Errors are on one line and have nothing in them that a terminal would obey,
-// whatever the other end has sent.
+// Errors have one line, without control characters, for any bytes that the other end
+// sent.
 func Ask(ctx context.Context, address string, nonce evidence.Nonce) (Answer, error) {
 	a, err := ask(ctx, address, nonce)
 	if err != nil {
@@ -75,7 +75,7 @@ func ask(ctx context.Context, address string, nonce evidence.Nonce) (Answer, err
 		return Answer{}, fmt.Errorf("asking %s: %w", address, err)
 	}
 	defer response.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(response.Body, attestapi.MaxResponse+1))
+	data, err := bounded.Read(response.Body, attestapi.MaxResponse)
 	if err != nil {
 		return Answer{}, fmt.Errorf("reading the answer of %s: %w", address, err)
 	}

@@ -433,7 +433,7 @@ func TestAskRefuses(t *testing.T) {
 			http.Redirect(w, r, "https://127.0.0.1:1/", http.StatusTemporaryRedirect)
 		}},
 		{"garbage", "decoding response", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") }},
-		{"endless", "at most", func(w http.ResponseWriter, _ *http.Request) {
+		{"endless", "more than", func(w http.ResponseWriter, _ *http.Request) {
 			for {
 				if _, err := w.Write(make([]byte, 1<<16)); err != nil {
 					return

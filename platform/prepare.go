@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rootvouch/rootvouch/gate"
+	"github.com/rootvouch/rootvouch/internal/bounded"
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/snp/firmware"
 	"github.com/rootvouch/rootvouch/snp/launch"
@@ -76,29 +77,16 @@ func Measure(g Guest) (*Measured, error) {
 }
 
 func readFirmware(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("opening firmware: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFirmware+1))
+	data, err := bounded.ReadFile(path, maxFirmware)
 	if err != nil {
 		return nil, fmt.Errorf("reading firmware: %w", err)
-	}
-	if len(data) > maxFirmware {
-		return nil, fmt.Errorf("reading firmware: %s has more than %d bytes", path, maxFirmware)
 	}
 	return data, nil
 }
 
 // checkGate refuses a kernel that is not behind the gate.
 func checkGate(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("opening kernel: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, gate.MaxFile+1))
+	data, err := bounded.ReadFile(path, gate.MaxFile)
 	if err != nil {
 		return fmt.Errorf("reading kernel: %w", err)
 	}
@@ -154,7 +142,7 @@ func Command(program string, g Guest) ([]string, *Measured, error) {
 	return append([]string{program}, Args(g, p)...), m, nil
 }
 
-// checkFiles refuses paths that QEMU would only complain about after the start.
+// checkFiles refuses paths that QEMU would refuse only after the start.
 func (g Guest) checkFiles() error {
 	var errs []error
 	for _, disk := range g.disks() {

@@ -8,9 +8,7 @@
 package tables
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +17,7 @@ import (
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/gate/program"
 	"github.com/rootvouch/rootvouch/gate/tables"
+	"github.com/rootvouch/rootvouch/internal/bounded"
 )
 
 // maxTable bounds what is read of a table, in bytes. The largest of the gate's is
@@ -49,8 +48,8 @@ func Check(dir, gate string) (string, error) {
 	return fmt.Sprintf("ACPI and EFI tables are those of gate %.16s…", gate), nil
 }
 
-// checkNames refuses an entry of a directory that is not among names. Such an entry
-// stands for a table of the host: dmi for SMBIOS, qemu_fw_cfg for QEMU's device.
+// checkNames refuses a directory that has an entry not in names. Such an entry shows
+// a table of the host: dmi for SMBIOS, qemu_fw_cfg for QEMU's device.
 func checkNames(dir, below string, names ...string) error {
 	entries, err := os.ReadDir(filepath.Join(dir, below))
 	if err != nil {
@@ -70,7 +69,7 @@ func checkEFI(dir string) error {
 	if err := checkNames(dir, "efi", "config_table", "efivars", "fw_platform_size", "fw_vendor", "runtime", "runtime-map", "systab"); err != nil {
 		return err
 	}
-	list, err := read(filepath.Join(dir, "efi", "systab"))
+	list, err := bounded.ReadFile(filepath.Join(dir, "efi", "systab"), maxTable)
 	if err != nil {
 		return fmt.Errorf("reading the EFI tables: %w", err)
 	}
@@ -103,7 +102,7 @@ func checkACPI(dir string) error {
 		return fmt.Errorf("checking the ACPI tables: got %q, want %q", names, want)
 	}
 	for _, name := range names {
-		data, err := read(filepath.Join(dir, name))
+		data, err := bounded.ReadFile(filepath.Join(dir, name), maxTable)
 		if err != nil {
 			return fmt.Errorf("reading the ACPI tables: %w", err)
 		}
@@ -112,18 +111,4 @@ func checkACPI(dir string) error {
 		}
 	}
 	return nil
-}
-
-// read returns a file of at most maxTable bytes.
-func read(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxTable+1))
-	if err == nil && len(data) > maxTable {
-		err = errors.New(path + " has more bytes than any table of the gate")
-	}
-	return data, err
 }

@@ -64,7 +64,7 @@ func TestCheckRefuses(t *testing.T) {
 		"want ACPI20 alone":                func(dir string) string { put(t, dir, "efi/systab", "ACPI20=0x1000\nSMBIOS=0x2000\n"); return own },
 		`got "ACPI=0x1000"`:                func(dir string) string { put(t, dir, "efi/systab", "ACPI=0x1000\n"); return own },
 		"efi/systab: no such file":         func(dir string) string { os.Remove(filepath.Join(dir, "efi/systab")); return own },
-		"more bytes than any table":        func(dir string) string { put(t, dir, "acpi/tables/MCFG", strings.Repeat("x", 1<<17)); return own },
+		"has more than 65536 bytes":        func(dir string) string { put(t, dir, "acpi/tables/MCFG", strings.Repeat("x", 1<<17)); return own },
 		"looking for tables of the host: ": func(dir string) string { os.RemoveAll(dir); return own },
 	} {
 		dir := sysfs(t)

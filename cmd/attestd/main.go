@@ -10,7 +10,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/attest/attestd"
 	"github.com/rootvouch/rootvouch/boot/bootlog"
+	"github.com/rootvouch/rootvouch/internal/bounded"
 	"github.com/rootvouch/rootvouch/snp/snpdev"
 )
 
@@ -72,12 +72,7 @@ func run(args []string) error {
 }
 
 func readBootLog(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("reading boot log: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, bootlog.MaxSize+1))
+	data, err := bounded.ReadFile(path, bootlog.MaxSize)
 	if err != nil {
 		return nil, fmt.Errorf("reading boot log: %w", err)
 	}

@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/rootvouch/rootvouch/internal/bounded"
 )
 
 // Spool unpacks a stream into something that can be read anywhere.
@@ -183,5 +185,5 @@ func (l ociLayout) readFile(name string) ([]byte, error) {
 	if size > maxDocument {
 		return nil, fmt.Errorf("%s has %d bytes, want at most %d", name, size, maxDocument)
 	}
-	return io.ReadAll(io.LimitReader(f, maxDocument))
+	return bounded.Read(f, maxDocument)
 }

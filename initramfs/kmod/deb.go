@@ -8,6 +8,8 @@ import (
 	"path"
 	"strconv"
 	"strings"
+
+	"github.com/rootvouch/rootvouch/internal/bounded"
 )
 
 // Parts of deb(5) and ar(5).
@@ -94,7 +96,7 @@ func (s *source) addControl(r io.Reader, suffix string) error {
 		if path.Clean("/"+h.Name) != "/control" {
 			continue
 		}
-		text, err := io.ReadAll(io.LimitReader(archive, maxInfo))
+		text, err := bounded.Read(archive, maxInfo)
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+
+	"github.com/rootvouch/rootvouch/internal/bounded"
 )
 
 // maxModule bounds a decompressed module, in bytes. The largest of Debian's
@@ -72,12 +74,9 @@ func (t *Tree) load(name, file string) (*Module, error) {
 		return nil, fmt.Errorf("decompressing %s: %w", file, err)
 	}
 	defer done()
-	data, err := io.ReadAll(io.LimitReader(r, maxModule+1))
+	data, err := bounded.Read(r, maxModule)
 	if err != nil {
 		return nil, fmt.Errorf("decompressing %s: %w", file, err)
-	}
-	if len(data) > maxModule {
-		return nil, fmt.Errorf("decompressing %s: size is more than %d bytes", file, maxModule)
 	}
 	m := &Module{Name: name, Path: file, Data: data}
 	if err := m.parse(t.version); err != nil {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/rootvouch/rootvouch/internal/bounded"
 	"github.com/rootvouch/rootvouch/internal/filekind"
 )
 
@@ -115,7 +116,7 @@ const maxInfo = 1 << 20
 
 // addInfo reads a .PKGINFO: lines of "key = value".
 func (s *source) addInfo(r io.Reader) error {
-	data, err := io.ReadAll(io.LimitReader(r, maxInfo))
+	data, err := bounded.Read(r, maxInfo)
 	if err != nil {
 		return fmt.Errorf("reading .PKGINFO: %w", err)
 	}

@@ -41,8 +41,9 @@ var rooms = []room{
 		uses:     []string{"boot/cmdline"},
 		pure:     true, neverDirect: world,
 	},
+	{name: "ground: inputs with a greatest size", packages: []string{"internal/bounded"}, never: network},
 	{name: "ground: files that appear whole", packages: []string{"internal/durable"}, never: []string{"net"}},
-	{name: "ground: how a command ends", packages: []string{"internal/command"}, never: network},
+	{name: "ground: how a command ends", packages: []string{"internal/command"}, uses: []string{"internal/bounded"}, never: network},
 
 	// Meaning: what the bytes stand for.
 	{
@@ -77,13 +78,13 @@ var rooms = []room{
 	{
 		name:     "meaning: collateral from files and from AMD",
 		packages: []string{"snp/kds"},
-		uses:     []string{"snp", "internal/durable"},
+		uses:     []string{"snp", "internal/bounded", "internal/durable"},
 		never:    []string{module + "/appraise"},
 	},
 	{
 		name:     "meaning: the report device",
 		packages: []string{"snp/snpdev"},
-		uses:     []string{"snp", "evidence"},
+		uses:     []string{"snp", "evidence", "internal/bounded"},
 		never:    network,
 	},
 	{name: "meaning: device-mapper", packages: []string{"dm"}, never: network},
@@ -127,7 +128,7 @@ var rooms = []room{
 	{
 		name:     "role: PID 1, the gate's tables",
 		packages: []string{"boot/tables"},
-		uses:     []string{"boot/bootconfig", "gate/program", "gate/tables"},
+		uses:     []string{"boot/bootconfig", "gate/program", "gate/tables", "internal/bounded"},
 		never:    network,
 	},
 	{
@@ -152,19 +153,19 @@ var rooms = []room{
 	{
 		name:     "role: node attestation, server",
 		packages: []string{"spire/nodeattest/server", "cmd/snp-server-plugin"},
-		uses:     []string{"spire/nodeattest", "appraise", "evidence", "refval", "snp", "snp/kds"}, within: true,
+		uses:     []string{"spire/nodeattest", "appraise", "evidence", "refval", "snp", "snp/kds", "internal/bounded"}, within: true,
 		never: []string{module + "/snp/snpdev", module + "/kms/..."},
 	},
 	{
 		name:     "role: the owner who asks",
 		packages: []string{"attest"},
-		uses:     []string{"attest/attestapi", "appraise", "boot/bootlog", "evidence", "refval", "snp"},
+		uses:     []string{"attest/attestapi", "appraise", "boot/bootlog", "evidence", "refval", "snp", "internal/bounded"},
 		never:    []string{module + "/snp/snpdev", module + "/kms/..."},
 	},
 	{
 		name:     "role: attestd",
 		packages: []string{"attest/attestd", "cmd/attestd"},
-		uses:     []string{"attest/attestapi", "boot/bootlog", "evidence", "snp/snpdev"}, within: true,
+		uses:     []string{"attest/attestapi", "boot/bootlog", "evidence", "snp/snpdev", "internal/bounded"}, within: true,
 		never: []string{module + "/appraise", module + "/snp/kds", module + "/refval", module + "/kms/..."},
 	},
 	{
@@ -182,7 +183,7 @@ var rooms = []room{
 	{
 		name:     "role: readers of roots",
 		packages: []string{"image/intake"},
-		uses:     []string{"image/rootfs", "image/erofs", "internal/filekind"},
+		uses:     []string{"image/rootfs", "image/erofs", "internal/bounded", "internal/filekind"},
 		never:    []string{"net", "net/http"},
 	},
 	{
@@ -200,19 +201,19 @@ var rooms = []room{
 	{
 		name:     "role: initramfs",
 		packages: []string{"initramfs/..."},
-		uses:     []string{"boot/bootconfig", "internal/filekind"}, within: true,
+		uses:     []string{"boot/bootconfig", "internal/bounded", "internal/filekind"}, within: true,
 		never: []string{"net/http", "github.com/spiffe/..."},
 	},
 	{
 		name:     "role: platforms",
 		packages: []string{"platform", "platform/asp"},
-		uses:     []string{"gate", "gate/program", "snp", "snp/firmware", "snp/launch", "snp/launch/idblock", "snp/emuchain", "internal/durable"}, within: true,
+		uses:     []string{"gate", "gate/program", "snp", "snp/firmware", "snp/launch", "snp/launch/idblock", "snp/emuchain", "internal/bounded", "internal/durable"}, within: true,
 		never: []string{"github.com/spiffe/...", module + "/appraise"},
 	},
 	{
 		name:     "role: the owner's side of SPIRE",
 		packages: []string{"spire/trust", "spire/conf", "spire/admin"},
-		uses:     []string{"spire/agentconf", "spire/nodeattest", "refval", "snp", "internal/durable"}, within: true,
+		uses:     []string{"spire/agentconf", "spire/nodeattest", "refval", "snp", "internal/bounded", "internal/durable"}, within: true,
 		never: []string{module + "/kms/...", module + "/appraise"},
 	},
 
@@ -226,13 +227,13 @@ var rooms = []room{
 	{
 		name:     "door: what the owner's commands share",
 		packages: []string{"internal/cli"},
-		uses:     []string{"appraise", "boot/cmdline", "evidence", "gate", "initramfs", "refval", "snp", "snp/firmware", "snp/kds", "internal/command", "internal/durable", "internal/filekind"},
+		uses:     []string{"appraise", "boot/cmdline", "evidence", "gate", "initramfs", "refval", "snp", "snp/firmware", "snp/kds", "internal/bounded", "internal/command", "internal/durable", "internal/filekind"},
 		never:    ownerNever,
 	},
 	{
 		name:     "door: the owner's commands, noun by noun",
 		packages: []string{"internal/cli/..."},
-		uses: []string{"internal/cli", "internal/command", "internal/durable", "internal/filekind", "internal/shell", "appraise", "attest", "boot/bootconfig", "boot/cmdline", "demo", "evidence", "gate/...", "image/...",
+		uses: []string{"internal/cli", "internal/bounded", "internal/command", "internal/durable", "internal/filekind", "internal/shell", "appraise", "attest", "boot/bootconfig", "boot/cmdline", "demo", "evidence", "gate/...", "image/...",
 			"initramfs/...", "kms/...", "luks2", "platform/...", "refval", "snp/..."},
 		never: ownerNever,
 	},

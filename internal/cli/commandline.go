@@ -2,11 +2,11 @@ package cli
 
 import (
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/rootvouch/rootvouch/boot/cmdline"
 	"github.com/rootvouch/rootvouch/initramfs"
+	"github.com/rootvouch/rootvouch/internal/bounded"
 	"github.com/rootvouch/rootvouch/internal/command"
 )
 
@@ -42,12 +42,7 @@ func ownCommandLine(path string) (line string, ok bool, err error) {
 	if err != nil || !info.Mode().IsRegular() || info.Size() > maxInitramfs {
 		return "", false, nil // the reader of the file says what is wrong
 	}
-	file, err := os.Open(path)
-	if err != nil {
-		return "", false, err
-	}
-	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, maxInitramfs))
+	data, err := bounded.ReadFile(path, maxInitramfs)
 	if err != nil {
 		return "", false, err
 	}

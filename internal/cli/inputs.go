@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/internal/bounded"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
@@ -99,7 +100,7 @@ func ReadCollateral(path string) ([]*x509.Certificate, []*x509.RevocationList, e
 // ReadInput reads at most limit bytes of a file.
 func ReadInput(path string, limit int64) ([]byte, error) {
 	data, err := command.ReadFile(path, limit)
-	if errors.Is(err, command.ErrTooLarge) {
+	if errors.Is(err, bounded.ErrTooLarge) {
 		return nil, Malformed("%w", err)
 	}
 	return data, err

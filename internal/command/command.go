@@ -18,6 +18,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/rootvouch/rootvouch/internal/bounded"
 )
 
 // Exit statuses. Commands document further ones in their help.
@@ -133,7 +135,7 @@ func exitCode(err error) int {
 	}](err); ok && coded.ExitCode() > 0 {
 		return coded.ExitCode()
 	}
-	// cobra has no types for its own complaints.
+	// cobra has no types for its own errors.
 	for _, usage := range []string{"required flag(s) ", "unknown command ", "if any flags in the group ", "invalid argument "} {
 		if strings.HasPrefix(err.Error(), usage) {
 			return ExitUsage
@@ -253,23 +255,12 @@ type hinted struct {
 func (h hinted) Unwrap() error { return h.error }
 func (h hinted) Hint() string  { return h.hint }
 
-// ErrTooLarge says that a file has more bytes than it may have.
-var ErrTooLarge = errors.New("file is too large")
-
-// ReadFile reads a file of at most limit bytes. That it cannot be read is a
-// UsageError; that it is larger matches ErrTooLarge.
+// ReadFile reads a file of at most limit bytes. A file that cannot be read is a
+// UsageError. The error of a larger one matches bounded.ErrTooLarge.
 func ReadFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
+	data, err := bounded.ReadFile(path, limit)
+	if err != nil && !errors.Is(err, bounded.ErrTooLarge) {
 		return nil, Usage(err)
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, Usage(err)
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%w: %s has more than %d bytes", ErrTooLarge, path, limit)
-	}
-	return data, nil
+	return data, err
 }

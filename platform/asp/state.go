@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/rootvouch/rootvouch/internal/bounded"
 	"github.com/rootvouch/rootvouch/internal/durable"
 	"github.com/rootvouch/rootvouch/snp/emuchain"
 )
@@ -64,12 +65,9 @@ func Open(dir string) (*Chip, error) {
 	if mode := info.Mode(); !mode.IsRegular() || mode.Perm()&0o077 != 0 {
 		return nil, fmt.Errorf("opening a software AMD-SP: %s has mode %v, want a file that only its owner may read (0600)", path, mode)
 	}
-	state, err := io.ReadAll(io.LimitReader(f, maxState+1))
+	state, err := bounded.Read(f, maxState)
 	if err != nil {
-		return nil, fmt.Errorf("opening a software AMD-SP: %w", err)
-	}
-	if len(state) > maxState {
-		return nil, fmt.Errorf("opening a software AMD-SP: %s has more than %d bytes", path, maxState)
+		return nil, fmt.Errorf("opening a software AMD-SP: %s: %w", path, err)
 	}
 	chain, err := emuchain.ParseState(state)
 	if err != nil {

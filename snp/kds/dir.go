@@ -13,7 +13,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,6 +21,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/rootvouch/rootvouch/internal/bounded"
 )
 
 const (
@@ -85,17 +86,9 @@ func list(dir string) ([]string, error) {
 }
 
 func loadFile(path string) ([]*x509.Certificate, []*x509.RevocationList, error) {
-	f, err := os.Open(path)
+	data, err := bounded.ReadFile(path, maxFile)
 	if err != nil {
 		return nil, nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, nil, err
-	}
-	if len(data) > maxFile {
-		return nil, nil, fmt.Errorf("it has more than %d bytes", maxFile)
 	}
 	return Parse(data, filepath.Ext(path) == ".crl")
 }
@@ -253,8 +246,8 @@ func stampOf(path string) (fileStamp, error) {
 // filesystem's that has whole seconds or two.
 const settleTime = 3 * time.Second
 
-// settled reports whether each file was last changed so long before a moment that
-// whatever changes it after that moment gets another time.
+// settled reports whether each file was last changed long enough before a moment
+// that any later change gives the file another time.
 func settled(stamps []fileStamp, moment time.Time) bool {
 	return !slices.ContainsFunc(stamps, func(s fileStamp) bool { return moment.Sub(s.change) < settleTime })
 }

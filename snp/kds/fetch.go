@@ -7,13 +7,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
 	"time"
 
+	"github.com/rootvouch/rootvouch/internal/bounded"
 	"github.com/rootvouch/rootvouch/internal/durable"
 	"github.com/rootvouch/rootvouch/snp"
 )
@@ -66,7 +66,7 @@ func (c *Client) get(ctx context.Context, until time.Time, path, name string, ch
 	}
 }
 
-// ask makes one exchange. Whatever may pass by itself gives an errLater.
+// ask makes one exchange. A fault that may pass by itself gives an errLater.
 func (c *Client) ask(ctx context.Context, path string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.Attempt)
 	defer cancel()
@@ -86,12 +86,12 @@ func (c *Client) ask(ctx context.Context, path string) ([]byte, error) {
 	default:
 		return nil, fmt.Errorf("asking %s: status is %s, want 200", path, response.Status)
 	}
-	data, err := io.ReadAll(io.LimitReader(response.Body, maxFile+1))
-	if err != nil {
+	data, err := bounded.Read(response.Body, maxFile)
+	if err != nil && !errors.Is(err, bounded.ErrTooLarge) {
 		return nil, errLater{error: fmt.Errorf("asking %s: %w", path, err)}
 	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("asking %s: answer has more than %d bytes", path, maxFile)
+	if err != nil {
+		return nil, fmt.Errorf("asking %s: %w", path, err)
 	}
 	return data, nil
 }

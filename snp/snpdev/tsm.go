@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rootvouch/rootvouch/internal/bounded"
 	"github.com/rootvouch/rootvouch/snp"
 )
 
@@ -125,14 +125,12 @@ func readAttribute(path string, limit int) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	value, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	value, err := bounded.Read(f, int64(limit))
 	switch {
 	case errors.Is(err, unix.EIO) || errors.Is(err, unix.ENXIO):
 		return nil, fmt.Errorf("reading %s: %w: the AMD-SP or the host refused the request", path, err)
 	case err != nil:
 		return nil, fmt.Errorf("reading %s: %w", path, err)
-	case len(value) > limit:
-		return nil, fmt.Errorf("%s has more than %d bytes", path, limit)
 	}
 	return value, nil
 }

@@ -29,6 +29,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/rootvouch/rootvouch/internal/bounded"
 	"github.com/rootvouch/rootvouch/internal/durable"
 )
 
@@ -66,9 +67,9 @@ func (v Validity) check() error {
 	return nil
 }
 
-// Init makes a root and a first intermediate in dir, which it makes too unless it
-// is there. Keys get mode 0600. It refuses to replace any file, with an error that
-// matches os.ErrExist: nobody gets a second root by accident.
+// Init makes a root and a first intermediate in dir. If dir does not exist, Init
+// makes it. Keys get mode 0600. Init refuses to replace a file, with an error that
+// matches os.ErrExist, so that no second root is made by accident.
 func Init(dir string, td spiffeid.TrustDomain, v Validity, now time.Time, rand io.Reader) error {
 	if td.IsZero() {
 		return errors.New("making a trust root: no trust domain")
@@ -108,10 +109,9 @@ func Init(dir string, td spiffeid.TrustDomain, v Validity, now time.Time, rand i
 	return nil
 }
 
-// Renew makes a new intermediate in dir, under the root that is there, and
-// replaces the old one. A SPIRE server takes it the next time it makes a CA. Until
-// both files are replaced they do not belong together; then SPIRE goes on with the
-// one that it has.
+// Renew makes a new intermediate in dir, under the existing root, and replaces the
+// old one. A SPIRE server takes it the next time it makes a CA. While only one of the
+// two files is replaced, they do not match, and SPIRE keeps the CA that it has.
 func Renew(dir string, years int, now time.Time, rand io.Reader) error {
 	root, td, err := load(dir)
 	if err != nil {
@@ -231,12 +231,7 @@ func load(dir string) (*ca, spiffeid.TrustDomain, error) {
 
 // readPEM reads a file with exactly one block.
 func readPEM(path, kind string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile))
+	data, err := bounded.ReadFile(path, maxFile)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rootvouch/rootvouch/internal/bounded"
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/filekind"
 	"github.com/rootvouch/rootvouch/snp/launch"
@@ -61,7 +62,7 @@ func readFirmware(role cli.Role, path string, keep bool) (image []byte, f *launc
 		image = mapped
 		return nil
 	}, func(r io.Reader) error {
-		image, err = io.ReadAll(io.LimitReader(r, launch.MaxImageSize+1))
+		image, err = bounded.Read(r, launch.MaxImageSize)
 		return err
 	})
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/rootvouch/rootvouch/gate"
+	"github.com/rootvouch/rootvouch/internal/bounded"
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/pins"
@@ -327,10 +328,7 @@ func (f *inputFlags) readKernel(m *measurement) (sum [sha256.Size]byte, err erro
 		})
 	}
 	err = withFile(f.kernel, maxBlob, use, func(r io.Reader) error {
-		file, err := io.ReadAll(io.LimitReader(r, gate.MaxFile+1))
-		if err == nil && len(file) > gate.MaxFile {
-			err = fmt.Errorf("it has more than %d bytes", gate.MaxFile)
-		}
+		file, err := bounded.Read(r, gate.MaxFile)
 		if err != nil {
 			return err
 		}

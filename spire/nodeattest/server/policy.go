@@ -4,12 +4,11 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"sync"
 
 	"github.com/rootvouch/rootvouch/appraise"
+	"github.com/rootvouch/rootvouch/internal/bounded"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp/kds"
 )
@@ -21,7 +20,7 @@ type source struct {
 }
 
 func fileSource(path string) source {
-	return source{path, func() ([]byte, error) { return readFile(path, refval.MaxSize) }}
+	return source{path, func() ([]byte, error) { return bounded.ReadFile(path, refval.MaxSize) }}
 }
 
 func inlineSource(name, text string) source {
@@ -53,7 +52,7 @@ func newPolicy(refvals []source, collateral string, revocation appraise.Revocati
 	return &policy{refvals: refvals, collateral: kds.NewDir(collateral), revocation: revocation, check: check}
 }
 
-// load returns what the files say now. What it returns is not to be changed.
+// load returns the current contents of the files. The caller must not change them.
 func (p *policy) load() ([]namedValues, appraise.Collateral, error) {
 	values, err := p.loadValues()
 	if err != nil {
@@ -101,22 +100,6 @@ func (p *policy) loadValues() ([]namedValues, error) {
 	}
 	p.digest, p.values = digest, values
 	return values, nil
-}
-
-func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s has more than %d bytes", path, limit)
-	}
-	return data, nil
 }
 
 // judgement is one file's verdict on evidence.
