@@ -31,11 +31,9 @@ func (n Nonce) MarshalText() ([]byte, error) { return []byte(n.String()), nil }
 
 // UnmarshalText sets n from 64 lower-case hex digits.
 func (n *Nonce) UnmarshalText(text []byte) error {
-	b, err := hex.DecodeString(string(text))
-	if err != nil || len(b) != len(n) || hex.EncodeToString(b) != string(text) {
-		return fmt.Errorf("parsing nonce: got %q, want %d lower-case hex digits", text, 2*len(n))
+	if err := pins.DecodeHex(n[:], text); err != nil {
+		return fmt.Errorf("parsing nonce: %v", err)
 	}
-	copy(n[:], b)
 	return nil
 }
 
@@ -46,8 +44,8 @@ func ParseNonce(s string) (Nonce, error) {
 	return n, err
 }
 
-// The labels of what a report can be for. Each ends in a version, and no two
-// purposes share one: evidence for one is never evidence for another.
+// The labels of the purposes that a report can have. Each label ends in a version.
+// No two purposes share a label, so evidence for one never serves another.
 const (
 	labelNodeAttestation  = "rootvouch node attestation v1"
 	labelKeyRelease       = "rootvouch key release v1"
@@ -57,16 +55,16 @@ const (
 // NodeAttestation returns the REPORT_DATA with which a SPIRE agent answers the
 // server's nonce.
 //
-// SPIRE's protocol shows neither plugin the agent's key, so this binds none:
-// whoever gets a report in the launch can take the agent's identity.
+// SPIRE's protocol shows the agent's key to neither plugin, so the report binds no
+// key: a process that gets a report in this launch can take the agent's identity.
 func NodeAttestation(nonce Nonce) [64]byte {
 	return bind(labelNodeAttestation, nonce[:])
 }
 
 // KeyRelease returns the REPORT_DATA with which a guest asks the KMS for the
-// key of a disk. It binds the public key of the caller's SVID, as DER
-// SubjectPublicKeyInfo, so that a report cannot serve another caller; and the
-// ephemeral HPKE public key, to which alone the reply is sealed.
+// key of a disk. It binds two public keys: that of the caller's SVID, as DER
+// SubjectPublicKeyInfo, so that the report cannot serve another caller; and the
+// ephemeral HPKE key, to which the reply is sealed.
 func KeyRelease(nonce Nonce, disk pins.UUID, svidSPKI, hpkePublicKey []byte) [64]byte {
 	return bind(labelKeyRelease, nonce[:], disk[:], svidSPKI, hpkePublicKey)
 }
@@ -78,8 +76,8 @@ func OwnerAttestation(nonce Nonce, tlsSPKI []byte, bootLogDigest pins.Digest) [6
 	return bind(labelOwnerAttestation, nonce[:], tlsSPKI, bootLogDigest[:])
 }
 
-// bind hashes a label and fields, each behind its length as 32 bits
-// big-endian, so that no two lists of fields give the same bytes.
+// bind hashes a label and fields. The length of each, as 32 bits big-endian, goes
+// before it, so that different lists of fields give different bytes.
 func bind(label string, fields ...[]byte) [64]byte {
 	h := sha512.New()
 	write := func(b []byte) {

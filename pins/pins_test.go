@@ -29,7 +29,7 @@ func TestRoundTrip(t *testing.T) {
 func TestDecodeRefuses(t *testing.T) {
 	for _, c := range []struct{ name, old, new, want string }{
 		{"version", `"version": 1`, `"version": 2`, "version is 2, want 1"},
-		{"no root hash", strings.Repeat("0", 62), strings.Repeat("0", 60), "want 64 hex digits"},
+		{"no root hash", strings.Repeat("0", 62), strings.Repeat("0", 60), "want 64 lower-case hex digits"},
 		{"zero root hash", `"01` + strings.Repeat("0", 62), `"00` + strings.Repeat("0", 62), "verity_root_hash is all zero"},
 		{"upper case", `"0203"`, `"020A"`, "lower-case"},
 		{"no blocks", `"data_blocks": 10`, `"data_blocks": 0`, "data_blocks is 0"},

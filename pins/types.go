@@ -12,7 +12,7 @@ type Digest [32]byte
 // ParseDigest reads 64 lower-case hex digits.
 func ParseDigest(s string) (Digest, error) {
 	var d Digest
-	if err := decodeHex(d[:], s); err != nil {
+	if err := DecodeHex(d[:], s); err != nil {
 		return Digest{}, fmt.Errorf("parsing SHA-256 digest: %w", err)
 	}
 	return d, nil
@@ -50,7 +50,7 @@ func ParseUUID(s string) (UUID, error) {
 	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
 		return UUID{}, fmt.Errorf("parsing UUID %q: want 8-4-4-4-12 hex digits", s)
 	}
-	if err := decodeHex(u[:], s[:8]+s[9:13]+s[14:18]+s[19:23]+s[24:]); err != nil {
+	if err := DecodeHex(u[:], s[:8]+s[9:13]+s[14:18]+s[19:23]+s[24:]); err != nil {
 		return UUID{}, fmt.Errorf("parsing UUID %q: %w", s, err)
 	}
 	return u, nil
@@ -81,24 +81,9 @@ func (b HexBytes) MarshalText() ([]byte, error) { return []byte(b.String()), nil
 // UnmarshalText reads lower-case hex.
 func (b *HexBytes) UnmarshalText(text []byte) error {
 	out := make([]byte, len(text)/2)
-	if err := decodeHex(out, string(text)); err != nil {
+	if err := DecodeHex(out, string(text)); err != nil {
 		return err
 	}
 	*b = out
 	return nil
-}
-
-// decodeHex fills dst from exactly 2*len(dst) lower-case hex digits, so that
-// one value has one text.
-func decodeHex(dst []byte, s string) error {
-	if len(s) != 2*len(dst) {
-		return fmt.Errorf("got %d characters, want %d hex digits", len(s), 2*len(dst))
-	}
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return fmt.Errorf("got %q at position %d, want a lower-case hex digit", c, i)
-		}
-	}
-	_, err := hex.Decode(dst, []byte(s))
-	return err
 }

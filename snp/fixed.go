@@ -3,6 +3,8 @@ package snp
 import (
 	"encoding/hex"
 	"fmt"
+
+	"github.com/rootvouch/rootvouch/pins"
 )
 
 // The byte strings of fixed size that a report carries. Each is written as
@@ -57,25 +59,25 @@ func (x ReportID) MarshalText() ([]byte, error) { return []byte(x.String()), nil
 func (x GuestID) MarshalText() ([]byte, error) { return []byte(x.String()), nil }
 
 // UnmarshalText sets x from 96 lower-case hex digits.
-func (x *Measurement) UnmarshalText(text []byte) error { return decodeHex(x[:], text) }
+func (x *Measurement) UnmarshalText(text []byte) error { return pins.DecodeHex(x[:], text) }
 
 // UnmarshalText sets x from 96 lower-case hex digits.
-func (x *KeyDigest) UnmarshalText(text []byte) error { return decodeHex(x[:], text) }
+func (x *KeyDigest) UnmarshalText(text []byte) error { return pins.DecodeHex(x[:], text) }
 
 // UnmarshalText sets x from 128 lower-case hex digits.
-func (x *ChipID) UnmarshalText(text []byte) error { return decodeHex(x[:], text) }
+func (x *ChipID) UnmarshalText(text []byte) error { return pins.DecodeHex(x[:], text) }
 
 // UnmarshalText sets x from 128 lower-case hex digits.
-func (x *ReportData) UnmarshalText(text []byte) error { return decodeHex(x[:], text) }
+func (x *ReportData) UnmarshalText(text []byte) error { return pins.DecodeHex(x[:], text) }
 
 // UnmarshalText sets x from 64 lower-case hex digits.
-func (x *HostData) UnmarshalText(text []byte) error { return decodeHex(x[:], text) }
+func (x *HostData) UnmarshalText(text []byte) error { return pins.DecodeHex(x[:], text) }
 
 // UnmarshalText sets x from 64 lower-case hex digits.
-func (x *ReportID) UnmarshalText(text []byte) error { return decodeHex(x[:], text) }
+func (x *ReportID) UnmarshalText(text []byte) error { return pins.DecodeHex(x[:], text) }
 
 // UnmarshalText sets x from 32 lower-case hex digits.
-func (x *GuestID) UnmarshalText(text []byte) error { return decodeHex(x[:], text) }
+func (x *GuestID) UnmarshalText(text []byte) error { return pins.DecodeHex(x[:], text) }
 
 // ParseMeasurement reads a launch digest from 96 lower-case hex digits.
 func ParseMeasurement(s string) (Measurement, error) {
@@ -84,19 +86,4 @@ func ParseMeasurement(s string) (Measurement, error) {
 		return Measurement{}, fmt.Errorf("parsing measurement: %v", err)
 	}
 	return m, nil
-}
-
-// decodeHex fills dst from text, which must be lower-case hex of exactly that
-// size. dst is left as it was when text is not.
-func decodeHex(dst, text []byte) error {
-	if len(text) != hex.EncodedLen(len(dst)) {
-		return fmt.Errorf("decoding hex: got %d digits, want %d", len(text), hex.EncodedLen(len(dst)))
-	}
-	for i, c := range text {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return fmt.Errorf("decoding hex: digit %d is %q, want 0-9 or a-f", i, c)
-		}
-	}
-	_, err := hex.Decode(dst, text)
-	return err
 }

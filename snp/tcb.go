@@ -4,11 +4,13 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strings"
+
+	"github.com/rootvouch/rootvouch/pins"
 )
 
 // TCBVersion is the 8-byte TCB_VERSION of a report, read as a little-endian
-// integer (56860, section 2.2, tables 3 and 4). What its bytes mean depends on the product:
-// [Product.DecodeTCB].
+// integer (56860, section 2.2, tables 3 and 4). The meaning of its bytes depends on
+// the product: [Product.DecodeTCB].
 type TCBVersion uint64
 
 // String returns the bytes in the order in which the report has them.
@@ -26,7 +28,7 @@ func (v TCBVersion) MarshalText() ([]byte, error) { return []byte(v.String()), n
 // UnmarshalText sets v from 16 lower-case hex digits, in the report's order.
 func (v *TCBVersion) UnmarshalText(text []byte) error {
 	var b [8]byte
-	if err := decodeHex(b[:], text); err != nil {
+	if err := pins.DecodeHex(b[:], text); err != nil {
 		return err
 	}
 	*v = TCBVersion(binary.LittleEndian.Uint64(b[:]))

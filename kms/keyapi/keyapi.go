@@ -52,15 +52,9 @@ func (k PublicKey) MarshalText() ([]byte, error) { return []byte(k.String()), ni
 
 // UnmarshalText reads 64 lower-case hex digits.
 func (k *PublicKey) UnmarshalText(text []byte) error {
-	return decodeHex32((*[32]byte)(k), "HPKE public key", text)
-}
-
-func decodeHex32(dst *[32]byte, what string, text []byte) error {
-	d, err := pins.ParseDigest(string(text))
-	if err != nil {
-		return fmt.Errorf("parsing %s: want 64 lower-case hex digits", what)
+	if err := pins.DecodeHex(k[:], text); err != nil {
+		return fmt.Errorf("parsing HPKE public key: %v", err)
 	}
-	*dst = d
 	return nil
 }
 

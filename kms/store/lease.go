@@ -35,10 +35,10 @@ type Token [16]byte
 // MarshalText writes t as lower-case hex.
 func (t Token) MarshalText() ([]byte, error) { return []byte(hex.EncodeToString(t[:])), nil }
 
-// UnmarshalText reads 32 hex digits.
+// UnmarshalText reads 32 lower-case hex digits.
 func (t *Token) UnmarshalText(text []byte) error {
-	if n, err := hex.Decode(t[:], text); err != nil || n != len(t) || len(text) != 2*len(t) {
-		return fmt.Errorf("token is %.40q, want %d hex digits", text, 2*len(t))
+	if err := pins.DecodeHex(t[:], text); err != nil {
+		return fmt.Errorf("parsing token: %v", err)
 	}
 	return nil
 }
