@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/rootvouch/rootvouch/internal/needs"
 )
 
 func sample() []Entry {
@@ -231,9 +233,7 @@ func TestWriterReportsErrors(t *testing.T) {
 func TestReference(t *testing.T) {
 	for _, command := range [][]string{{"cpio", "-t", "--quiet"}, {"bsdtar", "-tf", "-"}} {
 		t.Run(command[0], func(t *testing.T) {
-			if _, err := exec.LookPath(command[0]); err != nil {
-				t.Skipf("SKIPPED: no %s here", command[0])
-			}
+			needs.Tool(t, command[0])
 			cmd := exec.Command(command[0], command[1:]...)
 			cmd.Stdin = bytes.NewReader(mustWrite(t, sample()))
 			out, err := cmd.CombinedOutput()

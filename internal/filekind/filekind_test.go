@@ -110,7 +110,7 @@ func TestMadeByTools(t *testing.T) {
 		{filekind.VDI, "qemu-img", "create -q -f vdi file 1M"},
 		{filekind.Ext, "mkfs.ext4", "-q file 4M"},
 		{filekind.XFS, "mkfs.xfs", "-q -d file,name=file,size=320m"},
-		{filekind.Btrfs, "mkfs.btrfs", "-q -b 128M big && mv big file"},
+		{filekind.Btrfs, "mkfs.btrfs", "-q file"},
 		{filekind.FAT, "mkfs.vfat", "-C file 4096 >/dev/null"},
 		{filekind.FAT, "mkfs.vfat", "-F 32 -C file 65536 >/dev/null"},
 		{filekind.Squashfs, "mksquashfs", "empty file -quiet -no-progress >/dev/null"},
@@ -120,9 +120,7 @@ func TestMadeByTools(t *testing.T) {
 		{filekind.LUKS, "cryptsetup", "luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file plain file"},
 	} {
 		t.Run(c.tool+" "+c.args, func(t *testing.T) {
-			if _, err := exec.LookPath(c.tool); err != nil {
-				t.Skipf("%s is not installed", c.tool)
-			}
+			needs.Tool(t, c.tool)
 			dir := t.TempDir()
 			for name, data := range map[string][]byte{
 				"plain": bytes.Repeat([]byte("rootvouch\n"), 100), "names": []byte("plain\n"), "gpt": []byte("label: gpt\n"), "dos": []byte("label: dos\n"),
@@ -131,7 +129,7 @@ func TestMadeByTools(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			make := exec.Command("sh", "-ec", "mkdir empty; "+map[string]string{"sfdisk": "truncate -s 4M file; ", "cryptsetup": "truncate -s 32M file; "}[c.tool]+c.tool+" "+c.args)
+			make := exec.Command("sh", "-ec", "mkdir empty; "+map[string]string{"sfdisk": "truncate -s 4M file; ", "cryptsetup": "truncate -s 32M file; ", "mkfs.btrfs": "truncate -s 128M file; "}[c.tool]+c.tool+" "+c.args)
 			make.Dir = dir
 			if out, err := make.CombinedOutput(); err != nil {
 				t.Fatalf("%v\n%s", err, out)
