@@ -54,8 +54,8 @@ func checkRelease(r *keyapi.Released, asked pins.UUID, c bootconfig.Config) erro
 	return nil
 }
 
-// runFetchkey runs fetchkey and reads its reply from a pipe. It believes a reply
-// only when fetchkey says, by its exit status, that it is whole.
+// runFetchkey runs fetchkey and reads its reply from a pipe. It uses the reply only
+// if fetchkey ends with status 0.
 func runFetchkey(ctx context.Context, table *process.Table, disk pins.UUID) (*keyapi.Released, error) {
 	out, err := os.OpenFile(fetchLogPath, os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
@@ -69,7 +69,7 @@ func runFetchkey(ctx context.Context, table *process.Table, disk pins.UUID) (*ke
 	defer r.Close()
 	fetchkey, err := table.Start(process.Command{
 		Path:  bootconfig.FetchkeyPath,
-		Argv:  []string{bootconfig.FetchkeyPath, "-config", bootconfig.Path, "-disk-uuid", disk.String()},
+		Argv:  []string{bootconfig.FetchkeyPath, "-boot-config", bootconfig.Path, "-disk-uuid", disk.String()},
 		Out:   out,
 		Extra: []int{w},
 	})
@@ -95,9 +95,8 @@ func runFetchkey(ctx context.Context, table *process.Table, disk pins.UUID) (*ke
 	})
 }
 
-// readRelease reads a release from r into buf, which is wiped in any case. The
-// release counts only when ended, which says how its writer ended, has no
-// complaint.
+// readRelease reads a release from r into buf, which it always wipes. ended waits for
+// the writer of r; the release counts only if ended returns nil.
 func readRelease(r io.Reader, buf []byte, ended func() error) (*keyapi.Released, error) {
 	defer clear(buf)
 	n, err := readReply(r, buf)

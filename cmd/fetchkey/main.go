@@ -42,8 +42,8 @@ func main() {
 func run(args []string) error {
 	flags := flag.NewFlagSet("fetchkey", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // one line on failure
-	config := flags.String("config", bootconfig.Path, "boot configuration")
-	disk := flags.String("disk-uuid", "", "UUID of the disk whose key is asked for")
+	config := flags.String("boot-config", bootconfig.Path, "boot.json of the VM")
+	disk := flags.String("disk-uuid", "", "UUID of the disk (whose key is asked for)")
 	agent := flags.String("workload-api", "unix://"+bootconfig.AgentSocketPath, "address of the SPIFFE Workload API")
 	verbose := flags.Bool("v", false, "say what was done, on standard error")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {

@@ -62,11 +62,11 @@ func TestOneLine(t *testing.T) {
 		want string
 	}{
 		{"no flag known", []string{"-nonsense"}, "fetchkey: config: parsing flags"},
-		{"argument", []string{"-config", boot, "now"}, `fetchkey: config: got argument "now"`},
-		{"no configuration", []string{"-config", boot + "x", "-disk-uuid", disk}, "fetchkey: config: reading boot configuration"},
-		{"broken configuration", []string{"-config", broken, "-disk-uuid", disk}, "fetchkey: config: decoding boot configuration"},
-		{"no disk", []string{"-config", boot}, "fetchkey: config: -disk-uuid"},
-		{"no device", []string{"-config", boot, "-disk-uuid", disk}, "fetchkey: config: report device"},
+		{"argument", []string{"-boot-config", boot, "now"}, `fetchkey: config: got argument "now"`},
+		{"no configuration", []string{"-boot-config", boot + "x", "-disk-uuid", disk}, "fetchkey: config: reading boot configuration"},
+		{"broken configuration", []string{"-boot-config", broken, "-disk-uuid", disk}, "fetchkey: config: decoding boot configuration"},
+		{"no disk", []string{"-boot-config", boot}, "fetchkey: config: -disk-uuid"},
+		{"no device", []string{"-boot-config", boot, "-disk-uuid", disk}, "fetchkey: config: report device"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			reader, writer, err := os.Pipe()

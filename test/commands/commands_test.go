@@ -2,6 +2,7 @@
 package commands
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os/exec"
@@ -44,7 +45,8 @@ func conflicts(all []use) []string {
 	return found
 }
 
-// TestTrees walks the trees of all programs of the owner's side.
+// TestTrees walks the trees of all programs that have flags: the owner's side and
+// the guest's.
 func TestTrees(t *testing.T) {
 	pages := helpOf(t)
 	t.Run("one name for one thing", func(t *testing.T) {
@@ -65,7 +67,7 @@ func TestTrees(t *testing.T) {
 		for _, u := range uses(pages) {
 			seen[u.command+" --"+u.name] = true
 		}
-		for _, want := range []string{"rootvouch measure id-block check --id-auth", "rootvouch keys put --key", "rootvouch spire entries --kms", "rootvouch-kms audit verify --log-key"} {
+		for _, want := range []string{"rootvouch measure id-block check --id-auth", "rootvouch keys put --key", "rootvouch spire entries --kms", "rootvouch-kms audit verify --log-key", "attestd --boot-log", "fetchkey --disk-uuid"} {
 			if !seen[want] {
 				t.Errorf("the walk did not see %q, but %d others", want, len(seen))
 			}
@@ -88,6 +90,7 @@ func TestConflictsCanBeFound(t *testing.T) {
 
 var (
 	flagLine    = regexp.MustCompile(`(?m)^ +(?:-\w, +)?--([a-z0-9-]+)(?: \S+)?  +(.+)$`)
+	guestFlag   = regexp.MustCompile(`(?m)^  -([a-z0-9-]+)(?: \S+)?\n    \t(.+)$`) // as package flag prints it
 	commandLine = regexp.MustCompile(`(?m)^  ([a-z0-9-]+) +\S.*$`)
 )
 
@@ -95,7 +98,7 @@ func uses(pages map[string]string) []use {
 	var all []use
 	for _, command := range slices.Sorted(maps.Keys(pages)) {
 		_, flags, _ := strings.Cut(pages[command], "\nFlags:\n")
-		for _, m := range flagLine.FindAllStringSubmatch(flags, -1) {
+		for _, m := range append(flagLine.FindAllStringSubmatch(flags, -1), guestFlag.FindAllStringSubmatch(pages[command], -1)...) {
 			if m[1] != "help" && m[1] != "version" {
 				all = append(all, use{command, m[1], m[2]})
 			}
@@ -108,7 +111,7 @@ func uses(pages map[string]string) []use {
 func helpOf(t *testing.T) map[string]string {
 	t.Helper()
 	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", bin, "./cmd/rootvouch", "./cmd/rootvouch-spire", "./cmd/rootvouch-kms")
+	build := exec.Command("go", "build", "-o", bin, "./cmd/rootvouch", "./cmd/rootvouch-spire", "./cmd/rootvouch-kms", "./cmd/attestd", "./cmd/fetchkey")
 	build.Dir = needs.Repository(t)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
@@ -116,6 +119,13 @@ func helpOf(t *testing.T) map[string]string {
 	pages := map[string]string{}
 	for _, program := range []string{"rootvouch", "rootvouch-kms"} {
 		walk(t, bin, pages, program)
+	}
+	for _, program := range []string{"attestd", "fetchkey"} {
+		out, err := exec.Command(filepath.Join(bin, program), "-help").CombinedOutput()
+		if _, refused := errors.AsType[*exec.ExitError](err); err != nil && !refused { // fetchkey's status 0 says that a key was written
+			t.Fatalf("%s -help: %v", program, err)
+		}
+		pages[program] = string(out)
 	}
 	return pages
 }

@@ -91,7 +91,7 @@ tree has it, the kernel image: it takes that very kernel to use the initramfs.
 	flags.StringArrayVar(&f.modules, "module", nil, "further kernel module (repeatable)")
 	flags.StringSliceVar(&f.drivers, "drivers", nil, "drivers for "+strings.Join(initramfs.DriverTargets(), ", ")+" (repeatable, or a list with commas)")
 	flags.StringVar(&f.kernel, "kernel-out", "", "write the kernel image that belongs to the modules")
-	flags.StringVar(&f.bootConfig, "boot-config", "", "boot.json to put in (default: none, a base)")
+	flags.StringVar(&f.bootConfig, "boot-config", "", "boot.json of the VM (default: none, a base)")
 	flags.StringVar(&f.manifest, "manifest-out", "", "write what the base is made of, in JSON")
 	f.out.Bind(cmd, "the initramfs")
 	command.Require(cmd, "kernel-tree")
@@ -230,7 +230,7 @@ written in its canonical form, so that equal configurations are measured equally
 		},
 	}
 	cmd.Flags().StringVar(&base, "base", "", "initramfs that build or configure made")
-	cmd.Flags().StringVar(&config, "boot-config", "", "boot.json to put in")
+	cmd.Flags().StringVar(&config, "boot-config", "", "boot.json of the VM")
 	out.Bind(cmd, "the initramfs")
 	command.Require(cmd, "base", "boot-config")
 	return cmd

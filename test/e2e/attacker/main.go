@@ -92,7 +92,7 @@ func fetch(disk string) error {
 	if err != nil {
 		return err
 	}
-	fetchkey := exec.Command("/bin/fetchkey", "-config", "/etc/rootvouch/boot.json", "-disk-uuid", disk)
+	fetchkey := exec.Command("/bin/fetchkey", "-boot-config", "/etc/rootvouch/boot.json", "-disk-uuid", disk)
 	fetchkey.ExtraFiles = []*os.File{w}
 	said, err := fetchkey.CombinedOutput()
 	w.Close()
