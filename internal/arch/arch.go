@@ -20,12 +20,12 @@ type room struct {
 	never []string
 	// neverDirect lists import paths that they must not import themselves.
 	neverDirect []string
-	// pure packages take clock and chance as arguments: no time.Now and kin.
+	// pure packages take clock and randomness as arguments: no time.Now or the like.
 	pure bool
 }
 
-// world is what a format must not touch: files, sockets, chance.
-var world = []string{"os/...", "net", "net/http/...", "math/rand/...", "crypto/rand", "syscall", "golang.org/x/sys/unix"}
+// outside is what a format must not touch: files, sockets, randomness.
+var outside = []string{"os/...", "net", "net/http/...", "math/rand/...", "crypto/rand", "syscall", "golang.org/x/sys/unix"}
 
 // network is what PID 1 must not link.
 var network = []string{"net/http", "net/http/...", "crypto/tls", "google.golang.org/grpc/...", "google.golang.org/protobuf/...",

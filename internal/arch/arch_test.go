@@ -60,9 +60,9 @@ func anyMatches(patterns []string, path string) bool {
 }
 
 // roomOf finds the room of a directory of this module: the first that names it.
-func roomOf(folder string) (room, bool) {
+func roomOf(dir string) (room, bool) {
 	for _, r := range rooms {
-		if anyMatches(r.packages, folder) {
+		if anyMatches(r.packages, dir) {
 			return r, true
 		}
 	}
@@ -72,43 +72,43 @@ func roomOf(folder string) (room, bool) {
 func TestImports(t *testing.T) {
 	all := load(t)
 	for path, p := range all {
-		folder, ours := strings.CutPrefix(path, module+"/")
+		dir, ours := strings.CutPrefix(path, module+"/")
 		if !ours {
 			continue
 		}
-		r, ok := roomOf(folder)
+		r, ok := roomOf(dir)
 		if !ok {
-			t.Errorf("%s has no room in the table", folder)
+			t.Errorf("%s has no room in the table", dir)
 			continue
 		}
 		for _, imported := range p.Imports {
 			if to, ours := strings.CutPrefix(imported, module+"/"); ours {
 				inside := r.within && anyMatches(r.packages, to)
 				if !inside && !anyMatches(r.uses, to) && !anyMatches(ground, to) {
-					t.Errorf("%s (%s) imports %s, which the table does not allow", folder, r.name, to)
+					t.Errorf("%s (%s) imports %s, which the table does not allow", dir, r.name, to)
 				}
 			}
 			if anyMatches(r.neverDirect, imported) {
-				t.Errorf("%s (%s) imports %s itself", folder, r.name, imported)
+				t.Errorf("%s (%s) imports %s itself", dir, r.name, imported)
 			}
 		}
 		for _, chain := range reach(all, path, r.never) {
-			t.Errorf("%s (%s) must never reach %s, but does: %s", folder, r.name, chain[len(chain)-1], strings.Join(chain, " > "))
+			t.Errorf("%s (%s) must never reach %s, but does: %s", dir, r.name, chain[len(chain)-1], strings.Join(chain, " > "))
 		}
 		if r.pure {
-			refuseClock(t, folder, p)
+			refuseClock(t, dir, p)
 		}
 	}
 }
 
 // TestGrantsAreUsed holds each granted import against the code: a grant that
-// nobody uses is an open door.
+// no import uses stays open for any later one.
 func TestGrantsAreUsed(t *testing.T) {
 	all := load(t)
 	used := map[string]bool{}
 	for path, p := range all {
-		folder, ours := strings.CutPrefix(path, module+"/")
-		r, ok := roomOf(folder)
+		dir, ours := strings.CutPrefix(path, module+"/")
+		r, ok := roomOf(dir)
 		if !ours || !ok {
 			continue
 		}
@@ -133,11 +133,11 @@ func TestGrantsAreUsed(t *testing.T) {
 // TestTableRunsByFloor checks that a room's grants name rooms above it in the
 // table, which is below it in the house.
 func TestTableRunsByFloor(t *testing.T) {
-	for folder := range folders(load(t)) {
-		at := slices.IndexFunc(rooms, func(r room) bool { return anyMatches(r.packages, folder) })
+	for dir := range ourDirs(load(t)) {
+		at := slices.IndexFunc(rooms, func(r room) bool { return anyMatches(r.packages, dir) })
 		for i, r := range rooms {
-			if i < at && anyMatches(r.uses, folder) {
-				t.Errorf("%s uses %s of the later room %s", r.name, folder, rooms[at].name)
+			if i < at && anyMatches(r.uses, dir) {
+				t.Errorf("%s uses %s of the later room %s", r.name, dir, rooms[at].name)
 			}
 		}
 	}
@@ -146,20 +146,20 @@ func TestTableRunsByFloor(t *testing.T) {
 // TestKeyServerIsWhole checks that what must never reach the key server is held
 // against all of it.
 func TestKeyServerIsWhole(t *testing.T) {
-	for folder := range folders(load(t)) {
-		r, _ := roomOf(folder)
-		if r.name == "role: the key server" && !strings.HasPrefix(folder, "cmd/") && !anyMatches(keyServer, module+"/"+folder) {
-			t.Errorf("keyServer does not name %s", folder)
+	for dir := range ourDirs(load(t)) {
+		r, _ := roomOf(dir)
+		if r.name == "role: the key server" && !strings.HasPrefix(dir, "cmd/") && !anyMatches(keyServer, module+"/"+dir) {
+			t.Errorf("keyServer does not name %s", dir)
 		}
 	}
 }
 
-// directories are the directories of this module that hold packages.
-func folders(all map[string]goPackage) map[string]bool {
+// ourDirs are the directories of this module that hold packages.
+func ourDirs(all map[string]goPackage) map[string]bool {
 	found := map[string]bool{}
 	for path := range all {
-		if folder, ours := strings.CutPrefix(path, module+"/"); ours {
-			found[folder] = true
+		if dir, ours := strings.CutPrefix(path, module+"/"); ours {
+			found[dir] = true
 		}
 	}
 	return found
@@ -193,7 +193,7 @@ func reach(all map[string]goPackage, from string, never []string) [][]string {
 }
 
 // refuseClock finds calls of the clock in a package that must not have one.
-func refuseClock(t *testing.T, folder string, p goPackage) {
+func refuseClock(t *testing.T, dir string, p goPackage) {
 	for _, file := range p.GoFiles {
 		set := token.NewFileSet()
 		parsed, err := parser.ParseFile(set, filepath.Join(p.Dir, file), nil, 0)
@@ -207,7 +207,7 @@ func refuseClock(t *testing.T, folder string, p goPackage) {
 			}
 			if x, ok := selector.X.(*ast.Ident); ok && x.Name == "time" &&
 				slices.Contains([]string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "NewTimer", "NewTicker", "Tick"}, selector.Sel.Name) {
-				t.Errorf("%s/%s reaches for the clock: time.%s", folder, file, selector.Sel.Name)
+				t.Errorf("%s/%s reaches for the clock: time.%s", dir, file, selector.Sel.Name)
 			}
 			return true
 		})

@@ -7,39 +7,39 @@ var rooms = []room{
 	{
 		name:     "the ground under the ground",
 		packages: []string{"pins", "internal/strictjson", "internal/emulated"},
-		pure:     true, neverDirect: world,
+		pure:     true, neverDirect: outside,
 	},
 	{
 		name:     "ground: formats",
 		packages: []string{"snp", "verity", "xts", "initramfs/cpio", "image/erofs", "boot/cmdline", "boot/bootlog"},
-		pure:     true, neverDirect: world,
+		pure:     true, neverDirect: outside,
 	},
 	{
 		name:     "ground: luks2, which encrypts its keyslot area",
 		packages: []string{"luks2"},
 		uses:     []string{"xts"},
-		pure:     true, neverDirect: world,
+		pure:     true, neverDirect: outside,
 	},
-	{name: "ground: an agent's file", packages: []string{"spire/agentconf"}, pure: true, neverDirect: world},
-	{name: "ground: commands as a shell reads them", packages: []string{"internal/shell"}, pure: true, neverDirect: world},
-	{name: "ground: what a file is", packages: []string{"internal/filekind"}, pure: true, neverDirect: world},
+	{name: "ground: an agent's file", packages: []string{"spire/agentconf"}, pure: true, neverDirect: outside},
+	{name: "ground: commands as a shell reads them", packages: []string{"internal/shell"}, pure: true, neverDirect: outside},
+	{name: "ground: what a file is", packages: []string{"internal/filekind"}, pure: true, neverDirect: outside},
 	{
 		name:     "ground: the gate before the kernel",
 		packages: []string{"gate/..."},
 		within:   true,
-		pure:     true, neverDirect: world, never: network,
+		pure:     true, neverDirect: outside, never: network,
 	},
 	{
 		name:     "ground: firmware volumes",
 		packages: []string{"snp/firmware/..."},
 		within:   true,
-		pure:     true, neverDirect: world,
+		pure:     true, neverDirect: outside,
 	},
 	{
 		name:     "ground: boot.json, which holds the command line",
 		packages: []string{"boot/bootconfig"},
 		uses:     []string{"boot/cmdline"},
-		pure:     true, neverDirect: world,
+		pure:     true, neverDirect: outside,
 	},
 	{name: "ground: inputs with a greatest size", packages: []string{"internal/bounded"}, never: network},
 	{name: "ground: files that appear whole", packages: []string{"internal/durable"}, never: []string{"net"}},
@@ -50,7 +50,7 @@ var rooms = []room{
 		name:     "meaning: throw-away chains",
 		packages: []string{"snp/emuchain"},
 		uses:     []string{"snp"},
-		pure:     true, neverDirect: world,
+		pure:     true, neverDirect: outside,
 	},
 	{
 		name:     "meaning: the launch digest",
@@ -61,19 +61,19 @@ var rooms = []room{
 	{
 		name:     "meaning: evidence",
 		packages: []string{"evidence"},
-		pure:     true, neverDirect: world,
+		pure:     true, neverDirect: outside,
 	},
 	{
 		name:     "meaning: messages between a guest and the key server",
 		packages: []string{"kms/keyapi"},
 		uses:     []string{"evidence"},
-		pure:     true, neverDirect: world,
+		pure:     true, neverDirect: outside,
 	},
 	{
 		name:     "meaning: reference values",
 		packages: []string{"refval"},
 		uses:     []string{"snp"},
-		pure:     true, neverDirect: world,
+		pure:     true, neverDirect: outside,
 	},
 	{
 		name:     "meaning: collateral from files and from AMD",
@@ -92,7 +92,7 @@ var rooms = []room{
 		name:     "meaning: messages between attestd and the owner",
 		packages: []string{"attest/attestapi"},
 		uses:     []string{"evidence", "boot/bootlog"},
-		pure:     true, neverDirect: world,
+		pure:     true, neverDirect: outside,
 	},
 
 	// The judge.
@@ -100,7 +100,7 @@ var rooms = []room{
 		name:     "judge",
 		packages: []string{"appraise"},
 		uses:     []string{"snp", "refval", "evidence"},
-		pure:     true, neverDirect: world, never: []string{module + "/snp/kds", "net/http"},
+		pure:     true, neverDirect: outside, never: []string{module + "/snp/kds", "net/http"},
 	},
 
 	// Roles: one for each actor.
@@ -178,7 +178,7 @@ var rooms = []room{
 		name:     "role: a root's file tree",
 		packages: []string{"image/rootfs"},
 		uses:     []string{"image/erofs"},
-		pure:     true, neverDirect: world,
+		pure:     true, neverDirect: outside,
 	},
 	{
 		name:     "role: readers of roots",
@@ -190,7 +190,7 @@ var rooms = []room{
 		name:     "role: what a root does not say by itself",
 		packages: []string{"image/survey"},
 		uses:     []string{"image/rootfs", "image/erofs"},
-		pure:     true, neverDirect: world,
+		pure:     true, neverDirect: outside,
 	},
 	{
 		name:     "role: disk images",
@@ -217,7 +217,7 @@ var rooms = []room{
 		never: []string{module + "/kms/...", module + "/appraise"},
 	},
 
-	// Wiring and doors.
+	// Wiring and commands.
 	{
 		name:     "wiring: the demo, which runs commands",
 		packages: []string{"demo"},
@@ -225,26 +225,26 @@ var rooms = []room{
 		never:    []string{"github.com/spiffe/..."},
 	},
 	{
-		name:     "door: what the owner's commands share",
+		name:     "commands: what the owner's commands share",
 		packages: []string{"internal/cli"},
 		uses:     []string{"appraise", "boot/cmdline", "evidence", "gate", "initramfs", "refval", "snp", "snp/firmware", "snp/kds", "internal/bounded", "internal/command", "internal/durable", "internal/filekind"},
 		never:    ownerNever,
 	},
 	{
-		name:     "door: the owner's commands, noun by noun",
+		name:     "commands: the owner's commands, noun by noun",
 		packages: []string{"internal/cli/..."},
 		uses: []string{"internal/cli", "internal/bounded", "internal/command", "internal/durable", "internal/filekind", "internal/shell", "appraise", "attest", "boot/bootconfig", "boot/cmdline", "demo", "evidence", "gate/...", "image/...",
 			"initramfs/...", "kms/...", "luks2", "platform/...", "refval", "snp/..."},
 		never: ownerNever,
 	},
 	{
-		name:     "door: the owner's tool, a tree of commands",
+		name:     "commands: the owner's tool, a tree of commands",
 		packages: []string{"cmd/rootvouch"},
 		uses:     []string{"internal/cli/...", "internal/command"},
 		never:    ownerNever,
 	},
 	{
-		name:     "door: the owner's tool, towards SPIRE",
+		name:     "commands: the owner's tool, towards SPIRE",
 		packages: []string{"cmd/rootvouch-spire"},
 		uses:     []string{"boot/bootconfig", "internal/command", "pins", "refval", "spire/admin", "spire/conf", "spire/trust"},
 		never:    []string{module + "/kms/...", module + "/appraise", module + "/boot"},

@@ -116,11 +116,11 @@ func TestNamed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		folder, err := os.Open(dir)
+		parent, err := os.Open(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		f := &File{File: temporary, dir: folder, path: path, temporary: temporary.Name(), replace: replace}
+		f := &File{File: temporary, dir: parent, path: path, temporary: temporary.Name(), replace: replace}
 		defer f.Abort()
 		if _, err := f.WriteString(strings.Repeat("x", i+1)); err != nil {
 			t.Fatal(err)
