@@ -1,14 +1,14 @@
-// Package appraise judges evidence: attestation report, certificates, and
-// reference values go in, with collateral and the time; a verdict comes out.
+// Package appraise judges evidence. It takes an attestation report with its
+// certificates, reference values, collateral and the time, and returns a verdict.
 //
-// It is the one judge of this project: the SPIRE server's plugin, the KMS and
-// the owner's tool all ask it, and none of them judges on its own. It is pure:
-// no network, no files, no clock. Whatever is missing is a refusal.
+// The package is the only judge of this project: the SPIRE server's plugin, the
+// KMS and the owner's tool all call it. It is pure: no network, no files, no
+// clock. If an input is missing, the verdict is a refusal.
 //
-// Two questions are kept apart. Authenticity: did the AMD-SP of a genuine chip,
-// or of the emulated platform that was named, sign this report for this
-// request? Policy: is what it says what the owner expects? [Appraise] asks
-// both; [Authenticate] asks the first alone, and its verdict is never trusted.
+// The package keeps two questions apart. Authenticity: did the AMD-SP of a genuine
+// chip, or of the named emulated platform, sign this report for this request?
+// Policy: does the report say what the owner expects? [Appraise] answers both.
+// [Authenticate] answers the first only, and its verdict is never trusted.
 package appraise
 
 import (
@@ -26,9 +26,9 @@ import (
 // errNoEvidence is the fault of the zero Evidence.
 var errNoEvidence = errors.New("there is no evidence")
 
-// Collateral is what the verifier has of its own: certificates that the
-// evidence may lack, and revocation lists. None of it is trusted for being
-// here: roots are those that the reference values name.
+// Collateral holds the verifier's own certificates, which complete those of the
+// evidence, and its revocation lists. A certificate is not trusted because it is
+// here: the reference values name the roots.
 type Collateral struct {
 	Certificates []*x509.Certificate
 	CRLs         []*x509.RevocationList
@@ -41,9 +41,9 @@ const (
 	// RequireRevocation refuses evidence unless a fresh CRL, signed by the
 	// root, shows that no certificate of the chain is revoked.
 	RequireRevocation RevocationMode = iota
-	// AcceptUnknownRevocation lets evidence through when no such CRL is at
-	// hand; the verdict says so. A certificate that a signed CRL revokes, fresh
-	// or not, is refused all the same.
+	// AcceptUnknownRevocation accepts evidence without such a CRL; the verdict
+	// says so. A certificate that a signed CRL revokes is refused, even if the
+	// CRL is stale.
 	AcceptUnknownRevocation
 )
 
@@ -54,8 +54,8 @@ type Request struct {
 	// ReportData is what the guest must have bound: see package evidence.
 	ReportData [64]byte
 	// AcceptAnyReportData leaves ReportData unchecked, for a report that is
-	// kept and read later. It proves nothing about who presents it or when, so the
-	// best outcome is FreshnessUnknown.
+	// kept and read later. Such a report proves nothing about its presenter or its
+	// time, so the best outcome is FreshnessUnknown.
 	AcceptAnyReportData bool
 	Collateral          Collateral
 	Now                 time.Time
@@ -65,9 +65,9 @@ type Request struct {
 
 // Appraise judges evidence by reference values.
 //
-// Malformed evidence, or reference values that do not pass their own check,
-// give a verdict with that error alone. Everything else is checked to the end,
-// so that the verdict shows every mismatch at once.
+// If the evidence is malformed, or the reference values fail their own check, the
+// verdict has that error only. Otherwise Appraise makes every check, so that the
+// verdict shows all mismatches at once.
 func Appraise(q Request) Verdict {
 	if q.Evidence.report == nil {
 		return NotEvidence(errNoEvidence)
@@ -156,8 +156,8 @@ type AuthenticityRequest struct {
 	Revocation RevocationMode
 }
 
-// Authenticate judges authenticity alone. The verdict may be authentic, but is
-// never trusted: nobody has said what is expected.
+// Authenticate judges authenticity only. The verdict may be authentic, but is
+// never trusted, because there are no reference values.
 func Authenticate(q AuthenticityRequest) Verdict {
 	if q.Evidence.report == nil {
 		return NotEvidence(errNoEvidence)

@@ -30,8 +30,8 @@ const unmeasuredKernelNote = "kernel: a measurement that covers no kernel is acc
 	"any kernel on that firmware has it, so that the host chooses what runs"
 
 // compromisedChips returns the SHA-256 of the CHIP_IDs whose VCEKs have been
-// published together with their private keys. They are refused whatever the
-// reference values say.
+// published together with their private keys. They are refused under any
+// reference values.
 func compromisedChips() []string {
 	return []string{
 		"8a22601e17a52c662bb4c21b1c903f531373b3cf94534f92b4cd66ac5c0a2965", // a Milan; its VCEKs of several TCBs are public

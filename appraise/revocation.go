@@ -35,7 +35,8 @@ func checkRevocation(c chain, crls []*x509.RevocationList, now time.Time, memo *
 			unfit = append(unfit, fmt.Errorf("CRL %s of %s: %w", crl.Number, stamp(crl.ThisUpdate), err))
 			continue
 		}
-		// Whatever the root signed can say "revoked"; "not revoked" only a whole list.
+		// Any list that the root signed can say "revoked". Only a complete, fresh one
+		// can say "not revoked".
 		if err := c.revokedBy(crl); err != nil {
 			return "", err
 		}

@@ -154,8 +154,8 @@ func (v Verdict) Outcome() Outcome {
 	return worst
 }
 
-// Authentic reports whether every check of authenticity passed, whatever the
-// reference values say.
+// Authentic reports whether every check of authenticity passed. It does not
+// depend on the reference values.
 func (v Verdict) Authentic() bool { return v.authenticated && v.Outcome() > NotAuthentic }
 
 // LacksCRL reports whether all that fails is that no fresh CRL is at hand: the verifier

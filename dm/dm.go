@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SectorSize is device-mapper's unit of length and offset, in bytes, whatever
-// the sector size of the device.
+// SectorSize is device-mapper's unit of length and offset, in bytes. It does not
+// depend on the device's own sector size.
 const SectorSize = 512
 
 const controlPath = "/dev/mapper/control"

@@ -61,8 +61,8 @@ func (v Verity) Target() Target {
 	switch v.OnCorruption {
 	case ReadError:
 	case Panic:
-		// panic_on_error is there since Linux 6.12; an older kernel refuses the
-		// table. Errors of read-ahead, and at shutdown, are not met with a panic.
+		// Linux has panic_on_error since 6.12; an older kernel refuses the table.
+		// Errors in a read-ahead, or at shutdown, cause no panic.
 		params += " 2 panic_on_corruption panic_on_error"
 	default:
 		panic(fmt.Sprintf("dm: internal error: OnCorruption is %d", v.OnCorruption))

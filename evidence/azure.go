@@ -12,8 +12,8 @@ import (
 	"io"
 )
 
-// Kind is the form of a report inside evidence. The verifier chooses it: a
-// guest that could choose would take the form with the weakest binding.
+// Kind is the form of a report inside evidence. The verifier chooses the form. If
+// the guest chose, it could take the form with the weakest binding.
 type Kind int
 
 const (
@@ -21,8 +21,8 @@ const (
 	// metal, AWS, GCP.
 	Plain Kind = iota
 	// AzureHCL is the blob in which Azure's paravisor (HCL) keeps a report. The
-	// paravisor fills REPORT_DATA with a hash of runtime data, and what the
-	// guest chose is inside of that.
+	// paravisor fills REPORT_DATA with a hash of runtime data, which contain the
+	// 64 bytes that the guest chose.
 	AzureHCL
 )
 
@@ -72,8 +72,8 @@ type HCL struct {
 	hash func([]byte) []byte // of the runtime data
 }
 
-// ParseHCL unwraps an HCL blob. Whatever follows the runtime data must be
-// zero: the TPM index that holds the blob has a fixed size.
+// ParseHCL unwraps an HCL blob. All bytes after the runtime data must be zero: the
+// TPM index that holds the blob has a fixed size.
 func ParseHCL(b []byte) (HCL, error) {
 	if len(b) < hclRuntime+hclRuntimeHeader || len(b) > MaxReport {
 		return HCL{}, fmt.Errorf("parsing HCL blob: got %d bytes, want %d to %d", len(b), hclRuntime+hclRuntimeHeader, MaxReport)
@@ -147,9 +147,9 @@ func (h HCL) RuntimeBinding() [64]byte {
 	return want
 }
 
-// UserData returns what the guest chose: the 64 bytes that it wrote to the
-// paravisor, in the runtime data as hex under "user-data". Other members of
-// the runtime data are not looked at, but none may occur twice.
+// UserData returns the 64 bytes that the guest wrote to the paravisor. The runtime
+// data have them as hex under "user-data". UserData ignores other members of the
+// runtime data, but refuses data in which a member occurs twice.
 func (h HCL) UserData() ([64]byte, error) {
 	text, err := topLevelString(h.RuntimeData, "user-data")
 	if err != nil {
@@ -165,8 +165,8 @@ func (h HCL) UserData() ([64]byte, error) {
 	return data, nil
 }
 
-// topLevelString returns the string member name of a JSON object, exactly so
-// spelt and there exactly once.
+// topLevelString returns the string member of a JSON object with exactly that name.
+// The object must have the member once.
 func topLevelString(doc []byte, name string) (string, error) {
 	d := json.NewDecoder(bytes.NewReader(doc))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {

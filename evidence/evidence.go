@@ -1,9 +1,9 @@
-// Package evidence holds what a guest shows to be believed: an attestation
-// report with the certificates of the key that signed it, and how the
-// REPORT_DATA of that report is bound to a purpose.
+// Package evidence encodes what a guest shows to a verifier: an attestation report
+// with the certificates of the key that signed it. It also binds the REPORT_DATA of
+// a report to a purpose.
 //
-// The format is docs/spec/evidence.md. The package judges nothing: that is
-// package appraise, which guests never link.
+// The format is docs/spec/evidence.md. The package judges nothing. Package appraise
+// judges, and guests never link it.
 package evidence
 
 import (
@@ -28,14 +28,14 @@ const (
 	MaxCertificate = 8 << 10
 )
 
-// Evidence is a report and the certificates that came with it. Nothing in it
-// has been checked beyond its form and size.
+// Evidence is a report and the certificates that came with it. Only its form and
+// size have been checked.
 type Evidence struct {
-	// Report is an attestation report of 1184 bytes, or the wrapper of a cloud
-	// around one: which of them is the verifier's choice.
+	// Report is an attestation report of 1184 bytes, or a cloud's wrapper around
+	// one. The verifier chooses which of the two it accepts.
 	Report []byte
-	// Certificates holds DER: first VCEK or VLEK, then ASK or ASVK, then ARK.
-	// Those that the verifier has of its own may be absent, so it may be empty.
+	// Certificates holds DER: first VCEK or VLEK, then ASK or ASVK, then ARK. It
+	// may lack certificates that the verifier has, so it may be empty.
 	Certificates [][]byte
 }
 
@@ -97,8 +97,8 @@ func (e Evidence) Encode() ([]byte, error) {
 	return out, nil
 }
 
-// Decode reads evidence. It takes only what [Evidence.Encode] writes, byte for
-// byte, and looks at nothing before it has checked the size.
+// Decode reads evidence. It checks the size first. Then it accepts exactly the
+// bytes that [Evidence.Encode] would write.
 func Decode(data []byte) (Evidence, error) {
 	if len(data) > MaxSize {
 		return Evidence{}, fmt.Errorf("decoding evidence: it has %d bytes, want at most %d", len(data), MaxSize)

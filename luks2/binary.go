@@ -129,8 +129,8 @@ func checksum(b []byte) [sha256.Size]byte {
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
-// text reads a zero-padded field. What is behind a zero byte stays, and is in
-// nothing that is wanted.
+// text reads a zero-padded field. Bytes after an inner zero byte stay in the text,
+// so that no comparison with a wanted text succeeds.
 func text(field []byte) string { return string(bytes.TrimRight(field, "\x00")) }
 
 // nonZero returns the index of the first byte that is not zero, or -1.

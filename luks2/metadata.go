@@ -71,9 +71,9 @@ type config struct {
 	KeyslotsSize string `json:"keyslots_size"`
 }
 
-// otherTypes says which segment or KDF in text is of another type than ours. Such
-// a one has other members, too, and an error about those would not name what is
-// wrong.
+// otherTypes returns an error if a segment or KDF in text has another type than the
+// profile's. A section of another type has other members, too. An error about those
+// members would hide the cause.
 func otherTypes(text []byte) error {
 	var errs []error
 	segments := object(text)["segments"]

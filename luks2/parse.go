@@ -73,8 +73,8 @@ func parse(header []byte) (*Container, error) {
 	}, nil
 }
 
-// check compares m with the profile. What would make a reader decrypt with less
-// than the owner chose comes first, so that an attack is called by its name.
+// check compares m with the profile. It checks the algorithms first: a header that
+// weakens the encryption gets an error that names the weak algorithm.
 func (m metadata) check() error {
 	if len(m.Segments) != 1 {
 		return fmt.Errorf("got %d segments, want 1", len(m.Segments))

@@ -99,8 +99,8 @@ func (m Measurement) checkKernel() error {
 	return nil
 }
 
-// CheckKernels refuses values of which a measurement covers no kernel. Such values
-// are valid, but a command takes them only if that was asked for by name.
+// CheckKernels refuses values with a measurement that covers no kernel. Such values
+// are valid, but a command accepts them only with a flag that names the hazard.
 func (v Values) CheckKernels() error {
 	for i, m := range v.Measurements {
 		if m.Kernel != KernelMeasured {

@@ -53,9 +53,9 @@ func (w *Want[T]) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// RootOfTrust is who may vouch for a guest: AMD, or the holder of one emulated
-// ARK. It is exactly one of them, so a development root never stands beside
-// AMD's. The zero value is neither, and accepts nothing.
+// RootOfTrust is the root that may vouch for a guest: either AMD, or one emulated
+// ARK. It is exactly one of the two, so a development root never stands beside
+// AMD's. The zero value accepts nothing.
 type RootOfTrust struct {
 	amd bool
 	ark pins.Digest
@@ -65,7 +65,7 @@ type RootOfTrust struct {
 func AMD() RootOfTrust { return RootOfTrust{amd: true} }
 
 // EmulatedARK returns the root of trust of an emulated platform: the ARK whose
-// DER has that SHA-256. What it vouches for is NOT CONFIDENTIAL.
+// DER has that SHA-256. Guests that it vouches for are NOT CONFIDENTIAL.
 func EmulatedARK(sha256 pins.Digest) RootOfTrust { return RootOfTrust{ark: sha256} }
 
 // IsAMD reports whether AMD vouches.

@@ -58,10 +58,10 @@ type Values struct {
 	HostData Want[snp.HostData] `json:"host_data"`
 	// Chips are the CHIP_IDs accepted. A VLEK-signed report may have none.
 	Chips Want[[]snp.ChipID] `json:"chips"`
-	// Deny lists chips and keys that are not accepted, whatever else holds.
+	// Deny lists chips and keys that are refused even if all other checks pass.
 	Deny Deny `json:"deny"`
-	// Pins are those of the disk that the measured boot configuration opens.
-	// No report carries them; they are here for whoever compares a boot log.
+	// Pins are those of the disk that the measured boot configuration opens. No
+	// report carries them: a verifier compares them with a boot log.
 	Pins Want[pins.Pins] `json:"pins"`
 }
 
@@ -91,7 +91,7 @@ type Measurement struct {
 }
 
 // HostCode says whether the measured firmware may run code of its host before
-// the kernel. Where it may, the digest vouches for nothing that runs. The zero
+// the kernel. If it may, the digest says nothing about the code that runs. The zero
 // value is not valid.
 type HostCode string
 
@@ -133,7 +133,7 @@ func (v Values) AcceptsHostCode() bool {
 	return false
 }
 
-// Kernel says whether a launch digest covers a kernel. Where it does not, the host
+// Kernel says whether a launch digest covers a kernel. If it does not, the host
 // chooses what the firmware boots. The zero value is not valid.
 type Kernel string
 

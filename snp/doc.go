@@ -2,10 +2,9 @@
 // (AMD-SP) defines for SEV-SNP guests: attestation reports, guest messages,
 // the certificate table, and the extensions of endorsement key certificates.
 //
-// The package is pure: it takes bytes and returns bytes, and holds no opinion
-// on whether a report should be believed. [Report.Verify] says only whether one
-// key signed one report; which key that must be, and what the report must say,
-// is the business of package appraise.
+// The package is pure: it takes bytes and returns bytes. It does not judge reports.
+// [Report.Verify] only reports whether one key signed one report. Package appraise
+// decides which key must have signed, and what the report must say.
 //
 // Documents cited, by AMD's number:
 //
@@ -14,9 +13,9 @@
 //   - 57230: Versioned Chip Endorsement Key (VCEK) Certificate and KDS
 //     Interface Specification, revision 1.00
 //
-// Structures are cited by name, with section and table number where one was
-// found; docs/spec/launch-digest.md says how the numbers were checked. Those of
-// 56421 and 57230 were not.
+// Comments cite structures by name, with section and table number if one was found.
+// docs/spec/launch-digest.md says how the numbers were checked. The numbers of 56421
+// and 57230 were not checked.
 //
 // Offsets are printed in hexadecimal, as these documents do. Every integer is
 // little-endian, the components of a signature included.

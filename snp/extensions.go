@@ -79,10 +79,10 @@ func (p Product) hwidSize() int {
 }
 
 // ParseKeyExtensions reads AMD's extensions from the certificate of a VCEK or
-// VLEK. It takes exactly the set that AMD issues for the product: an unknown,
-// missing, doubled or malformed one is refused, and so is a reserved security
-// version that is not zero. Beside AMD's, only the key identifiers of RFC 5280
-// may be there. It does not verify the certificate.
+// VLEK. It accepts exactly the set that AMD issues for the product: it refuses an
+// unknown, missing, doubled or malformed extension, and a reserved security version
+// that is not zero. Beside AMD's extensions, a certificate may have only the key
+// identifiers of RFC 5280. ParseKeyExtensions does not verify the certificate.
 func ParseKeyExtensions(cert *x509.Certificate) (KeyExtensions, error) {
 	k, err := parseKeyExtensions(cert)
 	if err != nil {

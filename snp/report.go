@@ -123,11 +123,10 @@ func reservedRanges() [6][2]int {
 	}
 }
 
-// ParseReport decodes an attestation report of any version from 2 to 5. It
-// refuses whatever is not exactly one: another size, another version, a
-// reserved field or bit that is not zero, a signature with components out of
-// range, an unsigned report. What it accepts, [Report.Marshal] encodes to the
-// same bytes. It does not verify the signature.
+// ParseReport decodes an attestation report of any version from 2 to 5. It refuses
+// another size, another version, a reserved field or bit that is not zero, a
+// signature with components out of range, and an unsigned report. [Report.Marshal]
+// encodes the result to the same bytes. ParseReport does not verify the signature.
 func ParseReport(b []byte) (*Report, error) {
 	if len(b) != ReportSize {
 		return nil, fmt.Errorf("parsing report: got %d bytes, want %d", len(b), ReportSize)

@@ -56,10 +56,9 @@ func (r *Report) Sign(rand io.Reader, key *ecdsa.PrivateKey) error {
 	return nil
 }
 
-// Verify reports whether pub, a P-384 key, signed r. The error matches
-// [ErrSignature] when it did not. ECDSA signatures are malleable: two reports
-// that differ in nothing but S can both verify, so nothing may be told apart
-// by its signature's bytes.
+// Verify returns nil if pub, a P-384 key, signed r. Otherwise the error matches
+// [ErrSignature]. ECDSA signatures are malleable: two reports that differ only in S
+// can both verify. So do not tell reports apart by the bytes of their signatures.
 func (r *Report) Verify(pub *ecdsa.PublicKey) error {
 	if pub.Curve != elliptic.P384() {
 		return fmt.Errorf("verifying report: key is on %s, want P-384", pub.Curve.Params().Name)

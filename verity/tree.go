@@ -42,7 +42,7 @@ func (h *Hasher) Digest(dst, block []byte) []byte {
 }
 
 // Leaf fills leaf, one hash block, with the digests of the data blocks in data:
-// at most LeafSpan bytes, whole blocks. What is left of leaf is zero.
+// at most LeafSpan bytes, whole blocks. The rest of leaf is zero.
 func (h *Hasher) Leaf(leaf, data []byte) {
 	if len(leaf) != h.p.HashBlockSize || len(data) > h.p.LeafSpan() || len(data)%h.p.DataBlockSize != 0 {
 		panic(fmt.Sprintf("verity: internal error: leaf of %d bytes for %d bytes of data", len(leaf), len(data)))

@@ -17,8 +17,8 @@ import (
 const (
 	blockSize = 16
 
-	// SectorUnit is the unit in bytes in which sectors are numbered, whatever
-	// the sector size (dm-crypt without iv_large_sectors).
+	// SectorUnit is the unit in bytes in which sectors are numbered. It does not
+	// depend on the sector size (dm-crypt without iv_large_sectors).
 	SectorUnit = 512
 
 	maxSector = 1 << 20 // IEEE 1619 limits a data unit to 2^20 blocks; we to 2^20 bytes

@@ -1,11 +1,11 @@
 // Package emuchain makes throw-away ARK → ASK → VCEK chains with AMD's
 // extensions, and their CRL.
 //
-// A chain has the form of AMD's own, so that any verifier of the real ones can
-// judge it once it is told the root: RSA roots that sign with PSS and SHA-384,
-// an ECDSA P-384 endorsement key, AMD's names and OIDs. Every name in it
-// carries the serialNumber attribute [Mark]. It vouches for nothing: whoever
-// holds the state holds every key. Emulated: NOT CONFIDENTIAL.
+// A chain has the form of AMD's own: RSA roots that sign with PSS and SHA-384, an
+// ECDSA P-384 endorsement key, AMD's names and OIDs. A verifier of AMD's chains can
+// judge it when it is told the root. Every name in the chain carries the
+// serialNumber attribute [Mark]. The chain vouches for nothing, because its state
+// holds every private key. Emulated: NOT CONFIDENTIAL.
 package emuchain
 
 import (

@@ -18,7 +18,7 @@ const (
 )
 
 // MarshalState returns the whole chain, private keys included, as PEM: ARK,
-// ASK, VCEK, each a certificate and its key. Whoever reads it can forge
+// ASK, VCEK, each a certificate and its key. A reader of the state can forge
 // reports that this chain vouches for.
 func (c *Chain) MarshalState() ([]byte, error) {
 	var out bytes.Buffer

@@ -144,9 +144,10 @@ func (c *Client) Chain(ctx context.Context, product snp.Product, kind snp.Signin
 	return got.([]*x509.Certificate), nil
 }
 
-// CRL returns the revocation list of a product. One that is kept is used for
-// CRLMaxAge; after that, and when the service cannot be asked, until its own
-// next update. A list older than the one that is kept is refused.
+// CRL returns the revocation list of a product. It uses a kept list for CRLMaxAge.
+// After that it asks the service; if the service cannot be reached, it uses the kept
+// list until the list's own next update. It refuses a list that is older than the
+// kept one.
 func (c *Client) CRL(ctx context.Context, product snp.Product, kind snp.SigningKey) (*x509.RevocationList, error) {
 	path := fmt.Sprintf("/%s/v1/%s/crl", strings.ToLower(kind.String()), product)
 	name := fmt.Sprintf("%s-%s.crl", product, kind)

@@ -94,10 +94,10 @@ type field struct {
 	ok     bool
 }
 
-// ParseFirmware parses the GUIDed table and the SEV metadata of image. An image
-// without a table or without metadata is accepted, since a plain SEV guest
-// needs neither; whoever needs them then gets a *FormatError. Everything that
-// is there has to make sense, or the error is a *FormatError.
+// ParseFirmware parses the GUIDed table and the SEV metadata of image. It accepts an
+// image without a table or without metadata, because a plain SEV guest needs neither;
+// a computation that needs them returns a *FormatError. If a part that the image has
+// makes no sense, ParseFirmware returns a *FormatError.
 func ParseFirmware(image []byte) (*Firmware, error) {
 	switch {
 	case len(image) == 0:

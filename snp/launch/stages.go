@@ -7,8 +7,8 @@ import (
 	"hash"
 )
 
-// Base is a launch digest after the firmware: the first and longest stage,
-// shared by whatever follows. It is safe for concurrent use.
+// Base is a launch digest after the firmware, the first and longest stage. All
+// further stages can share it. It is safe for concurrent use.
 type Base struct {
 	mode     Mode
 	measured *Firmware // whose metadata and entry points count: the SVSM, if there is one

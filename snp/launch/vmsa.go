@@ -107,7 +107,7 @@ type registers struct {
 	fcw                  uint16
 }
 
-// page lays the registers out. What is not set here is zero in every VMSA.
+// page lays the registers out. Fields that it does not set are zero in every VMSA.
 func (r registers) page() *[PageSize]byte {
 	p := new([PageSize]byte)
 	le := binary.LittleEndian

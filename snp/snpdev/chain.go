@@ -7,9 +7,9 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// chainOf picks the chain of the key that signed report out of a certificate
-// table: VCEK or VLEK, then ASK or ASVK, then ARK, whichever are there. Without
-// the first the others are of no use, and there is no chain.
+// chainOf picks the chain of the key that signed report from a certificate table:
+// VCEK or VLEK, then ASK or ASVK, then ARK. If the table lacks the first, chainOf
+// returns no chain, because the others are of no use without it.
 func chainOf(report *snp.Report, table []byte) ([][]byte, error) {
 	entries, err := snp.ParseCertTable(table)
 	if err != nil {

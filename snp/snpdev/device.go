@@ -1,15 +1,14 @@
 // Package snpdev asks the AMD-SP for attestation reports from inside the guest.
 //
-// Three doors lead there: configfs-tsm (Linux 6.7 and later), the ioctls of
-// /dev/sev-guest, and, on the emulated platform only, a virtio port behind which
-// a software AMD-SP answers. All of them give the same thing, a report with the
-// certificates that the host has for it, and nothing above this package differs
-// between them.
+// There are three interfaces: configfs-tsm (Linux 6.7 and later), the ioctls of
+// /dev/sev-guest, and, on the emulated platform only, a virtio port to a software
+// AMD-SP. Each gives the same: a report, with the certificates that the host has for
+// it. Callers see no difference.
 //
-// The host stands between guest and AMD-SP. It can refuse service and it chooses
-// the certificates; what it cannot do is change a report, and whether that is so
-// gets judged by package appraise, elsewhere. Here a report is only compared with
-// the question: a report for other REPORT_DATA is not an answer.
+// The host stands between guest and AMD-SP. It can refuse service, and it chooses
+// the certificates. It cannot change a report without breaking the signature, which
+// package appraise verifies elsewhere. This package only compares the report with the
+// question: it refuses a report for other REPORT_DATA.
 package snpdev
 
 import (
@@ -23,7 +22,7 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// The doors, by the names that boot.json's report_device has for them.
+// The interfaces, by their names in boot.json's report_device.
 const (
 	ConfigfsTSM = "configfs-tsm"
 	SEVGuest    = "sev-guest"
@@ -45,8 +44,8 @@ const (
 	maxCertificates = 0x4000
 
 	// deadline bounds one question to the software AMD-SP, all retries
-	// included. The kernel bounds the other two doors itself: it stops asking a
-	// throttling host after 60 s.
+	// included. The kernel itself bounds the other two interfaces: it stops asking
+	// a throttling host after 60 s.
 	deadline = 10 * time.Second
 )
 
@@ -54,16 +53,16 @@ const (
 // does not have the device.
 var ErrNotFound = errors.New("no such report device")
 
-// Device is one way to the AMD-SP. It holds nothing open between questions and
-// can be used by several goroutines at once.
+// Device is one interface to the AMD-SP. It holds nothing open between questions.
+// Several goroutines can use it at once.
 type Device struct {
 	kind string
 	ask  func(snp.ReportRequest) (answer, error)
 }
 
-// answer is what a door gives: MSG_REPORT_RSP's report, and the certificate
-// table (GHCB specification 56421, "SNP Extended Guest Request"), which is empty
-// when the host has none.
+// answer is the answer of an interface: MSG_REPORT_RSP's report, and the certificate
+// table (GHCB specification 56421, "SNP Extended Guest Request"), which is empty if
+// the host has no certificates.
 type answer struct {
 	report       []byte
 	certificates []byte

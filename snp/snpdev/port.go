@@ -55,14 +55,14 @@ type port struct {
 	limit time.Duration // for one question
 }
 
-// ask repeats a question that got no whole answer until the limit. Such a thing
-// is no accident here: the kernel lets one process open the port at a time, and
-// an answer to somebody who went away before it came is given to the next one.
+// ask repeats a question until it gets a whole answer or the limit passes. Lost
+// answers are normal here: the kernel lets one process open the port at a time, and
+// the next process gets the answer for one that closed the port too early.
 func (p port) ask(request snp.ReportRequest) (answer, error) {
 	end := time.Now().Add(p.limit) //nolint:forbidigo // a device deadline, not a time that anything is judged by
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		// An answer may be lost with whoever took it: do not wait for it until
-		// the end.
+		// Another process may have taken the answer: do not wait for it until the
+		// end.
 		attempt := time.Now().Add(p.limit / 3) //nolint:forbidigo // as above
 		got, err := p.exchange(request, attempt)
 		var refused *statusError

@@ -140,7 +140,7 @@ func (s sevGuest) call(fd uintptr, operation uint, request unsafe.Pointer) ([]by
 }
 
 // reportOf takes the report out of a MSG_REPORT_RSP at the start of response.
-// What follows it is the rest of a buffer, not part of the message.
+// The bytes after the report are the rest of a buffer, not part of the message.
 func reportOf(response []byte) ([]byte, error) {
 	if len(response) < snp.ReportResponseHeader {
 		return nil, fmt.Errorf("MSG_REPORT_RSP has %d bytes, want at least %d", len(response), snp.ReportResponseHeader)

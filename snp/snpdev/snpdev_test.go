@@ -238,7 +238,7 @@ type kernelTSM struct {
 	disturb    bool // somebody else writes before outblob is read
 }
 
-func (k *kernelTSM) door() tsm {
+func (k *kernelTSM) device() tsm {
 	return tsm{
 		dir:    "/tsm",
 		mkdir:  func(path string, _ os.FileMode) error { k.entries[path] = true; return nil },
@@ -279,11 +279,11 @@ func (k *kernelTSM) door() tsm {
 
 func TestTSM(t *testing.T) {
 	k := &kernelTSM{sp: newSP(t), provider: "sev_guest", entries: map[string]bool{}}
-	checkEvidence(t, k.sp, &Device{kind: ConfigfsTSM, ask: k.door().ask})
+	checkEvidence(t, k.sp, &Device{kind: ConfigfsTSM, ask: k.device().ask})
 	k.disturb = true
-	wantError(t, &Device{ask: k.door().ask}, "generation of /tsm/rootvouch-")
+	wantError(t, &Device{ask: k.device().ask}, "generation of /tsm/rootvouch-")
 	k.provider = "tdx_guest"
-	wantError(t, &Device{ask: k.door().ask}, `provider is "tdx_guest", want "sev_guest"`)
+	wantError(t, &Device{ask: k.device().ask}, `provider is "tdx_guest", want "sev_guest"`)
 	if len(k.entries) != 0 {
 		t.Errorf("entries left: %v", k.entries)
 	}

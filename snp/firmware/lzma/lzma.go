@@ -1,11 +1,11 @@
-// Package lzma reads an LZMA stream as the operations that it is made of, and
-// writes such operations again.
+// Package lzma reads an LZMA stream into its operations, and writes operations as a
+// stream.
 //
-// A stream whose content changes in a few bytes keeps its other operations: the
-// result has nearly the size of the original, and depends on nothing but the
-// original and the change. An encoder that searches for matches of its own
-// promises neither. Operations that nobody changed give the stream that they
-// were read from, byte for byte, which shows that reader and writer are true.
+// If a few bytes of the content change, all other operations stay. So the result has
+// nearly the size of the original, and depends only on the original and the change.
+// An encoder that searches for matches of its own promises neither. Unchanged
+// operations give the original stream, byte for byte, which shows that reader and
+// writer agree.
 //
 // The format is that of the LZMA SDK's LzmaEnc, with the 13-byte header of
 // .lzma files and a known size (LZMA specification, 2015-06-14); edk2 calls it

@@ -83,8 +83,8 @@ func reset(tables ...[]prob) {
 	}
 }
 
-// next codes one operation at the end of done, and the literal's byte. A
-// decoder passes the zero Op and gets the one that stands there.
+// next codes one operation at the end of done, and the literal's byte. A decoder
+// passes the zero Op and gets the operation of the stream.
 func (m *model) next(c coder, done []byte, o Op, literal byte) (Op, byte) {
 	at := len(done) & (1<<m.PB - 1)
 	if c.bit(&m.isMatch[m.state][at], flag(o.Distance != 0)) == 0 {

@@ -1,11 +1,10 @@
 // Package explain finds which input of a launch differs when a launch digest is
 // not the one that was expected.
 //
-// It computes the digests in the neighbourhood of the inputs that the owner
-// believes in: every single change and every pair of changes that it knows how
-// to make. A digest says nothing about how far away it is, so a change that the
-// package does not know stays unexplained; then the answer says how many were
-// tried.
+// It computes the digests near the expected inputs: for every single change and for
+// every pair of changes that it knows. A digest does not show how far away it is, so
+// a change that the package does not know stays unexplained. Then the answer says
+// how many candidates were tried.
 package explain
 
 import (
@@ -103,7 +102,7 @@ func Search(ctx context.Context, q Question) (Answer, error) {
 	if want := digestSize(q.Inputs.Mode); q.Got.Size() != want {
 		return Answer{}, fmt.Errorf("explaining launch digest: it has %d bytes, want %d in mode %v", q.Got.Size(), want, q.Inputs.Mode)
 	}
-	// What the owner expects has to be possible; only neighbours may not be.
+	// The expected inputs must be possible. A neighbour may be impossible.
 	expected, err := launch.Compute(q.Inputs)
 	if err != nil {
 		return Answer{}, fmt.Errorf("explaining launch digest: %w", err)

@@ -148,7 +148,7 @@ func commandLines(given string, others []string) []option[string] {
 	for i := range words {
 		text(strings.Join(slices.Delete(slices.Clone(words), i, i+1), " "))
 	}
-	// What launchers, boot loaders and habits add.
+	// Words that launchers, boot loaders and people add.
 	for _, word := range []string{
 		"console=ttyS0", "console=ttyS0,115200", "console=ttyS0,115200n8", "console=hvc0", "console=tty0",
 		"earlyprintk=serial", "earlyprintk=ttyS0", "earlycon", "initrd=initrd", "initrd=initrd.img", "ro", "rw", "quiet",
@@ -217,9 +217,9 @@ func modelCPUs() []option[launch.CPU] {
 }
 
 // hostCPUs are the signatures of real parts, which a guest has under "-cpu
-// host". linux-firmware's amd-ucode has microcode for each; four of them stand
-// in genuine reports (docs/spec/launch-digest.md). Those of Naples, Rome and
-// most of Milan are QEMU's too.
+// host". linux-firmware's amd-ucode has microcode for each; four of them are in
+// genuine reports (docs/spec/launch-digest.md). QEMU has the signatures of Naples,
+// Rome and most of Milan, too.
 func hostCPUs() []option[launch.CPU] {
 	var all []option[launch.CPU]
 	for _, h := range []struct {

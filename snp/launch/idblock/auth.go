@@ -80,8 +80,8 @@ func signInto(signature, public []byte, key *ecdsa.PrivateKey, data []byte) erro
 }
 
 // Parse reads an ID block and its authentication information and checks every
-// signature; the error matches [ErrSignature] where one does not verify. Who
-// holds the keys is for the caller to judge.
+// signature. If a signature does not verify, the error matches [ErrSignature]. The
+// caller must judge whether it accepts the keys.
 func Parse(block, auth []byte) (*Signed, error) {
 	b, err := ParseBlock(block)
 	if err != nil {

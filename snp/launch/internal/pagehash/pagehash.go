@@ -58,8 +58,8 @@ type failure struct{ panic any }
 // lanes is how many pages sum8 takes.
 const lanes = 8
 
-// sumPart hashes pages on one core, eight at a time. What equals the page before
-// is not hashed again.
+// sumPart hashes pages on one core, eight at a time. It does not hash a page that
+// equals the one before.
 func sumPart(sums [][sha512.Size384]byte, image []byte) {
 	var pending [lanes]int
 	n := 0
