@@ -19,7 +19,7 @@ type buffers struct {
 // hugePage is the size of a huge page in bytes; a chunk divides it.
 const hugePage = 2 << 20
 
-// get returns chunkSize bytes, aligned to a block. What is in them is undefined.
+// get returns chunkSize bytes, aligned to a block, with undefined contents.
 func (p *buffers) get() []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -1,12 +1,14 @@
 // Package image builds and checks rootvouch disks: a root filesystem, its
 // dm-verity tree, and a LUKS2 container around both.
 //
-// The disk's bytes are described in docs/spec/image.md. Building needs no
-// privileges and no loop or device-mapper device; the data is read, hashed,
-// encrypted and written once, on all cores, in memory that does not grow with
-// the disk (a few chunks of 512 KiB, and 64 KiB of digests per GiB), though with the
-// number of files in a tree (170 bytes each: 256 MiB are good for a million; a
-// finished filesystem has no such bound).
+// docs/spec/image.md describes the disk's bytes. Building needs no privileges and no
+// loop or device-mapper device. It reads, hashes, encrypts and writes the data once,
+// on all cores.
+//
+// Memory does not grow with the disk, apart from 64 KiB of digests for each GiB: it
+// holds a few chunks of 512 KiB. It grows with the number of files in a tree, by 170
+// bytes for each file, so 256 MiB are enough for a million files. A finished
+// filesystem has no such bound.
 package image
 
 import (
@@ -66,8 +68,8 @@ type Options struct {
 	// Format of BuildFiles' disk; "" means Raw.
 	Format Format
 
-	// Size of the disk in bytes; 0 means as small as can be. What lies behind
-	// the payload reads as zeros.
+	// Size of the disk in bytes; 0 means the smallest possible size. The bytes
+	// after the payload read as zeros.
 	Size uint64
 
 	// Workers is the number of goroutines that read, hash, encrypt and write; 0
@@ -86,15 +88,15 @@ type Options struct {
 // 14, 1.53 with 24 and 1.54 with 40 (medians of 8). Each takes 512 KiB of memory.
 const Waiting = 24
 
-// Output is where a disk goes. Writes are whole blocks, to any offset, by
-// several goroutines, each block once; what is not written must read as zeros.
+// Output is where a disk goes. Several goroutines write whole blocks at any offset,
+// each block once. Blocks that are never written must read as zeros.
 type Output interface {
 	io.WriterAt
 	Truncate(size int64) error
 }
 
 // Build writes a disk with the filesystem of source to out and returns its
-// pins. After an error out is useless: the caller throws it away.
+// pins. After an error the caller must discard out.
 func Build(ctx context.Context, out Output, source Source, secrets *Secrets, options Options) (pins.Pins, error) {
 	if options.Workers <= 0 {
 		options.Workers = runtime.GOMAXPROCS(0) + Waiting

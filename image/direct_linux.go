@@ -9,10 +9,10 @@ import (
 	"github.com/rootvouch/rootvouch/internal/durable"
 )
 
-// directFile writes bulk data past the page cache: a disk's data is written once
-// and made durable at the end, and on the way through the cache it would cost
-// more processor time than hashing and encrypting it. Where the filesystem
-// cannot do that, bulk data goes the usual way.
+// directFile writes bulk data past the page cache. A disk's data is written once and
+// made durable at the end. Through the page cache, writing would cost more processor
+// time than hashing and encrypting. If the filesystem has no direct I/O, bulk data
+// goes through the cache.
 type directFile struct {
 	*durable.File
 	direct *os.File

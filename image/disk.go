@@ -16,12 +16,12 @@ import (
 	"github.com/rootvouch/rootvouch/xts"
 )
 
-// ErrMismatch says that a disk is not the one that the pins stand for. Errors
-// of Check, Verify and Extract match it when the disk, and not the way to it,
-// is at fault.
+// ErrMismatch says that a disk is not the disk of its pins. Errors of Check, Verify
+// and Extract match it if the disk is at fault. Errors in reading the disk do not
+// match it.
 var ErrMismatch = errors.New("the disk does not match its pins")
 
-// Disk is a disk whose header was read once and checked; it is never read
+// Disk is a disk whose header was read once and checked. The header is never read
 // again.
 type Disk struct {
 	Header    pins.Header
@@ -31,9 +31,9 @@ type Disk struct {
 	disk io.ReaderAt
 }
 
-// OpenDisk reads the header region of a disk of size bytes. What PID 1 would
-// refuse is refused here, by the same code. A file that may be a qcow2 goes
-// through Contents first.
+// OpenDisk reads the header region of a disk of size bytes. It refuses the headers
+// that PID 1 refuses, by the same code. Pass a file that may be a qcow2 through
+// Contents first.
 func OpenDisk(disk io.ReaderAt, size int64) (*Disk, error) {
 	header := make([]byte, luks2.HeaderSize)
 	if n, err := disk.ReadAt(header, 0); n < len(header) {

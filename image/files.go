@@ -21,8 +21,8 @@ type Files struct {
 	Keep []string
 
 	// KeyTo takes the key instead of the file Key: its 32 bytes in one write,
-	// once disk and pins have their names. Whoever reads it may rely on both,
-	// and the key is in no file.
+	// after disk and pins have their names. So a reader of the key can rely on
+	// both files, and no file holds the key.
 	KeyTo io.Writer
 }
 
@@ -87,8 +87,8 @@ type outputs struct {
 	keep    []string // what none of them may replace
 }
 
-// add starts an output. Two of one name would both seem to be there in the end,
-// and one would be lost.
+// add starts an output. It refuses a second output of the same name, which would
+// replace the first.
 func (o *outputs) add(path string, perm os.FileMode) (*durable.File, error) {
 	for _, f := range o.files {
 		if durable.Replaces(path, f.Path()) {

@@ -101,9 +101,8 @@ func (c *counter) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// stalling returns r such that reading fails when ctx ends, although a Read may
-// be waiting for somebody who writes nothing. That Read goes on, and nobody waits
-// for it, until what it reads ends or the process does.
+// stalling returns a reader that fails when ctx ends, even if a Read of r is waiting
+// for data. That Read goes on in the background until r or the process ends.
 func stalling(ctx context.Context, r io.Reader) io.ReadCloser {
 	out, in := io.Pipe()
 	go func() {

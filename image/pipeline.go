@@ -20,7 +20,7 @@ import (
 const chunkSize = 128 * verity.BlockSize
 
 // chunk is a piece of the filesystem on its way to the disk. Its buffer belongs
-// to whoever holds the chunk.
+// to the goroutine that holds the chunk.
 type chunk struct {
 	index uint64
 	data  []byte // whole blocks; chunkSize bytes but for the last
@@ -160,7 +160,7 @@ func (s *sealer) leafRun(index uint64) (*leafRun, []byte) {
 	return run, run.blocks[index%runLeaves*verity.BlockSize:][:verity.BlockSize]
 }
 
-// leafDone writes the run when all of it is there.
+// leafDone writes the run when it is complete.
 func (s *sealer) leafDone(run *leafRun, number uint64) error {
 	s.mu.Lock()
 	run.missing--
@@ -206,9 +206,9 @@ func (s *sealer) finish(superblock verity.Superblock) ([]byte, error) {
 	})
 }
 
-// readChunks feeds from a file of size bytes; the last block is filled up with
-// zeros. Whoever asks for a chunk reads it, so that it is hashed and encrypted
-// where it is in the processor's cache.
+// readChunks feeds from a file of size bytes, and pads the last block with zeros. The
+// goroutine that asks for a chunk reads it, so that the chunk is hashed and encrypted
+// while it is in that processor's cache.
 func (s *sealer) readChunks(r io.ReaderAt, size int64) feed {
 	var next atomic.Int64
 	return func(ctx context.Context) (chunk, error) {

@@ -18,13 +18,14 @@ import (
 // newKey and the new pins to files. Payload, root hash and disk UUID stay; the
 // header pin changes.
 //
-// The volume key stays too: whoever has the old key and a copy of the old header
-// can still decrypt the data. Rekeying retires a key, it does not revoke it.
+// The volume key stays too: an attacker with the old key and a copy of the old
+// header can still decrypt the data. Rekeying retires a key, it does not revoke it.
 //
-// The header is replaced in place. Before, key and pins are durable, and the old
-// header is kept in DISK.header-backup, which goes when the new header was read
-// back; after a crash in between, copying it over the disk's first MiB undoes
-// the rekeying. That takes the old key, so files.Keep should name its file.
+// Rekey replaces the header in place. Before that, it makes key and pins durable and
+// keeps the old header in DISK.header-backup. It removes the backup after it has read
+// the new header back. After a crash in between, copy the backup over the disk's
+// first MiB to undo the rekeying. The disk then needs the old key, so files.Keep
+// should name its file.
 func Rekey(ctx context.Context, files Files, oldKey []byte, old pins.Pins, newKey [luks2.PassphraseSize]byte, random io.Reader) (p pins.Pins, err error) {
 	defer clear(newKey[:])
 	f, err := os.OpenFile(files.Disk, os.O_RDWR, 0)

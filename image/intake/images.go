@@ -37,8 +37,8 @@ func (p ociPlatform) String() string {
 	return text
 }
 
-// guest reports whether a VM on AMD's processors runs such an image. Where
-// nothing is said, that may be so.
+// guest reports whether a VM on AMD's processors can run such an image. An image
+// without a platform may run there.
 func (p ociPlatform) guest() bool {
 	return (p.OS == "linux" || p.OS == "") && (p.Architecture == "amd64" || p.Architecture == "")
 }

@@ -2,7 +2,8 @@
 // tree.
 //
 // Nothing is extracted: the data of files stays where it is, and is read when the
-// filesystem is written. What a tree cannot keep is refused by name.
+// filesystem is written. If a tree cannot keep a property of a file, the readers
+// refuse the file by name.
 package intake
 
 import (

@@ -10,9 +10,9 @@ import (
 )
 
 // Names in layers that are no files (OCI Image Spec 1.1, layer.md, "Whiteouts").
-// Those that begin with aufsPrefix belong to aufs, the filesystem that whiteouts
-// come from: old images have its directories. Files with several names lie in one
-// of them, and hard links lead there.
+// Names with aufsPrefix belong to aufs, the filesystem that introduced whiteouts. Old
+// images have its directories. One of these holds the files that have several names,
+// and hard links lead there.
 const (
 	whiteout   = ".wh."
 	opaque     = ".wh..wh..opq"
@@ -21,9 +21,9 @@ const (
 )
 
 // readLayer applies a layer. Whiteouts concern lower layers only, so they come
-// first. Names are taken as in a chroot: they begin at the root, and ".." at the
-// root stays there. The layer is complete whatever its end is, as its digest was
-// checked.
+// first. Names are resolved as in a chroot: they begin at the root, and ".." at the
+// root stays there. The layer needs no end marker: its digest was checked, so it is
+// complete.
 func (r *Reader) readLayer(ctx context.Context, data io.ReaderAt, size int64) error {
 	err := readTar(ctx, data, size, true, func(e tarEntry) error {
 		name := path.Clean("/" + e.Name)

@@ -189,8 +189,8 @@ func (r *Reader) addEntry(e tarEntry) error {
 	return r.Tree.Add(e.Name, f)
 }
 
-// global looks at records that hold for all entries to come. archive/tar does not
-// apply them, so only those without a meaning for a file may be there.
+// global checks records that hold for all later entries. archive/tar does not apply
+// them, so global accepts only records without a meaning for files.
 func (r *Reader) global(e tarEntry) error {
 	for _, record := range slices.Sorted(maps.Keys(e.PAXRecords)) {
 		if record != "comment" && !r.drops(r.DropPAX, record) {

@@ -143,8 +143,8 @@ func (n Node) Children() []Node {
 	return nodes
 }
 
-// Walk visits the file and all below it. What visit returns false for is not
-// entered. The order is that of the names.
+// Walk visits the file and all files below it, in the order of their names. If visit
+// returns false for a directory, Walk does not enter it.
 func (n Node) Walk(visit func(Node) bool) {
 	if !visit(n) {
 		return

@@ -51,7 +51,7 @@ func (t *Tree) Plan() (*Plan, error) {
 	p.sort(p.root, p.root)
 	at := int64(erofs.SuperblockAt + erofs.SuperblockSize)
 	var dirs, data int64 // blocks
-	err := p.walk(func(_ trail, n *inode) error {
+	err := p.walk(func(_ filePath, n *inode) error {
 		p.inodes++
 		head, tail := p.describe(n)
 		switch {
@@ -149,22 +149,24 @@ func directorySize(list []dirent) int64 {
 	}
 }
 
-// trail is the way to an inode: the names of the directories above it, and its own.
-type trail []string
+// filePath is the path of an inode: the names of the directories above it, and its
+// own.
+type filePath []string
 
-func (t trail) String() string {
+func (t filePath) String() string {
 	if len(t) == 0 {
 		return "."
 	}
 	return strings.Join(t, "/")
 }
 
-// walk visits every inode once, under its first name, in the order of their
-// places. The trail is good until the visit ends. Places grow from visit to visit, the first time as they are given: so
-// an inode whose place is not behind the last one was visited by another name.
-func (p *Plan) walk(visit func(name trail, n *inode) error) error {
+// walk visits every inode once, under its first name, in the order of their places.
+// The path is valid until the visit ends. Places grow from visit to visit, also in
+// the visit that gives them. So if an inode's place is not after the last one, the
+// inode was visited under another name.
+func (p *Plan) walk(visit func(name filePath, n *inode) error) error {
 	last := int64(0) // place of the inode that was visited last
-	once := func(name trail, n *inode) error {
+	once := func(name filePath, n *inode) error {
 		if n.place != 0 && n.place <= last {
 			return nil // by another of its names
 		}
@@ -174,8 +176,8 @@ func (p *Plan) walk(visit func(name trail, n *inode) error) error {
 		last = n.place
 		return nil
 	}
-	var below func(name trail, dir *inode) error
-	below = func(name trail, dir *inode) error {
+	var below func(name filePath, dir *inode) error
+	below = func(name filePath, dir *inode) error {
 		d := dir.body.(*directory)
 		for e := range d.children() {
 			if err := once(append(name, e.name), e.n); err != nil {

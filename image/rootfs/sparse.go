@@ -25,9 +25,9 @@ func chunks(size int64, bits int) int64 {
 	return (blocks(size) + 1<<bits - 1) >> bits
 }
 
-// WithHoles returns c as the content of a file that has data only there: in order,
-// possibly touching. What a chunk holds beside data is stored as zeros. If no hole
-// is as large as a chunk, WithHoles returns c itself.
+// WithHoles returns c as the content of a file that has data only in the given
+// extents. The extents are in order and may touch. The rest of a chunk that has data
+// is stored as zeros. If no hole is as large as a chunk, WithHoles returns c itself.
 func WithHoles(c Content, size int64, data iter.Seq[Extent]) Content {
 	chunk := int64(BlockSize) << chunkBits(size)
 	s := &sparse{Content: c}

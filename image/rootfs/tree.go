@@ -1,10 +1,10 @@
 // Package rootfs makes an EROFS root filesystem from a file tree.
 //
-// A Tree holds the metadata of every file, and the place where its data lies:
-// package intake fills it from a directory, a tar or the layers of an OCI image.
-// Nothing is extracted. So ownership, device nodes and capabilities need no
-// privileges, and no name can reach out of the tree. Whatever EROFS cannot keep
-// is refused by name; nothing is dropped in silence.
+// A Tree holds the metadata of every file and the place of its data. Package intake
+// fills a Tree from a directory, a tar or the layers of an OCI image. Nothing is
+// extracted, so ownership, device nodes and capabilities need no privileges, and no
+// name can lead out of the tree. If EROFS cannot keep a property of a file, the Tree
+// refuses the file by name.
 package rootfs
 
 import (
@@ -79,8 +79,7 @@ type Tree struct {
 	marked map[string]bool   // those of them that overlayfs takes for its own
 }
 
-// New returns a tree with nothing but a root directory: mode 0755, owner root,
-// time 0.
+// New returns a tree that has only a root directory: mode 0755, owner root, time 0.
 func New() *Tree {
 	return &Tree{root: newDirectory(), xattrs: map[string]string{}, marked: map[string]bool{}}
 }
@@ -89,7 +88,7 @@ func newDirectory() *inode {
 	return &inode{mode: erofs.TypeDirectory | 0o755, body: &directory{entries: map[string]*inode{}}}
 }
 
-// Empty tells whether the tree has nothing but its root directory.
+// Empty reports whether the tree has only its root directory.
 func (t *Tree) Empty() bool { return len(t.root.entries()) == 0 }
 
 // encodeXattrs gives n its extended attributes.

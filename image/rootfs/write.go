@@ -35,7 +35,7 @@ func (p *Plan) writeInodes(out *stream) error {
 		return err
 	}
 	var buffer []byte
-	err := p.walk(func(name trail, n *inode) error {
+	err := p.walk(func(name filePath, n *inode) error {
 		if err := out.pad(n.place); err != nil {
 			return err
 		}
@@ -77,7 +77,7 @@ func appendDirents(b []byte, list []dirent) ([]byte, []dirent) {
 
 func (p *Plan) writeDirectories(out *stream) error {
 	var buffer []byte
-	return p.walk(func(_ trail, n *inode) error {
+	return p.walk(func(_ filePath, n *inode) error {
 		head, _ := p.describe(n)
 		if !n.isDir() || head.Layout == erofs.Inline {
 			return nil
@@ -96,7 +96,7 @@ func (p *Plan) writeDirectories(out *stream) error {
 }
 
 func (p *Plan) writeData(out *stream) error {
-	return p.walk(func(name trail, n *inode) error {
+	return p.walk(func(name filePath, n *inode) error {
 		head, _ := p.describe(n)
 		if head.Layout == erofs.Inline {
 			return nil
@@ -169,8 +169,7 @@ func (s *stream) file(c Content, name string, n *inode, data []Extent) error {
 	if err := skip(f, n.size-at); err != nil {
 		return err
 	}
-	// What the source has to say at its end is heard here: a changed file, a bad
-	// checksum.
+	// At its end the source may report an error: a changed file, a bad checksum.
 	if _, err := f.Read(s.end[:]); err != io.EOF {
 		if err == nil {
 			err = errGrown

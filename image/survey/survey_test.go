@@ -204,9 +204,9 @@ func TestOneDirectory(t *testing.T) {
 	}
 }
 
-// TestOrders has a program for each door, by every name in the table.
+// TestOrders has a program for each agent, by every name in the table.
 func TestOrders(t *testing.T) {
-	want := map[string]string{ // :: file -> door
+	want := map[string]string{ // :: file -> agent
 		"usr/bin/cloud-init":                                     "cloud-init",
 		"usr/bin/ignition":                                       "ignition",
 		"usr/lib/dracut/modules.d/30ignition/ignition":           "ignition",
@@ -279,18 +279,18 @@ func TestOrders(t *testing.T) {
 		"usr/bin/cloudbase-init":                                 "cloudbase-init",
 	}
 	found := map[string]bool{}
-	for file, door := range want {
+	for file, agent := range want {
 		files := sound()
 		files[file] = regular(0o755, "")
 		notes := notesOf(t, files)
-		if len(notes) != 1 || notes[0].Name != "orders" || !strings.Contains(notes[0].Text, "it runs on: "+door+" (from ") {
-			t.Errorf("%s: got %q, want %s", file, notes, door)
+		if len(notes) != 1 || notes[0].Name != "orders" || !strings.Contains(notes[0].Text, "it runs on: "+agent+" (from ") {
+			t.Errorf("%s: got %q, want %s", file, notes, agent)
 		}
-		found[door] = true
+		found[agent] = true
 	}
-	for _, d := range doors {
+	for _, d := range agents {
 		if !found[d.name] {
-			t.Errorf("no file here opens the door %s", d.name)
+			t.Errorf("no file here opens the agent %s", d.name)
 		}
 	}
 }

@@ -7,17 +7,17 @@ import (
 	"strings"
 )
 
-// door is a program that takes commands, code or configuration from the machine
-// that a VM runs on, and where distributions put it. Dm-verity does not stop it:
-// it is part of what was measured, its input is not.
-type door struct {
+// agent is a program that takes commands, code or configuration from the machine
+// that a VM runs on, with the places where distributions put it. dm-verity does not
+// stop an agent: the program is measured, but its input is not.
+type agent struct {
 	name     string
 	takes    string   // from where
 	programs []string // names in directories of programs
 	paths    []string // others
 }
 
-var doors = []door{
+var agents = []agent{
 	{"cloud-init", "metadata, a disk or SMBIOS", []string{"cloud-init"}, nil},
 	{"ignition", "fw_cfg or metadata", []string{"ignition"}, []string{"usr/lib/dracut/modules.d/30ignition/ignition"}},
 	{"afterburn", "metadata", []string{"afterburn", "coreos-metadata"}, []string{"usr/lib/dracut/modules.d/30afterburn"}},
@@ -55,11 +55,11 @@ var doors = []door{
 	{"cloudbase-init", "metadata", []string{"cloudbase-init"}, nil},
 }
 
-// programDirs are where programs lie.
+// programDirs are the directories of programs.
 var programDirs = []string{"usr/bin", "usr/sbin", "usr/local/bin", "usr/local/sbin", "usr/libexec", "bin", "sbin"}
 
-// open finds the door in a root.
-func (d door) open(r *root) bool {
+// in reports whether a root has the agent.
+func (d agent) in(r *root) bool {
 	for _, program := range d.programs {
 		for _, dir := range programDirs {
 			if r.has(path.Join(dir, program)) {
@@ -71,12 +71,12 @@ func (d door) open(r *root) bool {
 	return ok
 }
 
-// orders names the programs of the root that listen to the host. It knows the
-// usual ones by their paths, and no others.
+// orders names the programs of the root that take orders from the host. It knows
+// the usual programs, by their paths.
 func orders(r *root) ([]string, error) {
 	var found []string
-	for _, d := range doors {
-		if d.open(r) {
+	for _, d := range agents {
+		if d.in(r) {
 			found = append(found, fmt.Sprintf("%s (from %s)", d.name, d.takes))
 		}
 	}
