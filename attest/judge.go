@@ -90,8 +90,8 @@ func Judge(a Answer, x Expectation) Result {
 	return r
 }
 
-// Authentic says whether the evidence is, and so binds the boot log, whatever the
-// reference values say to it.
+// Authentic reports whether the evidence is authentic, and so binds the boot log. It
+// does not depend on the reference values.
 func (r Result) Authentic() bool { return r.Err == nil && r.Verdict.Authentic() }
 
 // compareDisk compares the boot log with the pins of the reference values. The

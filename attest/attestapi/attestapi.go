@@ -79,8 +79,8 @@ func DecodeRequest(data []byte) (Request, error) {
 	return q, nil
 }
 
-// DecodeResponse reads what Response.Encode writes. Neither document in it is
-// decoded.
+// DecodeResponse reads the form that Response.Encode writes. It does not decode the
+// two documents in it.
 func DecodeResponse(data []byte) (Response, error) {
 	var r Response
 	if err := decode(data, &r, MaxResponse); err != nil {

@@ -1,12 +1,13 @@
-// Package attestd answers the owner of a booted VM: a nonce comes in, evidence goes out, bound to the TLS connection that carries it.
+// Package attestd answers the owner of a booted VM: it takes a nonce and returns
+// evidence, bound to the TLS connection that carries it.
 //
-// Its TLS key is made when it starts and vouched for by nobody but the AMD-SP:
-// the REPORT_DATA of each answer holds the public key of this very connection, so
-// that nobody in between can answer in the VM's name.
+// attestd makes its TLS key when it starts, and only the AMD-SP vouches for the key:
+// the REPORT_DATA of each answer holds the public key of this connection. So an
+// attacker between owner and VM cannot answer in the VM's name.
 //
-// What it does not say: that the OS which runs now is still the one that booted.
-// Root inside the VM can ask the AMD-SP for the same report, and can stop this
-// process and answer in its place.
+// An answer does not show that the OS that booted still runs. Root inside the VM can
+// ask the AMD-SP for the same report, and can stop this process and answer in its
+// place.
 package attestd
 
 import (
@@ -54,18 +55,18 @@ type Config struct {
 	Evidence func(reportData [64]byte) (evidence.Evidence, error)
 	// Rand makes the TLS key.
 	Rand io.Reader
-	// Now is when the TLS certificate is made. Nobody is to judge by it.
+	// Now is when the TLS certificate is made. It has no meaning for a verifier.
 	Now time.Time
-	// Log gets a line when the AMD-SP gives no evidence, of bounded length and at
-	// most maxComplaints of them, since it lies in memory. What clients do wrong
-	// is for them to know, and is not logged.
+	// Log gets a line when the AMD-SP gives no evidence: at most maxFailures lines
+	// of bounded length, because the log is in memory. Errors of clients go to the
+	// clients, and are not logged.
 	Log *slog.Logger
 }
 
 // Server answers requests until its context ends.
 type Server struct {
 	evidence      func([64]byte) (evidence.Evidence, error)
-	complaints    complaints
+	failures      failures
 	bootLog       []byte
 	bootLogDigest pins.Digest
 	certificate   tls.Certificate
@@ -82,7 +83,7 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{
 		evidence:      c.Evidence,
-		complaints:    complaints{log: c.Log},
+		failures:      failures{log: c.Log},
 		bootLog:       c.BootLog,
 		bootLogDigest: pins.Digest(sha256.Sum256(c.BootLog)),
 		waiting:       newShares(maxWaiting, maxPeerWaiting),
@@ -177,7 +178,7 @@ func (s *Server) attest(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer, err := s.answer(request.Nonce)
-	s.complaints.note(err)
+	s.failures.note(err)
 	if err != nil {
 		refuse(w, http.StatusInternalServerError, err)
 		return

@@ -93,9 +93,9 @@ func (s *shares) take(address string) (leave func(), ok bool) {
 	}, true
 }
 
-// peerOf says who counts as one peer: an IPv4 address, or the 64 bits of an IPv6
-// address below which a host chooses as it likes (RFC 4291, section 2.5.4). What
-// is no address shares one entry.
+// peerOf returns the range of addresses that counts as one peer: an IPv4 address, or
+// the first 64 bits of an IPv6 address, because a host chooses the rest freely (RFC
+// 4291, section 2.5.4). Texts that are no address share one entry.
 func peerOf(address string) netip.Prefix {
 	addrPort, err := netip.ParseAddrPort(address)
 	if err != nil {

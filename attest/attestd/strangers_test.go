@@ -118,10 +118,10 @@ func TestStrangersDoNotFillTheLog(t *testing.T) {
 	}
 }
 
-// TestComplaintsAreBounded has the AMD-SP fail, and recover, for ever.
-func TestComplaintsAreBounded(t *testing.T) {
+// TestFailuresAreBounded has the AMD-SP fail, and recover, for ever.
+func TestFailuresAreBounded(t *testing.T) {
 	var out safeLog
-	c := complaints{log: slog.New(slog.NewTextHandler(&out, nil))}
+	c := failures{log: slog.New(slog.NewTextHandler(&out, nil))}
 	long := errors.New("asking: " + strings.Repeat("\x00", 10000))
 	for range 3 {
 		c.note(long)
@@ -129,15 +129,15 @@ func TestComplaintsAreBounded(t *testing.T) {
 	if got := strings.Count(out.String(), "\n"); got != 1 {
 		t.Errorf("got %d lines of one failure, want 1", got)
 	}
-	for range 5 * maxComplaints {
+	for range 5 * maxFailures {
 		c.note(nil)
 		c.note(long)
 	}
-	if got := strings.Count(out.String(), "\n"); got != maxComplaints {
-		t.Errorf("got %d lines, want %d", got, maxComplaints)
+	if got := strings.Count(out.String(), "\n"); got != maxFailures {
+		t.Errorf("got %d lines, want %d", got, maxFailures)
 	}
 	for line := range strings.Lines(out.String()) {
-		if len(line) > 8*maxComplaint { // \x00 is four bytes, quoted
+		if len(line) > 8*maxFailureText { // \x00 is four bytes, quoted
 			t.Fatalf("a line has %d bytes", len(line))
 		}
 	}
