@@ -129,9 +129,9 @@ func openRoot(r *runner, limits Limits, config bootconfig.Config, disks *disk.Fi
 	return root
 }
 
-// uuidToAskFor takes the disk's UUID from boot.json, or else from the one
-// encrypted disk that is attached. The latter is the host's word and decides
-// nothing: whatever key comes back, its header pin says which disk it is for.
+// uuidToAskFor takes the disk's UUID from boot.json, or else from the only encrypted
+// disk that is attached. The latter is the host's word and decides nothing: the
+// header pin that comes with the key says which disk the key is for.
 func uuidToAskFor(ctx context.Context, pin *pins.Header, disks *disk.Finder, limit time.Duration) (pins.UUID, error) {
 	if pin != nil {
 		return pin.DiskUUID, nil

@@ -81,7 +81,7 @@ func (c *console) step(name, detail string, duration time.Duration) {
 	c.write(line{name, detail, duration, true})
 }
 
-// progress writes a line between steps, for whoever waits.
+// progress writes a line between steps, for an observer of the console.
 func (c *console) progress(name, detail string) {
 	c.write(line{step: name, detail: detail})
 }
@@ -102,9 +102,9 @@ func (c *console) writeLocked(l line) {
 	}
 }
 
-// refusal writes the last line of a failed boot, whatever the owner wants of the
-// others, and waits until the console has taken it. It takes no lock: whoever
-// holds it may be waiting for the console.
+// refusal writes the last line of a failed boot, even if the owner turned all other
+// lines off, and waits until the console has taken it. It takes no lock, because the
+// holder of the lock may be waiting for the console.
 func (c *console) refusal(step string, reason error) {
 	file := c.file.Load()
 	if file == nil {

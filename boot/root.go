@@ -7,17 +7,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Where the root filesystem is put together; all three are directories of the
-// initramfs.
+// The directories, all in the initramfs, in which the root filesystem is put
+// together.
 const (
 	lowerDir = "/lower"   // the verified filesystem
 	upperDir = "/upper"   // a tmpfs that takes what the booted system writes
 	newRoot  = "/newroot" // both, one over the other
 )
 
-// mountRoot mounts the verified filesystem read-only and puts a tmpfs over it.
-// What is written goes there and is gone with the power. The two mounts below
-// the overlay are then taken out of sight; the overlay keeps them.
+// mountRoot mounts the verified filesystem read-only and puts a tmpfs over it. Writes
+// go to the tmpfs and are lost when the VM powers off. mountRoot then hides the two
+// mounts below the overlay; the overlay keeps them in use.
 func mountRoot(device, filesystem string) (string, error) {
 	for _, mnt := range []mount{
 		{device, lowerDir, filesystem, unix.MS_RDONLY, ""},

@@ -78,7 +78,7 @@ func (r *runner) refuse(step string, reason error) {
 	select {} // somebody else refuses already
 }
 
-// powerOff ends the machine. Where the kernel cannot, PID 1 exits, the kernel
+// powerOff ends the machine. If the kernel cannot power off, PID 1 exits, the kernel
 // panics, and the launcher ends the VM.
 func powerOff() {
 	err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)

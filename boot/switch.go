@@ -15,8 +15,8 @@ import (
 const nextInit = "/sbin/init"
 
 // credentialsDir is where systemd's PID 1 keeps the system credentials that it
-// imports, and credentialsVariable names the directory of those that it got from
-// whoever started it (systemd.exec(5), "CREDENTIALS").
+// imports. credentialsVariable names the directory of credentials from the process
+// that started systemd (systemd.exec(5), "CREDENTIALS").
 const (
 	credentialsDir      = "/run/credentials/@system"
 	credentialsVariable = "CREDENTIALS_DIRECTORY"
@@ -55,13 +55,14 @@ func (s *system) switchRoot(ctx context.Context, finish func(detail string)) err
 // initEnvironment makes an empty directory of credentials, and returns the
 // environment of the root filesystem's init, which names it.
 //
-// The kernel's own environment for PID 1, from the command line, is not passed
-// on. Without the variable, systemd's PID 1 imports credentials from SMBIOS type
-// 11 strings and QEMU's fw_cfg, which are the host's, no measurement covers, and
-// can hold drop-ins for units: the host would run what it likes as root. With the
-// variable set it imports none (systemd 257, src/core/import-creds.c,
-// import_credentials). What systemd itself finds out about running in a
-// confidential VM is not relied on.
+// The kernel's own environment for PID 1, from the command line, is not passed on.
+//
+// Without the variable, systemd's PID 1 imports credentials from SMBIOS type 11
+// strings and QEMU's fw_cfg. Both are the host's, and no measurement covers them. A
+// credential can be a drop-in for a unit, so the host could run any program as root.
+// With the variable set, systemd imports none (systemd 257,
+// src/core/import-creds.c, import_credentials). rootvouch does not rely on systemd's
+// own detection of confidential VMs.
 func initEnvironment(credentials string) ([]string, error) {
 	if err := os.MkdirAll(filepath.Dir(credentials), 0o755); err != nil {
 		return nil, fmt.Errorf("making the directory of credentials: %w", err)

@@ -25,11 +25,11 @@ const multiUser = "multi-user.target"
 // errRefused ends a demo whose verdict was not "trusted".
 var errRefused = errors.New("the verdict is not: trusted")
 
-// Run does the main job end to end on the emulated platform: it makes a disk, a
-// measured initramfs and reference values, starts the owner's servers, boots
-// the VM with a key that its evidence earned, and asks it for proof. Whatever
-// happens, what it started has ended when it returns, and nothing is left but
-// the cache and the output directory.
+// Run does the main job end to end on the emulated platform. It makes a disk, a
+// measured initramfs and reference values, starts the owner's servers, boots the VM
+// with a key that its evidence earned, and asks it for proof. When Run returns, all
+// processes that it started have ended, and only the cache and the output directory
+// are left.
 func Run(ctx context.Context, o Options) (err error) {
 	if err := os.MkdirAll(o.Out, 0o755); err != nil {
 		return err

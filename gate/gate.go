@@ -19,8 +19,8 @@ const MaxKernel = 512 << 20
 // MaxFile bounds a gate with its kernel, in bytes.
 const MaxFile = MaxKernel + 1<<20
 
-// What Open returns of a file that is not a gate, and of a gate that this version
-// does not make.
+// Errors of Open: the file is not a gate, or it is a gate that this version does not
+// make.
 var (
 	ErrBare  = errors.New("the kernel is not behind the gate: it runs ACPI code of its host")
 	ErrOther = errors.New("the kernel is behind a gate that this version of rootvouch does not make")
@@ -32,7 +32,7 @@ const (
 	MarkerAt = 0x10
 )
 
-// ID names the gate of this version, whatever kernel it carries.
+// ID names the gate of this version. It does not depend on the kernel in the gate.
 func ID() pins.Digest { return program.ID() }
 
 // Is reports whether a file says that it is a gate. It needs the first 64 bytes.

@@ -52,10 +52,9 @@ func (c Contents) Files() []File {
 	return files
 }
 
-// Read takes an initramfs apart. It accepts what Build and Configure make and
-// nothing else: the kernel's parser is more lenient, and what it would see in
-// other files must not be a matter of opinion. What boot.json says is not checked;
-// see bootconfig.Decode.
+// Read takes an initramfs apart. It accepts only the files that Build and Configure
+// make. The kernel's parser is more lenient, and could see something else in other
+// files. Read does not check the contents of boot.json; see bootconfig.Decode.
 func Read(data []byte) (Contents, error) {
 	c, err := read(data)
 	if err != nil {

@@ -1,15 +1,15 @@
 // Package platform launches a VM under QEMU: confidential on AMD SEV-SNP
 // hardware, or emulated, the same bytes without it.
 //
-// The two platforms run the same firmware, kernel, initramfs and command line,
-// which have the same launch digest. What differs is who measures them and
-// signs reports: the AMD-SP, or the software one of package asp, for which the
-// emulated platform adds a virtio port. Emulated: NOT CONFIDENTIAL.
+// The two platforms run the same firmware, kernel, initramfs and command line, with
+// the same launch digest. On hardware the AMD-SP measures them and signs reports. On
+// the emulated platform the software AMD-SP of package asp does, over a virtio port.
+// Emulated: NOT CONFIDENTIAL.
 //
 // On both, the AmdSev firmware compares kernel, initramfs and command line with
 // the kernel-hashes page, which QEMU adds to an SNP launch and this package to
-// an emulated one. On a mismatch the firmware stops in a loop and says nothing;
-// the runner notices that no kernel started, and ends QEMU.
+// an emulated one. On a mismatch the firmware stops in a loop and prints nothing.
+// Then the runner notices that no kernel started, and ends QEMU.
 package platform
 
 import (

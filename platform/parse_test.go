@@ -179,13 +179,13 @@ func TestCheckHost(t *testing.T) {
 		t.Helper()
 		err := checkHost(t.Context(), root, qemu, SNP)
 		if (err == nil) != (len(want) == 0) {
-			t.Fatalf("got %v, want complaints about %q", err, want)
+			t.Fatalf("got %v, want parts %q", err, want)
 		}
 		for _, w := range []string{"/dev/kvm", "/dev/sev", "sev_snp", "want 9.1 or newer"} {
 			named := err != nil && strings.Contains(err.Error(), w)
 			wanted := strings.Contains(strings.Join(want, " "), w)
 			if named != wanted {
-				t.Errorf("complaint about %s: %v, want %v in %v", w, named, wanted, err)
+				t.Errorf("part %s: %v, want %v in %v", w, named, wanted, err)
 			}
 		}
 	}

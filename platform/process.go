@@ -83,7 +83,7 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// said is what QEMU complained of, in one line, without what TCG always says
+// said returns QEMU's errors in one line, without the lines that TCG always prints
 // about CPU features that it lacks.
 func (t *tail) said() string {
 	t.mu.Lock()

@@ -17,8 +17,8 @@ import (
 // Options say how a guest is run. The zero value will do on the SNP platform.
 type Options struct {
 	QEMU string // the program; empty means DefaultQEMU
-	// AMDSP signs the guest's reports, with chance from Rand: both are required
-	// on the emulated platform, and without meaning on SNP.
+	// AMDSP signs the guest's reports, with randomness from Rand. The emulated
+	// platform requires both; SNP ignores them.
 	AMDSP *asp.Chip
 	Rand  io.Reader
 	// Console gets each line of the serial port that says something, without
@@ -96,7 +96,7 @@ func Start(ctx context.Context, g Guest, o Options) (*VM, error) {
 		return nil, fmt.Errorf("checking the guest: %w", err)
 	}
 	if g.Kind == Emulated && (o.AMDSP == nil || o.Rand == nil) {
-		return nil, errors.New("launching: the emulated platform needs a software AMD-SP and a source of chance")
+		return nil, errors.New("launching: the emulated platform needs a software AMD-SP and a source of randomness")
 	}
 	if err := checkHost(ctx, "/", o.QEMU, g.Kind); err != nil {
 		return nil, err

@@ -1,16 +1,15 @@
-// Package bootconfig reads and writes boot.json, the measured configuration of a rootvouch guest.
+// Package bootconfig reads and writes boot.json, the measured configuration of a
+// rootvouch guest.
 //
-// boot.json stands inside the initramfs, so the launch digest covers every byte
-// of it: whoever changes one setting changes the measurement, and gets no key.
-// Nothing that arrives later replaces what stands here. The format is described
-// in docs/spec/bootconfig.md.
+// boot.json is part of the initramfs, so the launch digest covers every byte of it.
+// A changed setting changes the measurement, and the VM gets no key. Nothing that
+// arrives later replaces a setting. docs/spec/bootconfig.md describes the format.
 //
-// What it does not protect: the file is public. It holds no secret, and the host
-// can read it.
+// The file is public: it holds no secret, and the host can read it.
 //
-// Strings are checked against narrow alphabets, so that those which PID 1 hands
-// on (to the SPIRE agent's HCL, to resolv.conf) can carry no quote, line break,
-// interpolation or option of their own.
+// Strings are checked against narrow alphabets. PID 1 writes some of them into other
+// files (the SPIRE agent's HCL, resolv.conf), where they can carry no quote, line
+// break, interpolation or option.
 package bootconfig
 
 import (
@@ -127,9 +126,9 @@ type Disk struct {
 	pins.Verity
 	// Filesystem is what the payload holds.
 	Filesystem pins.Filesystem `json:"filesystem"`
-	// Header pins the LUKS2 header, or is nil: then the key server's reply must
-	// pin it, and PID 1 refuses a reply without a pin. Where both speak, they
-	// must agree.
+	// Header pins the LUKS2 header, or is nil. If it is nil, the key server's reply
+	// must have the pin, and PID 1 refuses a reply without one. If both are there,
+	// they must be equal.
 	Header *pins.Header `json:"header,omitempty"`
 }
 

@@ -173,9 +173,8 @@ func checkClockFloor(t time.Time) error {
 }
 
 // checkTrustRoot accepts certificates in canonical PEM and nothing around them.
-// What the certificates say is judged by whoever makes the configuration
-// (package initramfs) and by the SPIRE agent; PID 1 only passes the bytes on, and
-// so links no X.509.
+// Package initramfs, which makes the configuration, and the SPIRE agent judge the
+// certificates. PID 1 only passes the bytes on, and so links no X.509.
 func checkTrustRoot(s string) error {
 	if s == "" {
 		return errors.New("PEM is empty, want at least one certificate")

@@ -1,9 +1,9 @@
-// Package bootlog reads and writes the boot log: what PID 1 did, in order, with
-// times. The format is described in docs/spec/bootlog.md.
+// Package bootlog reads and writes the boot log: the steps of PID 1, in order, with
+// times. docs/spec/bootlog.md describes the format.
 //
-// A boot log is information, not proof. Its digest stands in the owner's
-// attestation, but after the switch it is the booted OS that answers, and root
-// there can write another log. What proves the disk is the measured root hash.
+// A boot log is information, not proof. The owner's attestation contains its digest.
+// But the booted OS answers that attestation, and root there can write another log.
+// The measured root hash proves the disk.
 package bootlog
 
 import (

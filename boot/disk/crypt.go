@@ -14,7 +14,7 @@ const (
 	verityName = "rootvouch-root"
 )
 
-// Decrypted is the decrypted payload of a disk. Nobody has checked its contents.
+// Decrypted is the decrypted payload of a disk. Its contents are not verified yet.
 type Decrypted struct {
 	control *dm.Control
 	device  *dm.Device
@@ -28,8 +28,8 @@ func (d *Decrypted) String() string {
 }
 
 // Decrypt unlocks the keyslot with key and makes the decrypted device. The
-// volume key reaches the kernel by a keyring that only this thread sees; what is
-// left after it is dm-crypt's own copy. Decrypt wipes key, whatever it returns.
+// volume key reaches the kernel by a keyring that only this thread sees. Afterwards
+// only dm-crypt's own copy exists. Decrypt always wipes key.
 func (d *Disk) Decrypt(key []byte) (*Decrypted, error) {
 	defer clear(key)
 	control, err := dm.Open()
@@ -49,8 +49,8 @@ func (d *Disk) Decrypt(key []byte) (*Decrypted, error) {
 	return out, nil
 }
 
-// unlock opens the keyslot with key and hands the volume key to use. Both keys
-// are wiped when it returns, whatever it returns.
+// unlock opens the keyslot with key and hands the volume key to use. It always wipes
+// both keys before it returns.
 func unlock(c *luks2.Container, key []byte, use func(volumeKey []byte) error) error {
 	defer clear(key)
 	volumeKey, err := c.VolumeKey(key)

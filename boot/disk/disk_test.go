@@ -212,14 +212,14 @@ func TestReadAll(t *testing.T) {
 	}
 }
 
-func TestVerityComplaint(t *testing.T) {
+func TestVerityCorruption(t *testing.T) {
 	for line, want := range map[string]string{
 		"3,512,5098000,-;device-mapper: verity: 254:0: data block 100 is corrupted":     "data",
 		"3,512,5098000,-;device-mapper: verity: 254:0: metadata block 739 is corrupted": "metadata",
 		"6,1,0,-;device-mapper: uevent: version 1.0.3":                                  "",
 	} {
 		got := ""
-		if found := verityComplaint.FindStringSubmatch(line); found != nil {
+		if found := verityCorruption.FindStringSubmatch(line); found != nil {
 			got = found[1]
 		}
 		if got != want {

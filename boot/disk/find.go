@@ -31,7 +31,7 @@ const sysBlock = "/sys/class/block"
 // that the host keeps adding do not fill the memory.
 const maxDisks = 16
 
-// Where a LUKS2 header keeps its UUID ("LUKS2 On-Disk Format Specification",
+// The place of the UUID in a LUKS2 header ("LUKS2 On-Disk Format Specification",
 // version 1.1.1, section 2.1). Only OnlyUUID reads it there.
 const (
 	luksMagic      = "LUKS\xba\xbe\x00\x02" // magic and version 2

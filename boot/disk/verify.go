@@ -24,15 +24,15 @@ const readSize = 1 << 20
 // any block that changes afterwards. It returns a line that says how fast it
 // read. Several readers call progress, with bytes.
 func (c *Checked) ReadAll(ctx context.Context, progress func(done, size uint64)) (string, error) {
-	complaints, err := openKernelLog()
+	kernelLog, err := openKernelLog()
 	if err != nil {
 		return "", err
 	}
-	defer complaints.Close()
+	defer kernelLog.Close()
 	start := time.Now()
 	readers := runtime.NumCPU()
 	if err := readAll(ctx, c.Path(), c.pins.HashOffset, readers, progress); err != nil {
-		return "", c.explain(err, complaints)
+		return "", c.explain(err, kernelLog)
 	}
 	if status, err := c.device.Status(); err != nil || dm.VerityCorrupted(status) {
 		return "", fmt.Errorf("checking dm-verity after reading every block: status is %q (%v), want V", status, err)
@@ -47,12 +47,12 @@ func (c *Checked) ReadAll(ctx context.Context, progress func(done, size uint64))
 
 // explain says whether dm-verity or the disk failed a read, and which block
 // the kernel named.
-func (c *Checked) explain(err error, complaints *os.File) error {
+func (c *Checked) explain(err error, kernelLog *os.File) error {
 	status, statusErr := c.device.Status()
 	if statusErr != nil || !dm.VerityCorrupted(status) {
 		return err
 	}
-	if block := corruptBlock(complaints); block != "" {
+	if block := corruptBlock(kernelLog); block != "" {
 		return fmt.Errorf("%w: %s is corrupt: it does not match the root hash", err, block)
 	}
 	return fmt.Errorf("%w: a block is corrupt: it does not match the root hash", err)
@@ -113,11 +113,11 @@ func readSome(ctx context.Context, path string, size uint64, next *atomic.Uint64
 		}
 		progress(len(piece))
 	}
-	return nil // whoever ended ctx says why
+	return nil // the context has the reason
 }
 
-// readPiece reads a piece at once, and when that fails, block by block to the
-// one that cannot be read.
+// readPiece reads a piece at once. If that fails, readPiece reads block by block, and
+// names the first block that cannot be read.
 func readPiece(fd int, piece []byte, offset uint64) error {
 	whole := pread(fd, piece, offset)
 	if whole == nil {
@@ -159,10 +159,10 @@ func openKernelLog() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "/dev/kmsg"), nil
 }
 
-// verityComplaint is what dm-verity logs (drivers/md/dm-verity-target.c,
+// verityCorruption is what dm-verity logs (drivers/md/dm-verity-target.c,
 // verity_handle_err): "metadata" are blocks of the tree, counted from the start
 // of the device that holds it.
-var verityComplaint = regexp.MustCompile(`device-mapper: verity: [0-9:]+: (data|metadata) block ([0-9]+) is corrupted`)
+var verityCorruption = regexp.MustCompile(`device-mapper: verity: [0-9:]+: (data|metadata) block ([0-9]+) is corrupted`)
 
 // corruptBlock returns the first block that dm-verity logged since the kernel
 // log was opened, such as "data block 17", or "". Every read gives one record
@@ -177,7 +177,7 @@ func corruptBlock(kernelLog *os.File) string {
 		if err != nil || n <= 0 {
 			return ""
 		}
-		if found := verityComplaint.FindSubmatch(bytes.SplitN(record[:n], []byte{'\n'}, 2)[0]); found != nil {
+		if found := verityCorruption.FindSubmatch(bytes.SplitN(record[:n], []byte{'\n'}, 2)[0]); found != nil {
 			return fmt.Sprintf("%s block %s", found[1], found[2])
 		}
 	}

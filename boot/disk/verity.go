@@ -29,11 +29,13 @@ func (c *Checked) String() string {
 // Disk returns the name of the disk, such as "vda".
 func (c *Checked) Disk() string { return c.disk }
 
-// Check makes the checked device from the measured pins alone. A lazy one panics
-// on a corrupt block from the start; otherwise ReadAll sees to that. The superblock on the disk gives nothing to the table; one that differs from the
-// pins is refused all the same, because somebody changed something. What it holds
-// instead is not said: those are bytes that the volume key decrypted, the host
-// chose where from, and the console is the host's.
+// Check makes the checked device from the measured pins only. A lazy device panics on
+// a corrupt block from the start; otherwise ReadAll turns that on.
+//
+// The table takes nothing from the superblock on the disk. Check still refuses a
+// superblock that differs from the pins, because a difference shows a changed disk.
+// The error does not show the superblock: its bytes were decrypted with the volume
+// key, the host chose them, and the host reads the console.
 func (d *Decrypted) Check(lazy bool) (*Checked, error) {
 	if err := checkSuperblock(d.device.Path(), d.pins); err != nil {
 		return nil, err

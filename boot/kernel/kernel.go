@@ -1,7 +1,7 @@
-// Package kernel holds the guest's kernel to a table of settings, by /proc and /sys.
+// Package kernel enforces a table of kernel settings in the guest, by /proc and /sys.
 //
-// The kernel prints, stores and obeys for whoever owns the machine. Here that is
-// the host. So PID 1 makes each setting itself where it can, and reads every one
+// The kernel prints to, stores for and obeys the owner of the machine, and here that
+// is the host. So PID 1 makes each setting that it can make, and reads every setting
 // back, because neither the command line nor a write proves that it is in force.
 package kernel
 

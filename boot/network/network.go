@@ -134,9 +134,9 @@ func defaultRoute(gateway netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 }
 
-// closeToOthers keeps an interface from taking addresses and routes from whoever is
-// on its network: IPv6 router advertisements, and redirects. What counts is
-// boot.json, or the one DHCP lease. A kernel without IPv6 is as good.
+// closeToOthers keeps an interface from taking addresses and routes from other
+// machines on its network: IPv6 router advertisements, and redirects. Only boot.json
+// or the DHCP lease counts. A kernel without IPv6 passes.
 func closeToOthers(link string) error {
 	for _, scope := range []string{"all", "default", link} {
 		for _, parameter := range []string{

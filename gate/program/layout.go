@@ -52,7 +52,7 @@ const (
 	messageSize  = 1 << messageShift
 )
 
-// What the checks hold against.
+// The constants that the checks compare with.
 const (
 	// tablePages is the room for the tables: they take one, processors the rest.
 	tablePages    = 16
@@ -68,7 +68,7 @@ const (
 	x2APIC        = 255 // from this number on a processor needs the longer entry
 )
 
-// The slots on the stack. The first 32 bytes belong to whoever is called, the
+// The slots on the stack. The first 32 bytes belong to the called function, the
 // next 32 are arguments five to eight.
 const (
 	argument5 = 0x20

@@ -40,7 +40,7 @@ var (
 // kept are the configuration tables that stay. The firmware makes them all, and
 // none is a copy of what the host said.
 var kept = []guid{
-	// Where an SNP guest finds its secrets and CPUID pages (AMD 56860).
+	// The table that names an SNP guest's secrets and CPUID pages (AMD 56860).
 	{0x067b1f5f, 0xcf26, 0x44c5, [8]byte{0x85, 0x54, 0x93, 0xd7, 0x77, 0x91, 0x2d, 0x42}},
 	// EFI_MEMORY_ATTRIBUTES_TABLE and EFI_RT_PROPERTIES_TABLE: about the firmware
 	// itself, for kernels that keep its runtime services.
@@ -141,8 +141,8 @@ func (g guid) put(b []byte) {
 	copy(b[8:16], g.d[:])
 }
 
-// ID names this gate whatever kernel it carries: the SHA-256 of a label, the code
-// and the data section with the kernel's place and size as zero.
+// ID names this gate: the SHA-256 of a label, the code and the data section, in which
+// the kernel's place and size are zero. So the ID does not depend on the kernel.
 func ID() pins.Digest {
 	h := sha256.New()
 	h.Write([]byte("rootvouch gate v1\n"))

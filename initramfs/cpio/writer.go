@@ -15,8 +15,8 @@ type Writer struct {
 	closed   bool
 }
 
-// NewWriter starts an archive. What w has been given before must be a multiple
-// of 4 bytes when w is an initramfs, or the kernel does not see the archive.
+// NewWriter starts an archive. If w is an initramfs that has bytes already, their
+// number must be a multiple of 4, or the kernel does not see the archive.
 func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
 
 // Add appends an entry. Entries come sorted by name, so that a directory stands

@@ -1,10 +1,10 @@
 // Package asp is a software AMD-SP: it answers the report requests of one VM of
 // the emulated platform.
 //
-// It stands where the AMD-SP of an EPYC Genoa processor stands on real
-// hardware: it holds a throw-away ARK → ASK → VCEK chain, is told the launch
-// digest by whoever launches the VM, and signs what the guest asks it to. It
-// protects nothing: the host holds every key of it. Emulated: NOT CONFIDENTIAL.
+// It takes the place of the AMD-SP of an EPYC Genoa processor. It holds a throw-away
+// ARK → ASK → VCEK chain, gets the launch digest from the launcher of the VM, and
+// signs the reports that the guest asks for. It protects nothing: the host holds all
+// of its keys. Emulated: NOT CONFIDENTIAL.
 //
 // docs/spec/emulated-asp.md describes the wire.
 package asp

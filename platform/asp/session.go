@@ -146,8 +146,7 @@ func (s *Session) Answer(request []byte) ([]byte, error) {
 func refuse(status uint32) []byte { return snp.ReportResponse{Status: status}.Marshal() }
 
 // Serve answers the requests that come in over conn, one after the other, until
-// the other side closes it. That is no error, nor is it one when somebody
-// closed conn on our side. It does not close conn.
+// either side closes conn. A closed conn is no error. Serve does not close conn.
 func (s *Session) Serve(conn net.Conn) error {
 	for {
 		request, err := receive(conn)

@@ -48,8 +48,8 @@ func aliases(all []refval.Values) []alias {
 	return slices.SortedFunc(maps.Values(found), func(a, b alias) int { return cmp.Compare(a.id, b.id) })
 }
 
-// exact returns the selectors of what else is exact in reference values, once for
-// each combination that is accepted. What is "any" has none.
+// exact returns the selectors of the other exact fields of reference values, one list
+// for each accepted combination. Fields with "any" have no selector.
 func exact(v refval.Values) [][]Selector {
 	all := [][]Selector{nil}
 	and := func(name string, values []string) {

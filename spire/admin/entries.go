@@ -1,13 +1,14 @@
-// Package admin creates, updates and removes the registration entries of rootvouch on a running SPIRE server.
+// Package admin creates, updates and removes the registration entries of rootvouch on
+// a running SPIRE server.
 //
 // The entries of one VM, and of the key server:
 //
-//	spiffe://TD/node/NAME   parent spiffe://TD/spire/server   one for each measurement (see aliases); its agents, whatever launch they are of
+//	spiffe://TD/node/NAME   parent spiffe://TD/spire/server   one for each measurement (see aliases); its agents, of any launch
 //	workload ID             parent spiffe://TD/node/NAME      fetchkey, by path and SHA-256
 //	KMS ID                  parent spiffe://TD/node/owner     rootvouch-kms, by path, SHA-256 and user
 //
-// An agent's own ID names one launch, so nothing can hang on it; the node alias
-// takes in every agent whose selectors fit.
+// An agent's own ID names one launch, so no entry can have it as its parent. The node
+// alias covers every agent whose selectors match.
 package admin
 
 import (
@@ -83,7 +84,7 @@ func (e Executable) selectors() ([]Selector, error) {
 	return []Selector{{"unix", "path:" + e.Path}, {"unix", "sha256:" + e.SHA256.String()}}, nil
 }
 
-// User is who a workload runs as. The zero User is root.
+// User is the user that a workload runs as. The zero User is root.
 type User struct {
 	any bool
 	uid uint32
@@ -92,7 +93,7 @@ type User struct {
 // UID returns the user with that ID.
 func UID(uid uint32) User { return User{uid: uid} }
 
-// AnyUser returns every user: whoever can run the program is the workload.
+// AnyUser returns every user: any user that can run the program is the workload.
 func AnyUser() User { return User{any: true} }
 
 func (u User) selectors() []Selector {

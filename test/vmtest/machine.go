@@ -222,10 +222,10 @@ func (m *Machine) endsWith(want platform.Outcome) {
 	}
 }
 
-func (m *Machine) never(bad func(lines []string) bool, complaint string) {
+func (m *Machine) never(bad func(lines []string) bool, fault string) {
 	m.t.Helper()
 	if bad(m.Lines()) {
-		m.t.Fatal(complaint)
+		m.t.Fatal(fault)
 	}
 }
 

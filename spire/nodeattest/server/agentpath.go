@@ -50,8 +50,8 @@ type agentPath struct {
 	perLaunch   bool // the whole REPORT_ID is in it: no two launches get one path
 }
 
-// tried is the REPORT_ID that a template is tried with: one that no template has
-// in it by chance.
+// tried is the REPORT_ID that a template is tried with. No template contains it by
+// accident.
 func tried() snp.ReportID {
 	return snp.ReportID{0x70, 0x61, 0x74, 0x68, 0xa5, 0x5a, 0xc3, 0x3c, 31: 0x99}
 }
@@ -75,18 +75,18 @@ func parseAgentPath(td spiffeid.TrustDomain, text string) (*agentPath, error) {
 	return p, nil
 }
 
-// try returns the ID of a launch of which nothing but the measurement and the root
-// of trust is special.
+// try returns the ID of a launch in which only the measurement and the root of trust
+// are given.
 func (p *agentPath) try(m snp.Measurement, root refval.RootOfTrust) (spiffeid.ID, error) {
 	return p.id(appraise.Verdict{Report: &snp.Report{ReportID: tried(), Measurement: m}, Product: snp.Genoa}, root)
 }
 
 func namesLaunch(id spiffeid.ID) bool { return strings.Contains(id.Path(), tried().String()) }
 
-// check refuses reference values that the template would mix up: unless an ID
-// names its launch, each measurement that is accepted must have an ID of its own.
-// Otherwise whatever one file accepts could become the agent of another. Roots of
-// trust are apart in any case: see id.
+// check refuses reference values that the template would mix up. If IDs do not name
+// their launch, each accepted measurement must have an ID of its own. Otherwise a VM
+// that one file accepts could become the agent of another file. IDs of different
+// roots of trust always differ: see id.
 func (p *agentPath) check(all []namedValues) error {
 	type guest struct {
 		measurement snp.Measurement

@@ -13,8 +13,8 @@ import (
 	"github.com/rootvouch/rootvouch/test/snpdevtest"
 )
 
-// FuzzPayload comes in by the front door: whatever it sends as evidence, the
-// plugin answers with a refusal and lives.
+// FuzzPayload calls the plugin as SPIRE does. The plugin refuses any bytes that are
+// sent as evidence, and goes on.
 func FuzzPayload(f *testing.F) {
 	now := time.Now()
 	sp := snpdevtest.New(f, now)

@@ -99,9 +99,8 @@ func (p *Plugin) Validate(_ context.Context, request *configv1.ValidateRequest) 
 	return &configv1.ValidateResponse{Valid: true, Notes: c.notes}, nil
 }
 
-// Attest does one exchange, as package nodeattest describes it. What was wrong
-// with the evidence stands in the log; the peer is told no more than which checks
-// failed.
+// Attest does one exchange, as package nodeattest describes it. The log says what was
+// wrong with the evidence. The peer learns only which checks failed.
 func (p *Plugin) Attest(stream nodeattestorv1.NodeAttestor_AttestServer) error {
 	p.mu.Lock()
 	c := p.config
