@@ -7,13 +7,16 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/internal/strictjson"
+	"github.com/rootvouch/rootvouch/kms/admin"
 	"github.com/rootvouch/rootvouch/kms/kek"
+	"github.com/rootvouch/rootvouch/kms/ledger"
 )
 
 // rawConfig is kms.json. Paths are as the operating system takes them.
@@ -29,6 +32,11 @@ type rawConfig struct {
 	SPIFFEID string `json:"spiffe_id"`
 	// AdminSocket is the path of the unix socket for `rootvouch keys`.
 	AdminSocket string `json:"admin_socket"`
+	// AdminRoles says who besides root and the server's own user may do what there.
+	AdminRoles admin.RolesByName `json:"admin_roles,omitzero"`
+	// Retention is how long records that were replaced or deleted are kept at least, such
+	// as "720h"; absent: ledger.DefaultRetention.
+	Retention string `json:"retention,omitempty"`
 	// Store is the file, and LogDir the directory, that init makes.
 	Store  string `json:"store"`
 	LogDir string `json:"log_dir"`
@@ -41,7 +49,9 @@ type rawConfig struct {
 // config is a rawConfig that was checked.
 type config struct {
 	rawConfig
-	id spiffeid.ID
+	id        spiffeid.ID
+	roles     admin.Roles
+	retention time.Duration
 }
 
 // origin is the log's name: the server's SPIFFE ID without its scheme.
@@ -84,6 +94,15 @@ func decodeConfig(data []byte) (config, error) {
 		errs = append(errs, fmt.Errorf("spiffe_id: %w", err))
 	} else if c.id.Path() == "" {
 		errs = append(errs, fmt.Errorf("spiffe_id is %q, want a path after the trust domain", c.SPIFFEID))
+	}
+	if c.roles, err = c.AdminRoles.Resolve(); err != nil {
+		errs = append(errs, fmt.Errorf("admin_roles: %w", err))
+	}
+	c.retention = ledger.DefaultRetention
+	if c.Retention != "" {
+		if c.retention, err = time.ParseDuration(c.Retention); err != nil || c.retention <= 0 {
+			errs = append(errs, fmt.Errorf("retention is %q, want a time such as \"720h\"", c.Retention))
+		}
 	}
 	for _, f := range []struct{ name, path string }{
 		{"admin_socket", c.AdminSocket}, {"store", c.Store}, {"log_dir", c.LogDir}, {"collateral_dir", c.CollateralDir},

@@ -98,7 +98,7 @@ func serve(ctx context.Context, c config, log *slog.Logger, ready func(address s
 	if err != nil {
 		return err
 	}
-	owner, err := admin.Listen(c.AdminSocket)
+	owner, err := admin.Listen(c.AdminSocket, c.roles)
 	if err != nil {
 		callers.Close()
 		return err
@@ -137,7 +137,7 @@ func serve(ctx context.Context, c config, log *slog.Logger, ready func(address s
 	}
 	group.Go(func() error {
 		return server.New(server.Config{
-			ID: c.id, SVID: source, Bundle: source, Ledger: b.ledger, Collateral: collateral.get, Answered: well.Answered,
+			ID: c.id, SVID: source, Bundle: source, Ledger: b.ledger, Collateral: collateral.get, Answered: well.Answered, Refused: well.Refused,
 			Clock: time.Now, Rand: rand.Reader, Log: log,
 		}).Serve(ctx, callers)
 	})
@@ -212,7 +212,9 @@ func openBook(ctx context.Context, c config, log *slog.Logger) (book, error) {
 	if err != nil {
 		return book{}, errors.Join(err, engine.Close())
 	}
-	return book{engine, ledger.New(s, lane, time.Now, rand.Reader, retryWindow), publisher}, nil
+	l := ledger.New(s, lane, time.Now, rand.Reader, retryWindow)
+	l.Retention = c.retention
+	return book{engine, l, publisher}, nil
 }
 
 func (b book) close(log *slog.Logger) {

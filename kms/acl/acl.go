@@ -16,6 +16,7 @@ import (
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/kms/store"
+	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
 )
@@ -29,15 +30,17 @@ type Caller struct {
 
 // Case is what is to be decided.
 type Case struct {
-	Caller     Caller
-	Record     store.Record
-	Values     refval.Values // of Record; not looked at where evidence is not required
-	Request    keyapi.ReleaseRequest
-	Evidence   appraise.Evidence // of Request
-	Malformed  error             // why Evidence is zero
-	Collateral appraise.Collateral
-	Memo       *appraise.Memo // may be nil
-	Now        time.Time
+	Caller Caller
+	Record store.Record
+	Values refval.Values // one that Record accepts; not looked at where evidence is not required
+	// ReferenceValues is the SHA-256 of Values as they were registered.
+	ReferenceValues pins.Digest
+	Request         keyapi.ReleaseRequest
+	Evidence        appraise.Evidence // of Request
+	Malformed       error             // why Evidence is zero
+	Collateral      appraise.Collateral
+	Memo            *appraise.Memo // may be nil
+	Now             time.Time
 }
 
 // Launch is the launch that the evidence is of. It is zero where no evidence was
@@ -47,34 +50,48 @@ type Launch struct {
 	Measurement snp.Measurement
 }
 
+// Refusal says what kept a lock shut.
+type Refusal struct {
+	// Checks names what failed: "state", "spiffe_id", "form", or checks of the appraisal.
+	Checks []string
+	err    error
+}
+
+func (r *Refusal) Error() string { return r.err.Error() }
+func (r *Refusal) Unwrap() error { return r.err }
+
+func refuse(check, format string, args ...any) error {
+	return &Refusal{[]string{check}, fmt.Errorf(format, args...)}
+}
+
 // ErrCannotJudge says that the evidence fits, but for a fresh CRL, which the server lacks.
 var ErrCannotJudge = errors.New("the key server cannot judge now")
 
 // Decide returns nil when both locks open. The error matches ErrCannotJudge where it is no
-// refusal. The launch is what the evidence says,
+// refusal, and is a *Refusal where it is one. The launch is what the evidence says,
 // also with an error: then it may be forged.
 func Decide(c Case) (Launch, error) {
 	claims := c.Evidence.Claims()
 	launch := Launch{ReportID: claims.ReportID, Measurement: claims.Measurement}
 	switch {
 	case c.Record.State != store.Enabled:
-		return launch, fmt.Errorf("record is %s", c.Record.State)
+		return launch, refuse("state", "record is %s", c.Record.State)
 	case c.Caller.ID.IsZero() || c.Caller.ID != c.Record.SPIFFEID:
-		return launch, fmt.Errorf("lock 1: caller is %q, want %q", c.Caller.ID, c.Record.SPIFFEID)
+		return launch, refuse("spiffe_id", "lock 1: caller is %q, want %q", c.Caller.ID, c.Record.SPIFFEID)
 	}
 	switch c.Record.Evidence {
 	case store.EvidenceNotRequired:
 		return Launch{}, nil
 	case store.EvidenceRequired:
 		if c.Malformed != nil {
-			return launch, fmt.Errorf("lock 2: %w", c.Malformed)
+			return launch, refuse("form", "lock 2: %w", c.Malformed)
 		}
 		if err := appraised(c); err != nil {
 			return launch, fmt.Errorf("lock 2: %w", err)
 		}
 		return launch, nil
 	}
-	return launch, fmt.Errorf("lock 2: evidence is %q on the record", c.Record.Evidence)
+	return launch, refuse("state", "lock 2: evidence is %q on the record", c.Record.Evidence)
 }
 
 func appraised(c Case) error {
@@ -92,13 +109,19 @@ func appraised(c Case) error {
 		return fmt.Errorf("%w: %w", ErrCannotJudge, verdict.Err())
 	}
 	if !verdict.Trusted() {
-		if err := verdict.Err(); err != nil {
-			return err
+		refusal := &Refusal{err: verdict.Err()}
+		for _, check := range verdict.Checks {
+			if !check.OK {
+				refusal.Checks = append(refusal.Checks, check.Name)
+			}
 		}
-		return errors.New("the verdict is not trusted")
+		if refusal.err == nil {
+			return refuse("verdict", "the verdict is not trusted")
+		}
+		return refusal
 	}
 	if verdict.Report.ReportID == (snp.ReportID{}) {
-		return errors.New("REPORT_ID is all zero, want that of a launch")
+		return refuse("REPORT_ID", "REPORT_ID is all zero, want that of a launch")
 	}
 	return nil
 }

@@ -1,7 +1,7 @@
 // Package admin lets the key server's owner register, see and withdraw records over a unix socket.
 //
-// Whoever the socket takes may do everything but read a key. Each change is on the
-// audit log, with the peer's user ID, before it takes effect.
+// A peer may do what its role allows, and nobody may read a key. Each change is on the
+// log, with who asked for it, before it takes effect.
 package admin
 
 import (
@@ -19,6 +19,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/internal/strictjson"
 	"github.com/rootvouch/rootvouch/kms/adminapi"
+	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/ledger"
 	"github.com/rootvouch/rootvouch/kms/publish"
 	"github.com/rootvouch/rootvouch/kms/store"
@@ -32,20 +33,18 @@ const (
 	shutdownGrace  = 10 * time.Second
 )
 
-// allRecords bounds a list.
-const allRecords = 100_000
-
 // Admin answers on an admin socket.
 type Admin struct {
 	id     spiffeid.ID // the key server's own
 	ledger *ledger.Ledger
 	log    func() publish.State // where the transparency log stands
 	notes  *slog.Logger
+	gists  gists
 }
 
 // New makes an Admin for the server with a SPIFFE ID.
 func New(id spiffeid.ID, l *ledger.Ledger, log func() publish.State, notes *slog.Logger) *Admin {
-	return &Admin{id, l, log, notes}
+	return &Admin{id: id, ledger: l, log: log, notes: notes}
 }
 
 // Serve answers on a listener from Listen, which it closes, until ctx is done.
@@ -56,7 +55,7 @@ func (a *Admin) Serve(ctx context.Context, l net.Listener) error {
 		ReadTimeout:       requestTimeout,
 		WriteTimeout:      requestTimeout,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, actorKey{}, c.(peer).String())
+			return context.WithValue(ctx, peerKey{}, c.(peer))
 		},
 		ErrorLog: slog.NewLogLogger(a.notes.Handler(), slog.LevelWarn),
 	}
@@ -73,23 +72,47 @@ func (a *Admin) Serve(ctx context.Context, l net.Listener) error {
 	return <-stopped
 }
 
-type actorKey struct{}
+type peerKey struct{}
+
+// handle answers a request of somebody whose role allows it.
+type handle func(by audit.Actor, r *http.Request) (any, error)
 
 func (a *Admin) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+adminapi.PathStatus, a.serve(a.status))
-	mux.HandleFunc("GET "+adminapi.PathDisks, a.serve(a.list))
-	mux.HandleFunc("GET "+adminapi.PathDisks+"/{uuid}", a.serve(a.get))
-	mux.HandleFunc("PUT "+adminapi.PathDisks+"/{uuid}", a.serve(a.put))
-	mux.HandleFunc("DELETE "+adminapi.PathDisks+"/{uuid}", a.serve(a.delete))
-	mux.HandleFunc("POST "+adminapi.PathDisks+"/{uuid}/enable", a.serve(a.setState(store.Enabled)))
-	mux.HandleFunc("POST "+adminapi.PathDisks+"/{uuid}/disable", a.serve(a.setState(store.Disabled)))
-	mux.HandleFunc("GET "+adminapi.PathDisks+"/{uuid}/releases", a.serve(a.releases))
+	disk := adminapi.PathDisks + "/{uuid}"
+	for _, route := range []struct {
+		pattern string
+		role    Role
+		handle  handle
+	}{
+		{"GET " + adminapi.PathStatus, Read, a.status},
+		{"GET " + adminapi.PathDisks, Read, a.list},
+		{"GET " + adminapi.PathKept, Read, a.kept},
+		{"GET " + disk, Read, a.get},
+		{"GET " + disk + "/releases", Read, a.releases},
+		{"PUT " + disk, Operate, a.put},
+		{"POST " + disk + "/update", Operate, a.update},
+		{"POST " + disk + "/enable", Operate, a.setState(store.Enabled)},
+		{"POST " + disk + "/disable", Operate, a.setState(store.Disabled)},
+		{"POST " + disk + "/retire", Operate, a.setState(store.Retired)},
+		{"POST " + disk + "/revive", Operate, a.change((*ledger.Ledger).Revive)},
+		{"POST " + disk + "/confirm", Operate, a.change((*ledger.Ledger).Confirm)},
+		{"POST " + disk + "/withdraw", Operate, a.change((*ledger.Ledger).Withdraw)},
+		{"POST " + disk + "/restore", Operate, a.restore},
+		{"POST " + disk + "/purge", Destroy, a.purge},
+		{"DELETE " + disk, Destroy, a.delete},
+	} {
+		mux.HandleFunc(route.pattern, a.serve(route.role, route.handle))
+	}
 	return mux
 }
 
-// errInvalid says that a request cannot be meant.
-var errInvalid = errors.New("invalid request")
+var (
+	// errInvalid says that a request cannot be meant.
+	errInvalid = errors.New("invalid request")
+	// errRole says that the peer's role does not allow it.
+	errRole = errors.New("not allowed")
+)
 
 // statusOf is the one table from errors to HTTP statuses. The owner gets the
 // error's text as well.
@@ -99,10 +122,12 @@ func statusOf(err error) int {
 		status int
 	}{
 		{errInvalid, http.StatusBadRequest},
+		{errRole, http.StatusForbidden},
 		{store.ErrNotFound, http.StatusNotFound},
 		{ledger.ErrExists, http.StatusConflict},
 		{ledger.ErrOverlap, http.StatusConflict},
 		{ledger.ErrRootOfTrust, http.StatusConflict},
+		{ledger.ErrConflict, http.StatusConflict},
 	} {
 		if errors.Is(err, row.err) {
 			return row.status
@@ -111,17 +136,27 @@ func statusOf(err error) int {
 	return http.StatusServiceUnavailable
 }
 
-func (a *Admin) serve(handle func(actor string, r *http.Request) (any, error)) http.HandlerFunc {
+func (a *Admin) serve(role Role, handle handle) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		actor, ok := r.Context().Value(actorKey{}).(string)
+		p, ok := r.Context().Value(peerKey{}).(peer)
 		if !ok {
-			panic("admin: internal error: a request without an actor")
+			panic("admin: internal error: a request without a peer")
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, adminapi.MaxDocument+1024)
-		reply, err := handle(actor, r)
+		by := audit.Actor{Name: p.name, Ticket: r.Header.Get(adminapi.TicketHeader)}
+		var reply any
+		err := adminapi.CheckTicket(by.Ticket)
+		switch {
+		case err != nil:
+			err = fmt.Errorf("%w: %v", errInvalid, err)
+		case p.role < role:
+			err = fmt.Errorf("%w: %s has the role %q, want %q", errRole, p.name, p.role, role)
+		default:
+			reply, err = handle(by, r)
+		}
 		status := http.StatusOK
 		if err != nil {
-			a.notes.Warn("admin", "actor", actor, "method", r.Method, "path", r.URL.Path, "err", err)
+			a.notes.Warn("admin", "actor", by.Name, "method", r.Method, "path", r.URL.Path, "err", err)
 			status, reply = statusOf(err), adminapi.Failure{Version: adminapi.Version, Error: err.Error()}
 		}
 		data, err := json.Marshal(reply)
@@ -134,41 +169,48 @@ func (a *Admin) serve(handle func(actor string, r *http.Request) (any, error)) h
 	}
 }
 
-func (a *Admin) status(string, *http.Request) (any, error) {
+func (a *Admin) status(_ audit.Actor, r *http.Request) (any, error) {
 	state := a.log()
+	count, err := a.ledger.Records.Count(r.Context())
 	return adminapi.Status{
-		Version: adminapi.Version, SPIFFEID: a.id.String(), LogKey: a.ledger.Records.LogPublic(),
+		Version: adminapi.Version, SPIFFEID: a.id.String(), LogKey: a.ledger.Records.LogPublic(), Records: count,
 		LogSize: uint64(state.Tree.Size), Checkpoint: string(state.Checkpoint), Published: state.At.UTC(),
-	}, nil
+	}, err
 }
 
-func (a *Admin) list(_ string, r *http.Request) (any, error) {
-	all, err := a.ledger.Records.List(r.Context(), pins.UUID{}, allRecords)
-	if err != nil {
-		return nil, err
-	}
-	reply := adminapi.Records{Version: adminapi.Version, Records: []adminapi.Record{}}
-	for _, record := range all {
-		reply.Records = append(reply.Records, a.view(r.Context(), record))
-	}
-	return reply, nil
-}
-
-func (a *Admin) get(_ string, r *http.Request) (any, error) {
+func (a *Admin) get(_ audit.Actor, r *http.Request) (any, error) {
 	disk, err := diskOf(r)
 	if err != nil {
 		return nil, err
 	}
-	record, err := a.ledger.Records.Get(r.Context(), disk)
-	if err != nil {
+	ctx, reply := r.Context(), adminapi.Record{}
+	current, staged, err := a.ledger.Records.Both(ctx, disk)
+	kept, keptErr := a.ledger.Records.KeptOf(ctx, disk)
+	switch {
+	case errors.Is(err, store.ErrNotFound) && len(kept) > 0: // it was deleted: the newest tells
+		current, kept, err = &kept[len(kept)-1], kept[:len(kept)-1], nil
+	case err != nil:
 		return nil, err
 	}
-	reply := a.view(r.Context(), record)
-	reply.ReferenceValues, err = a.ledger.Records.Values(r.Context(), record)
+	if keptErr != nil {
+		return nil, keptErr
+	}
+	if current == nil {
+		return nil, store.ErrNotFound
+	}
+	reply = a.view(ctx, *current)
+	if staged != nil {
+		beside := a.view(ctx, *staged)
+		reply.Staged = &beside
+	}
+	for _, r := range kept {
+		reply.Before = append(reply.Before, a.view(ctx, r))
+	}
+	reply.ReferenceValues, err = a.ledger.Records.Values(ctx, *current)
 	return reply, err
 }
 
-func (a *Admin) put(actor string, r *http.Request) (any, error) {
+func (a *Admin) put(by audit.Actor, r *http.Request) (any, error) {
 	document, key, err := adminapi.ReadPut(r.Body)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", errInvalid, err)
@@ -186,7 +228,8 @@ func (a *Admin) put(actor string, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", errInvalid, err)
 	}
-	if record, err = a.ledger.Put(r.Context(), actor, record, p.ReferenceValues, key, ledger.Replace{Record: p.Replace, RootOfTrust: p.ChangeRootOfTrust}); err != nil {
+	if record, err = a.ledger.Put(r.Context(), by, record, p.ReferenceValues, key,
+		ledger.Replace{Record: p.Replace, Beside: p.Beside, RootOfTrust: p.ChangeRootOfTrust}); err != nil {
 		return nil, err
 	}
 	return a.view(r.Context(), record), nil
@@ -207,13 +250,15 @@ func (a *Admin) build(p adminapi.Put, disk pins.UUID, key []byte) (store.Record,
 		return store.Record{}, fmt.Errorf("spiffe_id is %s, want a workload of trust domain %s", id, a.id.TrustDomain())
 	case slices.Max(key) == 0:
 		return store.Record{}, errors.New("key is all zero")
-	case p.ChangeRootOfTrust && !p.Replace:
-		return store.Record{}, errors.New("change_root_of_trust is set but replace is not: a new record has no root of trust to change")
+	case p.Replace && p.Beside:
+		return store.Record{}, errors.New("replace and beside are both set, want one of them")
+	case p.ChangeRootOfTrust && !p.Replace && !p.Beside:
+		return store.Record{}, errors.New("change_root_of_trust is set but neither replace nor beside is: a new record has no root of trust to change")
 	}
 	if err := p.Header.Check(); err != nil {
 		return store.Record{}, err
 	}
-	r := store.Record{Header: p.Header, SPIFFEID: id, SameVM: p.SameVM}
+	r := store.Record{Header: p.Header, SPIFFEID: id, SameVM: p.SameVM, MaxReleases: p.MaxReleases}
 	switch r.Evidence = store.EvidenceRule(p.Evidence); r.Evidence {
 	case store.EvidenceNotRequired:
 		if p.ReferenceValues != nil {
@@ -221,47 +266,25 @@ func (a *Admin) build(p adminapi.Put, disk pins.UUID, key []byte) (store.Record,
 		}
 		return r, nil
 	case store.EvidenceRequired:
-		return r, checkValues(p)
+		return r, checkValues(p.ReferenceValues, p.Header)
 	}
 	return store.Record{}, fmt.Errorf("evidence is %q, want %q or %q", p.Evidence, store.EvidenceRequired, store.EvidenceNotRequired)
 }
 
 // checkValues holds the reference values against the header pin.
-func checkValues(p adminapi.Put) error {
-	values, err := refval.Decode(p.ReferenceValues)
+func checkValues(data []byte, header pins.Header) error {
+	values, err := refval.Decode(data)
 	if err != nil {
 		return err
 	}
-	if want, ok := values.Pins.Value(); ok && want.Header != p.Header {
+	if want, ok := values.Pins.Value(); ok && want.Header != header {
 		return fmt.Errorf("header pin is %s of disk %s, but the reference values have %s of disk %s: a disk that was rekeyed has new pins, which the reference values have to be made with (refval new --pins)",
-			p.HeaderSHA256, p.DiskUUID, want.HeaderSHA256, want.DiskUUID)
+			header.HeaderSHA256, header.DiskUUID, want.HeaderSHA256, want.DiskUUID)
 	}
 	return nil
 }
 
-func (a *Admin) delete(actor string, r *http.Request) (any, error) {
-	disk, err := diskOf(r)
-	if err != nil {
-		return nil, err
-	}
-	return struct{}{}, a.ledger.Delete(r.Context(), actor, disk)
-}
-
-func (a *Admin) setState(state store.State) func(string, *http.Request) (any, error) {
-	return func(actor string, r *http.Request) (any, error) {
-		disk, err := diskOf(r)
-		if err != nil {
-			return nil, err
-		}
-		if err := a.ledger.SetState(r.Context(), actor, disk, state); err != nil {
-			return nil, err
-		}
-		record, err := a.ledger.Records.Get(r.Context(), disk)
-		return a.view(r.Context(), record), err
-	}
-}
-
-func (a *Admin) releases(_ string, r *http.Request) (any, error) {
+func (a *Admin) releases(_ audit.Actor, r *http.Request) (any, error) {
 	disk, err := diskOf(r)
 	if err != nil {
 		return nil, err
@@ -287,16 +310,4 @@ func diskOf(r *http.Request) (pins.UUID, error) {
 		return pins.UUID{}, fmt.Errorf("%w: %v", errInvalid, err)
 	}
 	return disk, nil
-}
-
-func (a *Admin) view(ctx context.Context, r store.Record) adminapi.Record {
-	root := "unreadable"
-	if known, err := a.ledger.RootOfTrust(ctx, r); err == nil {
-		root = known.String()
-	}
-	return adminapi.Record{
-		Header: r.Header, SPIFFEID: r.SPIFFEID.String(), Evidence: string(r.Evidence),
-		ReferenceValuesSHA256: r.ReferenceValues, RootOfTrust: root, SameVM: r.SameVM, State: string(r.State),
-		Generation: r.Generation, Created: r.Created, Changed: r.Changed,
-	}
 }

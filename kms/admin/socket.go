@@ -7,14 +7,13 @@ import (
 	"os"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/rootvouch/rootvouch/kms/adminapi"
 )
 
-// Listen makes the admin socket at path, mode 0600. A socket that no process
-// serves any more is replaced.
-func Listen(path string) (net.Listener, error) {
+// Listen makes the admin socket at path. Its mode is 0600, or 0666 where others than the
+// server's own user and root have a role: the kernel says who they are. A socket that no
+// process serves any more is replaced.
+func Listen(path string, roles Roles) (net.Listener, error) {
 	l, err := net.Listen("unix", path)
 	if errors.Is(err, syscall.EADDRINUSE) && deserted(path) {
 		if err := os.Remove(path); err != nil {
@@ -25,12 +24,16 @@ func Listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making admin socket: %w", err)
 	}
-	// Until here others may connect, but Accept takes only peers by their user ID.
-	if err := os.Chmod(path, 0o600); err != nil {
+	mode := os.FileMode(0o600)
+	if roles.open() {
+		mode = 0o666
+	}
+	// Until here others may connect, but Accept takes only peers who have a role.
+	if err := os.Chmod(path, mode); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("making admin socket: %w", err)
 	}
-	return &listener{Listener: l}, nil
+	return &listener{l, roles}, nil
 }
 
 // deserted reports whether path is a socket that nobody serves.
@@ -47,19 +50,19 @@ func deserted(path string) bool {
 	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// listener accepts peers whose user ID is this process's own or root's, as the
-// kernel has it (SO_PEERCRED, unix(7)).
+// listener accepts peers who have a role, by the user and the groups that the kernel knew
+// them by when they connected (SO_PEERCRED and SO_PEERGROUPS, unix(7)).
 type listener struct {
 	net.Listener
+	roles Roles
 }
 
 // peer is a connection with who is at its other end.
 type peer struct {
 	net.Conn
-	cred unix.Ucred
+	role Role
+	name string
 }
-
-func (p peer) String() string { return fmt.Sprintf("uid=%d pid=%d", p.cred.Uid, p.cred.Pid) }
 
 func (l *listener) Accept() (net.Conn, error) {
 	for {
@@ -67,12 +70,26 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		cred, err := adminapi.Peer(conn)
-		if err == nil && allowed(cred.Uid) {
-			return peer{conn, cred}, nil
+		if p, err := l.identify(conn); err == nil && p.role > Nobody {
+			return p, nil
 		}
 		conn.Close()
 	}
 }
 
-func allowed(uid uint32) bool { return uid == 0 || uid == uint32(os.Geteuid()) }
+func (l *listener) identify(conn net.Conn) (peer, error) {
+	cred, err := adminapi.Peer(conn)
+	if err != nil {
+		return peer{}, err
+	}
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return peer{}, err
+	}
+	var groups []uint32
+	var failed error
+	if err := raw.Control(func(fd uintptr) { groups, failed = peerGroups(int(fd)) }); err != nil || failed != nil {
+		return peer{}, errors.Join(err, failed)
+	}
+	return peer{conn, l.roles.of(cred.Uid, append(groups, cred.Gid)), describe(cred)}, nil
+}

@@ -1,8 +1,8 @@
 // Package adminapi is how the owner's tool speaks to a key server over its admin socket.
 //
-// HTTP and JSON over a unix socket of mode 0600; the server takes peers with its
-// own user ID, or root's. A key goes to the server and never comes back. The
-// format is described in docs/spec/keyapi.md.
+// HTTP and JSON over a unix socket; the server knows its peers by user and group, as the
+// kernel has them. A key goes to the server and never comes back in the clear. The format is
+// described in docs/spec/keyapi.md.
 package adminapi
 
 import (
@@ -27,8 +27,30 @@ const MaxDocument = 5 << 20
 // PathDisks is where the records are.
 const PathDisks = "/v1/disks"
 
-// PathStatus is where the Status is.
-const PathStatus = "/v1/status"
+// Where the rest is.
+const (
+	PathStatus = "/v1/status" // Status
+	PathKept   = "/v1/kept"   // records that count no more
+)
+
+// TicketHeader says in a request what a change is for; it goes on the log.
+const TicketHeader = "Rootvouch-Ticket"
+
+// MaxTicket bounds a ticket in bytes.
+const MaxTicket = 200
+
+// CheckTicket reports whether a ticket can be sent: printable ASCII.
+func CheckTicket(ticket string) error {
+	if len(ticket) > MaxTicket {
+		return fmt.Errorf("ticket has %d bytes, want at most %d", len(ticket), MaxTicket)
+	}
+	for i := range len(ticket) {
+		if c := ticket[i]; c < ' ' || c > '~' {
+			return fmt.Errorf("ticket is %q, want printable ASCII", ticket)
+		}
+	}
+	return nil
+}
 
 // What a record says of the second lock, as the store writes it.
 const (
@@ -50,9 +72,38 @@ type Put struct {
 	SameVM bool `json:"same_vm"`
 	// Replace takes the place of the record that the disk has.
 	Replace bool `json:"replace"`
+	// Beside lets the record stand beside the one that the disk has, until a boot
+	// confirms it.
+	Beside bool `json:"beside"`
 	// ChangeRootOfTrust lets the new record have another root of trust than the one
 	// that it replaces.
 	ChangeRootOfTrust bool `json:"change_root_of_trust"`
+	// MaxReleases is how many launches may have the key within an hour; 0: no bound.
+	MaxReleases uint32 `json:"max_releases_per_hour"`
+}
+
+// Update changes what a record accepts, without its key. What is absent stays.
+type Update struct {
+	Version int `json:"version"`
+	// ReferenceValues is a refval.json. For KeepBefore seconds the ones of now count
+	// beside it.
+	ReferenceValues   json.RawMessage `json:"reference_values,omitempty"`
+	KeepBefore        uint32          `json:"keep_before_seconds"`
+	ChangeRootOfTrust bool            `json:"change_root_of_trust"`
+	MaxReleases       *uint32         `json:"max_releases_per_hour,omitempty"`
+}
+
+// Measurement is a launch digest that a record accepts.
+type Measurement struct {
+	Digest snp.Measurement `json:"digest"`
+	Until  time.Time       `json:"until,omitzero"` // absent: no end
+}
+
+// Kept says why a record counts no more.
+type Kept struct {
+	Why   string    `json:"why"` // "replaced", "deleted" or "withdrawn"
+	At    time.Time `json:"at"`
+	Until time.Time `json:"until"` // it is kept at least
 }
 
 // Record is what the server tells about a record.
@@ -63,14 +114,23 @@ type Record struct {
 	ReferenceValuesSHA256 pins.Digest `json:"reference_values_sha256,omitzero"`
 	// RootOfTrust is that of the reference values, in words: "none" where evidence is
 	// not required, "unreadable" where they are of another version of the format.
-	RootOfTrust string    `json:"root_of_trust"`
+	RootOfTrust string `json:"root_of_trust"`
+	// Measurements are the launch digests that it accepts.
+	Measurements []Measurement `json:"measurements"`
+	// MaxReleases is how many launches may have the key within an hour; 0: no bound.
+	MaxReleases uint32    `json:"max_releases_per_hour"`
 	SameVM      bool      `json:"same_vm"`
-	State       string    `json:"state"` // "enabled" or "disabled"
+	State       string    `json:"state"` // "enabled", "disabled" or "retired"
 	Generation  uint64    `json:"generation"`
 	Created     time.Time `json:"created"`
 	Changed     time.Time `json:"changed"`
-	// ReferenceValues is there in the answer about one record.
+	// Kept is there with a record that counts no more.
+	Kept *Kept `json:"kept,omitempty"`
+	// ReferenceValues is there in the answer about one record, and so is what stands
+	// beside it: the record that waits for a boot, and those that count no more.
 	ReferenceValues json.RawMessage `json:"reference_values,omitempty"`
+	Staged          *Record         `json:"staged,omitempty"`
+	Before          []Record        `json:"before,omitempty"`
 }
 
 // Release is one launch that got a disk's key.
@@ -85,10 +145,37 @@ type Release struct {
 	Leaf       string       `json:"leaf"` // of the log: "LANE/SEQUENCE"
 }
 
-// Records answers a question about all records.
+// Query asks for records, in the order of their disks' UUIDs. What is zero filters nothing.
+type Query struct {
+	After       pins.UUID       // the last one of the page before
+	Limit       int             // at most MaxPage; 0: DefaultPage
+	SPIFFEID    string          // exactly
+	State       string          // exactly
+	Measurement snp.Measurement // among those that the record accepts
+	RootOfTrust string          // in words
+}
+
+// Bounds of a page of records.
+const (
+	DefaultPage = 100
+	MaxPage     = 1000
+)
+
+// Records is a page of records.
 type Records struct {
 	Version int      `json:"version"`
 	Records []Record `json:"records"`
+	// Next is where the next page begins (Query.After); absent on the last. A page may be
+	// short, and even empty, before the last one.
+	Next pins.UUID `json:"next,omitzero"`
+	// Total is how many disks have a record, whatever was asked for.
+	Total uint64 `json:"total"`
+}
+
+// Purged answers a purge.
+type Purged struct {
+	Version int `json:"version"`
+	Records int `json:"records"` // that were destroyed
 }
 
 // Releases answers a question about a disk's releases.
@@ -108,6 +195,8 @@ type Status struct {
 	// Checkpoint is signed. Kept elsewhere, it proves later that no leaf up to it was
 	// changed or cut off.
 	Checkpoint string `json:"checkpoint"`
+	// Records is how many disks have one.
+	Records uint64 `json:"records"`
 	// Published is when the log had all that there was to have.
 	Published time.Time `json:"published"`
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,7 +31,12 @@ type Error struct {
 func (e *Error) Error() string { return "key server: " + e.Message }
 
 // Client speaks to the server behind one admin socket.
-type Client struct{ http *http.Client }
+type Client struct {
+	// Ticket says what changes are for; it goes on the log. It may be empty.
+	Ticket string
+
+	http *http.Client
+}
 
 // NewClient makes a client for the socket at path. Nothing is opened yet. Whoever
 // serves it must be root, this process's own user, or one of the user IDs given;
@@ -40,7 +46,7 @@ func NewClient(path string, users ...uint32) *Client { return newClient(path, Pe
 // newClient asks peer who serves a connection.
 func newClient(path string, peer func(net.Conn) (unix.Ucred, error), users []uint32) *Client {
 	var dialer net.Dialer
-	return &Client{&http.Client{
+	return &Client{http: &http.Client{
 		Timeout: timeout,
 		Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -82,26 +88,101 @@ func (c *Client) Get(ctx context.Context, disk pins.UUID) (Record, error) {
 
 // List returns all records, by disk UUID, without their reference values.
 func (c *Client) List(ctx context.Context) ([]Record, error) {
+	all := []Record{}
+	for q := (Query{Limit: MaxPage}); ; {
+		page, err := c.Page(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page.Records...)
+		if page.Next == (pins.UUID{}) {
+			return all, nil
+		}
+		q.After = page.Next
+	}
+}
+
+// Page returns a page of records, without their reference values.
+func (c *Client) Page(ctx context.Context, q Query) (Records, error) {
 	var r Records
-	err := c.do(ctx, http.MethodGet, PathDisks, nil, &r)
-	return r.Records, err
+	err := c.do(ctx, http.MethodGet, PathDisks+"?"+q.Encode(), nil, &r)
+	return r, err
+}
+
+// Kept returns a page of the records that count no more, of all disks, after one (or "").
+func (c *Client) Kept(ctx context.Context, after pins.UUID, generation uint64) (Records, error) {
+	v := url.Values{}
+	if after != (pins.UUID{}) {
+		v.Set("after", after.String())
+		v.Set("generation", strconv.FormatUint(generation, 10))
+	}
+	var r Records
+	err := c.do(ctx, http.MethodGet, PathKept+"?"+v.Encode(), nil, &r)
+	return r, err
+}
+
+// Update changes what a disk's record accepts, without its key.
+func (c *Client) Update(ctx context.Context, disk pins.UUID, u Update) (Record, error) {
+	u.Version = Version
+	body, err := json.Marshal(u)
+	if err != nil {
+		return Record{}, fmt.Errorf("encoding the update: %v", err)
+	}
+	return c.change(ctx, disk, "update", body)
 }
 
 // Enable lets a disk's key be released.
 func (c *Client) Enable(ctx context.Context, disk pins.UUID) (Record, error) {
-	var r Record
-	err := c.do(ctx, http.MethodPost, PathDisks+"/"+disk.String()+"/enable", nil, &r)
-	return r, err
+	return c.change(ctx, disk, "enable", nil)
+}
+
+// Revive enables a record that was retired.
+func (c *Client) Revive(ctx context.Context, disk pins.UUID) (Record, error) {
+	return c.change(ctx, disk, "revive", nil)
 }
 
 // Disable keeps a disk's key from being released.
 func (c *Client) Disable(ctx context.Context, disk pins.UUID) (Record, error) {
+	return c.change(ctx, disk, "disable", nil)
+}
+
+// Retire disables a disk's record for good: it stands in no other's way any more.
+func (c *Client) Retire(ctx context.Context, disk pins.UUID) (Record, error) {
+	return c.change(ctx, disk, "retire", nil)
+}
+
+// Confirm lets the record that stands beside a disk's own take its place.
+func (c *Client) Confirm(ctx context.Context, disk pins.UUID) (Record, error) {
+	return c.change(ctx, disk, "confirm", nil)
+}
+
+// Withdraw takes back the record that stands beside a disk's own.
+func (c *Client) Withdraw(ctx context.Context, disk pins.UUID) (Record, error) {
+	return c.change(ctx, disk, "withdraw", nil)
+}
+
+// Restore lets a record that counts no more count again; generation 0 is the newest.
+func (c *Client) Restore(ctx context.Context, disk pins.UUID, generation uint64) (Record, error) {
+	return c.change(ctx, disk, "restore?generation="+strconv.FormatUint(generation, 10), nil)
+}
+
+func (c *Client) change(ctx context.Context, disk pins.UUID, verb string, body []byte) (Record, error) {
 	var r Record
-	err := c.do(ctx, http.MethodPost, PathDisks+"/"+disk.String()+"/disable", nil, &r)
+	err := c.do(ctx, http.MethodPost, PathDisks+"/"+disk.String()+"/"+verb, body, &r)
 	return r, err
 }
 
-// Delete removes a disk's record and key. The server keeps its releases.
+// Purge destroys records of a disk that count no more, with their keys: one generation, or
+// all with 0; early also those whose time has not come. It returns how many.
+func (c *Client) Purge(ctx context.Context, disk pins.UUID, generation uint64, early bool) (int, error) {
+	v := url.Values{"generation": {strconv.FormatUint(generation, 10)}, "early": {strconv.FormatBool(early)}}
+	var r Purged
+	err := c.do(ctx, http.MethodPost, PathDisks+"/"+disk.String()+"/purge?"+v.Encode(), nil, &r)
+	return r.Records, err
+}
+
+// Delete removes a disk's record, which the server keeps for a while. It keeps its releases
+// for good.
 func (c *Client) Delete(ctx context.Context, disk pins.UUID) error {
 	return c.do(ctx, http.MethodDelete, PathDisks+"/"+disk.String(), nil, nil)
 }
@@ -124,6 +205,9 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte, reply
 	request, err := http.NewRequestWithContext(ctx, method, "http://admin"+path, bytes.NewReader(body))
 	if err != nil {
 		return err
+	}
+	if c.Ticket != "" {
+		request.Header.Set(TicketHeader, c.Ticket)
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
@@ -154,5 +238,5 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte, reply
 	return nil
 }
 
-// maxReply bounds an answer in bytes: a hundred thousand records.
-const maxReply = 64 << 20
+// maxReply bounds an answer in bytes: a page of records.
+const maxReply = 16 << 20

@@ -32,11 +32,12 @@ func entries() []Entry {
 		case ReleaseAgain:
 			e.About = AboutRelease{Request: request, Generation: 1}
 		case Refusal:
-			e.About = AboutRefusal{Request: Request{Remote: "192.0.2.1:4711"}, Code: "denied", Reason: "lock 2"}
+			e.About = AboutRefusal{Request: Request{Remote: "192.0.2.1:4711"}, Code: "denied", Checks: []string{"MEASUREMENT"}, Reason: "lock 2"}
 		case LeftOut:
 			e.About = AboutLeftOut{Count: 3}
 		default:
-			e.About = AboutChange{Actor: "uid=0", Disk: pins.UUID{1}, SPIFFEID: request.SPIFFEID, Generation: 1, Evidence: "required", ReferenceValues: pins.Digest{6}}
+			e.About = AboutChange{Actor: "uid=0", Disk: pins.UUID{1}, SPIFFEID: request.SPIFFEID, Generation: 1, Evidence: "required", ReferenceValues: pins.Digest{6},
+				Before: []Expiring{{pins.Digest{8}, noon}}, MaxReleases: 3, State: "enabled", Ticket: "CHG-1"}
 		}
 		all = append(all, e)
 	}

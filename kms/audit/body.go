@@ -27,7 +27,14 @@ const (
 	Put          Event = "put"           // a record was registered or replaced
 	Enable       Event = "enable"
 	Disable      Event = "disable"
+	Retire       Event = "retire"
+	Update       Event = "update"   // other reference values or bounds, the same key
+	Stage        Event = "stage"    // a record stands beside the disk's own
+	Confirm      Event = "confirm"  // it took its place
+	Withdraw     Event = "withdraw" // it was taken back
 	Delete       Event = "delete"
+	Restore      Event = "restore" // a record that was replaced or deleted counts again
+	Purge        Event = "purge"   // one was destroyed for good
 )
 
 // kinds says which Body goes with an event.
@@ -41,7 +48,14 @@ var kinds = map[Event]reflect.Type{
 	Put:          reflect.TypeFor[AboutChange](),
 	Enable:       reflect.TypeFor[AboutChange](),
 	Disable:      reflect.TypeFor[AboutChange](),
+	Retire:       reflect.TypeFor[AboutChange](),
+	Update:       reflect.TypeFor[AboutChange](),
+	Stage:        reflect.TypeFor[AboutChange](),
+	Confirm:      reflect.TypeFor[AboutChange](),
+	Withdraw:     reflect.TypeFor[AboutChange](),
 	Delete:       reflect.TypeFor[AboutChange](),
+	Restore:      reflect.TypeFor[AboutChange](),
+	Purge:        reflect.TypeFor[AboutChange](),
 }
 
 // Body is what a leaf says about its event.
@@ -63,6 +77,7 @@ const (
 	maxReason   = 4 << 10
 	maxSPIFFEID = 2048
 	maxShort    = 256
+	maxChecks   = 40 // how many names
 )
 
 // AboutInit is about a new store.
@@ -165,13 +180,19 @@ func DecodeCollateral(data []byte) (CollateralList, error) {
 type AboutRefusal struct {
 	nothing
 	Request
-	Code       string `json:"code"` // what the caller learnt
-	Reason     string `json:"reason"`
-	Suppressed uint64 `json:"suppressed,omitempty"` // refusals of this caller before it that are on no leaf
+	Code       string   `json:"code"`   // what the caller learnt
+	Checks     []string `json:"checks"` // what the request failed at
+	Reason     string   `json:"reason"`
+	Suppressed uint64   `json:"suppressed,omitempty"` // refusals of this caller before it that are on no leaf
 }
 
 func (a AboutRefusal) bounded() Body {
 	a.Request, a.Reason = a.Request.bounded(), text(a.Reason, maxReason)
+	checks := []string{}
+	for _, check := range a.Checks[:min(len(a.Checks), maxChecks)] {
+		checks = append(checks, text(check, maxShort))
+	}
+	a.Checks = checks
 	return a
 }
 
@@ -187,19 +208,47 @@ func (a AboutLeftOut) bounded() Body {
 	return a
 }
 
+// Actor is who asks for a change.
+type Actor struct {
+	Name   string // as the kernel has it
+	Ticket string // what it is for, in the actor's own words; may be empty
+}
+
 // AboutChange is about a record that was changed.
 type AboutChange struct {
-	Actor string `json:"actor"` // who asked for it at the admin socket
-	// Disk and what follows are the record's: with a delete that of before, else of after.
+	Actor  string `json:"actor"` // who asked for it at the admin socket
+	Ticket string `json:"ticket,omitempty"`
+	// Disk and what follows are the record's: with a delete, withdraw or purge that of
+	// before, else of after.
 	Disk            pins.UUID   `json:"disk_uuid"`
 	SPIFFEID        string      `json:"spiffe_id"`
 	Generation      uint64      `json:"generation"`
 	Evidence        string      `json:"evidence"`                         // "required" or "not-required"
 	ReferenceValues pins.Digest `json:"reference_values_sha256,omitzero"` // absent where evidence is not required
-	Header          pins.Digest `json:"luks2_header_sha256"`
-	SameVM          bool        `json:"same_vm"`
-	// RootOfTrust is that of the reference values, in words; only with a put.
+	// Before are earlier reference values that count until they expire.
+	Before      []Expiring  `json:"before,omitempty"`
+	MaxReleases uint32      `json:"max_releases_per_hour,omitempty"` // 0: no bound
+	Header      pins.Digest `json:"luks2_header_sha256"`
+	SameVM      bool        `json:"same_vm"`
+	State       string      `json:"state"` // "enabled", "disabled" or "retired"
+	// RootOfTrust is that of the reference values, in words; only where they may be new.
 	RootOfTrust string `json:"root_of_trust,omitempty"`
+}
+
+// Expiring are reference values that count for a while.
+type Expiring struct {
+	ReferenceValues pins.Digest `json:"reference_values_sha256"`
+	Until           time.Time   `json:"until"` // UTC
+}
+
+// Accepts reports whether reference values count at a time.
+func (a AboutChange) Accepts(values pins.Digest, now time.Time) bool {
+	for _, b := range a.Before {
+		if b.ReferenceValues == values && now.Before(b.Until) {
+			return true
+		}
+	}
+	return values == a.ReferenceValues
 }
 
 // Contents implements Body.
@@ -207,10 +256,14 @@ func (a AboutChange) Contents() []pins.Digest {
 	if a.ReferenceValues == (pins.Digest{}) {
 		return nil
 	}
-	return []pins.Digest{a.ReferenceValues}
+	all := []pins.Digest{a.ReferenceValues}
+	for _, b := range a.Before {
+		all = append(all, b.ReferenceValues)
+	}
+	return all
 }
 
 func (a AboutChange) bounded() Body {
-	a.Actor, a.RootOfTrust = text(a.Actor, maxShort), text(a.RootOfTrust, maxShort)
+	a.Actor, a.Ticket, a.RootOfTrust = text(a.Actor, maxShort), text(a.Ticket, maxShort), text(a.RootOfTrust, maxShort)
 	return a
 }

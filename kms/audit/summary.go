@@ -27,10 +27,14 @@ func (l Leaf) Summary() Summary {
 	case AboutLeftOut:
 		return Summary{SPIFFEID: a.SPIFFEID, What: fmt.Sprintf("%d refusals", a.Count)}
 	case AboutChange:
+		what := fmt.Sprintf("generation %d by %s", a.Generation, a.Actor)
 		if a.RootOfTrust != "" {
-			return Summary{a.Disk.String(), a.SPIFFEID, fmt.Sprintf("generation %d by %s, root of trust %s", a.Generation, a.Actor, a.RootOfTrust)}
+			what += ", root of trust " + a.RootOfTrust
 		}
-		return Summary{a.Disk.String(), a.SPIFFEID, fmt.Sprintf("generation %d by %s", a.Generation, a.Actor)}
+		if a.Ticket != "" {
+			what += ", ticket " + a.Ticket
+		}
+		return Summary{a.Disk.String(), a.SPIFFEID, what}
 	}
 	return Summary{}
 }

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/rootvouch/rootvouch/kms/keyapi"
+	"github.com/rootvouch/rootvouch/pins"
 )
 
 // Check is one thing that can be ill.
@@ -46,25 +48,35 @@ type Health struct {
 	log      *slog.Logger
 	registry *prometheus.Registry
 	answers  *prometheus.HistogramVec
+	refusals *prometheus.CounterVec
 
-	mu   sync.Mutex        // guards said
-	said map[string]string // :: name of a check -> what it said last
+	mu     sync.Mutex        // guards what follows
+	said   map[string]string // :: name of a check -> what it said last
+	capped struct {          // the newest refusal at a record's bound
+		disk pins.UUID
+		at   time.Time
+	}
 }
 
 // New makes a Health.
 func New(log *slog.Logger, checks []Check, gauges []Gauge) *Health {
-	h := &Health{checks: checks, log: log, registry: prometheus.NewRegistry(), said: map[string]string{}}
+	h := &Health{log: log, registry: prometheus.NewRegistry(), said: map[string]string{}}
 	h.answers = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "rootvouch_kms_answer_seconds",
 		Help: "Time that an answer took, by request (nonce, release) and code (ok, or that of the refusal).",
 		// An answer takes some milliseconds, and the guest waits for seconds.
 		Buckets: []float64{.002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30},
 	}, []string{"request", "code"})
-	h.registry.MustRegister(h.answers)
+	h.refusals = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "rootvouch_kms_refusals_total",
+		Help: "Refusals, by what the request failed at; one can fail at several checks.",
+	}, []string{"check"})
+	h.registry.MustRegister(h.answers, h.refusals)
+	h.checks = append(slices.Clone(checks), Check{Name: "cap", Warning: true, Do: h.checkCapped})
 	for _, g := range gauges {
 		h.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "rootvouch_kms_" + g.Name, Help: g.Help}, g.Read))
 	}
-	for _, c := range checks {
+	for _, c := range h.checks {
 		h.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "rootvouch_kms_ill", Help: "1 while a check fails.", ConstLabels: prometheus.Labels{"check": c.Name},
 		}, func() float64 {
@@ -84,6 +96,31 @@ func (h *Health) Answered(request string, code keyapi.Code, took time.Duration) 
 		label = "ok"
 	}
 	h.answers.WithLabelValues(request, label).Observe(took.Seconds())
+}
+
+// capCheck is what a refusal at a record's bound failed at.
+const capCheck = "cap"
+
+// Refused counts a refusal of a disk's key.
+func (h *Health) Refused(disk pins.UUID, checks []string) {
+	for _, check := range checks {
+		h.refusals.WithLabelValues(check).Inc()
+		if check == capCheck {
+			h.mu.Lock()
+			h.capped.disk, h.capped.at = disk, time.Now()
+			h.mu.Unlock()
+		}
+	}
+}
+
+// checkCapped says for an hour that a disk's launches were too many.
+func (h *Health) checkCapped() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.capped.at.IsZero() || time.Since(h.capped.at) > time.Hour {
+		return nil
+	}
+	return fmt.Errorf("disk %s is launched more often than its record allows (max_releases_per_hour): does its host launch it again and again?", h.capped.disk)
 }
 
 // Live says what keeps the process from being of any use.
@@ -125,22 +162,27 @@ func (h *Health) Watch(ctx context.Context) {
 
 // Note makes all checks once, and logs what changed since the last time.
 func (h *Health) Note() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	for _, c := range h.checks {
 		now := ""
 		if err := c.Do(); err != nil {
 			now = err.Error()
 		}
-		switch before := h.said[c.Name]; {
+		switch before := h.say(c.Name, now); {
 		case now == before:
 		case now == "":
 			h.log.Info("well again", "check", c.Name)
 		case before == "":
 			h.log.Error("ill", "check", c.Name, "err", now)
 		}
-		h.said[c.Name] = now
 	}
+}
+
+// say remembers what a check says, and returns what it said before.
+func (h *Health) say(check, now string) (before string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	before, h.said[check] = h.said[check], now
+	return before
 }
 
 // Handler answers /live, /ready and /metrics.

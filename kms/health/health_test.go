@@ -8,11 +8,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/rootvouch/rootvouch/kms/keyapi"
+	"github.com/rootvouch/rootvouch/pins"
 )
 
 func TestHealth(t *testing.T) {
@@ -83,5 +85,28 @@ func TestHealth(t *testing.T) {
 	}
 	if ills, wells := strings.Count(out.String(), "msg=ill"), strings.Count(out.String(), `msg="well again"`); ills != 2 || wells != 2 {
 		t.Errorf("log has %d ills and %d wells, want 2 and 2:\n%s", ills, wells, &out)
+	}
+}
+
+// TestCapped: launches beyond a record's bound are a figure, and an alarm that the log of the
+// server has as well.
+func TestCapped(t *testing.T) {
+	var out bytes.Buffer
+	h := New(slog.New(slog.NewTextHandler(&out, nil)), nil, nil)
+	h.Note()
+	h.Refused(pins.UUID{1}, []string{"MEASUREMENT", "cap"})
+	h.Note()
+	if err := h.Ready(); err != nil {
+		t.Errorf("one disk's bound makes the server ill: %v", err)
+	}
+	if !strings.Contains(out.String(), `level=ERROR msg=ill check=cap err="disk 01000000-`) {
+		t.Errorf("log is %s", &out)
+	}
+	answer := httptest.NewRecorder()
+	h.Handler().ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", nil))
+	for _, want := range []string{`rootvouch_kms_refusals_total{check="cap"} 1`, `rootvouch_kms_refusals_total{check="MEASUREMENT"} 1`, `rootvouch_kms_ill{check="cap"} 1`} {
+		if !strings.Contains(answer.Body.String(), want) {
+			t.Errorf("metrics lack %s", want)
+		}
 	}
 }

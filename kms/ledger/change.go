@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/rootvouch/rootvouch/kms/acl"
 	"github.com/rootvouch/rootvouch/kms/audit"
@@ -13,27 +15,34 @@ import (
 	"github.com/rootvouch/rootvouch/refval"
 )
 
-// Errors of Put.
+// Errors of changes.
 var (
 	ErrExists      = errors.New("it has a record already")
 	ErrOverlap     = errors.New("another disk's record overlaps")
 	ErrRootOfTrust = errors.New("the record has another root of trust")
+	// ErrConflict says that the records are not such that the change can be made.
+	ErrConflict = errors.New("it cannot be done as things stand")
 )
 
 // Replace says what a Put may replace. The zero value replaces nothing.
 type Replace struct {
 	Record      bool // the record that the disk has
 	RootOfTrust bool // its root of trust as well
+	// Beside lets the new record stand beside the disk's own until it is confirmed:
+	// each launch gets the key of the one that its evidence satisfies.
+	Beside bool
 }
 
 // disk is what a change finds.
 type disk struct {
 	record     store.Record // with known
 	known      bool
-	generation uint64 // the newest there was
+	staged     *store.Record // that is to take record's place
+	generation uint64        // the newest there was
+	count      uint64        // of all records
 }
 
-// change makes one change of a disk's record. decide gets what there is now, may read more,
+// change makes one change of a disk's records. decide gets what there is now, may read more,
 // and says what to write and to put on the log. Every change writes the epoch: so those
 // that were decided side by side see each other, and what decide reads is as it was.
 func (l *Ledger) change(ctx context.Context, uuid pins.UUID, decide func(*moment, disk) error) error {
@@ -42,18 +51,8 @@ func (l *Ledger) change(ctx context.Context, uuid pins.UUID, decide func(*moment
 	}
 	defer l.unlock()
 	return l.transact(ctx, func(m *moment) error {
-		items, err := m.get(store.KeyEpoch, store.KeyRecord(uuid), store.KeyGeneration(uuid))
+		d, err := m.disk(uuid)
 		if err != nil {
-			return err
-		}
-		var d disk
-		if d.generation, err = store.GenerationOf(items[2]); err != nil {
-			return err
-		}
-		switch d.record, err = store.RecordOf(items[1], uuid); {
-		case err == nil:
-			d.known = true
-		case !errors.Is(err, store.ErrNotFound):
 			return err
 		}
 		m.write(kv.Write{Key: store.KeyEpoch})
@@ -62,10 +61,39 @@ func (l *Ledger) change(ctx context.Context, uuid pins.UUID, decide func(*moment
 	})
 }
 
+// disk reads the records of a disk.
+func (m *moment) disk(uuid pins.UUID) (disk, error) {
+	items, err := m.get(store.KeyEpoch, store.KeyRecord(uuid), store.KeyStaged(uuid), store.KeyGeneration(uuid), store.KeyCount)
+	if err != nil {
+		return disk{}, err
+	}
+	var d disk
+	if d.generation, err = store.GenerationOf(items[3]); err != nil {
+		return disk{}, err
+	}
+	if d.count, err = store.CountOf(items[4]); err != nil {
+		return disk{}, err
+	}
+	switch d.record, err = store.RecordOf(items[1], uuid); {
+	case err == nil:
+		d.known = true
+	case !errors.Is(err, store.ErrNotFound):
+		return disk{}, err
+	}
+	switch staged, err := store.RecordOf(items[2], uuid); {
+	case err == nil:
+		d.staged = &staged
+	case !errors.Is(err, store.ErrNotFound):
+		return disk{}, err
+	}
+	return d, nil
+}
+
 // Put registers a record with its refval.json and key; Generation, Created, Changed and
-// State are set here. A disk that has a record is refused unless replace says otherwise. The
-// errors match ErrExists, ErrOverlap and ErrRootOfTrust.
-func (l *Ledger) Put(ctx context.Context, actor string, r store.Record, values, key []byte, replace Replace) (store.Record, error) {
+// State are set here. A disk that has a record is refused unless replace says otherwise; one
+// that is replaced is kept for a while. The errors match ErrExists, ErrOverlap,
+// ErrRootOfTrust and ErrConflict.
+func (l *Ledger) Put(ctx context.Context, by audit.Actor, r store.Record, values, key []byte, replace Replace) (store.Record, error) {
 	mine, err := decodeValues(values)
 	if err != nil {
 		return store.Record{}, err
@@ -75,42 +103,98 @@ func (l *Ledger) Put(ctx context.Context, actor string, r store.Record, values, 
 			return store.Record{}, err
 		}
 	}
+	at := store.KeyRecord(r.DiskUUID)
+	if replace.Beside {
+		at = store.KeyStaged(r.DiskUUID)
+	}
 	err = l.change(ctx, r.DiskUUID, func(m *moment, d disk) error {
-		r.State, r.Created, r.Changed = store.Enabled, m.now, m.now
+		r.State, r.Created, r.Changed, r.Generation = store.Enabled, m.now, m.now, d.generation+1
+		event := audit.Put
 		switch {
-		case d.known && !replace.Record:
+		case d.known && !replace.Record && !replace.Beside:
 			return fmt.Errorf("disk %s: %w", r.DiskUUID, ErrExists)
+		case !d.known && replace.Beside:
+			return fmt.Errorf("%w: disk %s has no record that another could stand beside", ErrConflict, r.DiskUUID)
 		case d.known:
 			if err := l.checkRoot(ctx, d.record, mine.RootOfTrust, replace.RootOfTrust); err != nil {
 				return err
 			}
 			r.Created = d.record.Created
-			m.write(forget(d.record, r)...)
+		default:
+			m.write(store.SetCount(d.count + 1))
 		}
-		if err := l.checkApart(ctx, r, mine); err != nil {
+		if replace.Beside {
+			event, r.State = audit.Stage, d.record.State
+			if err := l.checkDistinct(m, d.record, r, mine); err != nil {
+				return err
+			}
+		} else if d.known {
+			m.write(l.keep(m, d.record, store.Replaced))
+		}
+		if d.staged != nil {
+			m.write(l.keep(m, *d.staged, store.Withdrawn))
+			if !replace.Beside {
+				m.write(kv.Write{Key: store.KeyStaged(r.DiskUUID), Delete: true})
+			}
+		}
+		if err := l.checkApart(m, r, mine); err != nil {
 			return err
 		}
-		r.Generation = d.generation + 1
-		item, err := l.Records.Seal(r, key)
+		item, err := l.Records.Seal(at, r, key)
 		if err != nil {
 			return err
 		}
-		m.write(item, store.SetGeneration(r.DiskUUID, r.Generation), kv.Write{Key: store.KeyCaller(r.SPIFFEID, r.DiskUUID)})
-		m.entries = about(audit.Put, actor, r, mine.RootOfTrust.String())
+		m.write(item, store.SetGeneration(r.DiskUUID, r.Generation))
+		names := []store.Record{r}
+		if replace.Beside {
+			names = append(names, d.record)
+		}
+		m.write(d.index(r.DiskUUID, names...)...)
+		m.say(event, by, r, mine.RootOfTrust.String())
 		return nil
 	})
 	if err != nil {
 		return store.Record{}, err
 	}
-	return l.Records.Get(ctx, r.DiskUUID)
+	items, err := l.engine.Get(ctx, at)
+	if err != nil {
+		return store.Record{}, err
+	}
+	return store.RecordOf(items[0], r.DiskUUID)
 }
 
-// forget removes what says that old's caller is named, where that is not fresh's.
-func forget(old, fresh store.Record) []kv.Write {
-	if old.SPIFFEID == fresh.SPIFFEID {
-		return nil
+// keep makes the item of a record that counts no more.
+func (l *Ledger) keep(m *moment, r store.Record, why store.Reason) kv.Write {
+	return store.Keep(r, store.Kept{Why: why, At: m.now, Until: m.now.Add(l.Retention)})
+}
+
+// index makes the items that say which SPIFFE IDs the records of a disk name: those of now,
+// instead of those that d has.
+func (d disk) index(uuid pins.UUID, now ...store.Record) (writes []kv.Write) {
+	wanted := map[string]bool{}
+	for _, r := range now {
+		wanted[store.KeyCaller(r.SPIFFEID, uuid)] = true
 	}
-	return []kv.Write{{Key: store.KeyCaller(old.SPIFFEID, old.DiskUUID), Delete: true}}
+	var had []store.Record
+	if d.known {
+		had = append(had, d.record)
+	}
+	if d.staged != nil {
+		had = append(had, *d.staged)
+	}
+	gone := map[string]bool{}
+	for _, r := range had {
+		if key := store.KeyCaller(r.SPIFFEID, uuid); !wanted[key] {
+			gone[key] = true
+		}
+	}
+	for key := range wanted {
+		writes = append(writes, kv.Write{Key: key})
+	}
+	for key := range gone {
+		writes = append(writes, kv.Write{Key: key, Delete: true})
+	}
+	return writes
 }
 
 // checkRoot refuses another root of trust than the old record has, unless that may change.
@@ -139,23 +223,74 @@ func (l *Ledger) RootOfTrust(ctx context.Context, r store.Record) (refval.RootOf
 	return values.RootOfTrust, err
 }
 
-// checkApart holds a new record against all others of its caller.
-func (l *Ledger) checkApart(ctx context.Context, r store.Record, mine refval.Values) error {
-	others, err := l.Records.ByCaller(ctx, r.SPIFFEID)
+// accepted reads all reference values that a record accepts, fresh ones last.
+func (l *Ledger) accepted(m *moment, r store.Record) ([]refval.Values, error) {
+	digests := r.Accepts(m.now)
+	if len(digests) == 0 {
+		return []refval.Values{{}}, nil
+	}
+	var all []refval.Values
+	for _, digest := range digests {
+		data, err := l.Records.Blob(m.ctx, digest)
+		if err != nil {
+			return nil, fmt.Errorf("disk %s: %w", r.DiskUUID, err)
+		}
+		values, err := refval.Decode(data)
+		if err != nil {
+			return nil, fmt.Errorf("disk %s: %w", r.DiskUUID, err)
+		}
+		all = append(all, values)
+	}
+	return all, nil
+}
+
+// checkApart holds a record, with its newest reference values, against all other disks' of
+// its caller. One that is retired stands in nobody's way.
+func (l *Ledger) checkApart(m *moment, r store.Record, mine refval.Values) error {
+	others, err := l.Records.ByCaller(m.ctx, r.SPIFFEID)
 	if err != nil {
 		return err
 	}
+	all := []refval.Values{mine}
+	if len(r.Before) > 0 {
+		if all, err = l.accepted(m, r); err != nil {
+			return err
+		}
+	}
 	for _, other := range others {
-		data, err := l.Records.Values(ctx, other)
+		if other.DiskUUID == r.DiskUUID || other.State == store.Retired || r.State == store.Retired {
+			continue
+		}
+		theirs, err := l.accepted(m, other)
 		if err != nil {
 			return err
 		}
-		theirs, err := decodeValues(data)
-		if err != nil {
-			return err
+		for _, values := range all {
+			for _, of := range theirs {
+				if err := acl.CheckApart(r, other, values, of); err != nil {
+					return fmt.Errorf("%w: %v", ErrOverlap, err)
+				}
+			}
 		}
-		if err := acl.CheckApart(r, other, mine, theirs); err != nil {
-			return fmt.Errorf("%w: %v", ErrOverlap, err)
+	}
+	return nil
+}
+
+// checkDistinct refuses a record beside another one of its disk where a launch could
+// satisfy both: then nobody could say which header the launch has.
+func (l *Ledger) checkDistinct(m *moment, current, fresh store.Record, mine refval.Values) error {
+	if current.Evidence != store.EvidenceRequired || fresh.Evidence != store.EvidenceRequired {
+		return fmt.Errorf("%w: without evidence nothing tells a launch with the new header from one with the old", ErrConflict)
+	}
+	theirs, err := l.accepted(m, current)
+	if err != nil {
+		return err
+	}
+	for _, values := range theirs {
+		for _, of := range values.Measurements {
+			if slices.ContainsFunc(mine.Measurements, func(x refval.Measurement) bool { return x.Digest == of.Digest }) {
+				return fmt.Errorf("%w: both records accept the measurement %s, so nothing tells a launch with the new header from one with the old", ErrConflict, of.Digest)
+			}
 		}
 	}
 	return nil
@@ -169,53 +304,132 @@ func decodeValues(data []byte) (refval.Values, error) {
 	return refval.Decode(data)
 }
 
-// SetState enables or disables the record of a disk. Once it returns, no release of a
-// disabled record happens. The error matches store.ErrNotFound.
-func (l *Ledger) SetState(ctx context.Context, actor string, uuid pins.UUID, state store.State) error {
-	event := audit.Enable
-	if state == store.Disabled {
-		event = audit.Disable
+// Update is what may change of a record without its key. What is nil stays.
+type Update struct {
+	// Values is a refval.json. For KeepBefore the ones of now count beside it.
+	Values     []byte
+	KeepBefore time.Duration
+	// RootOfTrust lets it have another root of trust.
+	RootOfTrust bool
+	// MaxReleases bounds the launches within an hour; 0 is no bound.
+	MaxReleases *uint32
+}
+
+// Update changes what a record accepts. The errors match store.ErrNotFound, ErrOverlap,
+// ErrRootOfTrust and ErrConflict.
+func (l *Ledger) Update(ctx context.Context, by audit.Actor, uuid pins.UUID, u Update) error {
+	mine, err := decodeValues(u.Values)
+	if err != nil {
+		return err
+	}
+	var fresh pins.Digest
+	if u.Values != nil {
+		if fresh, err = l.Records.PutBlob(ctx, u.Values); err != nil {
+			return err
+		}
 	}
 	return l.change(ctx, uuid, func(m *moment, d disk) error {
 		if !d.known {
 			return store.ErrNotFound
 		}
-		key, err := l.Records.Key(d.record)
-		if err != nil {
+		r, root := d.record, ""
+		if u.MaxReleases != nil {
+			r.MaxReleases = *u.MaxReleases
+		}
+		if u.Values != nil {
+			if err := l.checkRoot(ctx, d.record, mine.RootOfTrust, u.RootOfTrust); err != nil {
+				return err
+			}
+			if r, err = r.Accept(fresh, m.now, u.KeepBefore); err != nil {
+				return fmt.Errorf("%w: %v", ErrConflict, err)
+			}
+			if err := l.checkApart(m, r, mine); err != nil {
+				return err
+			}
+			if d.staged != nil {
+				if err := l.checkStaged(m, r, *d.staged); err != nil {
+					return err
+				}
+			}
+			root = mine.RootOfTrust.String()
+		}
+		if err := l.reseal(m, d.record, &r, r.Item()); err != nil {
 			return err
 		}
-		defer clear(key)
-		r := d.record
-		r.State, r.Changed = state, m.now
-		item, err := l.Records.Seal(r, key)
-		if err != nil {
-			return err
-		}
-		m.write(item)
-		m.entries = about(event, actor, r, "")
+		m.say(audit.Update, by, r, root)
 		return nil
 	})
 }
 
-// Delete removes the record and the key of a disk; its leases stay. The error matches
-// store.ErrNotFound. The engine does not wipe what it frees: the sealed key can stay on the
-// disk for a while.
-func (l *Ledger) Delete(ctx context.Context, actor string, uuid pins.UUID) error {
+func (l *Ledger) checkStaged(m *moment, r, staged store.Record) error {
+	theirs, err := l.accepted(m, staged)
+	if err != nil {
+		return err
+	}
+	return l.checkDistinct(m, r, staged, theirs[0])
+}
+
+// reseal writes fresh, with the key that old has, to a place in the book. fresh is what old
+// has become.
+func (l *Ledger) reseal(m *moment, old store.Record, fresh *store.Record, at string) error {
+	key, err := l.Records.Key(old)
+	if err != nil {
+		return err
+	}
+	defer clear(key)
+	fresh.Changed = m.now
+	item, err := l.Records.Seal(at, *fresh, key)
+	if err != nil {
+		return err
+	}
+	m.write(item)
+	return nil
+}
+
+// SetState enables, disables or retires the records of a disk. Once it returns, no release
+// of a disabled or retired one happens. The error matches store.ErrNotFound, and ErrConflict
+// where the record is retired: Revive takes that back.
+func (l *Ledger) SetState(ctx context.Context, by audit.Actor, uuid pins.UUID, state store.State) error {
+	return l.setState(ctx, by, uuid, state, false)
+}
+
+// Revive enables a record that was retired. The errors match store.ErrNotFound and
+// ErrOverlap.
+func (l *Ledger) Revive(ctx context.Context, by audit.Actor, uuid pins.UUID) error {
+	return l.setState(ctx, by, uuid, store.Enabled, true)
+}
+
+func (l *Ledger) setState(ctx context.Context, by audit.Actor, uuid pins.UUID, state store.State, revive bool) error {
+	event := map[store.State]audit.Event{store.Enabled: audit.Enable, store.Disabled: audit.Disable, store.Retired: audit.Retire}[state]
 	return l.change(ctx, uuid, func(m *moment, d disk) error {
 		if !d.known {
 			return store.ErrNotFound
 		}
-		m.write(kv.Write{Key: store.KeyRecord(uuid), Delete: true}, kv.Write{Key: store.KeyCaller(d.record.SPIFFEID, uuid), Delete: true})
-		m.entries = about(audit.Delete, actor, d.record, "")
+		r := d.record
+		r.State = state
+		if d.record.State == store.Retired && state != store.Retired {
+			if !revive {
+				return fmt.Errorf("%w: the record of disk %s is retired", ErrConflict, uuid)
+			}
+			values, err := l.accepted(m, r)
+			if err != nil {
+				return err
+			}
+			if err := l.checkApart(m, r, values[0]); err != nil {
+				return err
+			}
+		}
+		if d.staged != nil { // it follows
+			staged := *d.staged
+			staged.State = state
+			if err := l.reseal(m, *d.staged, &staged, staged.Item()); err != nil {
+				return err
+			}
+		}
+		if err := l.reseal(m, d.record, &r, r.Item()); err != nil {
+			return err
+		}
+		m.say(event, by, r, "")
 		return nil
 	})
-}
-
-// about says what became of a record. root is its root of trust if that was set.
-func about(event audit.Event, actor string, r store.Record, root string) []audit.Entry {
-	return []audit.Entry{{Event: event, About: audit.AboutChange{
-		Actor: actor, Disk: r.DiskUUID, SPIFFEID: r.SPIFFEID.String(), Generation: r.Generation, Evidence: string(r.Evidence),
-		ReferenceValues: r.ReferenceValues, Header: r.Header.HeaderSHA256, SameVM: r.SameVM,
-		RootOfTrust: root,
-	}}}
 }

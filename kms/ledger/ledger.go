@@ -33,6 +33,8 @@ import (
 type Ledger struct {
 	// Records reads the book.
 	Records *store.Store
+	// Retention is how long records that were replaced or deleted are kept at least.
+	Retention time.Duration
 
 	engine      kv.Engine
 	lane        string
@@ -51,13 +53,16 @@ type Ledger struct {
 // the very same request is answered again.
 func New(s *store.Store, lane string, clock func() time.Time, rand io.Reader, retryWindow time.Duration) *Ledger {
 	return &Ledger{
-		Records: s, engine: s.Engine, lane: lane, clock: clock, rand: rand, retryWindow: retryWindow,
+		Records: s, Retention: DefaultRetention, engine: s.Engine, lane: lane, clock: clock, rand: rand, retryWindow: retryWindow,
 		written: make(chan struct{}, 1), gate: make(chan struct{}, 1),
 	}
 }
 
 // Written says when there are new leaves for the log.
 func (l *Ledger) Written() <-chan struct{} { return l.written }
+
+// Now is the time of the ledger's clock.
+func (l *Ledger) Now() time.Time { return l.clock() }
 
 // Lane is the name of the server's lane.
 func (l *Ledger) Lane() string { return l.lane }

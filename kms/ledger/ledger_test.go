@@ -35,7 +35,7 @@ func newBook(t *testing.T) *kmstest.Book {
 // put registers a record without evidence, which needs no reference values.
 func put(t *testing.T, l *ledger.Ledger, disk byte, replace bool) store.Record {
 	t.Helper()
-	record, err := l.Put(t.Context(), "test", store.Record{
+	record, err := l.Put(t.Context(), audit.Actor{Name: "test"}, store.Record{
 		Header:   pins.Header{DiskUUID: pins.UUID{disk}, HeaderSHA256: pins.Digest{2}},
 		SPIFFEID: spiffeid.RequireFromPathf(vmID.TrustDomain(), "/vm/%d", disk),
 		Evidence: store.EvidenceNotRequired,
@@ -69,7 +69,7 @@ func TestReleaseOfAChangedRecord(t *testing.T) {
 		t.Errorf("replaced: got error %v, want ErrChanged", err)
 	}
 	current := put(t, b.Ledger, 1, true)
-	if err := b.Ledger.SetState(t.Context(), "test", current.DiskUUID, store.Disabled); err != nil {
+	if err := b.Ledger.SetState(t.Context(), audit.Actor{Name: "test"}, current.DiskUUID, store.Disabled); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.Ledger.Release(t.Context(), claim(current, 1, 1, true)); !errors.Is(err, ledger.ErrChanged) {
@@ -214,7 +214,7 @@ func TestUnknownOutcome(t *testing.T) {
 					t.Error(err)
 				}
 				left = times
-				if err := l.SetState(t.Context(), "test", record.DiskUUID, store.Disabled); err != nil {
+				if err := l.SetState(t.Context(), audit.Actor{Name: "test"}, record.DiskUUID, store.Disabled); err != nil {
 					t.Error(err)
 				}
 				f.Settle()
@@ -234,7 +234,7 @@ func TestUnknownForEver(t *testing.T) {
 	l := b.Replica("other", &kvtest.Flaky{Engine: b.Engine, Fate: func() kvtest.Fate { return kvtest.Never }})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := l.SetState(ctx, "test", pins.UUID{1}, store.Disabled); err == nil {
+	if err := l.SetState(ctx, audit.Actor{Name: "test"}, pins.UUID{1}, store.Disabled); err == nil {
 		t.Error("got no error")
 	}
 }
@@ -249,7 +249,7 @@ func TestPutsSideBySide(t *testing.T) {
 		for i, lane := range []string{"a", "b"} {
 			l := b.Replica(lane, b.Engine)
 			wg.Go(func() {
-				_, errs[i] = l.Put(t.Context(), "test", store.Record{Header: pins.Header{DiskUUID: pins.UUID{byte(i + 1)}, HeaderSHA256: pins.Digest{2}},
+				_, errs[i] = l.Put(t.Context(), audit.Actor{Name: "test"}, store.Record{Header: pins.Header{DiskUUID: pins.UUID{byte(i + 1)}, HeaderSHA256: pins.Digest{2}},
 					SPIFFEID: vmID, Evidence: store.EvidenceNotRequired}, nil, key, ledger.Replace{})
 			})
 		}
@@ -273,7 +273,7 @@ func TestDisableInAStorm(t *testing.T) {
 			}
 		})
 	}
-	if err := b.Ledger.SetState(t.Context(), "test", record.DiskUUID, store.Disabled); err != nil {
+	if err := b.Ledger.SetState(t.Context(), audit.Actor{Name: "test"}, record.DiskUUID, store.Disabled); err != nil {
 		t.Fatal(err)
 	}
 	wg.Wait()
@@ -290,10 +290,10 @@ func TestDisableInAStorm(t *testing.T) {
 func TestGenerations(t *testing.T) {
 	b := newBook(t)
 	r := put(t, b.Ledger, 1, false)
-	if err := b.Ledger.Delete(t.Context(), "test", r.DiskUUID); err != nil {
+	if err := b.Ledger.Delete(t.Context(), audit.Actor{Name: "test"}, r.DiskUUID); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Ledger.Delete(t.Context(), "test", r.DiskUUID); !errors.Is(err, store.ErrNotFound) {
+	if err := b.Ledger.Delete(t.Context(), audit.Actor{Name: "test"}, r.DiskUUID); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("second Delete: got error %v, want ErrNotFound", err)
 	}
 	if known, err := b.Store.KnowsCaller(t.Context(), r.SPIFFEID); err != nil || known {
@@ -302,7 +302,7 @@ func TestGenerations(t *testing.T) {
 	if again := put(t, b.Ledger, 1, false); again.Generation != 2 {
 		t.Errorf("generation after Delete is %d, want 2", again.Generation)
 	}
-	moved, err := b.Ledger.Put(t.Context(), "test", store.Record{Header: r.Header, SPIFFEID: vmID, Evidence: store.EvidenceNotRequired}, nil, key, ledger.Replace{Record: true})
+	moved, err := b.Ledger.Put(t.Context(), audit.Actor{Name: "test"}, store.Record{Header: r.Header, SPIFFEID: vmID, Evidence: store.EvidenceNotRequired}, nil, key, ledger.Replace{Record: true})
 	if err != nil || moved.Generation != 3 {
 		t.Fatalf("got %+v, %v", moved, err)
 	}

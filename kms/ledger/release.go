@@ -58,7 +58,7 @@ type claim struct {
 
 // Release makes a release durable: its lease, and its leaf for the log. The key may leave
 // when it returns nil, and only then. Releases that wait for each other share a
-// transaction. The errors match ErrReleased, ErrStale, ErrChanged and ErrClock; any other is a
+// transaction. The errors match ErrReleased, ErrStale, ErrCapped, ErrChanged and ErrClock; any other is a
 // fault of the server's, and the release may or may not have been written down.
 func (l *Ledger) Release(ctx context.Context, c Claim) error {
 	if evidence := c.Launch.ReportID != (snp.ReportID{}); evidence != (c.Record.Evidence == store.EvidenceRequired) {
@@ -87,15 +87,19 @@ func (l *Ledger) Release(ctx context.Context, c Claim) error {
 func (l *Ledger) take() []*claim {
 	l.pendingMu.Lock()
 	defer l.pendingMu.Unlock()
-	seen := map[string]bool{}
+	seen, bounded := map[string]bool{}, map[pins.UUID]bool{}
 	var batch, rest []*claim
 	for _, c := range l.pending {
 		key := store.KeyLease(c.Record.DiskUUID, c.Launch)
-		if seen[key] || len(batch) == maxBatch {
+		more := c.Record.MaxReleases > 0 && !bounded[c.Record.DiskUUID]
+		if seen[key] || len(batch) == maxBatch || more && len(bounded) == maxBounded {
 			rest = append(rest, c)
 			continue
 		}
 		seen[key] = true
+		if more {
+			bounded[c.Record.DiskUUID] = true
+		}
 		batch = append(batch, c)
 	}
 	l.pending = rest
@@ -138,7 +142,11 @@ func (l *Ledger) build(m *moment, batch []*claim) error {
 	if err != nil {
 		return err
 	}
-	records, err := l.read(m, batch, func(c *claim) string { return store.KeyRecord(c.Record.DiskUUID) })
+	records, err := l.read(m, batch, func(c *claim) string { return c.Record.Item() })
+	if err != nil {
+		return err
+	}
+	uses, err := l.readUses(m, batch)
 	if err != nil {
 		return err
 	}
@@ -160,6 +168,10 @@ func (l *Ledger) build(m *moment, batch []*claim) error {
 			continue
 		}
 		if event == audit.Release {
+			if err := uses.take(m, c.Record); err != nil {
+				c.err = err
+				continue
+			}
 			m.conditions = append(m.conditions, kv.Cond{Key: leases[i].Key})
 			m.write(store.SetLease(c.Record.DiskUUID, c.Launch, store.Lease{
 				Token: c.token, ReportID: c.Launch.ReportID, SPIFFEID: c.Record.SPIFFEID, Generation: c.Record.Generation,

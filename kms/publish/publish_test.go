@@ -41,7 +41,7 @@ func must(t testing.TB, err error) {
 func newBook(t *testing.T) (*kmstest.Book, store.Record) {
 	t.Helper()
 	b := kmstest.New(t, t.TempDir(), func() time.Time { return noon })
-	record, err := b.Ledger.Put(t.Context(), "test", store.Record{Header: disk, SPIFFEID: spiffeid.RequireFromString("spiffe://example.org/vm"),
+	record, err := b.Ledger.Put(t.Context(), audit.Actor{Name: "test"}, store.Record{Header: disk, SPIFFEID: spiffeid.RequireFromString("spiffe://example.org/vm"),
 		Evidence: store.EvidenceNotRequired}, nil, key, ledger.Replace{})
 	must(t, err)
 	return b, record

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -78,7 +79,7 @@ type Judge struct {
 
 	dir        tlogdir.Dir
 	window     time.Duration
-	records    map[pins.UUID]record
+	disks      map[pins.UUID]*records
 	released   map[launch]audit.AboutRelease // :: the first one
 	when       map[launch]time.Time
 	values     map[pins.Digest]refval.Values
@@ -86,9 +87,11 @@ type Judge struct {
 	memo       appraise.Memo
 }
 
-type record struct {
-	audit.AboutChange
-	enabled bool
+// records are those of one disk, as the log has them.
+type records struct {
+	current, staged *audit.AboutChange
+	// bounded are the times of releases while their number was bounded.
+	bounded []time.Time
 }
 
 type launch struct {
@@ -98,7 +101,7 @@ type launch struct {
 
 // NewJudge makes a Judge. For window after a release, the same request may be answered again.
 func NewJudge(dir tlogdir.Dir, window time.Duration) *Judge {
-	return &Judge{dir: dir, window: window, records: map[pins.UUID]record{}, released: map[launch]audit.AboutRelease{},
+	return &Judge{dir: dir, window: window, disks: map[pins.UUID]*records{}, released: map[launch]audit.AboutRelease{},
 		when: map[launch]time.Time{}, values: map[pins.Digest]refval.Values{}, collateral: map[pins.Digest]appraise.Collateral{}}
 }
 
@@ -106,11 +109,7 @@ func NewJudge(dir tlogdir.Dir, window time.Duration) *Judge {
 func (j *Judge) Next(leaf audit.Leaf) error {
 	switch about := leaf.About.(type) {
 	case audit.AboutChange:
-		if leaf.Event == audit.Delete {
-			delete(j.records, about.Disk)
-			return nil
-		}
-		j.records[about.Disk] = record{about, leaf.Event != audit.Disable}
+		j.change(leaf.Event, about)
 	case audit.AboutRelease:
 		j.Releases++
 		return j.release(leaf, about)
@@ -118,19 +117,55 @@ func (j *Judge) Next(leaf audit.Leaf) error {
 	return nil
 }
 
+// change follows what became of a disk's records.
+func (j *Judge) change(event audit.Event, about audit.AboutChange) {
+	d := j.disks[about.Disk]
+	if d == nil {
+		d = &records{}
+		j.disks[about.Disk] = d
+	}
+	switch event {
+	case audit.Put, audit.Restore, audit.Confirm:
+		d.current, d.staged = &about, nil
+	case audit.Delete:
+		d.current, d.staged = nil, nil
+	case audit.Stage:
+		d.staged = &about
+	case audit.Withdraw:
+		d.staged = nil
+	case audit.Update:
+		d.current = &about
+	case audit.Enable, audit.Disable, audit.Retire:
+		d.current = &about
+		if d.staged != nil {
+			staged := *d.staged
+			staged.State = about.State
+			d.staged = &staged
+		}
+	}
+}
+
 func (j *Judge) release(leaf audit.Leaf, about audit.AboutRelease) error {
-	r, known := j.records[about.Disk]
-	switch {
-	case !known:
+	d := j.disks[about.Disk]
+	if d == nil || d.current == nil {
 		return fmt.Errorf("disk %s has no record", about.Disk)
-	case !r.enabled:
-		return fmt.Errorf("record of disk %s is disabled", about.Disk)
+	}
+	r := *d.current
+	if d.staged != nil && d.staged.Generation == about.Generation {
+		r = *d.staged
+	}
+	switch {
+	case r.State != string(store.Enabled):
+		return fmt.Errorf("record of disk %s is %s", about.Disk, r.State)
 	case r.Generation != about.Generation:
 		return fmt.Errorf("generation is %d, want %d", about.Generation, r.Generation)
 	case (about.Proof != nil) != (store.EvidenceRule(r.Evidence) == store.EvidenceRequired):
 		return fmt.Errorf("evidence is %s on the record, and there is a proof: %t", r.Evidence, about.Proof != nil)
-	case about.Proof != nil && about.Proof.ReferenceValues != r.ReferenceValues:
+	case about.Proof != nil && !r.Accepts(about.Proof.ReferenceValues, about.Proof.Time):
 		return fmt.Errorf("reference values are %s, want %s", about.Proof.ReferenceValues, r.ReferenceValues)
+	}
+	if err := d.within(leaf, r.MaxReleases); err != nil {
+		return err
 	}
 	if err := j.once(leaf, about); err != nil {
 		return err
@@ -161,6 +196,19 @@ func (j *Judge) release(leaf audit.Leaf, about audit.AboutRelease) error {
 	}
 	if decided.ReportID != about.ReportID {
 		return fmt.Errorf("REPORT_ID is %s, and the report has %s", about.ReportID, decided.ReportID)
+	}
+	return nil
+}
+
+// within holds a release against the record's bound.
+func (d *records) within(leaf audit.Leaf, most uint32) error {
+	if most == 0 || leaf.Event != audit.Release {
+		return nil
+	}
+	hour := leaf.Time.Add(-time.Hour)
+	d.bounded = append(slices.DeleteFunc(d.bounded, func(t time.Time) bool { return !t.After(hour) }), leaf.Time)
+	if len(d.bounded) > int(most) {
+		return fmt.Errorf("%d releases within an hour, want at most %d", len(d.bounded), most)
 	}
 	return nil
 }

@@ -42,7 +42,7 @@ func newLog(t *testing.T) *log {
 	values, err := v.Encode()
 	must(t, err)
 	l.put = audit.AboutChange{Disk: pins.UUID{1}, SPIFFEID: "spiffe://example.org/vm", Generation: 1, Evidence: "required",
-		ReferenceValues: l.blob(values), Header: pins.Digest{2}}
+		ReferenceValues: l.blob(values), Header: pins.Digest{2}, State: "enabled"}
 	return l
 }
 
@@ -85,6 +85,20 @@ func TestJudgeFinds(t *testing.T) {
 		return audit.Leaf{Time: snptest.Now(), Entry: audit.Entry{Event: event, About: about}}
 	}
 	put := leaf(audit.Put, l.put)
+	disabled, other, bounded := l.put, l.put, l.put
+	disabled.State = "disabled"
+	other.ReferenceValues, other.Generation = l.blob([]byte("{}")), 2
+	bounded.MaxReleases = 1
+	before := other
+	before.Generation, before.Before = 1, []audit.Expiring{{ReferenceValues: l.put.ReferenceValues, Until: snptest.Now().Add(time.Minute)}}
+	expired := before
+	expired.Before = []audit.Expiring{{ReferenceValues: l.put.ReferenceValues, Until: snptest.Now()}}
+	stopped := other
+	stopped.State = "disabled"
+	next := l.put
+	next.Generation = 1
+	current := other
+	current.Generation = 2
 	changed := func(change func(*audit.AboutRelease)) audit.Leaf {
 		a := l.release(1)
 		change(&a)
@@ -99,9 +113,9 @@ func TestJudgeFinds(t *testing.T) {
 		{"right", func() []audit.Leaf { return []audit.Leaf{put, good()} }, ""},
 		{"no record", func() []audit.Leaf { return []audit.Leaf{good()} }, "has no record"},
 		{"deleted", func() []audit.Leaf { return []audit.Leaf{put, leaf(audit.Delete, l.put), good()} }, "has no record"},
-		{"disabled", func() []audit.Leaf { return []audit.Leaf{put, leaf(audit.Disable, l.put), good()} }, "is disabled"},
+		{"disabled", func() []audit.Leaf { return []audit.Leaf{put, leaf(audit.Disable, disabled), good()} }, "is disabled"},
 		{"enabled again", func() []audit.Leaf {
-			return []audit.Leaf{put, leaf(audit.Disable, l.put), leaf(audit.Enable, l.put), good()}
+			return []audit.Leaf{put, leaf(audit.Disable, disabled), leaf(audit.Enable, l.put), good()}
 		}, ""},
 		{"twice", func() []audit.Leaf { return []audit.Leaf{put, good(), good()} }, "had the key"},
 		{"again", func() []audit.Leaf {
@@ -157,6 +171,29 @@ func TestJudgeFinds(t *testing.T) {
 		{"judged when the CRL was stale", func() []audit.Leaf {
 			return []audit.Leaf{put, changed(func(a *audit.AboutRelease) { a.Proof.Time = a.Proof.Time.AddDate(3, 0, 0) })}
 		}, "lock 2"},
+		{"reference values of before", func() []audit.Leaf { return []audit.Leaf{put, leaf(audit.Update, before), good()} }, ""},
+		{"reference values that expired", func() []audit.Leaf { return []audit.Leaf{put, leaf(audit.Update, expired), good()} }, "reference values are"},
+		{"staged", func() []audit.Leaf { return []audit.Leaf{leaf(audit.Put, current), leaf(audit.Stage, next), good()} }, ""},
+		{"staged and confirmed", func() []audit.Leaf {
+			return []audit.Leaf{leaf(audit.Put, current), leaf(audit.Stage, next), leaf(audit.Confirm, next), good()}
+		}, ""},
+		{"staged and withdrawn", func() []audit.Leaf {
+			return []audit.Leaf{leaf(audit.Put, current), leaf(audit.Stage, next), leaf(audit.Withdraw, next), good()}
+		}, "generation is 1"},
+		{"staged beside a disabled one", func() []audit.Leaf {
+			return []audit.Leaf{leaf(audit.Put, current), leaf(audit.Stage, next), leaf(audit.Disable, stopped), good()}
+		}, "is disabled"},
+		{"deleted and restored", func() []audit.Leaf {
+			return []audit.Leaf{put, leaf(audit.Delete, l.put), leaf(audit.Restore, l.put), good()}
+		}, ""},
+		{"more than the bound", func() []audit.Leaf {
+			return []audit.Leaf{leaf(audit.Put, bounded), good(), leaf(audit.Release, l.release(2))}
+		}, "2 releases within an hour"},
+		{"the bound an hour later", func() []audit.Leaf {
+			late := leaf(audit.Release, l.release(2))
+			late.Time = late.Time.Add(time.Hour)
+			return []audit.Leaf{leaf(audit.Put, bounded), good(), late}
+		}, ""},
 		{"contents that are missing", func() []audit.Leaf {
 			return []audit.Leaf{put, changed(func(a *audit.AboutRelease) { a.Proof.Collateral = pins.Digest{9} })}
 		}, "reading contents"},

@@ -27,6 +27,7 @@ type refusal struct {
 }
 
 func (r *refusal) Error() string { return r.err.Error() }
+func (r *refusal) Unwrap() error { return r.err }
 
 func refuse(code keyapi.Code, format string, args ...any) error {
 	return &refusal{code, fmt.Errorf(format, args...)}
@@ -42,9 +43,35 @@ func codeOf(err error) keyapi.Code {
 		return keyapi.CodeDenied
 	case errors.Is(err, ledger.ErrStale):
 		return keyapi.CodeNonce
+	case errors.Is(err, ledger.ErrCapped):
+		return keyapi.CodeBusy // the hour passes, or the owner lifts the bound
 	}
 	return keyapi.CodeUnavailable // the server's own fault: acl.ErrCannotJudge, ledger.ErrClock, a full disk
 }
+
+// checksOf names what a request failed at, for figures and for the log.
+func checksOf(code keyapi.Code, err error) []string {
+	if r, ok := errors.AsType[*acl.Refusal](err); ok {
+		return r.Checks
+	}
+	for _, row := range []struct {
+		err  error
+		name string
+	}{
+		{ledger.ErrReleased, "once"}, {ledger.ErrStale, "nonce"}, {ledger.ErrCapped, "cap"}, {store.ErrNotFound, "record"},
+		{errSVID, "svid"}, {errUnknownCaller, "caller"}, {acl.ErrCannotJudge, "crl"}, {ledger.ErrClock, "clock"}, {ledger.ErrChanged, "changed"},
+	} {
+		if errors.Is(err, row.err) {
+			return []string{row.name}
+		}
+	}
+	return []string{string(code)}
+}
+
+var (
+	errSVID          = errors.New("SVID")
+	errUnknownCaller = errors.New("no record has this SPIFFE ID")
+)
 
 // statusOf is the HTTP status that carries a code.
 func statusOf(code keyapi.Code) int {
@@ -99,7 +126,7 @@ func (s *Server) serve(request string, handle func(*call) ([]byte, error)) http.
 func (s *Server) read(c *call, w http.ResponseWriter, r *http.Request) error {
 	var err error
 	if c.caller, err = s.caller(r); err != nil {
-		return refuse(keyapi.CodeDenied, "%v", err)
+		return refuse(keyapi.CodeDenied, "%w: %v", errSVID, err)
 	}
 	c.about.SPIFFEID = c.caller.ID.String()
 	c.body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, keyapi.MaxRequestSize))
@@ -115,6 +142,8 @@ const noteLimit = 10 * time.Second
 // note puts a refusal on the log and in the server's own, unless this caller has had too
 // many. It is refused all the same if that fails.
 func (s *Server) note(c *call, code keyapi.Code, reason error) {
+	checks := checksOf(code, reason)
+	s.Refused(c.about.Disk, checks)
 	suppressed, ok := s.refusals.allow(c.about.SPIFFEID, s.Clock())
 	if !ok {
 		return
@@ -123,7 +152,7 @@ func (s *Server) note(c *call, code keyapi.Code, reason error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), noteLimit)
 	defer cancel()
 	err := s.Ledger.Note(ctx, audit.Entry{Event: audit.Refusal, About: audit.AboutRefusal{
-		Request: c.about, Code: string(code), Reason: reason.Error(), Suppressed: suppressed}})
+		Request: c.about, Code: string(code), Checks: checks, Reason: reason.Error(), Suppressed: suppressed}})
 	if err != nil {
 		s.Log.Error("writing down a refusal", "err", err)
 	}
@@ -139,7 +168,7 @@ func (s *Server) nonce(c *call) ([]byte, error) {
 		return nil, err
 	}
 	if !known {
-		return nil, refuse(keyapi.CodeDenied, "no record has this SPIFFE ID")
+		return nil, refuse(keyapi.CodeDenied, "%w", errUnknownCaller)
 	}
 	n, err := s.nonces.issue(c.caller, s.Clock())
 	if err != nil {
@@ -219,30 +248,66 @@ func (s *Server) maybeLost(c *call, x acl.Case) bool {
 	return false
 }
 
-// decide completes the case, and holds it against both locks.
+// decide completes the case, and holds it against both locks: of the disk's record, or of the
+// one that is staged beside it.
 func (s *Server) decide(c *call, x *acl.Case) error {
-	var err error
-	if x.Record, err = s.Ledger.Records.Get(c.ctx, c.about.Disk); errors.Is(err, store.ErrNotFound) {
-		return refuse(keyapi.CodeDenied, "%v", err)
+	current, staged, err := s.Ledger.Records.Both(c.ctx, c.about.Disk)
+	if errors.Is(err, store.ErrNotFound) {
+		return refuse(keyapi.CodeDenied, "%w", err)
 	}
 	if err != nil {
 		return err
 	}
 	x.Memo, x.Now = &s.memo, s.Clock()
-	if x.Values, err = s.values.get(c.ctx, s.Ledger, x.Record); err != nil {
-		return err
-	}
 	if x.Collateral, err = s.Collateral(); err != nil {
 		return fmt.Errorf("loading collateral: %w", err)
 	}
-	launch, err := acl.Decide(*x)
-	if launch != (acl.Launch{}) {
-		c.about.ReportID, c.about.Measurement = launch.ReportID, launch.Measurement[:]
+	var refused error
+	for _, r := range []*store.Record{current, staged} {
+		if r == nil {
+			continue
+		}
+		err := s.decideBy(c, x, *r)
+		if _, no := errors.AsType[*acl.Refusal](err); !no {
+			return err
+		}
+		if refused == nil {
+			refused = err
+		} else {
+			refused = fmt.Errorf("%w; generation %d: %v", refused, r.Generation, err)
+		}
 	}
-	if err != nil && !errors.Is(err, acl.ErrCannotJudge) {
-		return refuse(keyapi.CodeDenied, "%v", err)
+	return refuse(keyapi.CodeDenied, "%w", refused)
+}
+
+// decideBy holds the case against one record: against all reference values that it accepts,
+// until some fit.
+func (s *Server) decideBy(c *call, x *acl.Case, r store.Record) error {
+	accepts := r.Accepts(x.Now)
+	if len(accepts) == 0 {
+		accepts = []pins.Digest{{}}
 	}
-	return err
+	var refused error
+	for _, digest := range accepts {
+		var err error
+		x.Record, x.ReferenceValues = r, digest
+		if x.Values, err = s.values.get(c.ctx, s.Ledger, digest); err != nil {
+			return fmt.Errorf("disk %s: %w", r.DiskUUID, err)
+		}
+		launch, err := acl.Decide(*x)
+		if launch != (acl.Launch{}) {
+			c.about.ReportID, c.about.Measurement = launch.ReportID, launch.Measurement[:]
+		}
+		if _, no := errors.AsType[*acl.Refusal](err); !no {
+			return err
+		}
+		if refused == nil {
+			refused = err
+		} else {
+			refused = fmt.Errorf("%w; reference values %.16s…: %v", refused, digest, err)
+		}
+	}
+	return refused
 }
 
 // proof is what the log says of why a case was decided as it was. What it names stands in
@@ -251,7 +316,7 @@ func (s *Server) proof(ctx context.Context, x acl.Case) (*audit.Proof, error) {
 	claims := x.Evidence.Claims()
 	p := &audit.Proof{
 		Time: x.Now.UTC().Round(0), Nonce: x.Request.Nonce, SPKI: x.Caller.SPKI, HPKEPublicKey: x.Request.HPKEPublicKey,
-		Report: claims.Marshal(), Certificates: []pins.Digest{}, ReferenceValues: x.Record.ReferenceValues,
+		Report: claims.Marshal(), Certificates: []pins.Digest{}, ReferenceValues: x.ReferenceValues,
 	}
 	for _, cert := range x.Evidence.Certificates() {
 		digest, err := s.Ledger.Records.PutBlob(ctx, cert.Raw)

@@ -9,7 +9,6 @@ import (
 	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/ledger"
-	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
 )
@@ -116,19 +115,18 @@ func newValuesCache() *valuesCache {
 	return &valuesCache{decoded: map[pins.Digest]refval.Values{}}
 }
 
-// get returns the reference values of a record; the zero Values, which accept
-// nothing, where it has none.
-func (c *valuesCache) get(ctx context.Context, l *ledger.Ledger, r store.Record) (refval.Values, error) {
-	if r.ReferenceValues == (pins.Digest{}) {
+// get returns reference values; the zero Values, which accept nothing, for the zero digest.
+func (c *valuesCache) get(ctx context.Context, l *ledger.Ledger, digest pins.Digest) (refval.Values, error) {
+	if digest == (pins.Digest{}) {
 		return refval.Values{}, nil
 	}
 	c.mu.Lock()
-	values, ok := c.decoded[r.ReferenceValues]
+	values, ok := c.decoded[digest]
 	c.mu.Unlock()
 	if ok {
 		return values, nil
 	}
-	data, err := l.Records.Values(ctx, r)
+	data, err := l.Records.Blob(ctx, digest)
 	if err != nil {
 		return refval.Values{}, err
 	}
@@ -140,7 +138,7 @@ func (c *valuesCache) get(ctx context.Context, l *ledger.Ledger, r store.Record)
 	if len(c.decoded) >= cachedValues {
 		clear(c.decoded)
 	}
-	c.decoded[r.ReferenceValues] = values
+	c.decoded[digest] = values
 	return values, nil
 }
 

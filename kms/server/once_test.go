@@ -40,11 +40,11 @@ func TestLostReply(t *testing.T) {
 	// Another request of the same launch is another request.
 	guest.want(guest.ask(r.launch(1)), keyapi.CodeDenied)
 	// Nor does it help that the record was disabled meanwhile.
-	if err := r.ledger.SetState(t.Context(), "test", diskOne.DiskUUID, store.Disabled); err != nil {
+	if err := r.ledger.SetState(t.Context(), audit.Actor{Name: "test"}, diskOne.DiskUUID, store.Disabled); err != nil {
 		t.Fatal(err)
 	}
 	guest.want(a, keyapi.CodeDenied)
-	if err := r.ledger.SetState(t.Context(), "test", diskOne.DiskUUID, store.Enabled); err != nil {
+	if err := r.ledger.SetState(t.Context(), audit.Actor{Name: "test"}, diskOne.DiskUUID, store.Enabled); err != nil {
 		t.Fatal(err)
 	}
 	r.advance(time.Nanosecond)
@@ -76,7 +76,7 @@ func TestRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	guest.want(guest.ask(r.launch(1)), keyapi.CodeDenied)
-	if err := r.ledger.Delete(t.Context(), "test", diskOne.DiskUUID); err != nil {
+	if err := r.ledger.Delete(t.Context(), audit.Actor{Name: "test"}, diskOne.DiskUUID); err != nil {
 		t.Fatal(err)
 	}
 	r.mustPut(r.record(diskOne), r.values(measured))

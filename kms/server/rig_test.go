@@ -18,6 +18,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/fetchkey"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/kms/ledger"
@@ -71,8 +72,15 @@ type rig struct {
 	store  *store.Store
 	ledger *ledger.Ledger
 
-	clockMu sync.Mutex // guards now
+	clockMu sync.Mutex // guards what follows
 	now     time.Time
+	checks  []string // that the newest refusal failed at
+}
+
+func (r *rig) countRefusal(_ pins.UUID, checks []string) {
+	r.clockMu.Lock()
+	defer r.clockMu.Unlock()
+	r.checks = checks
 }
 
 func (r *rig) clock() time.Time {
@@ -123,7 +131,7 @@ func (r *rig) start() {
 			}
 			return appraise.Collateral{CRLs: []*x509.RevocationList{r.crl}}, nil
 		},
-		Answered: func(string, keyapi.Code, time.Duration) {}, Clock: r.clock, Rand: rand.Reader, Log: slog.New(slog.NewTextHandler(r, nil)),
+		Answered: func(string, keyapi.Code, time.Duration) {}, Refused: r.countRefusal, Clock: r.clock, Rand: rand.Reader, Log: slog.New(slog.NewTextHandler(r, nil)),
 	})
 	r.server = server
 	ctx, cancel := context.WithCancel(context.Background())
@@ -166,7 +174,7 @@ func (r *rig) put(record store.Record, values refval.Values, replace bool) error
 			r.t.Fatal(err)
 		}
 	}
-	_, err := r.ledger.Put(r.t.Context(), "test", record, document, keyOne, ledger.Replace{Record: replace, RootOfTrust: replace})
+	_, err := r.ledger.Put(r.t.Context(), audit.Actor{Name: "test"}, record, document, keyOne, ledger.Replace{Record: replace, RootOfTrust: replace})
 	return err
 }
 

@@ -28,6 +28,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/acl"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/kms/ledger"
+	"github.com/rootvouch/rootvouch/pins"
 )
 
 // Bounds of what peers can make the server hold.
@@ -62,9 +63,12 @@ type Config struct {
 	// Answered gets each answer: to which request ("nonce", "release"), with which code ("" is
 	// no refusal), and how long it took.
 	Answered func(request string, code keyapi.Code, took time.Duration)
-	Clock    func() time.Time
-	Rand     io.Reader
-	Log      *slog.Logger
+	// Refused gets each refusal: of which disk's key (zero where that is not known), and what
+	// the request failed at.
+	Refused func(disk pins.UUID, checks []string)
+	Clock   func() time.Time
+	Rand    io.Reader
+	Log     *slog.Logger
 }
 
 // Server is a key server.
@@ -80,7 +84,7 @@ type Server struct {
 
 // New makes a server. It panics where a field of c is not set.
 func New(c Config) *Server {
-	if c.ID.IsZero() || c.SVID == nil || c.Bundle == nil || c.Ledger == nil || c.Collateral == nil || c.Answered == nil ||
+	if c.ID.IsZero() || c.SVID == nil || c.Bundle == nil || c.Ledger == nil || c.Collateral == nil || c.Answered == nil || c.Refused == nil ||
 		c.Clock == nil || c.Rand == nil || c.Log == nil {
 		panic("server: internal error: New with an incomplete Config")
 	}

@@ -119,13 +119,13 @@ func TestLocks(t *testing.T) {
 			r.mustPut(two, r.values(measured))
 		}, caller: otherID, want: keyapi.CodeDenied, reason: "lock 1: "},
 		{name: "disabled", before: func(r *rig) {
-			if err := r.ledger.SetState(r.t.Context(), "test", diskOne.DiskUUID, store.Disabled); err != nil {
+			if err := r.ledger.SetState(r.t.Context(), audit.Actor{Name: "test"}, diskOne.DiskUUID, store.Disabled); err != nil {
 				r.t.Fatal(err)
 			}
 		}, want: keyapi.CodeDenied, reason: "record is disabled"},
 		{name: "disabled, then enabled", before: func(r *rig) {
 			for _, s := range []store.State{store.Disabled, store.Enabled} {
-				if err := r.ledger.SetState(r.t.Context(), "test", diskOne.DiskUUID, s); err != nil {
+				if err := r.ledger.SetState(r.t.Context(), audit.Actor{Name: "test"}, diskOne.DiskUUID, s); err != nil {
 					r.t.Fatal(err)
 				}
 			}
@@ -242,7 +242,7 @@ func TestClockBehindTheLog(t *testing.T) {
 	guest.want(guest.ask(r.launch(2)), keyapi.CodeUnavailable) // the refusal's own time changes nothing
 	// A change of a record says that the clock is right.
 	for _, state := range []store.State{store.Disabled, store.Enabled} {
-		if err := r.ledger.SetState(t.Context(), "test", diskOne.DiskUUID, state); err != nil {
+		if err := r.ledger.SetState(t.Context(), audit.Actor{Name: "test"}, diskOne.DiskUUID, state); err != nil {
 			t.Fatal(err)
 		}
 	}

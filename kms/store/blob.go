@@ -56,8 +56,7 @@ func (s *Store) Blob(ctx context.Context, digest pins.Digest) ([]byte, error) {
 	return data, nil
 }
 
-// Values returns the refval.json that was registered with the record r, or nil when there
-// is none.
+// Values returns the newest refval.json of the record r, or nil when there is none.
 func (s *Store) Values(ctx context.Context, r Record) ([]byte, error) {
 	if r.ReferenceValues == (pins.Digest{}) {
 		return nil, nil

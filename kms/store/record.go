@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -21,6 +22,9 @@ type State string
 const (
 	Enabled  State = "enabled"
 	Disabled State = "disabled"
+	// Retired is Disabled for good: the disk is not in use any more, and stands in no
+	// other's way.
+	Retired State = "retired"
 )
 
 // EvidenceRule says whether the second lock is on.
@@ -44,10 +48,16 @@ type Record struct {
 	// ReferenceValues is the SHA-256 of the refval.json that evidence is appraised
 	// against. It is absent only where evidence is not required.
 	ReferenceValues pins.Digest `json:"reference_values_sha256,omitzero"`
+	// Before are reference values of earlier, which evidence may satisfy instead until
+	// they expire; the newest first.
+	Before []Expiring `json:"before,omitempty"`
+	// MaxReleases is how many launches may have the key within an hour; 0: as many as
+	// there are.
+	MaxReleases uint32 `json:"max_releases_per_hour,omitempty"`
 	// SameVM is the owner's word that every disk with this SPIFFE ID belongs to one
 	// VM.
 	SameVM bool `json:"same_vm"`
-	// State is Enabled or Disabled.
+	// State is Enabled, Disabled or Retired.
 	State State `json:"state"`
 	// Generation counts the keys and pins registered for this disk, from 1; it goes
 	// on after the record was deleted.
@@ -57,7 +67,56 @@ type Record struct {
 	Changed time.Time `json:"changed"`
 
 	sealed []byte // the key, sealed with all of the above
+	item   string // where it stands
 	mod    int64  // revision that wrote it
+	kept   *Kept  // why it does not count any more
+}
+
+// Expiring are reference values that count for a while.
+type Expiring struct {
+	ReferenceValues pins.Digest `json:"reference_values_sha256"`
+	Until           time.Time   `json:"until"` // UTC
+}
+
+// MaxBefore bounds Record.Before.
+const MaxBefore = 8
+
+// Accepts are the reference values of which evidence must satisfy one at a time, the
+// newest first.
+func (r Record) Accepts(now time.Time) []pins.Digest {
+	if r.Evidence != EvidenceRequired {
+		return nil
+	}
+	all := []pins.Digest{r.ReferenceValues}
+	for _, b := range r.Before {
+		if now.Before(b.Until) {
+			all = append(all, b.ReferenceValues)
+		}
+	}
+	return all
+}
+
+// Accept returns r with other reference values. Those of now count beside them for a while.
+func (r Record) Accept(values pins.Digest, now time.Time, keep time.Duration) (Record, error) {
+	if r.Evidence != EvidenceRequired {
+		return Record{}, errors.New("evidence is not required, so reference values would go unused")
+	}
+	var before []Expiring
+	if keep > 0 {
+		before = []Expiring{{r.ReferenceValues, now.Add(keep)}}
+	}
+	for _, b := range r.Before {
+		if now.Before(b.Until) {
+			before = append(before, b)
+		}
+	}
+	// Values that were there before, and come again, stand once.
+	before = slices.DeleteFunc(before, func(b Expiring) bool { return b.ReferenceValues == values })
+	if len(before) > MaxBefore {
+		return Record{}, fmt.Errorf("there would be %d earlier reference values, want at most %d", len(before), MaxBefore)
+	}
+	r.ReferenceValues, r.Before = values, before
+	return r, nil
 }
 
 // Check reports whether every field has a meaning.
@@ -70,14 +129,23 @@ func (r Record) Check() error {
 		return fmt.Errorf("version is %d, want %d", r.Version, recordVersion)
 	case r.SPIFFEID.IsZero():
 		return errors.New("spiffe_id is empty")
-	case r.State != Enabled && r.State != Disabled:
-		return fmt.Errorf("state is %q, want %q or %q", r.State, Enabled, Disabled)
+	case r.State != Enabled && r.State != Disabled && r.State != Retired:
+		return fmt.Errorf("state is %q, want %q, %q or %q", r.State, Enabled, Disabled, Retired)
 	case r.Evidence != EvidenceRequired && r.Evidence != EvidenceNotRequired:
 		return fmt.Errorf("evidence is %q, want %q or %q", r.Evidence, EvidenceRequired, EvidenceNotRequired)
 	case r.Evidence == EvidenceRequired && r.ReferenceValues == pins.Digest{}:
 		return errors.New("reference_values_sha256 is absent, but evidence is required")
 	case r.Generation == 0:
 		return errors.New("generation is 0, want at least 1")
+	case len(r.Before) > MaxBefore:
+		return fmt.Errorf("there are %d earlier reference values, want at most %d", len(r.Before), MaxBefore)
+	case len(r.Before) > 0 && r.Evidence != EvidenceRequired:
+		return errors.New("there are earlier reference values, but evidence is not required")
+	}
+	for _, b := range r.Before {
+		if b.ReferenceValues == (pins.Digest{}) || b.Until.IsZero() {
+			return errors.New("earlier reference values lack their digest, or when they expire")
+		}
 	}
 	return nil
 }
@@ -95,7 +163,33 @@ func (r Record) encode() []byte {
 type stored struct {
 	Record json.RawMessage `json:"record"`
 	Sealed []byte          `json:"sealed"`
+	// Kept is there with a record that does not count any more.
+	Kept *Kept `json:"kept,omitempty"`
 }
+
+// Kept says why a record does not count any more.
+type Kept struct {
+	Why Reason `json:"why"`
+	// At is when it stopped to count, and Until how long it is kept at least. UTC.
+	At    time.Time `json:"at"`
+	Until time.Time `json:"until"`
+}
+
+// Reason says why a record does not count any more.
+type Reason string
+
+// The reasons.
+const (
+	Replaced  Reason = "replaced"
+	Deleted   Reason = "deleted"
+	Withdrawn Reason = "withdrawn" // it was staged, and no boot confirmed it
+)
+
+// Kept says why the record does not count any more; nil for one that does.
+func (r Record) Kept() *Kept { return r.kept }
+
+// Item is where the record stands in the book.
+func (r Record) Item() string { return r.item }
 
 func decodeStored(data []byte) (Record, error) {
 	var s stored
@@ -103,7 +197,7 @@ func decodeStored(data []byte) (Record, error) {
 		return Record{}, fmt.Errorf("decoding record: %v", err)
 	}
 	r, err := decodeRecord(s.Record)
-	r.sealed = s.Sealed
+	r.sealed, r.kept = s.Sealed, s.Kept
 	return r, err
 }
 

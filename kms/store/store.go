@@ -6,6 +6,10 @@
 //	meta                      what Create made: the log's name and the cluster's keys
 //	epoch                     nothing; written with every change of a record
 //	rec/DISK                  a Record, and its key sealed with it
+//	next/DISK                 one that is to take its place when a boot has confirmed it
+//	old/DISK/GENERATION       one that counts no more, and can be brought back
+//	count                     how many disks have a record
+//	use/DISK                  a Use: how often a key was released lately, where that is bounded
 //	by/SHA-256 OF ID/DISK     nothing: which records name a SPIFFE ID
 //	gen/DISK                  the newest generation; it outlives the record
 //	lease/DISK/LAUNCH         a Lease: this launch has had the disk's key
@@ -29,6 +33,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -64,6 +69,7 @@ func (s *Store) On(e kv.Engine) *Store {
 const (
 	KeyEpoch      = "epoch"
 	KeyCheckpoint = "ckpt"
+	KeyCount      = "count"
 
 	keyMeta    = "meta"
 	prefixRec  = "rec/"
@@ -72,6 +78,19 @@ const (
 
 // KeyRecord is where the record of a disk is.
 func KeyRecord(disk pins.UUID) string { return prefixRec + disk.String() }
+
+// KeyStaged is where a record is that is to take the place of the disk's own.
+func KeyStaged(disk pins.UUID) string { return "next/" + disk.String() }
+
+// KeyKept is where a record of a disk is that counts no more.
+func KeyKept(disk pins.UUID, generation uint64) string {
+	return fmt.Sprintf("%s%020d", prefixKept(disk), generation)
+}
+
+// prefixOld is where all records are that count no more.
+const prefixOld = "old/"
+
+func prefixKept(disk pins.UUID) string { return prefixOld + disk.String() + "/" }
 
 // KeyGeneration is where the newest generation of a disk is.
 func KeyGeneration(disk pins.UUID) string { return "gen/" + disk.String() }
@@ -93,7 +112,8 @@ func (s *Store) Get(ctx context.Context, disk pins.UUID) (Record, error) {
 	return RecordOf(items[0], disk)
 }
 
-// RecordOf reads the item of a disk's record.
+// RecordOf reads the item of a disk's record: its own, one that is staged, or one that is
+// kept. The error matches ErrNotFound when there is none.
 func RecordOf(item kv.Item, disk pins.UUID) (Record, error) {
 	if item.Mod == 0 {
 		return Record{}, ErrNotFound
@@ -105,8 +125,71 @@ func RecordOf(item kv.Item, disk pins.UUID) (Record, error) {
 	if r.DiskUUID != disk {
 		return Record{}, fmt.Errorf("disk %s: record is for disk %s", disk, r.DiskUUID)
 	}
-	r.mod = item.Mod
+	if old := strings.HasPrefix(item.Key, prefixOld); old != (r.kept != nil) || old && item.Key != KeyKept(disk, r.Generation) {
+		return Record{}, fmt.Errorf("disk %s: record of generation %d is at another place than it belongs", disk, r.Generation)
+	}
+	r.item, r.mod = item.Key, item.Mod
 	return r, nil
+}
+
+// Both returns the record of a disk, and the one that is staged to take its place; either
+// may be missing (nil). The error matches ErrNotFound when both are.
+func (s *Store) Both(ctx context.Context, disk pins.UUID) (current, staged *Record, err error) {
+	items, err := s.Engine.Get(ctx, KeyRecord(disk), KeyStaged(disk))
+	if err != nil {
+		return nil, nil, err
+	}
+	found := [2]*Record{}
+	for i, item := range items {
+		switch r, err := RecordOf(item, disk); {
+		case err == nil:
+			found[i] = &r
+		case !errors.Is(err, ErrNotFound):
+			return nil, nil, err
+		}
+	}
+	if found[0] == nil && found[1] == nil {
+		return nil, nil, ErrNotFound
+	}
+	return found[0], found[1], nil
+}
+
+// KeptOf returns the records of a disk that count no more, the oldest generation first.
+func (s *Store) KeptOf(ctx context.Context, disk pins.UUID) ([]Record, error) {
+	return s.kept(ctx, prefixKept(disk), "", 0)
+}
+
+// KeptAfter returns at most limit records of all disks that count no more, which come after
+// one.
+func (s *Store) KeptAfter(ctx context.Context, after string, limit int) ([]Record, error) {
+	return s.kept(ctx, prefixOld, after, limit)
+}
+
+// maxKept bounds how many records of one disk are read at once.
+const maxKept = 1000
+
+func (s *Store) kept(ctx context.Context, prefix, after string, limit int) ([]Record, error) {
+	if limit == 0 {
+		limit = maxKept
+	}
+	items, err := s.Engine.List(ctx, prefix, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	var all []Record
+	for _, item := range items {
+		name, _, _ := strings.Cut(item.Key[len(prefixOld):], "/")
+		disk, err := pins.ParseUUID(name)
+		if err != nil {
+			return nil, fmt.Errorf("key %q: %w", item.Key, err)
+		}
+		r, err := RecordOf(item, disk)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	return all, nil
 }
 
 // Mod is the revision of the transaction that wrote the record.
@@ -138,7 +221,7 @@ func (s *Store) List(ctx context.Context, after pins.UUID, limit int) ([]Record,
 	return all, nil
 }
 
-// ByCaller returns the records that name a SPIFFE ID.
+// ByCaller returns the records that name a SPIFFE ID, those that are staged as well.
 func (s *Store) ByCaller(ctx context.Context, id spiffeid.ID) ([]Record, error) {
 	var found []Record
 	prefix := prefixCaller(id)
@@ -147,11 +230,15 @@ func (s *Store) ByCaller(ctx context.Context, id spiffeid.ID) ([]Record, error) 
 		if err != nil {
 			return fmt.Errorf("key %q: %w", item.Key, err)
 		}
-		r, err := s.Get(ctx, disk)
+		current, staged, err := s.Both(ctx, disk)
 		if errors.Is(err, ErrNotFound) {
 			return nil // deleted meanwhile
 		}
-		found = append(found, r)
+		for _, r := range []*Record{current, staged} {
+			if r != nil && r.SPIFFEID == id {
+				found = append(found, *r)
+			}
+		}
 		return err
 	})
 	return found, err
@@ -183,8 +270,8 @@ func (s *Store) about(r Record) kek.AAD {
 	return kek.About(recordLabel, []byte(s.meta.Cluster), r.encode())
 }
 
-// Seal makes the item of a record with its key; r.Version is set here.
-func (s *Store) Seal(r Record, key []byte) (kv.Write, error) {
+// Seal makes the item of a record with its key, at a key of the book; r.Version is set here.
+func (s *Store) Seal(at string, r Record, key []byte) (kv.Write, error) {
 	r.Version = recordVersion
 	if err := r.Check(); err != nil {
 		return kv.Write{}, fmt.Errorf("putting a record: %v", err)
@@ -200,11 +287,29 @@ func (s *Store) Seal(r Record, key []byte) (kv.Write, error) {
 	if err != nil {
 		return kv.Write{}, err
 	}
-	value, err := json.Marshal(stored{data, sealed})
+	return kv.Write{Key: at, Value: encodeJSON(stored{Record: data, Sealed: sealed})}, nil
+}
+
+// Keep makes the item of a record that counts no more, as it is, with its key.
+func Keep(r Record, k Kept) kv.Write {
+	return kv.Write{Key: KeyKept(r.DiskUUID, r.Generation), Value: encodeJSON(stored{Record: r.encode(), Sealed: r.sealed, Kept: &k})}
+}
+
+// CountOf reads the item of a number, 0 where there is none.
+func CountOf(item kv.Item) (uint64, error) { return GenerationOf(item) }
+
+// SetCount makes the item of how many disks have a record.
+func SetCount(n uint64) kv.Write {
+	return kv.Write{Key: KeyCount, Value: strconv.AppendUint(nil, n, 10)}
+}
+
+// Count is how many disks have a record.
+func (s *Store) Count(ctx context.Context) (uint64, error) {
+	items, err := s.Engine.Get(ctx, KeyCount)
 	if err != nil {
-		return kv.Write{}, err
+		return 0, err
 	}
-	return kv.Write{Key: KeyRecord(r.DiskUUID), Value: value}, nil
+	return CountOf(items[0])
 }
 
 // GenerationOf reads the item of a disk's newest generation, 0 where there was none.

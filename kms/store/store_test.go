@@ -80,7 +80,7 @@ func mustPut(t testing.TB, s *Store, r Record) Record {
 	if r.ReferenceValues, err = s.PutBlob(t.Context(), values); err != nil {
 		t.Fatal(err)
 	}
-	item, err := s.Seal(r, key)
+	item, err := s.Seal(KeyRecord(r.DiskUUID), r, key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func TestChangedFile(t *testing.T) {
 	put := func(key string, v any) { s.commit(t, kv.Write{Key: key, Value: encodeJSON(v)}) }
 	get := func() (Record, error) { return s.Get(t.Context(), r.DiskUUID) }
 
-	other := stored{bytes.Replace(r.encode(), []byte("example.org/vm"), []byte("example.org/me"), 1), r.sealed}
+	other := stored{Record: bytes.Replace(r.encode(), []byte("example.org/vm"), []byte("example.org/me"), 1), Sealed: r.sealed}
 	put(KeyRecord(r.DiskUUID), other)
 	got, err := get()
 	if err != nil {
@@ -151,11 +151,11 @@ func TestChangedFile(t *testing.T) {
 	if _, err := s.Key(got); !errors.Is(err, kek.ErrWrongKey) {
 		t.Errorf("record with another caller: got error %v, want ErrWrongKey", err)
 	}
-	put(KeyRecord(r.DiskUUID), stored{two.encode(), two.sealed})
+	put(KeyRecord(r.DiskUUID), stored{Record: two.encode(), Sealed: two.sealed})
 	if _, err := get(); err == nil {
 		t.Error("got the record of another disk")
 	}
-	put(KeyRecord(r.DiskUUID), stored{r.encode(), two.sealed})
+	put(KeyRecord(r.DiskUUID), stored{Record: r.encode(), Sealed: two.sealed})
 	if got, err = get(); err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +173,7 @@ func TestChangedFile(t *testing.T) {
 	// Another cluster's record, sealed under the same key.
 	elsewhere, _ := newStore(t)
 	theirs := mustPut(t, elsewhere, record(1))
-	put(KeyRecord(r.DiskUUID), stored{theirs.encode(), theirs.sealed})
+	put(KeyRecord(r.DiskUUID), stored{Record: theirs.encode(), Sealed: theirs.sealed})
 	if got, err = get(); err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +201,7 @@ func TestSealRefuses(t *testing.T) {
 		r := record(1)
 		r.ReferenceValues = pins.Digest{1}
 		c.change(&r)
-		if _, err := s.Seal(r, c.key); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := s.Seal(KeyRecord(r.DiskUUID), r, c.key); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got error %v, want one with %q", c.name, err, c.want)
 		}
 	}

@@ -36,7 +36,7 @@ func startAdmin(t *testing.T, dir string) (socket string, book *ledger.Ledger) {
 	b := kmstest.New(t, dir, time.Now)
 	book = b.Ledger
 	socket = filepath.Join(dir, "kms.sock")
-	listener, err := admin.Listen(socket)
+	listener, err := admin.Listen(socket, admin.Roles{})
 	must(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -78,7 +78,7 @@ which is the host's word, may be anything, and so may all else.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.root, "root-of-trust", "", "amd, or emulated (with --ark)")
+	flags.StringVar(&f.root, "root-of-trust", "", "root of trust (amd, or emulated with --ark)")
 	flags.StringVar(&f.ark, "ark", "", "emulated: the ARK's certificate, DER or PEM")
 	flags.StringVar(&f.pins, "pins", "", "pins of the disk (default: any)")
 	flags.StringArrayVar(&f.measurements, "measurements", nil, "what rootvouch measure --json printed; - is standard input (repeatable)")

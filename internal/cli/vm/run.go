@@ -117,7 +117,7 @@ func (f *runFlags) bind(cmd *cobra.Command) {
 	flags.IntVar(&g.VCPUs, "vcpus", 2, "vCPU count")
 	flags.StringVar(&g.CPUType, "vcpu-type", platform.DefaultCPUType, "QEMU's CPU type")
 	flags.StringVar(&f.memory, "memory", "1G", "memory, such as 2048M or 2G")
-	flags.StringVar(&g.Disk, "disk", "", "raw disk image, attached read-only")
+	flags.StringVar(&g.Disk, "disk", "", "disk image (raw; attached read-only)")
 	flags.StringArrayVar(&g.ExtraDisks, "extra-disk", nil, "further raw disk image, attached read-only (repeatable)")
 	flags.StringArrayVar(&f.forwards, "forward", nil, "forward a TCP port, ADDRESS:PORT=GUEST-PORT, to a loopback address; port 0 chooses a free one (repeatable)")
 	cli.Number(cmd, &f.policy, "policy", uint64(platform.DefaultPolicy), "guest policy")

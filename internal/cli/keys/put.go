@@ -1,0 +1,199 @@
+package keys
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rootvouch/rootvouch/image"
+	"github.com/rootvouch/rootvouch/internal/cli"
+	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/kms/adminapi"
+	"github.com/rootvouch/rootvouch/kms/keyapi"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/refval"
+)
+
+type putFlags struct {
+	spiffeID, pins, refval, keyFile, evidence string
+	disk                                      string
+	sameVM, replace, beside, changeRoot       bool
+	unmeasuredKernel                          bool
+	maxReleases                               uint32
+}
+
+func newPutCommand(client connect) *cobra.Command {
+	var f putFlags
+	cmd := &cobra.Command{
+		Use:   "put --kms-socket SOCKET --spiffe-id ID --pins PINS --refval REFVAL --key KEY|-",
+		Short: "Register a disk's key, and who may have it",
+		Long: `Register the key of the disk that PINS describes. The server releases it to the
+workload with this SPIFFE ID whose evidence satisfies REFVAL, once per launch,
+together with the disk's header pin.
+
+The key file has 32 bytes; - reads them from standard input, to its end and before
+anything else is read, so that "image build --key-out -" can be at the other end.
+
+Two disks may not share a SPIFFE ID and a measurement, since one VM could then
+have both keys: --same-vm says that they do belong to one VM.
+
+--evidence not-required turns the second lock off for this disk: whoever gets the
+SVID gets the key, as often as they like. Then there is no --refval.
+
+With --disk nothing is sent unless this key opens this disk's header, and the header
+is the one of PINS: a wrong key is found now, and not at the next boot.
+
+A disk that has a record is refused, unless --replace or --beside is given. The new
+record has the next generation, and a launch that got the old key does not get the
+new one. With --replace it counts at once; the old one is kept for a while ("keys
+restore"). With --beside both count: each launch gets the key of the record whose
+reference values it satisfies, until "keys confirm" or "keys withdraw" says which of
+them stays. No measurement may be in both. If the root of trust is another one,
+--change-root-of-trust has to say so.
+
+--max-releases-per-hour bounds the launches that get the key within an hour: a host
+that launches an image again and again is stopped, and an alarm says so.`,
+		Example: `  rootvouch keys put --kms-socket /run/rootvouch-kms/admin.sock --kms-user rootvouch-kms \
+    --spiffe-id spiffe://example.org/vm/web \
+    --pins pins.json --refval refval.json --key disk.key --disk disk.img`,
+		Args: command.NoArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := client()
+			if err != nil {
+				return err
+			}
+			return f.run(cmd, c)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.spiffeID, "spiffe-id", "", "SPIFFE ID of the workload that gets the disk's key")
+	flags.StringVar(&f.pins, "pins", "", "pins of the disk")
+	flags.StringVar(&f.refval, "refval", "", "reference values (for the workload's evidence)")
+	flags.StringVar(&f.keyFile, "key", "", "key file of the disk (32 bytes; - is standard input)")
+	flags.StringVar(&f.evidence, "evidence", adminapi.EvidenceRequired, "required, or not-required: NOT SAFE against a stolen SVID")
+	flags.BoolVar(&f.sameVM, "same-vm", false, "all disks with this SPIFFE ID belong to one VM")
+	flags.BoolVar(&f.replace, "replace", false, "replace the record that the disk has")
+	flags.BoolVar(&f.beside, "beside", false, "let the record stand beside the one that the disk has, until a boot confirms it")
+	flags.StringVar(&f.disk, "disk", "", "disk image (send nothing unless the key opens it)")
+	flags.Uint32Var(&f.maxReleases, "max-releases-per-hour", 0, "launches that may have the key within an hour (0: any number)")
+	flags.BoolVar(&f.changeRoot, "change-root-of-trust", false, "let the record have another root of trust (with --replace or --beside)")
+	cli.UnmeasuredKernel(cmd, &f.unmeasuredKernel)
+	command.Require(cmd, "spiffe-id", "pins", "key")
+	command.NotEmpty(cmd, "disk")
+	return cmd
+}
+
+func (f *putFlags) run(cmd *cobra.Command, client *adminapi.Client) error {
+	put := adminapi.Put{SPIFFEID: f.spiffeID, Evidence: f.evidence, SameVM: f.sameVM, Replace: f.replace, Beside: f.beside, ChangeRootOfTrust: f.changeRoot, MaxReleases: f.maxReleases}
+	switch {
+	case f.replace && f.beside:
+		return command.Usage(errors.New("want one of --replace and --beside"))
+	case f.changeRoot && !f.replace && !f.beside:
+		return command.Usage(errors.New("--change-root-of-trust goes with --replace or --beside"))
+	case f.evidence != adminapi.EvidenceRequired && f.evidence != adminapi.EvidenceNotRequired:
+		return command.Usage(fmt.Errorf("--evidence is %q, want %s or %s", f.evidence, adminapi.EvidenceRequired, adminapi.EvidenceNotRequired))
+	case f.evidence == adminapi.EvidenceRequired && f.refval == "":
+		return command.Usage(errors.New("--refval is missing: evidence is required"))
+	case f.evidence == adminapi.EvidenceNotRequired && f.refval != "":
+		return command.Usage(errors.New("--refval has no use with --evidence not-required"))
+	}
+	// The key first: "image build --key-out -" gives it once the pins are there.
+	key, err := readKey(f.keyFile, cmd.InOrStdin())
+	if err != nil {
+		return err
+	}
+	defer clear(key)
+	disk, err := cli.ReadPins(f.pins)
+	if err != nil {
+		return err
+	}
+	put.Header = disk.Header
+	if f.refval != "" {
+		if put.ReferenceValues, err = readValues(cmd, f.refval, f.unmeasuredKernel); err != nil {
+			return err
+		}
+	}
+	if f.disk != "" {
+		if err := proveKey(f.disk, disk, key); err != nil {
+			return fmt.Errorf("%s: %w: nothing was sent", f.disk, err)
+		}
+	}
+	record, err := client.Put(cmd.Context(), put, key)
+	if err != nil {
+		return hintForPut(err)
+	}
+	what := "registered"
+	if f.beside {
+		what = "staged"
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "%s disk %s, generation %d, for %s, evidence %s\n",
+		what, record.DiskUUID, record.Generation, record.SPIFFEID, record.Evidence)
+	return nil
+}
+
+// readValues reads reference values as they are to be sent, and says what is to be said.
+func readValues(cmd *cobra.Command, path string, unmeasuredKernel bool) ([]byte, error) {
+	data, err := cli.ReadInput(path, refval.MaxSize)
+	if err != nil {
+		return nil, err
+	}
+	values, err := refval.Decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if err := cli.CheckKernels(values, unmeasuredKernel); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	cli.SayEmulated(cmd, !values.RootOfTrust.IsAMD())
+	return data, nil
+}
+
+// proveKey reports whether a disk is the one of the pins, and the key opens it.
+func proveKey(path string, want pins.Pins, key []byte) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	raw, size, err := image.Contents(file, info.Size())
+	if err != nil {
+		return err
+	}
+	disk, err := image.OpenDisk(raw, size)
+	if err != nil {
+		return err
+	}
+	if err := disk.Check(want); err != nil {
+		return err
+	}
+	volumeKey, err := disk.Container.VolumeKey(key)
+	clear(volumeKey)
+	return err
+}
+
+// readKey reads a key of exactly keyapi.KeySize bytes. The caller wipes it.
+func readKey(path string, stdin io.Reader) ([]byte, error) {
+	in := stdin
+	if path != "-" {
+		file, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer file.Close()
+		in = file
+	}
+	key := make([]byte, keyapi.KeySize+1)
+	n, err := io.ReadFull(in, key)
+	if n != keyapi.KeySize || !errors.Is(err, io.ErrUnexpectedEOF) {
+		clear(key)
+		return nil, fmt.Errorf("key file %s does not have exactly %d bytes", path, keyapi.KeySize)
+	}
+	return key[:keyapi.KeySize], nil
+}

@@ -1,0 +1,45 @@
+package keys
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rootvouch/rootvouch/internal/command"
+)
+
+func newStatusCommand(client connect) *cobra.Command {
+	var checkpoint bool
+	cmd := &cobra.Command{
+		Use:   "status --kms-socket SOCKET",
+		Short: "Show the key server's SPIFFE ID, and the state of its log",
+		Long: `Show the key server's SPIFFE ID, the key that verifies its log, and how far the log is.
+
+--checkpoint-only prints the log's signed checkpoint alone. Kept where the server cannot
+change it, it shows later whether the log has all that it had: give it to
+` + "`rootvouch-kms audit verify --checkpoint`" + `, and the key with --log-key.`,
+		Example: "  rootvouch keys status --kms-socket kms.sock --checkpoint-only > checkpoint-2026-11-28",
+		Args:    command.NoArguments,
+	}
+	cmd.Flags().BoolVar(&checkpoint, "checkpoint-only", false, "print the log's signed checkpoint")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := client()
+		if err != nil {
+			return err
+		}
+		status, err := c.Status(cmd.Context())
+		if err != nil {
+			return hintForKeys(err)
+		}
+		if checkpoint {
+			_, err := io.WriteString(cmd.OutOrStdout(), status.Checkpoint)
+			return err
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "spiffe id   %s\nrecords     %d\nlog key     %s\nlog         %d leaves, complete at %s\n",
+			status.SPIFFEID, status.Records, status.LogKey, status.LogSize, status.Published.Format(time.RFC3339))
+		return nil
+	}
+	return cmd
+}

@@ -1,0 +1,199 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/rootvouch/rootvouch/kms/audit"
+	"github.com/rootvouch/rootvouch/kms/kv"
+	"github.com/rootvouch/rootvouch/kms/store"
+	"github.com/rootvouch/rootvouch/pins"
+)
+
+// DefaultRetention is how long records that count no more are kept at least.
+const DefaultRetention = 30 * 24 * time.Hour
+
+// Confirm lets the record that is staged take the place of the disk's own, which is kept. A
+// launch must have had its key. The errors match store.ErrNotFound and ErrConflict.
+func (l *Ledger) Confirm(ctx context.Context, by audit.Actor, uuid pins.UUID) error {
+	leases, err := l.Records.Leases(ctx, uuid)
+	if err != nil {
+		return err
+	}
+	return l.change(ctx, uuid, func(m *moment, d disk) error {
+		if err := d.wantStaged(uuid); err != nil {
+			return err
+		}
+		had := false
+		for _, lease := range leases {
+			had = had || lease.Generation == d.staged.Generation
+		}
+		if !had {
+			return fmt.Errorf("%w: no launch has had the key of generation %d of disk %s yet", ErrConflict, d.staged.Generation, uuid)
+		}
+		r := *d.staged
+		if err := l.reseal(m, *d.staged, &r, store.KeyRecord(uuid)); err != nil {
+			return err
+		}
+		m.write(l.keep(m, d.record, store.Replaced), kv.Write{Key: store.KeyStaged(uuid), Delete: true})
+		m.write(d.index(uuid, r)...)
+		m.say(audit.Confirm, by, r, "")
+		return nil
+	})
+}
+
+// Withdraw takes back the record that is staged; it is kept. The errors match
+// store.ErrNotFound and ErrConflict.
+func (l *Ledger) Withdraw(ctx context.Context, by audit.Actor, uuid pins.UUID) error {
+	return l.change(ctx, uuid, func(m *moment, d disk) error {
+		if err := d.wantStaged(uuid); err != nil {
+			return err
+		}
+		m.write(l.keep(m, *d.staged, store.Withdrawn), kv.Write{Key: store.KeyStaged(uuid), Delete: true})
+		m.write(d.index(uuid, d.record)...)
+		m.say(audit.Withdraw, by, *d.staged, "")
+		return nil
+	})
+}
+
+func (d disk) wantStaged(uuid pins.UUID) error {
+	switch {
+	case !d.known:
+		return store.ErrNotFound
+	case d.staged == nil:
+		return fmt.Errorf("%w: no record stands beside that of disk %s", ErrConflict, uuid)
+	}
+	return nil
+}
+
+// Delete takes the record and the key of a disk, which are kept for a while; its leases
+// stay. The error matches store.ErrNotFound.
+func (l *Ledger) Delete(ctx context.Context, by audit.Actor, uuid pins.UUID) error {
+	return l.change(ctx, uuid, func(m *moment, d disk) error {
+		if !d.known {
+			return store.ErrNotFound
+		}
+		m.write(l.keep(m, d.record, store.Deleted), kv.Write{Key: store.KeyRecord(uuid), Delete: true}, store.SetCount(d.count-1))
+		if d.staged != nil {
+			m.write(l.keep(m, *d.staged, store.Withdrawn), kv.Write{Key: store.KeyStaged(uuid), Delete: true})
+		}
+		m.write(d.index(uuid)...)
+		m.say(audit.Delete, by, d.record, "")
+		return nil
+	})
+}
+
+// Restore lets a record that is kept count again, in the state that it had; 0 is the newest
+// generation. The disk's own record, if it has one, is kept instead. The errors match
+// store.ErrNotFound and ErrOverlap.
+func (l *Ledger) Restore(ctx context.Context, by audit.Actor, uuid pins.UUID, generation uint64) error {
+	return l.change(ctx, uuid, func(m *moment, d disk) error {
+		kept, err := l.kept(m, uuid, generation)
+		if err != nil {
+			return err
+		}
+		old := kept[len(kept)-1]
+		values, err := l.accepted(m, old)
+		if err != nil {
+			return err
+		}
+		if err := l.checkApart(m, old, values[0]); err != nil {
+			return err
+		}
+		r := old
+		if err := l.reseal(m, old, &r, store.KeyRecord(uuid)); err != nil {
+			return err
+		}
+		m.write(kv.Write{Key: old.Item(), Delete: true})
+		if d.known {
+			m.write(l.keep(m, d.record, store.Replaced))
+		} else {
+			m.write(store.SetCount(d.count + 1))
+		}
+		if d.staged != nil {
+			m.write(l.keep(m, *d.staged, store.Withdrawn), kv.Write{Key: store.KeyStaged(uuid), Delete: true})
+		}
+		m.write(d.index(uuid, r)...)
+		root, err := l.RootOfTrust(ctx, r)
+		if err != nil {
+			return err
+		}
+		m.say(audit.Restore, by, r, root.String())
+		return nil
+	})
+}
+
+// maxPurge bounds the records of one transaction.
+const maxPurge = 50
+
+// Purge destroys records of a disk that are kept, with their keys: those of one generation,
+// or all with 0; early also those whose time has not come. It returns how many. The errors
+// match store.ErrNotFound and ErrConflict. The engine does not wipe what it frees: a sealed
+// key can stay on the disk for a while.
+func (l *Ledger) Purge(ctx context.Context, by audit.Actor, uuid pins.UUID, generation uint64, early bool) (purged int, err error) {
+	err = l.change(ctx, uuid, func(m *moment, _ disk) error {
+		kept, err := l.kept(m, uuid, generation)
+		if err != nil {
+			return err
+		}
+		purged = 0
+		var first time.Time
+		for _, r := range kept {
+			if until := r.Kept().Until; m.now.Before(until) && !early {
+				if first.IsZero() || until.Before(first) {
+					first = until
+				}
+				continue
+			}
+			if purged == maxPurge {
+				break
+			}
+			purged++
+			m.write(kv.Write{Key: r.Item(), Delete: true})
+			m.say(audit.Purge, by, r, "")
+		}
+		if purged == 0 {
+			return fmt.Errorf("%w: the records of disk %s are kept until %s", ErrConflict, uuid, first.Format(time.RFC3339))
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return purged, nil
+}
+
+// kept returns the records of a disk that count no more: all with 0, or the one of a
+// generation; at least one.
+func (l *Ledger) kept(m *moment, uuid pins.UUID, generation uint64) ([]store.Record, error) {
+	all, err := l.Records.KeptOf(m.ctx, uuid)
+	if err != nil {
+		return nil, err
+	}
+	if generation != 0 {
+		for _, r := range all {
+			if r.Generation == generation {
+				return []store.Record{r}, nil
+			}
+		}
+		return nil, fmt.Errorf("%w: generation %d of disk %s is not kept", store.ErrNotFound, generation, uuid)
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("%w, and none is kept", store.ErrNotFound)
+	}
+	return all, nil
+}
+
+// say puts on the log what became of a record. root is its root of trust if that was set.
+func (m *moment) say(event audit.Event, by audit.Actor, r store.Record, root string) {
+	about := audit.AboutChange{
+		Actor: by.Name, Ticket: by.Ticket, Disk: r.DiskUUID, SPIFFEID: r.SPIFFEID.String(), Generation: r.Generation, Evidence: string(r.Evidence),
+		ReferenceValues: r.ReferenceValues, MaxReleases: r.MaxReleases, Header: r.Header.HeaderSHA256, SameVM: r.SameVM, State: string(r.State),
+		RootOfTrust: root,
+	}
+	for _, b := range r.Before {
+		about.Before = append(about.Before, audit.Expiring(b))
+	}
+	m.entries = append(m.entries, audit.Entry{Event: event, About: about})
+}
