@@ -153,7 +153,7 @@ func (b *bench) newDisk(t *testing.T, name string, uuid *pins.UUID, files map[st
 	if err := (&intake.Reader{Tree: tree}).ReadTar(context.Background(), bytes.NewReader(archive.Bytes()), int64(archive.Len())); err != nil {
 		t.Fatal(err)
 	}
-	source, err := image.Tree(tree)
+	source, err := image.Tree(tree, pins.InitOK)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -141,7 +141,7 @@ func Build(ctx context.Context, out Output, source Source, secrets *Secrets, opt
 	p := pins.New(pins.Verity{
 		RootHash: root, Salt: secrets.Salt[:], DataBlocks: blocks, HashOffset: blocks * verity.BlockSize,
 		PayloadOffset: luks2.HeaderSize, PayloadSize: payload,
-	}, pins.Header{DiskUUID: secrets.DiskUUID, HeaderSHA256: sha256.Sum256(header)}, source.Filesystem())
+	}, pins.Header{DiskUUID: secrets.DiskUUID, HeaderSHA256: sha256.Sum256(header)}, source.Filesystem(), source.init)
 	if err := p.Check(); err != nil {
 		return pins.Pins{}, fmt.Errorf("checking the pins just made: %w", err)
 	}

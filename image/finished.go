@@ -22,8 +22,7 @@ const (
 )
 
 // finished takes a filesystem image as it is, once its superblock says that the
-// kernel can mount it from a read-only device of 4096-byte sectors. Nothing
-// else of it is read: it is the owner's own.
+// kernel can mount it from a read-only device of 4096-byte sectors.
 func finished(r io.ReaderAt, size int64, k filekind.Kind, head []byte) (Source, error) {
 	s := Source{finished: r, size: size}
 	var used uint64

@@ -54,7 +54,7 @@ func tarSource(t testing.TB, data []byte) Source {
 	if err := (&intake.Reader{Tree: tree}).ReadTar(context.Background(), bytes.NewReader(data), int64(len(data))); err != nil {
 		t.Fatal(err)
 	}
-	s, err := Tree(tree)
+	s, err := Tree(tree, pins.InitBad)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/rootvouch/rootvouch/image/rootfs"
 	"github.com/rootvouch/rootvouch/image/survey"
 	"github.com/rootvouch/rootvouch/internal/filekind"
+	"github.com/rootvouch/rootvouch/pins"
 )
 
 // Input is a root filesystem as a user names it.
@@ -34,12 +35,12 @@ type Input struct {
 	// Unpacking, when not nil, is told now and then how many bytes of a tar that
 	// has to be unpacked there are so far.
 	Unpacking func(done uint64)
-	// Seen, when not nil, is told about a tree that was read, before it is laid
-	// out; its error ends the build. Finished filesystems are not looked into.
+	// Seen, when not nil, is told about a root that was looked at, before it is laid
+	// out; its error ends the build.
 	Seen func(Summary) error
 }
 
-// Summary is what a user should know about a tree.
+// Summary is what a user should know about a root.
 type Summary struct {
 	Memory int64 // bytes that building takes for it, about
 	Notes  []survey.Note
@@ -158,7 +159,7 @@ func (in Input) openFile(f *os.File, size int64, files *opened) (Source, error) 
 		if err != nil {
 			return Source{}, fmt.Errorf("checking %s: %w", in.Path, err)
 		}
-		return source, nil
+		return in.lookInto(files.ctx, source)
 	}
 	return Source{}, notARoot(in.Path, kind, "a directory, an OCI image layout, a tar (plain, gzip, zstd, xz, bzip2) or an EROFS, squashfs or ext4 filesystem")
 }
@@ -194,8 +195,10 @@ func nextStep(kind filekind.Kind) string {
 		return "unpack it with cpio -id as root and name the directory"
 	case filekind.Zip, filekind.SevenZip, filekind.Deb, filekind.RPM:
 		return kind.Advice() + " and name the directory: a package alone is seldom a root"
-	case filekind.BzImage, filekind.ARMImage, filekind.UKI, filekind.PE, filekind.ELF, filekind.Firmware:
-		return "a root is a file tree; a kernel, a program or a firmware goes elsewhere"
+	case filekind.BzImage, filekind.ARMImage, filekind.UKI, filekind.PE, filekind.ELF, filekind.Firmware,
+		filekind.BootConfig, filekind.Pins, filekind.ReferenceValues, filekind.Measurements, filekind.Evidence, filekind.JSON,
+		filekind.PEM, filekind.DER, filekind.Report:
+		return "a root is a file tree; a kernel, a program, a firmware or a document goes elsewhere"
 	}
 	return kind.Advice()
 }
@@ -249,16 +252,20 @@ func (in Input) openStream(r io.Reader, name string, files *opened) (Source, err
 		compression = intake.Zstd
 	}
 	file, size, err := in.spool(buffered, compression, files)
+	if err == nil && packed {
+		err = isTar(file, size)
+	}
+	if other := (otherContent{}); errors.As(err, &other) {
+		return Source{}, fmt.Errorf("%s is %s data of something else than a tar: %w", name, compression, other.error)
+	}
 	if err != nil {
 		return Source{}, fmt.Errorf("reading %s: %w", name, err)
 	}
-	if packed {
-		if err := isTar(file, size); err != nil {
-			return Source{}, fmt.Errorf("%s is %s data of something else than a tar: %w", name, compression, err)
-		}
-	}
 	return in.openTar(files.ctx, file, size)
 }
+
+// otherContent is the error for a compressed stream of something else than a tar.
+type otherContent struct{ error }
 
 // isTar returns an error if what was unpacked is no tar.
 func isTar(f io.ReaderAt, size int64) error {
@@ -273,7 +280,7 @@ func isTar(f io.ReaderAt, size int64) error {
 	if kind == filekind.Unknown && (isOldTar(head) || len(bytes.Trim(head, "\x00")) == 0) {
 		return nil // the latter has no files, or is cut off, and reading it says so
 	}
-	return notARoot("what was unpacked", kind, "a tar")
+	return otherContent{notARoot("what was unpacked", kind, "a tar")}
 }
 
 func (in Input) openTar(ctx context.Context, r io.ReaderAt, size int64) (Source, error) {
@@ -307,16 +314,54 @@ func (in Input) finish(reader *intake.Reader) (Source, error) {
 	if err := intake.CheckRoot(tree); err != nil {
 		return Source{}, err
 	}
-	if in.Seen != nil {
-		notes, err := survey.Notes(tree)
-		if err != nil {
-			return Source{}, fmt.Errorf("looking at the root: %w", err)
-		}
-		if err := in.Seen(Summary{Memory: tree.Memory(), Notes: append(mountNotes(reader.Mounts()), notes...)}); err != nil {
-			return Source{}, err
-		}
+	notes, err := survey.Notes(tree)
+	if err != nil {
+		return Source{}, fmt.Errorf("looking at the root: %w", err)
 	}
-	return Tree(tree)
+	init := survey.Init(notes)
+	if err := in.seen(Summary{Memory: tree.Memory(), Notes: append(mountNotes(reader.Mounts()), notes...)}); err != nil {
+		return Source{}, err
+	}
+	return Tree(tree, init)
+}
+
+func (in Input) seen(s Summary) error {
+	if in.Seen == nil {
+		return nil
+	}
+	return in.Seen(s)
+}
+
+// lookInto looks at the files of a finished filesystem. If that cannot be done it
+// says so: the kernel may know more of the format.
+func (in Input) lookInto(ctx context.Context, s Source) (Source, error) {
+	notes, err := finishedNotes(ctx, s)
+	if ctx.Err() != nil {
+		return Source{}, ctx.Err()
+	}
+	if s.init = survey.Init(notes); err != nil {
+		s.init = pins.InitUnseen
+		notes = []survey.Note{{Name: "unseen", Text: fmt.Sprintf("nobody looked into the %s filesystem (%v): whether a VM boots from it, and what else there is to say of it, is not known", s.filesystem, err)}}
+	}
+	return s, in.seen(Summary{Notes: notes})
+}
+
+// finishedNotes reads the tree of a finished filesystem and looks at it.
+func finishedNotes(ctx context.Context, s Source) ([]survey.Note, error) {
+	reader := intake.Reader{Tree: rootfs.New()}
+	var err error
+	switch s.filesystem {
+	case pins.EROFS:
+		err = reader.ReadEROFS(ctx, s.finished)
+	case pins.Ext4:
+		err = reader.ReadExt4(ctx, s.finished)
+	default:
+		err = errors.New("there is no reader for it here")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return survey.Notes(reader.Tree)
 }
 
 // mountNotes tells what was mounted in a directory that is a root.
@@ -347,7 +392,16 @@ func (in Input) spool(r io.Reader, compression intake.Compression, files *opened
 		return nil, 0, err
 	}
 	defer unpacked.Close()
-	size, err := io.Copy(f, &counter{untilDone{files.ctx, unpacked}, 0, in.Unpacking})
+	// What is no tar need not be unpacked to its end, which may be far.
+	buffered := bufio.NewReaderSize(unpacked, 1<<20)
+	head, err := buffered.Peek(filekind.HeadSize)
+	if kind := filekind.Of(head); kind != filekind.Unknown && kind != filekind.Tar {
+		return nil, 0, otherContent{notARoot("what was unpacked", kind, "a tar")}
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, 0, err
+	}
+	size, err := io.Copy(f, &counter{untilDone{files.ctx, buffered}, 0, in.Unpacking})
 	return f, size, err
 }
 

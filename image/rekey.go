@@ -41,12 +41,12 @@ func Rekey(ctx context.Context, files Files, oldKey []byte, old pins.Pins, newKe
 		return pins.Pins{}, fmt.Errorf("it is %v, want a regular file", info.Mode())
 	}
 	oldHeader := make([]byte, luks2.HeaderSize)
-	if _, err := f.ReadAt(oldHeader, 0); err != nil {
-		return pins.Pins{}, fmt.Errorf("reading LUKS2 header: %w", err)
-	}
 	d, err := OpenDisk(f, info.Size())
 	if err != nil {
 		return pins.Pins{}, err
+	}
+	if _, err := f.ReadAt(oldHeader, 0); err != nil {
+		return pins.Pins{}, fmt.Errorf("reading LUKS2 header: %w", err)
 	}
 	if err := d.Check(old); err != nil {
 		return pins.Pins{}, err
@@ -63,20 +63,16 @@ func Rekey(ctx context.Context, files Files, oldKey []byte, old pins.Pins, newKe
 	if err != nil {
 		return pins.Pins{}, err
 	}
-	p = pins.New(old.Verity, pins.Header{DiskUUID: d.Container.UUID, HeaderSHA256: sha256.Sum256(header)}, old.Filesystem)
+	p = pins.New(old.Verity, pins.Header{DiskUUID: d.Container.UUID, HeaderSHA256: sha256.Sum256(header)}, old.Filesystem, old.Init)
 	backup := files.Disk + ".header-backup"
-	o := outputs{replace: files.Force, keep: append([]string{files.Disk, backup}, files.Keep...)}
-	defer o.abort()
+	o := durable.Set{Replace: files.Force, Keep: append([]string{files.Disk, backup}, files.Keep...)}
+	defer o.Abort()
 	for _, output := range []struct {
 		path string
 		data []byte
 		perm os.FileMode
 	}{{files.Key, newKey[:], 0o600}, {files.Pins, p.Encode(), 0o644}} {
-		file, err := o.add(output.path, output.perm)
-		if err != nil {
-			return pins.Pins{}, err
-		}
-		if _, err := file.Write(output.data); err != nil {
+		if err := o.AddFile(output.path, output.data, output.perm); err != nil {
 			return pins.Pins{}, err
 		}
 	}
@@ -93,7 +89,7 @@ func Rekey(ctx context.Context, files Files, oldKey []byte, old pins.Pins, newKe
 		os.Remove(backup)
 		return pins.Pins{}, err
 	}
-	if err := o.commit(); err != nil {
+	if err := o.Commit(); err != nil {
 		os.Remove(backup)
 		return pins.Pins{}, err
 	}

@@ -14,16 +14,17 @@ type Source struct {
 	finished   io.ReaderAt
 	size       int64
 	filesystem pins.Filesystem
+	init       pins.Init
 }
 
-// Tree is a source that writes an EROFS filesystem of the tree's files. The
-// tree must not change afterwards.
-func Tree(t *rootfs.Tree) (Source, error) {
+// Tree is a source that writes an EROFS filesystem of the tree's files, of whose init
+// that was seen. The tree must not change afterwards.
+func Tree(t *rootfs.Tree, init pins.Init) (Source, error) {
 	plan, err := t.Plan()
 	if err != nil {
 		return Source{}, err
 	}
-	return Source{plan: plan, size: plan.Size, filesystem: pins.EROFS}, nil
+	return Source{plan: plan, size: plan.Size, filesystem: pins.EROFS, init: init}, nil
 }
 
 // Size returns the filesystem's bytes.

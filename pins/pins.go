@@ -95,17 +95,50 @@ func (f *Filesystem) UnmarshalText(text []byte) error {
 	return fmt.Errorf("filesystem is %q, want erofs, ext4 or squashfs", text)
 }
 
+// Init says what the builder of a disk saw of the program that PID 1 hands over to.
+type Init string
+
+// What there is to see.
+const (
+	InitOK     Init = "ok"     // a VM's kernel can execute /sbin/init
+	InitBad    Init = "bad"    // it cannot, or there is none: no VM boots from the disk
+	InitUnseen Init = "unseen" // the filesystem was not looked into
+)
+
+// UnmarshalText accepts the names above and nothing else.
+func (i *Init) UnmarshalText(text []byte) error {
+	switch name := Init(text); name {
+	case InitOK, InitBad, InitUnseen:
+		*i = name
+		return nil
+	}
+	return fmt.Errorf("init is %q, want ok, bad or unseen", text)
+}
+
+// CheckBoots refuses a disk that no VM can boot from. Who starts one asks it first,
+// as later a key would have been released for nothing.
+func (i Init) CheckBoots() error {
+	if err := new(Init).UnmarshalText([]byte(i)); err != nil {
+		return err
+	}
+	if i == InitBad {
+		return fmt.Errorf("init is %q: the root has no /sbin/init that a VM can execute, want another root", i)
+	}
+	return nil
+}
+
 // Pins is everything that image building tells about one disk: pins.json.
 type Pins struct {
 	Version int `json:"version"`
 	Verity
 	Header
 	Filesystem Filesystem `json:"filesystem"`
+	Init       Init       `json:"init"`
 }
 
 // New joins the pins of one disk.
-func New(v Verity, h Header, fs Filesystem) Pins {
-	return Pins{Version: version, Verity: v, Header: h, Filesystem: fs}
+func New(v Verity, h Header, fs Filesystem, init Init) Pins {
+	return Pins{Version: version, Verity: v, Header: h, Filesystem: fs, Init: init}
 }
 
 // Check reports whether p is complete and its values can belong together.
@@ -119,7 +152,10 @@ func (p Pins) Check() error {
 	if err := p.Header.Check(); err != nil {
 		return err
 	}
-	return new(Filesystem).UnmarshalText([]byte(p.Filesystem))
+	if err := new(Filesystem).UnmarshalText([]byte(p.Filesystem)); err != nil {
+		return err
+	}
+	return new(Init).UnmarshalText([]byte(p.Init))
 }
 
 // Decode reads and checks pins.json.

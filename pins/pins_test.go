@@ -12,7 +12,7 @@ func sample() Pins {
 	return New(
 		Verity{RootHash: Digest{1}, Salt: HexBytes{2, 3}, DataBlocks: 10, HashOffset: 40960, PayloadOffset: 1 << 20, PayloadSize: 49152},
 		Header{DiskUUID: UUID{4}, HeaderSHA256: Digest{5}},
-		EROFS)
+		EROFS, InitOK)
 }
 
 func TestRoundTrip(t *testing.T) {
@@ -40,6 +40,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"UUID without dashes", `04000000-0000-0000-0000-000000000000`, `04000000000000000000000000000000`, "8-4-4-4-12"},
 		{"zero header digest", `"05` + strings.Repeat("0", 62), `"00` + strings.Repeat("0", 62), "luks2_header_sha256 is all zero"},
 		{"filesystem", `"erofs"`, `"xfs"`, `filesystem is "xfs"`},
+		{"init", `"ok"`, `"fine"`, `init is "fine"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			data := strings.Replace(string(sample().Encode()), c.old, c.new, 1)
@@ -47,6 +48,14 @@ func TestDecodeRefuses(t *testing.T) {
 				t.Errorf("got error %v, want one with %q", err, c.want)
 			}
 		})
+	}
+}
+
+func TestCheckBoots(t *testing.T) {
+	for init, want := range map[Init]string{InitOK: "", InitUnseen: "", InitBad: "no /sbin/init that a VM can execute", "": `init is ""`} {
+		if err := init.CheckBoots(); (err != nil) != (want != "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("init %q: got error %v, want %q", init, err, want)
+		}
 	}
 }
 

@@ -126,6 +126,9 @@ type Disk struct {
 	pins.Verity
 	// Filesystem is what the payload holds.
 	Filesystem pins.Filesystem `json:"filesystem"`
+	// Init is what the builder saw of the root's /sbin/init. PID 1 refuses a bad one
+	// before it asks for a key.
+	Init pins.Init `json:"init"`
 	// Header pins the LUKS2 header, or is nil. If it is nil, the key server's reply
 	// must have the pin, and PID 1 refuses a reply without one. If both are there,
 	// they must be equal.
@@ -150,7 +153,7 @@ type Network struct {
 // NewDisk takes a disk's pins. Without withHeader the LUKS2 header's pin is left
 // to the key server, so that a disk can be rekeyed under the same measurement.
 func NewDisk(p pins.Pins, withHeader bool) Disk {
-	d := Disk{Verity: p.Verity, Filesystem: p.Filesystem}
+	d := Disk{Verity: p.Verity, Filesystem: p.Filesystem, Init: p.Init}
 	if withHeader {
 		header := p.Header
 		d.Header = &header

@@ -19,7 +19,7 @@ func samplePins() pins.Pins {
 	return pins.New(
 		pins.Verity{RootHash: pins.Digest{1}, Salt: pins.HexBytes{2}, DataBlocks: 10, HashOffset: 40960, PayloadOffset: 1 << 20, PayloadSize: 49152},
 		pins.Header{DiskUUID: pins.UUID{4}, HeaderSHA256: pins.Digest{5}},
-		pins.EROFS)
+		pins.EROFS, pins.InitOK)
 }
 
 func certificatePEM(n int) string {

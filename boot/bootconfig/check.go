@@ -86,6 +86,9 @@ func (d Disk) check() error {
 	if err := new(pins.Filesystem).UnmarshalText([]byte(d.Filesystem)); err != nil {
 		errs = append(errs, err)
 	}
+	if err := d.Init.CheckBoots(); err != nil {
+		errs = append(errs, err)
+	}
 	if d.Header != nil {
 		if err := d.Header.Check(); err != nil {
 			errs = append(errs, err)

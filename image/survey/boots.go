@@ -155,7 +155,7 @@ func rootMode(r *root) ([]string, error) {
 func oneOwner(r *root) ([]string, error) {
 	uid, count, same := uint32(0), 0, true
 	r.Root().Walk(func(n rootfs.Node) bool {
-		if n.Name() == "." {
+		if n.Name() == "." || n.Name() == "lost+found" { // which mke2fs makes
 			return true
 		}
 		if s := n.Stat(); count == 0 {

@@ -11,11 +11,15 @@ import (
 
 	"github.com/rootvouch/rootvouch/image/erofs"
 	"github.com/rootvouch/rootvouch/image/rootfs"
+	"github.com/rootvouch/rootvouch/pins"
 )
 
 // Note is something that an owner should know. Its name is one word for its kind,
 // the same in every version.
 type Note struct{ Name, Text string }
+
+// initName is the name of notes that say why no VM boots from a root.
+const initName = "init"
 
 // look finds notes of one kind.
 type look func(*root) ([]string, error)
@@ -29,7 +33,7 @@ func Notes(t *rootfs.Tree) ([]Note, error) {
 		look look
 	}{
 		{"hidden", hidden},
-		{"init", initProgram},
+		{initName, initProgram},
 		{"mode", rootMode},
 		{"owner", oneOwner},
 		{"resolver", resolver},
@@ -51,6 +55,16 @@ func Notes(t *rootfs.Tree) ([]Note, error) {
 		}
 	}
 	return notes, nil
+}
+
+// Init says whether the notes of a tree leave it an init that a VM can execute.
+func Init(notes []Note) pins.Init {
+	for _, n := range notes {
+		if n.Name == initName {
+			return pins.InitBad
+		}
+	}
+	return pins.InitOK
 }
 
 // one is the result of a look that has one thing to say, or nothing.

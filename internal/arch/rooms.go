@@ -11,7 +11,7 @@ var rooms = []room{
 	},
 	{
 		name:     "ground: formats",
-		packages: []string{"snp", "verity", "xts", "initramfs/cpio", "image/erofs", "boot/cmdline", "boot/bootlog"},
+		packages: []string{"snp", "verity", "xts", "initramfs/cpio", "image/erofs", "image/ext4", "boot/cmdline", "boot/bootlog"},
 		pure:     true, neverDirect: outside,
 	},
 	{
@@ -183,7 +183,7 @@ var rooms = []room{
 	{
 		name:     "role: readers of roots",
 		packages: []string{"image/intake"},
-		uses:     []string{"image/rootfs", "image/erofs", "internal/bounded", "internal/filekind"},
+		uses:     []string{"image/rootfs", "image/erofs", "image/ext4", "internal/bounded", "internal/filekind"},
 		never:    []string{"net", "net/http"},
 	},
 	{

@@ -58,6 +58,17 @@ const (
 	PE  // any other EFI program
 	ELF
 	Firmware // a UEFI firmware volume
+
+	// Documents of ours, and what they are made of.
+	BootConfig
+	Pins
+	ReferenceValues
+	Measurements
+	Evidence
+	JSON // of any other kind
+	PEM
+	DER
+	Report // of the AMD-SP
 )
 
 // HeadSize is how many bytes of a file's beginning Of looks at.
@@ -76,7 +87,7 @@ func marks() []mark {
 	return []mark{
 		{Gzip, 0, "\x1f\x8b\x08"}, {Xz, 0, "\xfd7zXZ\x00"}, {Zstd, 0, "\x28\xb5\x2f\xfd"}, {Bzip2, 0, "BZh"},
 		{LZ4, 0, "\x04\x22\x4d\x18"}, {LZ4, 0, "\x02\x21\x4c\x18"}, {LZMA, 0, "\x5d\x00\x00"}, {LZOP, 0, "\x89LZO\x00\r\n\x1a\n"},
-		{Cpio, 0, "070701"}, {Cpio, 0, "070702"}, {Cpio, 0, "070707"}, {Zip, 0, "PK\x03\x04"}, {SevenZip, 0, "7z\xbc\xaf\x27\x1c"},
+		{Cpio, 0, "070701"}, {Cpio, 0, "070702"}, {Cpio, 0, "070707"}, {Cpio, 0, "07070X"}, {Zip, 0, "PK\x03\x04"}, {SevenZip, 0, "7z\xbc\xaf\x27\x1c"},
 		{Deb, 0, "!<arch>\ndebian-binary"}, {RPM, 0, "\xed\xab\xee\xdb"},
 		{QCOW2, 0, "QFI\xfb"}, {VMDK, 0, "KDMV"}, {VMDK, 0, "COWD"}, {VMDK, 0, "# Disk DescriptorFile"},
 		{VHD, 0, "conectix"}, {VHDX, 0, "vhdxfile"}, {VDI, 0x40, "\x7f\x10\xda\xbe"}, {LUKS, 0, "LUKS\xba\xbe"},
@@ -107,7 +118,7 @@ func Of(head []byte) Kind {
 	if at(510, "\x55\xaa") {
 		return MBR
 	}
-	return Unknown
+	return document(head)
 }
 
 // program tells the EFI programs apart: PE files (PE format, section "MS-DOS
@@ -162,6 +173,38 @@ func of(head, footer []byte) Kind {
 	return Of(head)
 }
 
+// document tells apart what this project's commands read and write. A name of a member
+// decides, wherever it stands: what a kind says ends in a message, and readers of
+// documents judge for themselves.
+func document(head []byte) Kind {
+	switch {
+	case bytes.HasPrefix(bytes.TrimLeft(head, " \t\r\n"), []byte("{")):
+		for _, m := range []struct {
+			kind   Kind
+			member string
+		}{
+			{BootConfig, `"command_line"`}, {ReferenceValues, `"root_of_trust"`}, {Pins, `"verity_root_hash"`},
+			{Measurements, `"measurements"`}, {Evidence, `"report"`},
+		} {
+			if bytes.Contains(head, []byte(m.member)) {
+				return m.kind
+			}
+		}
+		return JSON
+	case bytes.HasPrefix(head, []byte("-----BEGIN ")):
+		return PEM
+	case len(head) >= 4 && head[0] == 0x30 && head[1] == 0x82 && int(binary.BigEndian.Uint16(head[2:])) == len(head)-4:
+		return DER // a SEQUENCE that is all of the file
+	case len(head) == reportSize && binary.LittleEndian.Uint32(head) < 16 && head[0] > 0:
+		return Report
+	}
+	return Unknown
+}
+
+// reportSize is that of an attestation report in bytes (SEV-SNP firmware ABI, 56860
+// revision 1.58, table 23, ATTESTATION_REPORT), which begins with its version.
+const reportSize = 1184
+
 // about is a kind's name, with its article, and what to do to get at what is in
 // it.
 type about struct{ name, advice string }
@@ -188,8 +231,12 @@ func abouts() map[Kind]about {
 		XFS: filesystem("an XFS filesystem"), Btrfs: filesystem("a btrfs filesystem"), FAT: filesystem("a FAT filesystem"),
 		BzImage: {"a Linux kernel", "name it as the kernel"}, ARMImage: {"a Linux kernel for arm64", "take one for x86-64: SEV-SNP is AMD's"},
 		UKI: {"a unified kernel image", "name it as the kernel, without an initramfs"}, PE: {"an EFI program", "name a Linux kernel"},
-		ELF:      {"an ELF file", "a kernel is a bzImage (vmlinuz), not vmlinux"},
-		Firmware: {"a UEFI firmware", "name it as the firmware"},
+		ELF:        {"an ELF file", "a kernel is a bzImage (vmlinuz), not vmlinux"},
+		Firmware:   {"a UEFI firmware", "name it as the firmware"},
+		BootConfig: {"a boot.json", "initramfs configure puts it into an initramfs"}, Pins: {"the pins of a disk", "initramfs config takes them"},
+		ReferenceValues: {"reference values", "keys put and attest take them"}, Measurements: {"launch digests", "refval new takes them"},
+		Evidence: {"evidence", "report verify takes it"}, JSON: {"JSON of another kind", "name another file"},
+		PEM: {"PEM data", "name another file"}, DER: {"DER data", "name another file"}, Report: {"an attestation report", "report verify takes it"},
 	}
 }
 

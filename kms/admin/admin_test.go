@@ -181,7 +181,7 @@ func wantStatus(t *testing.T, what string, want int, err error) {
 
 func TestPutRefuses(t *testing.T) {
 	otherPins := pins.New(pins.Verity{RootHash: pins.Digest{1}, DataBlocks: 1, HashOffset: 4096, PayloadOffset: 1 << 20, PayloadSize: 12288},
-		pins.Header{DiskUUID: pins.UUID{9}, HeaderSHA256: pins.Digest{9}}, pins.EROFS)
+		pins.Header{DiskUUID: pins.UUID{9}, HeaderSHA256: pins.Digest{9}}, pins.EROFS, pins.InitOK)
 	for _, c := range []struct {
 		name   string
 		change func(*adminapi.Put)

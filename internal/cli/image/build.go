@@ -75,7 +75,8 @@ Notes say what is likely to be wrong with a tree: an init that a VM cannot run, 
 /etc/fstab that mounts the host's disks, host keys that all VMs of the image would
 share, programs that take orders from the host. With --strict a note is an error;
 --accept NAME accepts notes of one name. docs/image.md lists them. No note is no
-proof. Finished filesystems are not looked into.
+proof. A finished EROFS or ext4 is looked into like a tree; what cannot be looked into
+gets the note "unseen".
 
 Written are the disk, a fresh key of 32 random bytes that opens it (mode 0600),
 and its pins: the values that the boot configuration and the key server need to

@@ -64,7 +64,7 @@ func TestKeys(t *testing.T) {
 	}
 	header := pins.Header{DiskUUID: pins.UUID{1}, HeaderSHA256: pins.Digest{2}}
 	verity := pins.Verity{RootHash: pins.Digest{3}, DataBlocks: 1, HashOffset: 4096, PayloadOffset: 1 << 20, PayloadSize: 12288}
-	pinsFile := write("pins.json", pins.New(verity, header, pins.EROFS).Encode())
+	pinsFile := write("pins.json", pins.New(verity, header, pins.EROFS, pins.InitOK).Encode())
 	values, err := refval.New(refval.EmulatedARK(pins.Digest{1}), []refval.Measurement{{Digest: snp.Measurement{1}, HostCode: refval.HostCodeNone, Kernel: refval.KernelMeasured, Provenance: refval.Provenance{KernelSHA256: [32]byte{1}}, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 1, CPUType: "EPYC-v4"}}).Encode()
 	if err != nil {
 		t.Fatal(err)
