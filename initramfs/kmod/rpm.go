@@ -23,6 +23,15 @@ const (
 
 	rpmTagName     = 1000
 	rpmTagRequires = 1049
+
+	// What a stripped payload says of its files, which is nothing, is in these.
+	rpmTagSizes     = 1028
+	rpmTagModes     = 1030
+	rpmTagInodes    = 1096
+	rpmTagDirIndex  = 1116
+	rpmTagBaseNames = 1117
+	rpmTagDirNames  = 1118
+	rpmTagLongSizes = 5008
 )
 
 // addRPM takes the kernels of an RPM package.
@@ -54,7 +63,7 @@ func (s *source) addRPM(r *bufio.Reader, name string) error {
 		return fmt.Errorf("reading RPM payload: %w", err)
 	}
 	defer done()
-	if err := s.addCpio(files, name); err != nil {
+	if err := s.addCpio(files, name, header.files()); err != nil {
 		return fmt.Errorf("reading RPM payload: %w", err)
 	}
 	return nil
@@ -104,6 +113,60 @@ func (h rpmHeader) strings(tag uint32) []string {
 	return nil
 }
 
+// numbers returns the value of a tag that is integers of 2, 4 or 8 bytes.
+func (h rpmHeader) numbers(tag uint32) []int64 {
+	for at := 0; at+16 <= len(h.index); at += 16 {
+		entry := h.index[at:]
+		if binary.BigEndian.Uint32(entry) != tag {
+			continue
+		}
+		size := map[uint32]int{3: 2, 4: 4, 5: 8}[binary.BigEndian.Uint32(entry[4:])]
+		offset, count := binary.BigEndian.Uint32(entry[8:]), int(binary.BigEndian.Uint32(entry[12:]))
+		rest := h.store[min(int(offset), len(h.store)):]
+		if size == 0 || count > len(rest)/size {
+			return nil
+		}
+		all := make([]int64, count)
+		for i := range all {
+			for _, b := range rest[i*size:][:size] {
+				all[i] = all[i]<<8 | int64(b)
+			}
+		}
+		return all
+	}
+	return nil
+}
+
+// rpmFile is what the header says of a file.
+type rpmFile struct {
+	name       string
+	mode, size int64
+}
+
+// files lists the package's files. Of names of one file the last has its data.
+func (h rpmHeader) files() []rpmFile {
+	names, dirs, index := h.strings(rpmTagBaseNames), h.strings(rpmTagDirNames), h.numbers(rpmTagDirIndex)
+	modes, inodes, sizes := h.numbers(rpmTagModes), h.numbers(rpmTagInodes), h.numbers(rpmTagLongSizes)
+	if sizes == nil {
+		sizes = h.numbers(rpmTagSizes)
+	}
+	if len(index) != len(names) || len(modes) != len(names) || len(sizes) != len(names) || len(inodes) != len(names) {
+		return nil
+	}
+	files, last := make([]rpmFile, len(names)), map[int64]int{} // :: inode -> the last of its names so far
+	for i, name := range names {
+		if index[i] < 0 || index[i] >= int64(len(dirs)) {
+			return nil
+		}
+		files[i] = rpmFile{strings.TrimPrefix(path.Clean("/"+dirs[index[i]]+name), "/"), modes[i] & 0xffff, sizes[i]}
+		if other, ok := last[inodes[i]]; ok && files[i].mode&cpioTypeMask == cpioRegular {
+			files[other].size = 0
+		}
+		last[inodes[i]] = i
+	}
+	return files
+}
+
 // Parts of a cpio archive of the form that RPM has (cpio(5), "New ASCII Format").
 const (
 	cpioHeaderSize = 110 // bytes
@@ -112,13 +175,37 @@ const (
 	cpioMaxName    = 4096
 	cpioTypeMask   = 0o170000
 	cpioRegular    = 0o100000
+	cpioDirectory  = 0o040000
+
+	// A stripped header has the number of a file, 8 hexadecimal digits, and two zero
+	// bytes (RPM, lib/cpio.cc): packages with large files have it, and those of
+	// version 6.
+	cpioStripped     = "07070X"
+	cpioStrippedSize = 16 // bytes
 )
 
 // addCpio takes the files of an RPM package's payload.
-func (s *source) addCpio(r io.Reader, pack string) error {
+func (s *source) addCpio(r io.Reader, pack string, files []rpmFile) error {
 	for {
 		var header [cpioHeaderSize]byte
-		if _, err := io.ReadFull(r, header[:]); err != nil {
+		if _, err := io.ReadFull(r, header[:cpioStrippedSize]); err != nil {
+			return err
+		}
+		if string(header[:6]) == cpioStripped {
+			number, err := strconv.ParseUint(string(header[6:14]), 16, 32)
+			if err != nil || number >= uint64(len(files)) {
+				return fmt.Errorf("cpio header is %q, want the number of one of %d files", header[:cpioStrippedSize], len(files))
+			}
+			f := files[number]
+			if f.mode&cpioTypeMask == cpioDirectory {
+				f.size = 0
+			}
+			if err := s.addEntry(r, pack, f); err != nil {
+				return err
+			}
+			continue
+		}
+		if _, err := io.ReadFull(r, header[cpioStrippedSize:]); err != nil {
 			return err
 		}
 		if magic := string(header[:6]); magic != "070701" && magic != "070702" {
@@ -141,17 +228,25 @@ func (s *source) addCpio(r io.Reader, pack string) error {
 		if name == cpioEnd {
 			return nil
 		}
-		rest := size + (-size)&(cpioAlignment-1)
-		if mode&cpioTypeMask == cpioRegular && size > 0 && interesting(name) {
-			if err := s.addData(r, size, pack, name); err != nil {
-				return err
-			}
-			rest -= size
-		}
-		if _, err := io.CopyN(io.Discard, r, rest); err != nil {
-			return fmt.Errorf("skipping %s: %w", name, err)
+		if err := s.addEntry(r, pack, rpmFile{name, mode, size}); err != nil {
+			return err
 		}
 	}
+}
+
+// addEntry takes the data of a file, or goes past it.
+func (s *source) addEntry(r io.Reader, pack string, f rpmFile) error {
+	rest := f.size + (-f.size)&(cpioAlignment-1)
+	if f.mode&cpioTypeMask == cpioRegular && f.size > 0 && interesting(f.name) {
+		if err := s.addData(r, f.size, pack, f.name); err != nil {
+			return err
+		}
+		rest -= f.size
+	}
+	if _, err := io.CopyN(io.Discard, r, rest); err != nil {
+		return fmt.Errorf("skipping %s: %w", f.name, err)
+	}
+	return nil
 }
 
 // cpioField reads one of the header's numbers, each of 8 hexadecimal digits.
