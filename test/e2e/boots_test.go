@@ -61,7 +61,27 @@ func TestHostCredentials(t *testing.T) {
 // TestDemo is what a newcomer runs first.
 func TestDemo(t *testing.T) {
 	needs.Boot(t)
+	newDemo(t).trusted(t)
+}
+
+// TestDemoNewerKernel is the same with a kernel of the next major version, which its
+// distribution splits into several packages.
+func TestDemoNewerKernel(t *testing.T) {
+	needs.Boot(t)
+	cache := t.TempDir()
+	for name, part := range map[string]string{"kernel": "kernel-backports", "firmware": "firmware", "root": "root", "spire": "spire"} {
+		if err := os.Symlink(needs.Part(t, part), filepath.Join(cache, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	d := newDemo(t)
+	d.command.Env = append(d.command.Env, "ROOTVOUCH_CACHE="+cache)
+	d.trusted(t)
+}
+
+// trusted runs the demo to its end.
+func (d demoRun) trusted(t *testing.T) {
+	t.Helper()
 	out, err := d.command.Output()
 	if err != nil {
 		t.Fatalf("rootvouch demo: %v\n%s", err, out)
