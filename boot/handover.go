@@ -25,9 +25,6 @@ import (
 // attestdListen is where attestd answers in the booted system.
 const attestdListen = ":8444"
 
-// attestdPatience bounds the time that attestd needs to get there.
-const attestdPatience = 30 * time.Second
-
 // Files of /run that the booted system finds, besides the boot log.
 const (
 	resolvConfPath  = bootconfig.StateDir + "/resolv.conf"
@@ -201,8 +198,6 @@ func (s *system) startAttestd(processes *process.Table, program *os.File, report
 // waitForAttestd waits until attestd takes connections: a guest that cannot give
 // its owner evidence does not start.
 func (s *system) waitForAttestd(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, attestdPatience)
-	defer cancel()
 	for {
 		conn, err := net.DialTimeout("tcp", "127.0.0.1"+attestdListen, time.Second)
 		if err == nil {

@@ -32,8 +32,9 @@ import (
 )
 
 // retryWindow is how long a reply that was lost may be asked for again, with the
-// very same request.
-const retryWindow = 30 * time.Second
+// very same request: longer than a guest asks, so that it gets its key from a server
+// that comes back within its patience.
+const retryWindow = 90 * time.Second
 
 // agentStep is the wait between two tries of the Workload API.
 const agentStep = 200 * time.Millisecond

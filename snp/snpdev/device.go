@@ -43,10 +43,10 @@ const (
 	// of Linux's drivers/virt/coco/sev-guest.
 	maxCertificates = 0x4000
 
-	// deadline bounds one question to the software AMD-SP, all retries
-	// included. The kernel itself bounds the other two interfaces: it stops asking
+	// deadline bounds one question to the software AMD-SP, all retries included. It is
+	// that of the other two interfaces, which the kernel bounds itself: it stops asking
 	// a throttling host after 60 s.
-	deadline = 10 * time.Second
+	deadline = 60 * time.Second
 )
 
 // ErrNotFound is matched by the errors of Open when the kernel of this guest

@@ -22,6 +22,9 @@ const (
 	maxAnswer = reportResponseSize + maxCertificates
 
 	firstPause, longestPause = 5 * time.Millisecond, 200 * time.Millisecond
+
+	// attempt bounds one try: another process may have taken the answer.
+	attempt = 4 * time.Second
 )
 
 // findPort returns the device node of the virtio port that the software AMD-SP
@@ -61,10 +64,7 @@ type port struct {
 func (p port) ask(request snp.ReportRequest) (answer, error) {
 	end := time.Now().Add(p.limit) //nolint:forbidigo // a device deadline, not a time that anything is judged by
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		// Another process may have taken the answer: do not wait for it until the
-		// end.
-		attempt := time.Now().Add(p.limit / 3) //nolint:forbidigo // as above
-		got, err := p.exchange(request, attempt)
+		got, err := p.exchange(request, time.Now().Add(min(attempt, p.limit/3))) //nolint:forbidigo // as above
 		var refused *statusError
 		if err == nil || errors.As(err, &refused) {
 			return got, err
