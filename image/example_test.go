@@ -8,6 +8,7 @@ import (
 	"github.com/rootvouch/rootvouch/image"
 	"github.com/rootvouch/rootvouch/image/erofs"
 	"github.com/rootvouch/rootvouch/image/rootfs"
+	"github.com/rootvouch/rootvouch/pins"
 )
 
 // memory is a disk in memory. Build writes each block once, from several
@@ -26,7 +27,7 @@ func ExampleBuild() {
 	if err := tree.Add("etc", rootfs.File{Mode: erofs.TypeDirectory | 0o755}); err != nil {
 		panic(err)
 	}
-	source, err := image.Tree(tree)
+	source, err := image.Tree(tree, pins.InitUnseen)
 	if err != nil {
 		panic(err)
 	}

@@ -40,7 +40,7 @@ func Measure(g Guest) (*Measured, error) {
 	}
 	parsed, err := launch.ParseFirmware(m.firmware)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", g.Firmware, err)
 	}
 	if !g.AcceptHostCode {
 		if err := firmware.Check(m.firmware); err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/spire/conf"
 	"github.com/rootvouch/rootvouch/spire/trust"
 )
@@ -48,10 +50,11 @@ exist, since SPIRE is told its SHA-256.`,
 			if s.PluginSHA256, err = fileSHA256("plugin", s.Plugin); err != nil {
 				return err
 			}
-			for _, path := range append([]string{s.CollateralDir}, s.RefvalFiles...) {
-				if _, err := os.Stat(path); err != nil {
-					fmt.Fprintf(cmd.ErrOrStderr(), "rootvouch-spire: hint: %v: the server does not start without it\n", err)
-				}
+			if _, err := os.Stat(s.CollateralDir); err != nil {
+				hintMissing(cmd, err)
+			}
+			if err := lookAtRefvals(cmd, s.RefvalFiles); err != nil {
+				return err
 			}
 			return printConfig(cmd, s.Config)
 		},
@@ -70,6 +73,33 @@ exist, since SPIRE is told its SHA-256.`,
 	command.Require(cmd, "ca-dir", "data-dir", "plugin", "refval", "collateral-dir")
 	trustDomainFlag(cmd, &domain)
 	return cmd
+}
+
+func hintMissing(cmd *cobra.Command, err error) {
+	fmt.Fprintf(cmd.ErrOrStderr(), "rootvouch-spire: hint: %v: the server does not start without it\n", err)
+}
+
+// lookAtRefvals refuses reference values that the server would not start with. They
+// may come later.
+func lookAtRefvals(cmd *cobra.Command, paths []string) error {
+	isEmulated := false
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if errors.Is(err, os.ErrNotExist) {
+			hintMissing(cmd, err)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("reading reference values: %w", err)
+		}
+		values, err := refval.Decode(data)
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		isEmulated = isEmulated || !values.RootOfTrust.IsAMD()
+	}
+	sayEmulated(cmd, isEmulated)
+	return nil
 }
 
 func newAgentConfigCommand() *cobra.Command {

@@ -17,7 +17,6 @@ import (
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/internal/command"
-	"github.com/rootvouch/rootvouch/internal/emulated"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/spire/admin"
 )
@@ -87,9 +86,7 @@ func (f *entriesFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if f.emulated {
-		fmt.Fprintf(cmd.ErrOrStderr(), "rootvouch: %s\n", emulated.Warning)
-	}
+	sayEmulated(cmd, f.emulated)
 	client, err := admin.Dial(f.socket)
 	if err != nil {
 		return err

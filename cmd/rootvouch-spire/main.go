@@ -12,6 +12,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/internal/emulated"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -39,6 +40,13 @@ docs/spire.md goes through them in this order.`,
 	root.AddCommand(newInitCommand(), newRenewCommand(), newServerConfigCommand(), newAgentConfigCommand(),
 		newJoinTokenCommand(), newEntriesCommand())
 	return root
+}
+
+// sayEmulated says that a root of trust that a command works on is emulated, if it is.
+func sayEmulated(cmd *cobra.Command, is bool) {
+	if is {
+		fmt.Fprintf(cmd.ErrOrStderr(), "rootvouch: %s\n", emulated.Warning)
+	}
 }
 
 // trustDomainFlag adds --trust-domain, which is required.

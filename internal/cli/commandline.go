@@ -16,10 +16,10 @@ const maxInitramfs = 2 << 30
 // CommandLine returns the kernel command line that goes with an initramfs. PID 1
 // powers off unless the kernel's line is that of boot.json, so an --append that
 // differs is an error, and without one boot.json decides. An initramfs without a
-// boot.json of ours takes the given line, or fallback; a line that would not reach the
-// kernel whole is an error. A path that is no regular
+// boot.json of ours takes the given line, and where none is given the line is empty;
+// a line that would not reach the kernel whole is an error. A path that is no regular
 // file is not read: it may give its bytes once only.
-func CommandLine(path, given string, isGiven bool, fallback string) (string, error) {
+func CommandLine(path, given string, isGiven bool) (string, error) {
 	own, ok, err := ownCommandLine(path)
 	switch {
 	case err != nil:
@@ -32,9 +32,8 @@ func CommandLine(path, given string, isGiven bool, fallback string) (string, err
 		if err := cmdline.CheckText(given); err != nil {
 			return "", command.Usage(fmt.Errorf("--append: %w", err))
 		}
-		return given, nil
 	}
-	return fallback, nil
+	return given, nil
 }
 
 func ownCommandLine(path string) (line string, ok bool, err error) {

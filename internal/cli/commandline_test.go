@@ -54,11 +54,11 @@ func TestCommandLine(t *testing.T) {
 		{"boot.json decides", path, "", false, own},
 		{"the same is given", path, own, true, own},
 		{"another program's initramfs", other, "quiet", true, "quiet"},
-		{"another program's, nothing given", other, "", false, "fallback"},
+		{"another program's, nothing given", other, "", false, ""},
 		{"no file", other + "x", "quiet", true, "quiet"},
-		{"a pipe", os.DevNull, "", false, "fallback"},
+		{"a pipe", os.DevNull, "", false, ""},
 	} {
-		if got, err := CommandLine(c.path, c.given, c.isGiven, "fallback"); got != c.want || err != nil {
+		if got, err := CommandLine(c.path, c.given, c.isGiven); got != c.want || err != nil {
 			t.Errorf("%s: got %q, %v, want %q", c.name, got, err, c.want)
 		}
 	}
@@ -68,14 +68,14 @@ func TestCommandLine(t *testing.T) {
 		"a\nb": "byte 0xa at offset 1", "a\x00": "byte 0x0 at offset 1", "\u00e4": "byte 0xc3 at offset 0", " a": "no space at its ends",
 	} {
 		for _, path := range []string{other, ""} {
-			_, err := CommandLine(path, given, true, "fallback")
+			_, err := CommandLine(path, given, true)
 			if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 				t.Errorf("%.20q: got %v, want %q", given, err, want)
 			}
 		}
 	}
 	for _, given := range []string{"", "console=ttyS0", own + " quiet"} {
-		if _, err := CommandLine(path, given, true, "fallback"); err == nil || !strings.Contains(err.Error(), "want the command line of") {
+		if _, err := CommandLine(path, given, true); err == nil || !strings.Contains(err.Error(), "want the command line of") {
 			t.Errorf("%q: got error %v, want a refusal", given, err)
 		}
 	}

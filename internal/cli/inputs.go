@@ -11,6 +11,7 @@ import (
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/internal/bounded"
 	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/internal/filekind"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
@@ -38,16 +39,95 @@ type Measurements struct {
 
 // ReadPins reads the pins of a disk.
 func ReadPins(name string) (pins.Pins, error) {
-	data, err := os.ReadFile(name)
+	data, err := ReadInput(name, maxInput)
 	if err != nil {
-		return pins.Pins{}, err
+		return pins.Pins{}, Unfit(name, filekind.Pins, err)
 	}
 	p, err := pins.Decode(data)
 	if err != nil {
-		return pins.Pins{}, fmt.Errorf("%s: %w", name, err)
+		return pins.Pins{}, Unfit(name, filekind.Pins, err)
 	}
 	return p, nil
 }
+
+// ReadValues reads reference values, and returns their text as well.
+func ReadValues(name string) (refval.Values, []byte, error) {
+	data, err := ReadInput(name, refval.MaxSize)
+	if err != nil {
+		return refval.Values{}, nil, Unfit(name, filekind.ReferenceValues, err)
+	}
+	values, err := refval.Decode(data)
+	if err != nil {
+		return refval.Values{}, nil, Unfit(name, filekind.ReferenceValues, err)
+	}
+	return values, data, nil
+}
+
+// Unfit is the error of a file that could not be read as what was wanted, a
+// filekind.Kind or another name: err, and what the file is instead.
+func Unfit(path string, want fmt.Stringer, err error) error {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
+		return err // and it names the file
+	}
+	return fmt.Errorf("%s: %w", path, Instead(path, err, want))
+}
+
+// Instead is Unfit for an error that is going to name the file. Of what is wanted the
+// first is named.
+func Instead(path string, err error, wants ...fmt.Stringer) error {
+	got := kindOf(path)
+	for _, want := range wants {
+		if got == want.String() {
+			got = ""
+		}
+	}
+	if got == "" {
+		return err
+	}
+	return fmt.Errorf("it is %s, want %v: %w", got, wants[0], err)
+}
+
+// tooLarge says of a file that is larger than what is wanted what it is.
+func tooLarge(path string, want fmt.Stringer, err error) error {
+	if errors.Is(err, bounded.ErrTooLarge) {
+		return Malformed("%w", Instead(path, err, want))
+	}
+	return err
+}
+
+// kindOf names what a file is, or is empty if it has none of the marks.
+func kindOf(path string) string {
+	info, err := os.Stat(path)
+	if err == nil && info.IsDir() {
+		return "a directory"
+	}
+	if err != nil || !info.Mode().IsRegular() {
+		return "" // it may give its bytes once only
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	kind, err := filekind.OfFile(f, info.Size())
+	switch {
+	case err != nil:
+		return ""
+	case info.Size() == 0:
+		return "empty"
+	case kind == filekind.Unknown:
+		return ""
+	}
+	return kind.String()
+}
+
+// Named is what a file should be, where it has no filekind.Kind of its own.
+type Named string
+
+func (n Named) String() string { return string(n) }
+
+// hclMagic is what Azure's HCL blobs begin with.
+const hclMagic = "HCLA"
 
 // Report is a report file.
 type Report struct {
@@ -59,17 +139,19 @@ type Report struct {
 func ReadReport(path, kind string) (Report, error) {
 	data, err := ReadInput(path, maxInput)
 	if err != nil {
-		return Report{}, err
+		return Report{}, tooLarge(path, filekind.Report, err)
 	}
 	in := Report{Evidence: evidence.Evidence{Report: data}}
 	// White space around JSON is an editor's or a pipe's, and says nothing.
 	if text := bytes.TrimSpace(data); bytes.HasPrefix(text, []byte("{")) && len(data) != snp.ReportSize {
 		if in.Evidence, err = evidence.Decode(text); err != nil {
-			return Report{}, Malformed("%s: %w", path, err)
+			return Report{}, Malformed("%w", Unfit(path, filekind.Evidence, err))
 		}
+	} else if len(data) != snp.ReportSize && !bytes.HasPrefix(data, []byte(hclMagic)) && filekind.OfBytes(data) != filekind.Unknown {
+		return Report{}, Malformed("%w", Unfit(path, filekind.Report, fmt.Errorf("got %d bytes, want %d", len(data), snp.ReportSize)))
 	}
 	if kind == KindAuto {
-		if bytes.HasPrefix(in.Evidence.Report, []byte("HCLA")) {
+		if bytes.HasPrefix(in.Evidence.Report, []byte(hclMagic)) {
 			in.Kind = evidence.AzureHCL
 		}
 		return in, nil
@@ -85,14 +167,14 @@ func ReadReport(path, kind string) (Report, error) {
 func ReadCollateral(path string) ([]*x509.Certificate, []*x509.RevocationList, error) {
 	data, err := ReadInput(path, maxInput)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, tooLarge(path, Named("certificates or a revocation list"), err)
 	}
 	certs, crls, err := kds.Parse(data, filepath.Ext(path) == ".crl")
 	if err != nil { // the name may say nothing: try the other one
 		if c, r, other := kds.Parse(data, filepath.Ext(path) != ".crl"); other == nil {
 			return c, r, nil
 		}
-		return nil, nil, Malformed("%s: %w", path, err)
+		return nil, nil, Malformed("%w", Unfit(path, Named("certificates or a revocation list"), err))
 	}
 	return certs, crls, nil
 }

@@ -66,6 +66,31 @@ func CheckContent(role Role, path string, data []byte) error {
 	return nil
 }
 
+// CheckDisk refuses a disk image that is not the disk's raw bytes: a VM would see the
+// image's own. An empty path is no disk, and a path that is no regular file is taken
+// for one.
+func CheckDisk(path string) error {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return nil // QEMU says what is wrong
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	kind, err := filekind.OfFile(file, info.Size())
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	switch kind {
+	case filekind.QCOW2, filekind.VMDK, filekind.VHD, filekind.VHDX, filekind.VDI,
+		filekind.Gzip, filekind.Xz, filekind.Zstd, filekind.Bzip2, filekind.LZ4, filekind.LZOP, filekind.Zip, filekind.SevenZip, filekind.Tar:
+		return command.WithHint(fmt.Errorf("%s is %v, want a raw disk image", path, kind), kind.Advice())
+	}
+	return nil
+}
+
 // CheckFile is CheckContent for a regular file; another file, which may give its
 // bytes once only, is not read.
 func CheckFile(role Role, path string) error {

@@ -183,7 +183,7 @@ func document(head []byte) Kind {
 			kind   Kind
 			member string
 		}{
-			{BootConfig, `"command_line"`}, {ReferenceValues, `"root_of_trust"`}, {Pins, `"verity_root_hash"`},
+			{BootConfig, `"trust_domain"`}, {ReferenceValues, `"root_of_trust"`}, {Pins, `"verity_root_hash"`},
 			{Measurements, `"measurements"`}, {Evidence, `"report"`},
 		} {
 			if bytes.Contains(head, []byte(m.member)) {

@@ -41,7 +41,7 @@ func TestOf(t *testing.T) {
 		"two bytes of MZ":     {[]byte("MZ"), filekind.Unknown},
 		"JSON of another":     {[]byte("\n {\"a\": 1}"), filekind.JSON},
 		"pins":                {[]byte(`{"version": 1, "verity_root_hash": "00"}`), filekind.Pins},
-		"boot.json":           {[]byte(`{"version": 1, "disk": {"verity_root_hash": "00"}, "command_line": ""}`), filekind.BootConfig},
+		"boot.json":           {[]byte(`{"version": 1, "trust_domain": "x", "disk": {"verity_root_hash": "00"}}`), filekind.BootConfig},
 		"refval.json":         {[]byte(`{"version": 1, "root_of_trust": "amd", "measurements": []}`), filekind.ReferenceValues},
 		"measurements":        {[]byte(`{"measurements": []}`), filekind.Measurements},
 		"evidence":            {[]byte(`{"version": 1, "report": "AA=="}`), filekind.Evidence},

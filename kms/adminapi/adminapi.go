@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/rootvouch/rootvouch/kms/keyapi"
@@ -132,6 +133,9 @@ type Record struct {
 	Staged          *Record         `json:"staged,omitempty"`
 	Before          []Record        `json:"before,omitempty"`
 }
+
+// Emulated reports whether the record's root of trust is an emulated one, by its words.
+func (r Record) Emulated() bool { return strings.Contains(r.RootOfTrust, "NOT CONFIDENTIAL") }
 
 // Release is one launch that got a disk's key.
 type Release struct {

@@ -77,8 +77,12 @@ func Init(dir string, td spiffeid.TrustDomain, v Validity, now time.Time, rand i
 	if err := v.check(); err != nil {
 		return fmt.Errorf("making a trust root: %w", err)
 	}
+	_, missing := os.Lstat(dir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("making a trust root: %w", err)
+	}
+	if missing != nil {
+		defer os.Remove(dir) // which fails unless it is still empty
 	}
 	for _, name := range []string{RootCert, RootKey, UpstreamCert, UpstreamKey} {
 		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
@@ -94,6 +98,8 @@ func Init(dir string, td spiffeid.TrustDomain, v Validity, now time.Time, rand i
 		return fmt.Errorf("making an intermediate CA: %w", err)
 	}
 	// Keys first: a certificate without its key is of no use.
+	var files durable.Set
+	defer files.Abort()
 	for _, f := range []struct {
 		name string
 		data []byte
@@ -102,11 +108,11 @@ func Init(dir string, td spiffeid.TrustDomain, v Validity, now time.Time, rand i
 		{RootKey, root.keyPEM, 0o600}, {UpstreamKey, upstream.keyPEM, 0o600},
 		{UpstreamCert, upstream.certPEM(), 0o644}, {RootCert, root.certPEM(), 0o644},
 	} {
-		if err := durable.Create(filepath.Join(dir, f.name), f.data, f.perm); err != nil {
-			return fmt.Errorf("writing %s: %w", f.name, err)
+		if err := files.AddFile(filepath.Join(dir, f.name), f.data, f.perm); err != nil {
+			return fmt.Errorf("making a trust root: %w", err)
 		}
 	}
-	return nil
+	return files.Commit()
 }
 
 // Renew makes a new intermediate in dir, under the existing root, and replaces the
@@ -124,13 +130,16 @@ func Renew(dir string, years int, now time.Time, rand io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("making an intermediate CA: %w", err)
 	}
-	if err := durable.WriteFile(filepath.Join(dir, UpstreamKey), upstream.keyPEM, 0o600); err != nil {
-		return fmt.Errorf("writing %s: %w", UpstreamKey, err)
+	// Both are whole before the first takes its place: a full disk leaves the old pair.
+	files := durable.Set{Replace: true}
+	defer files.Abort()
+	if err := files.AddFile(filepath.Join(dir, UpstreamKey), upstream.keyPEM, 0o600); err != nil {
+		return fmt.Errorf("making an intermediate CA: %w", err)
 	}
-	if err := durable.WriteFile(filepath.Join(dir, UpstreamCert), upstream.certPEM(), 0o644); err != nil {
-		return fmt.Errorf("writing %s: %w", UpstreamCert, err)
+	if err := files.AddFile(filepath.Join(dir, UpstreamCert), upstream.certPEM(), 0o644); err != nil {
+		return fmt.Errorf("making an intermediate CA: %w", err)
 	}
-	return nil
+	return files.Commit()
 }
 
 // ca is a certificate with its key.

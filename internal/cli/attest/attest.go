@@ -141,24 +141,8 @@ func (f *attestFlags) run(cmd *cobra.Command) error {
 		}
 		result.CheckInstance(disk, launches)
 	}
-	if f.bundle != "" && result.Err == nil {
-		bundle, err := attest.Bundle{Answer: answer, Time: x.Now, Collateral: x.Collateral}.Encode()
-		if err != nil {
-			return err
-		}
-		if err := durable.Create(f.bundle, bundle, 0o644); err != nil {
-			return fmt.Errorf("writing the bundle: %w", err)
-		}
-	}
-	if f.evidenceOut != "" && result.Err == nil {
-		if err := durable.Create(f.evidenceOut, answer.Evidence, 0o644); err != nil {
-			return fmt.Errorf("writing the evidence: %w", err)
-		}
-	}
-	if f.bootLogOut != "" && result.Authentic() {
-		if err := durable.Create(f.bootLogOut, answer.BootLog, 0o644); err != nil {
-			return fmt.Errorf("writing the boot log: %w", err)
-		}
+	if err := f.keep(answer, x, result); err != nil {
+		return err
 	}
 	if f.asJSON {
 		err = cli.PrintJSON(cmd.OutOrStdout(), result)
@@ -172,6 +156,32 @@ func (f *attestFlags) run(cmd *cobra.Command) error {
 		return cli.ExplainMeasurement(result.Verdict, attestError{errors.New("the VM is not trusted"), exitRefused})
 	}
 	return nil
+}
+
+// keep writes the files that were asked for: all of them, or none.
+func (f *attestFlags) keep(answer attest.Answer, x attest.Expectation, result attest.Result) error {
+	var files durable.Set
+	defer files.Abort()
+	if f.bundle != "" && result.Err == nil {
+		bundle, err := attest.Bundle{Answer: answer, Time: x.Now, Collateral: x.Collateral}.Encode()
+		if err != nil {
+			return err
+		}
+		if err := files.AddFile(f.bundle, bundle, 0o644); err != nil {
+			return fmt.Errorf("writing the bundle: %w", err)
+		}
+	}
+	if f.evidenceOut != "" && result.Err == nil {
+		if err := files.AddFile(f.evidenceOut, answer.Evidence, 0o644); err != nil {
+			return fmt.Errorf("writing the evidence: %w", err)
+		}
+	}
+	if f.bootLogOut != "" && result.Authentic() {
+		if err := files.AddFile(f.bootLogOut, answer.BootLog, 0o644); err != nil {
+			return fmt.Errorf("writing the boot log: %w", err)
+		}
+	}
+	return files.Commit()
 }
 
 // read checks the flags, and reads the files that they name.
@@ -190,12 +200,8 @@ func (f *attestFlags) read() (attest.Expectation, pins.UUID, error) {
 	case f.timeout <= 0:
 		return x, pins.UUID{}, command.Usage(fmt.Errorf("--timeout is %v, want more than 0", f.timeout))
 	}
-	data, err := cli.ReadInput(f.refval, refval.MaxSize)
-	if err != nil {
+	if x.Values, _, err = cli.ReadValues(f.refval); err != nil {
 		return x, pins.UUID{}, err
-	}
-	if x.Values, err = refval.Decode(data); err != nil {
-		return x, pins.UUID{}, fmt.Errorf("%s: %w", f.refval, err)
 	}
 	if f.acceptUnknown {
 		x.Revocation = appraise.AcceptUnknownRevocation

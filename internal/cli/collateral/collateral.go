@@ -11,6 +11,8 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,6 +20,7 @@ import (
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/internal/emulated"
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/snp/kds"
 )
@@ -80,7 +83,7 @@ func (f *fetchFlags) run(cmd *cobra.Command) error {
 	if info, err := os.Stat(f.dir); err != nil || !info.IsDir() {
 		return command.Usage(fmt.Errorf("--collateral-dir %s is not a directory", f.dir))
 	}
-	client, err := f.client(func(why error, pause time.Duration) { cli.Say(cmd, "%v: again in %v", why, pause) })
+	client, err := f.client(cmd)
 	if err != nil {
 		return err
 	}
@@ -122,13 +125,15 @@ func (f *fetchFlags) run(cmd *cobra.Command) error {
 	return nil
 }
 
-func (f *fetchFlags) client(retry func(error, time.Duration)) (*kds.Client, error) {
+func (f *fetchFlags) client(cmd *cobra.Command) (*kds.Client, error) {
+	retry := func(why error, pause time.Duration) { cli.Say(cmd, "%v: again in %v", why, pause) }
 	config := kds.Config{BaseURL: f.baseURL, CacheDir: f.dir, HTTP: &http.Client{}, Retry: retry}
 	for _, name := range f.roots {
 		certs, _, err := cli.ReadCollateral(name)
 		if err != nil {
 			return nil, err
 		}
+		cli.SayEmulated(cmd, isEmulated(certs))
 		config.Roots = append(config.Roots, certs...)
 	}
 	client, err := kds.NewClient(config)
@@ -217,6 +222,7 @@ A directory with a damaged file is refused.`,
 			if len(certs)+len(crls) == 0 {
 				return fmt.Errorf("%s has no collateral", dir)
 			}
+			cli.SayEmulated(cmd, isEmulated(certs))
 			if err := file.Write(packPEM(certs, crls)); err != nil {
 				return err
 			}
@@ -228,6 +234,13 @@ A directory with a damaged file is refused.`,
 	file.Bind(cmd, "PEM")
 	command.Require(cmd, "collateral-dir")
 	return cmd
+}
+
+// isEmulated reports whether a certificate is of an emulated chain, whose names say so.
+func isEmulated(certs []*x509.Certificate) bool {
+	return slices.ContainsFunc(certs, func(c *x509.Certificate) bool {
+		return strings.Contains(c.Subject.String()+c.Issuer.String(), emulated.Warning)
+	})
 }
 
 func packPEM(certs []*x509.Certificate, crls []*x509.RevocationList) []byte {

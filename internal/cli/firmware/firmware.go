@@ -57,6 +57,9 @@ The exit status is 0 if every way is closed, and 1 if not.`,
 			if err != nil {
 				return err
 			}
+			if err := cli.CheckContent(cli.AsFirmware, path, data); err != nil {
+				return err
+			}
 			return inspect(cmd.OutOrStdout(), data)
 		},
 	}
@@ -109,6 +112,9 @@ standard output.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			data, err := cli.ReadInput(path, launch.MaxImageSize)
 			if err != nil {
+				return err
+			}
+			if err := cli.CheckContent(cli.AsFirmware, path, data); err != nil {
 				return err
 			}
 			hard, err := firmware.Harden(data)

@@ -55,6 +55,9 @@ every machine. Its SHA-256 stands on standard output.`,
 			if err != nil {
 				return err
 			}
+			if err := cli.CheckContent(cli.AsKernel, kernel, data); err != nil {
+				return err
+			}
 			file, err := gate.Build(data)
 			if err != nil {
 				return fmt.Errorf("%s: %w", kernel, err)
@@ -87,6 +90,9 @@ or another gate, is an error.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			file, err := cli.ReadInput(path, gate.MaxFile)
 			if err != nil {
+				return err
+			}
+			if err := cli.CheckContent(cli.AsKernel, path, file); err != nil {
 				return err
 			}
 			kernel, err := gate.Open(file)

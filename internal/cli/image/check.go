@@ -15,6 +15,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/internal/durable"
+	"github.com/rootvouch/rootvouch/internal/filekind"
 	"github.com/rootvouch/rootvouch/luks2"
 	"github.com/rootvouch/rootvouch/pins"
 )
@@ -36,7 +37,7 @@ func openDisk(name string) (*image.Disk, *os.File, error) {
 		}
 	}
 	f.Close()
-	return nil, nil, fmt.Errorf("opening disk %s: %w", name, err)
+	return nil, nil, fmt.Errorf("opening disk %s: %w", name, cli.Instead(name, err, filekind.LUKS, filekind.QCOW2))
 }
 
 // maxKeyFile bounds what is read as a key, in bytes.
@@ -291,7 +292,7 @@ it first.`,
 			files.Disk, files.Keep = args[0], []string{keyName, pinsName}
 			p, err := image.Rekey(cmd.Context(), files, key, old, fresh, rand.Reader)
 			if err != nil {
-				return cli.HintForce(fmt.Errorf("rekeying %s: %w", args[0], err))
+				return cli.HintForce(fmt.Errorf("rekeying %s: %w", args[0], cli.Instead(args[0], err, filekind.LUKS, filekind.QCOW2)))
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "disk:       %s\nheader:     %s\nkey:        %s\npins:       %s\n", files.Disk, p.HeaderSHA256, files.Key, files.Pins)
 			return err

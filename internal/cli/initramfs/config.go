@@ -17,6 +17,7 @@ import (
 	"github.com/rootvouch/rootvouch/initramfs"
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/internal/filekind"
 )
 
 type configFlags struct {
@@ -106,7 +107,7 @@ func (f *configFlags) run(cmd *cobra.Command, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	cli.SayEmulated(cmd, c.ReportDevice == bootconfig.ReportVirtioPort)
+	cli.SayEmulated(cmd, c.Emulated())
 	if err := f.out.Write(text); err != nil {
 		return err
 	}
@@ -141,11 +142,11 @@ func (f *configFlags) build(now time.Time) (bootconfig.Config, error) {
 		c.KMS.SPIFFEID = "spiffe://" + c.TrustDomain + "/kms"
 	}
 	root, err := os.ReadFile(f.trustRoot)
-	if err != nil {
-		return bootconfig.Config{}, err
+	if err == nil {
+		c.SPIRE.TrustRoot, err = initramfs.ReadTrustRoot(root)
 	}
-	if c.SPIRE.TrustRoot, err = initramfs.ReadTrustRoot(root); err != nil {
-		return bootconfig.Config{}, fmt.Errorf("%s: %w", f.trustRoot, err)
+	if err != nil {
+		return bootconfig.Config{}, cli.Unfit(f.trustRoot, filekind.PEM, err)
 	}
 	p, err := cli.ReadPins(f.pinsFile)
 	if err != nil {

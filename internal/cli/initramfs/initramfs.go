@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -21,6 +20,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/internal/durable"
+	"github.com/rootvouch/rootvouch/internal/filekind"
 )
 
 // New makes the command.
@@ -82,7 +82,7 @@ tree has it, the kernel image: it takes that very kernel to use the initramfs.
   rootvouch initramfs build --kernel-tree linux-base.deb --kernel-tree linux-binary.deb --kernel-tree linux-modules.deb \
     --drivers gcp --guest-bin bin/guest --out base.img --kernel-out vmlinuz`,
 		Args: command.NoArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.OutOrStdout()) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.trees, "kernel-tree", nil, "kernel package, unpacked or not, or /lib/modules (repeatable)")
@@ -99,13 +99,20 @@ tree has it, the kernel image: it takes that very kernel to use the initramfs.
 	return cmd
 }
 
-func (f *buildFlags) run(w io.Writer) error {
-	outputs := map[string]bool{}
+func (f *buildFlags) run(cmd *cobra.Command) error {
+	// The names are taken first, so that a mistake with one shows before the work.
+	outputs := durable.Set{Replace: f.out.Force}
+	defer outputs.Abort()
+	files := map[string]*durable.File{} // :: name -> the file
 	for _, name := range []string{f.out.Path, f.manifest, f.kernel} {
-		if name = filepath.Clean(name); outputs[name] && name != "." {
-			return command.Usage(fmt.Errorf("two outputs have the name %s", name))
+		if name == "" {
+			continue
 		}
-		outputs[name] = true
+		file, err := outputs.Add(name, 0o644)
+		if err != nil {
+			return cli.HintForce(err)
+		}
+		files[name] = file
 	}
 	tree, err := kmod.Open(f.trees, f.version)
 	if err != nil {
@@ -134,39 +141,21 @@ func (f *buildFlags) run(w io.Writer) error {
 	}
 	out := base
 	if f.bootConfig != "" {
-		if out, err = configure(base, f.bootConfig); err != nil {
+		if out, err = configure(cmd, base, f.bootConfig); err != nil {
 			return err
 		}
 	}
-	if err := f.write(out, manifest, kernel); err != nil {
-		return err
+	for name, data := range map[string][]byte{f.out.Path: out, f.manifest: manifest.Encode(), f.kernel: kernel} {
+		if file := files[name]; file != nil {
+			if _, err := file.Write(data); err != nil {
+				return fmt.Errorf("writing %s: %w", name, err)
+			}
+		}
 	}
-	return f.summary(w, out, manifest, tree.KernelPath())
-}
-
-// write makes the files appear, the initramfs last: its name is taken first, so that
-// a mistake with it leaves the others alone.
-func (f *buildFlags) write(out []byte, m initramfs.Manifest, kernel []byte) error {
-	file, err := durable.New(f.out.Path, 0o644, f.out.Force)
-	if err != nil {
+	if err := outputs.Commit(); err != nil {
 		return cli.HintForce(err)
 	}
-	defer file.Abort()
-	if _, err := file.Write(out); err != nil {
-		return fmt.Errorf("writing initramfs: %w", err)
-	}
-	for _, other := range []struct {
-		path string
-		data []byte
-	}{{f.manifest, m.Encode()}, {f.kernel, kernel}} {
-		if other.path == "" {
-			continue
-		}
-		if err := (&cli.Output{Path: other.path, Force: f.out.Force}).Write(other.data); err != nil {
-			return err
-		}
-	}
-	return file.Commit()
+	return f.summary(cmd.OutOrStdout(), out, manifest, tree.KernelPath())
 }
 
 func (f *buildFlags) summary(w io.Writer, out []byte, m initramfs.Manifest, kernel string) error {
@@ -188,16 +177,20 @@ func (f *buildFlags) summary(w io.Writer, out []byte, m initramfs.Manifest, kern
 	return err
 }
 
+// ours is what configure and list take.
+const ours = cli.Named("an initramfs that rootvouch made")
+
 // configure puts the boot configuration of that file into base.
-func configure(base []byte, file string) ([]byte, error) {
-	text, err := os.ReadFile(file)
+func configure(cmd *cobra.Command, base []byte, file string) ([]byte, error) {
+	text, err := cli.ReadInput(file, bootconfig.MaxSize)
 	if err != nil {
-		return nil, err
+		return nil, cli.Unfit(file, filekind.BootConfig, err)
 	}
 	config, err := bootconfig.Decode(text)
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", file, err)
+		return nil, cli.Unfit(file, filekind.BootConfig, err)
 	}
+	cli.SayEmulated(cmd, config.Emulated())
 	return initramfs.Configure(base, config)
 }
 
@@ -217,11 +210,16 @@ written in its canonical form, so that equal configurations are measured equally
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			data, err := os.ReadFile(base)
 			if err != nil {
+				return cli.Unfit(base, ours, err)
+			}
+			configured, err := configure(cmd, data, config)
+			if err != nil {
+				if _, bad := initramfs.Read(data); bad != nil {
+					err = cli.Unfit(base, ours, bad)
+				}
 				return err
 			}
-			if data, err = configure(data, config); err != nil {
-				return err
-			}
+			data = configured
 			if err := out.Write(data); err != nil {
 				return err
 			}
@@ -248,11 +246,18 @@ makes it up. Only an initramfs that rootvouch made is accepted, byte for byte.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			data, err := os.ReadFile(args[0])
 			if err != nil {
-				return err
+				return cli.Unfit(args[0], ours, err)
 			}
 			contents, err := initramfs.Read(data)
 			if err != nil {
-				return err
+				return cli.Unfit(args[0], ours, err)
+			}
+			if contents.BootConfig != nil {
+				config, err := bootconfig.Decode(contents.BootConfig)
+				if err != nil {
+					return fmt.Errorf("%s: %w", args[0], err)
+				}
+				cli.SayEmulated(cmd, config.Emulated())
 			}
 			return list(cmd.OutOrStdout(), contents, bySize)
 		},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -31,6 +32,7 @@ brought back. Of a disk that was deleted the newest one is shown.`,
 			if err != nil {
 				return err
 			}
+			cli.SayEmulated(cmd, record.Emulated())
 			return cli.PrintJSON(cmd.OutOrStdout(), record)
 		}),
 	}
@@ -114,13 +116,14 @@ func (f listFlags) run(cmd *cobra.Command, client *adminapi.Client) error {
 	if err != nil {
 		return hintForKeys(err)
 	}
-	switch {
-	case f.count:
+	if f.count {
 		_, err = fmt.Fprintln(cmd.OutOrStdout(), len(all))
 		return err
-	case f.asJSON:
+	}
+	cli.SayEmulated(cmd, slices.ContainsFunc(all, adminapi.Record.Emulated))
+	if f.asJSON {
 		err = cli.PrintJSON(cmd.OutOrStdout(), all)
-	default:
+	} else {
 		err = printRecords(cmd.OutOrStdout(), all)
 	}
 	if err == nil && next != (pins.UUID{}) {
@@ -190,6 +193,7 @@ func (f listFlags) listKept(cmd *cobra.Command, client *adminapi.Client) error {
 		}
 		after, generation = page.Next, all[len(all)-1].Generation
 	}
+	cli.SayEmulated(cmd, slices.ContainsFunc(all, adminapi.Record.Emulated))
 	if f.asJSON {
 		return cli.PrintJSON(cmd.OutOrStdout(), all)
 	}

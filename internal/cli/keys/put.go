@@ -14,7 +14,6 @@ import (
 	"github.com/rootvouch/rootvouch/kms/adminapi"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/pins"
-	"github.com/rootvouch/rootvouch/refval"
 )
 
 type putFlags struct {
@@ -136,13 +135,9 @@ func (f *putFlags) run(cmd *cobra.Command, client *adminapi.Client) error {
 
 // readValues reads reference values as they are to be sent, and says what is to be said.
 func readValues(cmd *cobra.Command, path string, unmeasuredKernel bool) ([]byte, error) {
-	data, err := cli.ReadInput(path, refval.MaxSize)
+	values, data, err := cli.ReadValues(path)
 	if err != nil {
 		return nil, err
-	}
-	values, err := refval.Decode(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if err := cli.CheckKernels(values, unmeasuredKernel); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

@@ -18,6 +18,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/bounded"
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/internal/filekind"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp/firmware"
@@ -112,7 +113,7 @@ func (f *inputFlags) load(cmd *cobra.Command, keep bool) (*measurement, error) {
 	}
 	if f.kernel != "" {
 		var err error
-		if m.commandLine, err = cli.CommandLine(f.initrd, f.commandLine, cmd.Flags().Changed("append"), f.commandLine); err != nil {
+		if m.commandLine, err = cli.CommandLine(f.initrd, f.commandLine, cmd.Flags().Changed("append")); err != nil {
 			return nil, err
 		}
 	}
@@ -314,15 +315,19 @@ func (f *inputFlags) readKernel(m *measurement) (sum [sha256.Size]byte, err erro
 		return hashFile(cli.AsKernel, f.kernel)
 	}
 	bare := false
+	var refused error // which names the file
 	use := func(file []byte) error {
 		return unfaulted(func() error {
-			if err := cli.CheckContent(cli.AsKernel, f.kernel, file); err != nil {
-				return err
+			if refused = cli.CheckContent(cli.AsKernel, f.kernel, file); refused != nil {
+				return nil
 			}
 			sum = sha256.Sum256(file)
 			_, err := gate.Open(file)
 			if bare = err != nil; bare && !f.bareKernel {
-				return err
+				refused = fmt.Errorf("%s: %w", f.kernel, err)
+				if filekind.OfBytes(file) == filekind.Unknown {
+					refused = fmt.Errorf("%s is no Linux kernel, want one behind the gate: %w", f.kernel, err)
+				}
 			}
 			return nil
 		})
@@ -335,7 +340,10 @@ func (f *inputFlags) readKernel(m *measurement) (sum [sha256.Size]byte, err erro
 		return use(file)
 	})
 	if err != nil {
-		return sum, fmt.Errorf("reading kernel: %s: %w", f.kernel, err)
+		return sum, fmt.Errorf("reading kernel: %w", err)
+	}
+	if refused != nil {
+		return sum, refused
 	}
 	if !bare {
 		m.gate = refval.Gate(gate.ID().String())

@@ -17,6 +17,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/internal/filekind"
 	"github.com/rootvouch/rootvouch/internal/strictjson"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
@@ -224,15 +225,16 @@ func (f *newFlags) rootOfTrust() (refval.RootOfTrust, error) {
 	case f.ark == "":
 		return refval.RootOfTrust{}, command.Usage(errors.New("--root-of-trust emulated takes the ARK's certificate: --ark"))
 	}
+	const want = cli.Named("a certificate")
 	data, err := os.ReadFile(f.ark)
 	if err != nil {
-		return refval.RootOfTrust{}, err
+		return refval.RootOfTrust{}, cli.Unfit(f.ark, want, err)
 	}
 	if block, _ := pem.Decode(data); block != nil {
 		data = block.Bytes
 	}
 	if _, err := x509.ParseCertificate(data); err != nil {
-		return refval.RootOfTrust{}, fmt.Errorf("%s: parsing the ARK's certificate: %w", f.ark, err)
+		return refval.RootOfTrust{}, cli.Unfit(f.ark, want, fmt.Errorf("parsing the ARK's certificate: %w", err))
 	}
 	return refval.EmulatedARK(sha256.Sum256(data)), nil
 }
@@ -243,11 +245,11 @@ func readMeasurements(paths []string) ([]refval.Measurement, error) {
 	for _, path := range paths {
 		data, err := readFileOrStdin(path)
 		if err != nil {
-			return nil, err
+			return nil, cli.Unfit(path, filekind.Measurements, err)
 		}
 		var f cli.Measurements
 		if err := strictjson.Unmarshal(data, &f); err != nil {
-			return nil, fmt.Errorf("%s: decoding measurements: %w", path, err)
+			return nil, cli.Unfit(path, filekind.Measurements, fmt.Errorf("decoding measurements: %w", err))
 		}
 		all = append(all, f.Measurements...)
 	}
@@ -269,14 +271,11 @@ func newCheckCommand() *cobra.Command {
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			for _, path := range paths {
-				data, err := os.ReadFile(path)
+				values, _, err := cli.ReadValues(path)
 				if err != nil {
 					return err
 				}
-				values, err := refval.Decode(data)
-				if err != nil {
-					return fmt.Errorf("%s: %w", path, err)
-				}
+				cli.SayEmulated(cmd, !values.RootOfTrust.IsAMD())
 				fmt.Fprintf(cmd.OutOrStdout(), "%s: root of trust %v, %d measurements\n", path, values.RootOfTrust, len(values.Measurements))
 				if values.AcceptsHostCode() {
 					fmt.Fprintf(cmd.OutOrStdout(), "%s: a firmware that may run code of its host before the kernel\n", path)

@@ -3,6 +3,7 @@ package report
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/spf13/cobra"
 
@@ -15,15 +16,12 @@ import (
 
 // values reads the reference values.
 func (f *verifyFlags) values() (refval.Values, error) {
-	data, err := cli.ReadInput(f.refval, refval.MaxSize)
-	if err != nil {
-		return refval.Values{}, err
+	values, _, err := cli.ReadValues(f.refval)
+	var path *fs.PathError
+	if err != nil && !errors.As(err, &path) {
+		err = cli.Malformed("%w", err)
 	}
-	values, err := refval.Decode(data)
-	if err != nil {
-		return refval.Values{}, cli.Malformed("%s: %w", f.refval, err)
-	}
-	return values, nil
+	return values, err
 }
 
 // runBundle judges a kept answer again.

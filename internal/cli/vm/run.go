@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/rootvouch/rootvouch/boot/cmdline"
 	"github.com/rootvouch/rootvouch/initramfs"
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
@@ -65,7 +64,9 @@ On the emulated platform --asp names the directory of a software AMD-SP (see "vm
 asp init"), whose reports vouch for the VM, and whose collateral directory gets a
 fresh CRL. On snp the host must have KVM, SEV-SNP and QEMU 9.1 or newer; all that
 is missing is listed at once. Files that cannot be what they are given as are
-refused, and so is memory in which the initramfs cannot be unpacked. --print shows the QEMU command and does not run it.
+refused, and so is memory in which the initramfs cannot be unpacked. The command
+line is that of the initramfs's boot.json; an initramfs of another maker takes
+--append. --print shows the QEMU command and does not run it.
 
 Ctrl-C ends the VM. Nothing is left behind but the log.
 
@@ -89,8 +90,12 @@ does, 5 --timeout was reached, 64 usage, 130 interrupted, 1 anything else.`,
 			if err := checkMemory(g); err != nil {
 				return command.Usage(err)
 			}
-			if g.CommandLine, err = cli.CommandLine(g.Initramfs, g.CommandLine, cmd.Flags().Changed("append"), cmdline.Default()); err != nil {
+			given := cmd.Flags().Changed("append")
+			if g.CommandLine, err = cli.CommandLine(g.Initramfs, g.CommandLine, given); err != nil {
 				return err
+			}
+			if _, err := os.Stat(g.Initramfs); err == nil && g.CommandLine == "" && !given {
+				return command.Usage(fmt.Errorf("--append is missing: %s has no boot.json that names a command line", g.Initramfs))
 			}
 			if g.Kind == platform.Emulated {
 				cli.Say(cmd, "%s", platform.Warning)
@@ -179,7 +184,11 @@ func (f *runFlags) build() (platform.Guest, error) {
 
 // checkFiles refuses files that cannot be what they are given as.
 func checkFiles(g platform.Guest) error {
-	return errors.Join(cli.CheckFile(cli.AsFirmware, g.Firmware), cli.CheckFile(cli.AsKernel, g.Kernel), cli.CheckFile(cli.AsInitramfs, g.Initramfs))
+	errs := []error{cli.CheckFile(cli.AsFirmware, g.Firmware), cli.CheckFile(cli.AsKernel, g.Kernel), cli.CheckFile(cli.AsInitramfs, g.Initramfs)}
+	for _, disk := range append([]string{g.Disk}, g.ExtraDisks...) {
+		errs = append(errs, cli.CheckDisk(disk))
+	}
+	return errors.Join(errs...)
 }
 
 // checkMemory refuses memory in which the kernel could not unpack an initramfs of
