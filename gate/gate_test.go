@@ -17,8 +17,8 @@ import (
 )
 
 // bzImage is the smallest file that passes for a kernel.
-func bzImage(size int) []byte {
-	k := make([]byte, size)
+func bzImage() []byte {
+	k := make([]byte, 5000)
 	for i := range k {
 		k[i] = byte(i * 7)
 	}
@@ -40,7 +40,7 @@ func build(t *testing.T, kernel []byte) []byte {
 
 // TestBuild holds the file against Go's own reader of PE.
 func TestBuild(t *testing.T) {
-	kernel := bzImage(5000)
+	kernel := bzImage()
 	file := build(t, kernel)
 	f, err := pe.NewFile(bytes.NewReader(file))
 	if err != nil {
@@ -77,7 +77,7 @@ func TestBuild(t *testing.T) {
 	if !bytes.Equal(file[0x1f1:0x270], kernel[0x1f1:0x270]) {
 		t.Error("the kernel's setup header is not at its place")
 	}
-	if !bytes.Equal(file, build(t, bzImage(5000))) {
+	if !bytes.Equal(file, build(t, bzImage())) {
 		t.Error("the same kernel gave another gate")
 	}
 }
@@ -91,7 +91,7 @@ func TestBuildRefuses(t *testing.T) {
 		"no EFI application":   func(k []byte) []byte { k[0] = 'Z'; return k },
 		"a gate already":       func(k []byte) []byte { f, _ := gate.Build(k); return f },
 	} {
-		if _, err := gate.Build(edit(bzImage(5000))); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := gate.Build(edit(bzImage())); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}
@@ -100,7 +100,7 @@ func TestBuildRefuses(t *testing.T) {
 // TestOpen changes the headers, the code and the data: nothing but what Build
 // returns is a gate.
 func TestOpen(t *testing.T) {
-	kernel := bzImage(5000)
+	kernel := bzImage()
 	file := build(t, kernel)
 	if got, err := gate.Open(file); err != nil || !bytes.Equal(got, kernel) {
 		t.Fatalf("got %d bytes, %v", len(got), err)
@@ -130,7 +130,7 @@ func TestOpen(t *testing.T) {
 // TestObjdump holds the file against binutils.
 func TestObjdump(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "gate.efi")
-	if err := os.WriteFile(path, build(t, bzImage(5000)), 0o600); err != nil {
+	if err := os.WriteFile(path, build(t, bzImage()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	out, err := exec.Command(needs.Tool(t, "objdump"), "-x", path).CombinedOutput()

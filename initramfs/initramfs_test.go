@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"debug/elf"
 	"encoding/pem"
+	"errors"
 	"io"
 	"net/url"
 	"os"
@@ -243,7 +244,7 @@ func TestConfigure(t *testing.T) {
 	if e, err := r.Next(); err != nil || len(base)%4 != 0 || "/"+e.Name != bootconfig.Path {
 		t.Errorf("got entry %q, error %v at offset %d", e.Name, err, len(base))
 	}
-	if _, err := r.Next(); err != io.EOF {
+	if _, err := r.Next(); !errors.Is(err, io.EOF) {
 		t.Errorf("got error %v, want %v", err, io.EOF)
 	}
 	other := config

@@ -144,7 +144,7 @@ func readArchive(data []byte) ([]cpio.Entry, error) {
 	var entries []cpio.Entry
 	for {
 		e, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			if rest := int64(len(data)) - r.Offset(); rest != 0 {
 				return nil, fmt.Errorf("got %d bytes after the archive, want none", rest)
 			}

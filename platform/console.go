@@ -117,9 +117,10 @@ func printable(raw []byte) string {
 			}
 			continue
 		case command:
-			if r == 0x07 {
+			switch r {
+			case 0x07:
 				state = text
-			} else if r == 0x1b {
+			case 0x1b:
 				state = escape
 			}
 			continue

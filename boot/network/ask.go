@@ -61,14 +61,12 @@ func leaseFromAny(ctx context.Context, p pace, find func() ([]netlink.Link, erro
 			running--
 			if a.err == nil {
 				got = &a.n
-				break
+				continue
 			}
 			// The interface failed, not the server: it is asked again if it is found again.
 			last = fmt.Errorf("asking for a DHCP lease on %s: %w", a.link.Attrs().Name, a.err)
 			delete(asked, a.link.Attrs().Index)
-			if wait.For(ctx, p.first) != nil {
-				break
-			}
+			_ = wait.For(ctx, p.first) // the loop asks whether ctx has ended
 		case <-ticker.C:
 		case <-ctx.Done():
 		}

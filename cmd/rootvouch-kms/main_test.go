@@ -479,14 +479,14 @@ func TestOldStore(t *testing.T) {
 	r := newRig(t)
 	_, err := do("init", "--config", r.config)
 	must(t, err)
-	address, stop := r.serve()
+	_, stop := r.serve()
 	r.put()
 	stop()
 	old, err := os.ReadFile(r.path("kms.db"))
 	must(t, err)
 	putBack := func() { must(t, os.WriteFile(r.path("kms.db"), old, 0o600)) }
 
-	address, stop = r.serve()
+	address, stop := r.serve()
 	must(t, r.fetch(address, 1))
 	stop()
 	putBack()

@@ -234,7 +234,7 @@ func (f *steadyFile) same() error {
 
 func (f *steadyFile) Read(b []byte) (int, error) {
 	n, err := f.File.Read(b)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		if changed := f.same(); changed != nil {
 			err = changed
 		}

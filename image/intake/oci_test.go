@@ -29,7 +29,6 @@ import (
 type layout struct {
 	t   testing.TB
 	dir string
-	top []any // descriptors of index.json
 }
 
 func newLayout(t testing.TB) *layout {

@@ -67,8 +67,7 @@ func (d agent) in(r *root) bool {
 			}
 		}
 	}
-	_, ok := r.anyOf(d.paths...)
-	return ok
+	return r.hasAny(d.paths...)
 }
 
 // orders names the programs of the root that take orders from the host. It knows
@@ -84,8 +83,8 @@ func orders(r *root) ([]string, error) {
 	if len(found) > 0 {
 		notes = append(notes, fmt.Sprintf("the root takes orders from the machine that it runs on: %s (--exclude leaves files out)", strings.Join(found, ", ")))
 	}
-	_, sshd := r.anyOf("usr/sbin/sshd", "sbin/sshd")
-	_, generator := r.anyOf("usr/lib/systemd/system-generators/systemd-ssh-generator", "lib/systemd/system-generators/systemd-ssh-generator")
+	sshd := r.hasAny("usr/sbin/sshd", "sbin/sshd")
+	generator := r.hasAny("usr/lib/systemd/system-generators/systemd-ssh-generator", "lib/systemd/system-generators/systemd-ssh-generator")
 	if sshd && generator {
 		notes = append(notes, "sshd and systemd-ssh-generator: if the host gives the VM a vsock device, sshd listens there, and takes keys from the host's credentials")
 	}

@@ -1,13 +1,14 @@
-// Package survey tells what an owner should know of a file tree before a VM boots
-// from it.
+// Package survey reports what an owner should know about a file tree before a VM
+// boots from it.
 //
-// A tree that fails none of its looks may still not boot, and may still take
-// orders from the host: no note is no proof.
+// A tree without notes may still not boot, and may still take orders from the host:
+// the package knows the usual faults only.
 package survey
 
 import (
 	"io"
 	"path"
+	"slices"
 
 	"github.com/rootvouch/rootvouch/image/erofs"
 	"github.com/rootvouch/rootvouch/image/rootfs"
@@ -85,15 +86,8 @@ func (r *root) has(name string) bool {
 	return err == nil
 }
 
-// anyOf returns the first of the names that there is a file of.
-func (r *root) anyOf(names ...string) (string, bool) {
-	for _, name := range names {
-		if r.has(name) {
-			return name, true
-		}
-	}
-	return "", false
-}
+// hasAny reports whether there is a file of one of the names.
+func (r *root) hasAny(names ...string) bool { return slices.ContainsFunc(names, r.has) }
 
 // maxText bounds what is read of a file of text, in bytes.
 const maxText = 1 << 20
@@ -136,6 +130,6 @@ func (r *root) matching(dir, pattern string) []string {
 
 // isSystemd reports whether systemd is the root's init, or there to be it.
 func (r *root) isSystemd() bool {
-	_, ok := r.anyOf("usr/lib/systemd/systemd", "lib/systemd/systemd")
+	ok := r.hasAny("usr/lib/systemd/systemd", "lib/systemd/systemd")
 	return ok
 }

@@ -54,7 +54,7 @@ func read(data []byte) (entries []Entry, size int64, err error) {
 	r := NewReader(bytes.NewReader(data))
 	for {
 		e, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return entries, r.Offset(), nil
 		}
 		if err != nil {
@@ -196,7 +196,7 @@ func TestReaderRefusesTruncation(t *testing.T) {
 func TestReaderKeepsItsError(t *testing.T) {
 	r := NewReader(strings.NewReader("no archive"))
 	_, first := r.Next()
-	if _, second := r.Next(); first == nil || second != first {
+	if _, second := r.Next(); first == nil || !errors.Is(second, first) {
 		t.Errorf("got errors %v and %v, want the same one", first, second)
 	}
 }

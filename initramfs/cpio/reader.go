@@ -33,7 +33,7 @@ func (r *Reader) Next() (Entry, error) {
 	e, err := r.next()
 	if err != nil {
 		r.err = err
-		if err != io.EOF {
+		if !errors.Is(err, io.EOF) {
 			r.err = fmt.Errorf("reading entry at offset %d: %w", at, err)
 		}
 		return Entry{}, r.err

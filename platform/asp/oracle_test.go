@@ -43,7 +43,6 @@ func TestOracle(t *testing.T) {
 		o.DisableCertFetching = true
 		o.Now = issued
 		root := &trust.AMDRootCerts{
-			Product:     "Genoa",
 			ProductLine: "Genoa",
 			ProductCerts: &trust.ProductCerts{
 				Ask: c.chain.ASK, Ark: c.chain.ARK,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -110,7 +111,7 @@ func TestDemoInterrupted(t *testing.T) {
 	d.command.Stdout = &notifier{w: &out, text: "rootvouch: start:", then: func() { d.command.Process.Signal(os.Interrupt) }}
 	start := time.Now()
 	err := d.command.Run()
-	exit, ok := err.(*exec.ExitError)
+	exit, ok := errors.AsType[*exec.ExitError](err)
 	if !ok || exit.ExitCode() != 130 {
 		t.Errorf("got %v after %v, want exit status 130; it said:\n%s", err, time.Since(start), out.String())
 	}

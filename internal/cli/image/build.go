@@ -150,7 +150,7 @@ func (f *buildFlags) run(cmd *cobra.Command) error {
 	if f.root != "-" {
 		f.files.Keep = append(f.files.Keep, f.root)
 	}
-	random := io.Reader(rand.Reader)
+	random := rand.Reader
 	if f.seed != "" {
 		if name, ok := strings.CutPrefix(f.seed, "@"); ok {
 			f.files.Keep = append(f.files.Keep, name)
