@@ -1,4 +1,5 @@
-// Package attest asks a booted VM for evidence on its owner's behalf, and says what it is worth.
+// Package attest asks a booted VM for evidence on its owner's behalf, and judges the
+// answer.
 package attest
 
 import (

@@ -1,15 +1,15 @@
 // Package boot is PID 1 of a rootvouch guest: the steps from the kernel's first
 // process to the root filesystem's own init.
 //
-// The steps run one after the other, each with a bound of its own. When one
-// fails, panics or does not end in time, one line says which and why, and the
-// machine powers off; there is no other way out, no shell, and no second try
-// with less security (docs/adr/0006-one-way-out.md). A panic of a goroutine
-// that is not ours ends PID 1, on which the kernel panics.
+// The steps run one after the other, each with a time limit of its own. If a step
+// fails, panics or exceeds its limit, PID 1 prints the step and the reason on one
+// line and powers the machine off. There is no other way out, no shell, and no second
+// try with less security (docs/adr/0006-one-way-out.md). If a goroutine of a library
+// panics, PID 1 ends, and the kernel panics.
 //
-// Main is the plan: what a step leaves for later ones is a variable there, and
-// each step's inputs are its arguments. docs/boot.md describes what each step
-// checks, and what is left for the booted system.
+// Main is the plan. The inputs of a step are its arguments, and its results are
+// variables of Main. docs/boot.md describes what each step checks, and what the booted
+// system gets.
 package boot
 
 import (

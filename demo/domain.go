@@ -1,8 +1,8 @@
 // Package demo runs the owner's side of a trust domain on this machine: stock
 // SPIRE, a key server, and the commands that build, register and launch a VM.
 //
-// It knows nothing that the commands do not: each step is one that a reader of
-// docs/walk.md can type, and is shown as such.
+// Each step is a command that a reader of docs/walk.md can type, and the demo shows
+// it as such. The demo has no other means.
 package demo
 
 import (

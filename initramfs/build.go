@@ -1,10 +1,11 @@
-// Package initramfs makes the initramfs that carries a rootvouch guest from kernel start to its disk.
+// Package initramfs makes the initramfs that takes a rootvouch guest from the start
+// of its kernel to its disk.
 //
-// It has two parts, both described in docs/spec/initramfs.md. The base holds
-// kernel modules and programs, and nothing of one guest: the same inputs give the
-// same bytes on every machine. A small archive with boot.json follows it, so that
-// another disk or another key server takes another configuration, not another
-// base. The launch digest covers both.
+// It has two parts, both described in docs/spec/initramfs.md. The base holds kernel
+// modules and programs, and nothing that belongs to one guest: the same inputs give
+// the same bytes on every machine. A small archive with boot.json follows the base.
+// So another disk or another key server needs only another boot.json, not another
+// base. The launch digest covers both parts.
 package initramfs
 
 import (

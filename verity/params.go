@@ -5,8 +5,8 @@
 // veritysetup 2.x: superblock, then the levels of the tree from the root down,
 // each padded with zero bytes to whole hash blocks.
 //
-// Hashers compute any parameters that veritysetup knows for SHA-256 and SHA-1;
-// superblocks are read and written for one profile alone (see Profile).
+// A Hasher takes any parameters that veritysetup knows for SHA-256 and SHA-1. The
+// package reads and writes superblocks of one profile only (see Profile).
 package verity
 
 import (

@@ -1,12 +1,12 @@
 // Package xts encrypts the sectors of a disk with AES-XTS (IEEE Std 1619-2018),
 // at the speed of the machine.
 //
-// The tweak of a sector is its number in units of 512 bytes, little-endian: what
-// Linux dm-crypt calls plain64. A sector is one XTS data unit, whole 16-byte
-// blocks; ciphertext stealing is not needed for disks and not offered.
+// The tweak of a sector is its number in units of 512 bytes, little-endian. Linux
+// dm-crypt calls this plain64. A sector is one XTS data unit of whole 16-byte blocks,
+// so the package has no ciphertext stealing.
 //
-// XTS keeps secrets from those who see one state of a disk. It does not
-// authenticate: on a rootvouch disk dm-verity does, above it.
+// XTS hides the data from an observer of one state of a disk. It does not
+// authenticate. On a rootvouch disk dm-verity above it does.
 package xts
 
 import (

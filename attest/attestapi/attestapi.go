@@ -1,7 +1,8 @@
-// Package attestapi holds the messages between an owner and the attestd of a booted VM.
+// Package attestapi holds the messages between an owner and the attestd of a booted
+// VM.
 //
-// The format is docs/spec/owner-attestation.md. Both messages have one form, byte
-// for byte, as their Encode functions write it.
+// The format is docs/spec/owner-attestation.md. Each message has exactly one form: the
+// bytes that its Encode function writes.
 package attestapi
 
 import (

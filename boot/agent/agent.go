@@ -1,7 +1,7 @@
-// Package agent gets the disk's key by way of the stock SPIRE agent.
+// Package agent gets the disk's key with the help of the stock SPIRE agent.
 //
-// The agent and fetchkey are programs of their own. PID 1 writes their files,
-// starts them, and reads the key from a pipe; TLS and gRPC stay in them.
+// The agent and fetchkey are programs of their own, so PID 1 links no TLS and no
+// gRPC. PID 1 writes their files, starts them, and reads the key from a pipe.
 package agent
 
 import (

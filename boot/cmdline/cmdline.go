@@ -1,8 +1,8 @@
-// Package cmdline is the kernel command line of a guest.
+// Package cmdline holds the kernel command line of a guest.
 //
-// The line is chosen when boot.json is made, measured twice (by itself and inside
-// boot.json), and compared by PID 1 with what the kernel shows. So no firmware or
-// EFI stub that cuts or changes the line goes unseen.
+// The owner chooses the line when boot.json is made. The measurement covers it twice:
+// by itself and inside boot.json. PID 1 compares it with the line that the kernel
+// shows, so it notices a firmware or an EFI stub that cuts or changes the line.
 package cmdline
 
 import (

@@ -1,10 +1,10 @@
 // Package disk turns the one disk that the pins name into a decrypted and
 // verified block device.
 //
-// The disk is the host's, so each step takes measured pins and bytes that an
-// earlier step has checked: Finder reads a header region once and compares its
-// digest, Disk.Decrypt opens the keyslot of that copy, Decrypted.Check puts
-// dm-verity over it, and Checked.ReadAll reads every block.
+// The disk is the host's, so each step uses only measured pins and bytes that an
+// earlier step has checked. Finder reads a header region once and compares its
+// digest. Disk.Decrypt opens the keyslot of that copy. Decrypted.Check puts dm-verity
+// over the decrypted device. Checked.ReadAll reads every block.
 package disk
 
 import (

@@ -1,7 +1,7 @@
 // Package network gives the guest's interface an address, by boot.json or by DHCP.
 //
-// Whatever DHCP says is the host's word. It decides whom packets go to; the
-// servers that matter prove who they are by other means.
+// DHCP is the host's word. It decides where packets go. The servers prove their
+// identity by other means: certificates under the measured trust root.
 package network
 
 import (

@@ -1,10 +1,10 @@
 // Package tables checks that the kernel has the gate's ACPI and EFI tables, and
 // none of the host's.
 //
-// The gate is what keeps the host's tables away; a kernel that ran their bytecode
-// could show anything here. This check finds the honest mistake: a boot
-// configuration that says "gated" and was measured with a bare kernel, another
-// version of the gate, or a firmware that puts tables back behind the gate.
+// The gate, not this check, keeps the host's tables away: a kernel that ran their
+// bytecode could show anything. This check finds mistakes: a boot configuration that
+// names a gate but was measured with a bare kernel, another version of the gate, or a
+// firmware that adds tables after the gate.
 package tables
 
 import (

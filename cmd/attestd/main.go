@@ -1,7 +1,7 @@
 // Command attestd runs in a booted rootvouch VM and gives its owner evidence.
 //
-// PID 1 starts it before the switch, in the root filesystem, with argv[0]
-// "@attestd", by which systemd knows that it is to be left alone.
+// PID 1 starts it before the switch, in the root filesystem. Its argv[0] is
+// "@attestd", so that systemd does not end it.
 package main
 
 import (

@@ -1,8 +1,8 @@
 // Fetchkey runs in the guest: it gets the disk's key from the key server and
 // writes it to descriptor 3, a pipe to PID 1.
 //
-// It exits with 0 only when the key was written. Otherwise it writes one line to
-// standard error, which PID 1 puts into its refusal.
+// It exits with 0 only if it wrote the key. Otherwise it writes one line to standard
+// error, and PID 1 repeats that line in its refusal.
 package main
 
 import (

@@ -1,6 +1,6 @@
-// Rootvouch-spire sets up stock SPIRE for rootvouch. `rootvouch spire` is this
-// program: whoever measures and verifies need not load, nor trust, what speaks
-// to a SPIRE server.
+// Rootvouch-spire sets up stock SPIRE for rootvouch. `rootvouch spire` starts this
+// program. So the tool that measures and verifies does not contain the code that
+// speaks to a SPIRE server.
 package main
 
 import (

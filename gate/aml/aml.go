@@ -1,6 +1,6 @@
-// Package aml writes ACPI Machine Language that holds data alone: names,
-// integers, buffers, packages, scopes and devices. It has no method and no
-// operation region, so what it writes is read by the interpreter and never run.
+// Package aml writes ACPI Machine Language that holds only data: names, integers,
+// buffers, packages, scopes and devices. It cannot write a method or an operation
+// region, so the interpreter reads its output and never runs it.
 //
 // Section numbers are those of the ACPI specification 6.5.
 package aml

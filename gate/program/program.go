@@ -1,5 +1,5 @@
-// Package program is the program of the gate without a kernel: its code and its
-// data section, as they stand in memory.
+// Package program is the program of the gate without a kernel: its code and its data
+// section, as they are in memory.
 package program
 
 import (

@@ -1,10 +1,9 @@
 // Package erofs writes the structures of an uncompressed EROFS filesystem:
 // superblock, inodes, extended attributes, directories and block maps.
 //
-// It knows bytes, not trees: who lays out a filesystem decides where inodes and
-// data lie (package image/rootfs). The format is that of Linux 6.12,
-// fs/erofs/erofs_fs.h; docs/spec/image.md has the offset tables. Integers are
-// little-endian.
+// It knows bytes, not trees: package image/rootfs decides where inodes and data go.
+// The format is that of Linux 6.12, fs/erofs/erofs_fs.h; docs/spec/image.md has the
+// offset tables. Integers are little-endian.
 package erofs
 
 import "encoding/binary"

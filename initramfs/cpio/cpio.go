@@ -1,12 +1,12 @@
 // Package cpio reads and writes the cpio archives that make up an initramfs.
 //
 // The format is "newc" (Linux, Documentation/driver-api/early-userspace/
-// buffer-format.rst), narrowed to one form per content: owner, time and check
-// are zero, inode numbers count from 1, names are sorted, hex digits are upper
-// case, padding is zero. Reader refuses everything else, so an archive that it
-// takes is the very archive that Writer makes of the same entries.
+// buffer-format.rst), narrowed to one form for each content: owner, time and check
+// are zero, inode numbers count from 1, names are sorted, hex digits are upper case,
+// padding is zero. Reader refuses everything else, so it accepts exactly the archives
+// that Writer makes.
 //
-// Hard links, FIFOs and sockets do not exist here.
+// There are no hard links, FIFOs or sockets.
 package cpio
 
 import (

@@ -1,8 +1,9 @@
-// Package kmod finds kernel modules, with everything they need, in a kernel package or an installed tree.
+// Package kmod finds kernel modules, with everything they need, in a kernel package
+// or an installed tree.
 //
-// It reads what the kernel's own build left in each module (.modinfo) and trusts
-// no index that depmod made later, so a package that was never installed is as
-// good as one that was.
+// It reads the section .modinfo that the kernel's build put into each module. It does
+// not use the index that depmod makes at installation, so a package need not be
+// installed.
 package kmod
 
 import (

@@ -1,5 +1,5 @@
-// Package arch holds the house's import table as data, and the test that
-// enforces it. An edit of the table goes with a record in docs/adr.
+// Package arch holds the import table of this module as data, and the test that
+// enforces it. A change of the table needs a record in docs/adr.
 package arch
 
 // module is the import path of this module.

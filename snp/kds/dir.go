@@ -2,8 +2,8 @@
 // and revocation lists, from a directory, from AMD's key distribution service
 // or a mirror of it, or from what is built in.
 //
-// Nothing that it returns is trusted for having come from here. An appraisal
-// verifies all of it again, from the root that its reference values name.
+// The package verifies nothing. An appraisal verifies all certificates and lists,
+// from the root that its reference values name.
 package kds
 
 import (

@@ -7,9 +7,9 @@
 // hashes of kernel, initramfs and command line among them), and one VMSA for
 // each vCPU. docs/spec/launch-digest.md has the offset tables and the order.
 //
-// The package takes bytes and hashes, never paths: each input is hashed once by
-// the caller (see HashKernel), and a Prefix is shared by all vCPU counts and
-// CPU types that follow it.
+// The package takes bytes and hashes, never paths. The caller hashes each input once
+// (see HashKernel). All vCPU counts and CPU types can share one
+// Prefix.
 //
 // Documents cited in this package:
 //
@@ -21,8 +21,8 @@
 // Section and table numbers are those of these revisions;
 // docs/spec/launch-digest.md says how they were checked.
 //
-// What a launcher chooses is in no AMD document. For OVMF it is
-// OvmfPkg/ResetVector of edk2-stable202405, for QEMU target/i386/sev.c of 10.0,
-// for KVM arch/x86/kvm/svm of Linux 6.12, for EC2 and GCE what sev-snp-measure
-// has in guest.py and vmsa.py.
+// AMD's documents do not say what a launcher chooses. The sources for that are, for
+// OVMF, OvmfPkg/ResetVector of edk2-stable202405; for QEMU, target/i386/sev.c of
+// 10.0; for KVM, arch/x86/kvm/svm of Linux 6.12; for EC2 and GCE, guest.py and vmsa.py
+// of sev-snp-measure.
 package launch

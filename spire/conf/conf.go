@@ -1,8 +1,8 @@
 // Package conf writes configuration for stock SPIRE servers and agents.
 //
-// What it writes is complete: a reader can start SPIRE with it as it is, and see
-// in its comments why each setting that differs from SPIRE's default does.
-// docs/spire.md has the figures behind them.
+// A file is complete: SPIRE starts with it as it is. Its comments explain each setting
+// that differs from SPIRE's default. docs/spire.md has the figures behind the
+// settings.
 package conf
 
 import (

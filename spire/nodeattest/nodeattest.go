@@ -1,4 +1,5 @@
-// Package nodeattest is what both ends of the SPIRE node attestor amd_sev_snp share: its messages, their limits, and how its configuration is read.
+// Package nodeattest holds what both ends of the SPIRE node attestor amd_sev_snp
+// share: its messages, their limits, and the reader of its configuration.
 //
 // The exchange, inside SPIRE's AttestAgent stream:
 //

@@ -1,9 +1,9 @@
-// Package trust makes the long-lived trust root of a SPIFFE trust domain and the intermediate CA that a SPIRE server works under.
+// Package trust makes the long-lived trust root of a SPIFFE trust domain and the
+// intermediate CA that a SPIRE server works under.
 //
-// A stock SPIRE server signs itself a new CA every day, which no VM could have
-// been measured with. So there is a root above it, made once, whose certificate
-// stands in the measured boot configuration, and whose key is needed again only to
-// renew the intermediate:
+// A stock SPIRE server signs itself a new CA every day, so the measurement of a VM
+// cannot contain that CA. It contains a root above it, which is made once. The root's
+// key is needed again only to renew the intermediate:
 //
 //	root.crt, root.key            10 years   the key offline
 //	└─ upstream.crt, upstream.key  1 year    on the SPIRE server, UpstreamAuthority "disk"

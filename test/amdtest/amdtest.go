@@ -1,8 +1,8 @@
-// Package amdtest gives tests what real AMD processors signed.
+// Package amdtest gives tests reports that real AMD processors signed.
 //
-// testdata/ORIGIN.md says where each file comes from. Forgeries are made here,
-// from the genuine files. Where ../shared/vectors is present, its further
-// reports are added; no test depends on them.
+// testdata/ORIGIN.md says where each file comes from. The package makes forgeries from
+// the genuine files. If ../shared/vectors is there, the package adds its reports; no
+// test depends on them.
 package amdtest
 
 import (

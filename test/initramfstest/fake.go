@@ -1,4 +1,5 @@
-// Package initramfstest makes kernel trees, packages, programs and certificates that are small but real.
+// Package initramfstest makes small but real kernel trees, packages, programs and
+// certificates.
 package initramfstest
 
 import (

@@ -1,7 +1,8 @@
-// Package snpdevtest serves a software AMD-SP on a unix socket, for tests of what asks one.
+// Package snpdevtest serves a software AMD-SP on a unix socket, for tests of its
+// callers.
 //
 // It signs true reports with a throw-away chain, over the protocol of
-// docs/spec/emulated-asp.md, so that everything above the device is the real thing.
+// docs/spec/emulated-asp.md, so a test can use the real code above the device.
 package snpdevtest
 
 import (

@@ -1,4 +1,4 @@
-// Package spiffetest gives tests a trust domain whose CA issues what they ask for.
+// Package spiffetest gives tests a trust domain whose CA issues any certificate.
 package spiffetest
 
 import (

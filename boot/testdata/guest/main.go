@@ -1,6 +1,6 @@
-// Guest stands in for the programs that PID 1 starts, and for the init of the
-// root filesystem. It is one program under several names; what each does in a
-// case stands below /etc/case of the initramfs.
+// Guest takes the place of the programs that PID 1 starts, and of the init of the
+// root filesystem. It is one program under several names. The files below /etc/case
+// of the initramfs say what each name does in a case.
 package main
 
 import (

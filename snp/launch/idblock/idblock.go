@@ -1,11 +1,11 @@
-// Package idblock makes and checks ID blocks: what a guest owner signs to say
-// which launch digest a guest must have, and to give it an identity.
+// Package idblock makes and checks ID blocks. A guest owner signs an ID block to fix
+// the launch digest of a guest and to give the guest an identity.
 //
-// The launcher hands the ID block and the ID authentication information to the
-// AMD-SP when the launch ends. The AMD-SP then refuses a guest whose launch
-// digest or policy is not the block's, and puts the digests of the keys that
-// signed it into ID_KEY_DIGEST and AUTHOR_KEY_DIGEST of every report, and
-// FAMILY_ID, IMAGE_ID and GUEST_SVN beside them.
+// At the end of the launch, the launcher hands the ID block and the ID authentication
+// information to the AMD-SP. The AMD-SP refuses a guest whose launch digest or policy
+// differs from the block's. It puts the digests of the signing keys into ID_KEY_DIGEST
+// and AUTHOR_KEY_DIGEST of every report, with the block's FAMILY_ID, IMAGE_ID and
+// GUEST_SVN.
 //
 // Formats are those of 56860 (SEV Secure Nested Paging Firmware ABI
 // Specification, revision 1.58): section 8.18, SNP_LAUNCH_FINISH, and chapter

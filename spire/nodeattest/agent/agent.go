@@ -1,4 +1,5 @@
-// Package agent is the guest's end of the SPIRE node attestor amd_sev_snp: it answers the server's nonce with a report from the AMD-SP.
+// Package agent is the guest's end of the SPIRE node attestor amd_sev_snp: it answers
+// the server's nonce with a report from the AMD-SP.
 package agent
 
 import (

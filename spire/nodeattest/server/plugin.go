@@ -1,8 +1,10 @@
-// Package server is the SPIRE server's end of the node attestor amd_sev_snp: it has an agent's evidence appraised and gives the agent an ID and selectors.
+// Package server is the SPIRE server's end of the node attestor amd_sev_snp: it has an
+// agent's evidence appraised and gives the agent an ID and selectors.
 //
-// It trusts nothing that a peer sends before appraise has said so, and it judges
-// nothing itself. A peer that sends too much is refused before anything is parsed;
-// one that sends nothing is left after a while, or when too many others wait.
+// The package judges nothing itself, and trusts the bytes of a peer only after
+// appraise has accepted them. It refuses a peer that sends too much before it parses
+// anything. It drops a silent peer after a time limit, or earlier if too many others
+// wait.
 package server
 
 import (

@@ -1,6 +1,6 @@
-// Attacker is the init of a booted system whose root wants the disk's key once
-// more: it starts the very agent and fetchkey that PID 1 used, at the very
-// paths, with fresh evidence of the same launch.
+// Attacker is the init of a booted system whose root wants the disk's key again. It
+// starts the same agent and fetchkey as PID 1, at the same paths, with fresh evidence
+// of the same launch.
 package main
 
 import (
