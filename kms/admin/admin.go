@@ -188,7 +188,7 @@ func (a *Admin) get(_ audit.Actor, r *http.Request) (any, error) {
 	kept, keptErr := a.ledger.Records.KeptOf(ctx, disk)
 	switch {
 	case errors.Is(err, store.ErrNotFound) && len(kept) > 0: // it was deleted: the newest tells
-		current, kept, err = &kept[len(kept)-1], kept[:len(kept)-1], nil
+		current, kept = &kept[len(kept)-1], kept[:len(kept)-1]
 	case err != nil:
 		return nil, err
 	}
