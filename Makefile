@@ -11,7 +11,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 .PHONY: check build demo test vm attack race fuzz bench interop vuln setup dist dist-test clean help
 
-check: ## formatting, vet, lint when installed, and the fast tests: no root, no network, no VM
+check: ## formatting, vet, lint (the first run builds the linter) and the fast tests: no root, no VM
 	@scripts/check
 
 build: ## host tools in bin/, guest binaries in bin/guest/
