@@ -25,7 +25,8 @@ var (
 	ErrUnknown = errors.New("outcome of the transaction is unknown")
 	// ErrBroken says that the engine cannot be used any more in this process.
 	ErrBroken = errors.New("store is broken")
-	// ErrFull says that there is no room. Nothing was changed.
+	// ErrFull says that there is no room. Nothing was changed, unless the error matches
+	// ErrUnknown too: then it was or was not, and a read says which.
 	ErrFull = errors.New("store is full")
 )
 
@@ -55,7 +56,8 @@ type Write struct {
 // Engine keeps items. Its methods may be called from several goroutines.
 type Engine interface {
 	// Commit makes all writes if all conditions hold, and is durable when it returns
-	// true. With false nothing was changed. No two writes have the same key. The error
+	// true. With false nothing was changed, but for a copy of the same transaction that came
+	// before: a network may deliver one twice. No two writes have the same key. The error
 	// matches ErrUnknown where it is not known which; with any other nothing was changed.
 	Commit(ctx context.Context, conditions []Cond, writes []Write) (bool, error)
 	// Get returns the items under keys, in their order, as they stand at one moment.

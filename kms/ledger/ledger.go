@@ -93,8 +93,18 @@ func (l *Ledger) Note(ctx context.Context, e audit.Entry) error {
 var errLost = errors.New("other transactions came first, again and again")
 
 // attempts bounds how often a transaction is proposed anew because another one came first.
-// An unknown outcome does not count: ctx bounds that.
+// An unknown outcome does not count: transactLimit bounds that.
 const attempts = 1000
+
+// transactLimit bounds one transaction with all its proposals: callers have a patience of
+// their own.
+const transactLimit = 20 * time.Second
+
+// The wait between two proposals grows while their outcome is unknown.
+const (
+	firstPause = 20 * time.Millisecond
+	lastPause  = time.Second
+)
 
 // moment is one proposal on its way.
 type moment struct {
@@ -131,47 +141,97 @@ func (l *Ledger) transact(ctx context.Context, build func(*moment) error, entrie
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, transactLimit)
+	defer cancel()
 	var unknown error // that a proposal of ours may yet happen
-	for range attempts {
-		items, err := l.engine.Get(ctx, store.KeyLane(l.lane))
+	pause := firstPause
+	for lost := 0; lost < attempts; {
+		lane, item, err := l.end(ctx)
 		if err != nil {
 			return errors.Join(err, unknown)
-		}
-		lane, err := store.LaneOf(items[0])
-		if err != nil {
-			return err
 		}
 		if lane.Token == token {
 			l.wake()
 			return nil // an earlier proposal of ours happened
 		}
+		if errors.Is(unknown, kv.ErrFull) {
+			return unknown // who has no room has answered: it did not happen, and will not
+		}
 		m := &moment{ctx: ctx, ledger: l, now: l.clock().UTC().Round(0), latest: lane.Time, entries: entries,
 			place:      audit.Place{Lane: l.lane, Sequence: lane.Sequence + 1},
-			conditions: []kv.Cond{{Key: items[0].Key, Mod: items[0].Mod}}}
-		if err := build(m); err != nil {
-			return err
-		}
-		if len(m.entries) == 0 {
-			return nil // there is nothing to do any more
-		}
-		if m.now.After(m.latest) {
-			m.latest = m.now
-		}
-		happened, err := l.propose(m, lane.Head, token)
+			conditions: []kv.Cond{{Key: item.Key, Mod: item.Mod}}}
+		reason := build(m)
 		switch {
-		case happened:
+		case reason == nil && len(m.entries) == 0:
+			return nil // there is nothing to do any more
+		case reason != nil && unknown == nil:
+			return reason
+		case reason != nil:
+			// What failed may be that an earlier proposal of ours has just happened.
+			err = l.fence(ctx, lane, item)
+		default:
+			if m.now.After(m.latest) {
+				m.latest = m.now
+			}
+			err = l.propose(m, lane.Head, token)
+		}
+		switch {
+		case err == nil && reason != nil:
+			return reason
+		case err == nil:
 			l.wake()
 			return nil
-		case errors.Is(err, kv.ErrUnknown) && !errors.Is(err, kv.ErrBroken) && ctx.Err() == nil:
+		case errors.Is(err, errLost):
+			lost++
+		case errors.Is(err, kv.ErrUnknown) && !errors.Is(err, kv.ErrBroken):
 			unknown = err
-		case err != nil:
-			return err
+			if !wait(ctx, pause) {
+				return errors.Join(context.Cause(ctx), unknown)
+			}
+			pause = min(2*pause, lastPause)
+		default:
+			return errors.Join(err, unknown)
 		}
 	}
-	return errLost
+	return errors.Join(errLost, unknown)
 }
 
-func (l *Ledger) propose(m *moment, head audit.Head, token store.Token) (bool, error) {
+// end reads the end of the server's lane.
+func (l *Ledger) end(ctx context.Context) (store.Lane, kv.Item, error) {
+	items, err := l.engine.Get(ctx, store.KeyLane(l.lane))
+	if err != nil {
+		return store.Lane{}, kv.Item{}, err
+	}
+	lane, err := store.LaneOf(items[0])
+	return lane, items[0], err
+}
+
+// fence writes the end of the lane anew, as it is: no proposal that was made before it can
+// happen after it.
+func (l *Ledger) fence(ctx context.Context, lane store.Lane, item kv.Item) error {
+	return l.once(ctx, []kv.Cond{{Key: item.Key, Mod: item.Mod}}, []kv.Write{store.SetLane(l.lane, lane)})
+}
+
+// once makes one proposal. The error is errLost where another transaction came first.
+func (l *Ledger) once(ctx context.Context, conditions []kv.Cond, writes []kv.Write) error {
+	happened, err := l.engine.Commit(ctx, conditions, writes)
+	if err == nil && !happened {
+		return errLost
+	}
+	return err
+}
+
+// wait reports whether a pause ended before ctx did.
+func wait(ctx context.Context, pause time.Duration) bool {
+	select {
+	case <-time.After(pause):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (l *Ledger) propose(m *moment, head audit.Head, token store.Token) error {
 	var leaves [][]byte
 	for _, e := range m.entries {
 		var leaf []byte
@@ -179,7 +239,7 @@ func (l *Ledger) propose(m *moment, head audit.Head, token store.Token) (bool, e
 		leaves = append(leaves, leaf)
 	}
 	m.write(store.SetSegment(l.lane, m.place.Sequence, leaves), store.SetLane(l.lane, store.Lane{Head: head, Token: token, Time: m.latest}))
-	return l.engine.Commit(m.ctx, m.conditions, m.writes)
+	return l.once(m.ctx, m.conditions, m.writes)
 }
 
 func (l *Ledger) token() (store.Token, error) {

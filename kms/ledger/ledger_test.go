@@ -15,6 +15,7 @@ import (
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
+	"github.com/rootvouch/rootvouch/kms/kv"
 	"github.com/rootvouch/rootvouch/kms/kv/kvtest"
 	"github.com/rootvouch/rootvouch/kms/ledger"
 	"github.com/rootvouch/rootvouch/kms/store"
@@ -144,7 +145,7 @@ func TestReplicas(t *testing.T) {
 	fate := func() kvtest.Fate {
 		randomMu.Lock()
 		defer randomMu.Unlock()
-		return kvtest.Fate(max(0, random.IntN(8)-4))
+		return kvtest.Fate(max(0, random.IntN(9)-4))
 	}
 	var mu sync.Mutex
 	won := map[string][]string{} // :: launch -> who was told that it may have the key
@@ -197,7 +198,7 @@ func TestReplicas(t *testing.T) {
 // TestUnknownOutcome goes through what can become of a proposal whose outcome is not told,
 // for a release and for a change.
 func TestUnknownOutcome(t *testing.T) {
-	for _, fate := range []kvtest.Fate{kvtest.Never, kvtest.Now, kvtest.Later} {
+	for _, fate := range []kvtest.Fate{kvtest.Never, kvtest.Now, kvtest.Later, kvtest.Twice} {
 		for _, times := range []int{1, 2, 5} {
 			t.Run(fmt.Sprintf("fate %d, %d times", fate, times), func(t *testing.T) {
 				b := newBook(t)
@@ -223,6 +224,62 @@ func TestUnknownOutcome(t *testing.T) {
 					t.Errorf("log has %d releases and %d disables, want 1 and 1", n, d)
 				}
 			})
+		}
+	}
+}
+
+// TestPutUnknown: a put that happened late, after its caller looked at the end of the lane,
+// is no record that was there before.
+func TestPutUnknown(t *testing.T) {
+	for _, fate := range []kvtest.Fate{kvtest.Never, kvtest.Now, kvtest.Later} {
+		b := newBook(t)
+		left := 1
+		f := &kvtest.Flaky{Engine: b.Engine, Fate: func() kvtest.Fate {
+			if left--; left >= 0 {
+				return fate
+			}
+			return kvtest.Known
+		}}
+		late := &lateReads{Engine: f, reads: 1, then: f.Settle}
+		put(t, b.Replica("other", late), 1, false)
+		if n := events(b.Leaves(t), audit.Put); n != 1 {
+			t.Errorf("fate %d: log has %d puts, want 1", fate, n)
+		}
+	}
+}
+
+// lateReads does something after the second time that a lane's end was read.
+type lateReads struct {
+	kv.Engine
+	reads int
+	then  func()
+}
+
+func (l *lateReads) Get(ctx context.Context, keys ...string) ([]kv.Item, error) {
+	items, err := l.Engine.Get(ctx, keys...)
+	if keys[0] == store.KeyLane("other") {
+		if l.reads--; l.reads < 0 {
+			l.then()
+		}
+	}
+	return items, err
+}
+
+// TestFull: who has no room says so at once, and says that it happened where it did.
+func TestFull(t *testing.T) {
+	for _, c := range []struct {
+		fate     kvtest.Fate
+		want     error
+		releases int
+	}{{kvtest.Full, kv.ErrFull, 0}, {kvtest.FullNow, nil, 1}} {
+		b := newBook(t)
+		record := put(t, b.Ledger, 1, false)
+		l := b.Replica("other", &kvtest.Flaky{Engine: b.Engine, Fate: func() kvtest.Fate { return c.fate }})
+		if err := l.Release(t.Context(), claim(record, 1, 1, true)); !errors.Is(err, c.want) {
+			t.Errorf("fate %d: got error %v, want %v", c.fate, err, c.want)
+		}
+		if n := events(b.Leaves(t), audit.Release); n != c.releases {
+			t.Errorf("fate %d: log has %d releases, want %d", c.fate, n, c.releases)
 		}
 	}
 }

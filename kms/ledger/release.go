@@ -33,10 +33,6 @@ const maxBatch = 100
 // clockSkew is how far a clock may step back without a word.
 const clockSkew = 5 * time.Second
 
-// commitLimit bounds one batch: callers have a patience of their own, and one of them may not
-// end the work for the others.
-const commitLimit = 20 * time.Second
-
 // Claim is a release that was decided, and must become durable before the key leaves.
 type Claim struct {
 	Record store.Record
@@ -115,8 +111,6 @@ func (l *Ledger) commit(ctx context.Context, batch []*claim) {
 	for _, c := range batch {
 		c.done, c.err = true, errUnfinished
 	}
-	ctx, cancel := context.WithTimeout(ctx, commitLimit)
-	defer cancel()
 	err := l.transact(ctx, func(m *moment) error { return l.build(m, batch) })
 	if err != nil {
 		err = fmt.Errorf("making releases durable: %w", err)

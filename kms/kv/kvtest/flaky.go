@@ -2,6 +2,7 @@ package kvtest
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"github.com/rootvouch/rootvouch/kms/kv"
@@ -12,10 +13,13 @@ type Fate int
 
 // The fates.
 const (
-	Known Fate = iota // the caller learns the outcome
-	Never             // it does not happen
-	Now               // it happens
-	Later             // it happens before the next one, or does not, as its conditions have it
+	Known   Fate = iota // the caller learns the outcome
+	Never               // it does not happen
+	Now                 // it happens
+	Later               // it happens before the next one, or does not, as its conditions have it
+	Twice               // it happens, and a copy of it, whose conditions do not hold, is answered
+	Full                // it does not happen: there is no room
+	FullNow             // it happens, and then there is no room: etcd says the same of both
 )
 
 // Flaky is an engine that does not always tell what became of a transaction.
@@ -38,6 +42,16 @@ func (f *Flaky) Commit(ctx context.Context, conditions []kv.Cond, writes []kv.Wr
 			return false, err
 		}
 		return false, kv.ErrUnknown
+	case Twice:
+		_, err := f.Engine.Commit(ctx, conditions, writes)
+		return false, err
+	case Full:
+		return false, fmt.Errorf("%w: %w", kv.ErrUnknown, kv.ErrFull)
+	case FullNow:
+		if _, err := f.Engine.Commit(ctx, conditions, writes); err != nil {
+			return false, err
+		}
+		return false, fmt.Errorf("%w: %w", kv.ErrUnknown, kv.ErrFull)
 	case Later:
 		f.mu.Lock()
 		defer f.mu.Unlock()
