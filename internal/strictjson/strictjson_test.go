@@ -1,9 +1,11 @@
 package strictjson
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"runtime"
 	"strings"
 	"testing"
@@ -153,3 +155,51 @@ func (*selfish) UnmarshalJSON([]byte) error { return nil }
 type texted struct{}
 
 func (*texted) UnmarshalText([]byte) error { return nil }
+
+// canon has one of each kind of member.
+type canon struct {
+	Version int      `json:"version"`
+	Name    string   `json:"name"`
+	Data    []byte   `json:"data"`
+	List    []string `json:"list"`
+	Maybe   string   `json:"maybe,omitempty"`
+	Inner   struct {
+		On bool `json:"on"`
+	} `json:"inner"`
+}
+
+// FuzzCanonical holds the quick way against the strict one: they take the same documents,
+// and see the same in them.
+func FuzzCanonical(f *testing.F) {
+	good := canon{Version: 1, Name: "a,null", Data: []byte{1, 2}, List: []string{"x", "y"}}
+	data, err := json.Marshal(good)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	for _, change := range [][2]string{
+		{`"data":"AQI="`, `"data":null`}, {`["x","y"]`, `null`}, {`"version":1`, `"Version":1`}, {`"version":1`, `"version":1,"version":1`},
+		{`"version":1`, `"version":1.0`}, {`"version":1`, `"version":1e0`}, {`"on":false`, ``}, {`"on":false`, `"on":false,"off":1`},
+		{`"AQI="`, `"AQI=\n"`}, {`"AQI="`, `"AQJ="`}, {`"x"`, `"\u0078"`}, {`"x"`, "\"\xff\""}, {`{"on":false}`, `null`}, {`"x"`, `null`}, {`}}`, `}} `}, {`}}`, `}}1`},
+		{`"AQI="`, `[1,2]`}, {`a,null`, `<`}, {`"inner"`, `"maybe":"x","inner"`}, {`"inner"`, `"maybe":"","inner"`},
+	} {
+		f.Add([]byte(strings.Replace(string(data), change[0], change[1], 1)))
+	}
+	f.Add([]byte("null"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var quick, slow canon
+		quickErr := UnmarshalCanonical(data, &quick, func() ([]byte, error) { return json.Marshal(quick) })
+		slowErr := Unmarshal(data, &slow)
+		if slowErr == nil {
+			if again, err := json.Marshal(slow); err != nil || !bytes.Equal(again, data) {
+				slowErr = errors.New("got another form than the canonical one")
+			}
+		}
+		if (quickErr == nil) != (slowErr == nil) || quickErr != nil && quickErr.Error() != slowErr.Error() {
+			t.Fatalf("%q: the quick way says %v, the strict one %v", data, quickErr, slowErr)
+		}
+		if quickErr == nil && !reflect.DeepEqual(quick, slow) {
+			t.Errorf("%q: the quick way sees %+v, the strict one %+v", data, quick, slow)
+		}
+	})
+}
