@@ -9,7 +9,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -75,6 +74,7 @@ type Config struct {
 type Server struct {
 	Config
 	nonces     nonces
+	callers    callers
 	refusals   *limiter
 	values     *valuesCache
 	collateral collateralCache
@@ -160,9 +160,15 @@ func (l peerLog) Write(line []byte) (int, error) {
 // tlsConfig is mutual TLS 1.3 with SVIDs of the trust domain. Sessions are not
 // resumed: every connection shows a certificate that is verified then.
 func (s *Server) tlsConfig() *tls.Config {
-	config := &tls.Config{MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true}
-	tlsconfig.HookMTLSServerConfig(config, valid{s}, s.Bundle, tlsconfig.AuthorizeMemberOf(s.ID.TrustDomain()))
-	return config
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true,
+		GetCertificate: tlsconfig.GetCertificate(valid{s}),
+		ClientAuth:     tls.RequireAnyClientCert,
+		VerifyConnection: func(state tls.ConnectionState) error {
+			_, err := s.callers.verify(state.PeerCertificates, s.ID.TrustDomain(), s.Bundle, s.Clock())
+			return err
+		},
+	}
 }
 
 // valid is the server's SVID while it is valid. To a guest an expired one is another
@@ -195,18 +201,9 @@ func (s *Server) caller(r *http.Request) (acl.Caller, error) {
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
 		return acl.Caller{}, errors.New("verifying the caller: there is no SVID")
 	}
-	id, _, err := x509svid.Verify(r.TLS.PeerCertificates, s.Bundle, x509svid.WithTime(s.Clock()))
+	v, err := s.callers.verify(r.TLS.PeerCertificates, s.ID.TrustDomain(), s.Bundle, s.Clock())
 	if err != nil {
-		return acl.Caller{}, fmt.Errorf("verifying the caller: %v", err)
+		return acl.Caller{}, err
 	}
-	leaf := r.TLS.PeerCertificates[0]
-	switch {
-	case !id.MemberOf(s.ID.TrustDomain()):
-		return acl.Caller{}, fmt.Errorf("verifying the caller: %s is no member of trust domain %s", id, s.ID.TrustDomain())
-	case id.Path() == "": // what follows is the X.509-SVID standard's, sections 2 and 4.3
-		return acl.Caller{}, fmt.Errorf("verifying the caller: %s has no path, want that of a workload", id)
-	case leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0:
-		return acl.Caller{}, fmt.Errorf("verifying the caller: the SVID of %s has not the key usage digitalSignature", id)
-	}
-	return acl.Caller{ID: id, SPKI: leaf.RawSubjectPublicKeyInfo}, nil
+	return v.Caller, v.unfit
 }
