@@ -95,6 +95,9 @@ func Appraise(q Request) Verdict {
 	v.checkProduct(q.Values, product, ok)
 	v.checkPolicy(q.Values, bits)
 	v.complete = true
+	if v.Trusted() && v.Signer != nil {
+		q.Memo.trust(v.Signer)
+	}
 	return v
 }
 

@@ -19,7 +19,7 @@ func (v *Verdict) authenticate(q Request, anchors Anchors) {
 	v.group = Hardware
 	v.addAuthenticity("report format", fmt.Sprintf("version %d, %d bytes", e.report.Version, snp.ReportSize),
 		fmt.Sprintf("version %d to %d, reserved fields zero, signature in range", snp.MinVersion, snp.MaxVersion), nil)
-	s := e.findSigner(q.Collateral)
+	s := e.findSigner(q.Collateral, q.Memo)
 	v.checkEndorsement(e.report, s)
 	v.checkChain(s, q, anchors)
 	v.checkSignature(s)

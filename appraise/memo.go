@@ -15,11 +15,13 @@ const maxMemo = 16 << 10
 // each report. It changes no verdict: a signature is remembered by a digest
 // over what was signed, the signature, and the certificate of the signer, and
 // only when it verified; names, constraints, validity and revocation are
-// checked every time. Its methods may be called at the same time; a nil Memo
+// checked every time. Of keys that endorse reports again and again it keeps what makes
+// verifying them quick. Its methods may be called at the same time; a nil Memo
 // remembers nothing.
 type Memo struct {
-	mu       sync.Mutex
-	verified map[[32]byte]struct{} // guarded by mu
+	mu       sync.Mutex            // guards what follows
+	verified map[[32]byte]struct{} // :: digest of what was signed, signature and signer
+	keys     endorsers
 }
 
 // check returns nil if the signature is remembered, and else what verify says.

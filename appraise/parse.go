@@ -111,14 +111,14 @@ type signer struct {
 	verified    error           // nil: its key signed the report
 }
 
-func newSigner(cert *x509.Certificate, r *snp.Report) *signer {
+func newSigner(cert *x509.Certificate, r *snp.Report, memo *Memo) *signer {
 	s := &signer{cert: cert, verified: errors.New("not verified")}
 	if s.ext, s.extErr = snp.ParseKeyExtensions(cert); s.extErr == nil {
 		s.kind = s.ext.Kind()
 		s.endorsement = s.ext.Endorse(r)
 	}
 	if key, ok := cert.PublicKey.(*ecdsa.PublicKey); ok {
-		s.verified = r.Verify(key)
+		s.verified = memo.verify(r, cert, key)
 	} else {
 		s.verified = fmt.Errorf("endorsement key is %s, want ECDSA", cert.PublicKeyAlgorithm)
 	}
@@ -131,7 +131,7 @@ func (s *signer) fits() bool { return s.extErr == nil && s.endorsement.OK() && s
 // fits the report, of the evidence's first and the collateral's. If none fits,
 // it returns the evidence's first, whose faults the verdict then shows; nil if
 // the evidence brings none.
-func (e Evidence) findSigner(c Collateral) *signer {
+func (e Evidence) findSigner(c Collateral, memo *Memo) *signer {
 	candidates := c.Certificates
 	brings := len(e.certificates) > 0 && !e.certificates[0].IsCA
 	if brings {
@@ -142,7 +142,7 @@ func (e Evidence) findSigner(c Collateral) *signer {
 		if cert.IsCA {
 			continue
 		}
-		s := newSigner(cert, e.report)
+		s := newSigner(cert, e.report, memo)
 		if s.fits() {
 			return s
 		}

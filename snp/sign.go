@@ -60,6 +60,14 @@ func (r *Report) Sign(rand io.Reader, key *ecdsa.PrivateKey) error {
 // [ErrSignature]. ECDSA signatures are malleable: two reports that differ only in S
 // can both verify. So do not tell reports apart by the bytes of their signatures.
 func (r *Report) Verify(pub *ecdsa.PublicKey) error {
+	return r.VerifyBy(pub, func(digest [sha512.Size384]byte, sigR, sigS *big.Int) bool {
+		return ecdsa.Verify(pub, digest[:], sigR, sigS)
+	})
+}
+
+// VerifyBy is Verify with another way to verify a signature of what has a SHA-384: verify
+// must say what crypto/ecdsa says of pub.
+func (r *Report) VerifyBy(pub *ecdsa.PublicKey, verify func(digest [sha512.Size384]byte, sigR, sigS *big.Int) bool) error {
 	if pub.Curve != elliptic.P384() {
 		return fmt.Errorf("verifying report: key is on %s, want P-384", pub.Curve.Params().Name)
 	}
@@ -67,7 +75,7 @@ func (r *Report) Verify(pub *ecdsa.PublicKey) error {
 		return fmt.Errorf("verifying report: %v: %w", err, ErrSignature)
 	}
 	digest := sha512.Sum384(r.Marshal()[:signedSize])
-	if !ecdsa.Verify(pub, digest[:], fromLittleEndian(r.Signature.R), fromLittleEndian(r.Signature.S)) {
+	if !verify(digest, fromLittleEndian(r.Signature.R), fromLittleEndian(r.Signature.S)) {
 		return fmt.Errorf("verifying report: %w", ErrSignature)
 	}
 	return nil

@@ -11,7 +11,7 @@ var rooms = []room{
 	},
 	{
 		name:     "ground: formats",
-		packages: []string{"snp", "verity", "xts", "initramfs/cpio", "image/erofs", "image/ext4", "boot/cmdline", "boot/bootlog"},
+		packages: []string{"snp", "snp/p384", "verity", "xts", "initramfs/cpio", "image/erofs", "image/ext4", "boot/cmdline", "boot/bootlog"},
 		pure:     true, neverDirect: outside,
 	},
 	{
@@ -99,7 +99,7 @@ var rooms = []room{
 	{
 		name:     "judge",
 		packages: []string{"appraise"},
-		uses:     []string{"snp", "refval", "evidence"},
+		uses:     []string{"snp", "snp/p384", "refval", "evidence"},
 		pure:     true, neverDirect: outside, never: []string{module + "/snp/kds", "net/http"},
 	},
 

@@ -1,0 +1,76 @@
+package appraise
+
+import (
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"crypto/x509"
+
+	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/snp/p384"
+)
+
+const (
+	// maxTables bounds the keys that have a table, of 300 KiB each.
+	maxTables = 64
+	// tableAfter is how many reports a key must have signed, in a trusted verdict each,
+	// before it gets a table: making one takes as long as a few verifications.
+	tableAfter = 3
+	maxCounted = 16 << 10
+)
+
+// endorsers are the endorsement keys whose reports were trusted. Those that sign again and
+// again get a table, with which their signatures are verified in less time. Who has no
+// chain to a root has no place here.
+type endorsers struct {
+	trusted map[[sha256.Size]byte]int       // :: digest of the key -> how often
+	tables  map[[sha256.Size]byte]*p384.Key // :: digest of the key -> its table
+}
+
+// verify verifies a report's signature, as [snp.Report.Verify] does.
+func (m *Memo) verify(r *snp.Report, cert *x509.Certificate, key *ecdsa.PublicKey) error {
+	if m != nil {
+		m.mu.Lock()
+		table := m.keys.tables[keyDigest(cert)]
+		m.mu.Unlock()
+		if table != nil {
+			return r.VerifyBy(key, table.Verify)
+		}
+	}
+	return r.Verify(key)
+}
+
+// trust notes that a report by the key of cert was trusted.
+func (m *Memo) trust(cert *x509.Certificate) {
+	key, ok := cert.PublicKey.(*ecdsa.PublicKey)
+	if m == nil || !ok || !m.wantsTable(keyDigest(cert)) {
+		return
+	}
+	table, err := p384.New(key)
+	if err != nil {
+		return // it verified without one
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.keys.tables == nil {
+		m.keys.tables = map[[sha256.Size]byte]*p384.Key{}
+	}
+	for other := range m.keys.tables {
+		if len(m.keys.tables) < maxTables {
+			break
+		}
+		delete(m.keys.tables, other)
+		delete(m.keys.trusted, other)
+	}
+	m.keys.tables[keyDigest(cert)] = table
+}
+
+// wantsTable counts, and reports whether it is time for a table.
+func (m *Memo) wantsTable(key [sha256.Size]byte) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.keys.trusted == nil || len(m.keys.trusted) >= maxCounted {
+		m.keys.trusted = map[[sha256.Size]byte]int{}
+	}
+	m.keys.trusted[key]++
+	return m.keys.trusted[key] == tableAfter
+}

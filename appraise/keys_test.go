@@ -1,0 +1,58 @@
+package appraise_test
+
+import (
+	"testing"
+
+	"github.com/rootvouch/rootvouch/appraise"
+	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/test/snptest"
+)
+
+// TestTables: a key that endorses again and again gets a table, and nothing is judged
+// otherwise by it. A key that no root vouches for gets none.
+func TestTables(t *testing.T) {
+	s, other := newSigner(t, snp.Genoa), snptest.New(t, snp.Genoa)
+	memo := &appraise.Memo{}
+	good := func() asked {
+		return request(t, s, s.Evidence(t, [64]byte{}), func(q *asked) { q.Memo = memo })
+	}
+	for i := range 6 {
+		if err := good().judge().Err(); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 && memo.Tables() != 0 {
+			t.Error("a key has a table from the first report on")
+		}
+	}
+	if memo.Tables() != 1 {
+		t.Fatalf("%d keys have a table, want 1", memo.Tables())
+	}
+	for i := range 6 {
+		foreign := good()
+		foreign.Evidence = other.Evidence(t, [64]byte{})
+		if foreign.judge().Trusted() {
+			t.Error("another root's evidence is trusted")
+		}
+		changed := good()
+		changed.Evidence.Report[0x50+i] ^= 1 // REPORT_DATA
+		if changed.judge().Trusted() {
+			t.Error("a changed report is trusted")
+		}
+		swapped := good()
+		swapped.Evidence.Certificates[0] = other.Evidence(t, [64]byte{}).Certificates[0]
+		if swapped.judge().Trusted() {
+			t.Error("another chip's certificate vouches")
+		}
+		signature := good()
+		signature.Evidence.Report[0x2a0+i] ^= 1
+		if signature.judge().Trusted() {
+			t.Error("a changed signature is trusted")
+		}
+	}
+	if memo.Tables() != 1 {
+		t.Errorf("%d keys have a table, want 1", memo.Tables())
+	}
+	if err := good().judge().Err(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,283 @@
+package p384
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha512"
+	"encoding/hex"
+	"encoding/json"
+	"math/big"
+	"os"
+	"testing"
+)
+
+var n = elliptic.P384().Params().N
+
+func newKey(t testing.TB) (*ecdsa.PrivateKey, *Key) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := New(&private.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return private, k
+}
+
+// fixed is a private key of a number.
+func fixed(t testing.TB, d int64) *ecdsa.PrivateKey {
+	t.Helper()
+	private, err := ecdsa.ParseRawPrivateKey(elliptic.P384(), big.NewInt(d).FillBytes(make([]byte, Size)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return private
+}
+
+// same holds a verdict against crypto/ecdsa's.
+func same(t testing.TB, pub *ecdsa.PublicKey, k *Key, digest [Size]byte, r, s *big.Int) bool {
+	t.Helper()
+	got, want := k.Verify(digest, r, s), ecdsa.Verify(pub, digest[:], r, s)
+	if got != want {
+		t.Errorf("digest %x, r %x, s %x: got %t, crypto/ecdsa says %t", digest, r, s, got, want)
+	}
+	return want
+}
+
+func add(v *big.Int, d int64) *big.Int { return new(big.Int).Add(v, big.NewInt(d)) }
+
+// TestSame goes through true signatures, each with its numbers changed.
+func TestSame(t *testing.T) {
+	for range 5 {
+		private, k := newKey(t)
+		for i := range 20 {
+			digest := sha512.Sum384([]byte{byte(i)})
+			r, s, err := ecdsa.Sign(rand.Reader, private, digest[:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !same(t, &private.PublicKey, k, digest, r, s) {
+				t.Error("a true signature is refused")
+			}
+			same(t, &private.PublicKey, k, digest, r, new(big.Int).Sub(n, s)) // the other s
+			for _, other := range []*big.Int{add(r, 1), new(big.Int), new(big.Int).Neg(r), add(r, 0).Add(r, n), n, add(n, -1)} {
+				if same(t, &private.PublicKey, k, digest, other, s) || same(t, &private.PublicKey, k, digest, r, other) {
+					t.Error("a changed signature is taken")
+				}
+			}
+			digest[i] ^= 1
+			if same(t, &private.PublicKey, k, digest, r, s) {
+				t.Error("a changed digest is taken")
+			}
+		}
+	}
+}
+
+// TestEdges has keys and numbers for which the sum meets the same point, its negative, or
+// infinity: where incomplete formulas go wrong.
+func TestEdges(t *testing.T) {
+	small := []*big.Int{big.NewInt(1), big.NewInt(2), big.NewInt(3), big.NewInt(15), big.NewInt(16), big.NewInt(17), add(n, -1), add(n, -2), add(n, -16),
+		new(big.Int).Rsh(n, 1), new(big.Int).Lsh(big.NewInt(1), 383)}
+	for _, d := range []int64{1, 2, 3, 15, 16, 255} {
+		private := fixed(t, d)
+		k, err := New(&private.PublicKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range small {
+			for _, s := range small {
+				for _, e := range append(small, new(big.Int), n, new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 384), big.NewInt(1)),
+					new(big.Int).Mod(new(big.Int).Neg(new(big.Int).Mul(r, big.NewInt(d))), n), // R is infinity
+					new(big.Int).Mod(new(big.Int).Mul(r, big.NewInt(d)), n)) {                 // both halves are one point
+					var digest [Size]byte
+					e.FillBytes(digest[:])
+					same(t, &private.PublicKey, k, digest, r, s)
+				}
+			}
+		}
+	}
+	// True signatures by these keys too.
+	for _, d := range []int64{1, 2, 16} {
+		private := fixed(t, d)
+		k, err := New(&private.PublicKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		digest := sha512.Sum384(nil)
+		r, s, err := ecdsa.Sign(rand.Reader, private, digest[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !same(t, &private.PublicKey, k, digest, r, s) {
+			t.Errorf("key %d: a true signature is refused", d)
+		}
+	}
+}
+
+// TestTable: every entry is the multiple that it should be.
+func TestTable(t *testing.T) {
+	private := fixed(t, 1)
+	k, err := New(&private.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range windows {
+		for j := range entries {
+			v := new(big.Int).Lsh(big.NewInt(int64(j)+1), uint(window*i))
+			v.Mod(v, n)
+			want, err := ecdsa.ParseRawPrivateKey(elliptic.P384(), v.FillBytes(make([]byte, Size)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := want.PublicKey.Bytes()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := k.table[i][j].Bytes(); string(got) != string(data) {
+				t.Fatalf("entry %d of window %d is %x, want %x", j, i, got, data)
+			}
+		}
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	other, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(&other.PublicKey); err == nil {
+		t.Error("took a key on P-256")
+	}
+	if _, err := New(&ecdsa.PublicKey{Curve: elliptic.P384(), X: big.NewInt(1), Y: big.NewInt(1)}); err == nil {
+		t.Error("took a point that is not on the curve")
+	}
+}
+
+// vectors is the form of the Wycheproof project's files.
+type vectors struct {
+	TestGroups []struct {
+		PublicKey struct {
+			Uncompressed string `json:"uncompressed"`
+		} `json:"publicKey"`
+		Tests []struct {
+			ID      int    `json:"tcId"`
+			Comment string `json:"comment"`
+			Msg     string `json:"msg"`
+			Sig     string `json:"sig"`
+			Result  string `json:"result"`
+		} `json:"tests"`
+	} `json:"testGroups"`
+}
+
+// TestWycheproof takes the project's vectors of signatures as two numbers of 48 bytes
+// (testdata/ORIGIN.md).
+func TestWycheproof(t *testing.T) {
+	data, err := os.ReadFile("testdata/ecdsa_secp384r1_sha384_p1363_test.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all vectors
+	if err := json.Unmarshal(data, &all); err != nil {
+		t.Fatal(err)
+	}
+	done := map[string]int{}
+	for _, group := range all.TestGroups {
+		pub, err := ecdsa.ParseUncompressedPublicKey(elliptic.P384(), unhex(t, group.PublicKey.Uncompressed))
+		if err != nil {
+			t.Fatal(err)
+		}
+		k, err := New(pub)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range group.Tests {
+			sig := unhex(t, v.Sig)
+			valid := len(sig) == 2*Size
+			if valid {
+				valid = same(t, pub, k, sha512.Sum384(unhex(t, v.Msg)), new(big.Int).SetBytes(sig[:Size]), new(big.Int).SetBytes(sig[Size:]))
+			}
+			if valid != (v.Result == "valid") {
+				t.Errorf("vector %d (%s): got %t, want %s", v.ID, v.Comment, valid, v.Result)
+			}
+			done[v.Result]++
+		}
+	}
+	if done["valid"] < 50 || done["invalid"] < 50 {
+		t.Errorf("vectors: %v, want more", done)
+	}
+}
+
+func unhex(t *testing.T, s string) []byte {
+	t.Helper()
+	data, err := hex.DecodeString(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// FuzzVerify holds both against each other, for signatures by a key that the input chooses,
+// with changes that it chooses.
+func FuzzVerify(f *testing.F) {
+	f.Add([]byte{1}, []byte("message"), []byte{}, []byte{}, byte(0))
+	f.Add([]byte{2}, []byte{}, []byte{1}, []byte{2}, byte(1))
+	f.Fuzz(func(t *testing.T, d, message, a, b []byte, what byte) {
+		seed := sha512.Sum384(d)
+		v := new(big.Int).SetBytes(seed[:])
+		v.Mod(v, add(n, -1)).Add(v, big.NewInt(1))
+		private, err := ecdsa.ParseRawPrivateKey(elliptic.P384(), v.FillBytes(make([]byte, Size)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		k, err := New(&private.PublicKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		digest := sha512.Sum384(message)
+		r, s, err := ecdsa.Sign(rand.Reader, private, digest[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, y := new(big.Int).SetBytes(a), new(big.Int).SetBytes(b)
+		switch what % 4 {
+		case 0:
+			if !same(t, &private.PublicKey, k, digest, r, s) {
+				t.Error("a true signature is refused")
+			}
+		case 1:
+			r, s = x, y
+		case 2:
+			r, s = new(big.Int).Xor(r, x), new(big.Int).Xor(s, y)
+		case 3:
+			copy(digest[:], a)
+		}
+		same(t, &private.PublicKey, k, digest, r, s)
+	})
+}
+
+func BenchmarkVerify(b *testing.B) {
+	private, k := newKey(b)
+	digest := sha512.Sum384(nil)
+	r, s, err := ecdsa.Sign(rand.Reader, private, digest[:])
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("table", func(b *testing.B) {
+		for b.Loop() {
+			k.Verify(digest, r, s)
+		}
+	})
+	b.Run("crypto", func(b *testing.B) {
+		for b.Loop() {
+			ecdsa.Verify(&private.PublicKey, digest[:], r, s)
+		}
+	})
+	b.Run("New", func(b *testing.B) {
+		for b.Loop() {
+			New(&private.PublicKey)
+		}
+	})
+}
