@@ -9,7 +9,7 @@ FLAGS  := -trimpath -buildvcs=false -ldflags=-s
 FUZZTIME ?= 30s
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: check build demo test vm attack race fuzz bench interop vuln setup dist dist-test clean help
+.PHONY: check build demo test vm attack faults storm race fuzz bench interop vuln setup dist dist-test clean help
 
 check: ## formatting, vet, lint (the first run builds the linter) and the fast tests: no root, no VM
 	@scripts/check
@@ -36,6 +36,12 @@ vm: setup build bin/guest/spire-agent ## the VM boots alone, with every machine 
 
 attack: setup build bin/guest/spire-agent ## the attack suite, every row; writes docs/ATTACKS.md (ATTACK=REGEXP: those rows)
 	ROOTVOUCH_ATTACK='$(or $(ATTACK),.)' go test -count=1 -timeout 180m -v -run TestAttacks ./test/attack
+
+faults: setup build ## key servers killed, clusters broken, all rounds; a checker decides (half an hour)
+	ROOTVOUCH_TEST=full ROOTVOUCH_FAULTS=all go test -count=1 -timeout 120m -v -run 'TestKill|TestRace|TestCluster|TestPartition|TestNoSpace' ./test/faults
+
+storm: setup build ## STORM VMs (10,000) that boot at once: each gets its key once, and how long that takes
+	ROOTVOUCH_TEST=full ROOTVOUCH_STORM=$(or $(STORM),10000) go test -count=1 -timeout 60m -v -run 'TestStorm' ./test/faults
 
 race: ## the fast tests under the race detector
 	go test -race ./...

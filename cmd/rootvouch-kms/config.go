@@ -15,7 +15,9 @@ import (
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/internal/strictjson"
 	"github.com/rootvouch/rootvouch/kms/admin"
+	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/kek"
+	"github.com/rootvouch/rootvouch/kms/kv/etcdkv"
 	"github.com/rootvouch/rootvouch/kms/ledger"
 )
 
@@ -37,8 +39,12 @@ type rawConfig struct {
 	// Retention is how long records that were replaced or deleted are kept at least, such
 	// as "720h"; absent: ledger.DefaultRetention.
 	Retention string `json:"retention,omitempty"`
-	// Store is the file, and LogDir the directory, that init makes.
-	Store  string `json:"store"`
+	// Store is the file that init makes. In its place, Etcd is the cluster that keeps the
+	// store of several servers, and Replica this one's own name among them.
+	Store   string         `json:"store,omitempty"`
+	Etcd    *etcdkv.Source `json:"etcd,omitempty"`
+	Replica string         `json:"replica,omitempty"`
+	// LogDir is the directory that init makes.
 	LogDir string `json:"log_dir"`
 	// CollateralDir has certificates and CRLs (*.der, *.pem, *.crl).
 	CollateralDir string `json:"collateral_dir"`
@@ -105,16 +111,57 @@ func decodeConfig(data []byte) (config, error) {
 		}
 	}
 	for _, f := range []struct{ name, path string }{
-		{"admin_socket", c.AdminSocket}, {"store", c.Store}, {"log_dir", c.LogDir}, {"collateral_dir", c.CollateralDir},
+		{"admin_socket", c.AdminSocket}, {"log_dir", c.LogDir}, {"collateral_dir", c.CollateralDir},
 	} {
 		if f.path == "" {
 			errs = append(errs, fmt.Errorf("%s is empty", f.name))
 		}
 	}
+	if err := c.checkEngine(); err != nil {
+		errs = append(errs, err)
+	}
 	if err := c.KEK.Check(); err != nil {
 		errs = append(errs, fmt.Errorf("kek: %w", err))
 	}
 	return c, errors.Join(errs...)
+}
+
+// checkEngine reports whether there is one store, and who writes it has a name.
+func (c config) checkEngine() error {
+	switch {
+	case c.Store == "" && c.Etcd == nil:
+		return errors.New("store and etcd are absent, want one of them")
+	case c.Store != "" && c.Etcd != nil:
+		return errors.New("store and etcd are both there, want one of them")
+	case c.Etcd == nil && c.Replica != "":
+		return errors.New("replica goes with etcd alone")
+	case c.Etcd == nil:
+		return nil
+	}
+	var errs []error
+	if err := c.Etcd.Check(); err != nil {
+		errs = append(errs, fmt.Errorf("etcd: %w", err))
+	}
+	if err := audit.CheckLane(c.Replica); err != nil {
+		errs = append(errs, fmt.Errorf("replica: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// where says in words where the store is.
+func (c config) where() string {
+	if c.Etcd != nil {
+		return c.Etcd.Prefix + " of etcd " + strings.Join(c.Etcd.Endpoints, ",")
+	}
+	return c.Store
+}
+
+// lane is the name of this server's lane of the log.
+func (c config) lane() string {
+	if c.Replica != "" {
+		return c.Replica
+	}
+	return "main"
 }
 
 // checkAddress reports whether address is "host:port".

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/rootvouch/rootvouch/kms/health"
+	"github.com/rootvouch/rootvouch/kms/kv/etcdkv"
 )
 
 const (
@@ -33,8 +36,8 @@ func newHealth(b book, svids x509svid.Source, collateral *collateralDir, log *sl
 			return nil
 		}
 	}
-	return health.New(log, []health.Check{
-		{Name: "store", Fatal: true, Do: b.engine.Broken},
+	checks, gauges := b.health()
+	return health.New(log, append(checks, []health.Check{
 		{Name: "svid", Do: lives(func(s *x509svid.SVID) time.Time { return s.Certificates[0].NotAfter })},
 		{Name: "svid expires", Warning: true, Do: lives(func(s *x509svid.SVID) time.Time {
 			leaf := s.Certificates[0]
@@ -48,17 +51,10 @@ func newHealth(b book, svids x509svid.Source, collateral *collateralDir, log *sl
 			}
 			return nil
 		}},
-	}, []health.Gauge{
+	}...), append(gauges, []health.Gauge{
 		{Name: "log_size", Help: "Leaves in the log.", Read: func() float64 { return float64(b.publisher.State().Tree.Size) }},
 		{Name: "log_complete_timestamp_seconds", Help: "When the log had all that the store had.", Read: func() float64 {
 			return float64(b.publisher.State().At.Unix())
-		}},
-		{Name: "store_bytes", Help: "Size of the store.", Read: func() float64 {
-			size, err := b.engine.Size()
-			if err != nil {
-				return 0
-			}
-			return float64(size)
 		}},
 		{Name: "crl_next_update_timestamp_seconds", Help: "When the first of the newest CRLs runs out.", Read: collateral.runsOut},
 		{Name: "svid_not_after_timestamp_seconds", Help: "When the server's own SVID runs out.", Read: func() float64 {
@@ -68,5 +64,49 @@ func newHealth(b book, svids x509svid.Source, collateral *collateralDir, log *sl
 			}
 			return float64(svid.Certificates[0].NotAfter.Unix())
 		}},
-	})
+	}...))
+}
+
+// health are the checks and figures of what keeps the store.
+func (b book) health() ([]health.Check, []health.Gauge) {
+	size := health.Gauge{Name: "store_bytes", Help: "Size of the store."}
+	if b.file != nil {
+		size.Read = func() float64 {
+			n, err := b.file.Size()
+			if err != nil {
+				return 0
+			}
+			return float64(n)
+		}
+		return []health.Check{{Name: "store", Fatal: true, Do: b.file.Broken}}, []health.Gauge{size}
+	}
+	state := recent(func() etcdkv.State { return b.cluster.State(context.Background()) })
+	reachable := recent(func() error { return b.cluster.Reachable(context.Background()) })
+	size.Read = func() float64 { return float64(state().Size) }
+	return []health.Check{
+			{Name: "store", Do: reachable},
+			{Name: "store alarm", Do: func() error { return state().Alarm }},
+			{Name: "store member", Warning: true, Do: func() error { return state().Silent }},
+			{Name: "store runs full", Warning: true, Do: func() error { return state().Full }},
+			{Name: "clock", Do: b.members.Clock},
+		}, []health.Gauge{size, {Name: "replicas", Help: "Servers that share the store and gave a sign of life lately.",
+			Read: func() float64 { return float64(len(b.members.Alive())) }}}
+}
+
+// recentFor is how long an answer of a cluster counts: checks are made often.
+const recentFor = 3 * time.Second
+
+// recent asks anew when the last answer is not recent.
+func recent[Answer any](ask func() Answer) func() Answer {
+	var mu sync.Mutex // guards what follows
+	var last Answer
+	var at time.Time
+	return func() Answer {
+		mu.Lock()
+		defer mu.Unlock()
+		if time.Since(at) > recentFor {
+			last, at = ask(), time.Now()
+		}
+		return last
+	}
 }

@@ -61,32 +61,38 @@ func initialize(cmd *cobra.Command, c config) error {
 	if err := createStore(cmd.Context(), c, k); err != nil {
 		return err
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "made store %s\nmade log %s\n", c.Store, c.LogDir)
+	fmt.Fprintf(cmd.OutOrStdout(), "made store %s\nmade log %s\n", c.where(), c.LogDir)
 	return nil
 }
 
 // createStore makes a store and its log, or neither.
 func createStore(ctx context.Context, c config, k *kek.KEK) (err error) {
-	if _, err := os.Lstat(c.LogDir); err == nil {
-		return &os.PathError{Op: "creating log", Path: c.LogDir, Err: os.ErrExist}
+	// A cluster keeps what was made there: whether the log can be made comes first.
+	if err := os.Mkdir(c.LogDir, 0o700); err != nil {
+		return fmt.Errorf("creating log: %w", err)
 	}
-	if err := boltkv.Create(c.Store); err != nil {
-		return err
+	if err := os.Remove(c.LogDir); err != nil {
+		return fmt.Errorf("creating log: %w", err)
 	}
-	defer func() {
-		if err != nil { // it is ours, of a moment ago, and says nothing yet
-			err = errors.Join(err, os.Remove(c.Store))
+	if c.Etcd == nil {
+		if err := boltkv.Create(c.Store); err != nil {
+			return err
 		}
-	}()
-	engine, err := boltkv.Open(c.Store)
+		defer func() {
+			if err != nil { // it is ours, of a moment ago, and says nothing yet
+				err = errors.Join(err, os.Remove(c.Store))
+			}
+		}()
+	}
+	b, err := openEngine(ctx, c)
 	if err != nil {
 		return err
 	}
-	defer engine.Close()
-	if err := store.Create(ctx, engine, k, rand.Reader, c.origin(), lane, time.Now()); err != nil {
+	defer b.engine.Close()
+	if err := store.Create(ctx, b.engine, k, rand.Reader, c.origin(), c.lane(), time.Now()); err != nil {
 		return err
 	}
-	s, err := store.Open(ctx, engine, k, rand.Reader)
+	s, err := store.Open(ctx, b.engine, k, rand.Reader)
 	if err != nil {
 		return err
 	}

@@ -570,8 +570,13 @@ func TestConfig(t *testing.T) {
 	}
 	for _, c := range []struct{ old, new, want string }{
 		{`"version":1`, `"version":2`, "version is 2"},
-		{`"store":"b",`, ``, `"store": missing`},
-		{`"store":"b"`, `"store":""`, "store is empty"},
+		{`"store":"b",`, ``, "store and etcd are absent"},
+		{`"store":"b"`, `"store":""`, "store and etcd are absent"},
+		{`"store":"b"`, `"store":"b","replica":"one"`, "replica goes with etcd alone"},
+		{`"store":"b"`, `"store":"b","etcd":{"endpoints":["http://127.0.0.1:1"],"prefix":"x/"}`, "want one of them"},
+		{`"store":"b"`, `"etcd":{"endpoints":["http://127.0.0.1:1"],"prefix":"x/"}`, "replica"},
+		{`"store":"b"`, `"replica":"One","etcd":{"endpoints":["http://127.0.0.1:1"],"prefix":"x/"}`, "replica"},
+		{`"store":"b"`, `"replica":"one","etcd":{"endpoints":["http://10.0.0.1:1"],"prefix":"x/"}`, "http is for this machine alone"},
 		{`"store"`, `"Store"`, "unknown"},
 		{`127.0.0.1:8443`, `127.0.0.1`, "listen"},
 		{`127.0.0.1:8443`, `127.0.0.1:99999`, "listen: port"},

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -24,17 +25,17 @@ import (
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/kms/admin"
 	"github.com/rootvouch/rootvouch/kms/audit"
-	"github.com/rootvouch/rootvouch/kms/kv/boltkv"
-	"github.com/rootvouch/rootvouch/kms/ledger"
-	"github.com/rootvouch/rootvouch/kms/publish"
 	"github.com/rootvouch/rootvouch/kms/server"
-	"github.com/rootvouch/rootvouch/kms/store"
 )
 
 // retryWindow is how long a reply that was lost may be asked for again, with the
 // very same request: longer than a guest asks, so that it gets its key from a server
 // that comes back within its patience.
 const retryWindow = 90 * time.Second
+
+// gcPercent lets the heap grow to four times what lives before it is collected: what lives
+// is small, and each request leaves much behind.
+const gcPercent = 300
 
 // agentStep is the wait between two tries of the Workload API.
 const agentStep = 200 * time.Millisecond
@@ -81,6 +82,7 @@ func serve(ctx context.Context, c config, log *slog.Logger, ready func(address s
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("forbidding core files: %w", err)
 	}
+	debug.SetGCPercent(gcPercent)
 	b, err := openBook(ctx, c, log)
 	if err != nil {
 		return err
@@ -129,6 +131,9 @@ func serve(ctx context.Context, c config, log *slog.Logger, ready func(address s
 	if health != nil {
 		group.Go(func() error { return well.Serve(ctx, health) })
 	}
+	if b.members != nil {
+		group.Go(func() error { return b.members.Run(ctx) })
+	}
 	for _, f := range []func(){
 		func() { well.Watch(ctx) },
 		func() { watchdog(ctx, well.Live) },
@@ -145,7 +150,7 @@ func serve(ctx context.Context, c config, log *slog.Logger, ready func(address s
 	group.Go(func() error { return admin.New(c.id, b.ledger, b.publisher.State, log).Serve(ctx, owner) })
 	group.Go(func() error {
 		select {
-		case <-b.engine.Failed():
+		case <-b.failed():
 			return errors.New("the store failed: not serving any more")
 		case err := <-published:
 			published <- err
@@ -182,45 +187,6 @@ func reloadOnHangup(ctx context.Context, collateral *collateralDir, log *slog.Lo
 			log.Info("read the collateral again", "err", err)
 			notify("READY=1")
 		}
-	}
-}
-
-// lane is the one lane of a store that has one server.
-const lane = "main"
-
-// book is what a server keeps.
-type book struct {
-	engine    *boltkv.Store
-	ledger    *ledger.Ledger
-	publisher *publish.Publisher
-}
-
-// openBook opens the store and the log, which must fit each other.
-func openBook(ctx context.Context, c config, log *slog.Logger) (book, error) {
-	k, err := c.KEK.Load(credentials())
-	if err != nil {
-		return book{}, err
-	}
-	engine, err := boltkv.Open(c.Store)
-	if err != nil {
-		return book{}, err
-	}
-	s, err := store.Open(ctx, engine, k, rand.Reader)
-	if err != nil {
-		return book{}, errors.Join(err, engine.Close())
-	}
-	publisher, err := publish.Open(ctx, s, c.LogDir, log)
-	if err != nil {
-		return book{}, errors.Join(err, engine.Close())
-	}
-	l := ledger.New(s, lane, time.Now, rand.Reader, retryWindow)
-	l.Retention = c.retention
-	return book{engine, l, publisher}, nil
-}
-
-func (b book) close(log *slog.Logger) {
-	if err := b.engine.Close(); err != nil {
-		log.Error("closing the store", "err", err)
 	}
 }
 

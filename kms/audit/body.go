@@ -35,6 +35,8 @@ const (
 	Delete       Event = "delete"
 	Restore      Event = "restore" // a record that was replaced or deleted counts again
 	Purge        Event = "purge"   // one was destroyed for good
+	Join         Event = "join"    // a replica's copy of the log was registered
+	Leave        Event = "leave"   // and is so no more
 )
 
 // kinds says which Body goes with an event.
@@ -56,6 +58,8 @@ var kinds = map[Event]reflect.Type{
 	Delete:       reflect.TypeFor[AboutChange](),
 	Restore:      reflect.TypeFor[AboutChange](),
 	Purge:        reflect.TypeFor[AboutChange](),
+	Join:         reflect.TypeFor[AboutReplica](),
+	Leave:        reflect.TypeFor[AboutReplica](),
 }
 
 // Body is what a leaf says about its event.
@@ -95,6 +99,14 @@ type AboutStart struct {
 }
 
 func (a AboutStart) bounded() Body { return a }
+
+// AboutReplica is about a server of several that share a store.
+type AboutReplica struct {
+	nothing
+	Replica string `json:"replica"` // its lane
+}
+
+func (a AboutReplica) bounded() Body { return a }
 
 // Request is a request for a key, as far as it was understood.
 type Request struct {

@@ -1,19 +1,20 @@
 // Package publish moves the leaves of the key server's book into its transparency log.
 //
 // The leaves of all lanes come into the log in the order of their transactions, so that the
-// log is the same whoever publishes. Tiles come first, then one transaction that says
-// what the log has and removes the leaves from the book, then the checkpoint's file: so
-// the directory never knows more than the book, and one that does shows an older book.
+// log is the same whoever publishes. Each replica has a copy of it, a directory. One of
+// them publishes: tiles come first, then one transaction that says what the log has and
+// what the copy has, then the checkpoint's file. The others bring their copies up to it,
+// and verify that they come to the same root. Leaves stay in the book until all copies have
+// them. So a directory never knows more than the book, and one that does shows an older book.
 package publish
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -46,13 +47,18 @@ const (
 
 // Publisher publishes one book into one directory.
 type Publisher struct {
-	store *store.Store
-	dir   tlogdir.Dir
-	log   *slog.Logger
+	store   *store.Store
+	replica string
+	dir     tlogdir.Dir
+	log     *slog.Logger
 
 	tree  tlogdir.Tree          // that the directory has
 	blobs map[pins.Digest]bool  // that it has
 	shown atomic.Pointer[State] // of the last time
+
+	ckpt  int64     // revision of the checkpoint, when it was looked at
+	since time.Time // when that was seen first
+	swept time.Time // when what all copies have was looked for
 }
 
 // State is where a publisher stands.
@@ -62,10 +68,10 @@ type State struct {
 	At         time.Time // when all that there was had been published, or it was opened
 }
 
-// Open opens the log of a book, and verifies that they fit each other: the newest tiles are
-// those that the book's checkpoint stands for. The errors match ErrOldStore and ErrLog.
-func Open(ctx context.Context, s *store.Store, path string, log *slog.Logger) (*Publisher, error) {
-	p := &Publisher{store: s, dir: tlogdir.Dir(path), log: log, blobs: map[pins.Digest]bool{}}
+// Open opens a replica's copy of the log of a book, and verifies that they fit each other: the
+// newest tiles are those that the book says. The errors match ErrOldStore and ErrLog.
+func Open(ctx context.Context, s *store.Store, replica, path string, log *slog.Logger) (*Publisher, error) {
+	p := &Publisher{store: s, replica: replica, dir: tlogdir.Dir(path), log: log, blobs: map[pins.Digest]bool{}}
 	if err := p.open(ctx); err != nil {
 		return nil, fmt.Errorf("opening log %s: %w", path, err)
 	}
@@ -73,41 +79,84 @@ func Open(ctx context.Context, s *store.Store, path string, log *slog.Logger) (*
 }
 
 func (p *Publisher) open(ctx context.Context) error {
+	b, err := p.look(ctx)
+	if err != nil {
+		return err
+	}
 	shown, err := p.dir.Checkpoint()
 	if err != nil {
 		return err
 	}
-	verifier, err := note.NewVerifier(p.store.LogPublic())
+	there, err := p.verify(shown)
 	if err != nil {
 		return err
 	}
-	there, err := tlogdir.OpenCheckpoint(shown, verifier)
-	if err != nil {
-		return err
+	if there.Size > b.tree.Size {
+		return fmt.Errorf("%w: it knows of %d leaves, and the log has %d: put back the store that was last in use", ErrOldStore, b.tree.Size, there.Size)
 	}
-	c, err := p.store.Checkpoint(ctx)
-	if err != nil {
-		return err
+	if there.Size > b.own.Size {
+		if err := p.adopt(ctx, &b, there); err != nil {
+			return err
+		}
 	}
-	if p.tree, err = tlogdir.OpenCheckpoint([]byte(c.Signed), verifier); err != nil {
-		return fmt.Errorf("the store's checkpoint: %w", err)
-	}
-	if there.Size > p.tree.Size {
-		return fmt.Errorf("%w: it knows of %d leaves, and the log has %d: put back the store that was last in use", ErrOldStore, p.tree.Size, there.Size)
-	}
+	p.tree = p.treeOf(b.own)
 	if err := p.dir.CheckEdge(p.tree); err != nil {
 		return fmt.Errorf("%w: the store knows of %d leaves: %v: put back the log that was last in use", ErrLog, p.tree.Size, err)
 	}
 	if err := p.dir.CheckExtends(there, p.tree); err != nil {
 		return fmt.Errorf("%w: %v", ErrLog, err)
 	}
-	if there.Size < p.tree.Size { // a crash came between transaction and file
-		if err := p.dir.WriteCheckpoint([]byte(c.Signed)); err != nil {
-			return err
+	if p.tree.Size == b.tree.Size {
+		if p.tree != b.tree {
+			return fmt.Errorf("%w: root of %d leaves is %s, want %s", ErrLog, p.tree.Size, p.tree.Root, b.tree.Root)
+		}
+		if there.Size < p.tree.Size { // a crash came between transaction and file
+			shown = []byte(b.checkpoint.Signed)
+			if err := p.dir.WriteCheckpoint(shown); err != nil {
+				return err
+			}
 		}
 	}
-	p.shown.Store(&State{Tree: p.tree, Checkpoint: []byte(c.Signed), At: time.Now()})
+	p.shown.Store(&State{Tree: p.tree, Checkpoint: shown, At: time.Now()})
 	return nil
+}
+
+// verify opens a signed checkpoint of this log.
+func (p *Publisher) verify(signed []byte) (tlogdir.Tree, error) {
+	verifier, err := note.NewVerifier(p.store.LogPublic())
+	if err != nil {
+		return tlogdir.Tree{}, err
+	}
+	return tlogdir.OpenCheckpoint(signed, verifier)
+}
+
+func (p *Publisher) treeOf(c store.Copy) tlogdir.Tree {
+	return tlogdir.Tree{Origin: p.store.LogOrigin(), Size: c.Size, Root: c.Root}
+}
+
+// adopt takes for our copy what somebody brought from another replica's directory: it has
+// more leaves than the book knows that we have.
+func (p *Publisher) adopt(ctx context.Context, b *book, there tlogdir.Tree) error {
+	if err := p.dir.CheckExtends(p.treeOf(b.own), there); err != nil {
+		return fmt.Errorf("%w: %v: copy it again from another replica", ErrLog, err)
+	}
+	lanes := maps.Clone(b.own.Lanes)
+	err := p.dir.Read(there, b.own.Size, func(_ int64, data []byte) error {
+		leaf, err := lanes.Next(data)
+		if err != nil {
+			return err
+		}
+		return p.bring(ctx, leaf)
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %v: copy it again from another replica", ErrLog, err)
+	}
+	b.own = store.Copy{Size: there.Size, Root: there.Root, Lanes: lanes}
+	happened, err := p.store.Engine.Commit(ctx, b.conditions, []kv.Write{store.SetCopy(p.replica, b.own)})
+	if err == nil && !happened {
+		err = errors.New("somebody else changed it meanwhile: try again")
+	}
+	return err
 }
 
 // State is where the publisher stands.
@@ -152,7 +201,7 @@ func (p *Publisher) tolerate(err error) error {
 	return nil
 }
 
-// Publish publishes all that there is now.
+// Publish publishes all that there is now, if that is ours to do.
 func (p *Publisher) Publish(ctx context.Context) error {
 	for {
 		more, err := p.publish(ctx)
@@ -160,38 +209,67 @@ func (p *Publisher) Publish(ctx context.Context) error {
 			return fmt.Errorf("publishing: %w", err)
 		}
 		if !more {
-			state := p.State()
-			state.At = time.Now()
-			p.shown.Store(&state)
 			return nil
 		}
 	}
 }
 
-// publish publishes the next segments, and reports whether there may be more.
+// publish brings our copy up to the checkpoint, or, if it is there, publishes the next
+// segments. It reports whether there may be more to do at once.
 func (p *Publisher) publish(ctx context.Context) (more bool, err error) {
-	items, err := p.store.Engine.Get(ctx, store.KeyCheckpoint)
+	b, err := p.look(ctx)
 	if err != nil {
 		return false, err
 	}
-	c, err := store.CheckpointOf(items[0])
-	if err != nil {
-		return false, err
-	}
-	if c.Signed != string(p.State().Checkpoint) {
-		if err := p.open(ctx); err != nil { // another publisher was here
+	if p.treeOf(b.own) != p.tree {
+		if err := p.open(ctx); err != nil { // another process has our directory
 			return false, err
 		}
 	}
-	segments, more, err := p.pending(ctx)
-	if err != nil || len(segments) == 0 {
+	segments, more, err := p.pending(ctx, b.own.Lanes)
+	if err != nil {
 		return false, err
 	}
-	lanes := audit.Lanes{}
-	for lane, head := range c.Lanes {
-		lanes[lane] = head
+	behind := b.own.Size < b.tree.Size
+	switch {
+	case behind:
+		segments = slices.DeleteFunc(segments, func(s segment) bool { return !covers(b.checkpoint.Lanes, s) })
+		if len(segments) == 0 {
+			return false, fmt.Errorf("%w: the log has %d leaves, this copy %d, and the book has not what is between: copy the log of another replica", ErrLog, b.tree.Size, b.own.Size)
+		}
+	case len(segments) == 0:
+		p.current()
+		return false, p.sweep(ctx, b)
+	case !p.leads(b):
+		return false, nil
 	}
-	leaves, writes, err := p.read(ctx, segments, lanes)
+	return p.move(ctx, b, segments, behind, more)
+}
+
+// takeover is how long a checkpoint may stand while leaves wait, before another replica
+// publishes than the one that did before.
+const takeover = 3 * time.Second
+
+// leads reports whether it is ours to publish. Should two think so, one transaction is lost.
+func (p *Publisher) leads(b book) bool {
+	if b.mod != p.ckpt {
+		p.ckpt, p.since = b.mod, time.Now()
+		p.current() // it moves, and we have what it has
+	}
+	return b.checkpoint.By == p.replica || len(b.others) == 0 || time.Since(p.since) >= takeover
+}
+
+// current notes that the log has what there is.
+func (p *Publisher) current() {
+	state := p.State()
+	state.At = time.Now()
+	p.shown.Store(&state)
+}
+
+// move appends segments to our copy, and says so in the book.
+func (p *Publisher) move(ctx context.Context, b book, segments []segment, behind, more bool) (bool, error) {
+	own := store.Copy{Lanes: maps.Clone(b.own.Lanes)}
+	leaves, err := p.read(ctx, segments, own.Lanes)
 	if err != nil {
 		return false, err
 	}
@@ -199,82 +277,57 @@ func (p *Publisher) publish(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	signed, err := tlogdir.Sign(tree, p.store.Keys().Log)
-	if err != nil {
-		return false, err
+	own.Size, own.Root = tree.Size, tree.Root
+	writes := append(remove(segments, b.others), store.SetCopy(p.replica, own))
+	signed := []byte(b.checkpoint.Signed)
+	switch {
+	case !behind:
+		if signed, err = tlogdir.Sign(tree, p.store.Keys().Log); err != nil {
+			return false, err
+		}
+		writes = append(writes, store.SetCheckpoint(store.Checkpoint{Signed: string(signed), Lanes: own.Lanes, By: p.replica}))
+	case tree.Size == b.tree.Size && tree != b.tree:
+		return false, fmt.Errorf("%w: %d leaves of the book make root %s, and the log's is %s", ErrLog, tree.Size, tree.Root, b.tree.Root)
 	}
-	writes = append(writes, store.SetCheckpoint(store.Checkpoint{Signed: string(signed), Lanes: lanes}))
-	happened, err := p.store.Engine.Commit(ctx, []kv.Cond{{Key: items[0].Key, Mod: items[0].Mod}}, writes)
+	happened, err := p.store.Engine.Commit(ctx, b.conditions, writes)
 	if err != nil {
 		return false, err // if it happened all the same, the next time finds it
 	}
 	if !happened {
 		return true, nil
 	}
+	old := p.tree
+	p.tree = tree
+	if behind && tree.Size < b.tree.Size {
+		return true, nil // no checkpoint is of this tree
+	}
 	if err := p.dir.WriteCheckpoint(signed); err != nil {
 		return false, err
 	}
-	old := p.tree
-	p.tree = tree
 	p.shown.Store(&State{Tree: tree, Checkpoint: signed, At: p.State().At})
-	return more, p.dir.Tidy(old, tree)
+	return more || behind, p.dir.Tidy(old, tree)
 }
 
-// pending returns the oldest segments of all lanes, by the revision that wrote them.
-func (p *Publisher) pending(ctx context.Context) (segments []kv.Item, more bool, err error) {
-	// A segment that is written while the lanes are read may come before one of another
-	// lane that is not seen any more: those wait.
-	until, err := p.store.Engine.Revision(ctx)
-	if err != nil {
-		return nil, false, err
-	}
-	var lanes []string
-	err = kv.Each(ctx, p.store.Engine, store.PrefixLane, func(item kv.Item) error {
-		lanes = append(lanes, strings.TrimPrefix(item.Key, store.PrefixLane))
-		return nil
-	})
-	if err != nil {
-		return nil, false, err
-	}
-	for _, lane := range lanes {
-		items, err := p.store.Engine.List(ctx, store.PrefixSegments(lane), "", page)
-		if err != nil {
-			return nil, false, err
-		}
-		if len(items) == page { // what comes after them is not known yet
-			until, more = min(until, items[page-1].Mod), true
-		}
-		segments = append(segments, items...)
-	}
-	segments = slices.DeleteFunc(segments, func(s kv.Item) bool { return s.Mod > until })
-	slices.SortFunc(segments, func(a, b kv.Item) int { return cmp.Compare(a.Mod, b.Mod) })
-	if len(segments) > page {
-		segments, more = segments[:page], true
-	}
-	return segments, more, nil
-}
-
-// read takes segments apart, holds them against the ends of their lanes, and brings what
-// they refer to into the directory. The writes remove them.
-func (p *Publisher) read(ctx context.Context, segments []kv.Item, lanes audit.Lanes) (leaves [][]byte, writes []kv.Write, err error) {
+// read takes segments apart, holds them against the ends of their lanes, which move on, and
+// brings what they refer to into the directory.
+func (p *Publisher) read(ctx context.Context, segments []segment, lanes audit.Lanes) (leaves [][]byte, err error) {
 	for _, s := range segments {
-		all, err := store.SegmentOf(s)
+		all, err := store.SegmentOf(s.Item)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		for _, data := range all {
 			leaf, err := lanes.Next(data)
 			if err != nil {
-				return nil, nil, fmt.Errorf("%w: %v", ErrLog, err)
+				return nil, fmt.Errorf("%w: %v", ErrLog, err)
 			}
 			if err := p.bring(ctx, leaf); err != nil {
-				return nil, nil, err
+				return nil, err
 			}
 			leaves = append(leaves, data)
 		}
-		writes = append(writes, kv.Write{Key: s.Key, Delete: true})
 	}
-	return leaves, writes, nil
+	return leaves, nil
 }
 
 // bring copies the contents that a leaf refers to, if they are not there yet. What a list

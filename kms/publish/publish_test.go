@@ -55,7 +55,7 @@ func release(t *testing.T, l *ledger.Ledger, record store.Record, launch byte) {
 
 func open(t *testing.T, b *kmstest.Book, e kv.Engine) (*publish.Publisher, error) {
 	t.Helper()
-	return publish.Open(t.Context(), b.Store.On(e), filepath.Join(b.Dir, "log"), slog.New(slog.DiscardHandler))
+	return publish.Open(t.Context(), b.Store.On(e), "main", filepath.Join(b.Dir, "log"), slog.New(slog.DiscardHandler))
 }
 
 // TestOrder has several lanes: their leaves come in the order of their transactions.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/mod/sumdb/tlog"
+
 	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/kv"
 )
@@ -52,7 +54,12 @@ func SetSegment(lane string, first uint64, leaves [][]byte) kv.Write {
 		value = binary.BigEndian.AppendUint16(value, uint16(len(leaf)))
 		value = append(value, leaf...)
 	}
-	return kv.Write{Key: fmt.Sprintf("%s%020d", PrefixSegments(lane), first), Value: value}
+	return kv.Write{Key: KeySegment(lane, first), Value: value}
+}
+
+// KeySegment is where the segment is whose first leaf has a sequence.
+func KeySegment(lane string, first uint64) string {
+	return fmt.Sprintf("%s%020d", PrefixSegments(lane), first)
 }
 
 // SegmentOf reads the leaves of a segment.
@@ -68,10 +75,11 @@ func SegmentOf(item kv.Item) ([][]byte, error) {
 	return leaves, nil
 }
 
-// Checkpoint is what the log has: what is in no segment any more.
+// Checkpoint is what the log has.
 type Checkpoint struct {
 	Signed string      `json:"signed"` // as in the log's directory
 	Lanes  audit.Lanes `json:"lanes"`
+	By     string      `json:"by"` // the replica that published it
 }
 
 // CheckpointOf reads the item of the checkpoint.
@@ -82,3 +90,31 @@ func CheckpointOf(item kv.Item) (Checkpoint, error) {
 
 // SetCheckpoint makes the item of the checkpoint.
 func SetCheckpoint(c Checkpoint) kv.Write { return kv.Write{Key: KeyCheckpoint, Value: encodeJSON(c)} }
+
+// Copy is what a replica's directory has of the log. A segment stays in the book until all
+// replicas have it.
+type Copy struct {
+	Size  int64       `json:"size"` // leaves
+	Root  tlog.Hash   `json:"root"` // of the tree that they make
+	Lanes audit.Lanes `json:"lanes"`
+}
+
+// PrefixCopy is where the copies are.
+const PrefixCopy = "copy/"
+
+// KeyCopy is where a replica's copy is.
+func KeyCopy(replica string) string { return PrefixCopy + replica }
+
+// KeyCopies is written whenever a copy comes or goes.
+const KeyCopies = "copies"
+
+// CopyOf reads the item of a copy.
+func CopyOf(item kv.Item) (Copy, error) {
+	var c Copy
+	return c, decodeItem(item, &c)
+}
+
+// SetCopy makes the item of a copy.
+func SetCopy(replica string, c Copy) kv.Write {
+	return kv.Write{Key: KeyCopy(replica), Value: encodeJSON(c)}
+}

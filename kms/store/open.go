@@ -93,14 +93,39 @@ func create(ctx context.Context, e kv.Engine, k *kek.KEK, rand io.Reader, origin
 	ok, err := e.Commit(ctx, []kv.Cond{{Key: keyMeta}}, []kv.Write{
 		{Key: keyMeta, Value: encodeJSON(m)},
 		{Key: KeyEpoch},
-		SetCheckpoint(Checkpoint{Signed: string(empty), Lanes: audit.Lanes{}}),
+		{Key: KeyCopies},
+		SetCheckpoint(Checkpoint{Signed: string(empty), Lanes: audit.Lanes{}, By: lane}),
+		SetCopy(lane, Copy{Lanes: audit.Lanes{}}),
 		SetSegment(lane, 1, [][]byte{leaf}),
 		SetLane(lane, Lane{Head: head, Time: now.UTC().Round(0)}),
 	})
-	if err == nil && !ok {
+	if err != nil || ok {
+		return err
+	}
+	made, err := readMeta(ctx, e)
+	if err == nil && made.Cluster != m.Cluster { // else it is ours, delivered twice
 		err = os.ErrExist
 	}
 	return err
+}
+
+// readMeta reads what Create made.
+func readMeta(ctx context.Context, e kv.Engine) (meta, error) {
+	var m meta
+	items, err := e.Get(ctx, keyMeta)
+	switch {
+	case err != nil:
+		return m, err
+	case items[0].Mod == 0:
+		return m, errors.New("there is none here: rootvouch-kms init makes one")
+	}
+	if err := decodeItem(items[0], &m); err != nil {
+		return m, err
+	}
+	if m.Format != storeLabel {
+		return m, fmt.Errorf("format is %q, want %q", m.Format, storeLabel)
+	}
+	return m, nil
 }
 
 // Open reads a store that Create made. The error matches ErrWrongKEK when it was made for
@@ -114,18 +139,9 @@ func Open(ctx context.Context, e kv.Engine, k *kek.KEK, rand io.Reader) (*Store,
 }
 
 func (s *Store) open(ctx context.Context) error {
-	items, err := s.Engine.Get(ctx, keyMeta)
-	switch {
-	case err != nil:
+	var err error
+	if s.meta, err = readMeta(ctx, s.Engine); err != nil {
 		return err
-	case items[0].Mod == 0:
-		return errors.New("there is none here: rootvouch-kms init makes one")
-	}
-	if err := decodeItem(items[0], &s.meta); err != nil {
-		return err
-	}
-	if s.meta.Format != storeLabel {
-		return fmt.Errorf("format is %q, want %q", s.meta.Format, storeLabel)
 	}
 	private, err := s.kek.Open(s.meta.LogKey, kek.About(logKeyLabel, []byte(s.meta.Cluster)))
 	if err != nil {

@@ -17,6 +17,9 @@
 //	lane/LANE                 a Lane: the end of a replica's lane of the log
 //	seg/LANE/SEQUENCE         a Segment: leaves that are not in the log yet
 //	ckpt                      a Checkpoint: what the log has
+//	copy/REPLICA              a Copy: what a replica's directory has of it
+//	copies                    nothing; written when a copy comes or goes
+//	replica/REPLICA           a Replica: a server that lives, and its clock
 //
 // What it protects: without the key-encryption key nobody reads a key, and nobody changes
 // a record, because each key is sealed together with its whole record. What it does not

@@ -79,9 +79,8 @@ func TestSame(t *testing.T) {
 // TestEdges has keys and numbers for which the sum meets the same point, its negative, or
 // infinity: where incomplete formulas go wrong.
 func TestEdges(t *testing.T) {
-	small := []*big.Int{big.NewInt(1), big.NewInt(2), big.NewInt(3), big.NewInt(15), big.NewInt(16), big.NewInt(17), add(n, -1), add(n, -2), add(n, -16),
-		new(big.Int).Rsh(n, 1), new(big.Int).Lsh(big.NewInt(1), 383)}
-	for _, d := range []int64{1, 2, 3, 15, 16, 255} {
+	small := []*big.Int{big.NewInt(1), big.NewInt(2), big.NewInt(16), add(n, -1), add(n, -16), new(big.Int).Lsh(big.NewInt(1), 383)}
+	for _, d := range []int64{1, 2, 16} {
 		private := fixed(t, d)
 		k, err := New(&private.PublicKey)
 		if err != nil {

@@ -89,7 +89,7 @@ func (b *Book) Open() error {
 		engine.Close()
 		return err
 	}
-	if b.publisher, err = publish.Open(context.Background(), b.Store, b.path("log"), slog.New(slog.DiscardHandler)); err != nil {
+	if b.publisher, err = publish.Open(context.Background(), b.Store, "main", b.path("log"), slog.New(slog.DiscardHandler)); err != nil {
 		engine.Close()
 		return err
 	}

@@ -1,6 +1,7 @@
 package boltkv
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
@@ -141,7 +143,8 @@ func checkFile(path string) error {
 	return err
 }
 
-// whole reads every item, in order and by its key.
+// whole reads every item, in order, and finds it by its key: what is there must not be hidden
+// by a way to it that is not.
 func whole(tx *bbolt.Tx) error {
 	items, meta := tx.Bucket(bucketItems), tx.Bucket(bucketMeta)
 	if items == nil || meta == nil {
@@ -150,22 +153,43 @@ func whole(tx *bbolt.Tx) error {
 	if got := meta.Get(metaFormat); string(got) != format {
 		return fmt.Errorf("format is %q, want %q", got, format)
 	}
+	// Keys that are in one page, in order, are found if the first and the last of them
+	// are: each comparison on the way there says the same of both, and so of all between.
+	found := func(key []byte) error {
+		if key != nil && items.Get(key) == nil {
+			return fmt.Errorf("item %q is not found by its key: %w", key, errDamaged)
+		}
+		return nil
+	}
 	var count uint64
+	var last []byte
 	cursor := items.Cursor()
 	for k, v := cursor.First(); k != nil; k, v = cursor.Next() {
 		if _, _, err := unpack(string(k), v); err != nil {
 			return err
 		}
-		if items.Get(k) == nil { // it is there, and the way to it is not
-			return fmt.Errorf("item %q is not found by its key: %w", k, errDamaged)
+		if last != nil && bytes.Compare(last, k) >= 0 {
+			return fmt.Errorf("item %q comes after %q: %w", k, last, errDamaged)
 		}
+		if last == nil || page(last) != page(k) {
+			if err := errors.Join(found(last), found(k)); err != nil {
+				return err
+			}
+		}
+		last = k
 		count++
+	}
+	if err := found(last); err != nil {
+		return err
 	}
 	if want := number(meta, metaCount); count != want {
 		return fmt.Errorf("%d items, want %d: %w", count, want, errDamaged)
 	}
 	return nil
 }
+
+// page is where in memory the page is that holds a key: the file is mapped.
+func page(key []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(key))) / pageSize }
 
 // A bbolt file begins with two meta pages (bbolt, internal/common/meta.go): the valid one
 // with the higher transaction ID counts. Offsets in bytes within a page.

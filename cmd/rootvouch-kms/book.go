@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/kms/kek"
+	"github.com/rootvouch/rootvouch/kms/kv"
+	"github.com/rootvouch/rootvouch/kms/kv/boltkv"
+	"github.com/rootvouch/rootvouch/kms/kv/etcdkv"
+	"github.com/rootvouch/rootvouch/kms/ledger"
+	"github.com/rootvouch/rootvouch/kms/members"
+	"github.com/rootvouch/rootvouch/kms/publish"
+	"github.com/rootvouch/rootvouch/kms/store"
+)
+
+// book is what a server keeps.
+type book struct {
+	engine    kv.Engine
+	file      *boltkv.Store // the engine, or nil
+	cluster   *etcdkv.Store // the engine, or nil
+	store     *store.Store
+	ledger    *ledger.Ledger
+	publisher *publish.Publisher
+	members   *members.Members // of a cluster
+}
+
+// openEngine opens what keeps the store.
+func openEngine(ctx context.Context, c config) (b book, err error) {
+	if c.Etcd != nil {
+		if b.cluster, err = etcdkv.Open(ctx, *c.Etcd); err != nil {
+			return book{}, err
+		}
+		b.engine = b.cluster
+		return b, nil
+	}
+	if b.file, err = boltkv.Open(c.Store); err != nil {
+		return book{}, err
+	}
+	b.engine = b.file
+	return b, nil
+}
+
+// openStore opens the store, and no log.
+func openStore(ctx context.Context, c config, k *kek.KEK) (book, error) {
+	b, err := openEngine(ctx, c)
+	if err != nil {
+		return book{}, err
+	}
+	if b.store, err = store.Open(ctx, b.engine, k, rand.Reader); err != nil {
+		return book{}, errors.Join(err, b.engine.Close())
+	}
+	b.ledger = ledger.New(b.store, c.lane(), time.Now, rand.Reader, retryWindow)
+	b.ledger.Retention = c.retention
+	return b, nil
+}
+
+// openBook opens the store and the log, which must fit each other.
+func openBook(ctx context.Context, c config, log *slog.Logger) (book, error) {
+	k, err := c.KEK.Load(credentials())
+	if err != nil {
+		return book{}, err
+	}
+	b, err := openStore(ctx, c, k)
+	if err != nil {
+		return book{}, err
+	}
+	if b.publisher, err = publish.Open(ctx, b.store, c.lane(), c.LogDir, log); err != nil {
+		return book{}, errors.Join(err, b.engine.Close())
+	}
+	if b.cluster != nil {
+		var process store.Token
+		if _, err := io.ReadFull(rand.Reader, process[:]); err != nil {
+			return book{}, errors.Join(fmt.Errorf("making this process' token: %w", err), b.engine.Close())
+		}
+		b.members = members.New(b.engine, c.lane(), command.BuildVersion().Version, process, time.Now, log)
+	}
+	return b, nil
+}
+
+// failed is closed when the store cannot be used any more in this process. A cluster may
+// always be well again.
+func (b book) failed() <-chan struct{} {
+	if b.file != nil {
+		return b.file.Failed()
+	}
+	return nil
+}
+
+func (b book) close(log *slog.Logger) {
+	if err := b.engine.Close(); err != nil {
+		log.Error("closing the store", "err", err)
+	}
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/kms/audit"
+	"github.com/rootvouch/rootvouch/kms/publish"
+)
+
+func newJoinCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "join --config FILE",
+		Short: "Register one more server that shares a store",
+		Long: `Register the server of this configuration, by the name that "replica" gives, as one of
+those that share a store in etcd. From now on what goes into the log stays in the store
+until this server's log directory has it too.
+
+Then copy the log directory of a server that serves to this one's log_dir, and serve.`,
+		Example: "  rootvouch-kms join --config /etc/rootvouch-kms/kms.json",
+		Args:    command.NoArguments,
+	}
+	path := configFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, b, err := openShared(cmd.Context(), *path)
+		if err != nil {
+			return err
+		}
+		defer b.engine.Close()
+		size, err := publish.Join(cmd.Context(), b.store, c.Replica)
+		if err != nil {
+			return err
+		}
+		if err := b.ledger.Note(cmd.Context(), audit.Entry{Event: audit.Join, About: audit.AboutReplica{Replica: c.Replica}}); err != nil {
+			return err
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "registered replica %s\nnow copy the log directory of another replica, which has at least %d leaves, to %s\n", c.Replica, size, c.LogDir)
+		return nil
+	}
+	return cmd
+}
+
+func newLeaveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "leave --config FILE REPLICA",
+		Short: "Wait no more for the log directory of a server that is lost",
+		Long: `End what join began: nothing stays in the store for the log directory of this replica
+any more. Do so for a machine that is lost or taken out of service, with the
+configuration of one that serves. Should it come back, it must join again, with a copy
+of another server's log directory.`,
+		Example: "  rootvouch-kms leave --config /etc/rootvouch-kms/kms.json kms2",
+		Args:    cobra.ExactArgs(1),
+	}
+	path := configFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, arguments []string) error {
+		_, b, err := openShared(cmd.Context(), *path)
+		if err != nil {
+			return err
+		}
+		defer b.engine.Close()
+		if err := publish.Leave(cmd.Context(), b.store, arguments[0]); err != nil {
+			return err
+		}
+		return b.ledger.Note(cmd.Context(), audit.Entry{Event: audit.Leave, About: audit.AboutReplica{Replica: arguments[0]}})
+	}
+	return cmd
+}
+
+// openShared opens a store that several servers share.
+func openShared(ctx context.Context, path string) (config, book, error) {
+	c, err := loadConfig(path)
+	if err != nil {
+		return config{}, book{}, err
+	}
+	if c.Etcd == nil {
+		return config{}, book{}, fmt.Errorf("the store is the file %s, want one in etcd: one server alone has a file", c.Store)
+	}
+	k, err := c.KEK.Load(credentials())
+	if err != nil {
+		return config{}, book{}, err
+	}
+	b, err := openStore(ctx, c, k)
+	return c, b, err
+}

@@ -1,0 +1,188 @@
+// Package etcdkv keeps the key server's book in an etcd cluster.
+//
+// Transactions and reads are etcd's own, linearizable. What etcd does not say is whether a
+// transaction happened whose reply was lost: that is kv.ErrUnknown, and it is never decided
+// here. etcd's client may deliver a transaction twice (etcd#14890): then its second copy is
+// answered, and says that the conditions do not hold.
+package etcdkv
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rootvouch/rootvouch/kms/kv"
+)
+
+const (
+	// commitLimit bounds one proposal, an election of a new leader included.
+	commitLimit = 3 * time.Second
+	// A read is asked again, of the next member, when a member has not answered for
+	// readTry; readLimit bounds all of it.
+	readTry   = time.Second
+	readLimit = 10 * time.Second
+	readPause = 50 * time.Millisecond
+)
+
+// Store is a book's part of a cluster.
+type Store struct {
+	client *clientv3.Client
+	prefix string
+}
+
+var _ kv.Engine = (*Store)(nil)
+
+// Commit implements kv.Engine.
+func (s *Store) Commit(ctx context.Context, conditions []kv.Cond, writes []kv.Write) (bool, error) {
+	if err := kv.Check(conditions, writes); err != nil {
+		return false, err
+	}
+	if err := ctx.Err(); err != nil {
+		return false, context.Cause(ctx)
+	}
+	var compares []clientv3.Cmp
+	for _, c := range conditions {
+		compares = append(compares, clientv3.Compare(clientv3.ModRevision(s.prefix+c.Key), "=", c.Mod))
+	}
+	var ops []clientv3.Op
+	for _, w := range writes {
+		if w.Delete {
+			ops = append(ops, clientv3.OpDelete(s.prefix+w.Key))
+			continue
+		}
+		ops = append(ops, clientv3.OpPut(s.prefix+w.Key, string(w.Value)))
+	}
+	ctx, cancel := context.WithTimeout(ctx, commitLimit)
+	defer cancel()
+	reply, err := s.client.Txn(ctx).If(compares...).Then(ops...).Commit()
+	if err != nil {
+		return false, outcome(err)
+	}
+	return reply.Succeeded, nil
+}
+
+// refusals are the answers after which a transaction has not happened and will not. All
+// others may come after it was proposed.
+var refusals = []error{
+	rpctypes.ErrEmptyKey, rpctypes.ErrTooManyOps, rpctypes.ErrDuplicateKey, rpctypes.ErrRequestTooLarge,
+	rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrAuthFailed,
+}
+
+func refused(err error) bool {
+	for _, r := range refusals {
+		if errors.Is(err, r) {
+			return true
+		}
+	}
+	return false
+}
+
+// outcome says what an error of a transaction means. etcd answers "no space" for one that
+// it did not take, and for one that it applied and that went over the quota.
+func outcome(err error) error {
+	switch {
+	case refused(err):
+		return fmt.Errorf("etcd: %w", err)
+	case errors.Is(err, rpctypes.ErrNoSpace):
+		return fmt.Errorf("etcd: %w: %w: %v", kv.ErrUnknown, kv.ErrFull, err)
+	}
+	return fmt.Errorf("etcd: %w: %v", kv.ErrUnknown, err)
+}
+
+// read asks until one member answers.
+func read[Reply any](ctx context.Context, ask func(context.Context) (Reply, error)) (Reply, error) {
+	ctx, cancel := context.WithTimeout(ctx, readLimit)
+	defer cancel()
+	for {
+		try, cancel := context.WithTimeout(ctx, readTry)
+		reply, err := ask(try)
+		cancel()
+		if err == nil {
+			return reply, nil
+		}
+		if refused(err) || ctx.Err() != nil {
+			return reply, fmt.Errorf("etcd: %v", err)
+		}
+		select {
+		case <-time.After(readPause):
+		case <-ctx.Done():
+			return reply, fmt.Errorf("etcd: %v", err)
+		}
+	}
+}
+
+// Get implements kv.Engine.
+func (s *Store) Get(ctx context.Context, keys ...string) ([]kv.Item, error) {
+	switch {
+	case len(keys) > kv.MaxOps:
+		return nil, fmt.Errorf("reading %d keys, want at most %d", len(keys), kv.MaxOps)
+	case len(keys) == 0:
+		return nil, nil
+	}
+	var ops []clientv3.Op
+	for _, key := range keys {
+		ops = append(ops, clientv3.OpGet(s.prefix+key))
+	}
+	reply, err := read(ctx, func(ctx context.Context) (*clientv3.TxnResponse, error) {
+		return s.client.Txn(ctx).Then(ops...).Commit()
+	})
+	if err != nil {
+		return nil, err
+	}
+	all := make([]kv.Item, len(keys))
+	for i, one := range reply.Responses {
+		all[i].Key = keys[i]
+		if found := one.GetResponseRange().GetKvs(); len(found) > 0 {
+			// Each answer has its own bytes, also where a key is asked for twice.
+			all[i].Value, all[i].Mod = bytes.Clone(found[0].Value), found[0].ModRevision
+		}
+	}
+	return all, nil
+}
+
+// List implements kv.Engine.
+func (s *Store) List(ctx context.Context, prefix, after string, limit int) ([]kv.Item, error) {
+	if limit <= 0 {
+		return nil, nil
+	}
+	from := prefix
+	if after >= prefix && after != "" {
+		from = after + "\x00"
+	}
+	whole := s.prefix + prefix
+	reply, err := read(ctx, func(ctx context.Context) (*clientv3.GetResponse, error) {
+		return s.client.Get(ctx, s.prefix+from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(whole)), clientv3.WithLimit(int64(limit)))
+	})
+	if err != nil {
+		return nil, err
+	}
+	var all []kv.Item
+	for _, item := range reply.Kvs {
+		key, ok := strings.CutPrefix(string(item.Key), whole)
+		if !ok { // after is behind all keys with the prefix
+			break
+		}
+		all = append(all, kv.Item{Key: prefix + key, Value: item.Value, Mod: item.ModRevision})
+	}
+	return all, nil
+}
+
+// Revision implements kv.Engine.
+func (s *Store) Revision(ctx context.Context) (int64, error) {
+	reply, err := read(ctx, func(ctx context.Context) (*clientv3.GetResponse, error) {
+		return s.client.Get(ctx, s.prefix, clientv3.WithCountOnly())
+	})
+	if err != nil {
+		return 0, err
+	}
+	return reply.Header.Revision, nil
+}
+
+// Close implements kv.Engine.
+func (s *Store) Close() error { return s.client.Close() }

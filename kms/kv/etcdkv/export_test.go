@@ -1,0 +1,3 @@
+package etcdkv
+
+var Outcome = outcome

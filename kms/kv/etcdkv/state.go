@@ -1,0 +1,65 @@
+package etcdkv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// statusLimit bounds a question about a member's state.
+const statusLimit = 2 * time.Second
+
+// fullAt is the part of its quota, in percent, at which a member is said to run full.
+const fullAt = 60
+
+// State is how the members of a cluster are.
+type State struct {
+	Size  int64 // of the largest member's database, bytes
+	Quota int64 // of the member that has used most of its own
+	// Full is an error where a member has used much of its quota.
+	Full error
+	// Silent is an error where a member does not answer; the others may do without it.
+	Silent error
+	// Alarm is an error where a member raised one: then nothing is written any more.
+	Alarm error
+}
+
+// State asks all members.
+func (s *Store) State(ctx context.Context) State {
+	ctx, cancel := context.WithTimeout(ctx, statusLimit)
+	defer cancel()
+	var mu sync.Mutex // guards all
+	var all State
+	var wg sync.WaitGroup
+	for _, endpoint := range s.client.Endpoints() {
+		wg.Go(func() {
+			status, err := s.client.Status(ctx, endpoint)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				all.Silent = errors.Join(all.Silent, fmt.Errorf("etcd %s: %v", endpoint, err))
+				return
+			}
+			all.Size = max(all.Size, status.DbSize)
+			if status.DbSizeQuota > 0 && status.DbSize*100 >= status.DbSizeQuota*fullAt {
+				all.Full = errors.Join(all.Full, fmt.Errorf("etcd %s has %d MiB of at most %d: compact and defragment it, or raise its quota",
+					endpoint, status.DbSize>>20, status.DbSizeQuota>>20))
+			}
+			for _, e := range status.Errors {
+				all.Alarm = errors.Join(all.Alarm, fmt.Errorf("etcd %s: %s", endpoint, e))
+			}
+		})
+	}
+	wg.Wait()
+	return all
+}
+
+// Reachable reports whether a majority answers.
+func (s *Store) Reachable(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, statusLimit)
+	defer cancel()
+	_, err := s.Revision(ctx)
+	return err
+}

@@ -1,0 +1,322 @@
+package faults
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/kms/audit"
+	"github.com/rootvouch/rootvouch/kms/kek"
+	"github.com/rootvouch/rootvouch/kms/keyapi"
+	"github.com/rootvouch/rootvouch/kms/kv"
+	"github.com/rootvouch/rootvouch/kms/kv/boltkv"
+	"github.com/rootvouch/rootvouch/kms/ledger"
+	"github.com/rootvouch/rootvouch/kms/store"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/test/etcdtest"
+	"github.com/rootvouch/rootvouch/test/snptest"
+)
+
+// client is a guest that does no more than it must: what is measured is the server.
+type client struct {
+	world *world
+	svid  *x509svid.SVID
+	http  *http.Client
+	base  string
+}
+
+func (w *world) client(address string) *client {
+	id, err := w.identity(context.Background())
+	must(w.t, err)
+	config := &tls.Config{MinVersion: tls.VersionTLS13}
+	tlsconfig.HookMTLSClientConfig(config, id.SVID, id.Bundles, tlsconfig.AuthorizeID(kmsID))
+	return &client{w, id.SVID, &http.Client{Transport: &http.Transport{TLSClientConfig: config, MaxConnsPerHost: 1}}, "https://" + address}
+}
+
+func (c *client) post(path string, body []byte) ([]byte, error) {
+	response, err := c.http.Post(c.base+path, "application/json", bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	data, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("status %d: %s", response.StatusCode, data)
+	}
+	return data, err
+}
+
+// boot is what a launch asks of the server: a nonce and a release.
+func (c *client) boot(report snp.ReportID) error {
+	data, err := c.post(keyapi.PathNonce, keyapi.Encode(keyapi.NonceRequest{Version: keyapi.Version}))
+	if err != nil {
+		return err
+	}
+	nonce, err := keyapi.Decode[keyapi.NonceReply](data)
+	if err != nil {
+		return err
+	}
+	recipient, err := keyapi.NewRecipient()
+	if err != nil {
+		return err
+	}
+	request := keyapi.ReleaseRequest{Version: keyapi.Version, Nonce: nonce.Nonce, HPKEPublicKey: recipient.PublicKey()}
+	r := c.world.chip.Unsigned(c.world.t, evidence.KeyRelease(nonce.Nonce, disk, c.svid.Certificates[0].RawSubjectPublicKeyInfo, request.HPKEPublicKey[:]))
+	r.ReportID = report
+	if request.Evidence, err = c.world.chip.Sign(c.world.t, r).Encode(); err != nil {
+		return err
+	}
+	_, err = c.post(keyapi.ReleasePath(disk), keyapi.Encode(request))
+	return err
+}
+
+// processorTime is what a process has used.
+func (s *server) processorTime() time.Duration {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+	must(s.world.t, err)
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	var ticks int64
+	for _, f := range fields[11:13] { // utime and stime: proc(5)
+		n, err := strconv.ParseInt(f, 10, 64)
+		must(s.world.t, err)
+		ticks += n
+	}
+	return time.Duration(ticks) * (time.Second / 100) // USER_HZ
+}
+
+// anonymous is the anonymous memory of a process, in KiB.
+func (s *server) anonymous() (kib int64) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	must(s.world.t, err)
+	for _, line := range strings.Split(string(data), "\n") {
+		if rest, ok := strings.CutPrefix(line, "RssAnon:"); ok {
+			kib, err = strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			must(s.world.t, err)
+		}
+	}
+	return kib
+}
+
+// figure prints a figure with its bar, for scripts/bench-kms.
+func figure(t *testing.T, what string, got, bar float64, unit string) {
+	t.Helper()
+	verdict := "met"
+	if got > bar {
+		verdict = "MISSED"
+	}
+	t.Logf("bench: kms: %s: %.2f %s (bar %g: %s)", what, got, unit, bar, verdict)
+}
+
+// TestFigures measures what a boot costs the server, by its own processor time: that the
+// machine has other work, the guests among it, does not count.
+func TestFigures(t *testing.T) {
+	measuring(t)
+	for _, records := range []int{1_000, 1_000_000} {
+		w := prepared(t, nil, func(w *world) { w.fill(records) })
+		s := w.servers[0]
+		s.stop()
+		before := time.Now()
+		s.start()
+		figure(t, fmt.Sprintf("start with %d records", records), time.Since(before).Seconds(), 2, "s")
+		for _, c := range []struct {
+			name string
+			keep bool
+			bar  float64
+		}{{"kept", true, 1.3}, {"new", false, 2}} {
+			each, rate, p99 := w.boots(2000, 16, c.keep)
+			figure(t, fmt.Sprintf("a boot on %s connections, %d records, the server's processor time", c.name, records), each.Seconds()*1000, c.bar, "ms")
+			t.Logf("bench: kms: that was %.0f boots/s, 99th percentile %.0f ms", rate, p99.Seconds()*1000)
+		}
+		figure(t, fmt.Sprintf("anonymous memory with %d records", records), float64(s.anonymous())/1024, 100, "MiB")
+		s.kill()
+	}
+}
+
+func measuring(t *testing.T) {
+	if os.Getenv("ROOTVOUCH_FIGURES") == "" {
+		t.Skip("SKIPPED: measures; make bench runs it")
+	}
+}
+
+// boots has so many launches ask, and says what each costs the server.
+func (w *world) boots(boots, clients int, keep bool) (each time.Duration, rate float64, p99 time.Duration) {
+	s := w.servers[0]
+	before, start := s.processorTime(), time.Now()
+	took := make([]time.Duration, boots)
+	var wg sync.WaitGroup
+	for i := range clients {
+		wg.Go(func() {
+			guest := w.client(s.address)
+			for n := i; n < boots; n += clients {
+				begin := time.Now()
+				if err := guest.boot(newReportID(w.t)); err != nil {
+					w.t.Error(err)
+				}
+				took[n] = time.Since(begin)
+				if !keep {
+					guest.http.CloseIdleConnections()
+				}
+			}
+			guest.http.CloseIdleConnections()
+		})
+	}
+	wg.Wait()
+	slices.Sort(took)
+	return (s.processorTime() - before) / time.Duration(boots), float64(boots) / time.Since(start).Seconds(), took[boots*99/100]
+}
+
+// fill registers records of other VMs, past the server, which does not run yet.
+func (w *world) fill(records int) {
+	w.t.Helper()
+	ctx := w.t.Context()
+	k, err := kek.Source{File: w.path("kek")}.Load("")
+	must(w.t, err)
+	engine, err := boltkv.Open(w.servers[0].store())
+	must(w.t, err)
+	defer func() { must(w.t, engine.Close()) }()
+	book, err := store.Open(ctx, engine, k, rand.Reader)
+	must(w.t, err)
+	values, err := book.PutBlob(ctx, w.values)
+	must(w.t, err)
+	var writes []kv.Write
+	for i := range records {
+		id := spiffeid.RequireFromPathf(domain, "/vm/%d", i)
+		uuid := pins.UUID{0xaa}
+		binary.BigEndian.PutUint64(uuid[8:], uint64(i))
+		item, err := book.Seal(store.KeyRecord(uuid), store.Record{Header: pins.Header{DiskUUID: uuid, HeaderSHA256: pins.Digest{2}}, SPIFFEID: id, Evidence: store.EvidenceRequired,
+			State: store.Enabled, Generation: 1, Created: snptest.Now(), Changed: snptest.Now(), ReferenceValues: values}, key)
+		must(w.t, err)
+		writes = append(writes, item, store.SetGeneration(uuid, 1), kv.Write{Key: store.KeyCaller(id, uuid)})
+		if len(writes) > kv.MaxOps-3 || i == records-1 {
+			if _, err := engine.Commit(ctx, nil, writes); err != nil {
+				w.t.Fatal(err)
+			}
+			writes = nil
+		}
+	}
+}
+
+// TestClusterFigures has three ledgers with one cluster release as fast as they can: what
+// certificates and TLS cost is not in it.
+func TestClusterFigures(t *testing.T) {
+	measuring(t)
+	c := etcdtest.Start(t, 3)
+	k, err := kek.New(bytes.Repeat([]byte{1}, kek.Size))
+	must(t, err)
+	first := c.Open("rootvouch/")
+	must(t, store.Create(t.Context(), first, k, rand.Reader, "example.org/kms", "one", time.Now()))
+	var ledgers []*ledger.Ledger
+	var engines []*counting
+	for _, lane := range []string{"one", "two", "three"} {
+		e := &counting{Engine: c.Open("rootvouch/")}
+		s, err := store.Open(t.Context(), e, k, rand.Reader)
+		must(t, err)
+		engines, ledgers = append(engines, e), append(ledgers, ledger.New(s, lane, time.Now, rand.Reader, 30*time.Second))
+	}
+	record, err := ledgers[0].Put(t.Context(), audit.Actor{Name: "test"}, store.Record{Header: pins.Header{DiskUUID: disk, HeaderSHA256: pins.Digest{2}},
+		SPIFFEID: vmID, Evidence: store.EvidenceRequired}, valuesFor(t, snptest.New(t, snp.Genoa)), bytes.Clone(key), ledger.Replace{})
+	must(t, err)
+	const releases, callers = 20_000, 64
+	proof := &audit.Proof{Time: snptest.Now(), Report: make([]byte, 1184), SPKI: make([]byte, 91), Certificates: []pins.Digest{{1}, {2}, {3}}}
+	start := time.Now()
+	var wg sync.WaitGroup
+	for i, l := range ledgers {
+		for j := range callers {
+			wg.Go(func() {
+				for n := i*callers + j; n < releases; n += len(ledgers) * callers {
+					err := l.Release(t.Context(), ledger.Claim{Record: record, Launch: store.Launch{ReportID: newReportID(t)}, Fresh: true,
+						About: audit.AboutRelease{Request: audit.Request{SPIFFEID: vmID.String(), Disk: disk}, Generation: record.Generation, Proof: proof}})
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	rate := releases / time.Since(start).Seconds()
+	var lost, all int64
+	for _, e := range engines {
+		lost, all = lost+e.lost.Load(), all+e.all.Load()
+	}
+	verdict := "met"
+	if rate < 2500 || lost > 0 {
+		verdict = "MISSED"
+	}
+	t.Logf("bench: kms: three ledgers with one etcd cluster: %.0f releases/s, %d of %d transactions lost (bar 2500 and 0: %s)", rate, lost, all, verdict)
+}
+
+// counting counts transactions, and those that lost against another one.
+type counting struct {
+	kv.Engine
+	all, lost atomic.Int64
+}
+
+func (c *counting) Commit(ctx context.Context, conditions []kv.Cond, writes []kv.Write) (bool, error) {
+	ok, err := c.Engine.Commit(ctx, conditions, writes)
+	c.all.Add(1)
+	if err == nil && !ok {
+		c.lost.Add(1)
+	}
+	return ok, err
+}
+
+// TestStorm boots VMs all at once: each gets its key once, and nobody gives up.
+func TestStorm(t *testing.T) {
+	n, _ := strconv.Atoi(os.Getenv("ROOTVOUCH_STORM"))
+	if n == 0 {
+		t.Skip("SKIPPED: boots thousands of guests; make storm runs it")
+	}
+	w := newWorld(t, nil)
+	w.storm(t, n)
+}
+
+// TestStormCluster does so with three servers and a cluster.
+func TestStormCluster(t *testing.T) {
+	n, _ := strconv.Atoi(os.Getenv("ROOTVOUCH_STORM"))
+	if n == 0 {
+		t.Skip("SKIPPED: boots thousands of guests; make storm runs it")
+	}
+	w := newWorld(t, etcdtest.Start(t, 3))
+	w.storm(t, n)
+}
+
+func (w *world) storm(t *testing.T, n int) {
+	start := time.Now()
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	outcomes := map[outcome]int{}
+	for i := range n {
+		wg.Go(func() {
+			got := w.launch(newReportID(t), w.addresses(i))
+			mu.Lock()
+			defer mu.Unlock()
+			outcomes[got]++
+		})
+	}
+	wg.Wait()
+	t.Logf("storm: %d guests at once, one SPIFFE ID: %v in %.1f s", n, outcomes, time.Since(start).Seconds())
+	w.judge(w.load(0))
+	if outcomes[gotKey] != n {
+		t.Error("not everybody has a key")
+	}
+}

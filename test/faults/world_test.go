@@ -1,0 +1,433 @@
+// Package faults runs key servers as processes, under load, and does to them what machines
+// do. Whether a key was lost or released twice is said by a program of its own, which
+// reads what the guests say that they got, and the log.
+package faults
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"google.golang.org/grpc"
+
+	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/internal/needs"
+	"github.com/rootvouch/rootvouch/kms/adminapi"
+	"github.com/rootvouch/rootvouch/kms/fetchkey"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/test/etcdtest"
+	"github.com/rootvouch/rootvouch/test/snptest"
+	"github.com/rootvouch/rootvouch/test/spiffetest"
+)
+
+var (
+	domain = spiffeid.RequireTrustDomainFromString("example.org")
+	kmsID  = spiffeid.RequireFromPath(domain, "/kms")
+	vmID   = spiffeid.RequireFromPath(domain, "/vm")
+	disk   = pins.UUID{0xd1}
+	key    = bytes.Repeat([]byte{7}, 32)
+)
+
+// patience is a guest's. No fault lasts as long: who gives up was lost.
+const patience = 2 * time.Minute
+
+// all reports whether this is `make faults`, with all rounds.
+func all() bool { return os.Getenv("ROOTVOUCH_FAULTS") == "all" }
+
+// rounds is how often a fault is made.
+func rounds(few, many int) int {
+	if all() {
+		return many
+	}
+	return few
+}
+
+// agent is a Workload API that gives the servers their SVID.
+type agent struct {
+	workload.UnimplementedSpiffeWorkloadAPIServer
+	world *world
+}
+
+func (a agent) FetchX509SVID(_ *workload.X509SVIDRequest, stream workload.SpiffeWorkloadAPI_FetchX509SVIDServer) error {
+	for {
+		a.world.mu.Lock()
+		ca, changed := a.world.ca, a.world.changed
+		a.world.mu.Unlock()
+		if err := stream.Send(ca.Response(a.world.t, kmsID)); err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-stream.Context().Done():
+			return nil
+		}
+	}
+}
+
+// world is one key server with a file, or three with an etcd cluster, and all that is
+// around them.
+type world struct {
+	t       *testing.T
+	dir     string
+	chip    *snptest.Signer
+	values  []byte
+	cluster *etcdtest.Cluster
+	servers []*server
+	results *results
+
+	mu      sync.Mutex // guards what follows
+	ca      *spiffetest.Authority
+	vm      *x509svid.SVID
+	changed chan struct{} // closed when ca is replaced
+}
+
+// server is one process.
+type server struct {
+	world                                *world
+	name, config, address, admin, health string
+	log                                  *os.File
+	cmd                                  *exec.Cmd
+}
+
+// newWorld makes the servers, and starts them. The cluster may be nil.
+func newWorld(t *testing.T, cluster *etcdtest.Cluster) *world {
+	t.Helper()
+	return prepared(t, cluster, func(*world) {})
+}
+
+// prepared has something done between init and the start of the first server.
+func prepared(t *testing.T, cluster *etcdtest.Cluster, prepare func(*world)) *world {
+	t.Helper()
+	needs.Boot(t)
+	dir, err := os.MkdirTemp("", "rv") // short: a socket's path has 107 bytes
+	must(t, err)
+	w := &world{t: t, dir: dir, chip: snptest.New(t, snp.Genoa), cluster: cluster, changed: make(chan struct{})}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	w.results = newResults(t, w.path("results"))
+	w.rotate()
+	listener, err := net.Listen("unix", w.path("agent"))
+	must(t, err)
+	api := grpc.NewServer()
+	workload.RegisterSpiffeWorkloadAPIServer(api, agent{world: w})
+	go api.Serve(listener)
+	t.Cleanup(api.Stop)
+	must(t, os.Mkdir(w.path("collateral"), 0o700))
+	crl := w.chip.CRLAt(t, 1, snptest.Now().Add(-time.Hour), time.Unix(1<<33, 0))
+	must(t, os.WriteFile(w.path("collateral/ark.crl"), crl.Raw, 0o600))
+	w.values = valuesFor(t, w.chip)
+	names := []string{"main"}
+	if cluster != nil {
+		names = []string{"one", "two", "three"}
+	}
+	for i, name := range names {
+		s := w.server(name)
+		w.servers = append(w.servers, s)
+		if i == 0 {
+			w.run("init", "--config", s.config)
+			prepare(w)
+		} else {
+			w.run("join", "--config", s.config)
+			w.cp(w.servers[0].logDir(), s.logDir())
+		}
+		s.start()
+	}
+	t.Cleanup(func() {
+		for _, s := range w.servers {
+			s.kill()
+			if t.Failed() {
+				data, _ := os.ReadFile(s.log.Name())
+				t.Logf("%s: %s", s.name, data[max(0, len(data)-4000):])
+			}
+		}
+	})
+	must(t, w.put(w.servers[0], disk, vmID))
+	return w
+}
+
+// valuesFor is a refval.json that accepts the guests of a chip.
+func valuesFor(t testing.TB, chip *snptest.Signer) []byte {
+	t.Helper()
+	data, err := refval.New(refval.EmulatedARK(chip.Chain.ARKDigest()), []refval.Measurement{{Digest: snp.Measurement{0x4d, 1},
+		HostCode: refval.HostCodeNone, Kernel: refval.KernelMeasured, Provenance: refval.Provenance{KernelSHA256: [32]byte{1}},
+		Gate: refval.Gate(strings.Repeat("9a", 32)), VCPUs: 1, CPUType: "EPYC-v4"}}).Encode()
+	must(t, err)
+	return data
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
+
+func (w *world) run(arguments ...string) {
+	w.t.Helper()
+	if out, err := exec.Command(needs.Binary(w.t, "rootvouch-kms"), arguments...).CombinedOutput(); err != nil {
+		w.t.Fatalf("rootvouch-kms %s: %v: %s", arguments[0], err, out)
+	}
+}
+
+func (w *world) cp(from, to string) {
+	w.t.Helper()
+	if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
+		w.t.Fatalf("copying: %v: %s", err, out)
+	}
+}
+
+// rotate replaces the trust domain's CA.
+func (w *world) rotate() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ca = spiffetest.New(w.t)
+	w.vm = w.ca.Issue(w.t, vmID)
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+func (w *world) identity(context.Context) (fetchkey.Identity, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return fetchkey.Identity{SVID: w.vm, Bundles: w.ca.Bundle()}, nil
+}
+
+func free(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func (w *world) server(name string) *server {
+	w.t.Helper()
+	s := &server{world: w, name: name, config: w.path(name + ".json"), address: free(w.t), admin: w.path(name + ".sock"), health: free(w.t)}
+	must(w.t, os.Mkdir(w.path(name), 0o700))
+	config := map[string]any{
+		"version": 1, "listen": s.address, "health_listen": s.health, "workload_api": "unix://" + w.path("agent"), "spiffe_id": kmsID.String(),
+		"admin_socket": s.admin, "log_dir": s.logDir(), "collateral_dir": w.path("collateral"), "kek": map[string]string{"file": w.path("kek")},
+	}
+	if w.cluster == nil {
+		config["store"] = s.store()
+	} else {
+		config["etcd"], config["replica"] = w.cluster.Source("rootvouch/"), name
+	}
+	data, err := json.Marshal(config)
+	must(w.t, err)
+	must(w.t, os.WriteFile(s.config, data, 0o600))
+	s.log, err = os.Create(w.path(name + ".log"))
+	must(w.t, err)
+	return s
+}
+
+func (s *server) store() string  { return s.world.path(s.name + "/kms.db") }
+func (s *server) logDir() string { return s.world.path(s.name + "/log") }
+
+// start starts the process, and waits until callers can reach it.
+func (s *server) start() {
+	s.world.t.Helper()
+	if err := s.tryStart(); err != nil {
+		s.world.t.Fatal(err)
+	}
+}
+
+func (s *server) tryStart() error {
+	s.cmd = exec.Command(needs.Binary(s.world.t, "rootvouch-kms"), "serve", "--config", s.config)
+	s.cmd.Stderr = s.log
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := s.cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := s.cmd.Start(); err != nil {
+		return err
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil || !strings.Contains(line, "serving on") {
+		s.kill()
+		return fmt.Errorf("%s does not serve: %q, %v", s.name, line, err)
+	}
+	return nil
+}
+
+func (s *server) kill() {
+	if s.cmd == nil {
+		return
+	}
+	s.cmd.Process.Kill()
+	s.cmd.Wait()
+	s.cmd = nil
+}
+
+// stop ends the process as an operator does.
+func (s *server) stop() {
+	if s.cmd == nil {
+		return
+	}
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	if err := s.cmd.Wait(); err != nil {
+		s.world.t.Errorf("%s: %v", s.name, err)
+	}
+	s.cmd = nil
+}
+
+func (w *world) put(s *server, disk pins.UUID, id spiffeid.ID) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	record, err := adminapi.NewClient(s.admin).Put(ctx, adminapi.Put{Header: pins.Header{DiskUUID: disk, HeaderSHA256: pins.Digest{2}},
+		SPIFFEID: id.String(), Evidence: adminapi.EvidenceRequired, ReferenceValues: w.values}, bytes.Clone(key))
+	if err == nil {
+		w.results.write(result{Put: disk, Generation: record.Generation, Outcome: gotKey})
+	}
+	return err
+}
+
+// launch is a VM that boots: it asks until it has its key, and says what it got.
+func (w *world) launch(report snp.ReportID, addresses []string) outcome {
+	return w.fetch(report, addresses, gotRefusal)
+}
+
+func (w *world) fetch(report snp.ReportID, addresses []string, refused outcome) outcome {
+	released, err := fetchkey.Fetch(w.t.Context(), fetchkey.Config{
+		Disk: disk, Addresses: addresses, ServerID: kmsID, Patience: patience, Identity: w.identity,
+		Evidence: func(data [64]byte) (evidence.Evidence, error) {
+			r := w.chip.Unsigned(w.t, data)
+			r.ReportID = report
+			return w.chip.Sign(w.t, r), nil
+		},
+	})
+	got := result{Launch: report, Outcome: gotKey}
+	switch {
+	case err == nil && !bytes.Equal(released.Key[:], key):
+		got.Outcome, got.Reason = wrongKey, "it is another key"
+	case errors.Is(err, fetchkey.ErrRefused):
+		got.Outcome, got.Reason = refused, err.Error()
+	case err != nil:
+		got.Outcome, got.Reason = gaveUp, err.Error()
+	}
+	w.results.write(got)
+	return got.Outcome
+}
+
+// contend is one of several that race for a launch: who is refused has lost.
+func (w *world) contend(report snp.ReportID, addresses []string) {
+	w.fetch(report, addresses, gotNothing)
+}
+
+// addresses are all servers', another one first each time.
+func (w *world) addresses(first int) []string {
+	var list []string
+	for i := range w.servers {
+		list = append(list, w.servers[(first+i)%len(w.servers)].address)
+	}
+	return list
+}
+
+// load is guests that boot, and owners that register disks, until it is stopped.
+type load struct {
+	done   atomic.Int64 // launches that have their key
+	puts   atomic.Int64
+	stop   func()
+	moved  chan struct{} // of size 1: one more has its key
+	waited sync.WaitGroup
+}
+
+func (w *world) load(guests int) *load {
+	l := &load{moved: make(chan struct{}, 1)}
+	stopped := make(chan struct{})
+	l.stop = sync.OnceFunc(func() { close(stopped); l.waited.Wait() })
+	w.t.Cleanup(l.stop)
+	running := func() bool {
+		select {
+		case <-stopped:
+			return false
+		default:
+			return w.t.Context().Err() == nil
+		}
+	}
+	for i := range guests {
+		l.waited.Go(func() {
+			for n := i; running(); n++ {
+				if w.launch(newReportID(w.t), w.addresses(n)) == gotKey {
+					l.done.Add(1)
+					select {
+					case l.moved <- struct{}{}:
+					default:
+					}
+				}
+			}
+		})
+	}
+	l.waited.Go(func() {
+		for n := 0; running(); n++ {
+			id := newReportID(w.t)
+			err := w.put(w.servers[n%len(w.servers)], pins.UUID(id[:16]), spiffeid.RequireFromPathf(domain, "/put/%x", id[:8]))
+			if err == nil {
+				l.puts.Add(1)
+			}
+			time.Sleep(20 * time.Millisecond) // a load, and no wait for anything
+		}
+	})
+	return l
+}
+
+// more waits until n more launches have their key.
+func (l *load) more(t *testing.T, n int64) {
+	t.Helper()
+	want := l.done.Load() + n
+	limit := time.After(2 * patience)
+	for l.done.Load() < want {
+		select {
+		case <-l.moved:
+		case <-limit:
+			t.Fatalf("%d launches have their key, want %d", l.done.Load(), want)
+		}
+	}
+}
+
+func newReportID(t testing.TB) snp.ReportID {
+	var id snp.ReportID
+	_, err := rand.Read(id[:])
+	must(t, err)
+	return id
+}
+
+// judge stops all, and has the checker decide.
+func (w *world) judge(l *load) {
+	w.t.Helper()
+	l.stop()
+	for _, s := range w.servers {
+		if s.cmd != nil {
+			s.stop()
+		}
+	}
+	var logs []string
+	for _, s := range w.servers {
+		logs = append(logs, s.logDir())
+	}
+	out, err := check(w.results.path, logs...)
+	w.t.Logf("%d launches and %d puts under faults; the checker: %s", l.done.Load(), l.puts.Load(), out)
+	if err != nil {
+		w.t.Errorf("the checker: %v", err)
+	}
+}
