@@ -1,4 +1,3 @@
-// Package commands holds the trees of commands of all programs against each other.
 package commands
 
 import (

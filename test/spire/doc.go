@@ -1,0 +1,3 @@
+// Package spire tests the plugins under stock SPIRE, server and agent, with a
+// software AMD-SP that signs true reports.
+package spire
