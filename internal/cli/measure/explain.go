@@ -48,9 +48,9 @@ vCPUs.
 
 The exit status is 0 if the digest is explained, or is that of the inputs as
 they are, and 1 if it is not.`,
-		Example: `  rootvouch measure explain --got 5a1c… --firmware OVMF.amdsev.fd --kernel vmlinuz \
+		Example: `  rootvouch measure explain --got 5a1c… --firmware OVMF.hardened.fd --kernel gated.efi \
     --initrd initrd.img --append 'console=ttyS0' --vcpus 4 --vcpu-type EPYC-v4 \
-    --other-kernel vmlinuz.old --other-initrd initrd.img.old`,
+    --other-kernel gated.efi.old --other-initrd initrd.img.old`,
 		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}

@@ -49,9 +49,9 @@ guests with QEMU's legacy-vm-type=on.
 A firmware that may run code of its host before the kernel is refused: its digest
 would vouch for nothing. "rootvouch firmware inspect" says why it may, and "rootvouch
 firmware harden" writes one that does not.`,
-		Example: `  rootvouch measure --firmware OVMF.amdsev.fd --kernel vmlinuz --initrd initrd.img \
-    --append 'console=ttyS0' --vcpus 4 --vcpu-type EPYC-v4
-  rootvouch measure --firmware OVMF.amdsev.fd --kernel vmlinuz --initrd initrd.img \
+		Example: `  rootvouch measure --firmware OVMF.hardened.fd --kernel gated.efi --initrd initramfs.img \
+    --vcpus 4 --vcpu-type EPYC-v4
+  rootvouch measure --firmware OVMF.hardened.fd --kernel gated.efi --initrd initrd.img \
     --append 'console=ttyS0' --vcpus 1,2,4-8 --vcpu-type EPYC-Genoa --vcpu-type EPYC-Turin --json`,
 		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {

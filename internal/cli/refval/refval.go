@@ -71,7 +71,7 @@ Without further flags: a report is signed by a VCEK and asked for from VMPL 0; t
 guest may not be debugged or migrated, nor use CXL; there is no ID block; a host that
 AMD vouches for has checked its memory for aliases since its last reset. HOST_DATA,
 which is the host's word, may be anything, and so may all else.`,
-		Example: `  rootvouch measure --mode snp --firmware OVMF.amdsev.fd --kernel vmlinuz --initrd initramfs.img \
+		Example: `  rootvouch measure --mode snp --firmware OVMF.hardened.fd --kernel gated.efi --initrd initramfs.img \
     --append 'console=ttyS0' --vcpus 2,4 --vcpu-type EPYC-v4 --json >measurements.json
   rootvouch refval new --root-of-trust amd --product Genoa=bootloader:10,tee:0,snp:26,microcode:84 \
     --measurements measurements.json --pins pins.json --out refval.json`,

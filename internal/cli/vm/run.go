@@ -74,10 +74,10 @@ Exit status: 0 the guest powered itself off, also after a boot that its PID 1
 refused, 3 the kernel never started, 4 the guest reset itself, as a kernel panic
 does, 5 --timeout was reached, 64 usage, 130 interrupted, 1 anything else.`,
 		Example: `  rootvouch vm run --platform emulated --asp amd-sp \
-    --firmware OVMF.amdsev.fd --kernel vmlinuz --initrd initramfs.img \
+    --firmware OVMF.hardened.fd --kernel gated.efi --initrd initramfs.img \
     --disk disk.img --forward 127.0.0.1:8444=8444
-  rootvouch vm run --platform snp --print --firmware OVMF.amdsev.fd \
-    --kernel vmlinuz --initrd initramfs.img --disk disk.img`,
+  rootvouch vm run --platform snp --print --firmware OVMF.hardened.fd \
+    --kernel gated.efi --initrd initramfs.img --disk disk.img`,
 		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			g, err := f.build()
