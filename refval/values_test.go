@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -220,6 +222,8 @@ func TestUnmeasuredKernel(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"version":1}`))
 	f.Add(encode(f, values()))
+	f.Add(encode(f, refval.New(refval.EmulatedARK(pins.Digest{9}), []refval.Measurement{measurement(), measurement()},
+		refval.Product{Name: snp.Turin, MinimumTCB: refval.Exactly(snp.TCB{FMC: 1, SNP: 2})})))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		v, err := refval.Decode(data)
 		if err != nil {
@@ -238,6 +242,28 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("encoding is not stable: %v", err)
 		}
 	})
+}
+
+// TestSeeds: a seed that does not decode any more leads a fuzzer nowhere.
+func TestSeeds(t *testing.T) {
+	seeds, err := filepath.Glob("testdata/fuzz/FuzzDecode/*")
+	if err != nil || len(seeds) == 0 {
+		t.Fatalf("got seeds %q, %v", seeds, err)
+	}
+	for _, name := range seeds {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, quoted, ok := strings.Cut(string(text), "[]byte(")
+		data, err := strconv.Unquote(strings.TrimSuffix(strings.TrimSpace(quoted), ")"))
+		if !ok || err != nil {
+			t.Fatalf("%s is no seed: %v", name, err)
+		}
+		if _, err := refval.Decode([]byte(data)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // TestSpecExample reads the example of docs/spec/refval.md.
