@@ -190,6 +190,7 @@ func TestVMMachines(t *testing.T) {
 		"3 GiB":                   {2, 3072, "0-1", nil},
 		"5 GiB":                   {2, 5120, "0-1", nil},
 		"no ACPI from the host":   {2, 1024, "0-1", []string{"-machine", "acpi=off"}},
+		"disks of an export":      {2, 1024, "0-1", exported("scsi", "nvme", "virtio", "virtio", "bridged", "conventional")},
 		"no HPET":                 {2, 1024, "0-1", []string{"-machine", "hpet=off"}},
 		"a bridge and large BARs": {2, 1024, "0-1", []string{"-device", "pcie-root-port,id=rp0,chassis=1", "-device", "virtio-rng-pci,bus=rp0", "-object", "memory-backend-ram,id=large,size=64M", "-device", "ivshmem-plain,memdev=large"}},
 	} {

@@ -86,6 +86,20 @@ func (h *Host) WriteByFADT(address uint64, length byte) {
 	le.PutUint64(h.FADT[236:], address)
 }
 
+// Table returns a table of the host's with a body.
+func Table(name string, body []byte) []byte {
+	table := append([]byte(name+"\x00\x00\x00\x00\x01\x00HOST  HOST    \x01\x00\x00\x00HOST\x01\x00\x00\x00"), body...)
+	le.PutUint32(table[4:], uint32(len(table)))
+	return table
+}
+
+// Longer returns a table with more at its end.
+func Longer(table, more []byte) []byte {
+	table = append(slices.Clone(table), more...)
+	le.PutUint32(table[4:], uint32(len(table)))
+	return table
+}
+
 // Args returns the arguments by which QEMU gives these tables to the firmware in
 // place of its own.
 func (h *Host) Args(t testing.TB) []string {

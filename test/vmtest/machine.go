@@ -24,8 +24,8 @@ import (
 // The bounds. A boot on an idle machine with two cores takes 15 s; tests share
 // such a machine with others.
 const (
-	lifetime = 6 * time.Minute // of a VM
-	patience = 3 * time.Minute // of Expect, and for the end of a VM
+	lifetime = 12 * time.Minute // of a VM
+	patience = 6 * time.Minute  // of Expect, and for the end of a VM
 )
 
 // Machine is a VM of a test. One goroutine uses it: the test's.

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"crypto/rand"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -83,8 +85,9 @@ func Chip(t testing.TB) (c *asp.Chip, collateral string) {
 }
 
 // TinyInitramfs builds an initramfs whose PID 1 is the small program in
-// test/vmtest/guest, for tests of the launcher.
-func TinyInitramfs(t testing.TB) string {
+// test/vmtest/guest, for tests of the launcher, with further files below
+// /lib/modules.
+func TinyInitramfs(t testing.TB, modules ...map[string][]byte) string {
 	t.Helper()
 	dir := t.TempDir()
 	program := filepath.Join(dir, "init")
@@ -100,11 +103,20 @@ func TinyInitramfs(t testing.TB) string {
 	}
 	var archive bytes.Buffer
 	w := cpio.NewWriter(&archive)
-	for _, e := range []cpio.Entry{
+	entries := []cpio.Entry{
+		{Name: "lib", Mode: cpio.TypeDirectory | 0o755},
+		{Name: "lib/modules", Mode: cpio.TypeDirectory | 0o755},
 		{Name: "dev", Mode: cpio.TypeDirectory | 0o755},
 		{Name: "dev/console", Mode: cpio.TypeChar | 0o600, Major: 5, Minor: 1},
 		{Name: "init", Mode: cpio.TypeRegular | 0o755, Data: data},
-	} {
+	}
+	for _, more := range modules {
+		for _, name := range slices.Sorted(maps.Keys(more)) {
+			entries = append(entries, cpio.Entry{Name: name, Mode: cpio.TypeRegular | 0o644, Data: more[name]})
+		}
+	}
+	slices.SortFunc(entries, func(a, b cpio.Entry) int { return strings.Compare(a.Name, b.Name) })
+	for _, e := range entries {
 		if err := w.Add(e); err != nil {
 			t.Fatal(err)
 		}

@@ -40,6 +40,8 @@ func main() {
 		report()
 	case strings.Contains(words, "guest=machine"):
 		machine()
+	case strings.Contains(words, "guest=power"):
+		power()
 	}
 	interfaces, err := net.Interfaces()
 	fmt.Println("guest: interfaces:", len(interfaces), err)
