@@ -20,8 +20,6 @@ import (
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/boot/cmdline"
 	"github.com/rootvouch/rootvouch/image"
-	"github.com/rootvouch/rootvouch/image/intake"
-	"github.com/rootvouch/rootvouch/image/rootfs"
 	"github.com/rootvouch/rootvouch/initramfs"
 	"github.com/rootvouch/rootvouch/initramfs/cpio"
 	"github.com/rootvouch/rootvouch/initramfs/kmod"
@@ -40,10 +38,11 @@ type bench struct {
 	dir       string
 	qemu      string
 	kernel    string
-	bin       string // the guest's programs
-	base      []byte // initramfs without boot.json
-	hasty     []byte // an /init with short limits
-	guestSize int    // bytes of the stand-in program
+	bin       string   // the guest's programs
+	base      []byte   // initramfs without boot.json
+	modules   []string // that it has
+	hasty     []byte   // an /init with short limits
+	guestSize int      // bytes of the stand-in program
 	trustRoot string
 	sockets   string        // a directory whose path is short
 	next      *atomic.Int32 // shared by copies of the bench
@@ -52,6 +51,7 @@ type bench struct {
 	other   testDisk // same UUID, other header
 	empty   testDisk // a root filesystem without an init
 	waiting testDisk // its init reads the disk again, after a while
+	older   testDisk // the keys and UUID of the good one, another root
 }
 
 // testDisk is a disk image with everything that opens it.
@@ -89,26 +89,37 @@ func newBench(t *testing.T) *bench {
 		}
 	}
 	b.bin = bin
-	b.base = b.newBase(t, filepath.Join(needs.Cache(t), "kernel"))
-	b.disk = b.newDisk(t, "disk", nil, map[string][]byte{"sbin/init": guest, "etc/proof": []byte("the right root")})
-	b.other = b.newDisk(t, "other", &b.disk.secrets.DiskUUID, map[string][]byte{"sbin/init": guest})
-	b.empty = b.newDisk(t, "empty", nil, map[string][]byte{"etc/proof": []byte("x")})
-	b.waiting = b.newDisk(t, "waiting", nil, map[string][]byte{"sbin/init": guest, "etc/wait-for-corruption": nil})
+	b.base, b.modules = b.newBase(t, filepath.Join(needs.Cache(t), "kernel"))
+	fresh := func() *image.Secrets {
+		secrets, err := image.NewSecrets(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return secrets
+	}
+	b.disk = b.newDisk(t, "disk", fresh(), map[string][]byte{"sbin/init": guest, "etc/proof": []byte("the right root")})
+	otherKeys := fresh()
+	otherKeys.DiskUUID = b.disk.secrets.DiskUUID
+	b.other = b.newDisk(t, "other", otherKeys, map[string][]byte{"sbin/init": guest})
+	b.empty = b.newDisk(t, "empty", fresh(), map[string][]byte{"etc/proof": []byte("x")})
+	b.waiting = b.newDisk(t, "waiting", fresh(), map[string][]byte{"sbin/init": guest, "etc/wait-for-corruption": nil})
+	b.older = b.newDisk(t, "older", b.disk.secrets, map[string][]byte{"sbin/init": guest, "etc/proof": []byte("the older root")})
 	return b
 }
 
-// newBase builds an initramfs without boot.json for the kernel in these trees.
-func (b *bench) newBase(t *testing.T, trees ...string) []byte {
+// newBase builds an initramfs without boot.json for the kernel in these trees, and
+// returns it with the names of its modules.
+func (b *bench) newBase(t *testing.T, trees ...string) ([]byte, []string) {
 	t.Helper()
 	tree, err := kmod.Open(trees, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	base, _, err := initramfs.Build(initramfs.Options{Kernel: tree, Modules: initramfs.DefaultModules(), GuestBin: b.bin})
+	base, manifest, err := initramfs.Build(initramfs.Options{Kernel: tree, Modules: initramfs.DefaultModules(), GuestBin: b.bin})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return base
+	return base, manifest.Modules
 }
 
 func goBuild(t *testing.T, out, source string) {
@@ -130,7 +141,7 @@ func readFile(t *testing.T, path string) []byte {
 }
 
 // newDisk builds a disk whose root filesystem has the given files.
-func (b *bench) newDisk(t *testing.T, name string, uuid *pins.UUID, files map[string][]byte) testDisk {
+func (b *bench) newDisk(t *testing.T, name string, secrets *image.Secrets, files map[string][]byte) testDisk {
 	t.Helper()
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
@@ -149,31 +160,7 @@ func (b *bench) newDisk(t *testing.T, name string, uuid *pins.UUID, files map[st
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	tree := rootfs.New()
-	if err := (&intake.Reader{Tree: tree}).ReadTar(context.Background(), bytes.NewReader(archive.Bytes()), int64(archive.Len())); err != nil {
-		t.Fatal(err)
-	}
-	source, err := image.Tree(tree, pins.InitOK)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secrets, err := image.NewSecrets(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if uuid != nil {
-		secrets.DiskUUID = *uuid
-	}
-	d := testDisk{path: filepath.Join(b.dir, name+".img"), secrets: secrets}
-	file, err := os.Create(d.path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	if d.pins, err = image.Build(context.Background(), file, source, secrets, image.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	return d
+	return b.buildDisk(t, name, secrets, archive.Bytes())
 }
 
 // vm is one VM before it runs: a good one, until a case changes something.
@@ -191,12 +178,15 @@ type vm struct {
 	appended   string            // to the line
 	cpu        string            // QEMU's
 	devices    []string          // QEMU's arguments for devices of a hostile host
+	disk       func() []string   // QEMU's arguments for the disk, if it is not the usual one
+	network    []string          // the same for the network
 	monitor    *monitor          // while it runs
 	lines      map[string]func() // :: start of a console line -> what to do then
 }
 
 func (b *bench) vm(t *testing.T) *vm {
-	v := &vm{t: t, bench: b, cpu: "EPYC-v4", files: map[string][]byte{}, lines: map[string]func(){}}
+	v := &vm{t: t, bench: b, cpu: "EPYC-v4", files: map[string][]byte{}, lines: map[string]func(){},
+		network: []string{"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net"}}
 	v.use(b.disk)
 	return v
 }
@@ -336,10 +326,12 @@ func (v *vm) bootTo(reason string) string {
 	}
 	args := append(v.bench.machine(v.cpu),
 		"-kernel", v.bench.kernel, "-initrd", initrd, "-append", line+v.appended,
-		"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net", "-serial", "stdio",
-		"-qmp", "unix:"+socket+",server=on,wait=on")
-	args = append(args, v.devices...)
-	if v.diskPath != "" {
+		"-serial", "stdio", "-qmp", "unix:"+socket+",server=on,wait=on")
+	args = append(append(args, v.network...), v.devices...)
+	switch {
+	case v.disk != nil:
+		args = append(args, v.disk()...)
+	case v.diskPath != "":
 		args = append(args, "-drive", "file="+v.diskPath+",format=raw,if=virtio,readonly=on,cache=writeback")
 	}
 	cmd := exec.CommandContext(ctx, v.bench.qemu, args...)

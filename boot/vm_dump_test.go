@@ -76,6 +76,36 @@ func TestVMDump(t *testing.T) {
 		}
 	})
 
+	// An exception in the kernel's own code prints registers whatever the level says,
+	// unless the level is zero.
+	t.Run("exception while the disk is decrypted", func(t *testing.T) {
+		t.Parallel()
+		v := b.vm(t)
+		store := filepath.Join(t.TempDir(), "erst")
+		args, socket := b.debuggerAt(t)
+		v.devices = append(storeDevice(store), args...)
+		v.onLine("rootvouch: dm-verity: ", func() { breakKernel(t, socket) })
+		out := v.bootTo("guest-reset")
+		if registers.MatchString(out) || strings.Contains(out, "Oops") || strings.Contains(out, "guest: ") {
+			t.Errorf("the console shows registers, or the VM went on:\n%s", out)
+		}
+		if data := readFile(t, store); bytes.Contains(data, []byte(record)) {
+			t.Error("the store has a record")
+		}
+		t.Log("observed: reset, no register on the console, no record in the store")
+	})
+	t.Run("control: exception with messages on", func(t *testing.T) {
+		t.Parallel()
+		v := b.vm(t)
+		v.config.CommandLine += " guest.nmi guest.verbose"
+		args, socket := b.debuggerAt(t)
+		v.devices = args
+		v.onLine("guest: waiting for an NMI", func() { breakKernel(t, socket) })
+		if out := v.bootTo("guest-reset"); !registers.MatchString(out) {
+			t.Errorf("the console shows no registers, so the attack shows nothing:\n%s", out)
+		}
+	})
+
 	// A panic without the words of the command line: this kernel finds no root.
 	for name, c := range map[string]struct {
 		line   string

@@ -2,7 +2,6 @@ package boot_test
 
 import (
 	"encoding/json"
-	"io"
 	"net"
 	"sync"
 	"testing"
@@ -40,8 +39,15 @@ func newMonitor(t *testing.T, path string) *monitor {
 	return m
 }
 
-func (m *monitor) execute(command string) {
-	if _, err := io.WriteString(m.conn, `{"execute":"`+command+`"}`+"\n"); err != nil {
+func (m *monitor) execute(command string) { m.with(command, nil) }
+
+// with executes a command with arguments.
+func (m *monitor) with(command string, arguments map[string]any) {
+	message := map[string]any{"execute": command}
+	if arguments != nil {
+		message["arguments"] = arguments
+	}
+	if err := json.NewEncoder(m.conn).Encode(message); err != nil {
 		m.t.Errorf("QMP %s: %v", command, err)
 	}
 }

@@ -33,18 +33,23 @@ func rootInit() {
 	say("resolv.conf is a link to %s", link("/etc/resolv.conf"))
 	sayFile("network unit", "/run/systemd/network/10-rootvouch.network")
 	sayFile("IPv6 addresses", "/proc/net/if_inet6")
-	for _, name := range []string{"panic_on_oops", "printk", "modules_disabled", "kexec_load_disabled"} {
+	for _, name := range []string{"panic_on_oops", "printk", "modules_disabled", "kexec_load_disabled", "sysrq", "unprivileged_bpf_disabled"} {
 		sayFile(name, "/proc/sys/kernel/"+name)
 	}
 	sayFile("lockdown", "/sys/kernel/security/lockdown")
+	sayFile("hibernation", "/sys/power/disk")
 	sayFile("accept_ra", "/proc/sys/net/ipv6/conf/default/accept_ra")
 	sayFile("machine ID", "/etc/machine-id")
 	say("systemd-fstab-generator is a link to %s", link("/run/systemd/system-generators/systemd-fstab-generator"))
 	say("serial-getty@.service is a link to %s", link("/run/systemd/system/serial-getty@.service"))
-	sayDisks()
+	say("disks are %s", disks())
+	sayDrivers()
 	say("writing gives %v", os.WriteFile("/etc/written", nil, 0o600))
 	if wants("guest.verbose") {
 		say("messages on: %v", os.WriteFile("/proc/sys/kernel/printk", []byte("7"), 0))
+	}
+	if wants("guest.wait") {
+		waitForHost()
 	}
 	if wants("guest.nmi") {
 		say("waiting for an NMI")
@@ -85,14 +90,64 @@ func wants(word string) bool {
 	return slices.Contains(strings.Fields(string(line)), word)
 }
 
-// sayDisks lists the disks with hardware behind them.
-func sayDisks() {
+// disks lists the disks with hardware behind them.
+func disks() string {
 	devices, _ := filepath.Glob("/sys/class/block/*/device")
 	var names []string
 	for _, d := range devices {
 		names = append(names, filepath.Base(filepath.Dir(d)))
 	}
-	say("disks are %s", strings.Join(names, " "))
+	return strings.Join(names, " ")
+}
+
+// sayDrivers prints the drivers of virtio devices and the modules that are loaded,
+// and tries to load one.
+func sayDrivers() {
+	drivers, _ := filepath.Glob("/sys/bus/virtio/drivers/*/virtio[0-9]*")
+	var bound []string
+	for _, d := range drivers {
+		bound = append(bound, filepath.Base(filepath.Dir(d)))
+	}
+	say("virtio drivers are %s", strings.Join(bound, " "))
+	data, _ := os.ReadFile("/proc/modules")
+	var modules []string
+	for line := range strings.Lines(string(data)) {
+		modules = append(modules, strings.Fields(line)[0])
+	}
+	say("modules are %s", strings.Join(modules, " "))
+	say("loading a module gives %v", unix.InitModule([]byte("no module"), ""))
+}
+
+// waitForHost waits until the host has plugged a device or changed the disk's
+// size, and prints what came of it.
+func waitForHost() {
+	pci := func() []string { found, _ := filepath.Glob("/sys/bus/pci/devices/*"); return found }
+	size := func() string {
+		data, _ := os.ReadFile("/sys/class/block/vda/size")
+		return strings.TrimSpace(string(data))
+	}
+	devices, sectors := pci(), size()
+	say("waiting for the host")
+	for range 600 { // a minute
+		if len(pci()) != len(devices) || size() != sectors {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	time.Sleep(time.Second) // for a driver that should not bind
+	for _, d := range pci() {
+		if slices.Contains(devices, d) {
+			continue
+		}
+		driver := "the driver " + filepath.Base(link(d+"/driver"))
+		if _, err := os.Lstat(d + "/driver"); os.IsNotExist(err) {
+			driver = "no driver"
+		}
+		say("new device %s has %s", filepath.Base(d), driver)
+	}
+	say("disk has %s sectors", size())
+	say("then disks are %s", disks())
+	sayFile("then proof", "/etc/proof")
 }
 
 func sayMounts() {
