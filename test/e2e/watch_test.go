@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"archive/tar"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -17,24 +18,39 @@ import (
 	"github.com/rootvouch/rootvouch/test/vmtest"
 )
 
-// watch launches a guest, with further arguments to QEMU. What the host saw of
-// it, console and packets, is searched for secrets when the test ends.
+// spareSize is that of the disk which the host offers for writing.
+const spareSize = 8 << 20
+
+// watch launches a guest, with further arguments to QEMU. What the host saw of it,
+// console, packets and writes to a disk of the host's, is searched for secrets
+// when the test ends.
 func (c *chain) watch(t *testing.T, g platform.Guest, more ...string) *vmtest.Machine {
 	t.Helper()
-	capture := filepath.Join(t.TempDir(), "packets")
+	capture, spare := filepath.Join(t.TempDir(), "packets"), filepath.Join(t.TempDir(), "spare")
+	if err := os.WriteFile(spare, make([]byte, spareSize), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	var m *vmtest.Machine
 	t.Cleanup(func() { // after the VM's own, which stops it
 		if m != nil {
-			c.search(t, m, capture)
+			c.search(t, m, capture, spare)
 		}
 	})
-	more = append(more, "-object", "filter-dump,id=capture,netdev=net0,file="+capture)
+	more = append(more, "-object", "filter-dump,id=capture,netdev=net0,file="+capture,
+		"-drive", "file="+spare+",format=raw,if=none,id=spare,cache=writeback", "-device", "nvme,drive=spare,serial=spare")
 	m = vmtest.BootWith(t, g, platform.Options{AMDSP: c.chip, QEMU: vmtest.Adding(t, more...)})
 	return m
 }
 
-func (c *chain) search(t *testing.T, m *vmtest.Machine, capture string) {
+func (c *chain) search(t *testing.T, m *vmtest.Machine, capture, spare string) {
 	t.Helper()
+	written, err := os.ReadFile(spare)
+	if err != nil {
+		t.Error(err)
+	}
+	if !bytes.Equal(written, make([]byte, spareSize)) {
+		t.Error("the guest wrote to a disk of the host's")
+	}
 	packets, err := os.ReadFile(capture)
 	if err != nil {
 		t.Error(err)
@@ -43,7 +59,7 @@ func (c *chain) search(t *testing.T, m *vmtest.Machine, capture string) {
 	if len(packets) < fileHeader {
 		t.Errorf("the capture has %d bytes, want at least %d", len(packets), fileHeader)
 	}
-	for where, data := range map[string][]byte{"console": []byte(strings.Join(m.Lines(), "\n")), "packets": packets} {
+	for where, data := range map[string][]byte{"console": []byte(strings.Join(m.Lines(), "\n")), "packets": packets, "disk": written} {
 		for _, found := range attack.Find(data, c.secrets) {
 			t.Errorf("the host sees on its %s: %s", where, found)
 		}
