@@ -31,7 +31,7 @@ import (
 
 // bound is how long a VM may take in all, under TCG on a machine that does other
 // things as well.
-const bound = 10 * time.Minute
+const bound = 20 * time.Minute
 
 // bench is what the VMs of one test share.
 type bench struct {

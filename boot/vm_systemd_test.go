@@ -23,7 +23,7 @@ import (
 // What a root of systemd has in it that names disks by label: the attacker's disks
 // have the labels. Its report tells what came of it, and powers off.
 var labelled = map[string]string{
-	"etc/fstab":    "LABEL=data /usr/local ext4 defaults,x-systemd.device-timeout=90s 0 0\nLABEL=swp none swap sw,x-systemd.device-timeout=90s 0 0\n",
+	"etc/fstab":    "LABEL=data /usr/local ext4 defaults,x-systemd.device-timeout=0 0 0\nLABEL=swp none swap sw,x-systemd.device-timeout=0 0 0\n",
 	"etc/crypttab": "data LABEL=crypt /etc/machine-id luks\n",
 	"etc/systemd/system/report.service": `[Unit]
 After=local-fs.target swap.target systemd-udev-settle.service

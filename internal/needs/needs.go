@@ -27,12 +27,13 @@ func Boot(t testing.TB) {
 	}
 }
 
-// Matrix skips a test that boots one machine of many, unless this is `make vm`.
+// Matrix skips a test that boots one machine of many, unless this is `make vm` or
+// `make attack`.
 func Matrix(t testing.TB) {
 	t.Helper()
 	Boot(t)
 	if os.Getenv("ROOTVOUCH_VM") != "all" {
-		t.Skip("SKIPPED: boots one machine of many; make vm runs it")
+		t.Skip("SKIPPED: boots one machine of many; make vm and make attack run it")
 	}
 }
 

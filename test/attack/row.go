@@ -23,7 +23,10 @@ type Row struct {
 // Rows returns the attacks, grouped by input.
 func Rows() []Row {
 	var all []Row
-	for _, group := range [][]Row{firmware(), launch(), tables(), devices(), disk(), boot(), network(), reports(), keys(), identity(), files()} {
+	for _, group := range [][]Row{
+		firmware(), firmwareInput(), launch(), unmeasured(), tables(), hostTables(), devices(), dumps(), plugged(), shapes(), disk(), changedDisk(),
+		labels(), clocks(), boot(), lyingPrograms(), network(), brokenNetwork(), reports(), keys(), servers(), identity(), files(),
+	} {
 		all = append(all, group...)
 	}
 	return all

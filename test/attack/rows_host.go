@@ -11,7 +11,7 @@ const (
 func firmware() []Row {
 	const program = "A program that the host hands to the firmware does not run before the kernel"
 	const judged = "A firmware that may run code of its host, or that cannot be judged, gets no digest"
-	const hardened = "Hardening changes the path of that program and nothing else"
+	const hardened = "Hardening a firmware changes the path of that program and nothing else"
 	return []Row{
 		{ID: "firmware-program-control", Input: inFirmware, Attack: "program of the host's in fw_cfg, stock firmware", Expected: "it runs before the kernel: the control, so that the next row can fail", Claim: program, Shown: "platform.TestVMHostProgram/stock"},
 		{ID: "firmware-program", Input: inFirmware, Attack: "program of the host's in fw_cfg, hardened firmware", Expected: "it does not run; the kernel starts", Claim: program, Shown: "platform.TestVMHostProgram/hardened"},
@@ -34,9 +34,9 @@ func launch() []Row {
 	const bytes = "A changed kernel, initramfs or command line does not start"
 	const covers = "The launch digest covers kernel, initramfs and command line"
 	return []Row{
-		{ID: "launch-kernel", Input: inLaunch, Attack: "another kernel than measured", Expected: "the firmware stops without a word; the launcher ends the VM", Claim: bytes, Shown: "platform.TestVMFirmwareRefuses/kernel"},
-		{ID: "launch-initramfs", Input: inLaunch, Attack: "one more byte on the initramfs", Expected: "the firmware stops without a word", Claim: bytes, Shown: "platform.TestVMFirmwareRefuses/initramfs"},
-		{ID: "launch-command-line", Input: inLaunch, Attack: "another command line than measured", Expected: "the firmware stops without a word", Claim: bytes, Shown: "platform.TestVMFirmwareRefuses/command_line"},
+		{ID: "launch-kernel", Input: inLaunch, Attack: "another kernel than measured: one flipped bit", Expected: "the firmware stops without a word; the launcher ends the VM", Claim: bytes, Shown: "platform.TestVMFirmwareRefuses/one_flipped_bit_in_the_kernel"},
+		{ID: "launch-initramfs", Input: inLaunch, Attack: "one more byte on the initramfs", Expected: "the firmware stops without a word", Claim: bytes, Shown: "platform.TestVMFirmwareRefuses/one_more_byte_on_the_initramfs"},
+		{ID: "launch-command-line", Input: inLaunch, Attack: "another command line than measured", Expected: "the firmware stops without a word", Claim: bytes, Shown: "platform.TestVMFirmwareRefuses/one_more_word_on_the_command_line"},
 		{ID: "launch-line-more", Input: inLaunch, Attack: "a word more on the kernel's command line than in boot.json", Expected: "refused before the network", Claim: "The kernel has the measured command line, whole and without a word more", Shown: "boot.TestVM/more_on_the_command_line"},
 		{ID: "launch-line-cut", Input: inLaunch, Attack: "a command line that firmware or EFI stub cut", Expected: "refused before the network", Claim: "The kernel has the measured command line, whole and without a word more", Shown: "boot.TestVM/less_on_the_command_line"},
 		{ID: "launch-chain", Input: inLaunch, Attack: "other bytes than measured, against the whole chain", Expected: "no kernel starts", Claim: bytes, Shown: "test/e2e.TestOtherBytesThanMeasured"},
@@ -54,8 +54,11 @@ func tables() []Row {
 	return []Row{
 		{ID: "smbios-credentials", Input: inTables, Attack: "systemd credentials through SMBIOS", Expected: "nothing starts in the booted system", Claim: "What the host says through SMBIOS starts nothing in the booted system", Shown: "test/e2e.TestHostCredentials"},
 		{ID: "smbios-environment", Input: inTables, Attack: "systemd options and credentials from firmware", Expected: "systemd starts with an empty credentials directory and no EFI variables", Claim: "systemd starts with a credentials directory that is set and empty", Shown: "boot.TestInitEnvironment"},
-		{ID: "acpi-gate", Input: inTables, Attack: "an SSDT that writes to memory, a FADT whose register blocks are memory", Expected: "with the gate the kernel is as measured; without, as the control, it is changed", Claim: "Bytecode in the host's ACPI tables, and a FADT that names memory as a register", Shown: "gate.TestVM"},
-		{ID: "acpi-machine", Input: inTables, Attack: "a machine that the gate was not made for", Expected: "refused, powered off", Claim: "ACPI", Shown: "gate.TestVMRefuses"},
+		{ID: "acpi-gate-control", Input: inTables, Attack: "an SSDT that writes to memory, a FADT whose register blocks are memory, and a bare kernel", Expected: "the kernel is changed: the control, so that the next row can fail", Claim: "Bytecode in the host's ACPI tables, and a FADT that names memory as a register", Shown: "gate.TestVM/both_attacks,_bare_kernel"},
+		{ID: "acpi-gate", Input: inTables, Attack: "the same, and the kernel behind the gate", Expected: "the kernel is as measured", Claim: "Bytecode in the host's ACPI tables, and a FADT that names memory as a register", Shown: "gate.TestVM/both_attacks,_gate"},
+		{ID: "acpi-gate-newer", Input: inTables, Attack: "tables of the host's, and a kernel 7.x behind the gate", Expected: "it has the gate's tables", Claim: "The gate leaves no EFI table but the four that it lists", Shown: "gate.TestVMBackports"},
+		{ID: "acpi-machine", Input: inTables, Attack: "a machine that the gate was not made for", Expected: "refused, powered off", Claim: "The gate starts a kernel on the machine that it was made for", Shown: "gate.TestVMRefuses/another_machine"},
+		{ID: "acpi-kernel", Input: inTables, Attack: "a kernel that does not load, inside the gate's file", Expected: "refused, powered off", Claim: "The gate starts a kernel on the machine that it was made for", Shown: "gate.TestVMRefuses/a_kernel_that_does_not_load"},
 		{ID: "acpi-root-bridge", Input: inTables, Attack: "a second PCI root bridge", Expected: "refused by the gate, powered off", Claim: "The gate starts a kernel on the machine that it was made for", Shown: "gate.TestVM/a_second_root_bridge"},
 		{ID: "acpi-pid1", Input: inTables, Attack: "tables that are not the gate's, seen by PID 1", Expected: "refused: tables, before the agent starts", Claim: "PID 1 powers off when the kernel shows another ACPI or EFI table than the gate's", Shown: "boot/tables.TestCheckRefuses"},
 		{ID: "efi-tables", Input: inTables, Attack: "EFI configuration tables of the host's: SMBIOS, TPM log, unknown ones", Expected: "gone, but for the four that the gate lists", Claim: "The gate leaves no EFI table but the four that it lists", Shown: "gate/program.TestProgramConfiguration"},
@@ -70,8 +73,8 @@ func devices() []Row {
 		{ID: "cpu-no-aes", Input: inDevices, Attack: "CPU without AES-NI", Expected: "refused: start", Claim: crypto, Shown: "boot.TestVM/no_AES-NI"},
 		{ID: "cpu-no-rdrand", Input: inDevices, Attack: "CPU without RDRAND", Expected: "refused: start", Claim: crypto, Shown: "boot.TestVM/no_RDRAND"},
 		{ID: "cpu-lied", Input: inDevices, Attack: "CPU flags that lack either on one of several processors", Expected: "refused", Claim: crypto, Shown: "boot.TestCheckProcessors"},
-		{ID: "nmi", Input: inDevices, Attack: "NMIs injected while the key is in registers, ERST offered", Expected: "a reset; nothing on the console, no record in the store", Claim: "From before the first secret until the power goes no register reaches the console or a store of the host's", Shown: "boot.TestVMDump"},
-		{ID: "late-devices", Input: inDevices, Attack: "a second disk and devices of the host's, at start and later", Expected: "the disk is gone at the hand-over, no driver binds, no module loads", Claim: "After the switch a disk of the host's is gone, a device of the host's gets no driver, and no module is loaded", Shown: "boot.TestVM/good"},
+		{ID: "late-devices", Input: inDevices, Attack: "a second disk and devices of the host's, at start and later", Expected: "the disk is gone at the hand-over, no driver binds, no module loads", Claim: "After the switch a disk of the host's is gone, a virtio device of the host's gets no driver, and no module is loaded", Shown: "boot.TestVM/good"},
+		{ID: "late-devices-newer", Input: inDevices, Attack: "the same with a kernel 7.x in several packages", Expected: "the same", Claim: "After the switch a disk of the host's is gone, a virtio device of the host's gets no driver, and no module is loaded", Shown: "boot.TestVM/good,_the_kernel_of_the_backports_in_its_packages"},
 		{ID: "kernel-settings", Input: inDevices, Attack: "a kernel on which a setting that hides secrets is not in force", Expected: "refused: kernel", Claim: "Each setting of the kernel that this hangs on is read back from /proc and /sys", Shown: "boot/kernel.TestEnforce"},
 		{ID: "exception-snp", Input: inDevices, Attack: "#VC and int 0x80 injected by the host", Expected: "handled or ignored by the guest kernel", Claim: "Memory corruption in the guest kernel", Hardware: "QEMU's TCG injects neither"},
 		{ID: "side-channel-snp", Input: inDevices, Attack: "single-stepping, ciphertext side channels, RAPL", Expected: "what the owner's policy bits ask of the host", Claim: "Side channels", Hardware: "only an SNP host can be measured"},

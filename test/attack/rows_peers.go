@@ -11,7 +11,7 @@ const (
 
 func boot() []Row {
 	const end = "Unreachable servers end the boot within a bound"
-	const console = "Text of others cannot forge lines of PID 1"
+	const console = "Text from other programs cannot forge lines of PID 1"
 	vm := func(id, attack, expected, claim, sub string) Row {
 		return Row{ID: id, Input: inBoot, Attack: attack, Expected: expected, Claim: claim, Shown: "boot.TestVM/" + sub}
 	}

@@ -96,7 +96,7 @@ func runTests(t *testing.T, folder string, rows []Row) map[string]string {
 	}
 	cmd := exec.Command("go", "test", "-json", "-count=1", "-timeout=80m", "-run", "^("+strings.Join(names, "|")+")$", "./"+folder)
 	cmd.Dir = needs.Repository(t)
-	cmd.Env = append(os.Environ(), "ROOTVOUCH_TEST=full", "ROOTVOUCH_ATTACK=")
+	cmd.Env = append(os.Environ(), "ROOTVOUCH_TEST=full", "ROOTVOUCH_VM=all", "ROOTVOUCH_ATTACK=")
 	var out, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &stderr
 	runErr := cmd.Run()
@@ -110,7 +110,7 @@ func runTests(t *testing.T, folder string, rows []Row) map[string]string {
 // outcomes reads the output of go test -json.
 func outcomes(t *testing.T, output []byte) map[string]string {
 	t.Helper()
-	seen, observed := map[string]string{}, map[string]string{}
+	seen, observed, said := map[string]string{}, map[string]string{}, map[string]string{}
 	for s := bufio.NewScanner(bytes.NewReader(output)); s.Scan(); {
 		var e struct{ Action, Test, Output string }
 		if json.Unmarshal(s.Bytes(), &e) != nil || e.Test == "" {
@@ -118,6 +118,7 @@ func outcomes(t *testing.T, output []byte) map[string]string {
 		}
 		switch e.Action {
 		case "output":
+			said[e.Test] += e.Output
 			if _, what, ok := strings.Cut(e.Output, "observed: "); ok {
 				observed[e.Test] = clean(what)
 			}
@@ -128,6 +129,7 @@ func outcomes(t *testing.T, output []byte) map[string]string {
 			}
 		case "fail":
 			seen[e.Test] = "FAILED"
+			t.Logf("%s says:\n%s", e.Test, said[e.Test])
 		case "skip":
 			seen[e.Test] = NotRun + ": the test was skipped"
 		}

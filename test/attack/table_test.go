@@ -40,9 +40,9 @@ func TestRows(t *testing.T) {
 			continue
 		}
 		shown++
-		folder, name, _ := split(r.Shown)
-		if !declared(t, filepath.Join(root, folder), name) {
-			t.Errorf("%s: there is no test %s in %s", r.ID, name, folder)
+		folder, name, sub := split(r.Shown)
+		if !declared(t, filepath.Join(root, folder), name, sub) {
+			t.Errorf("%s: there is no test %s in %s, or none with the subtest %q", r.ID, name, folder, sub)
 		}
 	}
 	if shown < 80 {
@@ -50,23 +50,28 @@ func TestRows(t *testing.T) {
 	}
 }
 
-// declared reports whether a folder has a test function of that name.
-func declared(t *testing.T, folder, name string) bool {
+// declared reports whether a folder has a test function of that name, and names
+// the subtest: in the text of its tests or as a script.
+func declared(t *testing.T, folder, name, sub string) bool {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join(folder, "*_test.go"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	function, subtest := false, sub == ""
 	for _, path := range paths {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if bytes.Contains(text, []byte("\nfunc "+name+"(")) {
-			return true
-		}
+		function = function || bytes.Contains(text, []byte("\nfunc "+name+"("))
+		// A subtest is a string, in which the name of a test has underscores for spaces.
+		subtest = subtest || strings.Contains(strings.ReplaceAll(string(text), " ", "_"), `"`+sub+`"`)
 	}
-	return false
+	if _, err := os.Stat(filepath.Join(folder, "testdata", "script", sub+".txtar")); err == nil {
+		subtest = true
+	}
+	return function && subtest
 }
 
 // TestDocument checks that docs/ATTACKS.md has these rows, and that no row has a
