@@ -39,7 +39,7 @@ var (
 		Version:    1,
 		Verity:     pins.Verity{RootHash: pins.Digest{3}, Salt: pins.HexBytes{}, DataBlocks: 10, HashOffset: 40960, PayloadOffset: 1 << 20, PayloadSize: 49152},
 		Header:     pins.Header{DiskUUID: pins.UUID{1}, HeaderSHA256: pins.Digest{2}},
-		Filesystem: pins.EROFS,
+		Filesystem: pins.EROFS, Init: pins.InitOK,
 	}
 )
 

@@ -32,7 +32,7 @@ func bootJSON(t *testing.T) string {
 		Version: 1, TrustDomain: "example.org",
 		SPIRE:   bootconfig.SPIRE{Addresses: []string{"127.0.0.1:1"}, TrustRoot: spiffetest.New(t).PEM()},
 		KMS:     bootconfig.KMS{Addresses: []string{"127.0.0.1:1"}, SPIFFEID: "spiffe://example.org/kms"},
-		Disk:    bootconfig.Disk{Verity: verity, Filesystem: pins.EROFS},
+		Disk:    bootconfig.Disk{Verity: verity, Filesystem: pins.EROFS, Init: pins.InitOK},
 		Network: bootconfig.Network{Mode: bootconfig.NetworkDHCP}, ReportDevice: bootconfig.ReportVirtioPort,
 		CommandLine: cmdline.Default(), Devices: bootconfig.DevicesOwn, Gate: bootconfig.GateNone,
 		Verification: bootconfig.VerificationFull, ClockFloor: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
