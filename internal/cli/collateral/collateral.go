@@ -54,13 +54,12 @@ func newFetchCommand() *cobra.Command {
 		Use:   "fetch --collateral-dir DIR (--product PRODUCT | --report FILE)",
 		Short: "Fetch collateral from AMD's key distribution service, or a mirror",
 		Long: `Fetch the certificate chains and revocation lists of products into a directory,
-and the certificate of the VCEK that signed a report. What is there already is
-used: a certificate for ever, a revocation list for an hour. The service takes
-one request for a chip in ten seconds, so several reports of one chip take their
-time.
+and the certificate of the VCEK that signed a report. Files that the directory has
+are used: a certificate for ever, a revocation list for an hour. The service takes
+one request for a chip in ten seconds, so several reports of one chip take a while.
 
 A version 2 report does not name its product: give exactly one --product then.
-A VLEK cannot be fetched: its cloud hands it out.`,
+A VLEK cannot be fetched: the cloud that uses it hands it out.`,
 		Example: `  rootvouch collateral fetch --collateral-dir collateral --product Genoa --product Turin
   rootvouch collateral fetch --collateral-dir collateral --report report.bin`,
 		Args: command.NoArguments,

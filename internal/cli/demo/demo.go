@@ -28,11 +28,12 @@ registers the disk's key; boots the VM, which gets the key for its evidence; and
 asks the running VM for a report. The last line that the appraisal prints is the
 verdict.
 
-Each command that it runs is shown, and can be typed by hand: docs/walk.md goes
-through them. $STATE in them is a directory with all keys, which is gone at the end. It
-needs what scripts/setup and make build make; make demo calls both. What it starts
-has ended when it ends, also after Ctrl-C. It leaves its cache, and the output
-directory with disk.img, whose key is gone, initramfs.img, refval.json and logs.`,
+The demo shows each command that it runs. You can type the commands yourself:
+docs/walk.md explains them. $STATE in them is a directory with all keys, which the
+demo removes at its end. The demo needs the files that scripts/setup and make build
+make; make demo calls both. All processes of the demo end with it, also after Ctrl-C.
+It leaves its cache, and the output directory with disk.img (whose key is gone),
+initramfs.img, refval.json and logs.`,
 		Example: `  make demo
   rootvouch demo --out-dir /tmp/demo`,
 		Args: command.NoArguments,

@@ -43,11 +43,11 @@ func newInspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect --firmware FILE",
 		Short: "Say whether a firmware can run code of its host",
-		Long: `Take a firmware apart and say for each way in which it could run code of its host
-whether that way is open, closed or unknown, with the reason.
+		Long: `Take a firmware apart. For each way in which it could run code of its host, say
+whether the way is open, closed or unknown, with the reason.
 
-The inspection recognises what edk2 does; it does not read machine code in general.
-What it cannot read is unknown, and counts as open.
+The inspection recognises the forms that edk2 uses; it does not read machine code in
+general. A way that it cannot read is unknown, and counts as open.
 
 The exit status is 0 if every way is closed, and 1 if not.`,
 		Example: `  rootvouch firmware inspect --firmware OVMF.amdsev.fd`,

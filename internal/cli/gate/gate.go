@@ -83,8 +83,8 @@ func newInspectCommand() *cobra.Command {
 		Long: `Say what is in a gated kernel: which gate, which kernel, and each ACPI table as it
 stands in the file, with zeros where the gate fills in what the machine has.
 
-The file is compared with what this version makes of the kernel in it. A bare kernel,
-or another gate, is an error.`,
+The command makes a gate for the kernel in the file and compares the two. A bare
+kernel, or a gate of another version, is an error.`,
 		Example: `  rootvouch gate inspect --kernel gated.efi`,
 		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -82,19 +82,19 @@ Written are the disk, a fresh key of 32 random bytes that opens it (mode 0600),
 and its pins: the values that the boot configuration and the key server need to
 recognise the disk. All three appear when everything is done, or none does.
 
-With --key-out - the key is in no file: its 32 bytes go to standard output, a pipe
-and not a terminal, once the disk and the pins are there; the summary goes to
-standard error. Should the reader of the pipe have gone before that, the build
-fails and leaves nothing. What the reader makes of the key is the reader's: when
-it could not keep it, the disk is lost and has to be built again.
+With --key-out - the key is in no file. When the disk and the pins are complete, its
+32 bytes go to standard output, which must be a pipe and not a terminal. The summary
+goes to standard error. If the reader of the pipe has gone by then, the build fails
+and leaves nothing. If the reader loses the key, the disk is lost and must be built
+again.
 
 With --format qcow2 the disk is written as QEMU's qcow2 instead of its raw bytes.
 The other image commands read it as well, all but rekey; any other qcow2 has to be
 converted.
 
 With --seed (hex, or @FILE with hex in it; at least 32 bytes) all keys, salts and
-UUIDs are derived from one secret, and the same input gives the same bytes. Such
-a seed is worth as much as the key; on a command line others may see it.`,
+UUIDs are derived from one secret, and the same input gives the same bytes. Protect
+the seed like the key; other users may see it on a command line.`,
 		Example: `  mmdebstrap --variant=minbase --include=systemd-sysv,udev trixie - | \
     rootvouch image build --root - --out disk.img --key-out disk.key --pins-out pins.json
   cryptsetup open --test-passphrase --key-file disk.key disk.img

@@ -260,12 +260,11 @@ func newRekeyCommand() *cobra.Command {
 disk UUID stay, so no new measurement is needed when the header pin comes from
 the key server. The pins change in luks2_header_sha256 alone.
 
-This retires a key, it does not revoke it: the volume key inside stays, and
-whoever has the old key and a copy of the old header can still decrypt the data.
-Until the new header is safely written the old one is kept in
-DISK.header-backup. With the old key it can be put back, so the new key and pins
-are new files beside the old ones, even with --force. A qcow2 is refused: convert
-it first.`,
+This retires a key, it does not revoke it: the volume key inside stays, so the old
+key and a copy of the old header can still decrypt the data. The command keeps the
+old header in DISK.header-backup until the new one is safely written. The old key
+opens that backup, so the new key and pins are new files beside the old ones, even
+with --force. A qcow2 is refused: convert it first.`,
 		Example: "  rootvouch image rekey --key disk.key --pins pins.json --key-out new.key --pins-out new.json disk.img",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

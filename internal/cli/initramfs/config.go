@@ -37,16 +37,16 @@ func newConfigCommand() *cobra.Command {
 		Short: "Make a boot.json",
 		Long: `Make the boot configuration of a guest, boot.json.
 
-All of it is measured: whoever changes a setting changes the launch digest. The
-trust root is the long-lived root of the trust domain (rootvouch spire init makes
-one), not the certificate of a SPIRE server, which is gone within a day: each
-certificate must have signed itself and be valid for 30 days at least. The pins
-come from rootvouch image build; with --no-header-pin the pin of the LUKS2 header
-is left to the key server, so that the disk can be rekeyed without a new
-measurement. It is no secret: everyone who has the initramfs can read it.
+All of it is measured: a changed setting changes the launch digest. The trust root
+is the long-lived root of the trust domain (rootvouch spire init makes one). Do not
+give the certificate of a SPIRE server, which expires within a day: each certificate
+must be self-signed and valid for at least 30 days. The pins come from rootvouch
+image build. With --no-header-pin the pin of the LUKS2 header comes from the key
+server, so that the disk can be rekeyed without a new measurement. The file is no
+secret: everybody who has the initramfs can read it.
 
-The kernel's command line stands in it too, and PID 1 powers off when the kernel
-shows another. So a line that was cut or changed on its way takes no effect.
+The file also has the kernel's command line. If the kernel shows another line, PID 1
+powers off. So a line that was cut or changed on its way takes no effect.
 
 The kernel is one that "gate build" made: PID 1 compares the ACPI and EFI tables with
 those of the gate, and powers off on any difference. --` + cli.BareKernelFlag + ` is for a bare kernel,

@@ -67,9 +67,9 @@ func newIDBlockCheckCommand() *cobra.Command {
 		Use:   "check --id-block BASE64 --id-auth BASE64 [--digest DIGEST]",
 		Short: "Check an ID block and show what it says",
 		Long: `Check the form of an ID block and its ID authentication information and every
-signature in them, and show what they say. With --digest, the ID block has to be
-for that launch digest. Whether the keys are the right ones is for the reader to
-see from their digests.`,
+signature in them, and show what they say. With --digest, the ID block must be for
+that launch digest. Compare the digests of the keys yourself: the command cannot know
+the right keys.`,
 		Example: `  rootvouch measure id-block --digest 5a1c… --id-key id.pem >signed
   rootvouch measure id-block check --id-block "$(sed -n s/^id-block=//p signed)" \
     --id-auth "$(sed -n s/^id-auth=//p signed)"`,

@@ -47,8 +47,8 @@ EC2 and GCE put no CPU type into a guest's initial state, so none has to be give
 guests with QEMU's legacy-vm-type=on.
 
 A firmware that may run code of its host before the kernel is refused: its digest
-would vouch for nothing. "rootvouch firmware inspect" says why it may, and "rootvouch
-firmware harden" writes one that does not.`,
+would vouch for nothing. "rootvouch firmware inspect" gives the reason, and "rootvouch
+firmware harden" writes a firmware that does not.`,
 		Example: `  rootvouch measure --firmware OVMF.hardened.fd --kernel gated.efi --initrd initramfs.img \
     --vcpus 4 --vcpu-type EPYC-v4
   rootvouch measure --firmware OVMF.hardened.fd --kernel gated.efi --initrd initrd.img \

@@ -46,7 +46,7 @@ func newShowCommand() *cobra.Command {
 		Use:   "show FILE",
 		Short: "Print the fields of an attestation report",
 		Long: `Print every field of an attestation report, by AMD's names. The report is
-parsed strictly but not verified: what is printed is what it claims.
+parsed strictly but not verified: the fields are its own claims.
 
 Exit status: 0 shown, 3 malformed, 64 usage.`,
 		Example: `  rootvouch report show report.bin

@@ -42,13 +42,13 @@ and anyone may present it, so the verdict is "freshness unknown" and never
 "trusted". Of an Azure HCL blob the user data is compared, inside the runtime
 data that REPORT_DATA vouches for.
 
---bundle takes what "rootvouch attest --bundle" kept, and judges it as of the time
-in it and with the collateral in it. --crl adds later lists: what they revoke is
-refused. Time and nonce are the bundle's word, so the verdict is never "trusted" but
-"trusted as of" that time, and notes say what was fresh then.
+--bundle takes a file of "rootvouch attest --bundle", and judges it with the time and
+the collateral in it. --crl adds later lists: a certificate that they revoke is
+refused. Time and nonce are the bundle's word, so the best verdict is "trusted as of"
+that time, and notes say what was fresh then.
 
-With --authenticity-only nothing is said about what the guest is: anyone's VM on
-genuine hardware passes.
+--authenticity-only says nothing about the guest: anybody's VM on genuine hardware
+passes.
 
 Exit status:
   0   trusted; with --authenticity-only: authentic; with --bundle: trusted as of then

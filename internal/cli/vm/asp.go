@@ -35,7 +35,7 @@ func newASPCommand() *cobra.Command {
 		Short: "Make the software AMD-SP of emulated VMs",
 		Long: `Make the software AMD-SP that signs the reports of emulated VMs.
 
-It vouches for nothing: whoever can read its directory can sign any report.
+It vouches for nothing: a user who can read its directory can sign any report.
 NOT CONFIDENTIAL.`,
 	}
 	cmd.AddCommand(newASPInitCommand(), newASPShowCommand())
