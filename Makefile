@@ -29,7 +29,9 @@ demo: setup build bin/guest/spire-agent ## the main job, end to end, emulated: N
 	bin/rootvouch demo
 
 test: setup build bin/guest/spire-agent ## every test, VM boots included
+	@scripts/setup tests
 	ROOTVOUCH_TEST=full go test -timeout 60m ./...
+	cd tools/kek-pkcs11 && ROOTVOUCH_TEST=full go test ./...
 
 vm: setup build bin/guest/spire-agent ## the VM boots alone, with every machine that the gate is made for
 	ROOTVOUCH_TEST=full ROOTVOUCH_VM=all go test -timeout 60m -v ./boot ./gate ./test/e2e

@@ -3,6 +3,7 @@ module github.com/rootvouch/rootvouch
 go 1.26.0
 
 require (
+	filippo.io/age v1.3.2
 	filippo.io/nistec v0.0.4
 	github.com/erofs/go-erofs v0.3.1
 	github.com/google/go-cmp v0.7.0
@@ -33,6 +34,7 @@ require (
 )
 
 require (
+	filippo.io/hpke v0.4.0 // indirect
 	github.com/Microsoft/go-winio v0.6.2 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect

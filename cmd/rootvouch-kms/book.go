@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/rootvouch/rootvouch/internal/command"
-	"github.com/rootvouch/rootvouch/kms/kek"
 	"github.com/rootvouch/rootvouch/kms/kv"
 	"github.com/rootvouch/rootvouch/kms/kv/boltkv"
 	"github.com/rootvouch/rootvouch/kms/kv/etcdkv"
@@ -22,6 +21,7 @@ import (
 
 // book is what a server keeps.
 type book struct {
+	keks      *keks
 	engine    kv.Engine
 	file      *boltkv.Store // the engine, or nil
 	cluster   *etcdkv.Store // the engine, or nil
@@ -48,13 +48,19 @@ func openEngine(ctx context.Context, c config) (b book, err error) {
 }
 
 // openStore opens the store, and no log.
-func openStore(ctx context.Context, c config, k *kek.KEK) (book, error) {
-	b, err := openEngine(ctx, c)
+func openStore(ctx context.Context, c config) (book, error) {
+	k, err := c.loadKEKs(ctx)
 	if err != nil {
 		return book{}, err
 	}
-	if b.store, err = store.Open(ctx, b.engine, k, rand.Reader); err != nil {
-		return book{}, errors.Join(err, b.engine.Close())
+	b, err := openEngine(ctx, c)
+	if err != nil {
+		k.Close()
+		return book{}, err
+	}
+	b.keks = k
+	if b.store, err = store.Open(ctx, b.engine, k.Ring, rand.Reader); err != nil {
+		return book{}, errors.Join(err, b.closeAll())
 	}
 	b.ledger = ledger.New(b.store, c.lane(), time.Now, rand.Reader, retryWindow)
 	b.ledger.Retention = c.retention
@@ -63,21 +69,17 @@ func openStore(ctx context.Context, c config, k *kek.KEK) (book, error) {
 
 // openBook opens the store and the log, which must fit each other.
 func openBook(ctx context.Context, c config, log *slog.Logger) (book, error) {
-	k, err := c.KEK.Load(credentials())
-	if err != nil {
-		return book{}, err
-	}
-	b, err := openStore(ctx, c, k)
+	b, err := openStore(ctx, c)
 	if err != nil {
 		return book{}, err
 	}
 	if b.publisher, err = publish.Open(ctx, b.store, c.lane(), c.LogDir, log); err != nil {
-		return book{}, errors.Join(err, b.engine.Close())
+		return book{}, errors.Join(err, b.closeAll())
 	}
 	if b.cluster != nil {
 		var process store.Token
 		if _, err := io.ReadFull(rand.Reader, process[:]); err != nil {
-			return book{}, errors.Join(fmt.Errorf("making this process' token: %w", err), b.engine.Close())
+			return book{}, errors.Join(fmt.Errorf("making this process' token: %w", err), b.closeAll())
 		}
 		b.members = members.New(b.engine, c.lane(), command.BuildVersion().Version, process, time.Now, log)
 	}
@@ -93,8 +95,14 @@ func (b book) failed() <-chan struct{} {
 	return nil
 }
 
+// closeAll ends what keeps keys and the store.
+func (b book) closeAll() error {
+	b.keks.Close()
+	return b.engine.Close()
+}
+
 func (b book) close(log *slog.Logger) {
-	if err := b.engine.Close(); err != nil {
+	if err := b.closeAll(); err != nil {
 		log.Error("closing the store", "err", err)
 	}
 }

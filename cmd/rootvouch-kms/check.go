@@ -38,8 +38,11 @@ the server's own /ready says how they are.`,
 	return cmd
 }
 
+// quiet logs nothing.
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
 func check(ctx context.Context, c config, out io.Writer) error {
-	quiet := slog.New(slog.DiscardHandler)
+	quiet := quiet()
 	var errs []error
 	say := func(what string, err error) {
 		if err != nil {
@@ -48,8 +51,11 @@ func check(ctx context.Context, c config, out io.Writer) error {
 		}
 		fmt.Fprintf(out, "ok    %s\n", what)
 	}
-	_, err := c.KEK.Load(credentials())
+	k, err := c.loadKEKs(ctx)
 	say("key-encryption key", err)
+	if err == nil {
+		k.Close()
+	}
 	collateral := newCollateralDir(c.CollateralDir, time.Now, quiet)
 	say("collateral", collateral.checkFresh())
 	if err := collateral.checkExpiry(); err != nil {

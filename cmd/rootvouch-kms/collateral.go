@@ -7,10 +7,12 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/rootvouch/rootvouch/appraise"
+	"github.com/rootvouch/rootvouch/kms/admin"
 	"github.com/rootvouch/rootvouch/snp/kds"
 )
 
@@ -79,6 +81,17 @@ func (d *collateralDir) newestCRLs() ([]*x509.RevocationList, error) {
 		}
 	}
 	return slices.Collect(maps.Values(newest)), nil
+}
+
+// pageCRLs are the newest lists, for the operator's page.
+func (d *collateralDir) pageCRLs() ([]admin.CRL, error) {
+	all, err := d.newestCRLs()
+	var shown []admin.CRL
+	for _, crl := range all {
+		shown = append(shown, admin.CRL{Issuer: crl.Issuer.String(), From: crl.ThisUpdate, Ends: crl.NextUpdate})
+	}
+	slices.SortFunc(shown, func(a, b admin.CRL) int { return strings.Compare(a.Issuer, b.Issuer) })
+	return shown, err
 }
 
 // checkFresh reports whether there is a CRL with which evidence can be appraised.

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strconv"
@@ -48,8 +50,12 @@ type rawConfig struct {
 	LogDir string `json:"log_dir"`
 	// CollateralDir has certificates and CRLs (*.der, *.pem, *.crl).
 	CollateralDir string `json:"collateral_dir"`
-	// KEK says where the key-encryption key is.
-	KEK kek.Source `json:"kek"`
+	// KEK says where the key-encryption key is, under which keys are sealed; OldKEKs those
+	// under which they were sealed before.
+	KEK     kek.Source   `json:"kek"`
+	OldKEKs []kek.Source `json:"old_keks,omitempty"`
+	// BreakGlass are the age recipients whom keys may be exported to; absent: nobody.
+	BreakGlass []string `json:"break_glass,omitempty"`
 }
 
 // config is a rawConfig that was checked.
@@ -58,6 +64,7 @@ type config struct {
 	id        spiffeid.ID
 	roles     admin.Roles
 	retention time.Duration
+	export    admin.Recipients
 }
 
 // origin is the log's name: the server's SPIFFE ID without its scheme.
@@ -120,8 +127,11 @@ func decodeConfig(data []byte) (config, error) {
 	if err := c.checkEngine(); err != nil {
 		errs = append(errs, err)
 	}
-	if err := c.KEK.Check(); err != nil {
-		errs = append(errs, fmt.Errorf("kek: %w", err))
+	if err := c.checkKEKs(); err != nil {
+		errs = append(errs, err)
+	}
+	if c.export, err = admin.ParseRecipients(c.BreakGlass); err != nil {
+		errs = append(errs, fmt.Errorf("break_glass: %w", err))
 	}
 	return c, errors.Join(errs...)
 }
@@ -162,6 +172,59 @@ func (c config) lane() string {
 		return c.Replica
 	}
 	return "main"
+}
+
+// checkKEKs reports whether all key-encryption keys have a source, and a name of their own.
+func (c rawConfig) checkKEKs() error {
+	if err := c.KEK.Check(); err != nil {
+		return fmt.Errorf("kek: %w", err)
+	}
+	names := map[string]bool{c.KEK.Title(): true}
+	for _, k := range c.OldKEKs {
+		if err := k.Check(); err != nil {
+			return fmt.Errorf("old_keks: %w", err)
+		}
+		if names[k.Title()] {
+			return fmt.Errorf("old_keks: name %q is there twice", k.Title())
+		}
+		names[k.Title()] = true
+	}
+	return nil
+}
+
+// keks are the key-encryption keys of a configuration, until Close.
+type keks struct {
+	*kek.Ring
+	closers []io.Closer
+}
+
+// loadKEKs makes all key-encryption keys ready.
+func (c config) loadKEKs(ctx context.Context) (*keks, error) {
+	k := &keks{}
+	for _, source := range append([]kek.Source{c.KEK}, c.OldKEKs...) {
+		loaded, err := source.Load(ctx, credentials())
+		if err != nil {
+			k.Close()
+			return nil, err
+		}
+		k.closers = append(k.closers, loaded.Closer)
+		if k.Ring == nil {
+			k.Ring = kek.NewRing(source.Title(), loaded.Sealer)
+			continue
+		}
+		if err := k.Ring.Add(source.Title(), loaded.Sealer); err != nil {
+			k.Close()
+			return nil, err
+		}
+	}
+	return k, nil
+}
+
+// Close ends the programs that keep keys.
+func (k *keks) Close() {
+	for _, c := range k.closers {
+		c.Close()
+	}
 }
 
 // checkAddress reports whether address is "host:port".

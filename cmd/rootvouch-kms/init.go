@@ -44,21 +44,20 @@ Existing stores and logs are refused.`,
 }
 
 func initialize(cmd *cobra.Command, c config) error {
-	if c.KEK.File != "" {
-		err := kek.Create(c.KEK.File, rand.Reader)
-		if err != nil && !errors.Is(err, os.ErrExist) {
-			return err
-		}
-		if err == nil {
-			fmt.Fprintf(cmd.OutOrStdout(), "made key-encryption key %s\n", c.KEK.File)
-		}
+	made, err := c.KEK.Create(rand.Reader)
+	switch {
+	case err != nil && !errors.Is(err, os.ErrExist):
+		return err
+	case err == nil && made != "":
+		fmt.Fprintf(cmd.OutOrStdout(), "made key-encryption key %s\n", made)
 	}
-	k, err := c.KEK.Load(credentials())
+	k, err := c.loadKEKs(cmd.Context())
 	if err != nil {
 		return err
 	}
+	defer k.Close()
 	// The log is the last to come: a store without one does not serve, and init says so.
-	if err := createStore(cmd.Context(), c, k); err != nil {
+	if err := createStore(cmd.Context(), c, k.Ring); err != nil {
 		return err
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "made store %s\nmade log %s\n", c.where(), c.LogDir)
@@ -66,7 +65,7 @@ func initialize(cmd *cobra.Command, c config) error {
 }
 
 // createStore makes a store and its log, or neither.
-func createStore(ctx context.Context, c config, k *kek.KEK) (err error) {
+func createStore(ctx context.Context, c config, k *kek.Ring) (err error) {
 	// A cluster keeps what was made there: whether the log can be made comes first.
 	if err := os.Mkdir(c.LogDir, 0o700); err != nil {
 		return fmt.Errorf("creating log: %w", err)

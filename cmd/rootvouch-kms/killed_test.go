@@ -28,6 +28,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asServer) != "" {
 		os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 	}
+	asCommand()
 	os.Exit(m.Run())
 }
 

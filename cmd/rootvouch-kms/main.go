@@ -29,6 +29,7 @@ log before the key leaves.
 
 Records are registered with ` + "`rootvouch keys put`" + ` over the admin socket.`,
 	}
-	root.AddCommand(newInitCommand(), newServeCommand(), newCheckCommand(), newJoinCommand(), newLeaveCommand(), newAuditCommand())
+	root.AddCommand(newInitCommand(), newServeCommand(), newCheckCommand(), newRestoreCommand(), newKEKCommand(), newJoinCommand(), newLeaveCommand(),
+		newAuditCommand())
 	return root
 }

@@ -29,7 +29,7 @@ Then copy the log directory of a server that serves to this one's log_dir, and s
 		if err != nil {
 			return err
 		}
-		defer b.engine.Close()
+		defer b.closeAll()
 		size, err := publish.Join(cmd.Context(), b.store, c.Replica)
 		if err != nil {
 			return err
@@ -60,7 +60,7 @@ of another server's log directory.`,
 		if err != nil {
 			return err
 		}
-		defer b.engine.Close()
+		defer b.closeAll()
 		if err := publish.Leave(cmd.Context(), b.store, arguments[0]); err != nil {
 			return err
 		}
@@ -78,10 +78,6 @@ func openShared(ctx context.Context, path string) (config, book, error) {
 	if c.Etcd == nil {
 		return config{}, book{}, fmt.Errorf("the store is the file %s, want one in etcd: one server alone has a file", c.Store)
 	}
-	k, err := c.KEK.Load(credentials())
-	if err != nil {
-		return config{}, book{}, err
-	}
-	b, err := openStore(ctx, c, k)
+	b, err := openStore(ctx, c)
 	return c, b, err
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/admin"
 	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/server"
+	"github.com/rootvouch/rootvouch/kms/tlogdir"
 )
 
 // retryWindow is how long a reply that was lost may be asked for again, with the
@@ -114,7 +115,12 @@ func serve(ctx context.Context, c config, log *slog.Logger, ready func(address s
 			return err
 		}
 	}
-	if err := b.ledger.Note(ctx, audit.Entry{Event: audit.Start, About: audit.AboutStart{SPIFFEID: c.id.String()}}); err != nil {
+	// Nothing is sealed under a key-encryption key that is not on the book's list.
+	err = b.ledger.Records.Admit(ctx)
+	if err == nil {
+		err = b.ledger.Note(ctx, audit.Entry{Event: audit.Start, About: audit.AboutStart{SPIFFEID: c.id.String()}})
+	}
+	if err != nil {
 		callers.Close()
 		owner.Close()
 		if health != nil {
@@ -147,7 +153,11 @@ func serve(ctx context.Context, c config, log *slog.Logger, ready func(address s
 			Clock: time.Now, Rand: rand.Reader, Log: log,
 		}).Serve(ctx, callers)
 	})
-	group.Go(func() error { return admin.New(c.id, b.ledger, b.publisher.State, log).Serve(ctx, owner) })
+	group.Go(func() error {
+		a := admin.New(c.id, b.ledger, b.publisher.State, log)
+		a.Recipients, a.Watch = c.export, admin.Watch{Log: tlogdir.Dir(c.LogDir), CRLs: collateral.pageCRLs, Ill: well.Ready}
+		return a.Serve(ctx, owner)
+	})
 	group.Go(func() error {
 		select {
 		case <-b.failed():

@@ -40,6 +40,11 @@ type Admin struct {
 	log    func() publish.State // where the transparency log stands
 	notes  *slog.Logger
 	gists  gists
+
+	// Watch is what the page shows of the rest of the server.
+	Watch Watch
+	// Recipients are whom keys may be exported to.
+	Recipients Recipients
 }
 
 // New makes an Admin for the server with a SPIFFE ID.
@@ -100,10 +105,14 @@ func (a *Admin) handler() http.Handler {
 		{"POST " + disk + "/withdraw", Operate, a.change((*ledger.Ledger).Withdraw)},
 		{"POST " + disk + "/restore", Operate, a.restore},
 		{"POST " + disk + "/purge", Destroy, a.purge},
+		{"POST " + disk + "/export", Destroy, a.export},
+		{"POST " + adminapi.PathRewrap, Destroy, a.rewrap},
 		{"DELETE " + disk, Destroy, a.delete},
 	} {
 		mux.HandleFunc(route.pattern, a.serve(route.role, route.handle))
 	}
+	mux.HandleFunc("GET "+adminapi.PathPage, a.serveRaw(Read, func(w http.ResponseWriter, r *http.Request, _ audit.Actor) { a.page(w, r) }))
+	mux.HandleFunc("GET "+adminapi.PathBackup, a.serveRaw(Operate, a.backup))
 	return mux
 }
 
@@ -136,44 +145,67 @@ func statusOf(err error) int {
 	return http.StatusServiceUnavailable
 }
 
-func (a *Admin) serve(role Role, handle handle) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		p, ok := r.Context().Value(peerKey{}).(peer)
-		if !ok {
-			panic("admin: internal error: a request without a peer")
-		}
-		r.Body = http.MaxBytesReader(w, r.Body, adminapi.MaxDocument+1024)
-		by := audit.Actor{Name: p.name, Ticket: r.Header.Get(adminapi.TicketHeader)}
-		var reply any
-		err := adminapi.CheckTicket(by.Ticket)
-		switch {
-		case err != nil:
-			err = fmt.Errorf("%w: %v", errInvalid, err)
-		case p.role < role:
-			err = fmt.Errorf("%w: %s has the role %q, want %q", errRole, p.name, p.role, role)
-		default:
-			reply, err = handle(by, r)
-		}
-		status := http.StatusOK
-		if err != nil {
-			a.notes.Warn("admin", "actor", by.Name, "method", r.Method, "path", r.URL.Path, "err", err)
-			status, reply = statusOf(err), adminapi.Failure{Version: adminapi.Version, Error: err.Error()}
-		}
-		data, err := json.Marshal(reply)
-		if err != nil {
-			panic("admin: internal error: " + err.Error())
-		}
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(status)
-		w.Write(data)
+// admit says who asks, if their role allows it.
+func admit(role Role, r *http.Request) (audit.Actor, error) {
+	p, ok := r.Context().Value(peerKey{}).(peer)
+	if !ok {
+		panic("admin: internal error: a request without a peer")
 	}
+	by := audit.Actor{Name: p.name, Ticket: r.Header.Get(adminapi.TicketHeader)}
+	if err := adminapi.CheckTicket(by.Ticket); err != nil {
+		return by, fmt.Errorf("%w: %v", errInvalid, err)
+	}
+	if p.role < role {
+		return by, fmt.Errorf("%w: %s has the role %q, want %q", errRole, p.name, p.role, role)
+	}
+	return by, nil
+}
+
+// serve answers with one document.
+func (a *Admin) serve(role Role, handle handle) http.HandlerFunc {
+	return a.serveRaw(role, func(w http.ResponseWriter, r *http.Request, by audit.Actor) {
+		reply, err := handle(by, r)
+		if err != nil {
+			a.fail(w, r, by, err)
+			return
+		}
+		answer(w, http.StatusOK, reply)
+	})
+}
+
+// serveRaw answers somebody whose role allows it.
+func (a *Admin) serveRaw(role Role, handle func(http.ResponseWriter, *http.Request, audit.Actor)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, adminapi.MaxDocument+1024)
+		by, err := admit(role, r)
+		if err != nil {
+			a.fail(w, r, by, err)
+			return
+		}
+		handle(w, r, by)
+	}
+}
+
+func (a *Admin) fail(w http.ResponseWriter, r *http.Request, by audit.Actor, err error) {
+	a.notes.Warn("admin", "actor", by.Name, "method", r.Method, "path", r.URL.Path, "err", err)
+	answer(w, statusOf(err), adminapi.Failure{Version: adminapi.Version, Error: err.Error()})
+}
+
+func answer(w http.ResponseWriter, status int, reply any) {
+	data, err := json.Marshal(reply)
+	if err != nil {
+		panic("admin: internal error: " + err.Error())
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	w.Write(data)
 }
 
 func (a *Admin) status(_ audit.Actor, r *http.Request) (any, error) {
 	state := a.log()
 	count, err := a.ledger.Records.Count(r.Context())
 	return adminapi.Status{
-		Version: adminapi.Version, SPIFFEID: a.id.String(), LogKey: a.ledger.Records.LogPublic(), Records: count,
+		Version: adminapi.Version, SPIFFEID: a.id.String(), LogKey: a.ledger.Records.LogPublic(), Records: count, KEK: a.ledger.Records.KEK(),
 		LogSize: uint64(state.Tree.Size), Checkpoint: string(state.Checkpoint), Published: state.At.UTC(),
 	}, err
 }

@@ -44,7 +44,7 @@ type rig struct {
 	out    *bytes.Buffer
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	dir := t.TempDir()
 	r := &rig{socket: filepath.Join(dir, "admin.sock"), books: kmstest.New(t, dir, clock), out: new(bytes.Buffer)}
@@ -73,7 +73,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func values(t *testing.T, change func(*refval.Values)) json.RawMessage {
+func values(t testing.TB, change func(*refval.Values)) json.RawMessage {
 	t.Helper()
 	v := refval.New(refval.EmulatedARK(pins.Digest{1}), []refval.Measurement{{Digest: snp.Measurement{1}, HostCode: refval.HostCodeNone, Kernel: refval.KernelMeasured, Provenance: refval.Provenance{KernelSHA256: [32]byte{1}}, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 1, CPUType: "EPYC-v4"}})
 	if change != nil {

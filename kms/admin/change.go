@@ -120,6 +120,19 @@ func (a *Admin) purge(by audit.Actor, r *http.Request) (any, error) {
 	return adminapi.Purged{Version: adminapi.Version, Records: n}, err
 }
 
+// rewrap seals some secrets anew.
+func (a *Admin) rewrap(by audit.Actor, r *http.Request) (any, error) {
+	n, next, err := a.ledger.Rewrap(r.Context(), by, r.URL.Query().Get("after"))
+	if err != nil {
+		return nil, err
+	}
+	reply := adminapi.Rewrapped{Version: adminapi.Version, KEK: a.ledger.Records.KEK(), Sealed: n, Next: next, InUse: []string{}}
+	if next == "" {
+		reply.InUse, err = a.ledger.Forget(r.Context(), by)
+	}
+	return reply, err
+}
+
 // generationOf reads the query's generation.
 func generationOf(r *http.Request) (uint64, error) {
 	n, err := strconv.ParseUint(r.URL.Query().Get("generation"), 10, 64)

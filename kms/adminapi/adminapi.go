@@ -32,6 +32,9 @@ const PathDisks = "/v1/disks"
 const (
 	PathStatus = "/v1/status" // Status
 	PathKept   = "/v1/kept"   // records that count no more
+	PathPage   = "/v1/page"   // the operator's page, HTML
+	PathBackup = "/v1/backup" // the store, as it is
+	PathRewrap = "/v1/rewrap" // Rewrapped
 )
 
 // TicketHeader says in a request what a change is for; it goes on the log.
@@ -176,6 +179,26 @@ type Records struct {
 	Total uint64 `json:"total"`
 }
 
+// Exported is a key that left the server, sealed.
+type Exported struct {
+	Version    int       `json:"version"`
+	DiskUUID   pins.UUID `json:"disk_uuid"`
+	Generation uint64    `json:"generation"`
+	Recipients []string  `json:"recipients"`
+	Sealed     string    `json:"sealed"` // an age file with ASCII armor
+}
+
+// Rewrapped answers a step of a rewrap.
+type Rewrapped struct {
+	Version int    `json:"version"`
+	KEK     string `json:"kek"`    // under which secrets are sealed now
+	Sealed  int    `json:"sealed"` // how many in this step
+	Next    string `json:"next"`   // where the next step begins; "": it is done
+	// InUse are the key-encryption keys that something may be sealed under, when it is
+	// done.
+	InUse []string `json:"in_use"`
+}
+
 // Purged answers a purge.
 type Purged struct {
 	Version int `json:"version"`
@@ -199,6 +222,8 @@ type Status struct {
 	// Checkpoint is signed. Kept elsewhere, it proves later that no leaf up to it was
 	// changed or cut off.
 	Checkpoint string `json:"checkpoint"`
+	// KEK is the name of the key-encryption key that seals.
+	KEK string `json:"kek"`
 	// Records is how many disks have one.
 	Records uint64 `json:"records"`
 	// Published is when the log had all that there was to have.

@@ -201,33 +201,58 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return s, err
 }
 
+// Export returns a disk's key, sealed to the recipients of the server's configuration: of one
+// generation, or with 0 of the record that counts.
+func (c *Client) Export(ctx context.Context, disk pins.UUID, generation uint64) (Exported, error) {
+	var e Exported
+	err := c.do(ctx, http.MethodPost, PathDisks+"/"+disk.String()+"/export?generation="+strconv.FormatUint(generation, 10), nil, &e)
+	return e, err
+}
+
+// Rewrap makes one step of a rewrap, which begins after another one ended.
+func (c *Client) Rewrap(ctx context.Context, after string) (Rewrapped, error) {
+	var r Rewrapped
+	err := c.do(ctx, http.MethodPost, PathRewrap+"?"+url.Values{"after": {after}}.Encode(), nil, &r)
+	return r, err
+}
+
+// PageOf returns the operator's page, and the header that goes with it.
+func (c *Client) PageOf(ctx context.Context, query string) (http.Header, []byte, error) {
+	response, err := c.ask(ctx, c.http, http.MethodGet, PathPage+"?"+query, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer response.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(response.Body, maxReply))
+	return response.Header, data, err
+}
+
+// Backup writes a copy of the server's store, and says its size. It may take long, and is
+// bounded by ctx alone.
+func (c *Client) Backup(ctx context.Context, w io.Writer) (int64, error) {
+	patient := *c.http
+	patient.Timeout = 0
+	response, err := c.ask(ctx, &patient, http.MethodGet, PathBackup, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	n, err := io.Copy(w, response.Body)
+	if err != nil {
+		return n, fmt.Errorf("reading the backup: %w", err)
+	}
+	return n, nil
+}
+
 func (c *Client) do(ctx context.Context, method, path string, body []byte, reply any) error {
-	request, err := http.NewRequestWithContext(ctx, method, "http://admin"+path, bytes.NewReader(body))
+	response, err := c.ask(ctx, c.http, method, path, body)
 	if err != nil {
 		return err
-	}
-	if c.Ticket != "" {
-		request.Header.Set(TicketHeader, c.Ticket)
-	}
-	response, err := c.http.Do(request)
-	if err != nil {
-		// Neither the method nor the URL means anything to who reads this.
-		if in, ok := errors.AsType[*url.Error](err); ok {
-			err = in.Err
-		}
-		return fmt.Errorf("asking the key server: %w", err)
 	}
 	defer response.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(response.Body, maxReply))
 	if err != nil {
 		return fmt.Errorf("reading the key server's answer: %w", err)
-	}
-	if response.StatusCode != http.StatusOK {
-		var f Failure
-		if err := json.Unmarshal(data, &f); err != nil || f.Error == "" {
-			f.Error = response.Status
-		}
-		return &Error{response.StatusCode, f.Error}
 	}
 	if reply == nil {
 		return nil
@@ -236,6 +261,38 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte, reply
 		return fmt.Errorf("decoding the key server's answer: %v", err)
 	}
 	return nil
+}
+
+// ask sends a request, and returns the answer if it is a good one. The caller closes its body.
+func (c *Client) ask(ctx context.Context, client *http.Client, method, path string, body []byte) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, method, "http://admin"+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if c.Ticket != "" {
+		request.Header.Set(TicketHeader, c.Ticket)
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		// Neither the method nor the URL means anything to who reads this.
+		if in, ok := errors.AsType[*url.Error](err); ok {
+			err = in.Err
+		}
+		return nil, fmt.Errorf("asking the key server: %w", err)
+	}
+	if response.StatusCode == http.StatusOK {
+		return response, nil
+	}
+	defer response.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(response.Body, maxReply))
+	if err != nil {
+		return nil, fmt.Errorf("reading the key server's answer: %w", err)
+	}
+	var f Failure
+	if err := json.Unmarshal(data, &f); err != nil || f.Error == "" {
+		f.Error = response.Status
+	}
+	return nil, &Error{response.StatusCode, f.Error}
 }
 
 // maxReply bounds an answer in bytes: a page of records.

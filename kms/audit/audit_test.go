@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +36,14 @@ func entries() []Entry {
 			e.About = AboutRefusal{Request: Request{Remote: "192.0.2.1:4711"}, Code: "denied", Checks: []string{"MEASUREMENT"}, Reason: "lock 2"}
 		case LeftOut:
 			e.About = AboutLeftOut{Count: 3}
+		case Backup:
+			e.About = AboutBackup{Actor: "uid=0", Ticket: "CHG-2"}
+		case Recovery:
+			e.About = AboutRecovery{Leaves: 4, Releases: 2, Lost: []LostKey{{Disk: pins.UUID{1}, Generation: 2}}}
+		case Export:
+			e.About = AboutExport{Actor: "uid=0", Disk: pins.UUID{1}, Generation: 1, Recipients: []string{"age1x"}}
+		case Rewrap:
+			e.About = AboutRewrap{Actor: "uid=0", KEK: "2026", Items: 3}
 		default:
 			e.About = AboutChange{Actor: "uid=0", Disk: pins.UUID{1}, SPIFFEID: request.SPIFFEID, Generation: 1, Evidence: "required", ReferenceValues: pins.Digest{6},
 				Before: []Expiring{{pins.Digest{8}, noon}}, MaxReleases: 3, State: "enabled", Ticket: "CHG-1"}
@@ -54,13 +63,13 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(e, got.Entry, cmp.AllowUnexported(AboutInit{}, AboutStart{}, AboutRefusal{}, AboutLeftOut{})); diff != "" {
+		if diff := cmp.Diff(e, got.Entry, cmp.AllowUnexported(AboutInit{}, AboutStart{}, AboutRefusal{}, AboutLeftOut{}, AboutBackup{}, AboutRecovery{}, AboutExport{}, AboutRewrap{})); diff != "" {
 			t.Error(diff)
 		}
 		if got.Place != (Place{"main", head.Sequence}) || !got.Time.Equal(noon) || lanes["main"] != head {
 			t.Errorf("got %+v, want it at %d", got, head.Sequence)
 		}
-		if (len(got.About.Contents()) > 0) != (e.Event != Init && e.Event != Start && e.Event != Refusal && e.Event != LeftOut && e.Event != ReleaseAgain) {
+		if (len(got.About.Contents()) > 0) != !slices.Contains([]Event{Init, Start, Refusal, LeftOut, ReleaseAgain, Backup, Recovery, Export, Rewrap}, e.Event) {
 			t.Errorf("%s refers to %v", e.Event, got.About.Contents())
 		}
 	}

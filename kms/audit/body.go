@@ -37,6 +37,10 @@ const (
 	Purge        Event = "purge"   // one was destroyed for good
 	Join         Event = "join"    // a replica's copy of the log was registered
 	Leave        Event = "leave"   // and is so no more
+	Backup       Event = "backup"
+	Recovery     Event = "recovery" // the store was made from a backup
+	Export       Event = "export"   // a key left, sealed
+	Rewrap       Event = "rewrap"   // secrets are sealed under another key-encryption key
 )
 
 // kinds says which Body goes with an event.
@@ -60,6 +64,10 @@ var kinds = map[Event]reflect.Type{
 	Purge:        reflect.TypeFor[AboutChange](),
 	Join:         reflect.TypeFor[AboutReplica](),
 	Leave:        reflect.TypeFor[AboutReplica](),
+	Backup:       reflect.TypeFor[AboutBackup](),
+	Recovery:     reflect.TypeFor[AboutRecovery](),
+	Export:       reflect.TypeFor[AboutExport](),
+	Rewrap:       reflect.TypeFor[AboutRewrap](),
 }
 
 // Body is what a leaf says about its event.
@@ -81,7 +89,8 @@ const (
 	maxReason   = 4 << 10
 	maxSPIFFEID = 2048
 	maxShort    = 256
-	maxChecks   = 40 // how many names
+	maxChecks   = 20 // how many names
+	maxCheck    = 64 // of each
 )
 
 // AboutInit is about a new store.
@@ -202,7 +211,7 @@ func (a AboutRefusal) bounded() Body {
 	a.Request, a.Reason = a.Request.bounded(), text(a.Reason, maxReason)
 	checks := []string{}
 	for _, check := range a.Checks[:min(len(a.Checks), maxChecks)] {
-		checks = append(checks, text(check, maxShort))
+		checks = append(checks, text(check, maxCheck))
 	}
 	a.Checks = checks
 	return a

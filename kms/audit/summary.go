@@ -31,12 +31,24 @@ func (l Leaf) Summary() Summary {
 		if a.RootOfTrust != "" {
 			what += ", root of trust " + a.RootOfTrust
 		}
-		if a.Ticket != "" {
-			what += ", ticket " + a.Ticket
-		}
-		return Summary{a.Disk.String(), a.SPIFFEID, what}
+		return Summary{a.Disk.String(), a.SPIFFEID, what + ticket(a.Ticket)}
+	case AboutBackup:
+		return Summary{What: "by " + a.Actor + ticket(a.Ticket)}
+	case AboutRecovery:
+		return Summary{What: fmt.Sprintf("%d leaves, %d releases, %d keys lost", a.Leaves, a.Releases, len(a.Lost))}
+	case AboutExport:
+		return Summary{Disk: a.Disk.String(), What: fmt.Sprintf("generation %d to %d recipients by %s%s", a.Generation, len(a.Recipients), a.Actor, ticket(a.Ticket))}
+	case AboutRewrap:
+		return Summary{What: fmt.Sprintf("%d secrets under %s by %s%s", a.Items, a.KEK, a.Actor, ticket(a.Ticket))}
 	}
 	return Summary{}
+}
+
+func ticket(text string) string {
+	if text == "" {
+		return ""
+	}
+	return ", ticket " + text
 }
 
 func (r Request) diskText() string {

@@ -59,19 +59,19 @@ func TestSeal(t *testing.T) {
 func TestLoad(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "kek")
-	if err := Create(path, rand.Reader); err != nil {
+	if _, err := (Source{File: path}).Create(rand.Reader); err != nil {
 		t.Fatal(err)
 	}
-	if err := Create(path, rand.Reader); !errors.Is(err, os.ErrExist) {
+	if _, err := (Source{File: path}).Create(rand.Reader); !errors.Is(err, os.ErrExist) {
 		t.Errorf("second Create: got error %v, want os.ErrExist", err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("got %v, %v, want mode 0600", info.Mode(), err)
 	}
-	if _, err := (Source{File: path}).Load(""); err != nil {
+	if _, err := (Source{File: path}).Load(t.Context(), ""); err != nil {
 		t.Error(err)
 	}
-	if _, err := (Source{Credential: "kek"}).Load(dir); err != nil {
+	if _, err := (Source{Credential: "kek"}).Load(t.Context(), dir); err != nil {
 		t.Error(err)
 	}
 
@@ -110,7 +110,7 @@ func TestLoad(t *testing.T) {
 		{"credential outside", Source{Credential: "../kek"}, dir, "want a name"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if _, err := c.source.Load(c.dir); err == nil || !strings.Contains(err.Error(), c.want) {
+			if _, err := c.source.Load(t.Context(), c.dir); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got error %v, want one with %q", err, c.want)
 			}
 		})

@@ -82,6 +82,23 @@ func (s *Store) FindLease(ctx context.Context, disk pins.UUID, launch Launch) (l
 	return LeaseOf(items[0])
 }
 
+// SomeLeases returns at most limit leases of a disk.
+func (s *Store) SomeLeases(ctx context.Context, disk pins.UUID, limit int) ([]Lease, error) {
+	items, err := s.Engine.List(ctx, prefixLease(disk), "", limit)
+	if err != nil {
+		return nil, err
+	}
+	var all []Lease
+	for _, item := range items {
+		l, _, err := LeaseOf(item)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, l)
+	}
+	return all, nil
+}
+
 // Leases returns all leases of a disk.
 func (s *Store) Leases(ctx context.Context, disk pins.UUID) ([]Lease, error) {
 	var all []Lease

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -33,8 +34,10 @@ type meta struct {
 	Format    string `json:"format"`     // storeLabel
 	Cluster   string `json:"cluster"`    // random, hex: tells stores apart
 	LogPublic string `json:"log_public"` // verification key of the log, as in signed notes
-	LogKey    []byte `json:"log_key"`    // signing key of the log, sealed
-	NonceKey  []byte `json:"nonce_key"`  // sealed
+	// KEKs are the names of the key-encryption keys that something may be sealed under.
+	KEKs     []string   `json:"keks"`
+	LogKey   kek.Sealed `json:"log_key"`   // signing key of the log
+	NonceKey kek.Sealed `json:"nonce_key"` // see the key API
 }
 
 // Keys are the cluster's own secrets.
@@ -54,14 +57,14 @@ func (s *Store) Keys() Keys { return s.keys }
 
 // Create makes an empty store in an engine, with the first leaf of a lane: its log has the
 // name origin. The error matches os.ErrExist when there is a store already.
-func Create(ctx context.Context, e kv.Engine, k *kek.KEK, rand io.Reader, origin, lane string, now time.Time) error {
+func Create(ctx context.Context, e kv.Engine, k *kek.Ring, rand io.Reader, origin, lane string, now time.Time) error {
 	if err := create(ctx, e, k, rand, origin, lane, now); err != nil {
 		return fmt.Errorf("creating store: %w", err)
 	}
 	return nil
 }
 
-func create(ctx context.Context, e kv.Engine, k *kek.KEK, rand io.Reader, origin, lane string, now time.Time) error {
+func create(ctx context.Context, e kv.Engine, k *kek.Ring, rand io.Reader, origin, lane string, now time.Time) error {
 	if err := audit.CheckLane(lane); err != nil {
 		return err
 	}
@@ -69,7 +72,7 @@ func create(ctx context.Context, e kv.Engine, k *kek.KEK, rand io.Reader, origin
 	if _, err := io.ReadFull(rand, secrets[:]); err != nil {
 		return err
 	}
-	m := meta{Format: storeLabel, Cluster: hex.EncodeToString(secrets[:16])}
+	m := meta{Format: storeLabel, Cluster: hex.EncodeToString(secrets[:16]), KEKs: []string{k.Current()}}
 	private, public, err := tlogdir.NewKey(rand, origin)
 	if err != nil {
 		return err
@@ -90,8 +93,8 @@ func create(ctx context.Context, e kv.Engine, k *kek.KEK, rand io.Reader, origin
 		return err
 	}
 	leaf, head := audit.Encode(lane, audit.Head{}, now, audit.Entry{Event: audit.Init, About: audit.AboutInit{Origin: origin}})
-	ok, err := e.Commit(ctx, []kv.Cond{{Key: keyMeta}}, []kv.Write{
-		{Key: keyMeta, Value: encodeJSON(m)},
+	ok, err := e.Commit(ctx, []kv.Cond{{Key: KeyMeta}}, []kv.Write{
+		{Key: KeyMeta, Value: encodeJSON(m)},
 		{Key: KeyEpoch},
 		{Key: KeyCopies},
 		SetCheckpoint(Checkpoint{Signed: string(empty), Lanes: audit.Lanes{}, By: lane}),
@@ -112,7 +115,7 @@ func create(ctx context.Context, e kv.Engine, k *kek.KEK, rand io.Reader, origin
 // readMeta reads what Create made.
 func readMeta(ctx context.Context, e kv.Engine) (meta, error) {
 	var m meta
-	items, err := e.Get(ctx, keyMeta)
+	items, err := e.Get(ctx, KeyMeta)
 	switch {
 	case err != nil:
 		return m, err
@@ -130,7 +133,7 @@ func readMeta(ctx context.Context, e kv.Engine) (meta, error) {
 
 // Open reads a store that Create made. The error matches ErrWrongKEK when it was made for
 // another key-encryption key than k.
-func Open(ctx context.Context, e kv.Engine, k *kek.KEK, rand io.Reader) (*Store, error) {
+func Open(ctx context.Context, e kv.Engine, k *kek.Ring, rand io.Reader) (*Store, error) {
 	s := &Store{Engine: e, kek: k, rand: rand}
 	if err := s.open(ctx); err != nil {
 		return nil, fmt.Errorf("opening store: %w", err)
@@ -143,17 +146,55 @@ func (s *Store) open(ctx context.Context) error {
 	if s.meta, err = readMeta(ctx, s.Engine); err != nil {
 		return err
 	}
-	private, err := s.kek.Open(s.meta.LogKey, kek.About(logKeyLabel, []byte(s.meta.Cluster)))
-	if err != nil {
-		return ErrWrongKEK
+	for _, name := range s.meta.KEKs {
+		if !s.kek.Has(name) {
+			return fmt.Errorf("%w: keys in it are sealed under %q, and the configuration has %q", ErrWrongKEK, name, s.kek.Names())
+		}
 	}
-	if s.keys.Nonce, err = s.kek.Open(s.meta.NonceKey, kek.About(nonceKeyLabel, []byte(s.meta.Cluster))); err != nil {
-		return ErrWrongKEK
+	private, err := s.secret(s.meta.LogKey, logKeyLabel)
+	if err != nil {
+		return err
+	}
+	if s.keys.Nonce, err = s.secret(s.meta.NonceKey, nonceKeyLabel); err != nil {
+		return err
 	}
 	if s.keys.Log, err = note.NewSigner(string(private)); err != nil {
 		return fmt.Errorf("log key: %w", err)
 	}
 	return nil
+}
+
+// secret opens one of the cluster's own.
+func (s *Store) secret(sealed kek.Sealed, label string) ([]byte, error) {
+	secret, err := s.kek.Open(sealed, kek.About(label, []byte(s.meta.Cluster)))
+	if errors.Is(err, kek.ErrWrongKey) {
+		return nil, ErrWrongKEK
+	}
+	return secret, err
+}
+
+// Admit puts the current key-encryption key on the book's list of those that something may
+// be sealed under, before anything is.
+func (s *Store) Admit(ctx context.Context) error {
+	for {
+		items, err := s.Engine.Get(ctx, KeyMeta)
+		if err != nil {
+			return err
+		}
+		var m meta
+		if err := decodeItem(items[0], &m); err != nil {
+			return err
+		}
+		if slices.Contains(m.KEKs, s.kek.Current()) {
+			s.meta.KEKs = m.KEKs
+			return nil
+		}
+		m.KEKs = append(m.KEKs, s.kek.Current())
+		_, err = s.Engine.Commit(ctx, []kv.Cond{{Key: KeyMeta, Mod: items[0].Mod}}, []kv.Write{{Key: KeyMeta, Value: encodeJSON(m)}})
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // Checkpoint reads what the log has.

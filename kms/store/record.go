@@ -10,6 +10,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/rootvouch/rootvouch/internal/strictjson"
+	"github.com/rootvouch/rootvouch/kms/kek"
 	"github.com/rootvouch/rootvouch/pins"
 )
 
@@ -66,10 +67,10 @@ type Record struct {
 	Created time.Time `json:"created"`
 	Changed time.Time `json:"changed"`
 
-	sealed []byte // the key, sealed with all of the above
-	item   string // where it stands
-	mod    int64  // revision that wrote it
-	kept   *Kept  // why it does not count any more
+	sealed kek.Sealed // the key, sealed with all of the above
+	item   string     // where it stands
+	mod    int64      // revision that wrote it
+	kept   *Kept      // why it does not count any more
 }
 
 // Expiring are reference values that count for a while.
@@ -162,7 +163,7 @@ func (r Record) encode() []byte {
 // stored is what is kept under a record's key.
 type stored struct {
 	Record json.RawMessage `json:"record"`
-	Sealed []byte          `json:"sealed"`
+	Sealed kek.Sealed      `json:"sealed"`
 	// Kept is there with a record that does not count any more.
 	Kept *Kept `json:"kept,omitempty"`
 }

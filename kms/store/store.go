@@ -55,7 +55,7 @@ var ErrNotFound = errors.New("no record for this disk")
 type Store struct {
 	Engine kv.Engine
 
-	kek  *kek.KEK
+	kek  *kek.Ring
 	meta meta
 	keys Keys
 	rand io.Reader
@@ -73,8 +73,9 @@ const (
 	KeyEpoch      = "epoch"
 	KeyCheckpoint = "ckpt"
 	KeyCount      = "count"
+	KeyMeta       = "meta"
 
-	keyMeta    = "meta"
+	prefixNext = "next/"
 	prefixRec  = "rec/"
 	prefixBlob = "blob/"
 )
@@ -83,7 +84,7 @@ const (
 func KeyRecord(disk pins.UUID) string { return prefixRec + disk.String() }
 
 // KeyStaged is where a record is that is to take the place of the disk's own.
-func KeyStaged(disk pins.UUID) string { return "next/" + disk.String() }
+func KeyStaged(disk pins.UUID) string { return prefixNext + disk.String() }
 
 // KeyKept is where a record of a disk is that counts no more.
 func KeyKept(disk pins.UUID, generation uint64) string {

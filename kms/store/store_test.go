@@ -30,13 +30,13 @@ var (
 	values = []byte(`{"a":1}`)
 )
 
-func newKEK(t testing.TB, fill byte) *kek.KEK {
+func newKEK(t testing.TB, fill byte) *kek.Ring {
 	t.Helper()
 	k, err := kek.New(bytes.Repeat([]byte{fill}, kek.Size))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return k
+	return kek.NewRing(kek.DefaultName, k)
 }
 
 func newStore(t testing.TB) (*Store, string) {

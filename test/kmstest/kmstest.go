@@ -38,11 +38,11 @@ type Book struct {
 }
 
 // KEK is the key-encryption key of every book.
-func KEK(t testing.TB) *kek.KEK {
+func KEK(t testing.TB) *kek.Ring {
 	t.Helper()
 	k, err := kek.New(bytes.Repeat([]byte{1}, kek.Size))
 	must(t, err)
-	return k
+	return kek.NewRing(kek.DefaultName, k)
 }
 
 func must(t testing.TB, err error) {
@@ -85,7 +85,7 @@ func (b *Book) Open() error {
 		return err
 	}
 	b.Engine = engine
-	if b.Store, err = store.Open(context.Background(), engine, k, rand.Reader); err != nil {
+	if b.Store, err = store.Open(context.Background(), engine, kek.NewRing(kek.DefaultName, k), rand.Reader); err != nil {
 		engine.Close()
 		return err
 	}

@@ -62,6 +62,10 @@ has a user of its own, as it should, name it with --kms-user.`,
 		newPurgeCommand(client),
 		newReleasesCommand(client),
 		newStatusCommand(client),
+		newPageCommand(client),
+		newBackupCommand(client),
+		newExportCommand(client),
+		newRewrapCommand(client),
 	)
 	return cmd
 }

@@ -37,8 +37,8 @@ change it, it shows later whether the log has all that it had: give it to
 			_, err := io.WriteString(cmd.OutOrStdout(), status.Checkpoint)
 			return err
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "spiffe id   %s\nrecords     %d\nlog key     %s\nlog         %d leaves, complete at %s\n",
-			status.SPIFFEID, status.Records, status.LogKey, status.LogSize, status.Published.Format(time.RFC3339))
+		fmt.Fprintf(cmd.OutOrStdout(), "spiffe id   %s\nrecords     %d\nkek         %s\nlog key     %s\nlog         %d leaves, complete at %s\n",
+			status.SPIFFEID, status.Records, status.KEK, status.LogKey, status.LogSize, status.Published.Format(time.RFC3339))
 		return nil
 	}
 	return cmd

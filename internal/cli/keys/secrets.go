@@ -1,0 +1,126 @@
+package keys
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/internal/durable"
+	"github.com/rootvouch/rootvouch/kms/adminapi"
+	"github.com/rootvouch/rootvouch/pins"
+)
+
+func newBackupCommand(client connect) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "backup --kms-socket SOCKET --out FILE",
+		Short: "Copy the key server's store while it serves",
+		Long: `Write a copy of the key server's store, as it stands at one moment, to a new file. The
+server goes on meanwhile. Keys in it are sealed: it is worth nothing without the
+key-encryption key, which is kept elsewhere.
+
+Copy the log's directory after it (rsync: its files are added, and do not change), and
+more often: "rootvouch-kms restore" takes the store of a backup, and from the log all
+that came after it.`,
+		Example: "  rootvouch keys backup --kms-socket kms.sock --out kms-backup-$(date +%F).db",
+		Args:    command.NoArguments,
+	}
+	out := cmd.Flags().String("out", "", "file to write (must not exist)")
+	command.Require(cmd, "out")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := client()
+		if err != nil {
+			return err
+		}
+		file, err := durable.New(*out, 0o600, false)
+		if err != nil {
+			return err
+		}
+		defer file.Abort()
+		n, err := c.Backup(cmd.Context(), file)
+		if err != nil {
+			return hintForKeys(err)
+		}
+		if err := file.Commit(); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "wrote %s: %d bytes\n", *out, n)
+		return err
+	}
+	return cmd
+}
+
+func newExportCommand(client connect) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "export --kms-socket SOCKET --out FILE DISK-UUID",
+		Short: "Write a disk's key, sealed to the break-glass recipients of the server",
+		Long: `Write the key of a disk, sealed with age to the recipients that the server's
+configuration names (break_glass), for the day when a disk has to be opened without
+this server. Nobody can name another recipient here. The log says who asked.
+
+The holder of a recipient's identity opens the file with "age --decrypt".`,
+		Example: `  rootvouch keys export --kms-socket kms.sock --ticket INC-17 --out disk.key.age 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b
+  age --decrypt --identity break-glass.txt disk.key.age > disk.key`,
+		Args: cobra.ExactArgs(1),
+	}
+	out := cmd.Flags().String("out", "", "file to write (must not exist)")
+	generation := cmd.Flags().Uint64("generation", 0, "generation of the record (0: the one that counts)")
+	command.Require(cmd, "out")
+	cmd.RunE = ofDisk(client, func(cmd *cobra.Command, client *adminapi.Client, disk pins.UUID) error {
+		exported, err := client.Export(cmd.Context(), disk, *generation)
+		if err != nil {
+			return err
+		}
+		if err := durable.Create(*out, []byte(exported.Sealed), 0o600); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "wrote %s: the key of disk %s, generation %d, for %d recipients\n",
+			*out, exported.DiskUUID, exported.Generation, len(exported.Recipients))
+		return err
+	})
+	return cmd
+}
+
+func newRewrapCommand(client connect) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "rewrap --kms-socket SOCKET",
+		Short: "Seal all keys anew under the server's current key-encryption key",
+		Long: `Seal all that is sealed under another key-encryption key anew under the current one, a
+few keys at a time, while the server releases keys. Broken off, it is begun again, and
+what is done stays so. The log says who asked, and how many.
+
+When it ends, nothing is sealed under the other ones any more, and they can go from
+the server's configuration (old_keks). Copies of the store of before still need them.`,
+		Example: "  rootvouch keys rewrap --kms-socket kms.sock --ticket CHG-88",
+		Args:    command.NoArguments,
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := client()
+		if err != nil {
+			return err
+		}
+		return hintForKeys(rewrap(cmd, c))
+	}
+	return cmd
+}
+
+func rewrap(cmd *cobra.Command, c *adminapi.Client) error {
+	total, after := 0, ""
+	for {
+		step, err := c.Rewrap(cmd.Context(), after)
+		if err != nil {
+			return fmt.Errorf("%d are done: %w", total, err)
+		}
+		total += step.Sealed
+		if step.Next == "" {
+			return sayRewrapped(cmd.OutOrStdout(), total, step)
+		}
+		after = step.Next
+	}
+}
+
+func sayRewrapped(out io.Writer, total int, last adminapi.Rewrapped) error {
+	_, err := fmt.Fprintf(out, "sealed %d secrets anew under key-encryption key %q\nin use: %q\n", total, last.KEK, last.InUse)
+	return err
+}

@@ -1,0 +1,74 @@
+package audit
+
+import (
+	"github.com/rootvouch/rootvouch/pins"
+)
+
+// AboutBackup is about a copy of the book that left the server.
+type AboutBackup struct {
+	nothing
+	Actor  string `json:"actor"`
+	Ticket string `json:"ticket,omitempty"`
+}
+
+func (a AboutBackup) bounded() Body {
+	a.Actor, a.Ticket = text(a.Actor, maxShort), text(a.Ticket, maxShort)
+	return a
+}
+
+// AboutRecovery is about a book that was made from a backup, and brought up to the log.
+type AboutRecovery struct {
+	nothing
+	Leaves   uint64    `json:"leaves"`   // that the backup lacked
+	Releases uint64    `json:"releases"` // among them
+	Lost     []LostKey `json:"lost"`     // keys that were registered since the backup
+}
+
+// MaxLost bounds AboutRecovery.Lost.
+const MaxLost = 500
+
+// LostKey is a key that is in no backup.
+type LostKey struct {
+	Disk       pins.UUID `json:"disk_uuid"`
+	Generation uint64    `json:"generation"`
+}
+
+func (a AboutRecovery) bounded() Body { return a }
+
+// AboutExport is about a key that left the server, sealed to the recipients of its
+// configuration.
+type AboutExport struct {
+	nothing
+	Actor      string    `json:"actor"`
+	Ticket     string    `json:"ticket,omitempty"`
+	Disk       pins.UUID `json:"disk_uuid"`
+	Generation uint64    `json:"generation"`
+	Recipients []string  `json:"recipients"`
+}
+
+func (a AboutExport) bounded() Body {
+	a.Actor, a.Ticket = text(a.Actor, maxShort), text(a.Ticket, maxShort)
+	recipients := []string{}
+	for _, r := range a.Recipients[:min(len(a.Recipients), MaxRecipients)] {
+		recipients = append(recipients, text(r, maxShort))
+	}
+	a.Recipients = recipients
+	return a
+}
+
+// AboutRewrap is about secrets that were sealed anew under another key-encryption key.
+type AboutRewrap struct {
+	nothing
+	Actor  string `json:"actor"`
+	Ticket string `json:"ticket,omitempty"`
+	KEK    string `json:"kek"` // under which they are sealed now
+	Items  uint64 `json:"items"`
+}
+
+func (a AboutRewrap) bounded() Body {
+	a.Actor, a.Ticket, a.KEK = text(a.Actor, maxShort), text(a.Ticket, maxShort), text(a.KEK, maxShort)
+	return a
+}
+
+// MaxRecipients bounds AboutExport.Recipients. Each is cut to a few hundred bytes.
+const MaxRecipients = 10

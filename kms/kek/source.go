@@ -1,0 +1,190 @@
+package kek
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/rootvouch/rootvouch/internal/durable"
+)
+
+// Source says where a key-encryption key is: exactly one of File, Credential, Program and
+// Transit.
+type Source struct {
+	// Name is what seals are marked with; absent: DefaultName.
+	Name string `json:"name,omitempty"`
+	// File is a file of Size bytes that nobody but its owner can read; the owner is
+	// this process's user, or root.
+	File string `json:"file,omitempty"`
+	// Credential is the name of a systemd credential (systemd.exec(5),
+	// LoadCredentialEncrypted=) of Size bytes.
+	Credential string `json:"credential,omitempty"`
+	// Program is a provider: a program and its arguments (docs/spec/kek.md).
+	Program []string `json:"program,omitempty"`
+	// Transit is a server with the transit API of Vault and OpenBao.
+	Transit *Transit `json:"transit,omitempty"`
+
+	// WrappedFile has a key-encryption key, sealed by Program or Transit, which open it
+	// once, at the start. Without it they open each key that is released: PerRelease.
+	WrappedFile string `json:"wrapped_file,omitempty"`
+	PerRelease  bool   `json:"per_release,omitempty"`
+}
+
+// Title is the name of the key.
+func (s Source) Title() string {
+	if s.Name == "" {
+		return DefaultName
+	}
+	return s.Name
+}
+
+// Check reports whether s names one source.
+func (s Source) Check() error {
+	if err := CheckName(s.Title()); err != nil {
+		return err
+	}
+	given := 0
+	for _, is := range []bool{s.File != "", s.Credential != "", s.Program != nil, s.Transit != nil} {
+		if is {
+			given++
+		}
+	}
+	provided := s.Program != nil || s.Transit != nil
+	switch {
+	case given != 1:
+		return errors.New("want exactly one of file, credential, program and transit")
+	case s.Credential != "" && (s.Credential != filepath.Base(s.Credential) || strings.HasPrefix(s.Credential, ".")):
+		return fmt.Errorf("credential is %q, want a name", s.Credential)
+	case s.Program != nil && (len(s.Program) == 0 || !filepath.IsAbs(s.Program[0])):
+		return fmt.Errorf("program is %q, want a path from the root, and arguments", s.Program)
+	case !provided && (s.WrappedFile != "" || s.PerRelease):
+		return errors.New("wrapped_file and per_release go with program or transit")
+	case provided && (s.WrappedFile != "") == s.PerRelease:
+		return errors.New("want exactly one of wrapped_file and per_release")
+	case s.Transit != nil:
+		return s.Transit.check()
+	}
+	return nil
+}
+
+// Loaded is a key-encryption key that can be used, until Close.
+type Loaded struct {
+	Sealer
+	io.Closer
+}
+
+type nothing struct{}
+
+func (nothing) Close() error { return nil }
+
+// Load makes the key-encryption key ready. credentials is systemd's $CREDENTIALS_DIRECTORY,
+// or empty. Where a provider opens it, ctx bounds that.
+func (s Source) Load(ctx context.Context, credentials string) (Loaded, error) {
+	k, err := s.load(ctx, credentials)
+	if err != nil {
+		return Loaded{}, fmt.Errorf("loading key-encryption key %q: %w", s.Title(), err)
+	}
+	return k, nil
+}
+
+func (s Source) load(ctx context.Context, credentials string) (Loaded, error) {
+	if err := s.Check(); err != nil {
+		return Loaded{}, err
+	}
+	if s.Program == nil && s.Transit == nil {
+		k, err := s.loadHere(credentials)
+		return Loaded{k, nothing{}}, err
+	}
+	keeper := s.keeper()
+	if s.PerRelease {
+		return Loaded{keeper, keeper}, nil
+	}
+	defer keeper.Close()
+	sealed, err := os.ReadFile(s.WrappedFile)
+	if err != nil {
+		return Loaded{}, err
+	}
+	key, err := keeper.Open(sealed, About(wrappedLabel, []byte(s.Title())))
+	if err != nil {
+		return Loaded{}, fmt.Errorf("opening %s: %w", s.WrappedFile, err)
+	}
+	defer clear(key)
+	k, err := New(key)
+	return Loaded{k, nothing{}}, err
+}
+
+// wrappedLabel is what a key-encryption key is sealed for by a provider.
+const wrappedLabel = "rootvouch kms key-encryption key v1"
+
+// keeper is somebody else who keeps a key.
+type keeper interface {
+	Sealer
+	io.Closer
+}
+
+func (s Source) keeper() keeper {
+	if s.Transit != nil {
+		return newTransit(*s.Transit)
+	}
+	return &program{argv: s.Program}
+}
+
+// loadHere reads a key that is in a file.
+func (s Source) loadHere(credentials string) (*KEK, error) {
+	path, forbidden := s.File, os.FileMode(0o077)
+	if s.Credential != "" {
+		if credentials == "" {
+			return nil, fmt.Errorf("credential %q: $CREDENTIALS_DIRECTORY is not set", s.Credential)
+		}
+		// systemd gives a service's user access by an ACL, whose mask shows as
+		// group permissions.
+		path, forbidden = filepath.Join(credentials, s.Credential), 0o007
+	}
+	key, err := readSecret(path, forbidden)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(key)
+	k, err := New(key)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %v", path, err)
+	}
+	return k, nil
+}
+
+// Create makes a new key-encryption key where it is missing: in a file of mode 0600, or
+// sealed by a provider. It returns the file's path, or "" where there is nothing to make. The
+// error matches os.ErrExist when there is one already.
+func (s Source) Create(rand io.Reader) (made string, err error) {
+	if err := s.Check(); err != nil {
+		return "", fmt.Errorf("making key-encryption key: %w", err)
+	}
+	key := make([]byte, Size)
+	defer clear(key)
+	if _, err := io.ReadFull(rand, key); err != nil {
+		return "", fmt.Errorf("making key-encryption key: %v", err)
+	}
+	data, path := key, s.File
+	if s.WrappedFile != "" {
+		path = s.WrappedFile
+		if _, err := os.Lstat(path); err == nil {
+			return "", fmt.Errorf("making key-encryption key: %w", &os.PathError{Op: "creating", Path: path, Err: os.ErrExist})
+		}
+		keeper := s.keeper()
+		defer keeper.Close()
+		if data, err = keeper.Seal(rand, key, About(wrappedLabel, []byte(s.Title()))); err != nil {
+			return "", fmt.Errorf("making key-encryption key: %w", err)
+		}
+	}
+	if path == "" {
+		return "", nil
+	}
+	if err := durable.Create(path, data, 0o600); err != nil {
+		return "", fmt.Errorf("making key-encryption key: %w", err)
+	}
+	return path, nil
+}

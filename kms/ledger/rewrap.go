@@ -1,0 +1,86 @@
+package ledger
+
+import (
+	"context"
+
+	"github.com/rootvouch/rootvouch/kms/audit"
+	"github.com/rootvouch/rootvouch/kms/kv"
+	"github.com/rootvouch/rootvouch/kms/store"
+)
+
+// Bounds of one step of a rewrap.
+const (
+	rewrapSeals = 50 // in one transaction
+	rewrapPages = 20 // that are looked at for it
+)
+
+// Rewrap seals secrets anew under the current key-encryption key: those of the items after
+// one, a step at a time. It returns how many, and where the next step begins; "" when it is
+// done. Releases go on meanwhile. A rewrap that was broken off is begun again: what is
+// done stays so.
+func (l *Ledger) Rewrap(ctx context.Context, by audit.Actor, after string) (sealed int, next string, err error) {
+	if err := l.lock(ctx); err != nil {
+		return 0, "", err
+	}
+	defer l.unlock()
+	err = l.transact(ctx, func(m *moment) error {
+		sealed, next = 0, after
+		for range rewrapPages {
+			items, last, err := l.Records.SecretsAfter(m.ctx, next, rewrapSeals)
+			if err != nil {
+				return err
+			}
+			for _, item := range items {
+				write, stale, err := l.Records.Reseal(item)
+				if err != nil {
+					return err
+				}
+				if stale {
+					m.conditions = append(m.conditions, kv.Cond{Key: item.Key, Mod: item.Mod})
+					m.write(write)
+					sealed++
+				}
+			}
+			if next = last; next == "" || sealed > 0 {
+				break
+			}
+		}
+		m.entries = nil
+		if sealed > 0 {
+			m.entries = []audit.Entry{{Event: audit.Rewrap, About: audit.AboutRewrap{
+				Actor: by.Name, Ticket: by.Ticket, KEK: l.Records.KEK(), Items: uint64(sealed)}}}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, "", err
+	}
+	return sealed, next, nil
+}
+
+// Forget takes the key-encryption keys that nothing is sealed under any more off the book's
+// list: a server may start without them. It looks at everything, and returns those that stay.
+func (l *Ledger) Forget(ctx context.Context, by audit.Actor) (inUse []string, err error) {
+	if err := l.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer l.unlock()
+	err = l.transact(ctx, func(m *moment) error {
+		m.entries = nil
+		items, err := m.get(store.KeyEpoch, store.KeyMeta)
+		if err != nil {
+			return err
+		}
+		write, names, changes, err := l.Records.ForgetKEKs(m.ctx, items[1])
+		if err != nil {
+			return err
+		}
+		inUse = names
+		if changes {
+			m.write(kv.Write{Key: store.KeyEpoch}, write)
+			m.entries = []audit.Entry{{Event: audit.Rewrap, About: audit.AboutRewrap{Actor: by.Name, Ticket: by.Ticket, KEK: l.Records.KEK()}}}
+		}
+		return nil
+	})
+	return inUse, err
+}
