@@ -112,6 +112,7 @@ func (a *Admin) handler() http.Handler {
 		mux.HandleFunc(route.pattern, a.serve(route.role, route.handle))
 	}
 	mux.HandleFunc("GET "+adminapi.PathPage, a.serveRaw(Read, func(w http.ResponseWriter, r *http.Request, _ audit.Actor) { a.page(w, r) }))
+	mux.HandleFunc("POST "+adminapi.PathKeys, a.serveRaw(Operate, a.makeKey))
 	mux.HandleFunc("GET "+adminapi.PathBackup, a.serveRaw(Operate, a.backup))
 	return mux
 }
@@ -133,6 +134,7 @@ func statusOf(err error) int {
 		{errInvalid, http.StatusBadRequest},
 		{errRole, http.StatusForbidden},
 		{store.ErrNotFound, http.StatusNotFound},
+		{store.ErrNotMade, http.StatusNotFound},
 		{ledger.ErrExists, http.StatusConflict},
 		{ledger.ErrOverlap, http.StatusConflict},
 		{ledger.ErrRootOfTrust, http.StatusConflict},
@@ -260,8 +262,13 @@ func (a *Admin) put(by audit.Actor, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", errInvalid, err)
 	}
-	if record, err = a.ledger.Put(r.Context(), by, record, p.ReferenceValues, key,
-		ledger.Replace{Record: p.Replace, Beside: p.Beside, RootOfTrust: p.ChangeRootOfTrust}); err != nil {
+	how := ledger.Replace{Record: p.Replace, Beside: p.Beside, RootOfTrust: p.ChangeRootOfTrust}
+	if p.MadeKey != "" {
+		record, err = a.ledger.PutMade(r.Context(), by, record, p.ReferenceValues, p.MadeKey, how)
+	} else {
+		record, err = a.ledger.Put(r.Context(), by, record, p.ReferenceValues, key, how)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return a.view(r.Context(), record), nil
@@ -280,7 +287,11 @@ func (a *Admin) build(p adminapi.Put, disk pins.UUID, key []byte) (store.Record,
 		return store.Record{}, fmt.Errorf("disk_uuid is %s, want %s as in the path", p.DiskUUID, disk)
 	case !id.MemberOf(a.id.TrustDomain()) || id.Path() == "":
 		return store.Record{}, fmt.Errorf("spiffe_id is %s, want a workload of trust domain %s", id, a.id.TrustDomain())
-	case slices.Max(key) == 0:
+	case (p.MadeKey == "") != (key != nil):
+		return store.Record{}, errors.New("want a key, or the name of one that the server has made, and not both")
+	case p.MadeKey != "" && store.CheckMadeID(p.MadeKey) != nil:
+		return store.Record{}, store.CheckMadeID(p.MadeKey)
+	case p.MadeKey == "" && slices.Max(key) == 0:
 		return store.Record{}, errors.New("key is all zero")
 	case p.Replace && p.Beside:
 		return store.Record{}, errors.New("replace and beside are both set, want one of them")

@@ -24,6 +24,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/kv/boltkv"
 	"github.com/rootvouch/rootvouch/kms/ledger"
+	"github.com/rootvouch/rootvouch/kms/publish"
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/snp"
@@ -45,7 +46,11 @@ func busyAdmin(t *testing.T) (*rig, *Admin) {
 		Request: audit.Request{SPIFFEID: "spiffe://example.org/vm", Remote: "192.0.2.7:4711", Disk: header.DiskUUID},
 		Code:    "denied", Checks: []string{"measurement"}, Reason: `lock 2: measurement is <b>another</b>`}}))
 	r.books.Publish(t)
-	a := New(kmsID, r.book, r.books.State, slog.New(slog.DiscardHandler))
+	a := New(kmsID, r.book, func() publish.State {
+		state := r.books.State()
+		state.At = noon.Add(-2 * time.Second)
+		return state
+	}, slog.New(slog.DiscardHandler))
 	dir, _ := r.books.Log(t)
 	a.Watch = Watch{Log: dir, Ill: func() error { return errors.Join(errors.New("crl: it is stale"), errors.New("log: it lags")) },
 		CRLs: func() ([]CRL, error) {
@@ -173,6 +178,38 @@ func TestExport(t *testing.T) {
 		if _, err := ParseRecipients([]string{bad}); err == nil {
 			t.Errorf("took %q as a recipient", bad)
 		}
+	}
+}
+
+// TestMadeKey: a key that is made here is in the book before anybody has it, serves one disk, and
+// waits for it for a while.
+func TestMadeKey(t *testing.T) {
+	r, ctx := newRig(t), t.Context()
+	made, got, err := r.client.MakeKey(ctx)
+	must(t, err)
+	_, other, err := r.client.MakeKey(ctx)
+	must(t, err)
+	if len(got) != len(key) || bytes.Equal(got, other) || !made.Until.Equal(noon.Add(store.MadeLife)) {
+		t.Errorf("got a key of %d bytes until %s", len(got), made.Until)
+	}
+	p := put(t)
+	p.MadeKey = made.ID
+	if _, err := r.client.Put(ctx, p, got); err == nil {
+		t.Error("sent a key that the server has")
+	}
+	shown, err := r.client.Put(ctx, p, nil)
+	must(t, err)
+	record, err := r.book.Records.Get(ctx, header.DiskUUID)
+	must(t, err)
+	if k, err := r.book.Records.Key(record); err != nil || !bytes.Equal(k, got) || shown.Generation != 1 {
+		t.Errorf("the record has another key: %v", err)
+	}
+	p.DiskUUID, p.SameVM = pins.UUID{2}, true
+	wantStatus(t, "a second disk", http.StatusNotFound, second(r.client.Put(ctx, p, nil)))
+	p.MadeKey = "x"
+	wantStatus(t, "no name", http.StatusBadRequest, second(r.client.Put(ctx, p, nil)))
+	if text := r.books.Text(t); !strings.Contains(text, `"event":"make key"`) || !strings.Contains(text, made.ID) {
+		t.Error("the log lacks it")
 	}
 }
 

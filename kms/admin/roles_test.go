@@ -39,6 +39,8 @@ func TestRoles(t *testing.T) {
 		{"PUT " + disk, Operate}, {"POST " + disk + "/update", Operate}, {"POST " + disk + "/enable", Operate}, {"POST " + disk + "/disable", Operate},
 		{"POST " + disk + "/retire", Operate}, {"POST " + disk + "/revive", Operate}, {"POST " + disk + "/confirm", Operate},
 		{"POST " + disk + "/withdraw", Operate}, {"POST " + disk + "/restore", Operate},
+		{"GET " + adminapi.PathPage, Read}, {"POST " + adminapi.PathKeys, Operate},
+		{"POST " + adminapi.PathRewrap, Destroy}, {"POST " + disk + "/export", Destroy},
 		{"POST " + disk + "/purge", Destroy}, {"DELETE " + disk, Destroy},
 	} {
 		method, path, _ := strings.Cut(c.request, " ")

@@ -13,7 +13,25 @@ import (
 
 	"github.com/rootvouch/rootvouch/kms/adminapi"
 	"github.com/rootvouch/rootvouch/kms/audit"
+	"github.com/rootvouch/rootvouch/kms/store"
 )
+
+// makeKey answers with a key that was made here, and is in the book already.
+func (a *Admin) makeKey(w http.ResponseWriter, r *http.Request, by audit.Actor) {
+	id, key, err := a.ledger.MakeKey(r.Context(), by)
+	if err != nil {
+		a.fail(w, r, by, err)
+		return
+	}
+	defer clear(key)
+	body, err := adminapi.EncodeKeyed(adminapi.MadeKey{Version: adminapi.Version, ID: id, Until: a.ledger.Now().UTC().Add(store.MadeLife)}, key)
+	if err != nil {
+		panic("admin: internal error: " + err.Error())
+	}
+	defer clear(body)
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Write(body)
+}
 
 // Recipients are whom keys may be exported to, as age has them. They come from the server's
 // configuration alone: whoever asks for an export cannot name another one.

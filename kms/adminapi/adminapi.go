@@ -35,6 +35,7 @@ const (
 	PathPage   = "/v1/page"   // the operator's page, HTML
 	PathBackup = "/v1/backup" // the store, as it is
 	PathRewrap = "/v1/rewrap" // Rewrapped
+	PathKeys   = "/v1/keys"   // a key that the server makes
 )
 
 // TicketHeader says in a request what a change is for; it goes on the log.
@@ -84,6 +85,15 @@ type Put struct {
 	ChangeRootOfTrust bool `json:"change_root_of_trust"`
 	// MaxReleases is how many launches may have the key within an hour; 0: no bound.
 	MaxReleases uint32 `json:"max_releases_per_hour"`
+	// MadeKey names a key that the server has made (MadeKey.ID): then none is sent.
+	MadeKey string `json:"made_key,omitempty"`
+}
+
+// MadeKey answers a request for a new key: this document, framed as that of a put, and the key.
+type MadeKey struct {
+	Version int       `json:"version"`
+	ID      string    `json:"id"`    // for Put.MadeKey
+	Until   time.Time `json:"until"` // it waits for its disk
 }
 
 // Update changes what a record accepts, without its key. What is absent stays.
@@ -238,19 +248,32 @@ type Failure struct {
 
 // The body of a put is the document's size in bytes as a big-endian uint32, the
 // document, and the key as it is: a key in JSON would leave copies that nobody can
-// wipe.
+// wipe. There is no key where the document names one that the server has made.
 
 // EncodePut writes the body of a put. The caller wipes it.
 func EncodePut(p Put, key []byte) ([]byte, error) {
-	if len(key) != keyapi.KeySize {
-		return nil, fmt.Errorf("key has %d bytes, want %d", len(key), keyapi.KeySize)
+	if want := p.keySize(); len(key) != want {
+		return nil, fmt.Errorf("key has %d bytes, want %d", len(key), want)
 	}
-	document, err := json.Marshal(p)
+	return EncodeKeyed(p, key)
+}
+
+// keySize is how many bytes of a key go with p.
+func (p Put) keySize() int {
+	if p.MadeKey != "" {
+		return 0
+	}
+	return keyapi.KeySize
+}
+
+// EncodeKeyed writes a document and the key that goes with it. The caller wipes it.
+func EncodeKeyed(v any, key []byte) ([]byte, error) {
+	document, err := json.Marshal(v)
 	if err != nil {
-		return nil, fmt.Errorf("encoding the record: %v", err)
+		return nil, fmt.Errorf("encoding a document: %v", err)
 	}
 	if len(document) > MaxDocument {
-		return nil, fmt.Errorf("record has %d bytes, want at most %d", len(document), MaxDocument)
+		return nil, fmt.Errorf("document has %d bytes, want at most %d", len(document), MaxDocument)
 	}
 	body := make([]byte, 0, 4+len(document)+len(key))
 	body = binary.BigEndian.AppendUint32(body, uint32(len(document)))
@@ -259,28 +282,40 @@ func EncodePut(p Put, key []byte) ([]byte, error) {
 }
 
 // ReadPut reads the body of a put: its document, and the key, which the caller
-// wipes.
+// wipes; nil where there is none.
 func ReadPut(r io.Reader) (document, key []byte, err error) {
+	if document, key, err = ReadKeyed(r); err != nil {
+		return nil, nil, fmt.Errorf("reading a put: %w", err)
+	}
+	return document, key, nil
+}
+
+// ReadKeyed reads what EncodeKeyed writes. The caller wipes the key, which is nil where there
+// is none.
+func ReadKeyed(r io.Reader) (document, key []byte, err error) {
 	var size [4]byte
 	if _, err := io.ReadFull(r, size[:]); err != nil {
-		return nil, nil, fmt.Errorf("reading a put: %w", err)
+		return nil, nil, err
 	}
 	n := binary.BigEndian.Uint32(size[:])
 	if n > MaxDocument {
-		return nil, nil, fmt.Errorf("reading a put: record has %d bytes, want at most %d", n, MaxDocument)
+		return nil, nil, fmt.Errorf("document has %d bytes, want at most %d", n, MaxDocument)
 	}
 	document = make([]byte, n)
 	if _, err := io.ReadFull(r, document); err != nil {
-		return nil, nil, fmt.Errorf("reading a put: %w", err)
+		return nil, nil, err
 	}
 	key = make([]byte, keyapi.KeySize)
-	if _, err := io.ReadFull(r, key); err != nil {
+	switch _, err := io.ReadFull(r, key); {
+	case errors.Is(err, io.EOF):
+		return document, nil, nil
+	case err != nil:
 		clear(key)
-		return nil, nil, fmt.Errorf("reading a put: the key: %w", err)
+		return nil, nil, fmt.Errorf("the key: %w", err)
 	}
 	if n, err := r.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		clear(key)
-		return nil, nil, errors.New("reading a put: got bytes after the key")
+		return nil, nil, errors.New("got bytes after the key")
 	}
 	return document, key, nil
 }

@@ -79,6 +79,28 @@ func (c *Client) Put(ctx context.Context, p Put, key []byte) (Record, error) {
 	return r, err
 }
 
+// MakeKey has the server make a key for a disk that is to be built. The caller wipes it.
+func (c *Client) MakeKey(ctx context.Context) (MadeKey, []byte, error) {
+	response, err := c.ask(ctx, c.http, http.MethodPost, PathKeys, nil)
+	if err != nil {
+		return MadeKey{}, nil, err
+	}
+	defer response.Body.Close()
+	document, key, err := ReadKeyed(response.Body)
+	var made MadeKey
+	if err == nil {
+		err = strictjson.Unmarshal(document, &made)
+	}
+	if err == nil && key == nil {
+		err = errors.New("there is no key")
+	}
+	if err != nil {
+		clear(key)
+		return MadeKey{}, nil, fmt.Errorf("reading the key server's answer: %w", err)
+	}
+	return made, key, nil
+}
+
 // Get returns one record, with its reference values.
 func (c *Client) Get(ctx context.Context, disk pins.UUID) (Record, error) {
 	var r Record

@@ -4,6 +4,19 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
+// AboutMadeKey is about a key that was made here.
+type AboutMadeKey struct {
+	nothing
+	Actor  string `json:"actor"`
+	Ticket string `json:"ticket,omitempty"`
+	ID     string `json:"id"` // under which it waits for its disk
+}
+
+func (a AboutMadeKey) bounded() Body {
+	a.Actor, a.Ticket, a.ID = text(a.Actor, maxShort), text(a.Ticket, maxShort), text(a.ID, maxShort)
+	return a
+}
+
 // AboutBackup is about a copy of the book that left the server.
 type AboutBackup struct {
 	nothing

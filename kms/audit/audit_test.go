@@ -36,6 +36,10 @@ func entries() []Entry {
 			e.About = AboutRefusal{Request: Request{Remote: "192.0.2.1:4711"}, Code: "denied", Checks: []string{"MEASUREMENT"}, Reason: "lock 2"}
 		case LeftOut:
 			e.About = AboutLeftOut{Count: 3}
+		case MakeKey:
+			e.About = AboutMadeKey{Actor: "uid=0", ID: "00"}
+		case Join, Leave:
+			e.About = AboutReplica{Replica: "kms2"}
 		case Backup:
 			e.About = AboutBackup{Actor: "uid=0", Ticket: "CHG-2"}
 		case Recovery:
@@ -63,13 +67,13 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(e, got.Entry, cmp.AllowUnexported(AboutInit{}, AboutStart{}, AboutRefusal{}, AboutLeftOut{}, AboutBackup{}, AboutRecovery{}, AboutExport{}, AboutRewrap{})); diff != "" {
+		if diff := cmp.Diff(e, got.Entry, cmp.AllowUnexported(AboutInit{}, AboutStart{}, AboutRefusal{}, AboutLeftOut{}, AboutReplica{}, AboutMadeKey{}, AboutBackup{}, AboutRecovery{}, AboutExport{}, AboutRewrap{})); diff != "" {
 			t.Error(diff)
 		}
 		if got.Place != (Place{"main", head.Sequence}) || !got.Time.Equal(noon) || lanes["main"] != head {
 			t.Errorf("got %+v, want it at %d", got, head.Sequence)
 		}
-		if (len(got.About.Contents()) > 0) != !slices.Contains([]Event{Init, Start, Refusal, LeftOut, ReleaseAgain, Backup, Recovery, Export, Rewrap}, e.Event) {
+		if (len(got.About.Contents()) > 0) != !slices.Contains([]Event{Init, Start, Refusal, LeftOut, ReleaseAgain, Join, Leave, MakeKey, Backup, Recovery, Export, Rewrap}, e.Event) {
 			t.Errorf("%s refers to %v", e.Event, got.About.Contents())
 		}
 	}

@@ -33,10 +33,11 @@ const (
 	Confirm      Event = "confirm"  // it took its place
 	Withdraw     Event = "withdraw" // it was taken back
 	Delete       Event = "delete"
-	Restore      Event = "restore" // a record that was replaced or deleted counts again
-	Purge        Event = "purge"   // one was destroyed for good
-	Join         Event = "join"    // a replica's copy of the log was registered
-	Leave        Event = "leave"   // and is so no more
+	Restore      Event = "restore"  // a record that was replaced or deleted counts again
+	Purge        Event = "purge"    // one was destroyed for good
+	Join         Event = "join"     // a replica's copy of the log was registered
+	Leave        Event = "leave"    // and is so no more
+	MakeKey      Event = "make key" // one was made here, for a disk that is to be built
 	Backup       Event = "backup"
 	Recovery     Event = "recovery" // the store was made from a backup
 	Export       Event = "export"   // a key left, sealed
@@ -64,6 +65,7 @@ var kinds = map[Event]reflect.Type{
 	Purge:        reflect.TypeFor[AboutChange](),
 	Join:         reflect.TypeFor[AboutReplica](),
 	Leave:        reflect.TypeFor[AboutReplica](),
+	MakeKey:      reflect.TypeFor[AboutMadeKey](),
 	Backup:       reflect.TypeFor[AboutBackup](),
 	Recovery:     reflect.TypeFor[AboutRecovery](),
 	Export:       reflect.TypeFor[AboutExport](),

@@ -32,6 +32,8 @@ func (l Leaf) Summary() Summary {
 			what += ", root of trust " + a.RootOfTrust
 		}
 		return Summary{a.Disk.String(), a.SPIFFEID, what + ticket(a.Ticket)}
+	case AboutMadeKey:
+		return Summary{What: a.ID + " by " + a.Actor + ticket(a.Ticket)}
 	case AboutBackup:
 		return Summary{What: "by " + a.Actor + ticket(a.Ticket)}
 	case AboutRecovery:

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -89,11 +90,28 @@ func (m *moment) disk(uuid pins.UUID) (disk, error) {
 	return d, nil
 }
 
+// PutMade is Put with a key that MakeKey made; it waits no more then. The error also matches
+// store.ErrNotMade.
+func (l *Ledger) PutMade(ctx context.Context, by audit.Actor, r store.Record, values []byte, id string, replace Replace) (store.Record, error) {
+	return l.put(ctx, by, r, values, func(m *moment) ([]byte, error) {
+		items, err := m.get(store.KeyMade(id))
+		if err != nil {
+			return nil, err
+		}
+		m.write(kv.Write{Key: store.KeyMade(id), Delete: true})
+		return l.Records.MadeKey(items[0], m.now)
+	}, replace)
+}
+
 // Put registers a record with its refval.json and key; Generation, Created, Changed and
 // State are set here. A disk that has a record is refused unless replace says otherwise; one
 // that is replaced is kept for a while. The errors match ErrExists, ErrOverlap,
 // ErrRootOfTrust and ErrConflict.
 func (l *Ledger) Put(ctx context.Context, by audit.Actor, r store.Record, values, key []byte, replace Replace) (store.Record, error) {
+	return l.put(ctx, by, r, values, func(*moment) ([]byte, error) { return bytes.Clone(key), nil }, replace)
+}
+
+func (l *Ledger) put(ctx context.Context, by audit.Actor, r store.Record, values []byte, keyOf func(*moment) ([]byte, error), replace Replace) (store.Record, error) {
 	mine, err := decodeValues(values)
 	if err != nil {
 		return store.Record{}, err
@@ -140,6 +158,11 @@ func (l *Ledger) Put(ctx context.Context, by audit.Actor, r store.Record, values
 		if err := l.checkApart(m, r, mine); err != nil {
 			return err
 		}
+		key, err := keyOf(m)
+		if err != nil {
+			return err
+		}
+		defer clear(key)
 		item, err := l.Records.Seal(at, r, key)
 		if err != nil {
 			return err

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/kek"
 	"github.com/rootvouch/rootvouch/kms/kv/boltkv"
@@ -51,6 +53,8 @@ func TestRewrap(t *testing.T) {
 	must(t, b.Ledger.Delete(t.Context(), owner, pins.UUID{2}))
 	must(t, second1(b.Ledger.Put(t.Context(), owner, measured(201), values(t, 1), key, ledger.Replace{})))
 	must(t, second1(b.Ledger.Put(t.Context(), owner, measured(201), values(t, 2), key, ledger.Replace{Beside: true})))
+	made, madeKey, err := b.Ledger.MakeKey(t.Context(), owner)
+	must(t, err)
 	b.Close()
 
 	fresh := kek.NewRing("2027", newKEK(t, 9))
@@ -93,7 +97,7 @@ func TestRewrap(t *testing.T) {
 	if err != nil || !slices.Equal(inUse, []string{"2027"}) {
 		t.Errorf("in use are %q, %v", inUse, err)
 	}
-	if want := disks + 4; total < want-20 || total > want+20 {
+	if want := disks + 5; total < want-20 || total > want+20 {
 		t.Errorf("sealed %d secrets anew, want about %d", total, want)
 	}
 	done()
@@ -120,6 +124,16 @@ func TestRewrap(t *testing.T) {
 	if k, err := l.Records.Key(r); err != nil || string(k) != string(key) {
 		t.Errorf("a record that was kept: %v", err)
 	}
+	bare := store.Record{Header: pins.Header{DiskUUID: pins.UUID{250}, HeaderSHA256: pins.Digest{2}},
+		SPIFFEID: spiffeid.RequireFromPath(vmID.TrustDomain(), "/made"), Evidence: store.EvidenceNotRequired}
+	r, err = l.PutMade(t.Context(), owner, bare, nil, made, ledger.Replace{})
+	must(t, err)
+	if k, err := l.Records.Key(r); err != nil || string(k) != string(madeKey) {
+		t.Errorf("a key that waited for its disk: %v", err)
+	}
+	bare.DiskUUID[0]++
+	bare.SameVM = true
+	want(t, "a second disk", second1(l.PutMade(t.Context(), owner, bare, nil, made, ledger.Replace{})), store.ErrNotMade)
 	if n, _, err := l.Rewrap(t.Context(), owner, ""); n != 0 || err != nil {
 		t.Errorf("once more: sealed %d, %v", n, err)
 	}

@@ -13,7 +13,7 @@ import (
 
 // secretPrefixes are where items with sealed secrets are, in the order of a walk: a record that
 // is moved as it is, sealed as it was, is moved ahead.
-var secretPrefixes = []string{KeyMeta, prefixRec, prefixNext, prefixOld}
+var secretPrefixes = []string{KeyMeta, prefixRec, prefixNext, prefixOld, prefixMade}
 
 // KEK is the name of the key-encryption key that seals.
 func (s *Store) KEK() string { return s.kek.Current() }
@@ -45,8 +45,11 @@ func (s *Store) SecretsAfter(ctx context.Context, after string, limit int) (item
 // Reseal makes an item with the same secrets under the current key-encryption key; stale is
 // false where it is sealed under that already.
 func (s *Store) Reseal(item kv.Item) (write kv.Write, stale bool, err error) {
-	if item.Key == KeyMeta {
+	switch {
+	case item.Key == KeyMeta:
 		return s.resealMeta(item)
+	case strings.HasPrefix(item.Key, prefixMade):
+		return s.resealMade(item)
 	}
 	var old stored
 	if err := strictjson.Unmarshal(item.Value, &old); err != nil {
@@ -108,12 +111,16 @@ func (s *Store) ForgetKEKs(ctx context.Context, item kv.Item) (write kv.Write, i
 	used := map[string]bool{s.kek.Current(): true, m.LogKey.KEK: true, m.NonceKey.KEK: true}
 	for _, prefix := range secretPrefixes[1:] {
 		err := kv.Each(ctx, s.Engine, prefix, func(item kv.Item) error {
-			var x stored
-			if err := strictjson.Unmarshal(item.Value, &x); err != nil {
-				return fmt.Errorf("key %q: %v", item.Key, err)
+			if prefix == prefixMade {
+				var x made
+				err := decodeItem(item, &x)
+				used[x.Sealed.KEK] = true
+				return err
 			}
+			var x stored
+			err := decodeItem(item, &x)
 			used[x.Sealed.KEK] = true
-			return nil
+			return err
 		})
 		if err != nil {
 			return kv.Write{}, nil, false, err

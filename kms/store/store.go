@@ -8,6 +8,7 @@
 //	rec/DISK                  a Record, and its key sealed with it
 //	next/DISK                 one that is to take its place when a boot has confirmed it
 //	old/DISK/GENERATION       one that counts no more, and can be brought back
+//	made/ID                   a key that was made here, sealed, until its disk is registered
 //	count                     how many disks have a record
 //	use/DISK                  a Use: how often a key was released lately, where that is bounded
 //	by/SHA-256 OF ID/DISK     nothing: which records name a SPIFFE ID

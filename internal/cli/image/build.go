@@ -36,6 +36,7 @@ const (
 
 type buildFlags struct {
 	root, seed, uuid string
+	key              string
 	files            image.Files
 	size             sizeValue
 	exclude          []string
@@ -52,7 +53,7 @@ type buildFlags struct {
 func newBuildCommand() *cobra.Command {
 	var f buildFlags
 	cmd := &cobra.Command{
-		Use:   "build --root DIR|TAR|OCI|FS-IMAGE|- --out DISK --key-out KEY --pins-out PINS",
+		Use:   "build --root DIR|TAR|OCI|FS-IMAGE|- --out DISK --key-out KEY|--key KEY --pins-out PINS",
 		Short: "Build a disk from a root file tree",
 		Long: `Build an encrypted disk with dm-verity on top from a root file tree.
 
@@ -92,6 +93,8 @@ With --format qcow2 the disk is written as QEMU's qcow2 instead of its raw bytes
 The other image commands read it as well, all but rekey; any other qcow2 has to be
 converted.
 
+With --key it is a key that was made elsewhere ("keys make"), and none is written.
+
 With --seed (hex, or @FILE with hex in it; at least 32 bytes) all keys, salts and
 UUIDs are derived from one secret, and the same input gives the same bytes. Protect
 the seed like the key; other users may see it on a command line.`,
@@ -113,6 +116,7 @@ the seed like the key; other users may see it on a command line.`,
 	flags.StringVar(&f.root, "root", "", "root file tree or filesystem; - is a tar on standard input")
 	flags.StringVar(&f.files.Disk, "out", "", "file to write (the disk)")
 	flags.StringVar(&f.files.Key, "key-out", "", "key file to write, mode 0600 (- is standard output, for a pipe)")
+	flags.StringVar(&f.key, "key", "", "key file of the disk (32 bytes that were made elsewhere; in place of --key-out)")
 	flags.StringVar(&f.files.Pins, "pins-out", "", "pins file to write")
 	flags.BoolVar(&f.files.Force, "force", false, "replace existing files")
 	flags.Var(&f.size, "size", "size of the disk, such as 10G (default: as small as can be)")
@@ -127,8 +131,8 @@ the seed like the key; other users may see it on a command line.`,
 	flags.StringVar(&f.uuid, "disk-uuid", "", "UUID of the disk (default: drawn)")
 	flags.StringVar(&f.tempDir, "temp-dir", "", "where a compressed or piped tar is unpacked (default: the system's)")
 	flags.BoolVar(&f.json, "json", false, "print JSON")
-	command.Require(cmd, "root", "out", "key-out", "pins-out")
-	command.NotEmpty(cmd, "exclude", "drop-xattr", "drop-pax", "image", "accept", "seed", "disk-uuid", "temp-dir")
+	command.Require(cmd, "root", "out", "pins-out")
+	command.NotEmpty(cmd, "exclude", "drop-xattr", "drop-pax", "image", "accept", "seed", "disk-uuid", "temp-dir", "key", "key-out")
 	return cmd
 }
 
@@ -136,6 +140,9 @@ func (f *buildFlags) run(cmd *cobra.Command) error {
 	format, err := image.ParseFormat(f.format)
 	if err != nil {
 		return command.Usage(err)
+	}
+	if (f.key == "") == (f.files.Key == "") {
+		return command.Usage(errors.New("want one of --key-out and --key"))
 	}
 	summary := cmd.OutOrStdout()
 	if err := notStdout("--out", f.files.Disk, "--pins-out", f.files.Pins); err != nil {
@@ -169,6 +176,11 @@ func (f *buildFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer secrets.Wipe()
+	if f.key != "" {
+		if err := f.takeKey(secrets); err != nil {
+			return err
+		}
+	}
 	if f.uuid != "" {
 		if secrets.DiskUUID, err = pins.ParseUUID(f.uuid); err != nil {
 			return command.Usage(err)
@@ -204,6 +216,22 @@ func (f *buildFlags) run(cmd *cobra.Command) error {
 		return cli.HintForce(err)
 	}
 	return f.summary(summary, p, notes, time.Since(start))
+}
+
+// takeKey has the disk open with a key that is there already.
+func (f *buildFlags) takeKey(secrets *image.Secrets) error {
+	key, err := readKeyFile(f.key)
+	if err != nil {
+		return err
+	}
+	defer clear(key)
+	if len(key) != len(secrets.Key) {
+		return fmt.Errorf("reading key: %s has %d bytes, want %d", f.key, len(key), len(secrets.Key))
+	}
+	copy(secrets.Key[:], key)
+	f.files.Keep = append(f.files.Keep, f.key)
+	f.files.Key, f.files.KeyTo = f.key, io.Discard // it is where it is
+	return nil
 }
 
 // imageWorkers returns image.Options.Workers, and lets as many threads run until

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rootvouch/rootvouch/internal/cli/image"
 	"github.com/rootvouch/rootvouch/internal/command"
 )
 
@@ -98,6 +99,32 @@ func TestBackupAndRewrap(t *testing.T) {
 		t.Errorf("the copy is %v, %v", info, err)
 	}
 	keys(0, `in use: ["main"]`, "rewrap")
+	made := filepath.Join(dir, "made.key")
+	keys(0, "made key ", "make", "--key-out", made)
+	keys(command.ExitError, "exists", "make", "--key-out", made)
+	if info, err := os.Stat(made); err != nil || info.Mode().Perm() != 0o600 || info.Size() != 32 {
+		t.Errorf("the key is %v, %v", info, err)
+	}
+	keys(command.ExitUsage, "want one of --key and --made-key", "put", "--spiffe-id", "spiffe://example.org/vm", "--pins", "p", "--refval", "r")
+	keys(command.ExitUsage, "want one of --key and --made-key", "put", "--spiffe-id", "spiffe://example.org/vm", "--pins", "p", "--refval", "r", "--key", made, "--made-key", "x")
+	disk := filepath.Join(dir, "made")
+	if err := os.Mkdir(disk, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(disk, "hostname"), []byte("made"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	build := []string{"build", "--root", disk, "--out", disk + ".img", "--key", made, "--pins-out", disk + ".json"}
+	if code := command.Main(image.New(), build, &out, &out); code != 0 {
+		t.Fatalf("image build --key: %d\n%s", code, &out)
+	}
+	if code := command.Main(image.New(), []string{"verify", "--key", made, "--pins", disk + ".json", disk + ".img"}, &out, &out); code != 0 {
+		t.Errorf("image verify: %d\n%s", code, &out)
+	}
+	if code := command.Main(image.New(), append(build, "--key-out", disk+".key"), &out, &out); code != command.ExitUsage {
+		t.Errorf("both keys: %d\n%s", code, &out)
+	}
 	keys(command.ExitError, "break_glass", "export", "--out", filepath.Join(dir, "key.age"), "01000000-0000-0000-0000-000000000000")
 	if _, err := os.Stat(filepath.Join(dir, "key.age")); err == nil {
 		t.Error("an export that was refused left a file")

@@ -18,7 +18,7 @@ import (
 
 type putFlags struct {
 	spiffeID, pins, refval, keyFile, evidence string
-	disk                                      string
+	disk, made                                string
 	sameVM, replace, beside, changeRoot       bool
 	unmeasuredKernel                          bool
 	maxReleases                               uint32
@@ -41,6 +41,8 @@ have both keys: --same-vm says that they do belong to one VM.
 
 --evidence not-required turns the second lock off for this disk: whoever gets the
 SVID gets the key, as often as they like. Then there is no --refval.
+
+--made-key takes a key that "keys make" had the server make, and sends none.
 
 With --disk nothing is sent unless this key opens this disk's header, and the header
 is the one of PINS: a wrong key is found now, and not at the next boot.
@@ -76,18 +78,23 @@ that launches an image again and again is stopped, and an alarm says so.`,
 	flags.BoolVar(&f.sameVM, "same-vm", false, "all disks with this SPIFFE ID belong to one VM")
 	flags.BoolVar(&f.replace, "replace", false, "replace the record that the disk has")
 	flags.BoolVar(&f.beside, "beside", false, "let the record stand beside the one that the disk has, until a boot confirms it")
+	flags.StringVar(&f.made, "made-key", "", "name of a key that the server has made (in place of --key)")
 	flags.StringVar(&f.disk, "disk", "", "disk image (send nothing unless the key opens it)")
 	flags.Uint32Var(&f.maxReleases, "max-releases-per-hour", 0, "launches that may have the key within an hour (0: any number)")
 	flags.BoolVar(&f.changeRoot, "change-root-of-trust", false, "let the record have another root of trust (with --replace or --beside)")
 	cli.UnmeasuredKernel(cmd, &f.unmeasuredKernel)
-	command.Require(cmd, "spiffe-id", "pins", "key")
-	command.NotEmpty(cmd, "disk")
+	command.Require(cmd, "spiffe-id", "pins")
+	command.NotEmpty(cmd, "disk", "key", "made-key")
 	return cmd
 }
 
 func (f *putFlags) run(cmd *cobra.Command, client *adminapi.Client) error {
 	put := adminapi.Put{SPIFFEID: f.spiffeID, Evidence: f.evidence, SameVM: f.sameVM, Replace: f.replace, Beside: f.beside, ChangeRootOfTrust: f.changeRoot, MaxReleases: f.maxReleases}
 	switch {
+	case (f.keyFile == "") == (f.made == ""):
+		return command.Usage(errors.New("want one of --key and --made-key"))
+	case f.made != "" && f.disk != "":
+		return command.Usage(errors.New("--disk goes with --key: a key that the server made is there"))
 	case f.replace && f.beside:
 		return command.Usage(errors.New("want one of --replace and --beside"))
 	case f.changeRoot && !f.replace && !f.beside:
@@ -100,11 +107,14 @@ func (f *putFlags) run(cmd *cobra.Command, client *adminapi.Client) error {
 		return command.Usage(errors.New("--refval has no use with --evidence not-required"))
 	}
 	// The key first: "image build --key-out -" gives it once the pins are there.
-	key, err := readKey(f.keyFile, cmd.InOrStdin())
-	if err != nil {
-		return err
+	var key []byte
+	if put.MadeKey = f.made; f.made == "" {
+		var err error
+		if key, err = readKey(f.keyFile, cmd.InOrStdin()); err != nil {
+			return err
+		}
+		defer clear(key)
 	}
-	defer clear(key)
 	disk, err := cli.ReadPins(f.pins)
 	if err != nil {
 		return err

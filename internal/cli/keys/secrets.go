@@ -3,6 +3,7 @@ package keys
 import (
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -11,6 +12,41 @@ import (
 	"github.com/rootvouch/rootvouch/kms/adminapi"
 	"github.com/rootvouch/rootvouch/pins"
 )
+
+func newMakeCommand(client connect) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "make --kms-socket SOCKET --key-out KEY",
+		Short: "Have the server make a key for a disk that is to be built",
+		Long: `Have the server make a key, keep it, and write it to a file for "rootvouch image build
+--key". The server has it before the disk is built, and its machine's randomness made
+it. "keys put --made-key NAME" gives it its record; a key that gets none within a week
+is forgotten.`,
+		Example: `  rootvouch keys make --kms-socket kms.sock --key-out disk.key
+  rootvouch image build --root root/ --out disk.img --key disk.key --pins-out pins.json
+  rootvouch keys put --kms-socket kms.sock --spiffe-id spiffe://example.org/vm/web \
+    --pins pins.json --refval refval.json --made-key 2f0c7a5d9b1e4f7e8a635c1d2e3f4a5b`,
+		Args: command.NoArguments,
+	}
+	out := cmd.Flags().String("key-out", "", "key file to write, mode 0600")
+	command.Require(cmd, "key-out")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := client()
+		if err != nil {
+			return err
+		}
+		made, key, err := c.MakeKey(cmd.Context())
+		if err != nil {
+			return hintForKeys(err)
+		}
+		defer clear(key)
+		if err := durable.Create(*out, key, 0o600); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "made key %s: it waits for its disk until %s\n", made.ID, made.Until.Format(time.RFC3339))
+		return err
+	}
+	return cmd
+}
 
 func newBackupCommand(client connect) *cobra.Command {
 	cmd := &cobra.Command{
