@@ -27,13 +27,17 @@ func (v *Verdict) authenticate(q Request, anchors Anchors) {
 	v.checkReportData(e, q)
 }
 
+// errNoCertificate is matched by the fault of evidence whose endorsement key nobody has
+// the certificate of.
+var errNoCertificate = errors.New("no certificate of the endorsement key")
+
 // checkEndorsement compares the report with the certificate of the key that is
 // said to have signed it.
 func (v *Verdict) checkEndorsement(r *snp.Report, s *signer) {
 	var missing error
 	switch {
 	case s == nil:
-		missing = fmt.Errorf("no certificate of the %s is in evidence or collateral", r.SigningKey)
+		missing = fmt.Errorf("%w: none in evidence or collateral fits SIGNING_KEY %s, CHIP_ID %s, REPORTED_TCB %s", errNoCertificate, r.SigningKey, r.ChipID, r.ReportedTCB)
 	case s.extErr != nil:
 		missing = s.extErr
 	}
@@ -48,6 +52,7 @@ func (v *Verdict) checkEndorsement(r *snp.Report, s *signer) {
 		return
 	}
 	v.Product, v.tcbs = e.Product, e.TCBs
+	v.otherCertificate = s.kind == snp.VCEK && r.SigningKey == snp.VCEK && (e.TCBErr != nil || e.ChipErr != nil)
 	got := fmt.Sprint(r.ReportedTCB)
 	if e.TCBErr == nil {
 		v.TCB = s.ext.TCB

@@ -130,6 +130,8 @@ type Verdict struct {
 	unbound       bool      // REPORT_DATA was not compared
 	authenticated bool      // all checks of authenticity were made
 	complete      bool      // all checks of policy were made
+
+	otherCertificate bool // the certificate that was looked at is of another chip or TCB
 }
 
 // Trusted reports whether the evidence is authentic and every reference value
@@ -172,6 +174,22 @@ func (v Verdict) LacksCRL() bool {
 		}
 	}
 	return lacks
+}
+
+// LacksCertificate reports whether nobody could verify the report because the
+// certificate of its endorsement key is neither in the evidence nor in the collateral,
+// or the one that came is of another chip or TCB. Nothing in the report is known to be
+// true then; who fetches the certificate and judges again will know.
+func (v Verdict) LacksCertificate() bool {
+	if v.otherCertificate {
+		return true
+	}
+	for _, c := range v.Checks {
+		if errors.Is(c.Err, errNoCertificate) {
+			return true
+		}
+	}
+	return false
 }
 
 // Err returns nil for a verdict whose outcome is Accepted. Otherwise it returns

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/rootvouch/rootvouch/gate/program"
+	"github.com/rootvouch/rootvouch/uki"
 )
 
 // The application is a PE32+ file (Microsoft PE Format, "Overview"): a place in
@@ -39,9 +40,14 @@ const (
 	xloadEFI64  = 1 << 3
 )
 
-// checkKernel refuses what the firmware would not start as a Linux kernel.
+// checkKernel refuses what the firmware would not start as a Linux kernel: a bzImage with
+// an EFI stub, or a unified kernel image, which brings an initramfs of its own.
 func checkKernel(kernel []byte) error {
 	le := binary.LittleEndian
+	if len(kernel) <= MaxKernel && uki.Is(kernel) {
+		_, err := uki.Open(kernel)
+		return err
+	}
 	switch {
 	case len(kernel) > MaxKernel:
 		return fmt.Errorf("the kernel has %d bytes, want at most %d", len(kernel), MaxKernel)
@@ -104,7 +110,9 @@ func headers(kernel []byte, codeSize, dataSize, kernelAt int) []byte {
 		le.PutUint32(b[20:], uint32(s.at))
 		le.PutUint32(b[36:], s.kind)
 	}
-	copy(h[setupAt:setupEnd], kernel[setupAt:setupEnd])
+	if !uki.Is(kernel) { // which has none
+		copy(h[setupAt:setupEnd], kernel[setupAt:setupEnd])
+	}
 	return h
 }
 

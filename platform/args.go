@@ -47,8 +47,11 @@ func Args(g Guest, p Parts) []string {
 	add("-cpu", escape(g.CPUType), "-smp", strconv.Itoa(g.VCPUs), "-m", memory,
 		// The launch digest is of one start: a reset ends the VM.
 		"-no-reboot",
-		"-bios", g.Firmware, "-kernel", g.Kernel, "-initrd", g.Initramfs, "-append", g.CommandLine,
-		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
+		"-bios", g.Firmware, "-kernel", g.Kernel)
+	if g.Initramfs != "" {
+		add("-initrd", g.Initramfs, "-append", g.CommandLine)
+	}
+	add("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
 	if p.HashesPage != "" {
 		add("-device", fmt.Sprintf("loader,file=%s,addr=%#x,force-raw=on", escape(p.HashesPage), p.HashesAddress))
 	}
@@ -57,11 +60,7 @@ func Args(g Guest, p Parts) []string {
 		add("-blockdev", "driver=raw,node-name="+node+",read-only=on,file.driver=file,file.filename="+escape(disk),
 			"-device", g.virtio("virtio-blk-pci")+",drive="+node)
 	}
-	network := "user,id=net0"
-	for _, f := range g.Forwards {
-		network += fmt.Sprintf(",hostfwd=tcp:%v-:%d", f.Host, f.GuestPort)
-	}
-	add("-netdev", network, "-device", g.virtio("virtio-net-pci")+",netdev=net0,romfile=")
+	add("-netdev", g.netdev(), "-device", g.nic())
 	if p.AMDSP != 0 {
 		add("-chardev", "socket,id=asp,fd="+strconv.Itoa(p.AMDSP),
 			"-device", g.virtio("virtio-serial-pci"), "-device", "virtserialport,chardev=asp,name="+PortName)
@@ -77,6 +76,30 @@ func (g Guest) disks() []string {
 		return nil
 	}
 	return append([]string{g.Disk}, g.ExtraDisks...)
+}
+
+// netdev is the host's end of the guest's network.
+func (g Guest) netdev() string {
+	switch g.Network.Kind {
+	case Bridge:
+		return "bridge,id=net0,br=" + escape(g.Network.Name)
+	case Tap:
+		return "tap,id=net0,ifname=" + escape(g.Network.Name) + ",script=no,downscript=no"
+	}
+	user := "user,id=net0"
+	for _, f := range g.Forwards {
+		user += fmt.Sprintf(",hostfwd=tcp:%v-:%d", f.Host, f.GuestPort)
+	}
+	return user
+}
+
+// nic is the guest's end. No ROM of the host's goes with it.
+func (g Guest) nic() string {
+	device := g.virtio("virtio-net-pci") + ",netdev=net0,romfile="
+	if g.Network.MAC != nil {
+		device += ",mac=" + g.Network.MAC.String()
+	}
+	return device
 }
 
 // virtio returns a virtio device as the guest's platform needs it: in an SNP

@@ -3,6 +3,7 @@ package platform
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -64,6 +65,9 @@ func TestArgs(t *testing.T) {
 	plain := snpGuest(t)
 	plain.HostData, plain.IDBlock, plain.CBitPosition, plain.ReducedPhysBits = snp.HostData{}, nil, 0, 0
 	plain.Disk, plain.ExtraDisks, plain.Forwards = "", nil, nil
+	bridged, tapped := plain, plain
+	bridged.Network = Network{Kind: Bridge, Name: "br0", MAC: net.HardwareAddr{0x52, 0x54, 0, 1, 2, 3}}
+	tapped.Network = Network{Kind: Tap, Name: "tap0"}
 	for _, c := range []struct {
 		file  string
 		guest Guest
@@ -72,6 +76,8 @@ func TestArgs(t *testing.T) {
 		{"emulated.txt", emulatedGuest(), Parts{HashesPage: "/proc/self/fd/5", HashesAddress: 0x810000, QMP: 3, AMDSP: 4}},
 		{"snp.txt", snpGuest(t), Parts{QMP: 3}},
 		{"snp-plain.txt", plain, Parts{}},
+		{"snp-bridge.txt", bridged, Parts{}},
+		{"snp-tap.txt", tapped, Parts{}},
 	} {
 		path := filepath.Join("testdata", c.file)
 		got := strings.Join(Args(c.guest, c.parts), "\n") + "\n"
@@ -111,6 +117,11 @@ func TestCheck(t *testing.T) {
 		{"POLICY", func(g *Guest) { g.Policy = 0 }},
 		{"no first one", func(g *Guest) { g.Disk = "" }},
 		{"127.0.0.0/8", func(g *Guest) { g.Forwards[0].Host = netip.MustParseAddrPort("0.0.0.0:1") }},
+		{"bridge or tap", func(g *Guest) { g.Network.Name = "br0" }},
+		{"bridge or tap", func(g *Guest) { g.Forwards, g.Network.Kind = nil, Bridge }},
+		{"bridge or tap", func(g *Guest) { g.Forwards, g.Network = nil, Network{Kind: Tap, Name: "a,b"} }},
+		{"ports are forwarded", func(g *Guest) { g.Network = Network{Kind: Tap, Name: "tap0"} }},
+		{"MAC address", func(g *Guest) { g.Network.MAC = net.HardwareAddr{1, 2, 3, 4, 5, 6} }},
 		{"guest port is 0", func(g *Guest) { g.Forwards[0].GuestPort = 0 }},
 		{"C-bit position is 64", func(g *Guest) { g.CBitPosition = 64 }},
 	} {
@@ -134,6 +145,19 @@ func TestParseForward(t *testing.T) {
 		"0.0.0.0:1=1", "10.0.0.1:1=1", "[::1]:1=1", "127.0.0.1:1=1=1", "localhost:1=1"} {
 		if f, err := ParseForward(s); err == nil {
 			t.Errorf("%q reads as %v", s, f)
+		}
+	}
+}
+
+func TestParseNetwork(t *testing.T) {
+	for s, want := range map[string]Network{"user": {}, "bridge=br0": {Kind: Bridge, Name: "br0"}, "tap=vm-1.0": {Kind: Tap, Name: "vm-1.0"}} {
+		if n, err := ParseNetwork(s); err != nil || n.Kind != want.Kind || n.Name != want.Name {
+			t.Errorf("%q reads as %v, %v", s, n, err)
+		}
+	}
+	for _, s := range []string{"", "user=x", "bridge", "bridge=", "tap=a,b", "tap=/x", "vhost=x", "bridge=sixteencharacter", "tap=-x"} {
+		if n, err := ParseNetwork(s); err == nil {
+			t.Errorf("%q reads as %v", s, n)
 		}
 	}
 }

@@ -71,16 +71,20 @@ type Guest struct {
 	// code of its host.
 	AcceptBareKernel bool
 	Kernel           string // path of a kernel behind the gate (package gate)
-	Initramfs        string // path
-	CommandLine      string // may be empty; cmdline.Default is that of rootvouch's guests
-	VCPUs            int
-	CPUType          string // QEMU's name of a CPU model that package launch knows
+	// UKI says that Kernel is a unified kernel image: Initramfs and CommandLine are in it,
+	// and empty here.
+	UKI         bool
+	Initramfs   string // path
+	CommandLine string // may be empty; cmdline.Default is that of rootvouch's guests
+	VCPUs       int
+	CPUType     string // QEMU's name of a CPU model that package launch knows
 
 	MemoryMiB int
 	// Disk is the path of a raw image, attached read-only as the first virtio
 	// disk. ExtraDisks follow it. Both may be empty.
 	Disk       string
 	ExtraDisks []string
+	Network    Network   // the zero value is QEMU's own network
 	Forwards   []Forward // of TCP ports of the host to the guest; may be empty
 
 	Policy   snp.Policy
@@ -148,9 +152,12 @@ func (g Guest) Check() error {
 	for _, f := range []struct{ name, path string }{
 		{"firmware", g.Firmware}, {"kernel", g.Kernel}, {"initramfs", g.Initramfs},
 	} {
-		if f.path == "" {
+		if f.path == "" && !(g.UKI && f.name == "initramfs") {
 			bad("no %s is given", f.name)
 		}
+	}
+	if g.UKI && (g.Initramfs != "" || g.CommandLine != "") {
+		bad("a unified kernel image has initramfs and command line of its own: none is given beside it")
 	}
 	if g.VCPUs < 1 || g.VCPUs > maxVCPUs {
 		bad("vCPU count is %d, want 1 to %d", g.VCPUs, maxVCPUs)
@@ -168,6 +175,9 @@ func (g Guest) Check() error {
 		if err := f.check(); err != nil {
 			bad("forward %v: %v", f, err)
 		}
+	}
+	if err := g.Network.check(len(g.Forwards)); err != nil {
+		errs = append(errs, err)
 	}
 	if g.Disk == "" && len(g.ExtraDisks) > 0 {
 		bad("further disks are given, but no first one")

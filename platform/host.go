@@ -57,38 +57,74 @@ func parseVersion(s string) (qemuVersion, error) {
 	return v, nil
 }
 
-// checkHost says all that a host lacks for a kind of guest, its QEMU included. root
-// is "/" but in tests.
-func checkHost(ctx context.Context, root, qemu string, k Kind) error {
-	version := checkQEMU(ctx, qemu, k)
+// Finding is one thing that a host has or lacks.
+type Finding struct {
+	What   string // the thing
+	Err    error  // why it will not do; nil: it does
+	Advice string // what to do then
+}
+
+// CheckHost looks for all that a host needs to launch a kind of guest, its QEMU
+// included.
+func CheckHost(ctx context.Context, qemu string, k Kind) []Finding {
+	if qemu == "" {
+		qemu = DefaultQEMU
+	}
+	return inspectHost(ctx, "/", qemu, k)
+}
+
+// inspectHost is CheckHost with a root that is "/" but in tests.
+func inspectHost(ctx context.Context, root, qemu string, k Kind) []Finding {
+	want, why := neededVersion(k)
+	findings := []Finding{{"QEMU", checkQEMU(ctx, qemu, k), fmt.Sprintf("install QEMU %v or newer, %s, or name it with --qemu", want, why)}}
 	if k != SNP {
-		return version
+		return findings
 	}
-	errs := []error{version}
-	for _, d := range []struct{ path, hint string }{
-		{"dev/kvm", "load kvm_amd, and switch virtualisation on in the firmware setup"},
-		{"dev/sev", "load ccp on a processor with SEV-SNP (EPYC Milan or newer)"},
+	for _, d := range []struct{ path, advice string }{
+		{"dev/kvm", "load kvm_amd, switch virtualisation on in the firmware setup, and let the user who runs QEMU read and write it"},
+		{"dev/sev", "load ccp on a processor with SEV-SNP (EPYC Milan or newer), and let the user who runs QEMU read and write it"},
 	} {
-		f, err := os.OpenFile(filepath.Join(root, d.path), os.O_RDWR, 0)
-		if err == nil {
-			f.Close()
-			continue
-		}
-		var path *os.PathError
-		if errors.As(err, &path) {
-			err = path.Err
-		}
-		errs = append(errs, fmt.Errorf("/%s: %v (%s)", d.path, err, d.hint))
+		findings = append(findings, Finding{"/" + d.path, checkDevice(root, d.path), d.advice})
 	}
-	const parameter = "sys/module/kvm_amd/parameters/sev_snp"
-	switch value, err := os.ReadFile(filepath.Join(root, parameter)); {
-	case err != nil:
-		errs = append(errs, fmt.Errorf("/%s: it is missing (a host kernel of 6.11 or newer with kvm_amd has it)", parameter))
-	case strings.TrimSpace(string(value)) != "Y":
-		errs = append(errs, fmt.Errorf("/%s is %q, want \"Y\" (switch SEV-SNP on in the firmware setup, and the IOMMU)", parameter, strings.TrimSpace(string(value))))
+	return append(findings, Finding{"/" + snpParameter, checkParameter(root),
+		"take a host kernel of 6.11 or newer with kvm_amd, and switch SEV-SNP, its memory table (RMP) and the IOMMU on in the firmware setup"})
+}
+
+func checkDevice(root, path string) error {
+	f, err := os.OpenFile(filepath.Join(root, path), os.O_RDWR, 0)
+	if err == nil {
+		return f.Close()
+	}
+	if cause, ok := errors.AsType[*os.PathError](err); ok {
+		return cause.Err
+	}
+	return err
+}
+
+// snpParameter says whether kvm_amd can launch SEV-SNP guests.
+const snpParameter = "sys/module/kvm_amd/parameters/sev_snp"
+
+func checkParameter(root string) error {
+	value, err := os.ReadFile(filepath.Join(root, snpParameter))
+	if err != nil {
+		return errors.New("it is missing")
+	}
+	if got := strings.TrimSpace(string(value)); got != "Y" {
+		return fmt.Errorf("it is %q, want \"Y\"", got)
+	}
+	return nil
+}
+
+// checkHost says all that a host lacks for a kind of guest. root is "/" but in tests.
+func checkHost(ctx context.Context, root, qemu string, k Kind) error {
+	var errs []error
+	for _, f := range inspectHost(ctx, root, qemu, k) {
+		if f.Err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w (%s)", f.What, f.Err, f.Advice))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("this host cannot launch SEV-SNP guests:\n%w", err)
+		return fmt.Errorf("this host cannot launch %s guests:\n%w", map[Kind]string{SNP: "SEV-SNP", Emulated: "emulated"}[k], err)
 	}
 	return nil
 }

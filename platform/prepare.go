@@ -98,7 +98,11 @@ func checkGate(path string) error {
 
 func (m *Measured) hashFiles(g Guest) (launch.Hashes, error) {
 	var files [2]*os.File
-	for i, path := range []string{g.Kernel, g.Initramfs} {
+	paths := []string{g.Kernel, g.Initramfs}
+	if g.UKI {
+		paths = paths[:1]
+	}
+	for i, path := range paths {
 		f, err := os.Open(path)
 		if err != nil {
 			return launch.Hashes{}, fmt.Errorf("opening %s: %w", [2]string{"kernel", "initramfs"}[i], err)
@@ -110,6 +114,9 @@ func (m *Measured) hashFiles(g Guest) (launch.Hashes, error) {
 		}
 		m.toMeasure += info.Size()
 		files[i] = f
+	}
+	if g.UKI {
+		return launch.HashKernel(files[0], nil, "")
 	}
 	return launch.HashKernel(files[0], files[1], g.CommandLine)
 }

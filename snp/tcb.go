@@ -64,6 +64,14 @@ func (t TCB) AtLeast(min TCB) bool {
 		t.SNP >= min.SNP && t.Microcode >= min.Microcode
 }
 
+// Lowest returns of every version the lower one of t and other.
+func (t TCB) Lowest(other TCB) TCB {
+	return TCB{
+		FMC: min(t.FMC, other.FMC), Bootloader: min(t.Bootloader, other.Bootloader), TEE: min(t.TEE, other.TEE),
+		SNP: min(t.SNP, other.SNP), Microcode: min(t.Microcode, other.Microcode),
+	}
+}
+
 // DecodeTCB reads v in the layout of product p, and refuses reserved bytes
 // that are not zero.
 //

@@ -50,6 +50,8 @@ type rawConfig struct {
 	LogDir string `json:"log_dir"`
 	// CollateralDir has certificates and CRLs (*.der, *.pem, *.crl).
 	CollateralDir string `json:"collateral_dir"`
+	// EvidenceDir is a directory for evidence that lacks its certificate; absent: none is kept.
+	EvidenceDir string `json:"evidence_dir,omitempty"`
 	// KEK says where the key-encryption key is, under which keys are sealed; OldKEKs those
 	// under which they were sealed before.
 	KEK     kek.Source   `json:"kek"`

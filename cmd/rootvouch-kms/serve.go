@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 
+	"github.com/rootvouch/rootvouch/evidence/kept"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/kms/admin"
 	"github.com/rootvouch/rootvouch/kms/audit"
@@ -98,6 +99,10 @@ func serve(ctx context.Context, c config, log *slog.Logger, ready func(address s
 	if _, err := collateral.get(); err != nil {
 		return err
 	}
+	keeping, err := kept.Open(c.EvidenceDir)
+	if err != nil {
+		return err
+	}
 	callers, err := net.Listen("tcp", c.Listen)
 	if err != nil {
 		return err
@@ -149,7 +154,7 @@ func serve(ctx context.Context, c config, log *slog.Logger, ready func(address s
 	}
 	group.Go(func() error {
 		return server.New(server.Config{
-			ID: c.id, SVID: source, Bundle: source, Ledger: b.ledger, Collateral: collateral.get, Answered: well.Answered, Refused: well.Refused,
+			ID: c.id, SVID: source, Bundle: source, Ledger: b.ledger, Collateral: collateral.get, Kept: keeping, Answered: well.Answered, Refused: well.Refused,
 			Clock: time.Now, Rand: rand.Reader, Log: log,
 		}).Serve(ctx, callers)
 	})

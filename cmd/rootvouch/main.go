@@ -13,6 +13,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/cli/demo"
 	"github.com/rootvouch/rootvouch/internal/cli/firmware"
 	"github.com/rootvouch/rootvouch/internal/cli/gate"
+	"github.com/rootvouch/rootvouch/internal/cli/host"
 	"github.com/rootvouch/rootvouch/internal/cli/image"
 	"github.com/rootvouch/rootvouch/internal/cli/initramfs"
 	"github.com/rootvouch/rootvouch/internal/cli/keys"
@@ -20,6 +21,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/cli/refval"
 	"github.com/rootvouch/rootvouch/internal/cli/report"
 	"github.com/rootvouch/rootvouch/internal/cli/spire"
+	"github.com/rootvouch/rootvouch/internal/cli/uki"
 	"github.com/rootvouch/rootvouch/internal/cli/vm"
 	"github.com/rootvouch/rootvouch/internal/command"
 )
@@ -41,6 +43,7 @@ func commands() map[string]func() *cobra.Command {
 		"demo":       demo.New,
 		"firmware":   firmware.New,
 		"gate":       gate.New,
+		"host":       host.New,
 		"image":      image.New,
 		"initramfs":  initramfs.New,
 		"keys":       keys.New,
@@ -48,6 +51,7 @@ func commands() map[string]func() *cobra.Command {
 		"refval":     refval.New,
 		"report":     report.New,
 		"spire":      spire.New,
+		"uki":        uki.New,
 		"vm":         vm.New,
 	}
 }

@@ -23,11 +23,12 @@ var rooms = []room{
 	{name: "ground: an agent's file", packages: []string{"spire/agentconf"}, pure: true, neverDirect: outside},
 	{name: "ground: commands as a shell reads them", packages: []string{"internal/shell"}, pure: true, neverDirect: outside},
 	{name: "ground: what a file is", packages: []string{"internal/filekind"}, pure: true, neverDirect: outside},
+	{name: "ground: unified kernel images", packages: []string{"uki"}, pure: true, neverDirect: outside, never: network},
 	{
 		name:     "ground: the gate before the kernel",
 		packages: []string{"gate/..."},
-		within:   true,
-		pure:     true, neverDirect: outside, never: network,
+		uses:     []string{"uki"}, within: true,
+		pure: true, neverDirect: outside, never: network,
 	},
 	{
 		name:     "ground: firmware volumes",
@@ -64,6 +65,12 @@ var rooms = []room{
 		pure:     true, neverDirect: outside,
 	},
 	{
+		name:     "meaning: evidence that lacks its certificate",
+		packages: []string{"evidence/kept"},
+		uses:     []string{"snp", "internal/durable"},
+		never:    network,
+	},
+	{
 		name:     "meaning: messages between a guest and the key server",
 		packages: []string{"kms/keyapi"},
 		uses:     []string{"evidence"},
@@ -85,6 +92,12 @@ var rooms = []room{
 		name:     "meaning: the report device",
 		packages: []string{"snp/snpdev"},
 		uses:     []string{"snp", "evidence", "internal/bounded"},
+		never:    network,
+	},
+	{
+		name:     "meaning: the AMD-SP of a host",
+		packages: []string{"snp/snphost"},
+		uses:     []string{"snp"},
 		never:    network,
 	},
 	{name: "meaning: device-mapper", packages: []string{"dm"}, never: network},
@@ -153,7 +166,7 @@ var rooms = []room{
 	{
 		name:     "role: node attestation, server",
 		packages: []string{"spire/nodeattest/server", "cmd/snp-server-plugin"},
-		uses:     []string{"spire/nodeattest", "appraise", "evidence", "refval", "snp", "snp/kds", "internal/bounded"}, within: true,
+		uses:     []string{"spire/nodeattest", "appraise", "evidence", "evidence/kept", "refval", "snp", "snp/kds", "internal/bounded"}, within: true,
 		never: []string{module + "/snp/snpdev", module + "/kms/..."},
 	},
 	{
@@ -171,7 +184,7 @@ var rooms = []room{
 	{
 		name:     "role: the key server",
 		packages: []string{"kms/...", "cmd/rootvouch-kms"},
-		uses:     []string{"appraise", "evidence", "refval", "snp", "snp/kds", "internal/command", "internal/durable"}, within: true,
+		uses:     []string{"appraise", "evidence", "evidence/kept", "refval", "snp", "snp/kds", "internal/command", "internal/durable"}, within: true,
 		never: []string{module + "/snp/snpdev", module + "/spire/nodeattest/..."},
 	},
 	{
@@ -206,8 +219,8 @@ var rooms = []room{
 	},
 	{
 		name:     "role: platforms",
-		packages: []string{"platform", "platform/asp"},
-		uses:     []string{"gate", "gate/program", "snp", "snp/firmware", "snp/launch", "snp/launch/idblock", "snp/emuchain", "internal/bounded", "internal/durable"}, within: true,
+		packages: []string{"platform", "platform/asp", "platform/export"},
+		uses:     []string{"gate", "gate/program", "snp", "snp/firmware", "snp/launch", "snp/launch/idblock", "snp/emuchain", "internal/bounded", "internal/durable", "internal/shell"}, within: true,
 		never: []string{"github.com/spiffe/...", module + "/appraise"},
 	},
 	{
@@ -227,14 +240,14 @@ var rooms = []room{
 	{
 		name:     "commands: what the owner's commands share",
 		packages: []string{"internal/cli"},
-		uses:     []string{"appraise", "boot/cmdline", "evidence", "gate", "initramfs", "refval", "snp", "snp/firmware", "snp/kds", "internal/bounded", "internal/command", "internal/durable", "internal/filekind"},
+		uses:     []string{"appraise", "boot/cmdline", "evidence", "gate", "initramfs", "refval", "snp", "snp/firmware", "snp/kds", "snp/snphost", "uki", "internal/bounded", "internal/command", "internal/durable", "internal/filekind"},
 		never:    ownerNever,
 	},
 	{
 		name:     "commands: the owner's commands, noun by noun",
 		packages: []string{"internal/cli/..."},
 		uses: []string{"internal/cli", "internal/bounded", "internal/command", "internal/durable", "internal/filekind", "internal/shell", "appraise", "attest", "boot/bootconfig", "boot/cmdline", "demo", "evidence", "gate/...", "image/...",
-			"initramfs/...", "kms/...", "luks2", "platform/...", "refval", "snp/..."},
+			"initramfs/...", "kms/...", "luks2", "platform/...", "refval", "snp/...", "uki"},
 		never: ownerNever,
 	},
 	{
@@ -263,6 +276,7 @@ var rooms = []room{
 		packages: []string{"test/vmtest", "test/vmtest/guest", "test/initramfstest", "test/acpitest"},
 		uses:     []string{"gate", "gate/tables", "platform", "platform/asp", "internal/needs", "internal/shell", "initramfs/cpio", "boot/bootconfig", "boot/cmdline", "snp/snpdev"},
 	},
+	{name: "proof: libvirt's judgement", packages: []string{"test/libvirttest"}, uses: []string{"internal/needs"}, never: network},
 	{name: "proof: benchmarks of whole processes", packages: []string{"test/turns"}, never: network},
 	{name: "proof: the whole chain", packages: []string{"test/..."}, uses: []string{"..."}},
 }

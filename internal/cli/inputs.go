@@ -16,6 +16,7 @@ import (
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/snp/kds"
+	"github.com/rootvouch/rootvouch/snp/snphost"
 )
 
 // KindAuto lets a report file's own form decide. That is for a person who looks
@@ -160,6 +161,19 @@ func ReadReport(path, kind string) (Report, error) {
 		return Report{}, command.Usage(fmt.Errorf("--kind: %w", err))
 	}
 	return in, nil
+}
+
+// ReadHost reads what "host identify" wrote of a host.
+func ReadHost(path string) (snphost.Identity, error) {
+	data, err := ReadInput(path, snphost.MaxSize)
+	if err != nil {
+		return snphost.Identity{}, err
+	}
+	id, err := snphost.Decode(data)
+	if err != nil {
+		return snphost.Identity{}, Malformed("%s: %w", path, err)
+	}
+	return id, nil
 }
 
 // ReadCollateral reads certificates and revocation lists from PEM, or one of

@@ -37,6 +37,14 @@ func Matrix(t testing.TB) {
 	}
 }
 
+// Root skips a test that makes namespaces or changes owners as root.
+func Root(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED: runs as root only")
+	}
+}
+
 // Tool returns the path of an installed command.
 func Tool(t testing.TB, name string) string {
 	t.Helper()

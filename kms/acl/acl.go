@@ -67,8 +67,13 @@ func refuse(check, format string, args ...any) error {
 // ErrCannotJudge says that the evidence fits, but for a fresh CRL, which the server lacks.
 var ErrCannotJudge = errors.New("the key server cannot judge now")
 
+// ErrNoCertificate says that the certificate of the key that signed the evidence is not at
+// hand, so that nobody knows whether it is true.
+var ErrNoCertificate = errors.New("no certificate")
+
 // Decide returns nil when both locks open. The error matches ErrCannotJudge where it is no
-// refusal, and is a *Refusal where it is one. The launch is what the evidence says,
+// refusal, and is a *Refusal where it is one, which matches ErrNoCertificate where a
+// certificate may mend it. The launch is what the evidence says,
 // also with an error: then it may be forged.
 func Decide(c Case) (Launch, error) {
 	claims := c.Evidence.Claims()
@@ -114,6 +119,9 @@ func appraised(c Case) error {
 			if !check.OK {
 				refusal.Checks = append(refusal.Checks, check.Name)
 			}
+		}
+		if verdict.LacksCertificate() {
+			refusal.err = fmt.Errorf("%w: %w", ErrNoCertificate, refusal.err)
 		}
 		if refusal.err == nil {
 			return refuse("verdict", "the verdict is not trusted")

@@ -277,6 +277,9 @@ func (s *Server) decide(c *call, x *acl.Case) error {
 			refused = fmt.Errorf("%w; generation %d: %v", refused, r.Generation, err)
 		}
 	}
+	if errors.Is(refused, acl.ErrNoCertificate) {
+		s.keep(*x)
+	}
 	return refuse(keyapi.CodeDenied, "%w", refused)
 }
 
@@ -308,6 +311,17 @@ func (s *Server) decideBy(c *call, x *acl.Case, r store.Record) error {
 		}
 	}
 	return refused
+}
+
+// keep puts evidence where an operator finds it who fetches its certificate.
+func (s *Server) keep(x acl.Case) {
+	claims := x.Evidence.Claims()
+	path, err := s.Kept.Keep(x.Request.Evidence, &claims)
+	if err != nil {
+		s.Log.Error("keeping evidence that lacks its certificate", "err", err)
+	} else if path != "" {
+		s.Log.Warn("kept evidence that lacks its certificate: rootvouch collateral fetch --report takes it", "file", path)
+	}
 }
 
 // proof is what the log says of why a case was decided as it was. What it names stands in

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/evidence/kept"
 	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/fetchkey"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
@@ -123,8 +125,13 @@ func (r *rig) start() {
 	}
 	r.address = listener.Addr().String()
 	r.svid.Store(r.ca.Issue(r.t, kmsID))
+	keeping, err := kept.Open(filepath.Join(r.dir, "evidence"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
 	server := New(Config{
 		ID: kmsID, SVID: r, Bundle: r.ca.Bundle(), Ledger: r.ledger,
+		Kept: keeping,
 		Collateral: func() (appraise.Collateral, error) {
 			if r.crl == nil {
 				return appraise.Collateral{}, errors.New("no such directory")

@@ -24,6 +24,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/rootvouch/rootvouch/appraise"
+	"github.com/rootvouch/rootvouch/evidence/kept"
 	"github.com/rootvouch/rootvouch/kms/acl"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/kms/ledger"
@@ -59,6 +60,8 @@ type Config struct {
 	// Collateral is what evidence is appraised with besides the certificates that it
 	// carries.
 	Collateral func() (appraise.Collateral, error)
+	// Kept keeps evidence that lacks its certificate. Required; it may keep nothing.
+	Kept *kept.Dir
 	// Answered gets each answer: to which request ("nonce", "release"), with which code ("" is
 	// no refusal), and how long it took.
 	Answered func(request string, code keyapi.Code, took time.Duration)
@@ -84,7 +87,7 @@ type Server struct {
 
 // New makes a server. It panics where a field of c is not set.
 func New(c Config) *Server {
-	if c.ID.IsZero() || c.SVID == nil || c.Bundle == nil || c.Ledger == nil || c.Collateral == nil || c.Answered == nil || c.Refused == nil ||
+	if c.ID.IsZero() || c.SVID == nil || c.Bundle == nil || c.Ledger == nil || c.Collateral == nil || c.Kept == nil || c.Answered == nil || c.Refused == nil ||
 		c.Clock == nil || c.Rand == nil || c.Log == nil {
 		panic("server: internal error: New with an incomplete Config")
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/emulated"
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/snp/kds"
+	"github.com/rootvouch/rootvouch/snp/snphost"
 )
 
 // New makes the command.
@@ -45,23 +46,26 @@ type fetchFlags struct {
 	dir, baseURL string
 	products     []string
 	reports      []string
+	hosts        []string
 	roots        []string
 }
 
 func newFetchCommand() *cobra.Command {
 	var f fetchFlags
 	cmd := &cobra.Command{
-		Use:   "fetch --collateral-dir DIR (--product PRODUCT | --report FILE)",
+		Use:   "fetch --collateral-dir DIR (--product PRODUCT | --report FILE | --host FILE)",
 		Short: "Fetch collateral from AMD's key distribution service, or a mirror",
 		Long: `Fetch the certificate chains and revocation lists of products into a directory,
-and the certificate of the VCEK that signed a report. Files that the directory has
-are used: a certificate for ever, a revocation list for an hour. The service takes
-one request for a chip in ten seconds, so several reports of one chip take a while.
+and the certificate of the VCEK that signed a report, or that will sign those of a
+host ("host identify" wrote its file). Files that the directory has are used: a
+certificate for ever, a revocation list for an hour. The service takes one request
+for a chip in ten seconds, so several reports of one chip take a while.
 
 A version 2 report does not name its product: give exactly one --product then.
 A VLEK cannot be fetched: the cloud that uses it hands it out.`,
 		Example: `  rootvouch collateral fetch --collateral-dir collateral --product Genoa --product Turin
-  rootvouch collateral fetch --collateral-dir collateral --report report.bin`,
+  rootvouch collateral fetch --collateral-dir collateral --report report.bin
+  rootvouch collateral fetch --collateral-dir collateral --host host.json`,
 		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
@@ -69,6 +73,7 @@ A VLEK cannot be fetched: the cloud that uses it hands it out.`,
 	flags.StringVar(&f.dir, "collateral-dir", "", "directory of CRLs and certificates (to fill; it must be there)")
 	flags.StringArrayVar(&f.products, "product", nil, "Milan, Genoa or Turin (repeatable)")
 	flags.StringArrayVar(&f.reports, "report", nil, "attestation report (whose VCEK to fetch; repeatable)")
+	flags.StringArrayVar(&f.hosts, "host", nil, "what host identify says of a host (whose VCEKs to fetch; repeatable)")
 	flags.StringVar(&f.baseURL, "base-url", kds.AMDBaseURL, "the service, or a mirror with the same paths")
 	flags.StringArrayVar(&f.roots, "roots", nil, "root certificates (of the revocation lists; repeatable; default: AMD's)")
 	return cmd
@@ -76,8 +81,8 @@ A VLEK cannot be fetched: the cloud that uses it hands it out.`,
 
 func (f *fetchFlags) run(cmd *cobra.Command) error {
 	ctx, out := cmd.Context(), cmd.OutOrStdout()
-	if f.dir == "" || len(f.products)+len(f.reports) == 0 {
-		return command.Usage(fmt.Errorf("want --collateral-dir, and at least one --product or --report"))
+	if f.dir == "" || len(f.products)+len(f.reports)+len(f.hosts) == 0 {
+		return command.Usage(fmt.Errorf("want --collateral-dir, and at least one --product, --report or --host"))
 	}
 	if info, err := os.Stat(f.dir); err != nil || !info.IsDir() {
 		return command.Usage(fmt.Errorf("--collateral-dir %s is not a directory", f.dir))
@@ -108,6 +113,16 @@ func (f *fetchFlags) run(cmd *cobra.Command) error {
 		}
 		want(product, report.SigningKey)
 		if err := fetchVCEK(ctx, client, report, product, path, out); err != nil {
+			return err
+		}
+	}
+	for _, path := range f.hosts {
+		id, err := cli.ReadHost(path)
+		if err != nil {
+			return err
+		}
+		want(id.Product, snp.VCEK)
+		if err := fetchHost(ctx, client, id, path, out); err != nil {
 			return err
 		}
 	}
@@ -188,6 +203,28 @@ func fetchVCEK(ctx context.Context, client *kds.Client, report *snp.Report, prod
 	}
 	_, err = fmt.Fprintf(out, "%s: VCEK of a %s at %s\n", path, product, tcb)
 	return err
+}
+
+// fetchHost fetches the certificates of the keys of all chips of a host.
+func fetchHost(ctx context.Context, client *kds.Client, id snphost.Identity, path string, out io.Writer) error {
+	tcb, err := id.Reported()
+	if err != nil {
+		return err
+	}
+	for _, chip := range id.ChipIDs {
+		if _, err := client.VCEK(ctx, id.Product, chip, tcb); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		if _, err := fmt.Fprintf(out, "%s: VCEK of a %s at %s\n", path, id.Product, tcb); err != nil {
+			return err
+		}
+	}
+	for _, note := range id.Notes() {
+		if _, err := fmt.Fprintf(out, "%s: note: %s\n", path, note); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func fetchProduct(ctx context.Context, client *kds.Client, product snp.Product, kind snp.SigningKey, out io.Writer) error {

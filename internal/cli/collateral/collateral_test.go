@@ -13,7 +13,9 @@ import (
 
 	"github.com/rootvouch/rootvouch/internal/cli/report"
 	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/snp/kds"
+	"github.com/rootvouch/rootvouch/snp/snphost"
 	"github.com/rootvouch/rootvouch/test/snptest"
 )
 
@@ -26,6 +28,35 @@ func collateral(args ...string) (string, error) {
 	cmd.SetArgs(args)
 	err := cmd.Execute()
 	return out.String(), err
+}
+
+// hostFile is what "host identify" says of the signer's host.
+func hostFile(t *testing.T, s *snptest.Signer) string {
+	t.Helper()
+	report := s.Unsigned(t, [64]byte{})
+	data, err := snphost.Identity{Version: 1, Product: snp.Genoa, CPUID: snp.Genoa.Example(), ChipIDs: []snp.ChipID{report.ChipID},
+		CurrentTCB: report.CurrentTCB, ReportedTCB: report.ReportedTCB, Initialized: true}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "host.json")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func names(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) == 0 {
+		t.Fatalf("%s has %d files, %v", dir, len(entries), err)
+	}
+	var all []string
+	for _, e := range entries {
+		all = append(all, e.Name())
+	}
+	return all
 }
 
 // TestCollateral fetches from a stand-in of AMD's service, packs what came, and
@@ -52,6 +83,20 @@ func TestCollateral(t *testing.T) {
 	if err != nil || !strings.Contains(out, "VCEK of a Genoa") || !strings.Contains(out, "CRL 1") {
 		t.Fatalf("fetch: %v\n%s", err, out)
 	}
+	fromHost := t.TempDir()
+	out, err = collateral("fetch", "--collateral-dir", fromHost, "--host", hostFile(t, s), "--base-url", service.URL, "--roots", dir+"/ark.der")
+	if err != nil || !strings.Contains(out, "VCEK of a Genoa") || !strings.Contains(out, "CRL 1") {
+		t.Fatalf("fetch by the host's own word: %v\n%s", err, out)
+	}
+	for _, name := range names(t, cache) {
+		want, err := os.ReadFile(filepath.Join(cache, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(fromHost, name)); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s by the host's word is not what it is by a report: %v", name, err)
+		}
+	}
 	packed := filepath.Join(dir, "packed.pem")
 	if out, err := collateral("pack", "--collateral-dir", cache, "--out", packed); err != nil || !strings.Contains(out, "3 certificates, 1 revocation list") {
 		t.Fatalf("pack: %v\n%s", err, out)
@@ -74,7 +119,7 @@ func TestCollateral(t *testing.T) {
 		t.Errorf("verify with the packed collateral: status %d\n%s", code, &text)
 	}
 	for _, args := range [][]string{
-		{"fetch", "--collateral-dir", cache}, {"fetch", "--product", "Genoa"}, {"fetch", "--collateral-dir", cache + "/absent", "--product", "Genoa"},
+		{"fetch", "--collateral-dir", cache}, {"fetch", "--collateral-dir", cache, "--host", dir + "/refval.json"}, {"fetch", "--product", "Genoa"}, {"fetch", "--collateral-dir", cache + "/absent", "--product", "Genoa"},
 		{"fetch", "--collateral-dir", cache, "--product", "Rome"}, {"fetch", "--collateral-dir", cache, "--product", "Genoa", "--base-url", "host"},
 		{"fetch", "--collateral-dir", cache, "--product", "Turin", "--base-url", service.URL}, {"pack", "--collateral-dir", t.TempDir(), "--out", packed + "2"},
 	} {

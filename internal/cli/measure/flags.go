@@ -30,6 +30,7 @@ type inputFlags struct {
 	mode, vmm, vmsa               string
 	firmware, firmwareHash        string
 	kernel, initrd, commandLine   string
+	uki                           string
 	svsm                          string
 	varsSize, features            uint64
 	vcpus                         string
@@ -48,6 +49,7 @@ func (f *inputFlags) bind(cmd *cobra.Command) {
 	flags.StringVar(&f.firmwareHash, "firmware-hash", "", "launch digest after the firmware's pages, in hex; only the file's metadata is used then")
 	flags.StringVar(&f.kernel, "kernel", "", "kernel file")
 	flags.StringVar(&f.initrd, "initrd", "", "initramfs file")
+	flags.StringVar(&f.uki, "uki", "", "unified kernel image: kernel, initramfs and command line in one file")
 	flags.StringVar(&f.commandLine, "append", "", "kernel command line")
 	flags.StringVar(&f.vcpus, "vcpus", "", "vCPU count (such as 4; 1,2,4-8 gives a digest for each)")
 	flags.StringArrayVar(&f.vcpuTypes, "vcpu-type", nil, "QEMU's CPU type (such as EPYC-v4; repeatable)")
@@ -63,7 +65,10 @@ func (f *inputFlags) bind(cmd *cobra.Command) {
 	command.Require(cmd, "firmware")
 	// An unset variable of a script must not mean a launch without a kernel, whose
 	// digest vouches for the firmware alone.
-	command.NotEmpty(cmd, "kernel", "initrd", "svsm")
+	command.NotEmpty(cmd, "kernel", "initrd", "uki", "svsm")
+	for _, other := range []string{"kernel", "initrd", "append"} {
+		cmd.MarkFlagsMutuallyExclusive("uki", other)
+	}
 	cmd.MarkFlagsMutuallyExclusive("vcpu-type", "vcpu-sig", "vcpu-family")
 	cmd.MarkFlagsRequiredTogether("vcpu-family", "vcpu-model", "vcpu-stepping")
 }
@@ -95,6 +100,9 @@ func (f *inputFlags) load(cmd *cobra.Command, keep bool) (*measurement, error) {
 	// The process is over before collecting garbage could pay; by default it
 	// would begin at 4 MiB, which is one firmware.
 	debug.SetGCPercent(1000)
+	if f.uki != "" { // which is started as a kernel, with neither initramfs nor command line
+		f.kernel = f.uki
+	}
 	m := &measurement{commandLine: f.commandLine, metadata: f.firmware}
 	if f.svsm != "" {
 		m.metadata = f.svsm

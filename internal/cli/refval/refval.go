@@ -36,6 +36,7 @@ func New() *cobra.Command {
 type newFlags struct {
 	root, ark, pins                string
 	measurements, products         []string
+	minimumFrom                    []string
 	hostData, vmpl, aliasCheck     string
 	idKeyDigests, authorKeyDigests []string
 	hostCode, bareKernel           bool
@@ -61,8 +62,10 @@ mended since:
   --product Genoa=bootloader:10,tee:0,snp:26,microcode:84
   --product Turin=fmc:1,bootloader:1,tee:1,snp:4,microcode:81
 
-A verdict of ` + "`rootvouch report verify`" + ` shows those of a host; AMD's security bulletins
-say which ones a flaw is mended in. NAME=any accepts any firmware, and each verdict
+--minimum-tcb-from takes both from what "host identify" wrote on the hosts that may run
+the VM, of each product the lowest of what they report, and says which. That is the
+hosts' word. AMD's security bulletins say which versions a flaw is mended in; a verdict
+of "report verify" shows those of a host. NAME=any accepts any firmware, and each verdict
 then has a note. With AMD as the root of trust there is no default; an emulated root
 has Genoa=any. Software on a Milan host can extract the key that signs its reports
 (arXiv 2605.12990): each verdict says that Milan is accepted.
@@ -84,6 +87,7 @@ which is the host's word, may be anything, and so may all else.`,
 	flags.StringVar(&f.pins, "pins", "", "pins of the disk (default: any)")
 	flags.StringArrayVar(&f.measurements, "measurements", nil, "what rootvouch measure --json printed; - is standard input (repeatable)")
 	flags.StringArrayVar(&f.products, "product", nil, "Milan, Genoa or Turin (followed by = and its minimum TCB, or by =any; repeatable; emulated: default Genoa=any)")
+	flags.StringArrayVar(&f.minimumFrom, "minimum-tcb-from", nil, "product and minimum TCB as a host reports them (a file of host identify; repeatable)")
 	flags.StringVar(&f.hostData, "host-data", "any", "HOST_DATA, 32 bytes in hex (or any)")
 	flags.StringVar(&f.vmpl, "vmpl", "0", "VMPL that the report was asked for from, 0 to 3, or any of these")
 	flags.StringVar(&f.aliasCheck, "alias-check", "", "ALIAS_CHECK_COMPLETE: required or any (default: required of amd, any of emulated)")
@@ -103,16 +107,12 @@ func (f *newFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	cli.SayEmulated(cmd, !root.IsAMD())
-	if root.IsAMD() && len(f.products) == 0 {
-		return command.Usage(errors.New("--product is missing: AMD as the root of trust takes the processors that are accepted, each with its minimum TCB or any"))
+	products, err := f.accepted(cmd)
+	if err != nil {
+		return err
 	}
-	var products []refval.Product
-	for _, text := range f.products {
-		p, err := refval.ParseProduct(text)
-		if err != nil {
-			return command.Usage(fmt.Errorf("--product: %w", err))
-		}
-		products = append(products, p)
+	if root.IsAMD() && len(products) == 0 {
+		return command.Usage(errors.New("--product is missing: AMD as the root of trust takes the processors that are accepted, each with its minimum TCB or any"))
 	}
 	measurements, err := readMeasurements(f.measurements)
 	if err != nil {
@@ -140,6 +140,44 @@ func (f *newFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	return f.out.Write(text)
+}
+
+// accepted returns the processors that the flags name, and those of hosts.
+func (f *newFlags) accepted(cmd *cobra.Command) ([]refval.Product, error) {
+	var products []refval.Product
+	named := map[snp.Product]bool{}
+	for _, text := range f.products {
+		p, err := refval.ParseProduct(text)
+		if err != nil {
+			return nil, command.Usage(fmt.Errorf("--product: %w", err))
+		}
+		products, named[p.Name] = append(products, p), true
+	}
+	lowest := map[snp.Product]snp.TCB{}
+	for _, path := range f.minimumFrom {
+		id, err := cli.ReadHost(path)
+		if err != nil {
+			return nil, err
+		}
+		tcb, err := id.Reported()
+		if err != nil {
+			return nil, cli.Malformed("%s: %w", path, err)
+		}
+		if named[id.Product] {
+			return nil, command.Usage(fmt.Errorf("--product names %s, and so does --minimum-tcb-from %s: give one of them", id.Product, path))
+		}
+		if before, ok := lowest[id.Product]; ok {
+			tcb = tcb.Lowest(before)
+		}
+		lowest[id.Product] = tcb
+	}
+	for _, product := range snp.Products() {
+		if tcb, ok := lowest[product]; ok {
+			cli.Say(cmd, "minimum TCB of %s, which is the hosts' word: %s", product, tcb)
+			products = append(products, refval.Product{Name: product, MinimumTCB: refval.Exactly(tcb)})
+		}
+	}
+	return products, nil
 }
 
 // choose applies the flags that have a default.

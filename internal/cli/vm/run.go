@@ -2,23 +2,17 @@ package vm
 
 import (
 	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/rootvouch/rootvouch/initramfs"
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/internal/shell"
 	"github.com/rootvouch/rootvouch/platform"
-	"github.com/rootvouch/rootvouch/snp"
-	"github.com/rootvouch/rootvouch/snp/launch/idblock"
 )
 
 // Exit statuses of vm run.
@@ -30,13 +24,8 @@ const (
 
 // runFlags are the flags of vm run as they were given.
 type runFlags struct {
-	guest           platform.Guest
-	kind            string
-	memory          string
-	policy          uint64
-	hostData        string
-	idBlock, idAuth string
-	forwards        []string
+	guestFlags
+	kind string
 
 	qemu, asp, log        string
 	print                 bool
@@ -46,7 +35,7 @@ type runFlags struct {
 func newRunCommand() *cobra.Command {
 	var f runFlags
 	cmd := &cobra.Command{
-		Use:   "run --platform emulated|snp --firmware FILE --kernel FILE --initrd FILE [--disk FILE]",
+		Use:   "run --platform emulated|snp --firmware FILE (--kernel FILE --initrd FILE | --uki FILE) [--disk FILE]",
 		Short: "Launch a VM and show its console until it ends",
 		Long: `Launch a VM and show its console until it ends.
 
@@ -84,18 +73,8 @@ does, 5 --timeout was reached, 64 usage, 130 interrupted, 1 anything else.`,
 			if err != nil {
 				return command.Usage(err)
 			}
-			if err := checkFiles(g); err != nil {
+			if g, err = f.complete(cmd, g); err != nil {
 				return err
-			}
-			if err := checkMemory(g); err != nil {
-				return command.Usage(err)
-			}
-			given := cmd.Flags().Changed("append")
-			if g.CommandLine, err = cli.CommandLine(g.Initramfs, g.CommandLine, given); err != nil {
-				return err
-			}
-			if _, err := os.Stat(g.Initramfs); err == nil && g.CommandLine == "" && !given {
-				return command.Usage(fmt.Errorf("--append is missing: %s has no boot.json that names a command line", g.Initramfs))
 			}
 			if g.Kind == platform.Emulated {
 				cli.Say(cmd, "%s", platform.Warning)
@@ -111,43 +90,35 @@ does, 5 --timeout was reached, 64 usage, 130 interrupted, 1 anything else.`,
 }
 
 func (f *runFlags) bind(cmd *cobra.Command) {
-	flags, g := cmd.Flags(), &f.guest
+	f.guestFlags.bind(cmd)
+	flags := cmd.Flags()
 	flags.StringVar(&f.kind, "platform", "", "emulated (NOT CONFIDENTIAL) or snp")
-	flags.StringVar(&g.Firmware, "firmware", "", "firmware file (OVMF for AmdSev)")
-	cli.HostCode(cmd, &g.AcceptHostCode)
-	cli.BareKernel(cmd, &g.AcceptBareKernel)
-	flags.StringVar(&g.Kernel, "kernel", "", "kernel file")
-	flags.StringVar(&g.Initramfs, "initrd", "", "initramfs file")
-	flags.StringVar(&g.CommandLine, "append", "", "kernel command line")
-	flags.IntVar(&g.VCPUs, "vcpus", 2, "vCPU count")
-	flags.StringVar(&g.CPUType, "vcpu-type", platform.DefaultCPUType, "QEMU's CPU type")
-	flags.StringVar(&f.memory, "memory", "1G", "memory, such as 2048M or 2G")
-	flags.StringVar(&g.Disk, "disk", "", "disk image (raw; attached read-only)")
-	flags.StringArrayVar(&g.ExtraDisks, "extra-disk", nil, "further raw disk image, attached read-only (repeatable)")
+	flags.StringVar(&f.network, "netdev", "user", "host's end of the network: user, bridge=NAME or tap=NAME")
 	flags.StringArrayVar(&f.forwards, "forward", nil, "forward a TCP port, ADDRESS:PORT=GUEST-PORT, to a loopback address; port 0 chooses a free one (repeatable)")
-	cli.Number(cmd, &f.policy, "policy", uint64(platform.DefaultPolicy), "guest policy")
-	flags.StringVar(&f.hostData, "host-data", "", "HOST_DATA, 32 bytes in hex (default: zero)")
-	flags.StringVar(&f.idBlock, "id-block", "", "ID block in base64 (of \"measure id-block\")")
-	flags.StringVar(&f.idAuth, "id-auth", "", "ID authentication information in base64")
-	flags.IntVar(&g.CBitPosition, "cbitpos", 0, "C-bit position of an snp host (default 51)")
-	flags.IntVar(&g.ReducedPhysBits, "reduced-phys-bits", 0, "physical address bits that an snp host reserves (default 1)")
 	flags.StringVar(&f.asp, "asp", "", "directory of the software AMD-SP (emulated)")
 	flags.StringVar(&f.qemu, "qemu", platform.DefaultQEMU, "QEMU program")
 	flags.StringVar(&f.log, "log", "", "file for the console as it comes; an existing one is replaced")
 	flags.BoolVar(&f.print, "print", false, "print the QEMU command and do not run it")
 	flags.DurationVar(&f.startTimeout, "start-timeout", 0, "how long the kernel may take to start (default 30s and 0.5s per MiB of kernel and initramfs)")
 	flags.DurationVar(&f.timeout, "timeout", 0, "how long to wait before giving up (for the VM to end; default: without limit)")
-	command.Require(cmd, "platform", "firmware", "kernel", "initrd")
-	command.NotEmpty(cmd, "disk", "extra-disk", "host-data", "id-block", "id-auth", "asp", "qemu", "log")
-	cmd.MarkFlagsRequiredTogether("id-block", "id-auth")
+	command.Require(cmd, "platform")
+	command.NotEmpty(cmd, "netdev", "asp", "qemu", "log")
 }
 
 // build turns the flags into a guest that was checked.
 func (f *runFlags) build() (platform.Guest, error) {
-	g := f.guest
-	var err error
-	if g.Kind, err = platform.ParseKind(f.kind); err != nil {
+	kind, err := platform.ParseKind(f.kind)
+	if err != nil {
+		return platform.Guest{}, err
+	}
+	g, err := f.guestFlags.build(kind)
+	if err != nil {
 		return g, err
+	}
+	// Two guests of one bridge must not have one address. A random one is new in each
+	// launch: --mac keeps it.
+	if g.Network.Kind != platform.User && g.Network.MAC == nil {
+		g.Network.MAC = platform.MACOf(rand.Text())
 	}
 	switch {
 	case g.Kind == platform.Emulated && f.asp == "" && !f.print:
@@ -158,86 +129,7 @@ func (f *runFlags) build() (platform.Guest, error) {
 	if f.startTimeout < 0 || f.timeout < 0 {
 		return g, errors.New("a timeout is negative")
 	}
-	if g.MemoryMiB, err = parseMemory(f.memory); err != nil {
-		return g, err
-	}
-	g.Policy = snp.Policy(f.policy)
-	if f.hostData != "" {
-		if err := g.HostData.UnmarshalText([]byte(f.hostData)); err != nil {
-			return g, fmt.Errorf("parsing --host-data: %v", err)
-		}
-	}
-	if f.idBlock != "" {
-		if g.IDBlock, err = parseIDBlock(f.idBlock, f.idAuth); err != nil {
-			return g, err
-		}
-	}
-	for _, s := range f.forwards {
-		forward, err := platform.ParseForward(s)
-		if err != nil {
-			return g, err
-		}
-		g.Forwards = append(g.Forwards, forward)
-	}
-	return g, g.Check()
-}
-
-// checkFiles refuses files that cannot be what they are given as.
-func checkFiles(g platform.Guest) error {
-	errs := []error{cli.CheckFile(cli.AsFirmware, g.Firmware), cli.CheckFile(cli.AsKernel, g.Kernel), cli.CheckFile(cli.AsInitramfs, g.Initramfs)}
-	for _, disk := range append([]string{g.Disk}, g.ExtraDisks...) {
-		errs = append(errs, cli.CheckDisk(disk))
-	}
-	return errors.Join(errs...)
-}
-
-// checkMemory refuses memory in which the kernel could not unpack an initramfs of
-// ours: it would panic, and the VM reset.
-func checkMemory(g platform.Guest) error {
-	data, err := os.ReadFile(g.Initramfs)
-	if err != nil {
-		return nil // the launch says what is wrong
-	}
-	if need := neededMemory(data); g.MemoryMiB < need {
-		return fmt.Errorf("--memory is %dM, want at least %dM: the kernel unpacks %s into a file system that takes half of the memory", g.MemoryMiB, need, g.Initramfs)
-	}
-	return nil
-}
-
-// neededMemory returns the least memory in MiB for an initramfs, or 0 if it is none
-// of ours. The files go to a tmpfs, which may take half of the memory (Linux,
-// init/do_mounts.c, init_rootfs; mm/shmem.c, shmem_default_max_blocks); the archive
-// itself stays until it is unpacked.
-func neededMemory(data []byte) int {
-	contents, err := initramfs.Read(data)
-	if err != nil {
-		return 0
-	}
-	return (2*contents.BaseArchive+len(data))>>20 + 1
-}
-
-func parseIDBlock(block, auth string) (*idblock.Signed, error) {
-	var data [2][]byte
-	for i, s := range []string{block, auth} {
-		var err error
-		if data[i], err = base64.StdEncoding.Strict().DecodeString(s); err != nil {
-			return nil, fmt.Errorf("parsing %s: %v", [...]string{"--id-block", "--id-auth"}[i], err)
-		}
-	}
-	return idblock.Parse(data[0], data[1])
-}
-
-// parseMemory reads "2048M" or "2G" into MiB.
-func parseMemory(s string) (int, error) {
-	number, unit := strings.TrimSuffix(s, "M"), 1
-	if number == s {
-		number, unit = strings.TrimSuffix(s, "G"), 1024
-	}
-	n, err := strconv.ParseUint(number, 10, 20)
-	if number == s || err != nil {
-		return 0, fmt.Errorf("parsing memory %q: want a number with M or G", s)
-	}
-	return int(n) * unit, nil
+	return g, nil
 }
 
 func (f *runFlags) printCommand(cmd *cobra.Command, g platform.Guest) error {

@@ -8,6 +8,7 @@ import (
 	configv1 "github.com/spiffe/spire-plugin-sdk/proto/spire/service/common/config/v1"
 
 	"github.com/rootvouch/rootvouch/appraise"
+	"github.com/rootvouch/rootvouch/evidence/kept"
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/spire/nodeattest"
 )
@@ -28,6 +29,9 @@ type rawConfig struct {
 	// reads it. Required: without a CRL no evidence is accepted, unless
 	// Revocation says so.
 	CollateralDir string `hcl:"collateral_dir"`
+	// EvidenceDir is a directory for evidence that lacks its certificate; the
+	// default is to keep none.
+	EvidenceDir string `hcl:"evidence_dir"`
 	// Revocation is "required", which is the default, or "accept-unknown".
 	Revocation string `hcl:"revocation"`
 	// AgentPathTemplate is the agent's path below /spire/agent, as SPIRE's
@@ -45,6 +49,7 @@ type config struct {
 	path        *agentPath
 	policy      *policy
 	selectors   []string // names; none: all
+	kept        *kept.Dir
 	notes       []string // what an operator should know about a valid configuration
 }
 
@@ -52,7 +57,7 @@ type config struct {
 // alike. It reads every file that the text names.
 func build(core *configv1.CoreConfiguration, text string) (*config, error) {
 	var raw rawConfig
-	if err := nodeattest.DecodeConfig(text, &raw, "refval_files", "refval", "collateral_dir", "revocation", "agent_path_template", "selectors"); err != nil {
+	if err := nodeattest.DecodeConfig(text, &raw, "refval_files", "refval", "collateral_dir", "evidence_dir", "revocation", "agent_path_template", "selectors"); err != nil {
 		return nil, err
 	}
 	c := &config{}
@@ -78,6 +83,9 @@ func build(core *configv1.CoreConfiguration, text string) (*config, error) {
 		return nil, errors.New("there are no reference values, want refval_files or refval")
 	case raw.CollateralDir == "":
 		return nil, errors.New("collateral_dir is missing")
+	}
+	if c.kept, err = kept.Open(raw.EvidenceDir); err != nil {
+		return nil, fmt.Errorf("evidence_dir: %w", err)
 	}
 	c.policy = newPolicy(raw.sources(), raw.CollateralDir, revocation, c.path.check)
 	all, _, err := c.policy.load()

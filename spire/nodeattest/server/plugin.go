@@ -182,6 +182,21 @@ const maxLogged = 4
 // short is an error without what a peer can make long.
 func short(err error) string { return fmt.Sprintf("%.2000s", err) }
 
+// keep puts evidence that lacks its certificate where an operator finds it who fetches
+// that.
+func (p *Plugin) keep(c *config, answer []byte, judged judgements) {
+	report := judged[0].verdict.Report
+	if report == nil || !judged[0].verdict.LacksCertificate() {
+		return
+	}
+	path, err := c.kept.Keep(answer, report)
+	if err != nil {
+		p.log.Error("Evidence that lacks its certificate is not kept", "error", err)
+	} else if path != "" {
+		p.log.Warn("Evidence that lacks its certificate is kept: rootvouch collateral fetch --report takes it", "file", path)
+	}
+}
+
 // judge has one answer appraised.
 func (p *Plugin) judge(c *config, nonce evidence.Nonce, answer []byte) (*nodeattestorv1.AgentAttributes, error) {
 	e, err := appraise.Read(answer, evidence.Plain)
@@ -207,6 +222,7 @@ func (p *Plugin) judge(c *config, nonce evidence.Nonce, answer []byte) (*nodeatt
 			}
 			p.log.Warn("Evidence refused", "refval", r.file, "outcome", r.verdict.Outcome().String(), "error", short(r.verdict.Err()))
 		}
+		p.keep(c, answer, judged)
 		return nil, status.Errorf(codes.PermissionDenied, "evidence is refused: %s", strings.Join(judged.failed(), ", "))
 	}
 	accepted := judged[0]

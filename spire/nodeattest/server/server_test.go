@@ -252,6 +252,31 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
+// TestEvidenceWithoutCertificate: evidence that lacks its certificate is kept, once for a
+// chip at a TCB, and no other refused evidence is.
+func TestEvidenceWithoutCertificate(t *testing.T) {
+	f := load(t)
+	dir := filepath.Join(t.TempDir(), "evidence")
+	f.mustConfigure(fmt.Sprintf("evidence_dir = %q", dir))
+	bare := func(n evidence.Nonce) []byte {
+		return f.encode(evidence.Evidence{Report: f.launch.Sign(evidence.NodeAttestation(n))})
+	}
+	changed := f.launch
+	changed.Report.Measurement[0]++
+	for _, c := range []struct {
+		answer func(evidence.Nonce) []byte
+		kept   int
+	}{{f.genuine(changed), 0}, {bare, 1}, {bare, 1}} {
+		if _, err := f.attest(c.answer); err == nil {
+			t.Fatal("accepted")
+		}
+		files, err := os.ReadDir(dir)
+		if err != nil || len(files) != c.kept {
+			t.Errorf("kept %v, %v, want %d files", files, err, c.kept)
+		}
+	}
+}
+
 // What the log gets, the peer does not.
 func TestPeerLearnsNoValues(t *testing.T) {
 	f := load(t)

@@ -1,0 +1,210 @@
+package vm
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rootvouch/rootvouch/gate"
+	"github.com/rootvouch/rootvouch/initramfs"
+	"github.com/rootvouch/rootvouch/internal/cli"
+	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/platform"
+	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/snp/launch/idblock"
+)
+
+// guestFlags describe a guest: for vm run and vm export alike.
+type guestFlags struct {
+	guest           platform.Guest
+	memory          string
+	policy          uint64
+	hostData        string
+	idBlock, idAuth string
+	network, mac    string
+	uki             string
+	forwards        []string // of vm run
+}
+
+func (f *guestFlags) bind(cmd *cobra.Command) {
+	flags, g := cmd.Flags(), &f.guest
+	flags.StringVar(&g.Firmware, "firmware", "", "firmware file (OVMF for AmdSev)")
+	cli.HostCode(cmd, &g.AcceptHostCode)
+	cli.BareKernel(cmd, &g.AcceptBareKernel)
+	flags.StringVar(&g.Kernel, "kernel", "", "kernel file")
+	flags.StringVar(&g.Initramfs, "initrd", "", "initramfs file")
+	flags.StringVar(&g.CommandLine, "append", "", "kernel command line")
+	flags.StringVar(&f.uki, "uki", "", "unified kernel image: kernel, initramfs and command line in one file")
+	flags.IntVar(&g.VCPUs, "vcpus", 2, "vCPU count")
+	flags.StringVar(&g.CPUType, "vcpu-type", platform.DefaultCPUType, "QEMU's CPU type")
+	flags.StringVar(&f.memory, "memory", "1G", "memory, such as 2048M or 2G")
+	flags.StringVar(&g.Disk, "disk", "", "disk image (raw; attached read-only)")
+	flags.StringArrayVar(&g.ExtraDisks, "extra-disk", nil, "further raw disk image, attached read-only (repeatable)")
+	flags.StringVar(&f.mac, "mac", "", "MAC address of the guest's network card")
+	cli.Number(cmd, &f.policy, "policy", uint64(platform.DefaultPolicy), "guest policy")
+	flags.StringVar(&f.hostData, "host-data", "", "HOST_DATA, 32 bytes in hex (default: zero)")
+	flags.StringVar(&f.idBlock, "id-block", "", "ID block in base64 (of \"measure id-block\")")
+	flags.StringVar(&f.idAuth, "id-auth", "", "ID authentication information in base64")
+	flags.IntVar(&g.CBitPosition, "cbitpos", 0, "C-bit position of an snp host (default 51)")
+	flags.IntVar(&g.ReducedPhysBits, "reduced-phys-bits", 0, "physical address bits that an snp host reserves (default 1)")
+	command.Require(cmd, "firmware")
+	command.NotEmpty(cmd, "kernel", "initrd", "uki", "disk", "extra-disk", "mac", "host-data", "id-block", "id-auth")
+	cmd.MarkFlagsRequiredTogether("id-block", "id-auth")
+	cmd.MarkFlagsRequiredTogether("kernel", "initrd")
+	cmd.MarkFlagsOneRequired("kernel", "uki")
+	for _, other := range []string{"kernel", "initrd", "append"} {
+		cmd.MarkFlagsMutuallyExclusive("uki", other)
+	}
+}
+
+// build turns the flags into a guest that was checked.
+func (f *guestFlags) build(kind platform.Kind) (platform.Guest, error) {
+	g := f.guest
+	g.Kind = kind
+	if f.uki != "" {
+		g.Kernel, g.UKI = f.uki, true
+	}
+	var err error
+	if g.MemoryMiB, err = parseMemory(f.memory); err != nil {
+		return g, err
+	}
+	g.Policy = snp.Policy(f.policy)
+	if f.hostData != "" {
+		if err := g.HostData.UnmarshalText([]byte(f.hostData)); err != nil {
+			return g, fmt.Errorf("parsing --host-data: %v", err)
+		}
+	}
+	if f.idBlock != "" {
+		if g.IDBlock, err = parseIDBlock(f.idBlock, f.idAuth); err != nil {
+			return g, err
+		}
+	}
+	if g.Network, err = platform.ParseNetwork(f.network); err != nil {
+		return g, err
+	}
+	if f.mac != "" {
+		if g.Network.MAC, err = net.ParseMAC(f.mac); err != nil {
+			return g, fmt.Errorf("parsing --mac: %v", err)
+		}
+	}
+	for _, s := range f.forwards {
+		forward, err := platform.ParseForward(s)
+		if err != nil {
+			return g, err
+		}
+		g.Forwards = append(g.Forwards, forward)
+	}
+	return g, g.Check()
+}
+
+// complete looks into the files of a guest, and gives it the command line that goes with
+// its initramfs.
+func (f *guestFlags) complete(cmd *cobra.Command, g platform.Guest) (platform.Guest, error) {
+	if err := checkFiles(g); err != nil {
+		return g, err
+	}
+	if g.UKI {
+		return g, checkUKI(g)
+	}
+	if err := checkMemory(g); err != nil {
+		return g, command.Usage(err)
+	}
+	given := cmd.Flags().Changed("append")
+	var err error
+	if g.CommandLine, err = cli.CommandLine(g.Initramfs, g.CommandLine, given); err != nil {
+		return g, err
+	}
+	if _, err := os.Stat(g.Initramfs); err == nil && g.CommandLine == "" && !given {
+		return g, command.Usage(fmt.Errorf("--append is missing: %s has no boot.json that names a command line", g.Initramfs))
+	}
+	return g, nil
+}
+
+// checkFiles refuses files that cannot be what they are given as.
+func checkFiles(g platform.Guest) error {
+	errs := []error{cli.CheckFile(cli.AsFirmware, g.Firmware), cli.CheckFile(cli.AsKernel, g.Kernel), cli.CheckFile(cli.AsInitramfs, g.Initramfs)}
+	for _, disk := range append([]string{g.Disk}, g.ExtraDisks...) {
+		errs = append(errs, cli.CheckDisk(disk))
+	}
+	return errors.Join(errs...)
+}
+
+// checkUKI refuses a unified kernel image that could not boot: PID 1 powers off unless the
+// kernel's command line is that of boot.json.
+func checkUKI(g platform.Guest) error {
+	file, err := cli.ReadInput(g.Kernel, gate.MaxFile)
+	if err != nil {
+		return err
+	}
+	image, _, err := cli.OpenUKI(file)
+	if err != nil {
+		return cli.HintBareKernel(fmt.Errorf("%s: %w", g.Kernel, err))
+	}
+	line, ours, err := initramfs.CommandLine(image.Initramfs)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s: %w", g.Kernel, err)
+	case ours && line != image.CommandLine:
+		return fmt.Errorf("%s: the command line is %q, want that of its boot.json: %q", g.Kernel, image.CommandLine, line)
+	}
+	// Firmware, gate and stub each hold a copy while they start what is in it.
+	if need := neededMemory(image.Initramfs) + 3*len(file)>>20; g.MemoryMiB < need {
+		return command.Usage(fmt.Errorf("--memory is %dM, want at least %dM to unpack %s", g.MemoryMiB, need, g.Kernel))
+	}
+	return nil
+}
+
+// checkMemory refuses memory in which the kernel could not unpack an initramfs of
+// ours: it would panic, and the VM reset.
+func checkMemory(g platform.Guest) error {
+	data, err := os.ReadFile(g.Initramfs)
+	if err != nil {
+		return nil // the launch says what is wrong
+	}
+	if need := neededMemory(data); g.MemoryMiB < need {
+		return fmt.Errorf("--memory is %dM, want at least %dM: the kernel unpacks %s into a file system that takes half of the memory", g.MemoryMiB, need, g.Initramfs)
+	}
+	return nil
+}
+
+// neededMemory returns the least memory in MiB for an initramfs, or 0 if it is none
+// of ours. The files go to a tmpfs, which may take half of the memory (Linux,
+// init/do_mounts.c, init_rootfs; mm/shmem.c, shmem_default_max_blocks); the archive
+// itself stays until it is unpacked.
+func neededMemory(data []byte) int {
+	contents, err := initramfs.Read(data)
+	if err != nil {
+		return 0
+	}
+	return (2*contents.BaseArchive+len(data))>>20 + 1
+}
+
+func parseIDBlock(block, auth string) (*idblock.Signed, error) {
+	var data [2][]byte
+	for i, s := range []string{block, auth} {
+		var err error
+		if data[i], err = base64.StdEncoding.Strict().DecodeString(s); err != nil {
+			return nil, fmt.Errorf("parsing %s: %v", [...]string{"--id-block", "--id-auth"}[i], err)
+		}
+	}
+	return idblock.Parse(data[0], data[1])
+}
+
+// parseMemory reads "2048M" or "2G" into MiB.
+func parseMemory(s string) (int, error) {
+	number, unit := strings.TrimSuffix(s, "M"), 1
+	if number == s {
+		number, unit = strings.TrimSuffix(s, "G"), 1024
+	}
+	n, err := strconv.ParseUint(number, 10, 20)
+	if number == s || err != nil {
+		return 0, fmt.Errorf("parsing memory %q: want a number with M or G", s)
+	}
+	return int(n) * unit, nil
+}
