@@ -188,12 +188,12 @@ func (w *world) boots(boots, clients int, keep bool) (each time.Duration, rate f
 func (w *world) fill(records int) {
 	w.t.Helper()
 	ctx := w.t.Context()
-	k, err := kek.Source{File: w.path("kek")}.Load("")
+	k, err := kek.Source{File: w.path("kek")}.Load(ctx, "")
 	must(w.t, err)
 	engine, err := boltkv.Open(w.servers[0].store())
 	must(w.t, err)
 	defer func() { must(w.t, engine.Close()) }()
-	book, err := store.Open(ctx, engine, k, rand.Reader)
+	book, err := store.Open(ctx, engine, kek.NewRing(kek.DefaultName, k.Sealer), rand.Reader)
 	must(w.t, err)
 	values, err := book.PutBlob(ctx, w.values)
 	must(w.t, err)
@@ -220,8 +220,9 @@ func (w *world) fill(records int) {
 func TestClusterFigures(t *testing.T) {
 	measuring(t)
 	c := etcdtest.Start(t, 3)
-	k, err := kek.New(bytes.Repeat([]byte{1}, kek.Size))
+	one, err := kek.New(bytes.Repeat([]byte{1}, kek.Size))
 	must(t, err)
+	k := kek.NewRing(kek.DefaultName, one)
 	first := c.Open("rootvouch/")
 	must(t, store.Create(t.Context(), first, k, rand.Reader, "example.org/kms", "one", time.Now()))
 	var ledgers []*ledger.Ledger
