@@ -14,8 +14,8 @@ type Row struct {
 	Attack   string
 	Expected string
 	Claim    string // words of docs/THREATS.md that this row bears on
-	// Shown is the test that shows it, as "folder.TestName" or
-	// "folder.TestName/subtest". Empty: only hardware can, and Hardware says why.
+	// Shown is the test that shows it, as "directory.TestName" or
+	// "directory.TestName/subtest". Empty: only hardware can, and Hardware says why.
 	Shown    string
 	Hardware string
 }

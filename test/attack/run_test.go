@@ -33,22 +33,22 @@ func TestAttacks(t *testing.T) {
 		t.Fatal(err)
 	}
 	results := Results(old)
-	groups := map[string][]Row{} // :: folder -> rows that its tests show
-	var folders []string
+	groups := map[string][]Row{} // :: dir -> rows that its tests show
+	var dirs []string
 	for _, r := range Rows() {
 		if r.Shown == "" || !chosen.MatchString(r.ID) {
 			continue
 		}
-		folder, _, _ := split(r.Shown)
-		if groups[folder] == nil {
-			folders = append(folders, folder)
+		dir, _, _ := split(r.Shown)
+		if groups[dir] == nil {
+			dirs = append(dirs, dir)
 		}
-		groups[folder] = append(groups[folder], r)
+		groups[dir] = append(groups[dir], r)
 	}
-	for _, folder := range folders {
-		t.Run(folder, func(t *testing.T) {
-			seen := runTests(t, folder, groups[folder])
-			for _, r := range groups[folder] {
+	for _, dir := range dirs {
+		t.Run(dir, func(t *testing.T) {
+			seen := runTests(t, dir, groups[dir])
+			for _, r := range groups[dir] {
 				_, name, sub := split(r.Shown)
 				if sub != "" {
 					name += "/" + sub
@@ -77,8 +77,8 @@ func write(t *testing.T, document string, results map[string]string) {
 // passed begins the result of a test that passed.
 const passed = "as expected"
 
-// split takes "folder.TestName/subtest" apart.
-func split(shown string) (folder, name, sub string) {
+// split takes "directoryectory.TestName/subtest" apart.
+func split(shown string) (dir, name, sub string) {
 	dot := strings.Index(shown, ".Test")
 	name, sub, _ = strings.Cut(shown[dot+1:], "/")
 	return shown[:dot], name, sub
@@ -86,7 +86,7 @@ func split(shown string) (folder, name, sub string) {
 
 // runTests runs the tests that show rows, and returns what became of each test
 // and subtest.
-func runTests(t *testing.T, folder string, rows []Row) map[string]string {
+func runTests(t *testing.T, dir string, rows []Row) map[string]string {
 	t.Helper()
 	var names []string
 	for _, r := range rows {
@@ -94,7 +94,7 @@ func runTests(t *testing.T, folder string, rows []Row) map[string]string {
 			names = append(names, name)
 		}
 	}
-	cmd := exec.Command("go", "test", "-json", "-count=1", "-timeout=80m", "-run", "^("+strings.Join(names, "|")+")$", "./"+folder)
+	cmd := exec.Command("go", "test", "-json", "-count=1", "-timeout=80m", "-run", "^("+strings.Join(names, "|")+")$", "./"+dir)
 	cmd.Dir = needs.Repository(t)
 	cmd.Env = append(os.Environ(), "ROOTVOUCH_TEST=full", "ROOTVOUCH_VM=all", "ROOTVOUCH_ATTACK=")
 	var out, stderr bytes.Buffer
@@ -102,7 +102,7 @@ func runTests(t *testing.T, folder string, rows []Row) map[string]string {
 	runErr := cmd.Run()
 	seen := outcomes(t, out.Bytes())
 	if len(seen) == 0 {
-		t.Errorf("running the tests of %s: %v: %s", folder, runErr, strings.TrimSpace(stderr.String()))
+		t.Errorf("running the tests of %s: %v: %s", dir, runErr, strings.TrimSpace(stderr.String()))
 	}
 	return seen
 }

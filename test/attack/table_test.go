@@ -40,9 +40,9 @@ func TestRows(t *testing.T) {
 			continue
 		}
 		shown++
-		folder, name, sub := split(r.Shown)
-		if !declared(t, filepath.Join(root, folder), name, sub) {
-			t.Errorf("%s: there is no test %s in %s, or none with the subtest %q", r.ID, name, folder, sub)
+		dir, name, sub := split(r.Shown)
+		if !declared(t, filepath.Join(root, dir), name, sub) {
+			t.Errorf("%s: there is no test %s in %s, or none with the subtest %q", r.ID, name, dir, sub)
 		}
 	}
 	if shown < 80 {
@@ -50,11 +50,11 @@ func TestRows(t *testing.T) {
 	}
 }
 
-// declared reports whether a folder has a test function of that name, and names
+// declared reports whether a directory has a test function of that name, and names
 // the subtest: in the text of its tests or as a script.
-func declared(t *testing.T, folder, name, sub string) bool {
+func declared(t *testing.T, dir, name, sub string) bool {
 	t.Helper()
-	paths, err := filepath.Glob(filepath.Join(folder, "*_test.go"))
+	paths, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func declared(t *testing.T, folder, name, sub string) bool {
 		// A subtest is a string, in which the name of a test has underscores for spaces.
 		subtest = subtest || strings.Contains(strings.ReplaceAll(string(text), " ", "_"), `"`+sub+`"`)
 	}
-	if _, err := os.Stat(filepath.Join(folder, "testdata", "script", sub+".txtar")); err == nil {
+	if _, err := os.Stat(filepath.Join(dir, "testdata", "script", sub+".txtar")); err == nil {
 		subtest = true
 	}
 	return function && subtest
