@@ -72,6 +72,9 @@ func TestVMLabels(t *testing.T) {
 		if strings.Contains(out, "the host's program runs") {
 			t.Errorf("the host's program ran:\n%s", out)
 		}
+		if strings.Contains(out, "login:") {
+			t.Errorf("the console, which is the host's, offers a login:\n%s", out)
+		}
 		t.Log("observed: no mount and no swap of the host's, its program does not run")
 	}
 	t.Run("as measured", func(t *testing.T) {
