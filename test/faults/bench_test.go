@@ -142,7 +142,7 @@ func TestFigures(t *testing.T) {
 			keep bool
 			bar  float64
 		}{{"kept", true, 1.3}, {"new", false, 2}} {
-			each, rate, p99 := w.boots(2000, 16, c.keep)
+			each, rate, p99 := w.boots(c.keep)
 			figure(t, fmt.Sprintf("a boot on %s connections, %d records, the server's processor time", c.name, records), each.Seconds()*1000, c.bar, "ms")
 			t.Logf("bench: kms: that was %.0f boots/s, 99th percentile %.0f ms", rate, p99.Seconds()*1000)
 		}
@@ -157,8 +157,9 @@ func measuring(t *testing.T) {
 	}
 }
 
-// boots has so many launches ask, and says what each costs the server.
-func (w *world) boots(boots, clients int, keep bool) (each time.Duration, rate float64, p99 time.Duration) {
+// boots has launches ask, and says what each costs the server.
+func (w *world) boots(keep bool) (each time.Duration, rate float64, p99 time.Duration) {
+	const boots, clients = 2000, 16
 	s := w.servers[0]
 	before, start := s.processorTime(), time.Now()
 	took := make([]time.Duration, boots)
@@ -181,7 +182,7 @@ func (w *world) boots(boots, clients int, keep bool) (each time.Duration, rate f
 	}
 	wg.Wait()
 	slices.Sort(took)
-	return (s.processorTime() - before) / time.Duration(boots), float64(boots) / time.Since(start).Seconds(), took[boots*99/100]
+	return (s.processorTime() - before) / boots, boots / time.Since(start).Seconds(), took[boots*99/100]
 }
 
 // fill registers records of other VMs, past the server, which does not run yet.

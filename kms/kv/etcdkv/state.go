@@ -16,8 +16,7 @@ const fullAt = 60
 
 // State is how the members of a cluster are.
 type State struct {
-	Size  int64 // of the largest member's database, bytes
-	Quota int64 // of the member that has used most of its own
+	Size int64 // of the largest member's database, bytes
 	// Full is an error where a member has used much of its quota.
 	Full error
 	// Silent is an error where a member does not answer; the others may do without it.
