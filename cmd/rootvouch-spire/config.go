@@ -21,13 +21,17 @@ func newServerConfigCommand() *cobra.Command {
 	var domain string
 	var s conf.Server
 	cmd := &cobra.Command{
-		Use:   "server-config --trust-domain NAME --ca-dir DIR --data-dir DIR --plugin FILE --refval FILE --collateral-dir DIR",
+		Use:   "server-config --trust-domain NAME --ca-dir DIR --data-dir DIR --plugin FILE --refval FILE|--refval-dir DIR --collateral-dir DIR",
 		Short: "Print a server.conf for a stock SPIRE server",
 		Long: `Print a configuration with which a stock SPIRE server attests rootvouch VMs: sqlite,
 keys on disk, the intermediate CA of "spire init", the node attestor amd_sev_snp,
 and join tokens for the agent on the owner's side. Comments say why each setting
 that differs from SPIRE's default does. Paths are made absolute; the plugin must
-exist, since SPIRE is told its SHA-256.`,
+exist, since SPIRE is told its SHA-256.
+
+--refval names one file. --refval-dir names a directory: a file NAME.json that is put
+there, replaced or removed counts from the next attestation on, without a restart.
+"rootvouch release apply" keeps such a directory.`,
 		Example: `  rootvouch spire server-config --trust-domain example.org --ca-dir ca --data-dir spire \
     --plugin bin/snp-server-plugin --refval refval.json --collateral-dir crls >server.conf
   mkdir -m 700 spire && spire-server run -config server.conf`,
@@ -41,6 +45,12 @@ exist, since SPIRE is told its SHA-256.`,
 				s.Socket = filepath.Join(s.DataDir, "server.sock")
 			}
 			paths := []*string{&s.CADir, &s.DataDir, &s.Socket, &s.Plugin, &s.CollateralDir}
+			if len(s.RefvalFiles) == 0 && s.RefvalDir == "" {
+				return command.Usage(errors.New("there are no reference values: want --refval or --refval-dir"))
+			}
+			if s.RefvalDir != "" {
+				paths = append(paths, &s.RefvalDir)
+			}
 			for i := range s.RefvalFiles {
 				paths = append(paths, &s.RefvalFiles[i])
 			}
@@ -50,8 +60,10 @@ exist, since SPIRE is told its SHA-256.`,
 			if s.PluginSHA256, err = fileSHA256("plugin", s.Plugin); err != nil {
 				return err
 			}
-			if _, err := os.Stat(s.CollateralDir); err != nil {
-				hintMissing(cmd, err)
+			for _, dir := range []string{s.CollateralDir, s.RefvalDir} {
+				if _, err := os.Stat(dir); dir != "" && err != nil {
+					hintMissing(cmd, err)
+				}
 			}
 			if err := lookAtRefvals(cmd, s.RefvalFiles); err != nil {
 				return err
@@ -66,11 +78,13 @@ exist, since SPIRE is told its SHA-256.`,
 	flags.StringVar(&s.Socket, "socket", "", "admin socket of the SPIRE server (default: server.sock in the data directory)")
 	flags.StringVar(&s.Plugin, "plugin", "", "snp-server-plugin")
 	flags.StringArrayVar(&s.RefvalFiles, "refval", nil, "reference values (evidence has to satisfy one of them; repeatable)")
+	flags.StringVar(&s.RefvalDir, "refval-dir", "", "directory of reference values, each in a file NAME.json, read again on change")
 	flags.StringVar(&s.CollateralDir, "collateral-dir", "", "directory of CRLs and certificates")
 	flags.StringVar(&s.AgentPathTemplate, "agent-path-template", "", "template of agent IDs (default: one ID for each launch)")
 	flags.StringArrayVar(&s.Selectors, "selector", nil, "name of a selector that agents get (repeatable; default: those that the entries of spire entries ask for)")
 	flags.DurationVar(&s.CacheReload, "cache-reload", conf.DefaultCacheReload, "how often the server looks for new entries and agents")
-	command.Require(cmd, "ca-dir", "data-dir", "plugin", "refval", "collateral-dir")
+	command.Require(cmd, "ca-dir", "data-dir", "plugin", "collateral-dir")
+	command.NotEmpty(cmd, "refval-dir")
 	trustDomainFlag(cmd, &domain)
 	return cmd
 }

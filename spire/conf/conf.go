@@ -46,6 +46,7 @@ type Server struct {
 	Plugin            string      // snp-server-plugin
 	PluginSHA256      pins.Digest // which SPIRE compares before it starts the plugin; zero: not compared
 	RefvalFiles       []string
+	RefvalDir         string // directory of reference values; this, or at least one file
 	CollateralDir     string
 	AgentPathTemplate string        // empty: one agent ID for each launch
 	Selectors         []string      // that agents get; none: DefaultSelectors
@@ -73,7 +74,12 @@ func (s Server) Config() ([]byte, error) {
 	c.paths("socket", s.Socket)
 	c.paths("CA directory", s.CADir)
 	c.paths("plugin", s.Plugin)
-	c.paths("reference values", s.RefvalFiles...)
+	if s.RefvalDir != "" {
+		c.paths("directory of reference values", s.RefvalDir)
+	}
+	if s.RefvalDir == "" || len(s.RefvalFiles) > 0 {
+		c.paths("reference values", s.RefvalFiles...)
+	}
 	c.paths("collateral directory", s.CollateralDir)
 	if s.AgentPathTemplate != "" {
 		c.text("agent path template", s.AgentPathTemplate)

@@ -57,8 +57,9 @@ plugins {
   NodeAttestor "amd_sev_snp" {
     plugin_cmd = {{ quote .Server.Plugin }}{{ if .Checksum }}
     plugin_checksum = {{ quote .Checksum }}{{ end }}
-    plugin_data {
-      refval_files   = {{ list .Server.RefvalFiles }}
+    plugin_data {{ "{" }}{{ if .Server.RefvalFiles }}
+      refval_files   = {{ list .Server.RefvalFiles }}{{ end }}{{ if .Server.RefvalDir }}
+      refval_dir     = {{ quote .Server.RefvalDir }}{{ end }}
       collateral_dir = {{ quote .Server.CollateralDir }}{{ if .Server.AgentPathTemplate }}
       agent_path_template = {{ quote .Server.AgentPathTemplate }}{{ end }}
 

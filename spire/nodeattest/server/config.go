@@ -13,8 +13,15 @@ import (
 	"github.com/rootvouch/rootvouch/spire/nodeattest"
 )
 
-// maxRefvalFiles bounds how often one piece of evidence is appraised.
-const maxRefvalFiles = 64
+const (
+	// maxRefvalFiles bounds refval_files, and how often one piece of evidence is
+	// appraised.
+	maxRefvalFiles = 64
+
+	// maxRefvalDir bounds the files of refval_dir, which are read for each
+	// attestation.
+	maxRefvalDir = 1024
+)
 
 // rawConfig is the plugin_data as it stands in server.conf.
 type rawConfig struct {
@@ -22,8 +29,12 @@ type rawConfig struct {
 	// of them accepts it, or Refval does. A change counts from the next
 	// attestation on.
 	RefvalFiles []string `hcl:"refval_files"`
-	// Refval is what could stand in such a file. There must be this, or at
-	// least one file.
+	// RefvalDir is a directory of such files, each with a name that ends in .json.
+	// A file that appears there, changes or goes counts from the next attestation on.
+	// The directory may be empty: then nobody is accepted by it.
+	RefvalDir string `hcl:"refval_dir"`
+	// Refval is what could stand in such a file. There must be this, the
+	// directory, or at least one file.
 	Refval *string `hcl:"refval"`
 	// CollateralDir is a directory of certificates and CRLs, as kds.LoadDir
 	// reads it. Required: without a CRL no evidence is accepted, unless
@@ -57,7 +68,7 @@ type config struct {
 // alike. It reads every file that the text names.
 func build(core *configv1.CoreConfiguration, text string) (*config, error) {
 	var raw rawConfig
-	if err := nodeattest.DecodeConfig(text, &raw, "refval_files", "refval", "collateral_dir", "evidence_dir", "revocation", "agent_path_template", "selectors"); err != nil {
+	if err := nodeattest.DecodeConfig(text, &raw, "refval_files", "refval_dir", "refval", "collateral_dir", "evidence_dir", "revocation", "agent_path_template", "selectors"); err != nil {
 		return nil, err
 	}
 	c := &config{}
@@ -79,8 +90,8 @@ func build(core *configv1.CoreConfiguration, text string) (*config, error) {
 	switch n := len(raw.RefvalFiles); {
 	case n > maxRefvalFiles:
 		return nil, fmt.Errorf("refval_files has %d files, want at most %d", n, maxRefvalFiles)
-	case n == 0 && raw.Refval == nil:
-		return nil, errors.New("there are no reference values, want refval_files or refval")
+	case n == 0 && raw.Refval == nil && raw.RefvalDir == "":
+		return nil, errors.New("there are no reference values, want refval_files, refval_dir or refval")
 	case raw.CollateralDir == "":
 		return nil, errors.New("collateral_dir is missing")
 	}
@@ -88,11 +99,14 @@ func build(core *configv1.CoreConfiguration, text string) (*config, error) {
 		return nil, fmt.Errorf("evidence_dir: %w", err)
 	}
 	c.policy = newPolicy(raw.sources(), raw.CollateralDir, revocation, c.path.check)
-	all, _, err := c.policy.load()
+	all, collateral, err := c.policy.load()
 	if err != nil {
 		return nil, err
 	}
 	c.notes = c.remarks(all, revocation)
+	if len(collateral.CRLs) == 0 && revocation == appraise.RequireRevocation {
+		c.notes = append(c.notes, raw.CollateralDir+" has no CRL: until it has a fresh one no evidence is accepted")
+	}
 	return c, nil
 }
 
@@ -105,6 +119,9 @@ func (raw rawConfig) sources() []source {
 	}
 	for _, path := range raw.RefvalFiles {
 		all = append(all, fileSource(path))
+	}
+	if raw.RefvalDir != "" {
+		all = append(all, dirSource(raw.RefvalDir))
 	}
 	return all
 }

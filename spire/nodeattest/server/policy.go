@@ -4,27 +4,68 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/internal/bounded"
 	"github.com/rootvouch/rootvouch/refval"
+	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/snp/kds"
 )
 
-// source is where encoded reference values come from.
-type source struct {
+// document is encoded reference values with the name of where they stand.
+type document struct {
 	name string
-	read func() ([]byte, error)
+	data []byte
 }
 
+// source reads the documents of one place.
+type source func() ([]document, error)
+
 func fileSource(path string) source {
-	return source{path, func() ([]byte, error) { return bounded.ReadFile(path, refval.MaxSize) }}
+	return func() ([]document, error) {
+		data, err := bounded.ReadFile(path, refval.MaxSize)
+		return []document{{path, data}}, err
+	}
 }
 
 func inlineSource(name, text string) source {
-	return source{name, func() ([]byte, error) { return []byte(text), nil }}
+	return func() ([]document, error) { return []document{{name, []byte(text)}}, nil }
+}
+
+// dirSource reads the files of a directory whose names end in .json, in the order
+// of their names. Names that begin with a dot are files that are still being
+// written.
+func dirSource(dir string) source {
+	return func() ([]document, error) {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return nil, err
+		}
+		var all []document
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name(), ".") || filepath.Ext(e.Name()) != ".json" {
+				continue
+			}
+			path := filepath.Join(dir, e.Name())
+			data, err := bounded.ReadFile(path, refval.MaxSize)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // taken away since the directory was read
+			}
+			if err != nil {
+				return nil, err
+			}
+			if all = append(all, document{path, data}); len(all) > maxRefvalDir {
+				return nil, fmt.Errorf("%s has more than %d files of reference values", dir, maxRefvalDir)
+			}
+		}
+		return all, nil
+	}
 }
 
 // namedValues are reference values with the name of their source.
@@ -71,29 +112,31 @@ func (p *policy) load() ([]namedValues, appraise.Collateral, error) {
 func (p *policy) loadValues() ([]namedValues, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var contents [][]byte
+	var documents []document
 	h := sha256.New()
-	for _, from := range p.refvals {
-		data, err := from.read()
+	for _, read := range p.refvals {
+		more, err := read()
 		if err != nil {
 			return nil, err
 		}
-		contents = append(contents, data)
-		fmt.Fprintf(h, "%d:", len(data))
-		h.Write(data)
+		for _, d := range more {
+			fmt.Fprintf(h, "%d:%s%d:", len(d.name), d.name, len(d.data))
+			h.Write(d.data)
+		}
+		documents = append(documents, more...)
 	}
 	digest := [sha256.Size]byte(h.Sum(nil))
 	if p.values != nil && digest == p.digest {
 		return p.values, nil
 	}
 	p.values = nil
-	var values []namedValues
-	for i, from := range p.refvals {
-		v, err := refval.Decode(contents[i])
+	values := []namedValues{}
+	for _, d := range documents {
+		v, err := refval.Decode(d.data)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", from.name, err)
+			return nil, fmt.Errorf("%s: %w", d.name, err)
 		}
-		values = append(values, namedValues{from.name, v})
+		values = append(values, namedValues{d.name, v})
 	}
 	if err := p.check(values); err != nil {
 		return nil, err
@@ -145,7 +188,7 @@ func (p *policy) judge(q appraise.Request, by func(appraise.Request) appraise.Ve
 	}
 	q.Collateral, q.Revocation = collateral, p.revocation
 	var refused judgements
-	for _, v := range all {
+	for _, v := range candidates(all, q.Evidence.Claims().Measurement) {
 		q.Values = v.values
 		j := judgement{v.file, v.values, by(q)}
 		if j.verdict.Trusted() {
@@ -157,4 +200,20 @@ func (p *policy) judge(q appraise.Request, by func(appraise.Request) appraise.Ve
 		return nil, errors.New("no reference values")
 	}
 	return refused, nil
+}
+
+// candidates are the values by which evidence is worth appraising: those that accept
+// its measurement. The others would refuse it, each after the same signatures. If
+// there are none, some say why it is refused.
+func candidates(all []namedValues, m snp.Measurement) []namedValues {
+	var fit []namedValues
+	for _, v := range all {
+		if slices.ContainsFunc(v.values.Measurements, func(have refval.Measurement) bool { return have.Digest == m }) {
+			fit = append(fit, v)
+		}
+	}
+	if len(fit) == 0 {
+		fit = all
+	}
+	return fit[:min(len(fit), maxRefvalFiles)]
 }

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
@@ -340,6 +341,106 @@ func TestReload(t *testing.T) {
 	accepted()
 }
 
+// A directory takes files in, lets them go and counts what has changed, each from
+// the next attestation on. Names that are no reference values are not read.
+func TestRefvalDir(t *testing.T) {
+	f := load(t)
+	dir := t.TempDir()
+	write := func(name string, v refval.Values) {
+		t.Helper()
+		data, err := v.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config := fmt.Sprintf("refval_dir = %q\ncollateral_dir = %q", dir, f.sp.Collateral)
+	if _, err := f.configure(config); err != nil {
+		t.Fatal(err)
+	}
+	f.wantRefusal(f.genuine(f.launch), codes.Internal, "cannot be judged")
+	for _, name := range []string{"README", "web.json.orig", ".web.json"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("other.json", f.sp.Values(snp.Measurement{9}))
+	f.wantRefusal(f.genuine(f.launch), codes.PermissionDenied, "measurement")
+	write("web.json", f.sp.Values(wanted))
+	if _, err := f.attest(f.genuine(f.launch)); err != nil {
+		t.Error(err)
+	}
+	if err := os.Rename(filepath.Join(dir, "web.json"), filepath.Join(dir, "web.off")); err != nil {
+		t.Fatal(err)
+	}
+	f.wantRefusal(f.genuine(f.launch), codes.PermissionDenied, "measurement")
+	write("web.json", f.sp.Values(wanted))
+	if _, err := f.attest(f.genuine(f.launch)); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "bad.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.wantRefusal(f.genuine(f.launch), codes.Internal, "cannot be judged")
+	if _, err := f.configure(config); err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "bad.json")) {
+		t.Errorf("got error %v, want one that names bad.json", err)
+	}
+}
+
+// A server that can accept nobody, since it has no CRL, says so when it starts.
+func TestConfigureWithoutCRL(t *testing.T) {
+	f := load(t)
+	if err := os.Remove(filepath.Join(f.sp.Collateral, "ark.crl")); err != nil {
+		t.Fatal(err)
+	}
+	notes, err := f.configure(f.data())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(notes, func(n string) bool { return strings.Contains(n, "has no CRL") }) {
+		t.Errorf("notes are %q, want one about the CRL", notes)
+	}
+}
+
+// Of many reference values those that have the measurement judge, however many
+// stand before them.
+func TestRefvalDirOfAFleet(t *testing.T) {
+	f := load(t)
+	dir := t.TempDir()
+	other := f.sp.Values(snp.Measurement{9})
+	encoded, err := other.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range maxRefvalDir - 1 {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("a%04d.json", i)), encoded, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	snpdevtest.RewriteValues(t, filepath.Join(dir, "web.json"), f.sp.Values(wanted))
+	if _, err := f.configure(fmt.Sprintf("refval_dir = %q\ncollateral_dir = %q", dir, f.sp.Collateral)); err != nil {
+		t.Fatal(err)
+	}
+	judged := 0
+	f.plugin.appraise = func(q appraise.Request) appraise.Verdict { judged++; return appraise.Appraise(q) }
+	if _, err := f.attest(f.genuine(f.launch)); err != nil || judged != 1 {
+		t.Errorf("got error %v after %d appraisals, want one", err, judged)
+	}
+	judged = 0
+	unknown := f.launch
+	unknown.Report.Measurement[0]++
+	f.wantRefusal(f.genuine(unknown), codes.PermissionDenied, "measurement")
+	if judged != maxRefvalFiles {
+		t.Errorf("got %d appraisals, want %d", judged, maxRefvalFiles)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "z.json"), encoded, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.wantRefusal(f.genuine(f.launch), codes.Internal, "cannot be judged")
+}
+
 func TestConfigure(t *testing.T) {
 	f := load(t)
 	if _, err := f.attest(f.genuine(f.launch)); status.Code(err) != codes.FailedPrecondition {
@@ -348,7 +449,7 @@ func TestConfigure(t *testing.T) {
 	f.mustConfigure()
 	for _, c := range []struct{ name, text, want string }{
 		{"unknown key", f.data(`refval_file = "x"`), `unknown key "refval_file"`},
-		{"no files", fmt.Sprintf("collateral_dir = %q", f.sp.Collateral), "want refval_files or refval"},
+		{"no files", fmt.Sprintf("collateral_dir = %q", f.sp.Collateral), "want refval_files, refval_dir or refval"},
 		{"no collateral", fmt.Sprintf("refval_files = [%q]", f.refval), "collateral_dir is missing"},
 		{"missing file", "refval_files = [\"/nonexistent\"]\ncollateral_dir = \"/\"", "/nonexistent"},
 		{"missing directory", fmt.Sprintf("refval_files = [%q]\ncollateral_dir = \"/nonexistent\"", f.refval), "/nonexistent"},
