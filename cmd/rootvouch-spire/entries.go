@@ -4,19 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/spire/admin"
 )
@@ -31,16 +34,32 @@ type entriesFlags struct {
 	ttl                                                    time.Duration
 	unmeasuredKernel                                       bool // accepts a measurement that covers none
 	emulated                                               bool // whether a root of trust among the reference values is
+
+	fetchkeySHA256, release, end, format string
+	kmsSelectors                         []string
+	dryRun, remove, list, asJSON         bool
 }
 
 func newEntriesCommand() *cobra.Command {
 	var f entriesFlags
 	cmd := &cobra.Command{
-		Use:   "entries --socket SOCKET --trust-domain NAME [--name VM --refval FILE --fetchkey FILE] [--kms FILE]",
+		Use:   "entries --trust-domain NAME --socket SOCKET|--format FORMAT [--name VM --refval FILE --fetchkey FILE] [--kms FILE]",
 		Short: "Create and update registration entries on a running SPIRE server",
 		Long: `Create, update and remove registration entries on a running stock SPIRE server, so
 that they are what the arguments say. Entries that others made are left alone, and
-a second run changes nothing.
+a second run changes nothing. If entries of an earlier run are wanted no more, they
+are shown and nothing is changed: --remove lets them be removed. A second --refval
+keeps what VMs with other measurements need. --dry-run shows every change and makes none.
+
+With --release-id the entries are those of one release of the VM, beside those of its
+other releases, and --end is when the server removes them. Without --refval, --end
+changes that of the entries that there are (never: none), --remove removes them, and
+--list lists the releases. "rootvouch release apply" does all of it.
+
+--format prints entries and asks no server: clusterstaticentry for spire-controller-manager
+(YAML), entry-create for "spire-server entry create -data". With --kms-selector the key
+server is told by these selectors, such as those of its pod, and not by path, SHA-256
+and user.
 
 For a VM (--name, --refval, --fetchkey): a node alias, spiffe://NAME/node/VM, for
 each launch digest of the reference values together with their root of trust, and
@@ -58,7 +77,10 @@ No VM can be named "owner", and no VM can have the key server's SPIFFE ID: when 
 KMS has another than the default, give --kms-spiffe-id with VMs too.`,
 		Example: `  rootvouch spire entries --socket spire/server.sock --trust-domain example.org \
     --name web1 --refval refval.json --fetchkey bin/guest/fetchkey \
-    --kms /usr/bin/rootvouch-kms --kms-user rootvouch-kms`,
+    --kms /usr/bin/rootvouch-kms --kms-user rootvouch-kms
+  rootvouch spire entries --trust-domain example.org --format clusterstaticentry \
+    --name web1 --refval refval.json --fetchkey bin/guest/fetchkey \
+    --kms-selector k8s:ns:rootvouch --kms-selector k8s:sa:rootvouch-kms >entries.yaml`,
 		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
@@ -76,17 +98,86 @@ KMS has another than the default, give --kms-spiffe-id with VMs too.`,
 	flags.StringVar(&f.kmsUser, "kms-user", "", "user that rootvouch-kms runs as (a name, a number, or any; default: who runs this)")
 	flags.DurationVar(&f.ttl, "ttl", 0, "lifetime (of the SVIDs; default: the server's)")
 	flags.BoolVar(&f.unmeasuredKernel, "unmeasured-kernel", false, "accept a measurement that covers no kernel: the host then chooses the kernel, and each verdict says so")
-	command.Require(cmd, "socket")
+	flags.StringVar(&f.fetchkeySHA256, "fetchkey-sha256", "", "SHA-256 of the fetchkey program, in place of --fetchkey")
+	flags.StringArrayVar(&f.kmsSelectors, "kms-selector", nil, "selector of the key server, TYPE:VALUE, in place of --kms (repeatable)")
+	flags.StringVar(&f.release, "release-id", "", "ID of the VM's release: lower-case letters, digits and hyphens")
+	flags.StringVar(&f.end, "end", "", "when it ends (the entries: RFC 3339, or never; default: never)")
+	flags.StringVar(&f.format, "format", "", "form of the output (clusterstaticentry or entry-create: print the entries; default: apply them)")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "show what would change, and change nothing")
+	flags.BoolVar(&f.remove, "remove", false, "remove entries that are wanted no more")
+	flags.BoolVar(&f.list, "list", false, "list the releases of the VM that have entries")
+	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
+	command.NotEmpty(cmd, "fetchkey-sha256", "kms-selector", "release-id", "end", "format")
+	cmd.MarkFlagsMutuallyExclusive("fetchkey", "fetchkey-sha256")
+	cmd.MarkFlagsMutuallyExclusive("kms", "kms-selector")
+	cmd.MarkFlagsMutuallyExclusive("socket", "format")
+	cmd.MarkFlagsOneRequired("socket", "format")
+	cmd.MarkFlagsMutuallyExclusive("format", "list")
 	trustDomainFlag(cmd, &f.domain)
 	return cmd
 }
 
 func (f *entriesFlags) run(cmd *cobra.Command) error {
-	groups, err := f.groups()
+	if f.list {
+		return f.printReleases(cmd)
+	}
+	end, err := f.parseEnd()
+	if err != nil {
+		return err
+	}
+	if f.onlyEnds() {
+		return f.withClient(cmd, func(ctx context.Context, client *admin.Client) error {
+			plan, err := client.PlanEnd(ctx, f.name, f.release, end)
+			if err != nil {
+				return err
+			}
+			return f.carryOut(ctx, cmd, client, plan)
+		})
+	}
+	groups, err := f.groups(end)
 	if err != nil {
 		return err
 	}
 	sayEmulated(cmd, f.emulated)
+	if f.format != "" {
+		return f.printFormat(cmd.OutOrStdout(), groups)
+	}
+	return f.withClient(cmd, func(ctx context.Context, client *admin.Client) error {
+		var plan []admin.Change
+		for _, g := range groups {
+			more, err := client.Plan(ctx, g)
+			if err != nil {
+				return err
+			}
+			plan = append(plan, more...)
+		}
+		return f.carryOut(ctx, cmd, client, plan)
+	})
+}
+
+// onlyEnds reports whether the entries that a release has only get another end.
+func (f *entriesFlags) onlyEnds() bool {
+	return f.release != "" && len(f.refvals) == 0 && !f.remove && f.end != "" && f.kms == "" && len(f.kmsSelectors) == 0
+}
+
+// parseEnd reads --end.
+func (f *entriesFlags) parseEnd() (time.Time, error) {
+	switch {
+	case f.end == "" || f.end == "never":
+		return time.Time{}, nil
+	case f.release == "":
+		return time.Time{}, command.Usage(errors.New("--end goes with --release-id"))
+	case f.format == formatStaticEntry:
+		return time.Time{}, command.Usage(fmt.Errorf("--end has no place in %s", f.format))
+	}
+	end, err := time.Parse(time.RFC3339, f.end)
+	if err != nil {
+		return time.Time{}, command.Usage(fmt.Errorf("reading --end: %w", err))
+	}
+	return end.UTC().Truncate(time.Second), nil
+}
+
+func (f *entriesFlags) withClient(cmd *cobra.Command, do func(context.Context, *admin.Client) error) error {
 	client, err := admin.Dial(f.socket)
 	if err != nil {
 		return err
@@ -94,33 +185,50 @@ func (f *entriesFlags) run(cmd *cobra.Command) error {
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(cmd.Context(), spireTimeout)
 	defer cancel()
-	for _, g := range groups {
-		changes, err := client.Apply(ctx, g)
-		if printed := printChanges(cmd.OutOrStdout(), changes); printed != nil {
-			return printed
+	if err := do(ctx, client); err != nil {
+		if status.Code(err) == codes.Unavailable {
+			return command.WithHint(err, "does the SPIRE server run? "+f.socket+" is its admin socket, for its own user and root")
 		}
-		if err != nil {
-			return err
-		}
+		return err
 	}
 	return nil
 }
 
+// carryOut shows a plan, and makes its changes unless it is only to be shown.
+func (f *entriesFlags) carryOut(ctx context.Context, cmd *cobra.Command, client *admin.Client, plan []admin.Change) error {
+	removes := slices.ContainsFunc(plan, func(c admin.Change) bool { return c.Action == admin.Removed })
+	refused := removes && !f.remove && !f.dryRun
+	if f.dryRun || refused {
+		if err := f.print(cmd.OutOrStdout(), plan, true); err != nil {
+			return err
+		}
+		if refused {
+			return command.WithHint(errors.New("entries would be removed, and nothing was changed"),
+				"--remove lets them be removed; --refval once more keeps those of other measurements")
+		}
+		return nil
+	}
+	if err := client.CarryOut(ctx, plan); err != nil {
+		return err
+	}
+	return f.print(cmd.OutOrStdout(), plan, false)
+}
+
 // groups makes the entries of everything that the flags name.
-func (f *entriesFlags) groups() ([]admin.Group, error) {
+func (f *entriesFlags) groups(end time.Time) ([]admin.Group, error) {
 	td, err := parseTrustDomain(f.domain)
 	if err != nil {
 		return nil, err
 	}
 	var groups []admin.Group
-	if f.name != "" || len(f.refvals) > 0 || f.fetchkey != "" {
-		g, err := f.vm(td)
+	if f.name != "" || len(f.refvals) > 0 || f.fetchkey != "" || f.fetchkeySHA256 != "" || f.release != "" {
+		g, err := f.vm(td, end)
 		if err != nil {
 			return nil, err
 		}
 		groups = append(groups, g)
 	}
-	if f.kms != "" {
+	if f.kms != "" || len(f.kmsSelectors) > 0 {
 		g, err := f.keyServer(td)
 		if err != nil {
 			return nil, err
@@ -133,11 +241,15 @@ func (f *entriesFlags) groups() ([]admin.Group, error) {
 	return groups, nil
 }
 
-func (f *entriesFlags) vm(td spiffeid.TrustDomain) (admin.Group, error) {
-	if f.name == "" || len(f.refvals) == 0 || f.fetchkey == "" {
+func (f *entriesFlags) vm(td spiffeid.TrustDomain, end time.Time) (admin.Group, error) {
+	vm := admin.VM{Name: f.name, Release: f.release, End: end, TTL: f.ttl, Fetchkey: admin.Executable{Path: f.fetchkeyPath}}
+	hasFetchkey := f.fetchkey != "" || f.fetchkeySHA256 != ""
+	if f.remove && f.name != "" && len(f.refvals) == 0 && !hasFetchkey {
+		return vm.NoEntries()
+	}
+	if f.name == "" || len(f.refvals) == 0 || !hasFetchkey {
 		return admin.Group{}, command.Usage(errors.New("a VM takes --name, --refval and --fetchkey"))
 	}
-	vm := admin.VM{Name: f.name, TTL: f.ttl, Fetchkey: admin.Executable{Path: f.fetchkeyPath}}
 	var err error
 	if vm.Workload, err = idOr(td, "spiffe-id", f.workload, "/vm/"+f.name); err != nil {
 		return admin.Group{}, err
@@ -145,7 +257,12 @@ func (f *entriesFlags) vm(td spiffeid.TrustDomain) (admin.Group, error) {
 	if vm.KMS, err = idOr(td, "kms-spiffe-id", f.kmsID, admin.KMSPath); err != nil {
 		return admin.Group{}, err
 	}
-	if vm.Fetchkey.SHA256, err = fileSHA256("fetchkey", f.fetchkey); err != nil {
+	if f.fetchkey != "" {
+		vm.Fetchkey.SHA256, err = fileSHA256("fetchkey", f.fetchkey)
+	} else if vm.Fetchkey.SHA256, err = pins.ParseDigest(f.fetchkeySHA256); err != nil {
+		err = command.Usage(fmt.Errorf("--fetchkey-sha256: %w", err))
+	}
+	if err != nil {
 		return admin.Group{}, err
 	}
 	for _, path := range f.refvals {
@@ -182,6 +299,17 @@ func (f *entriesFlags) keyServer(td spiffeid.TrustDomain) (admin.Group, error) {
 	parent, err := idOr(td, "kms-parent", f.kmsParent, admin.OwnerPath)
 	if err != nil {
 		return admin.Group{}, err
+	}
+	if len(f.kmsSelectors) > 0 {
+		var selectors []admin.Selector
+		for _, text := range f.kmsSelectors {
+			kind, value, ok := strings.Cut(text, ":")
+			if !ok || kind == "" || value == "" {
+				return admin.Group{}, command.Usage(fmt.Errorf("--kms-selector is %q, want TYPE:VALUE", text))
+			}
+			selectors = append(selectors, admin.Selector{Type: kind, Value: value})
+		}
+		return admin.KMSBySelectors(id, parent, selectors, f.ttl)
 	}
 	program := admin.Executable{Path: f.kmsPath}
 	if program.Path == "" {
@@ -239,17 +367,4 @@ func idOr(td spiffeid.TrustDomain, flag, text, path string) (spiffeid.ID, error)
 		return spiffeid.ID{}, command.Usage(fmt.Errorf("--%s: %w", flag, err))
 	}
 	return id, nil
-}
-
-func printChanges(w io.Writer, changes []admin.Change) error {
-	for _, c := range changes {
-		var selectors []string
-		for _, s := range c.Entry.Selectors {
-			selectors = append(selectors, s.String())
-		}
-		if _, err := fmt.Fprintf(w, "%-9s %s parent %s %s\n", c.Action, c.Entry.SPIFFEID, c.Entry.Parent, strings.Join(selectors, " ")); err != nil {
-			return err
-		}
-	}
-	return nil
 }

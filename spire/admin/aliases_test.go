@@ -70,7 +70,7 @@ func TestAliasesFitSPIRE(t *testing.T) {
 	v.RootOfTrust = refval.EmulatedARK(pins.Digest{1})
 	v.IDKeyDigests, v.AuthorKeyDigests = refval.Exactly([]snp.KeyDigest{{1}}), refval.Exactly([]snp.KeyDigest{{2}})
 	v.HostData, v.FamilyID, v.ImageID = refval.Exactly(snp.HostData{3}), refval.Exactly(snp.GuestID{4}), refval.Exactly(snp.GuestID{5})
-	group, err := VM{Name: strings.Repeat("n", maxName), Values: []refval.Values{v}, Workload: workload, Fetchkey: program}.Entries(domain)
+	group, err := VM{Name: strings.Repeat("n", maxName), Release: strings.Repeat("r", maxRelease), Values: []refval.Values{v}, Workload: workload, Fetchkey: program}.Entries(domain)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -48,80 +47,6 @@ func (c *Client) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Action says what Apply did with an entry.
-type Action string
-
-// The actions.
-const (
-	Created   Action = "created"
-	Updated   Action = "updated"
-	Unchanged Action = "unchanged"
-	Removed   Action = "removed"
-)
-
-// Change is what Apply did with one entry.
-type Change struct {
-	Action Action
-	Entry  Entry
-}
-
-// Apply makes the server's entries those of the group: missing ones are created,
-// others updated, and entries that an earlier Apply made for the same group and
-// that are wanted no more are removed, last. Entries that somebody else made are
-// left alone, and one that is in the way is an error; so is a workload ID of a VM
-// that is a key server's, or the reverse. Applied twice, it changes nothing the
-// second time.
-func (c *Client) Apply(ctx context.Context, g Group) ([]Change, error) {
-	if g.owns == nil {
-		return nil, errors.New("applying entries: the group is empty")
-	}
-	all, err := c.list(ctx, func(id string) bool { return strings.HasPrefix(id, idPrefix) })
-	if err != nil {
-		return nil, fmt.Errorf("listing entries: %w", err)
-	}
-	if err := g.clash(all); err != nil {
-		return nil, fmt.Errorf("applying entries: %w", err)
-	}
-	have := map[string]*types.Entry{} // :: entry ID -> entry of the group
-	for id, e := range all {
-		if g.owns(id) {
-			have[id] = e
-		}
-	}
-	var changes []Change
-	for _, want := range g.Entries {
-		action, err := c.apply(ctx, have[want.ID], want)
-		if err != nil {
-			return changes, fmt.Errorf("applying entry %s: %w", want.ID, err)
-		}
-		changes = append(changes, Change{action, want})
-		delete(have, want.ID)
-	}
-	for id, stale := range have {
-		if err := c.remove(ctx, id); err != nil {
-			return changes, fmt.Errorf("removing entry %s: %w", id, err)
-		}
-		changes = append(changes, Change{Removed, fromProto(stale)})
-	}
-	return changes, nil
-}
-
-// clash refuses a SPIFFE ID that a VM and the key server would share: either could
-// then pass for the other.
-func (g Group) clash(all map[string]*types.Entry) error {
-	for _, want := range g.Entries {
-		for id, have := range all {
-			if strings.HasPrefix(id, kmsPrefix) == strings.HasPrefix(want.ID, kmsPrefix) {
-				continue
-			}
-			if have.SpiffeId.GetTrustDomain() == want.SPIFFEID.TrustDomain().Name() && have.SpiffeId.GetPath() == want.SPIFFEID.Path() {
-				return fmt.Errorf("%s is the ID of entry %s, want one that no VM shares with the key server", want.SPIFFEID, id)
-			}
-		}
-	}
-	return nil
-}
-
 // list returns the server's entries that are wanted, by their IDs.
 func (c *Client) list(ctx context.Context, wanted func(entryID string) bool) (map[string]*types.Entry, error) {
 	found := map[string]*types.Entry{}
@@ -139,29 +64,6 @@ func (c *Client) list(ctx context.Context, wanted func(entryID string) bool) (ma
 			return found, nil
 		}
 	}
-}
-
-func (c *Client) apply(ctx context.Context, have *types.Entry, want Entry) (Action, error) {
-	wanted := want.proto()
-	if have == nil {
-		r, err := c.entries.BatchCreateEntry(ctx, &entryv1.BatchCreateEntryRequest{Entries: []*types.Entry{wanted}})
-		if err != nil {
-			return "", err
-		}
-		if len(r.Results) == 1 && codes.Code(r.Results[0].Status.GetCode()) == codes.AlreadyExists {
-			return "", fmt.Errorf("entry %s of the same SPIFFE ID, parent and selectors is in the way", r.Results[0].Entry.GetId())
-		}
-		return Created, one(len(r.Results), func() *types.Status { return r.Results[0].Status })
-	}
-	if same(have, wanted) {
-		return Unchanged, nil
-	}
-	// Without a mask every field is set, also those that we leave at zero.
-	r, err := c.entries.BatchUpdateEntry(ctx, &entryv1.BatchUpdateEntryRequest{Entries: []*types.Entry{wanted}})
-	if err != nil {
-		return "", err
-	}
-	return Updated, one(len(r.Results), func() *types.Status { return r.Results[0].Status })
 }
 
 func (c *Client) remove(ctx context.Context, id string) error {
@@ -187,7 +89,7 @@ func same(have, want *types.Entry) bool {
 	return have.SpiffeId.GetTrustDomain() == want.SpiffeId.GetTrustDomain() && have.SpiffeId.GetPath() == want.SpiffeId.GetPath() &&
 		have.ParentId.GetTrustDomain() == want.ParentId.GetTrustDomain() && have.ParentId.GetPath() == want.ParentId.GetPath() &&
 		slices.Equal(selectorText(have), selectorText(want)) &&
-		have.X509SvidTtl == want.X509SvidTtl && have.JwtSvidTtl == 0 && have.ExpiresAt == 0 && have.Hint == "" &&
+		have.X509SvidTtl == want.X509SvidTtl && have.JwtSvidTtl == 0 && have.ExpiresAt == want.ExpiresAt && have.Hint == "" &&
 		!have.Admin && !have.Downstream && !have.StoreSvid && len(have.DnsNames) == 0 && len(have.FederatesWith) == 0
 }
 
@@ -207,6 +109,9 @@ func (e Entry) proto() *types.Entry {
 		ParentId:    protoID(e.Parent),
 		X509SvidTtl: int32(e.TTL / time.Second),
 	}
+	if !e.End.IsZero() {
+		out.ExpiresAt = e.End.Unix()
+	}
 	for _, s := range e.Selectors {
 		out.Selectors = append(out.Selectors, &types.Selector{Type: s.Type, Value: s.Value})
 	}
@@ -222,6 +127,9 @@ func protoID(id spiffeid.ID) *types.SPIFFEID {
 func fromProto(e *types.Entry) Entry {
 	out := Entry{ID: e.Id, TTL: time.Duration(e.X509SvidTtl) * time.Second}
 	out.SPIFFEID, _ = spiffeid.FromString("spiffe://" + e.SpiffeId.GetTrustDomain() + e.SpiffeId.GetPath())
+	if e.ExpiresAt != 0 {
+		out.End = time.Unix(e.ExpiresAt, 0).UTC()
+	}
 	out.Parent, _ = spiffeid.FromString("spiffe://" + e.ParentId.GetTrustDomain() + e.ParentId.GetPath())
 	for _, s := range e.Selectors {
 		out.Selectors = append(out.Selectors, Selector{s.Type, s.Value})

@@ -7,6 +7,9 @@
 //	workload ID             parent spiffe://TD/node/NAME      fetchkey, by path and SHA-256
 //	KMS ID                  parent spiffe://TD/node/owner     rootvouch-kms, by path, SHA-256 and user
 //
+// A release of a VM has the same entries below spiffe://TD/node/NAME/RELEASE, so that
+// each can come and go, or have an end, by itself.
+//
 // An agent's own ID names one launch, so no entry can have it as its parent. The node
 // alias covers every agent whose selectors match.
 package admin
@@ -27,11 +30,13 @@ import (
 const (
 	// idPrefix begins the ID of each entry that this package made: only those
 	// are ever changed or removed.
-	idPrefix  = "rootvouch."
-	vmPrefix  = idPrefix + "vm."
-	kmsPrefix = idPrefix + "kms"
+	idPrefix      = "rootvouch."
+	vmPrefix      = idPrefix + "vm."
+	releasePrefix = idPrefix + "release."
+	kmsPrefix     = idPrefix + "kms"
 
-	maxName = 63 // bytes of a VM's name
+	maxName    = 63 // bytes of a VM's name
+	maxRelease = 24 // bytes of a release's name: an entry ID has 255 bytes at most
 
 	// owner is the last segment of OwnerPath, and so no VM's name.
 	owner = "owner"
@@ -53,6 +58,7 @@ type Entry struct {
 	Parent    spiffeid.ID
 	Selectors []Selector    // at least one; all of them must fit
 	TTL       time.Duration // of X509-SVIDs; zero: the server's default
+	End       time.Time     // when the server removes the entry, to the second; zero: never
 }
 
 // Selector is one selector of an entry.
@@ -111,6 +117,10 @@ type VM struct {
 	KMS      spiffeid.ID // who Workload must not be; zero: that of KMSPath
 	Fetchkey Executable  // its path is the one inside the initramfs
 	TTL      time.Duration
+	// Release is one of several sets of entries of this VM, each with a node alias
+	// of its own: spiffe://TD/node/NAME/RELEASE. Empty: the VM has one set.
+	Release string
+	End     time.Time // of all entries; zero: none
 }
 
 // NodeID is the SPIFFE ID of a VM's node alias.
@@ -121,9 +131,45 @@ func NodeID(td spiffeid.TrustDomain, name string) (spiffeid.ID, error) {
 	return spiffeid.FromSegments(td, "node", name)
 }
 
-// Entries returns the entries of a VM.
+// prefix begins the ID of each entry of the VM, or of its release. No name has a dot
+// in it.
+func (vm VM) prefix() (string, error) {
+	if err := checkName(vm.Name); err != nil {
+		return "", err
+	}
+	if vm.Release == "" {
+		return vmPrefix + vm.Name + ".", nil
+	}
+	if err := checkName(vm.Release); err != nil || len(vm.Release) > maxRelease {
+		return "", fmt.Errorf("release is %q, want 1 to %d lower-case letters, digits and hyphens", vm.Release, maxRelease)
+	}
+	return releasePrefix + vm.Name + "." + vm.Release + ".", nil
+}
+
+// NoEntries returns the group without any entry, whose Apply removes all that there
+// are of the VM, or of its release.
+func (vm VM) NoEntries() (Group, error) {
+	prefix, err := vm.prefix()
+	if err != nil {
+		return Group{}, err
+	}
+	return Group{owns: func(id string) bool { return strings.HasPrefix(id, prefix) }}, nil
+}
+
+// Entries returns the entries of a VM, or of its release.
 func (vm VM) Entries(td spiffeid.TrustDomain) (Group, error) {
+	group, err := vm.NoEntries()
+	if err != nil {
+		return Group{}, err
+	}
+	prefix, err := vm.prefix()
+	if err != nil {
+		return Group{}, err
+	}
 	node, err := NodeID(td, vm.Name)
+	if err == nil && vm.Release != "" {
+		node, err = spiffeid.FromSegments(td, "node", vm.Name, vm.Release)
+	}
 	if err != nil {
 		return Group{}, err
 	}
@@ -134,14 +180,13 @@ func (vm VM) Entries(td spiffeid.TrustDomain) (Group, error) {
 	if !vm.Workload.MemberOf(td) || isReserved(vm.Workload) || vm.Workload == kms {
 		return Group{}, fmt.Errorf("SPIFFE ID of the workload is %q, want one of %s outside /spire and /node, and other than the key server's, %s", vm.Workload, td, kms)
 	}
-	prefix := vmPrefix + vm.Name + "." // no name has a dot in it
-	group := Group{owns: func(id string) bool { return strings.HasPrefix(id, prefix) }}
 	for _, alias := range aliases(vm.Values) {
 		group.Entries = append(group.Entries, Entry{
 			ID:        prefix + alias.id,
 			SPIFFEID:  node,
 			Parent:    spiffeid.RequireFromPath(td, "/spire/server"),
 			Selectors: alias.selectors,
+			End:       vm.End,
 		})
 	}
 	if len(group.Entries) == 0 {
@@ -152,7 +197,7 @@ func (vm VM) Entries(td spiffeid.TrustDomain) (Group, error) {
 		return Group{}, err
 	}
 	group.Entries = append(group.Entries, Entry{
-		ID: prefix + "workload", SPIFFEID: vm.Workload, Parent: node, Selectors: selectors, TTL: vm.TTL,
+		ID: prefix + "workload", SPIFFEID: vm.Workload, Parent: node, Selectors: selectors, TTL: vm.TTL, End: vm.End,
 	})
 	return group, nil
 }
@@ -164,17 +209,25 @@ func (vm VM) Entries(td spiffeid.TrustDomain) (Group, error) {
 // that can be read: path and SHA-256 alone would give each of them the identity to
 // which VMs entrust their evidence.
 func KMS(id, parent spiffeid.ID, program Executable, user User, ttl time.Duration) (Group, error) {
+	selectors, err := program.selectors()
+	if err != nil {
+		return Group{}, err
+	}
+	return KMSBySelectors(id, parent, append(selectors, user.selectors()...), ttl)
+}
+
+// KMSBySelectors is KMS where other selectors than path, SHA-256 and user tell the
+// key server, such as those of its pod.
+func KMSBySelectors(id, parent spiffeid.ID, selectors []Selector, ttl time.Duration) (Group, error) {
+	if len(selectors) == 0 {
+		return Group{}, errors.New("the key server has no selectors")
+	}
 	if isReserved(id) || id.IsZero() {
 		return Group{}, fmt.Errorf("SPIFFE ID of the KMS is %q, want one outside /spire and /node", id)
 	}
 	if !parent.MemberOf(id.TrustDomain()) || parent == id || !isOwners(parent) {
 		return Group{}, fmt.Errorf("parent of the KMS %s is %q, want the owner's agent below /spire/agent of its trust domain, or an alias of it such as %s", id, parent, OwnerPath)
 	}
-	selectors, err := program.selectors()
-	if err != nil {
-		return Group{}, err
-	}
-	selectors = append(selectors, user.selectors()...)
 	// SPIRE takes letters, digits, dots, hyphens and underscores.
 	entryID := kmsPrefix + strings.NewReplacer("_", "_u", "/", "_s").Replace(id.Path())
 	return Group{

@@ -3,6 +3,7 @@ package admin
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -186,6 +187,67 @@ func TestClash(t *testing.T) {
 	for _, err := range []error{vm.clash(server(kms)), kms.clash(server(vm))} {
 		if err == nil || !strings.Contains(err.Error(), "key server") {
 			t.Errorf("got error %v, want one about the key server", err)
+		}
+	}
+}
+
+// TestPlan: a group's entries that are missing, differ, stay or are wanted no more,
+// and the entries of another release, which no plan touches.
+func TestPlan(t *testing.T) {
+	release := func(name string, end time.Time, digests ...snp.Measurement) Group {
+		t.Helper()
+		g, err := VM{Name: "one", Release: name, End: end, Values: []refval.Values{values(refval.AMD(), digests...)}, Workload: workload, Fetchkey: program}.Entries(domain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	words := func(changes []Change) (all []string) {
+		for _, c := range changes {
+			all = append(all, string(c.Action)+" "+strings.TrimPrefix(c.Entry.ID, releasePrefix)[:5])
+		}
+		return all
+	}
+	server := map[string]*types.Entry{}
+	do := func(changes []Change) {
+		for _, c := range changes {
+			server[c.Entry.ID] = c.Entry.proto()
+			if c.Action == Removed {
+				delete(server, c.Entry.ID)
+			}
+		}
+	}
+	end := time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC)
+	do(release("a", time.Time{}, snp.Measurement{1}).changes(server))
+	do(release("b", time.Time{}, snp.Measurement{2}).changes(server))
+	none, err := VM{Name: "one", Release: "a"}.NoEntries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		group Group
+		want  []string
+	}{
+		{release("a", time.Time{}, snp.Measurement{1}), []string{"unchanged one.a", "unchanged one.a"}},
+		{release("a", end, snp.Measurement{1}), []string{"updated one.a", "updated one.a"}},
+		{release("a", time.Time{}, snp.Measurement{3}), []string{"created one.a", "unchanged one.a", "removed one.a"}},
+		{none, []string{"removed one.a", "removed one.a"}},
+	} {
+		if diff := cmp.Diff(c.want, words(c.group.changes(server))); diff != "" {
+			t.Error(diff)
+		}
+	}
+	do(release("a", end, snp.Measurement{1}).changes(server))
+	if diff := cmp.Diff([]Release{{"a", end, 2}, {"b", time.Time{}, 2}}, releases("one", server)); diff != "" {
+		t.Error(diff)
+	}
+	do(none.changes(server))
+	if diff := cmp.Diff([]Release{{"b", time.Time{}, 2}}, releases("one", server)); diff != "" {
+		t.Error(diff)
+	}
+	for _, name := range []string{"A", "a.b", strings.Repeat("r", maxRelease+1)} {
+		if _, err := (VM{Name: "one", Release: name}).NoEntries(); err == nil {
+			t.Errorf("release %q: got no error", name)
 		}
 	}
 }
