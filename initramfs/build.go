@@ -33,6 +33,9 @@ type Options struct {
 	Modules []kmod.Want
 	// GuestBin is a directory with the programs of GuestBinaries.
 	GuestBin string
+	// Cache is a directory that keeps compressed bases; "": none. What is in it makes
+	// a build faster, and no base another.
+	Cache string
 }
 
 // alignment of the archives of an initramfs, in bytes (Linux,
@@ -76,7 +79,7 @@ func Build(o Options) ([]byte, Manifest, error) {
 	if err != nil {
 		return nil, Manifest{}, err
 	}
-	base, err := compress(archive)
+	base, err := compressCached(o.Cache, archive)
 	if err != nil {
 		return nil, Manifest{}, err
 	}

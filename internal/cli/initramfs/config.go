@@ -3,10 +3,8 @@ package initramfs
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -82,14 +80,18 @@ on the emulated platform, which is NOT CONFIDENTIAL.`,
 	flags.BoolVar(&c.ConsoleLogin, "console-login", false, "let the booted system offer a login on the console, which is the host's")
 	flags.BoolVar(&c.Console, "console", true, "show the steps of the boot on the console")
 	f.out.Bind(cmd, "boot.json")
+	command.Choices(cmd, "report-device", bootconfig.ReportConfigfsTSM, bootconfig.ReportSEVGuest, bootconfig.ReportVirtioPort)
+	command.Choices(cmd, "verification", bootconfig.VerificationFull, bootconfig.VerificationLazy)
+	command.Choices(cmd, "network", bootconfig.NetworkDHCP, bootconfig.NetworkStatic)
+	command.Choices(cmd, "devices", bootconfig.DevicesOwn, bootconfig.DevicesAny)
 	command.Require(cmd, "trust-domain", "spire-address", "trust-root", "kms-address", "pins", "report-device")
 	return cmd
 }
 
 func (f *configFlags) run(cmd *cobra.Command, now time.Time) error {
 	for flag, addresses := range map[string][]string{"spire-address": f.config.SPIRE.Addresses, "kms-address": f.config.KMS.Addresses} {
-		if err := checkReachable(flag, addresses); err != nil {
-			return err
+		if err := initramfs.CheckReachable("--"+flag, addresses); err != nil {
+			return command.Usage(err)
 		}
 	}
 	c, err := f.build(now)
@@ -113,21 +115,6 @@ func (f *configFlags) run(cmd *cobra.Command, now time.Time) error {
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "trust root: valid until %s (%d days)\n", end.UTC().Format(time.RFC3339), int(end.Sub(now).Hours()/24))
 	return err
-}
-
-// checkReachable refuses addresses that, in the guest, are the guest itself.
-func checkReachable(flag string, addresses []string) error {
-	for _, address := range addresses {
-		host, _, err := net.SplitHostPort(address)
-		if err != nil {
-			continue // bootconfig says what is wrong
-		}
-		ip, err := netip.ParseAddr(host)
-		if err == nil && (ip.Unmap().IsLoopback() || ip.IsUnspecified()) || strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") || strings.HasSuffix(strings.ToLower(host), ".localhost") {
-			return command.Usage(fmt.Errorf("--%s is %q, which is the guest itself there; want an address that the guest reaches (10.0.2.2 is the host of QEMU's user network)", flag, address))
-		}
-	}
-	return nil
 }
 
 // build reads the files that the flags name; bootconfig judges the result.

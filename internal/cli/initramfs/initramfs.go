@@ -43,6 +43,7 @@ moments, for each disk. The launch digest covers both.`,
 const installedGuest = "/usr/lib/rootvouch/guest"
 
 type buildFlags struct {
+	cache             string
 	trees             []string
 	version, guestBin string
 	modules, drivers  []string
@@ -92,6 +93,7 @@ tree has it, the kernel image: it takes that very kernel to use the initramfs.
 	flags.StringSliceVar(&f.drivers, "drivers", nil, "drivers for "+strings.Join(initramfs.DriverTargets(), ", ")+" (repeatable, or a list with commas)")
 	flags.StringVar(&f.kernel, "kernel-out", "", "write the kernel image that belongs to the modules")
 	flags.StringVar(&f.bootConfig, "boot-config", "", "boot.json of the VM (default: none, a base)")
+	flags.StringVar(&f.cache, "cache-dir", "", "directory that keeps compressed bases, to build faster (default: none)")
 	flags.StringVar(&f.manifest, "manifest-out", "", "write what the base is made of, in JSON")
 	f.out.Bind(cmd, "the initramfs")
 	command.Require(cmd, "kernel-tree")
@@ -135,7 +137,7 @@ func (f *buildFlags) run(cmd *cobra.Command) error {
 	for _, name := range f.modules {
 		wants = append(wants, kmod.Want{Names: []string{name}})
 	}
-	base, manifest, err := initramfs.Build(initramfs.Options{Kernel: tree, Modules: wants, GuestBin: f.guestBin})
+	base, manifest, err := initramfs.Build(initramfs.Options{Kernel: tree, Modules: wants, GuestBin: f.guestBin, Cache: f.cache})
 	if err != nil {
 		return err
 	}
