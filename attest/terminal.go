@@ -14,6 +14,10 @@ type harmless struct{ error }
 func (h harmless) Error() string { return printable(h.error.Error()) }
 func (h harmless) Unwrap() error { return h.error }
 
+// Printable returns text that may hold what a peer sent as one line that a terminal
+// does not take for commands.
+func Printable(text string) string { return printable(text) }
+
 // printable returns text on one line, and what is not printable escaped. Lines, as
 // those of joined errors, become clauses.
 func printable(text string) string {

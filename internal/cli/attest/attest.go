@@ -44,14 +44,16 @@ type attestFlags struct {
 	kmsUser                                      cli.KMSUser
 	bundle                                       string
 	release, acceptUnknown, asJSON, verbose      bool
-	timeout                                      time.Duration
+	timeout, interval                            time.Duration
+	targets                                      string
+	watch                                        bool
 }
 
 // New makes the command.
 func New() *cobra.Command {
 	var f attestFlags
 	cmd := &cobra.Command{
-		Use:   "attest --address HOST:PORT --refval REFVAL",
+		Use:   "attest --address HOST:PORT --refval REFVAL | --targets FILE",
 		Short: "Ask a running VM for proof of what it is, and judge it",
 		Long: `Ask the attestd of a booted VM for evidence with a fresh nonce, and appraise it by
 reference values. The answer is one screen: which VM it is, what was checked in
@@ -78,6 +80,13 @@ authentic the boot log is neither shown nor written (--boot-log-out).
 
 Evidence needs a CRL of the root that vouches: a *.crl file in --collateral-dir.
 
+--targets asks a fleet. Each line of FILE is a name, an address and one or more files
+of reference values: a VM is judged by the file that trusts it, such as that of the
+old or the new release. Empty lines and those that begin with # are skipped. Each VM
+has one line: verdict, name, launch, the file, and what failed first. With --json it
+is one line of JSON. --watch asks again and again, each --interval, and prints a line
+only when it is another than before.
+
 Exit status:
   0   trusted
   1   refused
@@ -85,10 +94,16 @@ Exit status:
   64  usage`,
 		Example: `  rootvouch attest --address 127.0.0.1:8444 --refval refval.json --collateral-dir asp/collateral
   rootvouch attest --address vm.example.org:8444 --refval refval.json --collateral-dir crls/ \
-    --release --kms-socket /run/rootvouch-kms/admin.sock --kms-user rootvouch-kms --json`,
+    --release --kms-socket /run/rootvouch-kms/admin.sock --kms-user rootvouch-kms --json
+  printf 'web1 10.0.0.5:8444 release-1/refval.json release-2/refval.json\n' >fleet
+  rootvouch attest --targets fleet --collateral-dir crls/ --watch`,
 		Args: command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			err := f.run(cmd)
+			run := f.run
+			if f.targets != "" {
+				run = f.runTargets
+			}
+			err := run(cmd)
 			var usage command.UsageError
 			var judged attestError
 			if err == nil || errors.As(err, &usage) || errors.As(err, &judged) {
@@ -112,8 +127,15 @@ Exit status:
 	flags.StringVar(&f.bundle, "bundle", "", "file with an answer and all it was judged by (to write, whatever it is worth; must not exist)")
 	flags.BoolVar(&f.verbose, "verbose", false, "print every check on a line of its own, and the boot log")
 	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
-	command.Require(cmd, "address", "refval")
-	command.NotEmpty(cmd, "bundle", "evidence-out", "boot-log-out", "collateral-dir", "disk-uuid")
+	flags.StringVar(&f.targets, "targets", "", "file with a fleet: name, address and reference values on each line")
+	flags.BoolVar(&f.watch, "watch", false, "with --targets, ask again and again")
+	flags.DurationVar(&f.interval, "interval", time.Minute, "with --watch, how long to wait between two rounds")
+	cmd.MarkFlagsOneRequired("address", "targets")
+	cmd.MarkFlagsRequiredTogether("address", "refval")
+	for _, one := range []string{"address", "refval", "bundle", "evidence-out", "boot-log-out", "disk-uuid", "verbose"} {
+		cmd.MarkFlagsMutuallyExclusive("targets", one)
+	}
+	command.NotEmpty(cmd, "targets", "address", "refval", "bundle", "evidence-out", "boot-log-out", "collateral-dir", "disk-uuid")
 	return cmd
 }
 
@@ -189,6 +211,8 @@ func (f *attestFlags) read() (attest.Expectation, pins.UUID, error) {
 	var x attest.Expectation
 	_, _, err := net.SplitHostPort(f.address)
 	switch {
+	case f.watch:
+		return x, pins.UUID{}, command.Usage(errors.New("--watch goes with --targets"))
 	case err != nil:
 		return x, pins.UUID{}, command.Usage(fmt.Errorf("--address: %w", err))
 	case f.kmsUser != nil && !f.release:
@@ -203,17 +227,25 @@ func (f *attestFlags) read() (attest.Expectation, pins.UUID, error) {
 	if x.Values, _, err = cli.ReadValues(f.refval); err != nil {
 		return x, pins.UUID{}, err
 	}
+	if err := f.readCollateral(&x); err != nil {
+		return x, pins.UUID{}, err
+	}
+	disk, err := f.diskUUID(x.Values)
+	return x, disk, err
+}
+
+// readCollateral fills in what all VMs are judged by.
+func (f *attestFlags) readCollateral(x *attest.Expectation) (err error) {
 	if f.acceptUnknown {
 		x.Revocation = appraise.AcceptUnknownRevocation
 	}
 	if f.collateral != "" {
 		if x.Collateral.Certificates, x.Collateral.CRLs, err = kds.LoadDir(f.collateral); err != nil {
-			return x, pins.UUID{}, err
+			return err
 		}
 	}
 	x.Collateral.Certificates = append(x.Collateral.Certificates, kds.AMDCertificates()...)
-	disk, err := f.diskUUID(x.Values)
-	return x, disk, err
+	return nil
 }
 
 // diskUUID says which disk's releases count. It is never the boot log's word.

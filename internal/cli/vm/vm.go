@@ -13,6 +13,6 @@ tests, without (--platform emulated): the same firmware, kernel, initramfs and
 command line under QEMU's TCG, with a software AMD-SP. Emulated VMs are
 NOT CONFIDENTIAL.`,
 	}
-	cmd.AddCommand(newRunCommand(), newExportCommand(), newASPCommand())
+	cmd.AddCommand(newRunCommand(), newTimelineCommand(), newExportCommand(), newASPCommand())
 	return cmd
 }
