@@ -19,6 +19,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/cli/keys"
 	"github.com/rootvouch/rootvouch/internal/cli/measure"
 	"github.com/rootvouch/rootvouch/internal/cli/refval"
+	"github.com/rootvouch/rootvouch/internal/cli/release"
 	"github.com/rootvouch/rootvouch/internal/cli/report"
 	"github.com/rootvouch/rootvouch/internal/cli/spire"
 	"github.com/rootvouch/rootvouch/internal/cli/uki"
@@ -49,6 +50,7 @@ func commands() map[string]func() *cobra.Command {
 		"keys":       keys.New,
 		"measure":    measure.New,
 		"refval":     refval.New,
+		"release":    release.New,
 		"report":     report.New,
 		"spire":      spire.New,
 		"uki":        uki.New,

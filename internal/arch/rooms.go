@@ -100,6 +100,12 @@ var rooms = []room{
 		uses:     []string{"snp"},
 		never:    network,
 	},
+	{
+		name:     "meaning: the picture of a boot",
+		packages: []string{"boot/timeline"},
+		uses:     []string{"boot/bootlog"},
+		pure:     true, neverDirect: outside,
+	},
 	{name: "meaning: device-mapper", packages: []string{"dm"}, never: network},
 	{
 		name:     "meaning: messages between attestd and the owner",
@@ -214,7 +220,7 @@ var rooms = []room{
 	{
 		name:     "role: initramfs",
 		packages: []string{"initramfs/..."},
-		uses:     []string{"boot/bootconfig", "internal/bounded", "internal/filekind"}, within: true,
+		uses:     []string{"boot/bootconfig", "internal/bounded", "internal/durable", "internal/filekind"}, within: true,
 		never: []string{"net/http", "github.com/spiffe/..."},
 	},
 	{
@@ -229,6 +235,13 @@ var rooms = []room{
 		uses:     []string{"spire/agentconf", "spire/nodeattest", "refval", "snp", "internal/bounded", "internal/durable"}, within: true,
 		never: []string{module + "/kms/...", module + "/appraise"},
 	},
+	{
+		name:     "role: releases of a VM",
+		packages: []string{"release"},
+		uses: []string{"boot/bootconfig", "boot/cmdline", "gate", "image", "image/survey", "initramfs", "initramfs/kmod", "internal/bounded", "internal/durable", "kms/adminapi", "luks2",
+			"refval", "snp", "snp/firmware", "snp/launch"},
+		never: []string{"github.com/spiffe/...", "google.golang.org/grpc/...", module + "/appraise"},
+	},
 
 	// Wiring and commands.
 	{
@@ -240,14 +253,14 @@ var rooms = []room{
 	{
 		name:     "commands: what the owner's commands share",
 		packages: []string{"internal/cli"},
-		uses:     []string{"appraise", "boot/cmdline", "evidence", "gate", "initramfs", "refval", "snp", "snp/firmware", "snp/kds", "snp/snphost", "uki", "internal/bounded", "internal/command", "internal/durable", "internal/filekind"},
+		uses:     []string{"appraise", "boot/cmdline", "evidence", "gate", "initramfs", "kms/keyapi", "refval", "snp", "snp/firmware", "snp/kds", "snp/launch", "snp/snphost", "uki", "internal/bounded", "internal/command", "internal/durable", "internal/filekind"},
 		never:    ownerNever,
 	},
 	{
 		name:     "commands: the owner's commands, noun by noun",
 		packages: []string{"internal/cli/..."},
-		uses: []string{"internal/cli", "internal/bounded", "internal/command", "internal/durable", "internal/filekind", "internal/shell", "appraise", "attest", "boot/bootconfig", "boot/cmdline", "demo", "evidence", "gate/...", "image/...",
-			"initramfs/...", "kms/...", "luks2", "platform/...", "refval", "snp/...", "uki"},
+		uses: []string{"internal/cli", "internal/bounded", "internal/command", "internal/durable", "internal/filekind", "internal/shell", "appraise", "attest", "boot/bootconfig", "boot/bootlog", "boot/cmdline", "boot/timeline", "demo", "evidence", "gate/...", "image/...",
+			"initramfs/...", "kms/...", "luks2", "platform/...", "refval", "release", "snp/...", "uki"},
 		never: ownerNever,
 	},
 	{

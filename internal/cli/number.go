@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/rootvouch/rootvouch/snp/launch"
 )
 
 // number is the value of a flag that takes a number as documents write them:
@@ -37,6 +39,14 @@ func (n number[T]) String() string {
 
 // Type is what the help says that the flag takes.
 func (number[T]) Type() string { return "number" }
+
+// CPUTypes are the names of QEMU's CPU types whose launch digests are known.
+func CPUTypes() (names []string) {
+	for _, c := range launch.CPUTypes() {
+		names = append(names, c.Name)
+	}
+	return names
+}
 
 // Number adds a flag that takes a number.
 func Number[T uint32 | uint64](cmd *cobra.Command, p *T, name string, value T, usage string) {

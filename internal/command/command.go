@@ -136,7 +136,7 @@ func exitCode(err error) int {
 		return coded.ExitCode()
 	}
 	// cobra has no types for its own errors.
-	for _, usage := range []string{"required flag(s) ", "unknown command ", "if any flags in the group ", "invalid argument "} {
+	for _, usage := range []string{"required flag(s) ", "unknown command ", "if any flags in the group ", "at least one of the flags in the group ", "invalid argument "} {
 		if strings.HasPrefix(err.Error(), usage) {
 			return ExitUsage
 		}
@@ -151,7 +151,7 @@ func strict(cmd *cobra.Command) {
 	if cmd.HasSubCommands() && !cmd.Runnable() {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())
+				return unknown(cmd, args[0])
 			}
 			return nil
 		}
@@ -170,6 +170,16 @@ func strict(cmd *cobra.Command) {
 	}
 }
 
+// unknown is the error of a word that names no command, with those that it is like.
+func unknown(cmd *cobra.Command, word string) error {
+	err := fmt.Errorf("unknown command %q for %q", word, cmd.CommandPath())
+	cmd.SuggestionsMinimumDistance = 2
+	if like := cmd.SuggestionsFor(word); len(like) > 0 {
+		return WithHint(err, "did you mean "+strings.Join(like, " or ")+"?")
+	}
+	return err
+}
+
 // strictHelp makes help for a command that there is not an error.
 func strictHelp(root *cobra.Command) {
 	root.InitDefaultHelpCmd()
@@ -181,7 +191,7 @@ func strictHelp(root *cobra.Command) {
 		help.RunE = func(_ *cobra.Command, args []string) error {
 			cmd, rest, err := root.Find(args)
 			if err == nil && len(rest) > 0 {
-				err = fmt.Errorf("unknown command %q for %q", rest[0], cmd.CommandPath())
+				err = unknown(cmd, rest[0])
 			}
 			if err != nil {
 				return UsageError{err}
@@ -242,6 +252,13 @@ func Require(cmd *cobra.Command, flags ...string) {
 		}
 	}
 	NotEmpty(cmd, flags...)
+}
+
+// Choices has shells complete a flag with the values that it takes.
+func Choices(cmd *cobra.Command, flag string, values ...string) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic("command: internal error: " + err.Error())
+	}
 }
 
 // WithHint is err with advice for whoever reads it.

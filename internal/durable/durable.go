@@ -163,3 +163,20 @@ func write(path string, data []byte, perm os.FileMode, replace bool) error {
 	}
 	return f.Commit()
 }
+
+// NameDir gives a directory whose files are durable its name, to, which must not be
+// taken. Both are in one directory.
+func NameDir(from, to string) error {
+	parent, err := os.Open(filepath.Dir(to))
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
+	if err := renameNew(from, to); err != nil {
+		return err
+	}
+	if err := parent.Sync(); err != nil {
+		return fmt.Errorf("syncing directory %s: %w", parent.Name(), err)
+	}
+	return nil
+}

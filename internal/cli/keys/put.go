@@ -3,7 +3,6 @@ package keys
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -12,7 +11,6 @@ import (
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/kms/adminapi"
-	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/pins"
 )
 
@@ -110,7 +108,7 @@ func (f *putFlags) run(cmd *cobra.Command, client *adminapi.Client) error {
 	var key []byte
 	if put.MadeKey = f.made; f.made == "" {
 		var err error
-		if key, err = readKey(f.keyFile, cmd.InOrStdin()); err != nil {
+		if key, err = cli.ReadKey(f.keyFile, cmd.InOrStdin()); err != nil {
 			return err
 		}
 		defer clear(key)
@@ -181,24 +179,4 @@ func proveKey(path string, want pins.Pins, key []byte) error {
 	volumeKey, err := disk.Container.VolumeKey(key)
 	clear(volumeKey)
 	return err
-}
-
-// readKey reads a key of exactly keyapi.KeySize bytes. The caller wipes it.
-func readKey(path string, stdin io.Reader) ([]byte, error) {
-	in := stdin
-	if path != "-" {
-		file, err := os.Open(path)
-		if err != nil {
-			return nil, err
-		}
-		defer file.Close()
-		in = file
-	}
-	key := make([]byte, keyapi.KeySize+1)
-	n, err := io.ReadFull(in, key)
-	if n != keyapi.KeySize || !errors.Is(err, io.ErrUnexpectedEOF) {
-		clear(key)
-		return nil, fmt.Errorf("key file %s does not have exactly %d bytes", path, keyapi.KeySize)
-	}
-	return key[:keyapi.KeySize], nil
 }

@@ -63,6 +63,10 @@ func (f *inputFlags) bind(cmd *cobra.Command) {
 	flags.StringVar(&f.svsm, "svsm", "", "SVSM file (mode snp-svsm)")
 	cli.Number(cmd, &f.varsSize, "vars-size", 0, "size of the firmware's variable store in bytes (mode snp-svsm)")
 	command.Require(cmd, "firmware")
+	command.Choices(cmd, "mode", "snp", "sev", "sev-es", "snp-svsm")
+	command.Choices(cmd, "vmm", "qemu", "ec2", "gce")
+	command.Choices(cmd, "vmsa", "current", "pre-6.10")
+	command.Choices(cmd, "vcpu-type", cli.CPUTypes()...)
 	// An unset variable of a script must not mean a launch without a kernel, whose
 	// digest vouches for the firmware alone.
 	command.NotEmpty(cmd, "kernel", "initrd", "uki", "svsm")

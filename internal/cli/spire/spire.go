@@ -7,18 +7,18 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
 )
 
 // Program is what "rootvouch spire" runs.
-const Program = "rootvouch-spire"
+const Program = cli.SpireProgram
 
 // New makes the command.
 func New() *cobra.Command {
@@ -36,22 +36,9 @@ belongs beside rootvouch: only it speaks to a SPIRE server.`,
 	return cmd
 }
 
-// spirePath is the program in the directory where this one is, its links resolved;
-// PATH is not looked at.
-func spirePath() (string, error) {
-	self, err := os.Executable()
-	if err == nil {
-		self, err = filepath.EvalSymlinks(self)
-	}
-	if err != nil {
-		return "", fmt.Errorf("looking for %s: %w", Program, err)
-	}
-	return filepath.Join(filepath.Dir(self), Program), nil
-}
-
 // becomeSpire replaces this process. It returns only if that fails.
 func becomeSpire(args []string) error {
-	path, err := spirePath()
+	path, err := cli.SpirePath()
 	if err != nil {
 		return err
 	}
@@ -65,7 +52,7 @@ func becomeSpire(args []string) error {
 // completeSpire asks the program how a command line goes on: one answer a line,
 // and at last a colon and cobra's directive.
 func completeSpire(_ *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
-	path, err := spirePath()
+	path, err := cli.SpirePath()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/platform"
+	"github.com/rootvouch/rootvouch/release"
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/snp/launch/idblock"
 )
@@ -30,6 +32,8 @@ type guestFlags struct {
 	network, mac    string
 	uki             string
 	forwards        []string // of vm run
+	release         string
+	changed         func(flag string) bool
 }
 
 func (f *guestFlags) bind(cmd *cobra.Command) {
@@ -53,11 +57,17 @@ func (f *guestFlags) bind(cmd *cobra.Command) {
 	flags.StringVar(&f.idAuth, "id-auth", "", "ID authentication information in base64")
 	flags.IntVar(&g.CBitPosition, "cbitpos", 0, "C-bit position of an snp host (default 51)")
 	flags.IntVar(&g.ReducedPhysBits, "reduced-phys-bits", 0, "physical address bits that an snp host reserves (default 1)")
-	command.Require(cmd, "firmware")
-	command.NotEmpty(cmd, "kernel", "initrd", "uki", "disk", "extra-disk", "mac", "host-data", "id-block", "id-auth")
+	flags.StringVar(&f.release, "release-dir", "", "directory of a release")
+	f.changed = flags.Changed
+	command.Choices(cmd, "vcpu-type", cli.CPUTypes()...)
+	command.NotEmpty(cmd, "release-dir", "firmware", "kernel", "initrd", "uki", "disk", "extra-disk", "mac", "host-data", "id-block", "id-auth")
 	cmd.MarkFlagsRequiredTogether("id-block", "id-auth")
 	cmd.MarkFlagsRequiredTogether("kernel", "initrd")
-	cmd.MarkFlagsOneRequired("kernel", "uki")
+	cmd.MarkFlagsOneRequired("release-dir", "firmware")
+	cmd.MarkFlagsOneRequired("release-dir", "kernel", "uki")
+	for _, other := range []string{"firmware", "kernel", "initrd", "uki", "append", "disk"} {
+		cmd.MarkFlagsMutuallyExclusive("release-dir", other)
+	}
 	for _, other := range []string{"kernel", "initrd", "append"} {
 		cmd.MarkFlagsMutuallyExclusive("uki", other)
 	}
@@ -65,6 +75,11 @@ func (f *guestFlags) bind(cmd *cobra.Command) {
 
 // build turns the flags into a guest that was checked.
 func (f *guestFlags) build(kind platform.Kind) (platform.Guest, error) {
+	if f.release != "" {
+		if err := f.fromRelease(kind); err != nil {
+			return platform.Guest{}, err
+		}
+	}
 	g := f.guest
 	g.Kind = kind
 	if f.uki != "" {
@@ -101,6 +116,32 @@ func (f *guestFlags) build(kind platform.Kind) (platform.Guest, error) {
 		g.Forwards = append(g.Forwards, forward)
 	}
 	return g, g.Check()
+}
+
+// fromRelease takes the files of a release. Its shapes are the launches that get a
+// key: the first is the default.
+func (f *guestFlags) fromRelease(kind platform.Kind) error {
+	r, err := release.Open(f.release)
+	if err != nil {
+		return err
+	}
+	if r.Manifest.Emulated != (kind == platform.Emulated) {
+		return fmt.Errorf("the platform is %s, which is not that of the release in %s", kind, f.release)
+	}
+	g := &f.guest
+	g.Firmware, g.Kernel = r.Path(release.FirmwareFile), r.Path(release.KernelFile)
+	g.Initramfs, g.Disk = r.Path(release.InitramfsFile), r.Path(release.DiskFile)
+	g.AcceptHostCode = slices.Contains(r.VM.Accept, release.AcceptFirmware)
+	g.AcceptBareKernel = slices.Contains(r.VM.Accept, release.AcceptKernel)
+	var shapes []string
+	for _, s := range r.Manifest.Shapes {
+		if (s.VCPUs == g.VCPUs || !f.changed("vcpus")) && (s.CPUType == g.CPUType || !f.changed("vcpu-type")) {
+			g.VCPUs, g.CPUType = s.VCPUs, s.CPUType
+			return nil
+		}
+		shapes = append(shapes, fmt.Sprintf("%d of %s", s.VCPUs, s.CPUType))
+	}
+	return fmt.Errorf("--vcpus and --vcpu-type are %d and %s, want a shape of release %s: %s", g.VCPUs, g.CPUType, r.Manifest.Release, strings.Join(shapes, ", "))
 }
 
 // complete looks into the files of a guest, and gives it the command line that goes with

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rootvouch/rootvouch/boot/timeline"
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/internal/shell"
@@ -28,6 +29,7 @@ type runFlags struct {
 	kind string
 
 	qemu, asp, log        string
+	times                 string
 	print                 bool
 	startTimeout, timeout time.Duration
 }
@@ -35,9 +37,13 @@ type runFlags struct {
 func newRunCommand() *cobra.Command {
 	var f runFlags
 	cmd := &cobra.Command{
-		Use:   "run --platform emulated|snp --firmware FILE (--kernel FILE --initrd FILE | --uki FILE) [--disk FILE]",
+		Use:   "run --platform emulated|snp (--release-dir DIR | --firmware FILE (--kernel FILE --initrd FILE | --uki FILE) [--disk FILE])",
 		Short: "Launch a VM and show its console until it ends",
 		Long: `Launch a VM and show its console until it ends.
+
+--release-dir takes firmware, kernel, initramfs and disk from a directory that "release
+build" made, and refuses a shape (--vcpus, --vcpu-type) that is not among those of the
+release, since no key would come.
 
 The firmware must be an AmdSev OVMF that runs nothing of its host: "rootvouch
 firmware harden" makes one. It checks kernel, initramfs and command line against
@@ -65,6 +71,7 @@ does, 5 --timeout was reached, 64 usage, 130 interrupted, 1 anything else.`,
 		Example: `  rootvouch vm run --platform emulated --asp amd-sp \
     --firmware OVMF.hardened.fd --kernel gated.efi --initrd initramfs.img \
     --disk disk.img --forward 127.0.0.1:8444=8444
+  rootvouch vm run --platform emulated --asp amd-sp --release-dir release-1 --vcpus 2
   rootvouch vm run --platform snp --print --firmware OVMF.hardened.fd \
     --kernel gated.efi --initrd initramfs.img --disk disk.img`,
 		Args: command.NoArguments,
@@ -101,8 +108,10 @@ func (f *runFlags) bind(cmd *cobra.Command) {
 	flags.BoolVar(&f.print, "print", false, "print the QEMU command and do not run it")
 	flags.DurationVar(&f.startTimeout, "start-timeout", 0, "how long the kernel may take to start (default 30s and 0.5s per MiB of kernel and initramfs)")
 	flags.DurationVar(&f.timeout, "timeout", 0, "how long to wait before giving up (for the VM to end; default: without limit)")
+	flags.StringVar(&f.times, "times", "", "file for the times of the console's lines, for \"vm timeline\" (an existing one is replaced)")
 	command.Require(cmd, "platform")
-	command.NotEmpty(cmd, "netdev", "asp", "qemu", "log")
+	command.Choices(cmd, "platform", string(platform.Emulated), string(platform.SNP))
+	command.NotEmpty(cmd, "netdev", "asp", "qemu", "log", "times")
 }
 
 // build turns the flags into a guest that was checked.
@@ -160,14 +169,20 @@ func (f *runFlags) run(cmd *cobra.Command, g platform.Guest) (err error) {
 		defer func() { err = errors.Join(err, log.Close()) }()
 		o.Log = log
 	}
+	begin := time.Now()
+	times, err := openTimes(f.times, begin)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, times.close()) }()
 	var broken error // standard output; written before Wait returns
 	out := cmd.OutOrStdout()
 	o.Console = func(line string) {
+		times.line(line)
 		if broken == nil {
 			_, broken = fmt.Fprintln(out, line)
 		}
 	}
-	begin := time.Now()
 	vm, err := platform.Start(cmd.Context(), g, o)
 	if err != nil {
 		return cli.HintBareKernel(cli.HintHostCode(err))
@@ -184,6 +199,7 @@ func (f *runFlags) run(cmd *cobra.Command, g platform.Guest) (err error) {
 	var result platform.Result
 	select {
 	case <-vm.Started():
+		times.mark(timeline.Kernel)
 		cli.Say(cmd, "kernel: started after %v", time.Since(begin).Round(time.Millisecond))
 		result = <-ended
 	case result = <-ended:

@@ -1,0 +1,531 @@
+// Package release is "rootvouch release": it builds versions of a VM, and rolls them out.
+package release
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/rootvouch/rootvouch/image"
+	"github.com/rootvouch/rootvouch/internal/cli"
+	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/kms/adminapi"
+	"github.com/rootvouch/rootvouch/release"
+)
+
+// New makes the command.
+func New() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "release",
+		Short: "Build a VM's next version from one file, roll it out, see what runs, go back",
+		Long: `Build versions of a VM from one file, vm.json, and roll them out.
+
+  release build     makes a directory with all that a launch needs
+  release check     compares such a directory with its manifest
+  release plan      shows what SPIRE server and key server lack of a release
+  release apply     makes just that
+  release status    says which release each VM runs, attested, and which launch had a key
+  release retire    takes a release away
+  release rollback  makes an older release live again, and retires the newer one
+
+Two releases can be live side by side, each with a disk, a key, reference values and
+SPIRE entries of its own. docs/release.md goes through an update; the format of
+vm.json is in docs/spec/release.md.`,
+	}
+	cmd.AddCommand(newBuildCommand(), newCheckCommand(), newPlanCommand(), newApplyCommand(), newStatusCommand(), newRetireCommand(), newRollbackCommand())
+	return cmd
+}
+
+type buildFlags struct {
+	vm, out, key, seed string
+	recipients         []string
+	tempDir, cache     string
+}
+
+func newBuildCommand() *cobra.Command {
+	var f buildFlags
+	cmd := &cobra.Command{
+		Use:   "build --vm VM-JSON --out-dir DIR --key-to key-server|age|-",
+		Short: "Make a directory with all that a VM needs",
+		Long: `Make a directory with all that a launch of the VM needs: the encrypted disk and its
+pins, firmware, kernel behind the gate, initramfs with boot.json, reference values
+with the launch digest of each shape, and a manifest with the SHA-256 of each file.
+The release's ID is the beginning of the manifest's. The directory appears whole, or
+not at all.
+
+The disk's key is never a file in clear. --key-to says where it goes:
+  key-server  to the key server of vm.json, with these reference values: the key is
+              then nowhere else
+  age         into DIR/disk.key.age, encrypted to each --age-recipient
+  -           to standard output, a pipe and not a terminal: 32 bytes
+
+The firmware must run no code of its host (vm.json can accept that by name), and
+what is likely to be wrong with the root is told in notes.
+
+Everything but the secrets is reproducible: with --seed (hex, or @FILE with hex in it;
+at least 32 bytes) two builds from equal inputs have equal bytes. The clock floor is
+that of vm.json, else SOURCE_DATE_EPOCH, else now. A seed is worth as much as the key.`,
+		Example: `  rootvouch release build --vm vm.json --out-dir release-1 --key-to key-server
+  rootvouch release build --vm vm.json --out-dir release-1 --key-to age --age-recipient age1…`,
+		Args: command.NoArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.vm, "vm", "", "vm.json")
+	flags.StringVar(&f.out, "out-dir", "", "directory to write (the release; must not exist)")
+	flags.StringVar(&f.key, "key-to", "", "where the disk's key goes (key-server, age, or - for standard output, a pipe)")
+	flags.StringArrayVar(&f.recipients, "age-recipient", nil, "age recipient that can open the key, age1… (repeatable)")
+	flags.StringVar(&f.seed, "seed", "", "derive all keys, salts and UUIDs from this secret: hex or @FILE")
+	flags.StringVar(&f.tempDir, "temp-dir", "", "where a compressed or piped tar is unpacked (default: the system's)")
+	flags.StringVar(&f.cache, "cache-dir", "", "directory that keeps compressed bases, to build faster (default: none)")
+	command.Require(cmd, "vm", "out-dir", "key-to")
+	command.Choices(cmd, "key-to", "key-server", "age", "-")
+	command.NotEmpty(cmd, "age-recipient", "seed", "temp-dir", "cache-dir")
+	return cmd
+}
+
+func (f *buildFlags) run(cmd *cobra.Command) error {
+	vm, err := readVM(f.vm)
+	if err != nil {
+		return err
+	}
+	cli.SayEmulated(cmd, vm.Emulated())
+	o := release.Options{
+		Dir: filepath.Clean(f.out), Rand: rand.Reader, TempDir: f.tempDir, Cache: f.cache,
+		Say:  func(step string) { cli.Say(cmd, "building %s", step) },
+		Note: func(name, text string) { fmt.Fprintf(cmd.ErrOrStderr(), "note: %s: %s\n", name, text) },
+	}
+	if o.Keep, err = f.keeper(cmd, vm); err != nil {
+		return err
+	}
+	if o.Now, err = buildTime(); err != nil {
+		return command.Usage(err)
+	}
+	if f.seed != "" {
+		seed, err := readSeed(f.seed)
+		if err != nil {
+			return command.Usage(err)
+		}
+		defer clear(seed)
+		if o.Rand, err = image.SeedReader(seed); err != nil {
+			return command.Usage(err)
+		}
+	}
+	r, err := release.Build(cmd.Context(), vm, o)
+	if err != nil {
+		return hint(cli.HintHostCode(err))
+	}
+	summary := cmd.OutOrStdout()
+	if f.key == "-" {
+		summary = cmd.ErrOrStderr()
+	}
+	fmt.Fprintf(summary, "release %s of %s in %s: disk %s, %s\n", r.Manifest.Release, r.Manifest.Name, r.Dir, r.Manifest.DiskUUID, plural(len(r.Manifest.Shapes), "launch digest"))
+	return nil
+}
+
+func plural(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return strconv.Itoa(n) + " " + thing + "s"
+}
+
+// keeper returns what takes the key.
+func (f *buildFlags) keeper(cmd *cobra.Command, vm release.VM) (func(*release.Release, []byte) error, error) {
+	if (f.key == "age") != (len(f.recipients) > 0) {
+		return nil, command.Usage(errors.New("want both of --key-to age and --age-recipient, or none"))
+	}
+	switch f.key {
+	case "age":
+		return func(r *release.Release, key []byte) error {
+			return release.SealKey(r.Path(release.SealedKeyFile), key, f.recipients)
+		}, nil
+	case "key-server":
+		client, err := keyServer(vm)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := client.Status(cmd.Context()); err != nil { // before the work
+			return nil, hint(err)
+		}
+		return func(r *release.Release, key []byte) error {
+			return release.Register(cmd.Context(), client, r, key)
+		}, nil
+	case "-":
+		out := cmd.OutOrStdout()
+		if file, ok := out.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+			return nil, command.Usage(errors.New("--key-to - is for a pipe: a terminal would show the key"))
+		}
+		signal.Ignore(syscall.SIGPIPE) // a reader that has gone is an error of the write
+		return func(_ *release.Release, key []byte) error {
+			_, err := out.Write(key)
+			return err
+		}, nil
+	}
+	return nil, command.Usage(fmt.Errorf("--key-to is %q, want key-server, age or -", f.key))
+}
+
+// buildTime is what a reproducible build takes for now
+// (https://reproducible-builds.org/specs/source-date-epoch/).
+func buildTime() (time.Time, error) {
+	text := os.Getenv("SOURCE_DATE_EPOCH")
+	if text == "" {
+		return time.Now(), nil
+	}
+	seconds, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || seconds < 0 {
+		return time.Time{}, fmt.Errorf("SOURCE_DATE_EPOCH is %q, want seconds since 1970", text)
+	}
+	return time.Unix(seconds, 0), nil
+}
+
+// readSeed reads hex, or a file of it.
+func readSeed(s string) ([]byte, error) {
+	if name, ok := strings.CutPrefix(s, "@"); ok {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("reading the seed: %w", err)
+		}
+		s = strings.TrimSpace(string(data))
+	}
+	seed, err := hex.DecodeString(s)
+	if err != nil {
+		return nil, errors.New("the seed is not hex") // and is not shown
+	}
+	return seed, nil
+}
+
+func readVM(path string) (release.VM, error) {
+	data, err := cli.ReadInput(path, release.MaxVM)
+	if err != nil {
+		return release.VM{}, err
+	}
+	dir, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return release.VM{}, err
+	}
+	vm, err := release.Decode(data, dir)
+	if err != nil {
+		return release.VM{}, cli.Malformed("%s: %w", path, err)
+	}
+	return vm, nil
+}
+
+// keyServer is a client of vm.json's key server.
+func keyServer(vm release.VM) (*adminapi.Client, error) {
+	var user cli.KMSUser
+	if vm.KMS.User != "" {
+		if err := user.Set(vm.KMS.User); err != nil {
+			return nil, fmt.Errorf("kms.user: %w", err)
+		}
+	}
+	return adminapi.NewClient(vm.KMS.Socket, user...), nil
+}
+
+// world is what vm.json names.
+func world(vm release.VM) (release.World, error) {
+	kms, err := keyServer(vm)
+	if err != nil {
+		return release.World{}, err
+	}
+	program, err := cli.SpirePath()
+	if err != nil {
+		return release.World{}, err
+	}
+	return release.World{
+		SPIRE: spireServer{program, vm.SPIRE.Socket, vm.TrustDomain, vm.KMS.SPIFFEID},
+		KMS:   kms, RefvalDir: vm.SPIRE.RefvalDir, Now: time.Now(),
+	}, nil
+}
+
+func newCheckCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check DIR",
+		Short: "Compare a release's files with its manifest",
+		Long: `Read every file of a release and compare it with the manifest. A file that is missing,
+differs, or is not in the manifest is an error.`,
+		Example: `  rootvouch release check release-1`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := release.Open(args[0])
+			if err == nil {
+				err = r.Verify()
+			}
+			if err != nil {
+				return err
+			}
+			cli.SayEmulated(cmd, r.Manifest.Emulated)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "release %s of %s is as it was built: %s\n", r.Manifest.Release, r.Manifest.Name, plural(len(r.Manifest.Files), "file"))
+			return err
+		},
+	}
+}
+
+// rollout are the flags of plan and apply.
+type rollout struct{ end, oldEnd, key, identity string }
+
+func (f *rollout) bind(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.end, "end", "", "when it ends (the release: RFC 3339, or a time from now such as 48h; default: never)")
+	cmd.Flags().StringVar(&f.oldEnd, "old-end", "", "when the VM's other releases end: RFC 3339, a time from now such as 48h, or now (default: as they are)")
+	command.NotEmpty(cmd, "end", "old-end")
+}
+
+// target reads the ends.
+func (f *rollout) target(now time.Time) (release.Target, error) {
+	var t release.Target
+	if f.end != "" {
+		end, err := parseEnd(f.end, now)
+		if err != nil {
+			return t, command.Usage(fmt.Errorf("--end: %w", err))
+		}
+		if !end.After(now) {
+			return t, command.Usage(fmt.Errorf("--end is %s, which has passed", f.end))
+		}
+		t.End = end
+	}
+	if f.oldEnd != "" {
+		end, err := parseEnd(f.oldEnd, now)
+		if err != nil {
+			return t, command.Usage(fmt.Errorf("--old-end: %w", err))
+		}
+		t.OldEnd = &end
+	}
+	return t, nil
+}
+
+func parseEnd(text string, now time.Time) (time.Time, error) {
+	if text == "now" {
+		return now.UTC().Truncate(time.Second), nil
+	}
+	if d, err := time.ParseDuration(text); err == nil && d > 0 {
+		return now.Add(d).UTC().Truncate(time.Second), nil
+	}
+	end, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("got %q, want RFC 3339, a time from now such as 48h, or now", text)
+	}
+	return end.UTC().Truncate(time.Second), nil
+}
+
+// plan opens a release and says what is to be done.
+func (f *rollout) plan(cmd *cobra.Command, dir string) ([]release.Step, *release.Release, error) {
+	r, err := release.Open(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	cli.SayEmulated(cmd, r.Manifest.Emulated)
+	w, err := world(r.VM)
+	if err != nil {
+		return nil, nil, err
+	}
+	w.Key = f.keySource(cmd, r)
+	target, err := f.target(w.Now)
+	if err != nil {
+		return nil, nil, err
+	}
+	steps, err := w.Plan(cmd.Context(), r, target)
+	return steps, r, hint(err)
+}
+
+// keySource is where the key comes from, should the key server lack it.
+func (f *rollout) keySource(cmd *cobra.Command, r *release.Release) func() ([]byte, error) {
+	switch {
+	case f.identity != "":
+		return func() ([]byte, error) { return release.OpenKey(r.Path(release.SealedKeyFile), f.identity) }
+	case f.key != "":
+		return func() ([]byte, error) { return cli.ReadKey(f.key, cmd.InOrStdin()) }
+	}
+	return nil
+}
+
+func newPlanCommand() *cobra.Command {
+	var f rollout
+	cmd := &cobra.Command{
+		Use:   "plan DIR",
+		Short: "Show what SPIRE server and key server lack of a release",
+		Long: `Compare a release with what the SPIRE server and the key server of its vm.json have,
+and print each difference that "release apply" would make go away. Nothing is changed.
+
+Exit status: 0 also if there are differences.`,
+		Example: `  rootvouch release plan release-2 --old-end 48h`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			steps, r, err := f.plan(cmd, args[0])
+			if err != nil {
+				return err
+			}
+			return show(cmd.OutOrStdout(), steps, r.Manifest.Release)
+		},
+	}
+	f.bind(cmd)
+	return cmd
+}
+
+func show(w io.Writer, steps []release.Step, id string) error {
+	if len(steps) == 0 {
+		_, err := fmt.Fprintf(w, "release %s: nothing to do\n", id)
+		return err
+	}
+	for _, s := range steps {
+		if _, err := fmt.Fprintf(w, "to do: %s\n", s.What); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newApplyCommand() *cobra.Command {
+	var f rollout
+	cmd := &cobra.Command{
+		Use:   "apply DIR",
+		Short: "Make a release live",
+		Long: `Make just the differences that "release plan" shows: the disk's record at the key
+server, the reference values for the SPIRE server's plugin, and the registration
+entries, in this order. Applied again it does nothing; after a crash at any point it
+goes on where it was.
+
+The release is live beside those that are. --old-end gives the others an end: at that
+time the SPIRE server removes their entries, within minutes, and no launch of theirs
+gets a key any more. VMs that run are left alone. What is left of a release whose end
+has come is cleared by the next apply.
+
+If the key server has no record of the disk, the key is needed: --age-identity opens
+DIR/disk.key.age, --key - reads it from standard input.`,
+		Example: `  rootvouch release apply release-2 --old-end 48h
+  rootvouch release apply release-2 --age-identity key.txt`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			steps, r, err := f.plan(cmd, args[0])
+			if err != nil {
+				return err
+			}
+			return apply(cmd, steps, fmt.Sprintf("release %s of %s is live", r.Manifest.Release, r.Manifest.Name))
+		},
+	}
+	f.bind(cmd)
+	f.bindKey(cmd)
+	return cmd
+}
+
+func (f *rollout) bindKey(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.key, "key", "", "key file of the disk (32 bytes; - is standard input)")
+	cmd.Flags().StringVar(&f.identity, "age-identity", "", "file with the age identity that opens the sealed key")
+	cmd.MarkFlagsMutuallyExclusive("key", "age-identity")
+	command.NotEmpty(cmd, "key", "age-identity")
+}
+
+func apply(cmd *cobra.Command, steps []release.Step, done string) error {
+	err := release.Apply(cmd.Context(), steps, func(what string) { fmt.Fprintln(cmd.OutOrStdout(), what) })
+	if err != nil {
+		return hint(err)
+	}
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), done)
+	return err
+}
+
+func newRetireCommand() *cobra.Command {
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "retire DIR",
+		Short: "Take a release away",
+		Long: `Take a release away: its entries at the SPIRE server, its record at the key server,
+which is retired, and its reference values. From then on no launch of it gets the
+key. VMs that run are left alone. The key stays with the key server: "release apply"
+or "release rollback" makes the release live again, and "keys delete" makes it gone.`,
+		Example: `  rootvouch release retire release-1`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := release.Open(args[0])
+			if err != nil {
+				return err
+			}
+			w, err := world(r.VM)
+			if err != nil {
+				return err
+			}
+			steps, err := w.PlanRetire(cmd.Context(), r.Manifest.Name, r.Manifest.Release)
+			if err != nil {
+				return hint(err)
+			}
+			if dryRun {
+				return show(cmd.OutOrStdout(), steps, r.Manifest.Release)
+			}
+			return apply(cmd, steps, fmt.Sprintf("release %s of %s is retired", r.Manifest.Release, r.Manifest.Name))
+		},
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show what would change, and change nothing")
+	return cmd
+}
+
+func newRollbackCommand() *cobra.Command {
+	var f rollout
+	var to string
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "rollback DIR --to OLD-DIR",
+		Short: "Make an older release live again, and retire the newer one",
+		Long: `Make the release in OLD-DIR live again, without an end, and then retire the one in
+DIR. Both have to be releases of one VM. VMs that run are left alone: launch them from
+OLD-DIR, and see with "release status" that none runs the other any more.`,
+		Example: `  rootvouch release rollback release-2 --to release-1`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			from, err := release.Open(args[0])
+			if err != nil {
+				return err
+			}
+			old, err := release.Open(to)
+			if err != nil {
+				return err
+			}
+			if from.Manifest.Name != old.Manifest.Name || from.Manifest.TrustDomain != old.Manifest.TrustDomain {
+				return fmt.Errorf("%s is a release of %s in %s, %s one of %s in %s, want one VM", args[0], from.Manifest.Name, from.Manifest.TrustDomain, to, old.Manifest.Name, old.Manifest.TrustDomain)
+			}
+			w, err := world(old.VM)
+			if err != nil {
+				return err
+			}
+			w.Key = f.keySource(cmd, old)
+			steps, err := w.PlanRollback(cmd.Context(), old, from.Manifest.Release)
+			if err != nil {
+				return hint(err)
+			}
+			if dryRun {
+				return show(cmd.OutOrStdout(), steps, old.Manifest.Release)
+			}
+			return apply(cmd, steps, fmt.Sprintf("release %s of %s is live, %s is retired", old.Manifest.Release, old.Manifest.Name, from.Manifest.Release))
+		},
+	}
+	cmd.Flags().StringVar(&to, "to", "", "directory of the older release")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show what would change, and change nothing")
+	f.bindKey(cmd)
+	command.Require(cmd, "to")
+	return cmd
+}
+
+// hint adds advice to what a server says.
+func hint(err error) error {
+	if errors.Is(err, release.ErrNoKey) {
+		return command.WithHint(err, "--age-identity opens the sealed key, --key - reads it from standard input")
+	}
+	if refused, ok := errors.AsType[*adminapi.Error](err); ok && refused.Status == http.StatusConflict {
+		return command.WithHint(err, "rootvouch keys list shows the key server's records")
+	}
+	if _, ok := errors.AsType[*adminapi.PeerError](err); ok {
+		return command.WithHint(err, "nothing was sent; kms.user in vm.json names the user that rootvouch-kms runs as")
+	}
+	return err
+}

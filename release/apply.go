@@ -1,0 +1,346 @@
+package release
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rootvouch/rootvouch/internal/durable"
+	"github.com/rootvouch/rootvouch/kms/adminapi"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/refval"
+)
+
+// Entries is a release of a VM on the SPIRE server.
+type Entries struct {
+	Release string
+	End     time.Time // when the server removes them; zero: never
+	Count   int
+}
+
+// SPIREServer is what a rollout does with the entries of a VM on a SPIRE server. Each
+// change can be made again.
+type SPIREServer interface {
+	// Releases lists the releases of a VM that have entries.
+	Releases(ctx context.Context, vm string) ([]Entries, error)
+	// Missing tells how many entries of a release are not as they should be.
+	Missing(ctx context.Context, r *Release, end time.Time) (int, error)
+	// Make makes the entries of a release.
+	Make(ctx context.Context, r *Release, end time.Time) error
+	// SetEnd changes the end of the entries that a release has.
+	SetEnd(ctx context.Context, vm, release string, end time.Time) error
+	// Remove removes the entries of a release.
+	Remove(ctx context.Context, vm, release string) error
+}
+
+// KeyServer is what a rollout does with records of a key server; *adminapi.Client is one.
+type KeyServer interface {
+	Get(ctx context.Context, disk pins.UUID) (adminapi.Record, error)
+	Put(ctx context.Context, p adminapi.Put, key []byte) (adminapi.Record, error)
+	Retire(ctx context.Context, disk pins.UUID) (adminapi.Record, error)
+	Revive(ctx context.Context, disk pins.UUID) (adminapi.Record, error)
+}
+
+// World is what a release is brought to.
+type World struct {
+	SPIRE     SPIREServer
+	KMS       KeyServer
+	RefvalDir string // of the SPIRE server's plugin
+	Now       time.Time
+	// Key returns the disk's key, and is asked only where the key server has no
+	// record of the disk. The key is wiped after use. Nil: there is none.
+	Key func() ([]byte, error)
+}
+
+// Step is one difference, and how it goes away. Carried out again it changes
+// nothing; cut short it is planned again.
+type Step struct {
+	What string
+	do   func(context.Context) error
+}
+
+// ErrNoKey says that the key server lacks a disk's key, and that none was given.
+var ErrNoKey = errors.New("the key server has no record of the disk, and no key was given")
+
+// Apply carries out steps in order, and tells each before it is begun.
+func Apply(ctx context.Context, steps []Step, say func(string)) error {
+	for _, s := range steps {
+		if say != nil {
+			say(s.What)
+		}
+		if err := s.do(ctx); err != nil {
+			return fmt.Errorf("%s: %w", s.What, err)
+		}
+	}
+	return nil
+}
+
+// Target is what a release is to be.
+type Target struct {
+	// End is when it ends; zero: no end.
+	End time.Time
+	// OldEnd, if not nil, is when all other releases of the VM end that have no
+	// earlier end; at once, if it has passed.
+	OldEnd *time.Time
+}
+
+// Plan returns what makes a release live. The key server comes first and the entries
+// last, so that a VM which is attested has a key to get.
+func (w World) Plan(ctx context.Context, r *Release, t Target) ([]Step, error) {
+	steps, err := w.planRecord(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	values, err := w.planValues(r)
+	if err != nil {
+		return nil, err
+	}
+	steps = append(steps, values...)
+	missing, err := w.SPIRE.Missing(ctx, r, t.End)
+	if err != nil {
+		return nil, err
+	}
+	if missing > 0 {
+		what := fmt.Sprintf("make %d entries of release %s at the SPIRE server", missing, r.Manifest.Release)
+		if !t.End.IsZero() {
+			what += ", which end at " + t.End.Format(time.RFC3339)
+		}
+		steps = append(steps, Step{what, func(ctx context.Context) error { return w.SPIRE.Make(ctx, r, t.End) }})
+	}
+	others, err := w.planOthers(ctx, r, t.OldEnd)
+	return append(steps, others...), err
+}
+
+// planRecord makes the key server's record that of the release.
+func (w World) planRecord(ctx context.Context, r *Release) ([]Step, error) {
+	disk := r.Manifest.DiskUUID
+	have, err := w.KMS.Get(ctx, disk)
+	if refused, ok := errors.AsType[*adminapi.Error](err); ok && refused.Status == http.StatusNotFound {
+		return []Step{{fmt.Sprintf("register the key of disk %s with the key server", disk), func(ctx context.Context) error { return w.put(ctx, r) }}}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking for the record of disk %s: %w", disk, err)
+	}
+	// The server keeps reference values in its own form.
+	values, err := refval.Decode(have.ReferenceValues)
+	if err != nil {
+		return nil, fmt.Errorf("reading the record of disk %s: %w", disk, err)
+	}
+	encoded, err := values.Encode()
+	if err != nil {
+		return nil, err
+	}
+	if have.SPIFFEID != r.Manifest.SPIFFEID || have.Header != r.Pins.Header || have.Evidence != adminapi.EvidenceRequired || string(encoded) != string(r.Refval) {
+		return nil, fmt.Errorf("the key server's record of disk %s is another than release %s wants: it is for %s", disk, r.Manifest.Release, have.SPIFFEID)
+	}
+	switch have.State {
+	case "enabled":
+		return nil, nil
+	case "retired":
+		return []Step{{fmt.Sprintf("revive the record of disk %s at the key server", disk), func(ctx context.Context) error {
+			_, err := w.KMS.Revive(ctx, disk)
+			return err
+		}}}, nil
+	}
+	return nil, fmt.Errorf("the key server's record of disk %s is %s, and not by a retirement: \"rootvouch keys enable\" lets it be released", disk, have.State)
+}
+
+func (w World) put(ctx context.Context, r *Release) error {
+	if w.Key == nil {
+		return ErrNoKey
+	}
+	key, err := w.Key()
+	if err != nil {
+		return err
+	}
+	defer clear(key)
+	return Register(ctx, w.KMS, r, key)
+}
+
+// Register gives a release's key to the key server.
+func Register(ctx context.Context, kms KeyServer, r *Release, key []byte) error {
+	_, err := kms.Put(ctx, adminapi.Put{
+		Header: r.Pins.Header, SPIFFEID: r.Manifest.SPIFFEID, Evidence: adminapi.EvidenceRequired, ReferenceValues: r.Refval,
+	}, key)
+	return err
+}
+
+// valuesFile is where the SPIRE server's plugin reads a release's reference values.
+func (w World) valuesFile(vm, release string) string {
+	return filepath.Join(w.RefvalDir, vm+"."+release+".json")
+}
+
+func (w World) planValues(r *Release) ([]Step, error) {
+	path := w.valuesFile(r.Manifest.Name, r.Manifest.Release)
+	have, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	if err == nil && sha256.Sum256(have) == r.Manifest.Files[RefvalFile].SHA256 {
+		return nil, nil
+	}
+	return []Step{{"write " + path + " for the SPIRE server", func(context.Context) error {
+		return durable.WriteFile(path, r.Refval, 0o644)
+	}}}, nil
+}
+
+// planOthers gives the VM's other releases their end, and clears away what is left of
+// those whose end has come.
+func (w World) planOthers(ctx context.Context, r *Release, end *time.Time) ([]Step, error) {
+	vm := r.Manifest.Name
+	live, err := w.SPIRE.Releases(ctx, vm)
+	if err != nil {
+		return nil, err
+	}
+	var steps []Step
+	var stays []string
+	for _, e := range live {
+		if e.Release == r.Manifest.Release {
+			continue
+		}
+		ends := e.End
+		if end != nil && (ends.IsZero() || end.Before(ends)) {
+			ends = *end
+		}
+		if !ends.IsZero() && !ends.After(w.Now) {
+			continue // cleared below
+		}
+		stays = append(stays, e.Release)
+		if !ends.Equal(e.End) {
+			steps = append(steps, Step{fmt.Sprintf("let release %s end at %s", e.Release, ends.UTC().Format(time.RFC3339)), func(ctx context.Context) error {
+				return w.SPIRE.SetEnd(ctx, vm, e.Release, ends)
+			}})
+		}
+	}
+	known, err := w.Live(vm)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range live {
+		if _, ok := known[e.Release]; !ok {
+			known[e.Release] = refval.Values{} // its file is gone; the entries are not
+		}
+	}
+	for _, release := range sorted(known) {
+		if release == r.Manifest.Release || slices.Contains(stays, release) {
+			continue
+		}
+		more, err := w.clear(ctx, vm, release, known[release], live)
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, more...)
+	}
+	return steps, nil
+}
+
+// Live returns the reference values of the VM's releases that the SPIRE server's
+// plugin reads, by release.
+func (w World) Live(vm string) (map[string]refval.Values, error) {
+	names, err := os.ReadDir(w.RefvalDir)
+	if err != nil {
+		return nil, fmt.Errorf("reading the SPIRE server's reference values: %w", err)
+	}
+	found := map[string]refval.Values{}
+	for _, n := range names {
+		release, ok := strings.CutPrefix(n.Name(), vm+".")
+		release, isJSON := strings.CutSuffix(release, ".json")
+		if !ok || !isJSON || release == "" || strings.Contains(release, ".") {
+			continue
+		}
+		path := filepath.Join(w.RefvalDir, n.Name())
+		data, err := readSmall(path)
+		if err != nil {
+			return nil, err
+		}
+		if found[release], err = refval.Decode(data); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return found, nil
+}
+
+// PlanRetire returns what takes a release away. Its entries go first: without them
+// nobody gets its key. Its reference values, which name its disk, go last, so that a
+// retirement that was cut short finds the rest again. The key stays with the key
+// server, in a record that is retired.
+func (w World) PlanRetire(ctx context.Context, vm, release string) ([]Step, error) {
+	live, err := w.SPIRE.Releases(ctx, vm)
+	if err != nil {
+		return nil, err
+	}
+	known, err := w.Live(vm)
+	if err != nil {
+		return nil, err
+	}
+	return w.clear(ctx, vm, release, known[release], live)
+}
+
+// clear returns the steps of a retirement. Values are zero where the SPIRE server has
+// none of the release.
+func (w World) clear(ctx context.Context, vm, release string, values refval.Values, live []Entries) ([]Step, error) {
+	var steps []Step
+	if slices.ContainsFunc(live, func(e Entries) bool { return e.Release == release }) {
+		steps = append(steps, Step{fmt.Sprintf("remove the entries of release %s at the SPIRE server", release), func(ctx context.Context) error {
+			return w.SPIRE.Remove(ctx, vm, release)
+		}})
+	}
+	if p, ok := values.Pins.Value(); ok {
+		retire, err := w.planRetireRecord(ctx, p.DiskUUID)
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, retire...)
+	}
+	if values.Version != 0 {
+		path := w.valuesFile(vm, release)
+		steps = append(steps, Step{"remove " + path, func(context.Context) error {
+			if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+			return nil
+		}})
+	}
+	return steps, nil
+}
+
+func (w World) planRetireRecord(ctx context.Context, disk pins.UUID) ([]Step, error) {
+	have, err := w.KMS.Get(ctx, disk)
+	if refused, ok := errors.AsType[*adminapi.Error](err); ok && refused.Status == http.StatusNotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking for the record of disk %s: %w", disk, err)
+	}
+	if have.State == "retired" {
+		return nil, nil
+	}
+	return []Step{{fmt.Sprintf("retire the record of disk %s at the key server", disk), func(ctx context.Context) error {
+		_, err := w.KMS.Retire(ctx, disk)
+		return err
+	}}}, nil
+}
+
+// PlanRollback returns what makes one release live again and retires another: the
+// first is live before anything of the second goes.
+func (w World) PlanRollback(ctx context.Context, to *Release, from string) ([]Step, error) {
+	if from == to.Manifest.Release {
+		return nil, fmt.Errorf("rolling back: both releases are %s", from)
+	}
+	steps, err := w.Plan(ctx, to, Target{})
+	if err != nil {
+		return nil, err
+	}
+	retire, err := w.PlanRetire(ctx, to.Manifest.Name, from)
+	return append(steps, retire...), err
+}
+
+func sorted(m map[string]refval.Values) []string { return slices.Sorted(maps.Keys(m)) }
