@@ -42,6 +42,15 @@ func TestLineWatcher(t *testing.T) {
 	}
 }
 
+// A command is broken where a shell takes it, a flag with its value on one line.
+func TestFold(t *testing.T) {
+	got := strings.Join(fold("$ tool verb --one 1 --two 2 --flag --three 3 >file", 20), "\n")
+	want := "$ tool verb --one 1 \\\n    --two 2 --flag \\\n    --three 3 >file"
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
 // A process that ends before it is ready is told from one that is slow, each
 // with its last words; and one that ignores SIGTERM ends all the same.
 func TestProcess(t *testing.T) {

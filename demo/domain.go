@@ -51,6 +51,9 @@ type Domain struct {
 // NewDomain prepares a domain in an existing directory. Nothing runs yet.
 func NewDomain(parts Parts, dir, logs string) (*Domain, error) {
 	d := &Domain{Parts: parts, Dir: dir, Logs: logs}
+	if err := os.MkdirAll(d.RefvalDir(), 0o755); err != nil {
+		return nil, err
+	}
 	for _, address := range []*string{&d.spireAddress, &d.kmsAddress} {
 		port, err := freePort()
 		if err != nil {
@@ -88,8 +91,12 @@ func (d *Domain) AMDSP() string { return d.path("asp") }
 // Collateral is the directory with the software AMD-SP's certificates and CRL.
 func (d *Domain) Collateral() string { return filepath.Join(d.AMDSP(), "collateral") }
 
-// Refval is where the SPIRE server looks for reference values.
-func (d *Domain) Refval() string { return d.path("refval.json") }
+// RefvalDir is where the SPIRE server looks for reference values, and Refval a file
+// in it.
+func (d *Domain) RefvalDir() string { return d.path("refvals") }
+
+// Refval is the file of TrustValues.
+func (d *Domain) Refval() string { return filepath.Join(d.RefvalDir(), "all.json") }
 
 // KMSSocket is the key server's admin socket.
 func (d *Domain) KMSSocket() string { return d.path("kms.sock") }
@@ -149,11 +156,11 @@ func (d *Domain) MakeRoots(ctx context.Context) error {
 }
 
 // StartSPIRE starts the stock SPIRE server with our plugin, and a stock agent
-// for the owner's side. Reference values must be in place (Refval).
+// for the owner's side.
 func (d *Domain) StartSPIRE(ctx context.Context) error {
 	config, err := d.rootvouchTo(ctx, d.path("spire-server.conf"), "spire", "server-config", "--trust-domain", TrustDomain, "--bind", d.spireAddress,
 		"--data-dir", d.path("spire-server"), "--socket", d.SPIRESocket(), "--ca-dir", d.path("trust"),
-		"--plugin", d.Parts.ServerPlugin, "--refval", d.Refval(), "--collateral-dir", d.Collateral())
+		"--plugin", d.Parts.ServerPlugin, "--refval-dir", d.RefvalDir(), "--collateral-dir", d.Collateral())
 	if err != nil {
 		return err
 	}

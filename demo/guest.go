@@ -2,11 +2,8 @@ package demo
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -61,12 +58,13 @@ func (d *Domain) BuildKernel(ctx context.Context, g Guest) error {
 	return err
 }
 
-// BuildInitramfs makes the initramfs: a base, which depends on the kernel and
-// the guest's programs alone and is kept in cache, and boot.json. Further
+// BuildInitramfs makes the initramfs: a base, which is kept compressed in cache, and
+// boot.json. Further
 // arguments go to `initramfs config`.
 func (d *Domain) BuildInitramfs(ctx context.Context, g Guest, cache string, config ...string) error {
-	base, err := d.initramfsBase(ctx, cache)
-	if err != nil {
+	base := d.path(g.Name + ".base.img")
+	if _, err := d.Rootvouch(ctx, "initramfs", "build", "--kernel-tree", d.Parts.KernelTree,
+		"--guest-bin", d.Parts.GuestBin, "--cache-dir", cacheDir(cache), "--out", base, "--force"); err != nil {
 		return err
 	}
 	args := append([]string{"initramfs", "config", "--trust-domain", TrustDomain,
@@ -75,70 +73,13 @@ func (d *Domain) BuildInitramfs(ctx context.Context, g Guest, cache string, conf
 	if _, err := d.Rootvouch(ctx, args...); err != nil {
 		return err
 	}
-	_, err = d.Rootvouch(ctx, "initramfs", "configure", "--base", base, "--boot-config", g.BootConfig(),
+	_, err := d.Rootvouch(ctx, "initramfs", "configure", "--base", base, "--boot-config", g.BootConfig(),
 		"--out", g.Initramfs(), "--force")
 	return err
 }
 
-// initramfsBase builds the base, unless the cache has a base of the same inputs. It
-// removes bases of other inputs from the cache.
-func (d *Domain) initramfsBase(ctx context.Context, cache string) (string, error) {
-	name, err := d.baseName()
-	if err != nil {
-		return "", err
-	}
-	dir := filepath.Join(cache, "initramfs")
-	base := filepath.Join(dir, name)
-	if _, err := os.Stat(base); err == nil {
-		return base, nil
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	old, err := filepath.Glob(filepath.Join(dir, "base-*.img"))
-	if err != nil {
-		return "", err
-	}
-	if _, err := d.Rootvouch(ctx, "initramfs", "build", "--kernel-tree", d.Parts.KernelTree,
-		"--guest-bin", d.Parts.GuestBin, "--out", base, "--force"); err != nil {
-		return "", err
-	}
-	for _, path := range old {
-		os.Remove(path)
-	}
-	return base, nil
-}
-
-// baseName names a base by what goes into it: the kernel, the guest's programs
-// and the program that packs them.
-func (d *Domain) baseName() (string, error) {
-	inputs, err := filepath.Glob(filepath.Join(d.Parts.GuestBin, "*"))
-	if err != nil {
-		return "", err
-	}
-	all := sha256.New()
-	for _, path := range append(inputs, d.Parts.Rootvouch, d.Parts.Kernel) {
-		sum, err := fileSHA256(path)
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprintf(all, "%s %s\n", sum, filepath.Base(path))
-	}
-	return "base-" + hex.EncodeToString(all.Sum(nil)[:12]) + ".img", nil
-}
-
-func fileSHA256(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
-}
+// cacheDir is where compressed bases of initramfs are kept.
+func cacheDir(cache string) string { return filepath.Join(cache, "initramfs") }
 
 // Measure makes the guest's reference values.
 func (d *Domain) Measure(ctx context.Context, g Guest) error {
@@ -155,15 +96,6 @@ func (d *Domain) Measure(ctx context.Context, g Guest) error {
 		"--ark", filepath.Join(d.Collateral(), "ark.der"), "--measurements", g.Measurements(),
 		"--pins", g.Pins(), "--out", g.Refval(), "--force")
 	return err
-}
-
-// Trust gives the SPIRE server the guest's reference values.
-func (d *Domain) Trust(g Guest) error {
-	data, err := os.ReadFile(g.Refval())
-	if err != nil {
-		return err
-	}
-	return d.TrustValues(data)
 }
 
 // TrustValues replaces the SPIRE server's reference values, which it reads again
@@ -194,14 +126,17 @@ type VM struct {
 
 // RunVM launches the guest and gives each console line to onLine.
 func (d *Domain) RunVM(g Guest, onLine func(string)) (*VM, error) {
+	return d.runVM(onLine, "--firmware", d.Parts.Firmware, "--kernel", g.Kernel(), "--initrd", g.Initramfs(), "--disk", g.Disk(),
+		"--vcpus", strconv.Itoa(VCPUs), "--vcpu-type", CPUType, "--memory", memory)
+}
+
+// runVM launches a VM that the further arguments of `vm run` describe.
+func (d *Domain) runVM(onLine func(string), what ...string) (*VM, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, err
 	}
-	args := []string{"vm", "run", "--platform", "emulated", "--firmware", d.Parts.Firmware,
-		"--kernel", g.Kernel(), "--initrd", g.Initramfs(), "--disk", g.Disk(),
-		"--vcpus", strconv.Itoa(VCPUs), "--vcpu-type", CPUType, "--memory", memory, "--asp", d.AMDSP(),
-		"--forward", "127.0.0.1:" + port + "=8444"}
+	args := append([]string{"vm", "run", "--platform", "emulated", "--asp", d.AMDSP(), "--forward", "127.0.0.1:" + port + "=8444"}, what...)
 	d.show("$ rootvouch " + shell.Quote(args...))
 	lines := newLineWatcher(onLine)
 	p, err := startProcessTo("vm", d.Logs, lines, append([]string{d.Parts.Rootvouch}, args...)...)
@@ -211,6 +146,9 @@ func (d *Domain) RunVM(g Guest, onLine func(string)) (*VM, error) {
 	d.stopper.add(p.stop)
 	return &VM{process: p, lines: lines, address: "127.0.0.1:" + port}, nil
 }
+
+// Address is where the VM's attestd is reached.
+func (vm *VM) Address() string { return vm.address }
 
 // Ended is closed when the VM has ended.
 func (vm *VM) Ended() <-chan struct{} { return vm.process.done }
@@ -232,11 +170,12 @@ func (vm *VM) Reached(ctx context.Context, text string) error {
 	}
 }
 
-// Attest asks the VM for evidence and appraises it. The error of a refusal says
-// so; what was printed has each check that failed.
-func (d *Domain) Attest(ctx context.Context, vm *VM, g Guest) ([]byte, error) {
-	out, err := d.Rootvouch(ctx, "attest", "--address", vm.address, "--refval", g.Refval(),
-		"--collateral-dir", d.Collateral(), "--release", "--kms-socket", d.KMSSocket())
+// Attest asks the VM for evidence and appraises it by reference values; more
+// arguments go to `attest`. The error of a refusal says so; what was printed has each
+// check that failed.
+func (d *Domain) Attest(ctx context.Context, vm *VM, refval string, more ...string) ([]byte, error) {
+	out, err := d.Rootvouch(ctx, append([]string{"attest", "--address", vm.address, "--refval", refval,
+		"--collateral-dir", d.Collateral(), "--release", "--kms-socket", d.KMSSocket()}, more...)...)
 	var failed *commandError
 	if errors.As(err, &failed) {
 		failed.said = strings.TrimSpace(string(out) + "\n" + failed.said)

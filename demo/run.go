@@ -14,7 +14,7 @@ import (
 type Options struct {
 	Parts Parts
 	Cache string        // for what is slow to make and depends on the parts alone
-	Out   string        // directory for disk, initramfs, reference values and logs
+	Out   string        // directory for the release, the proof and logs
 	Voice *Voice        // tells the user
 	Until time.Duration // how long the VM may take to come up
 }
@@ -25,13 +25,21 @@ const multiUser = "multi-user.target"
 // errRefused ends a demo whose verdict was not "trusted".
 var errRefused = errors.New("the verdict is not: trusted")
 
-// Run does the main job end to end on the emulated platform. It makes a disk, a
-// measured initramfs and reference values, starts the owner's servers, boots the VM
-// with a key that its evidence earned, and asks it for proof. When Run returns, all
-// processes that it started have ended, and only the cache and the output directory
-// are left.
+// run is one run of the demo.
+type run struct {
+	Options
+	*Domain
+	release   Release
+	vm        *VM
+	appraisal []byte
+}
+
+// Run does the main job end to end on the emulated platform. It starts the owner's
+// servers, builds a release, makes it live, boots a VM of it with a key that its
+// evidence earned, and asks it for proof. When Run returns, all processes that it
+// started have ended, and only the cache and the output directory are left.
 func Run(ctx context.Context, o Options) (err error) {
-	if err := os.MkdirAll(o.Out, 0o755); err != nil {
+	if err := o.clear(); err != nil {
 		return err
 	}
 	state, err := os.MkdirTemp("", "rootvouch-demo-")
@@ -39,11 +47,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(state)) }()
-	logs := filepath.Join(o.Out, "logs")
-	if err := os.RemoveAll(logs); err != nil {
-		return err
-	}
-	d, err := NewDomain(o.Parts, state, logs)
+	d, err := NewDomain(o.Parts, state, o.kept("logs"))
 	if err != nil {
 		return err
 	}
@@ -51,51 +55,110 @@ func Run(ctx context.Context, o Options) (err error) {
 	v := o.Voice
 	d.Show = func(line string) { v.command(strings.ReplaceAll(line, state, "$STATE")) }
 	v.banner()
-	g := Guest{Dir: o.Out, Name: "web"}
-	var vm *VM
-	var appraisal []byte
-	for _, s := range []step{
-		{"roots: of the trust domain, and of the software AMD-SP", d.MakeRoots},
-		{"disk: a Debian root, encrypted, with dm-verity", func(ctx context.Context) error { return d.BuildImage(ctx, g, o.Parts.Root) }},
-		{"kernel: the stock one behind the gate, which replaces the host's ACPI tables", func(ctx context.Context) error { return d.BuildKernel(ctx, g) }},
-		{"initramfs: modules, programs, and boot.json with the pins", func(ctx context.Context) error { return d.BuildInitramfs(ctx, g, o.Cache) }},
-		{"reference values: the launch digest that the AMD-SP must find", func(ctx context.Context) error {
-			if err := d.Measure(ctx, g); err != nil {
-				return err
-			}
-			return d.Trust(g)
-		}},
-		{"SPIRE: stock server with our node attestor, stock agent for the owner", d.StartSPIRE},
-		{"KMS", d.StartKMS},
-		{"entries and key: who the VM is, and what it may have", func(ctx context.Context) error {
-			if err := d.Register(ctx, g); err != nil {
-				return err
-			}
-			return d.PutKey(ctx, g)
-		}},
-		{"VM: AmdSev firmware, gate, stock kernel, our initramfs", func(ctx context.Context) error {
-			ctx, cancel := context.WithTimeoutCause(ctx, o.Until, fmt.Errorf("the VM did not reach %s within %v", multiUser, o.Until))
-			defer cancel()
-			if vm, err = d.RunVM(g, v.console); err != nil {
-				return err
-			}
-			return vm.Reached(ctx, multiUser)
-		}},
-		{"attestation: a fresh nonce for the running VM", func(ctx context.Context) error {
-			appraisal, err = d.Attest(ctx, vm, g)
-			return err
-		}},
-		{"stop", func(context.Context) error { d.Stop(); return nil }},
-	} {
+	r := &run{Options: o, Domain: d, release: Release{VM: o.kept("vm.json"), Dir: o.kept("release")}}
+	for _, s := range r.steps() {
 		if err := v.step(ctx, s); err != nil {
-			v.result(appraisal)
+			v.result(r.appraisal)
 			return err
 		}
 	}
 	v.closing(o.Out)
-	v.result(appraisal)
-	if !strings.HasSuffix(string(appraisal), "\nverdict: trusted\n") {
+	v.result(r.appraisal)
+	if !strings.HasSuffix(string(r.appraisal), "\nverdict: trusted\n") {
 		return errRefused
 	}
 	return nil
+}
+
+func (o Options) kept(name string) string { return filepath.Join(o.Out, name) }
+
+// clear makes the output directory, without what an earlier run left in it.
+func (o Options) clear() error {
+	if err := os.MkdirAll(o.Out, 0o755); err != nil {
+		return err
+	}
+	for _, name := range []string{"logs", "release", "vm.json", proofFile, bootLogFile, "times.jsonl", "timeline.txt", "timeline.svg"} {
+		if err := os.RemoveAll(o.kept(name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Names of what the demo keeps.
+const (
+	proofFile   = "proof.json"
+	bootLogFile = "bootlog.json"
+)
+
+// steps are the demo. Each says what it proved, which is known once it is done.
+func (r *run) steps() []step {
+	return []step{
+		{"roots: of the trust domain, and of the software AMD-SP", r.MakeRoots, text(
+			"nothing yet: these two roots are what all proofs below end at")},
+		{"SPIRE: stock server with our node attestor, stock agent for the owner", r.StartSPIRE, text(
+			"the server takes an agent for its reports alone; no VM is known to it")},
+		{"KMS: the key server", r.StartKMS, text(
+			"the key server has its identity from SPIRE, and no keys")},
+		{"release: disk, gated kernel, initramfs and reference values from vm.json", r.build, r.built},
+		{"apply: who the VM is, and what it may have", r.apply, text(
+			"SPIRE names the VM by that digest alone; the key waits for its evidence")},
+		{"VM: AmdSev firmware, gate, stock kernel, our initramfs", r.boot, text(
+			"the AMD-SP signed what was launched, so the key came, once; the disk was",
+			"checked to its last block. On any difference PID 1 powers off")},
+		{"attestation: a fresh nonce for the running VM", r.attest, text(
+			"this very VM, now, is the launch that got the key: see the verdict")},
+		{"stop", func(context.Context) error { r.Stop(); return nil }, nil},
+	}
+}
+
+// text is a proof that is the same each time.
+func text(lines ...string) func() ([]string, error) {
+	return func() ([]string, error) { return lines, nil }
+}
+
+func (r *run) build(ctx context.Context) error {
+	if err := r.WriteVM(r.release.VM, "web", nil); err != nil {
+		return err
+	}
+	return r.BuildRelease(ctx, r.release, r.Cache)
+}
+
+func (r *run) built() ([]string, error) {
+	m, err := readManifest(r.release.Dir)
+	if err != nil {
+		return nil, err
+	}
+	return []string{
+		fmt.Sprintf("one number covers firmware, kernel, command line and disk: %.12s…", m.Shapes[0].Digest),
+		"the disk's key is at the key server, and in no file",
+	}, nil
+}
+
+func (r *run) apply(ctx context.Context) error {
+	_, err := r.Apply(ctx, r.release)
+	return err
+}
+
+func (r *run) boot(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, r.Until, fmt.Errorf("the VM did not reach %s within %v", multiUser, r.Until))
+	defer cancel()
+	var err error
+	if r.vm, err = r.RunRelease(r.release, r.Voice.console, "--memory", memory, "--times", r.kept("times.jsonl")); err != nil {
+		return err
+	}
+	defer r.Voice.folded()
+	return r.vm.Reached(ctx, multiUser)
+}
+
+func (r *run) attest(ctx context.Context) (err error) {
+	if r.appraisal, err = r.Attest(ctx, r.vm, filepath.Join(r.release.Dir, "refval.json"),
+		"--bundle", r.kept(proofFile), "--boot-log-out", r.kept(bootLogFile)); err != nil {
+		return err
+	}
+	picture, err := r.Rootvouch(ctx, "vm", "timeline", "--times", r.kept("times.jsonl"), "--boot-log", r.kept(bootLogFile), "--svg-out", r.kept("timeline.svg"))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(r.kept("timeline.txt"), picture, 0o644)
 }

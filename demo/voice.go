@@ -24,17 +24,24 @@ const notConfidential = emulated.Warning
 type step struct {
 	title string
 	do    func(context.Context) error
+	// proved says what the step has shown, in lines; nil: nothing worth telling.
+	proved func() ([]string, error)
 }
 
+// columns is the width that the demo's own lines fit.
+const columns = 80
+
 // Voice tells the user what happens. Commands begin with "$", what the VM says
-// on its console with "│".
+// on its console with "│", and what a step proved with "✓".
 type Voice struct {
 	Out      io.Writer
 	Terminal bool // lines can be rewritten
+	Console  bool // all lines of the VM's console, not PID 1's and the last alone
 
 	mu      sync.Mutex
 	waiting bool // the last line is a reminder to be rewritten; guarded by mu
 	count   int  // steps so far; guarded by mu
+	hidden  int  // lines of the console that were not shown; guarded by mu
 }
 
 func (v *Voice) say(format string, args ...any) {
@@ -54,11 +61,70 @@ func (v *Voice) banner() {
 
 // command shows a command before it runs; $STATE stands for a directory that is
 // gone when the demo ends.
-func (v *Voice) command(line string) { v.say("   %s", line) }
+func (v *Voice) command(line string) {
+	for _, part := range fold(line, columns-len("     \\ ")) {
+		v.say("   %s", part)
+	}
+}
 
+// fold breaks a command into lines of that width where it has spaces, as a shell takes
+// them.
+func fold(line string, width int) []string {
+	var lines []string
+	current := ""
+	for _, word := range units(line) {
+		switch {
+		case current == "":
+			current = word
+		case len(current)+1+len(word) <= width:
+			current += " " + word
+		default:
+			lines = append(lines, current+" \\")
+			current = "    " + word
+		}
+	}
+	return append(lines, current)
+}
+
+// units are the words of a command, a flag together with its value.
+func units(line string) []string {
+	var all []string
+	for _, word := range strings.Split(line, " ") {
+		if n := len(all); n > 0 && strings.HasPrefix(all[n-1], "--") && !strings.Contains(all[n-1], " ") && !strings.HasPrefix(word, "-") {
+			all[n-1] += " " + word
+			continue
+		}
+		all = append(all, word)
+	}
+	return all
+}
+
+// console shows a line of the VM. What kernel and systemd say is counted, and shown
+// where all lines are asked for.
 func (v *Voice) console(line string) {
-	if strings.TrimSpace(line) != "" {
-		v.say("   │ %s", line)
+	if line = strings.TrimRight(line, " "); strings.TrimSpace(line) == "" {
+		return
+	}
+	if !v.Console && !strings.HasPrefix(line, "rootvouch: ") && !strings.Contains(line, multiUser) {
+		v.mu.Lock()
+		v.hidden++
+		v.mu.Unlock()
+		return
+	}
+	const room = columns - len("   | ")
+	if runes := []rune(line); !v.Console && len(runes) > room {
+		line = string(runes[:room-1]) + "…"
+	}
+	v.say("   │ %s", line)
+}
+
+// folded says how many lines of the console were not shown.
+func (v *Voice) folded() {
+	v.mu.Lock()
+	hidden := v.hidden
+	v.mu.Unlock()
+	if hidden > 0 {
+		v.say("   │ (%d lines of kernel and systemd: logs/vm.log; --show-console shows them)", hidden)
 	}
 }
 
@@ -71,7 +137,8 @@ func (v *Voice) result(text []byte) {
 func (v *Voice) closing(out string) {
 	v.say("")
 	v.say("%s", notConfidential)
-	v.say("disk, initramfs, reference values and logs are in %s", out)
+	v.say("In %s: the release, the proof, and the boot as a picture. Judge it again:", out)
+	v.command("$ rootvouch report verify --bundle " + out + "/" + proofFile + " --refval " + out + "/release/refval.json")
 	v.say("")
 }
 
@@ -93,8 +160,16 @@ func (v *Voice) step(ctx context.Context, s step) error {
 	err := s.do(ctx)
 	close(done)
 	<-finished
-	if err == nil {
-		v.say("   done in %.1f s", time.Since(start).Seconds())
+	if err != nil {
+		return err
+	}
+	v.say("   done in %.1f s", time.Since(start).Seconds())
+	if s.proved == nil {
+		return nil
+	}
+	lines, err := s.proved()
+	for _, line := range lines {
+		v.say("   ✓ %s", line)
 	}
 	return err
 }

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/test/vmtest"
@@ -95,10 +96,19 @@ func (d demoRun) trusted(t *testing.T) {
 			t.Errorf("no %q in what the demo says", want)
 		}
 	}
-	for _, name := range []string{"disk.img", "initramfs.img", "refval.json", "logs/rootvouch-kms.log"} {
+	for _, name := range []string{"release/disk.img", "release/refval.json", "vm.json", "proof.json", "bootlog.json", "timeline.svg", "timeline.txt", "logs/rootvouch-kms.log"} {
 		if info, err := os.Stat(filepath.Join(d.out, name)); err != nil || info.Size() == 0 {
 			t.Errorf("the output directory has no %s: %v", name, err)
 		}
+	}
+	for line := range strings.Lines(string(out)) {
+		if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > 80 && !strings.Contains(line, d.out) && !strings.Contains(line, needs.Cache(t)) {
+			t.Errorf("a line of %d columns, want at most 80: %q", n, line)
+		}
+	}
+	verify := exec.Command(needs.Binary(t, "rootvouch"), "report", "verify", "--bundle", filepath.Join(d.out, "proof.json"), "--refval", filepath.Join(d.out, "release", "refval.json"))
+	if said, err := verify.CombinedOutput(); err != nil {
+		t.Errorf("judging the proof again: %v\n%s", err, said)
 	}
 	d.leftNothing(t)
 }

@@ -30,7 +30,7 @@ func TestWalk(t *testing.T) {
 	}
 	if err != nil {
 		t.Errorf("%v: %s", err, stderr.String())
-		for _, name := range []string{"server.log", "agent.log", "kms.log", "vm.log", "console"} {
+		for _, name := range []string{"server.log", "agent.log", "kms.log", "vm-old.log", "console-old", "vm-new.log", "console-new"} {
 			log, _ := os.ReadFile(filepath.Join(dir, name))
 			t.Logf("%s:\n%s", name, log)
 		}
