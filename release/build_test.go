@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"debug/elf"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -44,11 +45,16 @@ func inputs(t *testing.T) (dir string, document map[string]any) {
 		programs = append(programs, path.Base(p))
 	}
 	initramfstest.Files{
-		"root/etc/os-release": []byte("ID=test\n"),
-		"root.pem":            []byte(spiffetest.New(t, spiffetest.Until(time.Date(2036, 1, 1, 0, 0, 0, 0, time.UTC))).PEM()),
-		"firmware.fd":         firmwaretest.AmdSev().Bytes(),
-		"ark.der":             arkDER(t),
+		"root/etc/os-release":  []byte("ID=test\n"),
+		"root/etc/resolv.conf": []byte("# a note is about this\n"),
+		"root/sbin/init":       initramfstest.Program(elf.ET_EXEC, elf.PT_LOAD),
+		"root.pem":             []byte(spiffetest.New(t, spiffetest.Until(time.Date(2036, 1, 1, 0, 0, 0, 0, time.UTC))).PEM()),
+		"firmware.fd":          firmwaretest.AmdSev().Bytes(),
+		"ark.der":              arkDER(t),
 	}.WriteTo(t, dir)
+	if err := os.Chmod(filepath.Join(dir, "root/sbin/init"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	return dir, map[string]any{
 		"version": 1, "name": "web", "trust_domain": "example.org",
 		"root":     map[string]any{"path": "root"},
