@@ -67,9 +67,9 @@ func TestDemo(t *testing.T) {
 }
 
 // TestDemoNewerKernel is the same with a kernel of the next major version, which its
-// distribution splits into several packages.
+// distribution splits into several packages. Package boot boots it in `make test`.
 func TestDemoNewerKernel(t *testing.T) {
-	needs.Boot(t)
+	needs.Matrix(t)
 	cache := t.TempDir()
 	for name, part := range map[string]string{"kernel": "kernel-backports", "firmware": "firmware", "root": "root", "spire": "spire"} {
 		if err := os.Symlink(needs.Part(t, part), filepath.Join(cache, name)); err != nil {
