@@ -248,7 +248,7 @@ func TestKilled(t *testing.T) {
 
 // fetchPatiently gets the key as a launch, with the patience of a guest.
 func (r *rig) fetchPatiently(address string, launch snp.ReportID) error {
-	id, _ := r.agent.identity(vmID)
+	id := r.agent.identity(vmID)
 	_, err := fetchkey.Fetch(r.t.Context(), fetchkey.Config{
 		Disk: disk.DiskUUID, Addresses: []string{address}, ServerID: kmsID, Patience: time.Minute,
 		Identity: func(context.Context) (fetchkey.Identity, error) { return id, nil },

@@ -78,10 +78,10 @@ func (a *agent) rotate() {
 	a.changed = make(chan struct{})
 }
 
-func (a *agent) identity(id spiffeid.ID) (fetchkey.Identity, chan struct{}) {
+func (a *agent) identity(id spiffeid.ID) fetchkey.Identity {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return fetchkey.Identity{SVID: a.ca.Issue(a.t, id), Bundles: a.ca.Bundle()}, a.changed
+	return fetchkey.Identity{SVID: a.ca.Issue(a.t, id), Bundles: a.ca.Bundle()}
 }
 
 func (a *agent) FetchX509SVID(_ *workload.X509SVIDRequest, stream workload.SpiffeWorkloadAPI_FetchX509SVIDServer) error {
@@ -195,7 +195,7 @@ func (r *rig) fetch(address string, launch byte) error {
 	_, err := fetchkey.Fetch(r.t.Context(), fetchkey.Config{
 		Disk: disk.DiskUUID, Addresses: []string{address}, ServerID: kmsID, Patience: 3 * time.Second,
 		Identity: func(context.Context) (fetchkey.Identity, error) {
-			id, _ := r.agent.identity(vmID)
+			id := r.agent.identity(vmID)
 			return id, nil
 		},
 		Evidence: func(data [64]byte) (evidence.Evidence, error) {

@@ -149,7 +149,7 @@ func TestRehearsal(t *testing.T) {
 		_, err := fetchkey.Fetch(t.Context(), fetchkey.Config{
 			Disk: p.DiskUUID, Addresses: []string{address}, ServerID: kmsID, Patience: 20 * time.Second,
 			Identity: func(context.Context) (fetchkey.Identity, error) {
-				id, _ := r.agent.identity(vmID)
+				id := r.agent.identity(vmID)
 				return id, nil
 			},
 			Evidence: func(data [64]byte) (evidence.Evidence, error) {
