@@ -9,7 +9,7 @@ FLAGS  := -trimpath -buildvcs=false -ldflags=-s
 FUZZTIME ?= 30s
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: check build demo test vm attack faults storm race fuzz bench interop vuln setup dist dist-test clean help
+.PHONY: check build demo test vm attack faults storm race fuzz bench interop vuln setup setup-tests dist dist-test clean help
 
 check: ## formatting, vet, lint (the first run builds the linter) and the fast tests: no root, no VM
 	@scripts/check
@@ -19,8 +19,11 @@ build: ## host tools in bin/, guest binaries in bin/guest/
 	CGO_ENABLED=0 go build $(FLAGS) -o bin/ $(HOST:%=./cmd/%)
 	CGO_ENABLED=0 go build $(FLAGS) -o bin/guest/ $(GUEST:%=./cmd/%)
 
-setup: ## everything that demo and test need, into the cache
+setup: ## everything that demo needs, into the cache
 	@scripts/setup
+
+setup-tests: setup ## and what only tests need
+	@scripts/setup tests
 
 bin/guest/spire-agent: setup build
 	@cmp -s $(SPIRE)/spire-agent $@ || { cp $(SPIRE)/spire-agent $@.part && mv $@.part $@; }
@@ -28,21 +31,20 @@ bin/guest/spire-agent: setup build
 demo: setup build bin/guest/spire-agent ## the main job, end to end, emulated: NOT CONFIDENTIAL
 	bin/rootvouch demo
 
-test: setup build bin/guest/spire-agent ## every test, VM boots included
-	@scripts/setup tests
+test: setup-tests build bin/guest/spire-agent ## every test, VM boots included
 	ROOTVOUCH_TEST=full go test -timeout 60m ./...
 	cd tools/kek-pkcs11 && ROOTVOUCH_TEST=full go test ./...
 
-vm: setup build bin/guest/spire-agent ## the VM boots alone, with every machine that the gate is made for
+vm: setup-tests build bin/guest/spire-agent ## the VM boots alone, with every machine that the gate is made for
 	ROOTVOUCH_TEST=full ROOTVOUCH_VM=all go test -timeout 60m -v ./boot ./gate ./test/e2e
 
-attack: setup build bin/guest/spire-agent ## the attack suite, every row; writes docs/ATTACKS.md (ATTACK=REGEXP: those rows)
+attack: setup-tests build bin/guest/spire-agent ## the attack suite, every row; writes docs/ATTACKS.md (ATTACK=REGEXP: those rows)
 	ROOTVOUCH_ATTACK='$(or $(ATTACK),.)' go test -count=1 -timeout 180m -v -run TestAttacks ./test/attack
 
-faults: setup build ## key servers killed, clusters broken, all rounds; a checker decides (half an hour)
+faults: setup-tests build ## key servers killed, clusters broken, all rounds; a checker decides (half an hour)
 	ROOTVOUCH_TEST=full ROOTVOUCH_FAULTS=all go test -count=1 -timeout 120m -v -run 'TestKill|TestRace|TestCluster|TestPartition|TestNoSpace' ./test/faults
 
-storm: setup build ## STORM VMs (10,000) that boot at once: each gets its key once, and how long that takes
+storm: setup-tests build ## STORM VMs (10,000) that boot at once: each gets its key once, and how long that takes
 	ROOTVOUCH_TEST=full ROOTVOUCH_STORM=$(or $(STORM),10000) go test -count=1 -timeout 60m -v -run 'TestStorm' ./test/faults
 
 race: ## the fast tests under the race detector
@@ -51,10 +53,10 @@ race: ## the fast tests under the race detector
 fuzz: ## each fuzz target for FUZZTIME
 	@scripts/fuzz $(FUZZTIME)
 
-bench: setup build ## figures as ratios against the peers, in one run
+bench: setup-tests build ## figures as ratios against the peers, in one run
 	@scripts/bench
 
-interop: setup build ## what cryptsetup, veritysetup and go-sev-guest say of our output
+interop: setup-tests build ## what cryptsetup, veritysetup and go-sev-guest say of our output
 	go test -count=1 -v -run 'Interop|Oracle' ./...
 
 vuln: ## known vulnerabilities in what we link (needs the vulnerability database)
