@@ -108,13 +108,32 @@ func (s Source) load(ctx context.Context, credentials string) (Loaded, error) {
 	if err != nil {
 		return Loaded{}, err
 	}
-	key, err := keeper.Open(sealed, About(wrappedLabel, []byte(s.Title())))
+	key, err := openWithin(ctx, keeper, sealed, About(wrappedLabel, []byte(s.Title())))
 	if err != nil {
 		return Loaded{}, fmt.Errorf("opening %s: %w", s.WrappedFile, err)
 	}
 	defer clear(key)
 	k, err := New(key)
 	return Loaded{k, nothing{}}, err
+}
+
+// openWithin has a keeper open a secret, unless ctx is done before.
+func openWithin(ctx context.Context, k keeper, sealed []byte, about AAD) ([]byte, error) {
+	type result struct {
+		key []byte
+		err error
+	}
+	opened := make(chan result, 1)
+	go func() {
+		key, err := k.Open(sealed, about)
+		opened <- result{key, err}
+	}()
+	select {
+	case r := <-opened:
+		return r.key, r.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // wrappedLabel is what a key-encryption key is sealed for by a provider.
