@@ -262,7 +262,7 @@ func properties(t *testing.T, text string) map[string]string {
 }
 
 // TestLibvirt: libvirt's schema takes our domains, and its own translation launches what
-// "vm run" launches.
+// "vm run" launches. It takes what the hook of KubeVirt makes, too, and measures the kernel.
 func TestLibvirt(t *testing.T) {
 	bridged := hostile()
 	bridged.Network = platform.Network{Kind: platform.Bridge, Name: "br0", MAC: net.HardwareAddr{0x52, 0x54, 0, 1, 2, 3}}
@@ -283,7 +283,15 @@ func TestLibvirt(t *testing.T) {
 		}
 		domains = append(domains, text)
 	}
-	for i, argv := range libvirttest.Native(t, domains...) {
+	hooked, err := runHook(t, kubevirtDomain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := libvirttest.Native(t, append(domains, hooked)...)
+	if got := launchOf(t, all[len(vms)]); got.Object["kernel-hashes"] != "true" || got.VCPUs != 4 || got.CommandLine != "console=ttyS0" {
+		t.Errorf("what KubeVirt's hook made launches %+v, want kernel hashes", got)
+	}
+	for i, argv := range all[:len(vms)] {
 		want := launchOf(t, platform.Args(vms[i].Guest, platform.Parts{}))
 		got := launchOf(t, argv)
 		if want.Object == nil || len(want.Disks) == 0 {
@@ -351,17 +359,5 @@ func TestHook(t *testing.T) {
 		if out, err := runHook(t, bad); err == nil || out != "" {
 			t.Errorf("%q instead of %q: accepted: %s", change[1], change[0], out)
 		}
-	}
-}
-
-// TestHookByLibvirt: libvirt takes what the hook made, and measures the kernel.
-func TestHookByLibvirt(t *testing.T) {
-	domain, err := runHook(t, kubevirtDomain)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := launchOf(t, libvirttest.Native(t, domain)[0])
-	if got.Object["kernel-hashes"] != "true" || got.VCPUs != 4 || got.CommandLine != "console=ttyS0" {
-		t.Errorf("got %+v, want kernel hashes", got)
 	}
 }

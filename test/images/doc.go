@@ -1,0 +1,2 @@
+// Package images runs the container images that scripts/oci writes.
+package images
