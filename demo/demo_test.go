@@ -51,6 +51,18 @@ func TestFold(t *testing.T) {
 	}
 }
 
+// A wide line of a verdict is broken, and none of it is lost.
+func TestWrap(t *testing.T) {
+	for line, want := range map[string]string{
+		"short": "short", "verdict: trusted": "verdict: trusted",
+		"note    one two three four": "note    one two|        three four", "12345678901234567890123": "12345678901234567890|        123",
+	} {
+		if got := strings.Join(wrap(line, 20), "|"); got != want {
+			t.Errorf("%q: got %q, want %q", line, got, want)
+		}
+	}
+}
+
 // A process that ends before it is ready is told from one that is slow, each
 // with its last words; and one that ignores SIGTERM ends all the same.
 func TestProcess(t *testing.T) {

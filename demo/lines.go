@@ -45,14 +45,14 @@ func (w *lineWatcher) Write(data []byte) (int, error) {
 // line takes one line; the caller holds mu.
 func (w *lineWatcher) line(line string) {
 	w.seen = append(w.seen, line)
+	if w.onLine != nil {
+		w.onLine(line) // before those who wait for it go on
+	}
 	for text, found := range w.waiting {
 		if strings.Contains(line, text) {
 			close(found)
 			delete(w.waiting, text)
 		}
-	}
-	if w.onLine != nil {
-		w.onLine(line)
 	}
 }
 

@@ -130,8 +130,30 @@ func (v *Voice) folded() {
 
 func (v *Voice) result(text []byte) {
 	for line := range strings.Lines(string(text)) {
-		v.say("%s", strings.TrimRight(line, "\n"))
+		for _, part := range wrap(strings.TrimRight(line, "\n"), columns) {
+			v.say("%s", part)
+		}
 	}
+}
+
+// wrap breaks a line that is too wide at its spaces; a word that is wider by itself
+// is cut. Further lines are indented.
+func wrap(line string, width int) []string {
+	const indent = "        "
+	var lines []string
+	runes := []rune(line)
+	for len(runes) > width {
+		at := width
+		for i := width; i > len(indent); i-- {
+			if runes[i] == ' ' {
+				at = i
+				break
+			}
+		}
+		lines = append(lines, string(runes[:at]))
+		runes = append([]rune(indent), []rune(strings.TrimLeft(string(runes[at:]), " "))...)
+	}
+	return append(lines, string(runes))
 }
 
 func (v *Voice) closing(out string) {

@@ -108,7 +108,7 @@ host's and the guest's word: it explains a boot and proves nothing.`,
 		},
 	}
 	cmd.Flags().StringVar(&timesFile, "times", "", "file for the times of the console's lines, for \"vm timeline\" (to read)")
-	cmd.Flags().StringVar(&logFile, "boot-log", "", "boot log of the VM")
+	cmd.Flags().StringVar(&logFile, "boot-log", "", "boot log of this VM (which attest --boot-log-out wrote)")
 	cmd.Flags().StringVar(&svg, "svg-out", "", "write the picture to this file (must not exist)")
 	command.Require(cmd, "times")
 	command.NotEmpty(cmd, "boot-log", "svg-out")
