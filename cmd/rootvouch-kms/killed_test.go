@@ -192,9 +192,11 @@ func (k *killer) aim(at int) {
 	k.at, k.seen, k.restarts = at, 0, nil
 }
 
-// struck reports whether the server was killed, once it is there again.
+// struck ends the aim, since an exchange is over before its connection closes, and
+// reports whether the server was killed, once it is there again.
 func (k *killer) struck() bool {
 	k.mu.Lock()
+	k.at = -1
 	restarts := k.restarts
 	k.mu.Unlock()
 	if restarts == nil {
