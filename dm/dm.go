@@ -1,9 +1,9 @@
-// Package dm makes read-only device-mapper devices.
+// Package dm makes device-mapper devices.
 //
 // It speaks the ioctls of /dev/mapper/control (Linux, include/uapi/linux/dm-ioctl.h,
-// interface version 4.0 and later) for the two targets that a root disk needs,
-// dm-crypt and dm-verity. Every table is loaded read-only, so that no fault
-// above can change a disk.
+// interface version 4.0 and later) for the targets that a root disk needs, dm-crypt
+// and dm-verity, and for those of a volume, dm-crypt over dm-integrity. A table is
+// loaded read-only unless it says otherwise, so that no fault above can change a disk.
 package dm
 
 import (
@@ -33,6 +33,9 @@ type Target struct {
 	Length uint64 // 512-byte sectors
 	Type   string // the target's name in the kernel
 	Params string // the rest of the table line; holds no key
+	// Writable lets what is above change the device below. A disk's targets do not
+	// have it.
+	Writable bool
 }
 
 // Control is an open /dev/mapper/control.
@@ -57,7 +60,7 @@ type Device struct {
 	number  uint64 // dev_t as the kernel's huge_encode_dev prints it
 }
 
-// Create makes and activates a read-only device. When a part of that fails,
+// Create makes and activates a device. When a part of that fails,
 // nothing of the device is left.
 func (c *Control) Create(name string, target Target) (*Device, error) {
 	reply, err := c.ioctl(unix.DM_DEV_CREATE, name, 0, nil)
@@ -91,7 +94,7 @@ func (d *Device) undo(err error) error {
 	return err
 }
 
-// Replace loads another read-only table and switches to it. Requests under way
+// Replace loads another table and switches to it. Requests under way
 // finish with the old table first; when loading fails, the old one stays.
 func (d *Device) Replace(target Target) error {
 	if err := d.load(target); err != nil {
@@ -104,7 +107,11 @@ func (d *Device) Replace(target Target) error {
 }
 
 func (d *Device) load(target Target) error {
-	if _, err := d.control.ioctl(unix.DM_TABLE_LOAD, d.name, unix.DM_READONLY_FLAG, &target); err != nil {
+	flags := uint32(unix.DM_READONLY_FLAG)
+	if target.Writable {
+		flags = 0
+	}
+	if _, err := d.control.ioctl(unix.DM_TABLE_LOAD, d.name, flags, &target); err != nil {
 		return fmt.Errorf("loading %s table of device %q: %w", target.Type, d.name, err)
 	}
 	return nil

@@ -20,6 +20,23 @@ func TestCryptTarget(t *testing.T) {
 	}
 }
 
+func TestVolumeTargets(t *testing.T) {
+	got := Crypt{
+		Device: "253:2", Cipher: "capi:authenc(hmac(sha256),xts(aes))-plain64", Key: "rootvouch:x", KeySize: 96,
+		Size: 8192, SectorSize: 4096, TagSize: 32,
+	}.Target()
+	want := Target{Length: 16, Type: "crypt", Writable: true,
+		Params: "capi:authenc(hmac(sha256),xts(aes))-plain64 :96:logon:rootvouch:x 0 253:2 0 2 integrity:32:aead sector_size:4096"}
+	if got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	got = Integrity{Device: "254:16", Offset: 1 << 20, Size: 8192, SectorSize: 4096, TagSize: 32}.Target()
+	want = Target{Length: 16, Type: "integrity", Writable: true, Params: "254:16 2048 32 J 1 block_size:4096"}
+	if got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
 func TestVerityTarget(t *testing.T) {
 	v := Verity{
 		Device: "253:0", BlockSize: 4096, DataBlocks: 3, TreeBlock: 4,

@@ -16,16 +16,47 @@ type Crypt struct {
 	Offset     uint64 // bytes from the start of the disk, a multiple of SectorSize
 	Size       uint64 // bytes, a multiple of SectorSize
 	SectorSize int    // bytes that are encrypted as one unit
+	// TagSize is that of the tags which Cipher makes and the device below keeps, in
+	// bytes: an authenticated cipher, and a device that is written. 0 is neither.
+	TagSize int
 }
 
 // Target returns the table: the IV counts 512-byte sectors from the start of
 // the segment, as LUKS2 has it.
 func (c Crypt) Target() Target {
+	options := fmt.Sprintf("1 sector_size:%d", c.SectorSize)
+	if c.TagSize > 0 {
+		options = fmt.Sprintf("2 integrity:%d:aead sector_size:%d", c.TagSize, c.SectorSize)
+	}
 	return Target{
 		Length: c.Size / SectorSize,
 		Type:   "crypt",
-		Params: fmt.Sprintf("%s :%d:logon:%s 0 %s %d 1 sector_size:%d",
-			c.Cipher, c.KeySize, c.Key, c.Device, c.Offset/SectorSize, c.SectorSize),
+		Params: fmt.Sprintf("%s :%d:logon:%s 0 %s %d %s",
+			c.Cipher, c.KeySize, c.Key, c.Device, c.Offset/SectorSize, options),
+		Writable: c.TagSize > 0,
+	}
+}
+
+// Integrity is a dm-integrity target that keeps a dm-crypt target's tags, with a
+// journal (Linux, Documentation/admin-guide/device-mapper/dm-integrity.rst). The
+// kernel takes the layout from the superblock on the device: whoever loads this has
+// compared it.
+type Integrity struct {
+	Device     string // "major:minor" of the disk
+	Offset     uint64 // bytes from the start of the disk, a multiple of SectorSize
+	Size       uint64 // bytes that it offers, a multiple of SectorSize
+	SectorSize int    // bytes that have one tag
+	TagSize    int    // bytes
+}
+
+// Target returns the table. Data and tag of a sector become durable together, by way of
+// the journal: without it a crash leaves sectors that cannot be read.
+func (i Integrity) Target() Target {
+	return Target{
+		Length:   i.Size / SectorSize,
+		Type:     "integrity",
+		Params:   fmt.Sprintf("%s %d %d J 1 block_size:%d", i.Device, i.Offset/SectorSize, i.TagSize, i.SectorSize),
+		Writable: true,
 	}
 }
 

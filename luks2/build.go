@@ -15,9 +15,18 @@ import (
 type Params struct {
 	UUID       pins.UUID
 	SequenceID uint64 // at least 1; a rewritten header should have a higher one
-	VolumeKey  []byte // VolumeKeySize bytes
+	VolumeKey  []byte // VolumeKeySize bytes; AuthenticatedKeySize where Authenticated
 	Passphrase []byte // PassphraseSize random bytes
 	Random     io.Reader
+	// Authenticated makes the header of a volume that is written, not of a disk.
+	Authenticated bool
+}
+
+func (p Params) kind() kind {
+	if p.Authenticated {
+		return authenticated()
+	}
+	return disk()
 }
 
 // Build writes a header region of HeaderSize bytes. It takes salts and the
@@ -37,12 +46,12 @@ func build(p Params) ([]byte, error) {
 		return nil, errors.New("UUID is all zero")
 	case p.SequenceID == 0:
 		return nil, errors.New("seqid is 0, want at least 1")
-	case len(p.VolumeKey) != VolumeKeySize:
-		return nil, fmt.Errorf("volume key has %d bytes, want %d", len(p.VolumeKey), VolumeKeySize)
+	case len(p.VolumeKey) != p.kind().keySize:
+		return nil, fmt.Errorf("volume key has %d bytes, want %d", len(p.VolumeKey), p.kind().keySize)
 	case len(p.Passphrase) != PassphraseSize:
 		return nil, fmt.Errorf("passphrase has %d bytes, want %d", len(p.Passphrase), PassphraseSize)
 	}
-	if _, err := xts.NewCipher(p.VolumeKey); err != nil {
+	if _, err := xts.NewCipher(p.VolumeKey[:VolumeKeySize]); err != nil {
 		return nil, fmt.Errorf("volume key: %w", err)
 	}
 	salts := make([]byte, 2*saltSize+2*(atUUID-atSalt))
@@ -53,11 +62,11 @@ func build(p Params) ([]byte, error) {
 	primarySalt, secondarySalt := salts[2*saltSize:][:atUUID-atSalt], salts[2*saltSize+atUUID-atSalt:]
 
 	header := make([]byte, HeaderSize)
-	area := header[areaOffset:][:areaUsed]
+	area := header[areaOffset:][:p.kind().areaUsed()]
 	if err := fillKeyslot(area, p, slotSalt); err != nil {
 		return nil, err
 	}
-	text := profile(slotSalt, digestSalt, deriveKey(p.VolumeKey, digestSalt, digestSize)).encode()
+	text := profile(p.kind(), slotSalt, digestSalt, deriveKey(p.VolumeKey, digestSalt, digestSize)).encode()
 	if len(text) >= jsonSize {
 		panic(fmt.Sprintf("luks2: internal error: JSON of %d bytes", len(text)))
 	}
@@ -70,9 +79,9 @@ func build(p Params) ([]byte, error) {
 // fillKeyslot splits and encrypts the volume key into area.
 func fillKeyslot(area []byte, p Params, salt []byte) error {
 	// The split is made in a buffer of its own: the header must never hold it.
-	split := make([]byte, areaUsed)
+	split := make([]byte, len(area))
 	defer clear(split)
-	if _, err := io.ReadFull(p.Random, split[:areaUsed-VolumeKeySize]); err != nil {
+	if _, err := io.ReadFull(p.Random, split[:len(area)-len(p.VolumeKey)]); err != nil {
 		return fmt.Errorf("reading randomness for stripes: %w", err)
 	}
 	splitKey(split, p.VolumeKey)
@@ -87,19 +96,19 @@ func fillKeyslot(area []byte, p Params, salt []byte) error {
 	return nil
 }
 
-// profile is the JSON of every header that we write.
-func profile(slotSalt, digestSalt, volumeKeyDigest []byte) metadata {
+// profile is the JSON of every header of a kind.
+func profile(k kind, slotSalt, digestSalt, volumeKeyDigest []byte) metadata {
 	return metadata{
 		Keyslots: map[string]keyslot{"0": {
 			Type:    "luks2",
-			KeySize: VolumeKeySize,
+			KeySize: uint32(k.keySize),
 			AF:      af{Type: "luks1", Stripes: stripes, Hash: "sha256"},
-			Area:    area{Type: "raw", Offset: decimal(areaOffset), Size: decimal(areaSize), Encryption: Cipher, KeySize: VolumeKeySize},
+			Area:    area{Type: "raw", Offset: decimal(areaOffset), Size: decimal(uint64(k.areaSize())), Encryption: Cipher, KeySize: VolumeKeySize},
 			KDF:     kdf{Type: "pbkdf2", Hash: "sha256", Iterations: iterations, Salt: base64.StdEncoding.EncodeToString(slotSalt)},
 		}},
 		Segments: map[string]segment{"0": {
 			Type: "crypt", Offset: decimal(HeaderSize), Size: "dynamic", IVTweak: "0",
-			Encryption: Cipher, SectorSize: SectorSize,
+			Encryption: Cipher, SectorSize: SectorSize, Integrity: k.integrity,
 		}},
 		Digests: map[string]digest{"0": {
 			Type: "pbkdf2", Keyslots: []string{"0"}, Segments: []string{"0"},

@@ -36,7 +36,7 @@ func attacks() []attack {
 		{name: "segment of one sector", old: `"dynamic"`, new: `"4096"`, want: `segments.0.size is "4096"`},
 		{name: "segment with another tweak", old: `"iv_tweak":"0"`, new: `"iv_tweak":"8"`, want: `segments.0.iv_tweak is "8"`},
 		{name: "segment with small sectors", old: `"sector_size":4096`, new: `"sector_size":512`, want: "segments.0.sector_size is 512, want 4096"},
-		{name: "segment with dm-integrity", old: `"sector_size":4096`, new: `"sector_size":4096,"integrity":{"type":"none","journal_encryption":"none","journal_integrity":"none"}`, want: `unknown member`},
+		{name: "segment with dm-integrity", old: `"sector_size":4096`, new: `"sector_size":4096,"integrity":{"type":"none","journal_encryption":"none","journal_integrity":"none"}`, want: `segments.0.integrity is "none", want none in a disk's header`},
 		{name: "segment of a finished reencryption", old: `"sector_size":4096`, new: `"sector_size":4096,"flags":["backup-final"]`, want: `unknown member`},
 
 		// A volume key of the host's.
@@ -108,9 +108,9 @@ func anyPassphrase(t *testing.T, good []byte) []byte {
 	digest.Digest = base64.StdEncoding.EncodeToString(deriveKey(key, mustBytes(digest.Salt), digestSize))
 	m.Keyslots["0"], m.Digests["0"] = slot, digest
 	header := remake(good, m.encode())
-	split := header[areaOffset:][:areaUsed]
+	split := header[areaOffset:][:disk().areaUsed()]
 	splitKey(split, key)
-	if !bytes.Equal(merge(split), key) {
+	if !bytes.Equal(merge(split, len(key)), key) {
 		t.Fatal("the area does not give the host's key")
 	}
 	return header

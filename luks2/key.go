@@ -26,10 +26,10 @@ func (c *Container) VolumeKey(passphrase []byte) ([]byte, error) {
 		return nil, fmt.Errorf("opening keyslot: %w", err)
 	}
 	defer cipher.Wipe()
-	split := make([]byte, areaUsed)
+	split := make([]byte, c.kind.areaUsed())
 	defer clear(split)
 	cipher.Decrypt(split, c.slot.area, 0, areaSector)
-	key := merge(split)
+	key := merge(split, c.kind.keySize)
 	got := deriveKey(key, c.digest.salt[:], digestSize)
 	defer clear(got)
 	if subtle.ConstantTimeCompare(got, c.digest.value[:]) != 1 {
@@ -64,11 +64,12 @@ func deriveKey(password, salt []byte, size int) []byte {
 	return out[:size]
 }
 
-// merge undoes the anti-forensic split (LUKS1 spec, 2.4.2).
-func merge(split []byte) []byte {
-	key := make([]byte, VolumeKeySize)
-	for ; len(split) > VolumeKeySize; split = split[VolumeKeySize:] {
-		subtle.XORBytes(key, key, split[:VolumeKeySize])
+// merge undoes the anti-forensic split of a key of so many bytes (LUKS1 spec,
+// 2.4.2).
+func merge(split []byte, size int) []byte {
+	key := make([]byte, size)
+	for ; len(split) > size; split = split[size:] {
+		subtle.XORBytes(key, key, split[:size])
 		diffuse(key)
 	}
 	subtle.XORBytes(key, key, split)
@@ -78,9 +79,9 @@ func merge(split []byte) []byte {
 // splitKey fills split, whose stripes but the last are random already, so that
 // merge gives key.
 func splitKey(split, key []byte) {
-	last := split[len(split)-VolumeKeySize:]
+	last := split[len(split)-len(key):]
 	clear(last)
-	sum := merge(split)
+	sum := merge(split, len(key))
 	defer clear(sum)
 	subtle.XORBytes(last, sum, key)
 }

@@ -1,4 +1,8 @@
-// Package luks2 writes and strictly reads LUKS2 headers of one profile.
+// Package luks2 writes and strictly reads LUKS2 headers of two profiles.
+//
+// A disk's is encrypted, and dm-verity inside says what is true. A volume's is
+// encrypted with an authentication tag for each sector, which dm-integrity keeps
+// below dm-crypt, because a volume is written to.
 //
 // A LUKS2 header is the host's to change: forged ones that name a null cipher
 // made guests mount plaintext of an attacker's making (CVE-2025-59054,
@@ -9,7 +13,7 @@
 // would not give back.
 //
 // The format is "LUKS2 On-Disk Format Specification", version 1.1.1; the
-// profile is docs/spec/image.md. Bytes of the header region that nothing reads
+// profiles are docs/spec/image.md and docs/spec/volume.md. Bytes of the header region that nothing reads
 // (between the parts) are not checked here: the region's SHA-256 pins them.
 package luks2
 
@@ -24,8 +28,18 @@ const (
 	// HeaderSize is the header region: everything before the payload.
 	HeaderSize = 1 << 20
 
-	// VolumeKeySize is the size of the AES-256-XTS key of the payload.
+	// VolumeKeySize is the size of the AES-256-XTS key of a disk's payload.
 	VolumeKeySize = 64
+
+	// MACKeySize is the size of the HMAC-SHA256 key of a volume's tags, which
+	// follows the AES-256-XTS key in its volume key.
+	MACKeySize = 32
+
+	// AuthenticatedKeySize is the size of a volume's volume key.
+	AuthenticatedKeySize = VolumeKeySize + MACKeySize
+
+	// Integrity is the kernel's name of what makes a volume's tags.
+	Integrity = "hmac(sha256)"
 
 	// PassphraseSize is the size of the key that opens the keyslot: random
 	// bytes, which is why 1000 iterations of PBKDF2 are enough.
@@ -41,9 +55,7 @@ const (
 	metadataSize = 16384 // binary header and JSON area; twice on disk
 	jsonSize     = metadataSize - binarySize
 	areaOffset   = 2 * metadataSize
-	stripes      = 4000 // LUKS1 spec, 2.4: anti-forensic splitter
-	areaUsed     = stripes * VolumeKeySize
-	areaSize     = (areaUsed + 4095) / 4096 * 4096
+	stripes      = 4000      // LUKS1 spec, 2.4: anti-forensic splitter
 	keyslotsSize = 512 << 10 // room for a second keyslot, for cryptsetup luksAddKey on a copy
 	areaSector   = 512       // keyslot areas are encrypted in sectors of 512 bytes, counted from 0
 	iterations   = 1000      // PBKDF2, keyslot and digest: the least that cryptsetup 2.6.1 takes
@@ -61,6 +73,7 @@ type Container struct {
 	PayloadOffset uint64 // bytes from the start of the disk
 	SectorSize    int    // bytes
 
+	kind   kind
 	slot   keyslotSecrets
 	digest pbkdf2Digest
 }
@@ -68,7 +81,7 @@ type Container struct {
 // keyslotSecrets is what opening the keyslot needs.
 type keyslotSecrets struct {
 	salt [saltSize]byte
-	area []byte // the encrypted key material, areaUsed bytes
+	area []byte // the encrypted key material, kind.areaUsed bytes
 }
 
 // pbkdf2Digest recognises the volume key.

@@ -365,9 +365,41 @@ func FuzzHeader(f *testing.F) {
 		}
 		area := header[binarySize:metadataSize]
 		area = area[:bytes.IndexByte(area, 0)]
-		want := profile(c.slot.salt[:], c.digest.salt[:], c.digest.value[:]).encode()
+		want := profile(disk(), c.slot.salt[:], c.digest.salt[:], c.digest.value[:]).encode()
 		if !bytes.Equal(area, want) {
 			t.Errorf("accepted %s, want %s", area, want)
 		}
 	})
+}
+
+// A volume's header is of its own kind: each reader refuses the other's, and a null
+// integrity.
+func TestAuthenticated(t *testing.T) {
+	p := sampleParams()
+	p.VolumeKey, p.Authenticated = append(p.VolumeKey, bytes.Repeat([]byte{7}, MACKeySize)...), true
+	header := mustBuild(t, p)
+	c, err := ParseAuthenticated(header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := c.VolumeKey(bytes.Clone(p.Passphrase))
+	if err != nil || !bytes.Equal(key, p.VolumeKey) {
+		t.Errorf("got %d bytes of key, %v, want the volume key", len(key), err)
+	}
+	refused(t, header, `segments.0.integrity is "hmac(sha256)", want none in a disk's header`)
+	for _, change := range []struct{ old, new, want string }{
+		{`hmac(sha256)`, `none`, `segments.0.integrity.type is "none"`},
+		{`"journal_encryption":"none"`, `"journal_encryption":"x"`, `segments.0.integrity.journal_encryption is "x"`},
+		{`,"integrity":{"type":"hmac(sha256)","journal_encryption":"none","journal_integrity":"none"}`, ``, `segments.0.integrity is missing`},
+		{`"type":"luks2","key_size":96`, `"type":"luks2","key_size":64`, `keyslots.0.key_size is 64, want 96`},
+	} {
+		text := bytes.Replace(jsonOf(header), []byte(change.old), []byte(change.new), 1)
+		if _, err := ParseAuthenticated(remake(header, text)); err == nil || !strings.Contains(err.Error(), change.want) {
+			t.Errorf("%s: got error %v, want one with %q", change.new, err, change.want)
+		}
+	}
+	p.VolumeKey = p.VolumeKey[:VolumeKeySize]
+	if _, err := Build(p); err == nil {
+		t.Error("a short volume key builds")
+	}
 }

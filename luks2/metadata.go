@@ -54,6 +54,15 @@ type segment struct {
 	IVTweak    string `json:"iv_tweak"`
 	Encryption string `json:"encryption"`
 	SectorSize uint32 `json:"sector_size"`
+	// Integrity is there in a volume's alone.
+	Integrity *integrity `json:"integrity,omitempty"`
+}
+
+// integrity is what dm-integrity keeps for dm-crypt (LUKS2 spec, 3.3).
+type integrity struct {
+	Type              string `json:"type"`
+	JournalEncryption string `json:"journal_encryption"`
+	JournalIntegrity  string `json:"journal_integrity"`
 }
 
 type digest struct {

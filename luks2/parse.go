@@ -10,18 +10,23 @@ import (
 	"github.com/rootvouch/rootvouch/internal/strictjson"
 )
 
-// Parse reads the header region: the first HeaderSize bytes of a disk. It never
+// Parse reads the header region of a disk: its first HeaderSize bytes. It never
 // looks at a disk, so what is checked is what is used. Nothing in the container
 // refers to header afterwards.
-func Parse(header []byte) (*Container, error) {
-	c, err := parse(header)
+func Parse(header []byte) (*Container, error) { return parseAs(disk(), header) }
+
+// ParseAuthenticated is Parse for a volume.
+func ParseAuthenticated(header []byte) (*Container, error) { return parseAs(authenticated(), header) }
+
+func parseAs(k kind, header []byte) (*Container, error) {
+	c, err := parse(k, header)
 	if err != nil {
 		return nil, fmt.Errorf("parsing LUKS2 header: %w", err)
 	}
 	return c, nil
 }
 
-func parse(header []byte) (*Container, error) {
+func parse(k kind, header []byte) (*Container, error) {
 	if len(header) != HeaderSize {
 		return nil, fmt.Errorf("got %d bytes, want %d", len(header), HeaderSize)
 	}
@@ -51,7 +56,7 @@ func parse(header []byte) (*Container, error) {
 		}
 		return nil, err
 	}
-	if err := m.check(); err != nil {
+	if err := m.check(k); err != nil {
 		return nil, err
 	}
 	if want := m.encode(); !bytes.Equal(want, primary.json) {
@@ -62,9 +67,10 @@ func parse(header []byte) (*Container, error) {
 		SequenceID:    primary.sequenceID,
 		PayloadOffset: HeaderSize,
 		SectorSize:    SectorSize,
+		kind:          k,
 		slot: keyslotSecrets{
 			salt: [saltSize]byte(mustBytes(m.Keyslots["0"].KDF.Salt)),
-			area: bytes.Clone(header[areaOffset:][:areaUsed]),
+			area: bytes.Clone(header[areaOffset:][:k.areaUsed()]),
 		},
 		digest: pbkdf2Digest{
 			salt:  [saltSize]byte(mustBytes(m.Digests["0"].Salt)),
@@ -75,7 +81,7 @@ func parse(header []byte) (*Container, error) {
 
 // check compares m with the profile. It checks the algorithms first: a header that
 // weakens the encryption gets an error that names the weak algorithm.
-func (m metadata) check() error {
+func (m metadata) check(want kind) error {
 	if len(m.Segments) != 1 {
 		return fmt.Errorf("got %d segments, want 1", len(m.Segments))
 	}
@@ -101,6 +107,7 @@ func (m metadata) check() error {
 		// First the algorithms ...
 		is("segments.0.type", s.Type, "crypt"),
 		is("segments.0.encryption", s.Encryption, Cipher),
+		isIntegrity(s.Integrity, want.integrity),
 		is("keyslots.0.type", k.Type, "luks2"),
 		is("keyslots.0.area.type", k.Area.Type, "raw"),
 		is("keyslots.0.area.encryption", k.Area.Encryption, Cipher),
@@ -119,10 +126,10 @@ func (m metadata) check() error {
 		is("segments.0.offset", s.Offset, decimal(HeaderSize)),
 		is("segments.0.size", s.Size, "dynamic"),
 		is("segments.0.iv_tweak", s.IVTweak, "0"),
-		is("keyslots.0.key_size", k.KeySize, VolumeKeySize),
+		is("keyslots.0.key_size", k.KeySize, uint32(want.keySize)),
 		is("keyslots.0.area.key_size", k.Area.KeySize, VolumeKeySize),
 		is("keyslots.0.area.offset", k.Area.Offset, decimal(areaOffset)),
-		is("keyslots.0.area.size", k.Area.Size, decimal(areaSize)),
+		is("keyslots.0.area.size", k.Area.Size, decimal(uint64(want.areaSize()))),
 		is("keyslots.0.af.stripes", k.AF.Stripes, stripes),
 		is("config.json_size", m.Config.JSONSize, decimal(jsonSize)),
 		is("config.keyslots_size", m.Config.KeyslotsSize, decimal(keyslotsSize)),
@@ -160,6 +167,21 @@ func is[T comparable](name string, got, want T) error {
 		return fmt.Errorf("%s is %q, want %q", name, text, any(want))
 	}
 	return fmt.Errorf("%s is %v, want %v", name, got, want)
+}
+
+func isIntegrity(got, want *integrity) error {
+	switch {
+	case got == nil && want == nil:
+		return nil
+	case got == nil:
+		return fmt.Errorf("segments.0.integrity is missing, want %s", want.Type)
+	case want == nil:
+		return fmt.Errorf("segments.0.integrity is %q, want none in a disk's header", got.Type)
+	}
+	return first(
+		is("segments.0.integrity.type", got.Type, want.Type),
+		is("segments.0.integrity.journal_encryption", got.JournalEncryption, want.JournalEncryption),
+		is("segments.0.integrity.journal_integrity", got.JournalIntegrity, want.JournalIntegrity))
 }
 
 func isList(name string, got []string) error {

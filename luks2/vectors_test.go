@@ -170,16 +170,16 @@ func TestVectorsImages(t *testing.T) {
 
 func TestAFSplitMerge(t *testing.T) {
 	key := bytes.Repeat([]byte{0x5a}, VolumeKeySize)
-	split := make([]byte, areaUsed)
+	split := make([]byte, disk().areaUsed())
 	for i := range split {
 		split[i] = byte(i * 7)
 	}
 	splitKey(split, key)
-	if got := merge(split); !bytes.Equal(got, key) {
+	if got := merge(split, VolumeKeySize); !bytes.Equal(got, key) {
 		t.Errorf("got %x, want %x", got, key)
 	}
 	split[12345] ^= 1
-	if got := merge(split); bytes.Equal(got, key) {
+	if got := merge(split, VolumeKeySize); bytes.Equal(got, key) {
 		t.Error("a changed stripe gives the same key")
 	}
 }

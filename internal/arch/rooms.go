@@ -20,6 +20,12 @@ var rooms = []room{
 		uses:     []string{"xts"},
 		pure:     true, neverDirect: outside,
 	},
+	{
+		name:     "ground: volumes, which have a LUKS2 header",
+		packages: []string{"volume"},
+		uses:     []string{"luks2"},
+		pure:     true, neverDirect: outside,
+	},
 	{name: "ground: an agent's file", packages: []string{"spire/agentconf"}, pure: true, neverDirect: outside},
 	{name: "ground: commands as a shell reads them", packages: []string{"internal/shell"}, pure: true, neverDirect: outside},
 	{name: "ground: what a file is", packages: []string{"internal/filekind"}, pure: true, neverDirect: outside},
@@ -260,7 +266,7 @@ var rooms = []room{
 		name:     "commands: the owner's commands, noun by noun",
 		packages: []string{"internal/cli/..."},
 		uses: []string{"internal/cli", "internal/bounded", "internal/command", "internal/durable", "internal/filekind", "internal/shell", "appraise", "attest", "boot/bootconfig", "boot/bootlog", "boot/cmdline", "boot/timeline", "demo", "evidence", "gate/...", "image/...",
-			"initramfs/...", "kms/...", "luks2", "platform/...", "refval", "release", "snp/...", "uki"},
+			"initramfs/...", "kms/...", "luks2", "platform/...", "refval", "release", "snp/...", "uki", "volume"},
 		never: ownerNever,
 	},
 	{
