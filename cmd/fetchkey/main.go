@@ -1,8 +1,10 @@
 // Fetchkey runs in the guest: it gets the disk's key from the key server and
 // writes it to descriptor 3, a pipe to PID 1.
 //
-// It exits with 0 only if it wrote the key. Otherwise it writes one line to standard
-// error, and PID 1 repeats that line in its refusal.
+// With -commit it says instead that a volume was closed, and writes no key.
+//
+// It exits with 0 only if it wrote the key, or the close was taken. Otherwise it writes
+// one line to standard error, and PID 1 repeats that line in its refusal.
 package main
 
 import (
@@ -15,10 +17,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/kms/fetchkey"
+	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/snp/snpdev"
 )
@@ -27,6 +31,7 @@ import (
 const (
 	identityPatience = 40 * time.Second // the agent starts, attests and syncs in it
 	serverPatience   = 60 * time.Second // a server that restarts, a replica that takes over
+	commitPatience   = 20 * time.Second // the VM is going down
 )
 
 const keyDescriptor = 3
@@ -45,9 +50,10 @@ func run(args []string) error {
 	config := flags.String("boot-config", bootconfig.Path, "boot.json of the VM")
 	disk := flags.String("disk-uuid", "", "UUID of the disk (whose key is asked for)")
 	agent := flags.String("workload-api", "unix://"+bootconfig.AgentSocketPath, "address of the SPIFFE Workload API")
+	commit := flags.String("commit", "", "the close of the volume with this UUID, as one JSON document: say that, and get no key")
 	verbose := flags.Bool("v", false, "say what was done, on standard error")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "usage: fetchkey -disk-uuid UUID [flags] 3>PIPE")
+		fmt.Fprintln(os.Stderr, "usage: fetchkey -disk-uuid UUID [flags] 3>PIPE\n       fetchkey -disk-uuid UUID -commit DOCUMENT [flags]")
 		flags.SetOutput(os.Stderr)
 		flags.PrintDefaults()
 		os.Exit(2) // 0 says that a key was written
@@ -56,6 +62,9 @@ func run(args []string) error {
 	}
 	if flags.NArg() > 0 {
 		return fmt.Errorf("config: got argument %q, want only flags", flags.Arg(0))
+	}
+	if *commit != "" {
+		return sendCommit(*config, *disk, *commit)
 	}
 	c, err := configure(*config, *disk, *agent)
 	if err != nil {
@@ -87,22 +96,50 @@ func run(args []string) error {
 	return nil
 }
 
-func configure(path, disk, agent string) (fetchkey.Config, error) {
+// sendCommit says that a volume was closed. The document is no secret: it counts once.
+func sendCommit(path, disk, document string) error {
+	request, err := keyapi.Decode[keyapi.CommitRequest]([]byte(document))
+	if err != nil {
+		return fmt.Errorf("config: -commit: %w", err)
+	}
+	boot, uuid, server, err := readBoot(path, disk)
+	if err != nil {
+		return fmt.Errorf("config: %w", err)
+	}
+	bundle, err := x509bundle.Parse(server.TrustDomain(), []byte(boot.SPIRE.TrustRoot))
+	if err != nil {
+		return fmt.Errorf("config: spire.trust_root: %w", err)
+	}
+	return fetchkey.Commit{
+		Disk: uuid, Request: request, Addresses: boot.KMS.Addresses, ServerID: server, Bundles: bundle, Patience: commitPatience,
+	}.Send(context.Background())
+}
+
+// readBoot reads the boot configuration and what both uses take from it.
+func readBoot(path, disk string) (bootconfig.Config, pins.UUID, spiffeid.ID, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return fetchkey.Config{}, fmt.Errorf("reading boot configuration: %w", err)
+		return bootconfig.Config{}, pins.UUID{}, spiffeid.ID{}, fmt.Errorf("reading boot configuration: %w", err)
 	}
 	boot, err := bootconfig.Decode(data)
 	if err != nil {
-		return fetchkey.Config{}, err
+		return bootconfig.Config{}, pins.UUID{}, spiffeid.ID{}, err
 	}
 	uuid, err := pins.ParseUUID(disk)
 	if err != nil {
-		return fetchkey.Config{}, fmt.Errorf("-disk-uuid: %w", err)
+		return bootconfig.Config{}, pins.UUID{}, spiffeid.ID{}, fmt.Errorf("-disk-uuid: %w", err)
 	}
 	server, err := spiffeid.FromString(boot.KMS.SPIFFEID)
 	if err != nil {
-		return fetchkey.Config{}, fmt.Errorf("kms.spiffe_id: %w", err)
+		return bootconfig.Config{}, pins.UUID{}, spiffeid.ID{}, fmt.Errorf("kms.spiffe_id: %w", err)
+	}
+	return boot, uuid, server, nil
+}
+
+func configure(path, disk, agent string) (fetchkey.Config, error) {
+	boot, uuid, server, err := readBoot(path, disk)
+	if err != nil {
+		return fetchkey.Config{}, err
 	}
 	device, err := snpdev.Open(boot.ReportDevice)
 	if err != nil {

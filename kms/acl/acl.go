@@ -136,9 +136,10 @@ func appraised(c Case) error {
 
 // CheckApart refuses a second record that one launch could use for another disk:
 // the same SPIFFE ID, and a measurement that both accept. The owner's word that
-// both disks belong to one VM, on the new record, lets it pass.
+// both disks belong to one VM, on the new record, lets it pass; on the record of a volume
+// it stands from the beginning, for the VM that has the volume has a root too.
 func CheckApart(fresh, old store.Record, freshValues, oldValues refval.Values) error {
-	if fresh.DiskUUID == old.DiskUUID || fresh.SPIFFEID != old.SPIFFEID || fresh.SameVM {
+	if fresh.DiskUUID == old.DiskUUID || fresh.SPIFFEID != old.SPIFFEID || fresh.SameVM || old.Volume != nil && old.SameVM {
 		return nil
 	}
 	if fresh.Evidence != store.EvidenceRequired || old.Evidence != store.EvidenceRequired {

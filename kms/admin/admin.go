@@ -95,6 +95,8 @@ func (a *Admin) handler() http.Handler {
 		{"GET " + adminapi.PathKept, Read, a.kept},
 		{"GET " + disk, Read, a.get},
 		{"GET " + disk + "/releases", Read, a.releases},
+		{"GET " + disk + "/volume", Read, a.volume},
+		{"POST " + disk + "/volume/{word}", Operate, a.sayVolume},
 		{"PUT " + disk, Operate, a.put},
 		{"POST " + disk + "/update", Operate, a.update},
 		{"POST " + disk + "/enable", Operate, a.setState(store.Enabled)},
@@ -136,6 +138,7 @@ func statusOf(err error) int {
 		{store.ErrNotFound, http.StatusNotFound},
 		{store.ErrNotMade, http.StatusNotFound},
 		{ledger.ErrExists, http.StatusConflict},
+		{store.ErrVolumeState, http.StatusConflict},
 		{ledger.ErrOverlap, http.StatusConflict},
 		{ledger.ErrRootOfTrust, http.StatusConflict},
 		{ledger.ErrConflict, http.StatusConflict},
@@ -302,6 +305,9 @@ func (a *Admin) build(p adminapi.Put, disk pins.UUID, key []byte) (store.Record,
 		return store.Record{}, err
 	}
 	r := store.Record{Header: p.Header, SPIFFEID: id, SameVM: p.SameVM, MaxReleases: p.MaxReleases}
+	if r.Volume, err = policyOf(p); err != nil {
+		return store.Record{}, err
+	}
 	switch r.Evidence = store.EvidenceRule(p.Evidence); r.Evidence {
 	case store.EvidenceNotRequired:
 		if p.ReferenceValues != nil {
@@ -309,18 +315,20 @@ func (a *Admin) build(p adminapi.Put, disk pins.UUID, key []byte) (store.Record,
 		}
 		return r, nil
 	case store.EvidenceRequired:
-		return r, checkValues(p.ReferenceValues, p.Header)
+		return r, checkValues(p.ReferenceValues, r)
 	}
 	return store.Record{}, fmt.Errorf("evidence is %q, want %q or %q", p.Evidence, store.EvidenceRequired, store.EvidenceNotRequired)
 }
 
-// checkValues holds the reference values against the header pin.
-func checkValues(data []byte, header pins.Header) error {
+// checkValues holds the reference values against the header pin of a record. A volume's is
+// not the one that they have, which is of the VM's root.
+func checkValues(data []byte, r store.Record) error {
 	values, err := refval.Decode(data)
 	if err != nil {
 		return err
 	}
-	if want, ok := values.Pins.Value(); ok && want.Header != header {
+	header := r.Header
+	if want, ok := values.Pins.Value(); ok && r.Volume == nil && want.Header != header {
 		return fmt.Errorf("header pin is %s of disk %s, but the reference values have %s of disk %s: a disk that was rekeyed has new pins, which the reference values have to be made with (refval new --pins)",
 			header.HeaderSHA256, header.DiskUUID, want.HeaderSHA256, want.DiskUUID)
 	}

@@ -43,7 +43,7 @@ func (a *Admin) update(by audit.Actor, r *http.Request) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := checkValues(u.ReferenceValues, record.Header); err != nil {
+		if err := checkValues(u.ReferenceValues, record); err != nil {
 			return nil, fmt.Errorf("%w: %v", errInvalid, err)
 		}
 	}

@@ -65,6 +65,9 @@ func (a *Admin) view(ctx context.Context, r store.Record) adminapi.Record {
 		ReferenceValuesSHA256: r.ReferenceValues, RootOfTrust: "unreadable", SameVM: r.SameVM, State: string(r.State),
 		Generation: r.Generation, Created: r.Created, Changed: r.Changed, MaxReleases: r.MaxReleases, Measurements: []adminapi.Measurement{},
 	}
+	if r.Volume != nil {
+		shown.Volume = &adminapi.VolumePolicy{Writers: string(r.Volume.Writers), Unclean: string(r.Volume.Unclean)}
+	}
 	if k := r.Kept(); k != nil {
 		shown.Kept = &adminapi.Kept{Why: string(k.Why), At: k.At, Until: k.Until}
 	}

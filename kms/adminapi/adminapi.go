@@ -75,6 +75,8 @@ type Put struct {
 	// SameVM is the owner's word that every disk with this SPIFFE ID belongs to one
 	// VM.
 	SameVM bool `json:"same_vm"`
+	// Volume is there for a volume that is written, and absent for a disk.
+	Volume *VolumePolicy `json:"volume,omitempty"`
 	// Replace takes the place of the record that the disk has.
 	Replace bool `json:"replace"`
 	// Beside lets the record stand beside the one that the disk has, until a boot
@@ -132,12 +134,14 @@ type Record struct {
 	// Measurements are the launch digests that it accepts.
 	Measurements []Measurement `json:"measurements"`
 	// MaxReleases is how many launches may have the key within an hour; 0: no bound.
-	MaxReleases uint32    `json:"max_releases_per_hour"`
-	SameVM      bool      `json:"same_vm"`
-	State       string    `json:"state"` // "enabled", "disabled" or "retired"
-	Generation  uint64    `json:"generation"`
-	Created     time.Time `json:"created"`
-	Changed     time.Time `json:"changed"`
+	MaxReleases uint32 `json:"max_releases_per_hour"`
+	SameVM      bool   `json:"same_vm"`
+	// Volume is there for a volume that is written.
+	Volume     *VolumePolicy `json:"volume,omitempty"`
+	State      string        `json:"state"` // "enabled", "disabled" or "retired"
+	Generation uint64        `json:"generation"`
+	Created    time.Time     `json:"created"`
+	Changed    time.Time     `json:"changed"`
 	// Kept is there with a record that counts no more.
 	Kept *Kept `json:"kept,omitempty"`
 	// ReferenceValues is there in the answer about one record, and so is what stands

@@ -48,6 +48,8 @@ func entries() []Entry {
 			e.About = AboutExport{Actor: "uid=0", Disk: pins.UUID{1}, Generation: 1, Recipients: []string{"age1x"}}
 		case Rewrap:
 			e.About = AboutRewrap{Actor: "uid=0", KEK: "2026", Items: 3}
+		case VolumeClose, VolumeFork, VolumeFree, VolumeAccept, VolumeRestore, VolumeRetire, VolumeReset:
+			e.About = AboutVolume{Actor: "uid=0", Disk: pins.UUID{1}, State: "closed", Generation: 2, Digest: pins.Digest{8}}
 		default:
 			e.About = AboutChange{Actor: "uid=0", Disk: pins.UUID{1}, SPIFFEID: request.SPIFFEID, Generation: 1, Evidence: "required", ReferenceValues: pins.Digest{6},
 				Before: []Expiring{{pins.Digest{8}, noon}}, MaxReleases: 3, State: "enabled", Ticket: "CHG-1"}
@@ -67,13 +69,14 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(e, got.Entry, cmp.AllowUnexported(AboutInit{}, AboutStart{}, AboutRefusal{}, AboutLeftOut{}, AboutReplica{}, AboutMadeKey{}, AboutBackup{}, AboutRecovery{}, AboutExport{}, AboutRewrap{})); diff != "" {
+		if diff := cmp.Diff(e, got.Entry, cmp.AllowUnexported(AboutInit{}, AboutStart{}, AboutRefusal{}, AboutLeftOut{}, AboutReplica{}, AboutMadeKey{}, AboutBackup{}, AboutRecovery{}, AboutExport{}, AboutRewrap{}, AboutVolume{})); diff != "" {
 			t.Error(diff)
 		}
 		if got.Place != (Place{"main", head.Sequence}) || !got.Time.Equal(noon) || lanes["main"] != head {
 			t.Errorf("got %+v, want it at %d", got, head.Sequence)
 		}
-		if (len(got.About.Contents()) > 0) != !slices.Contains([]Event{Init, Start, Refusal, LeftOut, ReleaseAgain, Join, Leave, MakeKey, Backup, Recovery, Export, Rewrap}, e.Event) {
+		if (len(got.About.Contents()) > 0) != !slices.Contains([]Event{Init, Start, Refusal, LeftOut, ReleaseAgain, Join, Leave, MakeKey, Backup, Recovery, Export, Rewrap,
+			VolumeClose, VolumeFork, VolumeFree, VolumeAccept, VolumeRestore, VolumeRetire, VolumeReset}, e.Event) {
 			t.Errorf("%s refers to %v", e.Event, got.About.Contents())
 		}
 	}

@@ -42,6 +42,14 @@ const (
 	Recovery     Event = "recovery" // the store was made from a backup
 	Export       Event = "export"   // a key left, sealed
 	Rewrap       Event = "rewrap"   // secrets are sealed under another key-encryption key
+
+	VolumeClose   Event = "volume close"   // a launch has closed a volume
+	VolumeFork    Event = "volume fork"    // one wanted to that has it no more
+	VolumeFree    Event = "volume free"    // the operator's word: the launch that had it is gone
+	VolumeAccept  Event = "volume accept"  // ... the next launch may open it whatever it holds
+	VolumeRestore Event = "volume restore" // ... it holds what has this digest
+	VolumeRetire  Event = "volume retire"  // ... no launch gets it any more
+	VolumeReset   Event = "volume reset"   // ... the next launch formats it
 )
 
 // kinds says which Body goes with an event.
@@ -70,6 +78,14 @@ var kinds = map[Event]reflect.Type{
 	Recovery:     reflect.TypeFor[AboutRecovery](),
 	Export:       reflect.TypeFor[AboutExport](),
 	Rewrap:       reflect.TypeFor[AboutRewrap](),
+
+	VolumeClose:   reflect.TypeFor[AboutVolume](),
+	VolumeFork:    reflect.TypeFor[AboutVolume](),
+	VolumeFree:    reflect.TypeFor[AboutVolume](),
+	VolumeAccept:  reflect.TypeFor[AboutVolume](),
+	VolumeRestore: reflect.TypeFor[AboutVolume](),
+	VolumeRetire:  reflect.TypeFor[AboutVolume](),
+	VolumeReset:   reflect.TypeFor[AboutVolume](),
 }
 
 // Body is what a leaf says about its event.
@@ -144,12 +160,45 @@ func (r Request) bounded() Request {
 type AboutRelease struct {
 	Request
 	Generation uint64 `json:"generation"` // the record's
+	// Volume is there where the key is of a volume that is written.
+	Volume *OpenedVolume `json:"volume,omitempty"`
 	// Proof is what the release was decided by; absent where evidence was not required.
 	Proof *Proof `json:"proof,omitempty"`
 }
 
 func (a AboutRelease) bounded() Body {
 	a.Request = a.Request.bounded()
+	return a
+}
+
+// OpenedVolume is what a launch was told of a volume.
+type OpenedVolume struct {
+	Found      keyapi.Found  `json:"found"`
+	Generation uint64        `json:"generation"` // closes of the volume
+	Digest     pins.Digest   `json:"digest,omitzero"`
+	Holder     keyapi.Holder `json:"holder"` // names the launch
+	// Before is the launch that had it open; absent where none had.
+	Before string `json:"before,omitempty"`
+}
+
+// AboutVolume is about a volume, and who says something of it: the launch that has it, or
+// the operator.
+type AboutVolume struct {
+	nothing
+	Actor  string        `json:"actor,omitempty"` // who asked for it at the admin socket
+	Ticket string        `json:"ticket,omitempty"`
+	Remote string        `json:"remote,omitempty"` // the launch's network address
+	Holder keyapi.Holder `json:"holder,omitzero"`  // the launch
+	Disk   pins.UUID     `json:"disk_uuid"`
+	// State, Generation and Digest are the volume's afterwards. With a fork Generation
+	// and Digest are what was wanted.
+	State      string      `json:"state"`
+	Generation uint64      `json:"generation"`
+	Digest     pins.Digest `json:"digest,omitzero"`
+}
+
+func (a AboutVolume) bounded() Body {
+	a.Actor, a.Ticket, a.Remote = text(a.Actor, maxShort), text(a.Ticket, maxShort), text(a.Remote, maxShort)
 	return a
 }
 
@@ -254,6 +303,9 @@ type AboutChange struct {
 	Header      pins.Digest `json:"luks2_header_sha256"`
 	SameVM      bool        `json:"same_vm"`
 	State       string      `json:"state"` // "enabled", "disabled" or "retired"
+	// Writers and Unclean are there for a volume that is written.
+	Writers string `json:"writers,omitempty"`
+	Unclean string `json:"unclean,omitempty"`
 	// RootOfTrust is that of the reference values, in words; only where they may be new.
 	RootOfTrust string `json:"root_of_trust,omitempty"`
 }

@@ -20,7 +20,16 @@ func (l Leaf) Summary() Summary {
 		return Summary{What: "log " + a.Origin}
 	case AboutStart:
 		return Summary{SPIFFEID: a.SPIFFEID}
+	case AboutVolume:
+		who := a.Actor
+		if who == "" {
+			who = a.Remote
+		}
+		return Summary{Disk: a.Disk.String(), What: fmt.Sprintf("%s, generation %d, by %s", a.State, a.Generation, who)}
 	case AboutRelease:
+		if a.Volume != nil {
+			return Summary{a.diskText(), a.SPIFFEID, fmt.Sprintf("volume %s, generation %d, to %s, REPORT_ID %s", a.Volume.Found, a.Volume.Generation, a.Remote, a.ReportID)}
+		}
 		return Summary{a.diskText(), a.SPIFFEID, fmt.Sprintf("generation %d to %s, REPORT_ID %s", a.Generation, a.Remote, a.ReportID)}
 	case AboutRefusal:
 		return Summary{a.diskText(), a.SPIFFEID, fmt.Sprintf("%s from %s: %s", a.Code, a.Remote, a.Reason)}

@@ -65,6 +65,11 @@ func newClient(address string, server spiffeid.ID, id Identity) *client {
 		}
 		return nil
 	}
+	return newHTTP(address, config)
+}
+
+// newHTTP makes a client with its way to know the other end.
+func newHTTP(address string, config *tls.Config) *client {
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	return &client{
 		base: "https://" + address,
@@ -158,6 +163,8 @@ func refusal(status int, data []byte) error {
 	switch reply.Error {
 	case keyapi.CodeNonce:
 		return &staleError{fmt.Errorf("key server refuses the nonce: %s (HTTP status %d)", reply.Error, status)}
+	case keyapi.CodeHeld:
+		return &retryError{errors.New("another launch has the volume open: it closes it, or the operator frees it")}
 	case keyapi.CodeBusy, keyapi.CodeUnavailable:
 		return &retryError{fmt.Errorf("key server cannot answer now: %s (HTTP status %d)", reply.Error, status)}
 	}

@@ -29,9 +29,13 @@ type servers struct {
 }
 
 func newServers(addresses []string, server spiffeid.ID, id Identity) *servers {
+	return serversOf(addresses, func(address string) *client { return newClient(address, server, id) })
+}
+
+func serversOf(addresses []string, open func(address string) *client) *servers {
 	s := &servers{wait: firstWait}
 	for _, address := range addresses {
-		s.clients = append(s.clients, newClient(address, server, id))
+		s.clients = append(s.clients, open(address))
 	}
 	return s
 }

@@ -13,6 +13,7 @@ package keyapi
 import (
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/rootvouch/rootvouch/evidence"
@@ -30,6 +31,8 @@ const (
 	MaxRequestSize = 96 << 10
 	// MaxEvidenceSize bounds ReleaseRequest.Evidence; docs/spec/evidence.md.
 	MaxEvidenceSize = 64 << 10
+	// MaxCommitSize bounds a commit, which anyone can send.
+	MaxCommitSize = 1 << 10
 	// MaxReplySize bounds every reply.
 	MaxReplySize = 8 << 10
 )
@@ -100,13 +103,14 @@ const (
 	CodeDenied      Code = "denied"      // 403: no key for this caller, this disk, this evidence; final
 	CodeNonce       Code = "nonce"       // 409: nonce unknown, used or too old; get another and new evidence
 	CodeBusy        Code = "busy"        // 429: too many nonces outstanding for this caller; wait
+	CodeHeld        Code = "held"        // 423: another launch has the volume open; wait, or ask the operator
 	CodeUnavailable Code = "unavailable" // 503: the server cannot do it now; wait
 )
 
 // UnmarshalText accepts the codes above and nothing else.
 func (c *Code) UnmarshalText(text []byte) error {
 	switch code := Code(text); code {
-	case CodeMalformed, CodeDenied, CodeNonce, CodeBusy, CodeUnavailable:
+	case CodeMalformed, CodeDenied, CodeNonce, CodeBusy, CodeHeld, CodeUnavailable:
 		*c = code
 		return nil
 	}
@@ -121,7 +125,7 @@ type ErrorReply struct {
 
 // Message is any document of this package.
 type Message interface {
-	NonceRequest | NonceReply | ReleaseRequest | ReleaseReply | ErrorReply
+	NonceRequest | NonceReply | ReleaseRequest | ReleaseReply | CommitRequest | CommitReply | ErrorReply
 }
 
 // Encode writes m in its one form.
@@ -157,6 +161,8 @@ func Decode[M Message](data []byte) (M, error) {
 
 func maxSize(m any) int {
 	switch m.(type) {
+	case CommitRequest:
+		return MaxCommitSize
 	case NonceRequest, ReleaseRequest:
 		return MaxRequestSize
 	}
@@ -176,6 +182,13 @@ func check(m any) error {
 			return fmt.Errorf("evidence has %d bytes, want at most %d", len(m.Evidence), MaxEvidenceSize)
 		}
 	case ReleaseReply:
+		got = m.Version
+	case CommitRequest:
+		got = m.Version
+		if m.Generation == 0 || m.Digest == (pins.Digest{}) || m.Holder == (Holder{}) {
+			return errors.New("generation, digest or holder is zero")
+		}
+	case CommitReply:
 		got = m.Version
 	case ErrorReply:
 		got = m.Version

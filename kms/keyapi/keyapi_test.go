@@ -72,9 +72,10 @@ func TestParseReleasedRefuses(t *testing.T) {
 		{"short", good[:offKMSID-1], "got 97 bytes"},
 		{"truncated", good[:len(good)-1], "KMS ID has 23 bytes, want 24"},
 		{"trailing byte", append(bytes.Clone(good), 'x'), "KMS ID has 25 bytes, want 24"},
-		{"too long", make([]byte, MaxReleasedSize+1), "got 2147 bytes"},
+		{"too long", make([]byte, MaxReleasedSize+1), "got 2253 bytes"},
 		{"magic", change(0, 'R'), "magic"},
-		{"version", change(7, 2), "magic"},
+		{"version", change(7, 3), "magic"},
+		{"disk that says it is a volume", change(7, 2), "volume has 0 bytes"},
 		{"no key", change(offKey, make([]byte, KeySize)...), "key is all zero"},
 		{"no disk", change(offDiskUUID, make([]byte, 16)...), "disk_uuid is all zero"},
 		{"no header pin", change(offHeaderSHA256, make([]byte, 32)...), "luks2_header_sha256 is all zero"},
@@ -112,7 +113,7 @@ func TestMessages(t *testing.T) {
 	if _, err := Decode[ReleaseRequest](Encode(request)); err != nil {
 		t.Errorf("without evidence: %v", err)
 	}
-	for _, code := range []Code{CodeMalformed, CodeDenied, CodeNonce, CodeBusy, CodeUnavailable} {
+	for _, code := range []Code{CodeMalformed, CodeDenied, CodeNonce, CodeBusy, CodeHeld, CodeUnavailable} {
 		if _, err := Decode[ErrorReply](Encode(ErrorReply{1, code})); err != nil {
 			t.Error(err)
 		}

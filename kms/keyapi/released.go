@@ -19,6 +19,7 @@ const maxKMSID = 2048
 // Offsets of a Released, in bytes; integers are big-endian.
 const (
 	releasedMagic   = "rvkey\x00\x00\x01" // 0x00: what it is, and version 1
+	volumeMagic     = "rvkey\x00\x00\x02" // the same of a volume: its part follows the SPIFFE ID
 	offKey          = 0x08                // the disk's key
 	offDiskUUID     = 0x28                // header pin: LUKS2 UUID
 	offHeaderSHA256 = 0x38                // header pin: SHA-256 of the LUKS2 header region
@@ -29,7 +30,7 @@ const (
 
 // MaxReleasedSize is the size in bytes of the longest Released, for whoever reads
 // one from a pipe.
-const MaxReleasedSize = offKMSID + maxKMSID
+const MaxReleasedSize = offKMSID + maxKMSID + volumeSize
 
 // Released is what a release gives: the key, and which disk it is for. It is both
 // what the key server's reply seals and what fetchkey hands to PID 1.
@@ -44,10 +45,17 @@ type Released struct {
 	Generation uint64
 	// KMSID is the SPIFFE ID of the key server that released it.
 	KMSID string
+	// Volume is there for a volume that is written, and nil for a disk.
+	Volume *Volume
 }
 
-// Wipe overwrites the key.
-func (r *Released) Wipe() { clear(r.Key[:]) }
+// Wipe overwrites the keys.
+func (r *Released) Wipe() {
+	clear(r.Key[:])
+	if r.Volume != nil {
+		clear(r.Volume.CommitKey[:])
+	}
+}
 
 // Check reports whether every field is set. It says nothing about the key itself.
 func (r *Released) Check() error {
@@ -69,6 +77,9 @@ func (r *Released) Check() error {
 			return fmt.Errorf("KMS ID is %q, want printable ASCII", r.KMSID)
 		}
 	}
+	if r.Volume != nil {
+		return r.Volume.check()
+	}
 	return nil
 }
 
@@ -77,14 +88,20 @@ func (r *Released) Marshal() ([]byte, error) {
 	if err := r.Check(); err != nil {
 		return nil, fmt.Errorf("marshalling a release: %v", err)
 	}
-	b := make([]byte, offKMSID+len(r.KMSID))
+	b := make([]byte, offKMSID+len(r.KMSID), offKMSID+len(r.KMSID)+volumeSize)
 	copy(b, releasedMagic)
+	if r.Volume != nil {
+		copy(b, volumeMagic)
+	}
 	copy(b[offKey:], r.Key[:])
 	copy(b[offDiskUUID:], r.Header.DiskUUID[:])
 	copy(b[offHeaderSHA256:], r.Header.HeaderSHA256[:])
 	binary.BigEndian.PutUint64(b[offGeneration:], r.Generation)
 	binary.BigEndian.PutUint16(b[offKMSIDSize:], uint16(len(r.KMSID)))
 	copy(b[offKMSID:], r.KMSID)
+	if r.Volume != nil {
+		b = r.Volume.append(b)
+	}
 	return b, nil
 }
 
@@ -94,11 +111,13 @@ func ParseReleased(b []byte) (*Released, error) {
 	if len(b) < offKMSID || len(b) > MaxReleasedSize {
 		return nil, fmt.Errorf("parsing a release: got %d bytes, want %d to %d", len(b), offKMSID, MaxReleasedSize)
 	}
-	if !bytes.HasPrefix(b, []byte(releasedMagic)) {
-		return nil, fmt.Errorf("parsing a release: magic is %x, want %x", b[:offKey], releasedMagic)
+	ofVolume := bytes.HasPrefix(b, []byte(volumeMagic))
+	if !ofVolume && !bytes.HasPrefix(b, []byte(releasedMagic)) {
+		return nil, fmt.Errorf("parsing a release: magic is %x, want %x or %x", b[:offKey], releasedMagic, volumeMagic)
 	}
-	if got, want := len(b)-offKMSID, int(binary.BigEndian.Uint16(b[offKMSIDSize:])); got != want {
-		return nil, fmt.Errorf("parsing a release: KMS ID has %d bytes, want %d", got, want)
+	end := offKMSID + int(binary.BigEndian.Uint16(b[offKMSIDSize:]))
+	if end > len(b) || !ofVolume && end != len(b) {
+		return nil, fmt.Errorf("parsing a release: KMS ID has %d bytes, want %d", len(b)-offKMSID, end-offKMSID)
 	}
 	r := &Released{
 		Header: pins.Header{
@@ -106,7 +125,13 @@ func ParseReleased(b []byte) (*Released, error) {
 			HeaderSHA256: pins.Digest(b[offHeaderSHA256:offGeneration]),
 		},
 		Generation: binary.BigEndian.Uint64(b[offGeneration:]),
-		KMSID:      string(b[offKMSID:]),
+		KMSID:      string(b[offKMSID:end]),
+	}
+	if ofVolume {
+		var err error
+		if r.Volume, err = parseVolume(b[end:]); err != nil {
+			return nil, fmt.Errorf("parsing a release: %v", err)
+		}
 	}
 	copy(r.Key[:], b[offKey:])
 	if err := r.Check(); err != nil {

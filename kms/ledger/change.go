@@ -173,6 +173,9 @@ func (l *Ledger) put(ctx context.Context, by audit.Actor, r store.Record, values
 			names = append(names, d.record)
 		}
 		m.write(d.index(r.DiskUUID, names...)...)
+		if err := l.putVolume(m, r, replace.Beside); err != nil {
+			return err
+		}
 		m.say(event, by, r, mine.RootOfTrust.String())
 		return nil
 	})

@@ -27,7 +27,8 @@ var (
 )
 
 // maxBatch is how many releases share a transaction: epoch and lane are conditions too, and
-// each has a leaf of at most some 4 KiB.
+// each has a leaf of at most some 4 KiB. That of a volume's key, which changes two items,
+// counts twice.
 const maxBatch = 100
 
 // clockSkew is how far a clock may step back without a word.
@@ -42,6 +43,8 @@ type Claim struct {
 	Fresh bool
 	// About is what the log says.
 	About audit.AboutRelease
+	// Volume gets what a launch is told of a volume; nil where Record is of a disk.
+	Volume *store.Volume
 }
 
 // claim is a Claim on its way.
@@ -59,6 +62,9 @@ type claim struct {
 func (l *Ledger) Release(ctx context.Context, c Claim) error {
 	if evidence := c.Launch.ReportID != (snp.ReportID{}); evidence != (c.Record.Evidence == store.EvidenceRequired) {
 		panic("ledger: internal error: a claim with REPORT_ID for a record that does not require evidence, or the other way round")
+	}
+	if (c.Volume != nil) != (c.Record.Volume != nil) {
+		panic("ledger: internal error: a claim with a volume for a record of a disk, or the other way round")
 	}
 	mine := &claim{Claim: c}
 	var err error
@@ -78,20 +84,25 @@ func (l *Ledger) Release(ctx context.Context, c Claim) error {
 	return mine.err
 }
 
-// take returns the claims of the next transaction: at most one of each launch and disk, so
-// that each sees what became of those before it.
+// take returns the claims of the next transaction: at most one of each launch and disk, and
+// of each volume, so that each sees what became of those before it.
 func (l *Ledger) take() []*claim {
 	l.pendingMu.Lock()
 	defer l.pendingMu.Unlock()
 	seen, bounded := map[string]bool{}, map[pins.UUID]bool{}
 	var batch, rest []*claim
+	taken := 0
 	for _, c := range l.pending {
-		key := store.KeyLease(c.Record.DiskUUID, c.Launch)
+		key, items := store.KeyLease(c.Record.DiskUUID, c.Launch), 1
+		if c.Record.Volume != nil {
+			key, items = store.KeyVolume(c.Record.DiskUUID), 2
+		}
 		more := c.Record.MaxReleases > 0 && !bounded[c.Record.DiskUUID]
-		if seen[key] || len(batch) == maxBatch || more && len(bounded) == maxBounded {
+		if seen[key] || taken+items > maxBatch || more && len(bounded) == maxBounded {
 			rest = append(rest, c)
 			continue
 		}
+		taken += items
 		seen[key] = true
 		if more {
 			bounded[c.Record.DiskUUID] = true
@@ -157,6 +168,9 @@ func (l *Ledger) build(m *moment, batch []*claim) error {
 			continue
 		}
 		event, err := l.event(c.Claim, records[i].Mod, lease, found, m.now)
+		if err == nil && c.Record.Volume != nil {
+			err = l.openVolume(m, c, event)
+		}
 		if err != nil {
 			c.err = err
 			continue

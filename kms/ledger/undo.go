@@ -192,6 +192,9 @@ func (m *moment) say(event audit.Event, by audit.Actor, r store.Record, root str
 		ReferenceValues: r.ReferenceValues, MaxReleases: r.MaxReleases, Header: r.Header.HeaderSHA256, SameVM: r.SameVM, State: string(r.State),
 		RootOfTrust: root,
 	}
+	if r.Volume != nil {
+		about.Writers, about.Unclean = string(r.Volume.Writers), string(r.Volume.Unclean)
+	}
 	for _, b := range r.Before {
 		about.Before = append(about.Before, audit.Expiring(b))
 	}

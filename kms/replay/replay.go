@@ -80,6 +80,7 @@ type Judge struct {
 	dir        tlogdir.Dir
 	window     time.Duration
 	disks      map[pins.UUID]*records
+	volumes    map[pins.UUID]volume
 	released   map[launch]audit.AboutRelease // :: the first one
 	when       map[launch]time.Time
 	values     map[pins.Digest]refval.Values
@@ -101,7 +102,7 @@ type launch struct {
 
 // NewJudge makes a Judge. For window after a release, the same request may be answered again.
 func NewJudge(dir tlogdir.Dir, window time.Duration) *Judge {
-	return &Judge{dir: dir, window: window, disks: map[pins.UUID]*records{}, released: map[launch]audit.AboutRelease{},
+	return &Judge{dir: dir, window: window, disks: map[pins.UUID]*records{}, volumes: map[pins.UUID]volume{}, released: map[launch]audit.AboutRelease{},
 		when: map[launch]time.Time{}, values: map[pins.Digest]refval.Values{}, collateral: map[pins.Digest]appraise.Collateral{}}
 }
 
@@ -110,9 +111,15 @@ func (j *Judge) Next(leaf audit.Leaf) error {
 	switch about := leaf.About.(type) {
 	case audit.AboutChange:
 		j.change(leaf.Event, about)
+		j.put(leaf.Event, about)
 	case audit.AboutRelease:
 		j.Releases++
-		return j.release(leaf, about)
+		if err := j.release(leaf, about); err != nil {
+			return err
+		}
+		return j.opened(leaf, about)
+	case audit.AboutVolume:
+		return j.said(leaf.Event, about)
 	}
 	return nil
 }

@@ -41,6 +41,10 @@ func codeOf(err error) keyapi.Code {
 	switch {
 	case errors.Is(err, ledger.ErrReleased):
 		return keyapi.CodeDenied
+	case errors.Is(err, store.ErrHeld):
+		return keyapi.CodeHeld
+	case errors.Is(err, store.ErrRetired), errors.Is(err, store.ErrVolumeState):
+		return keyapi.CodeDenied
 	case errors.Is(err, ledger.ErrStale):
 		return keyapi.CodeNonce
 	case errors.Is(err, ledger.ErrCapped):
@@ -84,6 +88,8 @@ func statusOf(code keyapi.Code) int {
 		return http.StatusConflict
 	case keyapi.CodeBusy:
 		return http.StatusTooManyRequests
+	case keyapi.CodeHeld:
+		return http.StatusLocked
 	}
 	return http.StatusServiceUnavailable
 }
@@ -204,7 +210,7 @@ func (s *Server) release(c *call) ([]byte, error) {
 	if err := s.decide(c, &x); err != nil {
 		return nil, err
 	}
-	reply, err := s.seal(x.Record, request)
+	reply, err := s.seal(x.Record, request, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -215,8 +221,16 @@ func (s *Server) release(c *call) ([]byte, error) {
 			return nil, err
 		}
 	}
+	if x.Record.Volume != nil {
+		claim.Volume = new(store.Volume)
+	}
 	if err := s.Ledger.Release(c.ctx, claim); err != nil {
 		return nil, err
+	}
+	if claim.Volume != nil { // what it is told is known since
+		if reply, err = s.seal(x.Record, request, s.tell(*x.Record.Volume, *claim.Volume)); err != nil {
+			return nil, err
+		}
 	}
 	s.Log.Info("released", "spiffe_id", c.caller.ID, "remote", c.about.Remote, "disk", disk,
 		"generation", x.Record.Generation, "report_id", c.about.ReportID)
@@ -344,8 +358,17 @@ func (s *Server) proof(ctx context.Context, x acl.Case) (*audit.Proof, error) {
 	return p, err
 }
 
-// seal makes the reply that will leave when the release is durable.
-func (s *Server) seal(record store.Record, request keyapi.ReleaseRequest) ([]byte, error) {
+// tell is what a launch is told of a volume that it has opened.
+func (s *Server) tell(p store.VolumePolicy, v store.Volume) *keyapi.Volume {
+	return &keyapi.Volume{
+		Found: v.Found, AcceptUnclean: p.Unclean == store.UncleanAccept, Generation: v.Generation, Digest: v.Digest,
+		Holder: v.Holder, CommitKey: s.Ledger.Records.CommitKey(v.DiskUUID, v.Holder),
+	}
+}
+
+// seal makes the reply that will leave when the release is durable. volume is nil for a
+// disk.
+func (s *Server) seal(record store.Record, request keyapi.ReleaseRequest, volume *keyapi.Volume) ([]byte, error) {
 	key, err := s.Ledger.Records.Key(record)
 	if err != nil {
 		return nil, err
@@ -356,6 +379,7 @@ func (s *Server) seal(record store.Record, request keyapi.ReleaseRequest) ([]byt
 		Header:     record.Header,
 		Generation: record.Generation,
 		KMSID:      s.ID.String(),
+		Volume:     volume,
 	}
 	defer released.Wipe()
 	sealed, err := keyapi.Seal(request.HPKEPublicKey, request.Nonce, record.DiskUUID, released)

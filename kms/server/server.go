@@ -35,6 +35,7 @@ import (
 const (
 	maxConnections = 1024     // others wait in the kernel, or take the place of one that does nothing
 	maxReleases    = 256      // being worked on at once
+	maxCommits     = 64       // the same
 	maxHeader      = 16 << 10 // bytes
 )
 
@@ -44,6 +45,7 @@ const (
 	readTimeout   = 10 * time.Second
 	writeTimeout  = 30 * time.Second
 	idleTimeout   = 30 * time.Second
+	commitTimeout = 5 * time.Second // to send one
 	shutdownGrace = 10 * time.Second
 )
 
@@ -62,7 +64,7 @@ type Config struct {
 	Collateral func() (appraise.Collateral, error)
 	// Kept keeps evidence that lacks its certificate. Required; it may keep nothing.
 	Kept *kept.Dir
-	// Answered gets each answer: to which request ("nonce", "release"), with which code ("" is
+	// Answered gets each answer: to which request ("nonce", "release", "commit"), with which code ("" is
 	// no refusal), and how long it took.
 	Answered func(request string, code keyapi.Code, took time.Duration)
 	// Refused gets each refusal: of which disk's key (zero where that is not known), and what
@@ -83,6 +85,7 @@ type Server struct {
 	collateral collateralCache
 	memo       appraise.Memo // of the roots' signatures
 	slots      chan struct{} // one for each release being worked on
+	commits    chan struct{} // one for each commit
 }
 
 // New makes a server. It panics where a field of c is not set.
@@ -97,6 +100,7 @@ func New(c Config) *Server {
 		refusals: newLimiter(),
 		values:   newValuesCache(),
 		slots:    make(chan struct{}, maxReleases),
+		commits:  make(chan struct{}, maxCommits),
 	}
 }
 
@@ -163,7 +167,7 @@ func (l peerLog) Write(line []byte) (int, error) {
 // tlsConfig is mutual TLS 1.3 with SVIDs of the trust domain. Sessions are not
 // resumed: every connection shows a certificate that is verified then.
 func (s *Server) tlsConfig() *tls.Config {
-	return &tls.Config{
+	config := &tls.Config{
 		MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true,
 		GetCertificate: tlsconfig.GetCertificate(valid{s}),
 		ClientAuth:     tls.RequireAnyClientCert,
@@ -172,6 +176,17 @@ func (s *Server) tlsConfig() *tls.Config {
 			return err
 		},
 	}
+	commit := &tls.Config{
+		MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true, NextProtos: []string{"http/1.1"},
+		GetCertificate: tlsconfig.GetCertificate(valid{s}),
+	}
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if hello.ServerName == keyapi.CommitServerName {
+			return commit, nil // no SVID, so caller refuses every other request
+		}
+		return nil, nil
+	}
+	return config
 }
 
 // valid is the server's SVID while it is valid. To a guest an expired one is another
@@ -190,11 +205,12 @@ func (v valid) GetX509SVID() (*x509svid.SVID, error) {
 	return svid, nil
 }
 
-// handler routes the two requests. Everything else is 404 or 405.
+// handler routes the requests. Everything else is 404 or 405.
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+keyapi.PathNonce, s.serve("nonce", s.nonce))
 	mux.HandleFunc("POST /v1/disks/{uuid}/release", s.serve("release", s.release))
+	mux.HandleFunc("POST /v1/disks/{uuid}/commit", s.serveCommit)
 	return mux
 }
 

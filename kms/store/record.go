@@ -58,6 +58,9 @@ type Record struct {
 	// SameVM is the owner's word that every disk with this SPIFFE ID belongs to one
 	// VM.
 	SameVM bool `json:"same_vm"`
+	// Volume is there in the record of a volume that is written, and absent from that of
+	// a disk.
+	Volume *VolumePolicy `json:"volume,omitempty"`
 	// State is Enabled, Disabled or Retired.
 	State State `json:"state"`
 	// Generation counts the keys and pins registered for this disk, from 1; it goes
@@ -147,6 +150,9 @@ func (r Record) Check() error {
 		if b.ReferenceValues == (pins.Digest{}) || b.Until.IsZero() {
 			return errors.New("earlier reference values lack their digest, or when they expire")
 		}
+	}
+	if r.Volume != nil {
+		return r.Volume.Check()
 	}
 	return nil
 }

@@ -12,6 +12,7 @@
 //	count                     how many disks have a record
 //	use/DISK                  a Use: how often a key was released lately, where that is bounded
 //	by/SHA-256 OF ID/DISK     nothing: which records name a SPIFFE ID
+//	vol/DISK                  a Volume: what is known of its contents, where it is written
 //	gen/DISK                  the newest generation; it outlives the record
 //	lease/DISK/LAUNCH         a Lease: this launch has had the disk's key
 //	blob/SHA-256/CHUNK        reference values, certificates, CRLs: once for each content
