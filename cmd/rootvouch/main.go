@@ -24,6 +24,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/cli/spire"
 	"github.com/rootvouch/rootvouch/internal/cli/uki"
 	"github.com/rootvouch/rootvouch/internal/cli/vm"
+	"github.com/rootvouch/rootvouch/internal/cli/volume"
 	"github.com/rootvouch/rootvouch/internal/command"
 )
 
@@ -55,6 +56,7 @@ func commands() map[string]func() *cobra.Command {
 		"spire":      spire.New,
 		"uki":        uki.New,
 		"vm":         vm.New,
+		"volume":     volume.New,
 	}
 }
 

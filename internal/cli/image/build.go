@@ -38,7 +38,7 @@ type buildFlags struct {
 	root, seed, uuid string
 	key              string
 	files            image.Files
-	size             sizeValue
+	size             cli.Size
 	exclude          []string
 	dropXattrs       []string
 	dropPAX          []string

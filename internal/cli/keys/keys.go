@@ -67,6 +67,7 @@ has a user of its own, as it should, name it with --kms-user.`,
 		newBackupCommand(client),
 		newExportCommand(client),
 		newRewrapCommand(client),
+		newVolumeCommand(client),
 	)
 	return cmd
 }

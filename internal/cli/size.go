@@ -1,4 +1,4 @@
-package image
+package cli
 
 import (
 	"fmt"
@@ -7,14 +7,18 @@ import (
 	"strings"
 )
 
-// sizeValue is a flag of bytes: a number, or one with K, M, G or T behind it, in
+// Size is a flag of bytes: a number, or one with K, M, G or T behind it, in
 // powers of 1024.
-type sizeValue uint64
+type Size uint64
 
-func (s *sizeValue) String() string { return strconv.FormatUint(uint64(*s), 10) }
-func (*sizeValue) Type() string     { return "bytes" }
+// String implements pflag.Value.
+func (s *Size) String() string { return strconv.FormatUint(uint64(*s), 10) }
 
-func (s *sizeValue) Set(text string) error {
+// Type implements pflag.Value.
+func (*Size) Type() string { return "bytes" }
+
+// Set implements pflag.Value.
+func (s *Size) Set(text string) error {
 	digits, shift := text, 0
 	if unit := strings.IndexAny(text, "KMGT"); unit > 0 && unit == len(text)-1 {
 		digits, shift = text[:unit], 10*(1+strings.IndexByte("KMGT", text[unit]))
@@ -23,6 +27,6 @@ func (s *sizeValue) Set(text string) error {
 	if err != nil || n > math.MaxInt64>>shift {
 		return fmt.Errorf("got %q, want bytes, such as 10737418240 or 10G", text)
 	}
-	*s = sizeValue(n << shift)
+	*s = Size(n << shift)
 	return nil
 }
