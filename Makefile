@@ -9,7 +9,7 @@ FLAGS  := -trimpath -buildvcs=false -ldflags=-s
 FUZZTIME ?= 30s
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: check build demo test vm attack faults storm race fuzz bench interop vuln setup setup-tests dist dist-test clean help
+.PHONY: check build demo test vm volumes attack faults storm race fuzz bench interop vuln setup setup-tests dist dist-test clean help
 
 check: ## formatting, vet, lint (the first run builds the linter) and the fast tests: no root, no VM
 	@scripts/check
@@ -37,6 +37,9 @@ test: setup-tests build bin/guest/spire-agent ## every test, VM boots included
 
 vm: setup-tests build bin/guest/spire-agent ## the VM boots alone, with every machine that the gate is made for
 	ROOTVOUCH_TEST=full ROOTVOUCH_VM=all go test -timeout 60m -v ./boot ./gate ./test/e2e
+
+volumes: setup-tests build bin/guest/spire-agent ## volumes that are written, every case
+	ROOTVOUCH_TEST=full ROOTVOUCH_VM=all ROOTVOUCH_CUTS=50 go test -count=1 -timeout 120m -v -run 'Volume' ./volume ./kms/... ./boot ./test/e2e
 
 attack: setup-tests build bin/guest/spire-agent ## the attack suite, every row; writes docs/ATTACKS.md (ATTACK=REGEXP: those rows)
 	ROOTVOUCH_ATTACK='$(or $(ATTACK),.)' go test -count=1 -timeout 180m -v -run TestAttacks ./test/attack

@@ -87,7 +87,21 @@ func Judge(a Answer, x Expectation) Result {
 		return r
 	}
 	r.compareDisk(x.Values)
+	for _, v := range r.BootLog.Volumes {
+		r.Notes = append(r.Notes, describeVolume(v))
+	}
 	return r
+}
+
+// describeVolume says what was known of a volume when it was opened, as the boot log has it.
+func describeVolume(v bootlog.Volume) string {
+	what := map[bootlog.Freshness]string{
+		bootlog.New:      "it was new",
+		bootlog.Fresh:    fmt.Sprintf("it was as it was closed, generation %d", v.Generation),
+		bootlog.Unclean:  fmt.Sprintf("it was not closed: FRESHNESS UNKNOWN since generation %d", v.Generation),
+		bootlog.Accepted: fmt.Sprintf("the operator accepted what it held: FRESHNESS UNKNOWN since generation %d", v.Generation),
+	}[v.Freshness]
+	return fmt.Sprintf("volume %s on %s: %s", v.UUID, v.MountPoint, what)
 }
 
 // Authentic reports whether the evidence is authentic, and so binds the boot log. It

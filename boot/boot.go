@@ -73,17 +73,18 @@ func Main(limits Limits) {
 	r.console.decide(config.Console, config.Emulated())
 	local(r, "kernel", func() (string, error) { return holdKernel(config.CommandLine) })
 	local(r, "tables", func() (string, error) { return tables.Check(tables.Firmware, config.Gate) })
-	local(r, "modules", func() (string, error) { return loadModules(config.ReportDevice, config.Disk.Filesystem) })
+	local(r, "modules", func() (string, error) { return loadModules(config) })
 	local(r, "clock", func() (string, error) { return setClock(config.ClockFloor) })
 	link := step(r, "network", limits.Network, network.Network.String, func(ctx context.Context) (network.Network, error) {
 		return network.Configure(ctx, config.Network)
 	})
 	disks := disk.NewFinder(config.Disk.PayloadOffset)
-	release := fetchKey(r, limits, processes, config, disks)
+	spire, release := fetchKey(r, limits, processes, config, disks)
 	root := openRoot(r, limits, config, disks, release)
 	local(r, "mount", func() (string, error) { return mountRoot(root.Path(), string(config.Disk.Filesystem)) })
+	written := openVolumes(r, limits, processes, config, spire)
 	booted := step(r, "hand-over", localLimit, (*system).String, func(context.Context) (*system, error) {
-		return handOver(processes, config, link, root.Disk(), bootLog(config, release, r.steps))
+		return handOver(processes, config, link, root.Disk(), written, bootLog(config, release, written, r.steps))
 	})
 	step(r, "switch", localLimit, itself, func(ctx context.Context) (string, error) {
 		start := sinceKernel()
@@ -92,18 +93,28 @@ func Main(limits Limits) {
 	panic("boot: internal error: the last step returned")
 }
 
-// fetchKey runs the steps that get the key and the header pin.
-func fetchKey(r *runner, limits Limits, processes *process.Table, config bootconfig.Config, disks *disk.Finder) *keyapi.Released {
+// fetchKey runs the steps that get the key and the header pin of the root. The agent
+// stays for the keys of volumes, if there are any.
+func fetchKey(r *runner, limits Limits, processes *process.Table, config bootconfig.Config, disks *disk.Finder) (*agent.Agent, *keyapi.Released) {
 	spire := step(r, "agent", limits.Agent, (*agent.Agent).String, func(ctx context.Context) (*agent.Agent, error) {
 		return agent.Start(ctx, processes, config)
 	})
-	return step(r, "key", limits.Disk+limits.Key, describeRelease, func(ctx context.Context) (*keyapi.Released, error) {
+	release := step(r, "key", limits.Disk+limits.Key, describeRelease, func(ctx context.Context) (*keyapi.Released, error) {
 		uuid, err := uuidToAskFor(ctx, config.Disk.Header, disks, limits.Disk)
 		if err != nil {
 			return nil, err
 		}
-		return spire.FetchKey(ctx, uuid)
+		release, err := spire.FetchKey(ctx, uuid)
+		if err != nil || len(config.Volumes) > 0 {
+			return release, err
+		}
+		if err := spire.End(ctx); err != nil {
+			release.Wipe()
+			return nil, err
+		}
+		return release, nil
 	})
+	return spire, release
 }
 
 // openRoot runs the steps from the encrypted disk to a device whose every block
@@ -151,12 +162,21 @@ const progressEvery = 5 * time.Second
 // verifyProgress returns a function that prints a line now and then. Several
 // readers call it.
 func verifyProgress(c *console) func(done, size uint64) {
-	var next atomic.Int64
-	next.Store(int64(sinceKernel() + progressEvery))
+	now := nowAndThen()
 	return func(done, size uint64) {
-		due, now := next.Load(), int64(sinceKernel())
-		if now >= due && next.CompareAndSwap(due, now+int64(progressEvery)) {
+		if now() {
 			c.progress("verify", fmt.Sprintf("%d of %d MiB", done>>20, size>>20))
 		}
+	}
+}
+
+// nowAndThen returns a function that says to one of its callers, now and then, that it is
+// time for a line.
+func nowAndThen() func() bool {
+	var next atomic.Int64
+	next.Store(int64(sinceKernel() + progressEvery))
+	return func() bool {
+		due, now := next.Load(), int64(sinceKernel())
+		return now >= due && next.CompareAndSwap(due, now+int64(progressEvery))
 	}
 }

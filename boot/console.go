@@ -114,6 +114,17 @@ func (c *console) refusal(step string, reason error) {
 	_ = unix.IoctlSetInt(int(file.Fd()), unix.TCSBRK, 1) // tcdrain(3)
 }
 
+// warn writes a line about what went wrong and does not end the machine, whatever the
+// owner wants of the others.
+func (c *console) warn(step string, reason error) {
+	file := c.file.Load()
+	if file == nil {
+		return
+	}
+	_, _ = fmt.Fprintf(file, "rootvouch: %s: %s\n", step, clean(reason.Error()))
+	_ = unix.IoctlSetInt(int(file.Fd()), unix.TCSBRK, 1) // tcdrain(3)
+}
+
 // clean makes one line of text that others wrote: no control character reaches
 // the console, and no second line that looks like ours.
 func clean(s string) string {

@@ -17,6 +17,7 @@ import (
 	"github.com/rootvouch/rootvouch/boot/kernel"
 	"github.com/rootvouch/rootvouch/boot/network"
 	"github.com/rootvouch/rootvouch/boot/process"
+	"github.com/rootvouch/rootvouch/boot/volumes"
 	"github.com/rootvouch/rootvouch/boot/wait"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"golang.org/x/sys/unix"
@@ -51,11 +52,11 @@ func (s *system) String() string {
 //
 // Before that the kernel is closed to further devices, unless boot.json leaves
 // them to the booted system.
-func handOver(processes *process.Table, config bootconfig.Config, link network.Network, disk string, log bootlog.Log) (*system, error) {
+func handOver(processes *process.Table, config bootconfig.Config, link network.Network, disk string, written []*volumes.Opened, log bootlog.Log) (*system, error) {
 	s := new(system)
 	own := config.Devices == bootconfig.DevicesOwn
 	if own {
-		detached, err := kernel.Seal("/", disk)
+		detached, err := kernel.Seal("/", append(volumes.Disks(written), disk)...)
 		if err != nil {
 			return nil, err
 		}
@@ -65,6 +66,9 @@ func handOver(processes *process.Table, config bootconfig.Config, link network.N
 		return nil, err
 	}
 	if err := barOrders("/run", own, config.ConsoleLogin); err != nil {
+		return nil, err
+	}
+	if err := leaveClose(bootconfig.CloseRoot, link, written); err != nil {
 		return nil, err
 	}
 	program, err := os.Open(bootconfig.AttestdPath)
@@ -112,7 +116,7 @@ func writeState(link network.Network, log bootlog.Log) error {
 }
 
 // bootLog returns the log of the steps that are finished by now.
-func bootLog(config bootconfig.Config, release *keyapi.Released, steps []bootlog.Step) bootlog.Log {
+func bootLog(config bootconfig.Config, release *keyapi.Released, written []*volumes.Opened, steps []bootlog.Step) bootlog.Log {
 	return bootlog.Log{
 		Version:       bootlog.Version,
 		DiskUUID:      release.Header.DiskUUID,
@@ -121,6 +125,7 @@ func bootLog(config bootconfig.Config, release *keyapi.Released, steps []bootlog
 		KeyGeneration: release.Generation,
 		KMSSPIFFEID:   release.KMSID,
 		Verification:  config.Verification,
+		Volumes:       volumes.Log(written),
 		Steps:         steps,
 	}
 }

@@ -10,19 +10,24 @@ import (
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/boot/kernel"
-	"github.com/rootvouch/rootvouch/pins"
 	"golang.org/x/sys/unix"
 )
 
 // consoleDriver is the driver of virtio ports.
 const consoleDriver = "virtio_console"
 
+// volumeModules are those that only volumes need, with what these need.
+func volumeModules() []string {
+	return []string{"dm_integrity", "async_xor", "async_tx", "xor", "authenc", "xfs", "btrfs"}
+}
+
 // loadModules loads the kernel modules of the initramfs in the order of its
 // list, mounts configfs, which is one of them, and locks the kernel down.
 //
 // virtio_console is the report device of the emulated platform and nothing else's,
 // so elsewhere it is not loaded, and gives up its devices where it is built in.
-func loadModules(reportDevice string, filesystem pins.Filesystem) (string, error) {
+func loadModules(config bootconfig.Config) (string, error) {
+	reportDevice := config.ReportDevice
 	list, err := os.ReadFile(bootconfig.ModulesPath)
 	if err != nil {
 		return "", fmt.Errorf("reading list of modules: %w", err)
@@ -33,7 +38,9 @@ func loadModules(reportDevice string, filesystem pins.Filesystem) (string, error
 	}
 	loaded, absent := 0, 0
 	for _, p := range paths {
-		if path.Base(p) == consoleDriver+".ko" && reportDevice != bootconfig.ReportVirtioPort {
+		switch name := strings.TrimSuffix(path.Base(p), ".ko"); {
+		case name == consoleDriver && reportDevice != bootconfig.ReportVirtioPort,
+			slices.Contains(volumeModules(), name) && len(config.Volumes) == 0:
 			continue
 		}
 		switch err := loadModule(p); {
@@ -51,7 +58,10 @@ func loadModules(reportDevice string, filesystem pins.Filesystem) (string, error
 			return "", err
 		}
 	}
-	required := []string{string(filesystem), "overlay", "tmpfs"} // later steps mount them
+	required := []string{string(config.Disk.Filesystem), "overlay", "tmpfs"} // later steps mount them
+	for _, v := range config.Volumes {
+		required = append(required, string(v.Filesystem))
+	}
 	if reportDevice == bootconfig.ReportConfigfsTSM {
 		required = append(required, "configfs")
 	}

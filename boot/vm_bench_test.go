@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -180,6 +181,8 @@ type vm struct {
 	devices    []string          // QEMU's arguments for devices of a hostile host
 	disk       func() []string   // QEMU's arguments for the disk, if it is not the usual one
 	network    []string          // the same for the network
+	volumes    []string          // disks that the VM writes
+	kill       func()            // ends it as a power cut does; for a line to call while it runs
 	monitor    *monitor          // while it runs
 	lines      map[string]func() // :: start of a console line -> what to do then
 }
@@ -328,6 +331,9 @@ func (v *vm) bootTo(reason string) string {
 		"-kernel", v.bench.kernel, "-initrd", initrd, "-append", line+v.appended,
 		"-serial", "stdio", "-qmp", "unix:"+socket+",server=on,wait=on")
 	args = append(append(args, v.network...), v.devices...)
+	for i, path := range v.volumes {
+		args = append(args, "-drive", fmt.Sprintf("file=%s,format=raw,if=none,id=vol%d", path, i), "-device", fmt.Sprintf("virtio-blk-pci,drive=vol%d", i))
+	}
 	switch {
 	case v.disk != nil:
 		args = append(args, v.disk()...)
@@ -344,6 +350,8 @@ func (v *vm) bootTo(reason string) string {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	killed := false
+	v.kill = func() { killed = true; cmd.Process.Kill() }
 	v.monitor = newMonitor(t, socket)
 	var out strings.Builder
 	for scanner := bufio.NewScanner(pipe); scanner.Scan(); {
@@ -355,7 +363,9 @@ func (v *vm) bootTo(reason string) string {
 			}
 		}
 	}
-	if err := cmd.Wait(); err != nil || ctx.Err() != nil {
+	if err := cmd.Wait(); killed {
+		return out.String()
+	} else if err != nil || ctx.Err() != nil {
 		t.Errorf("VM did not end by itself within %s: %v\n%s\n%s", bound, err, errors.String(), out.String())
 	}
 	if got := v.monitor.reason(); got != reason {

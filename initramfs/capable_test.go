@@ -31,12 +31,12 @@ func TestOldKernel(t *testing.T) {
 
 // TestDrivers: each target has drivers, and both stock kernels have all of them.
 func TestDrivers(t *testing.T) {
-	if _, err := Drivers("vmware"); err == nil || !strings.Contains(err.Error(), "want one of aws, azure, gcp, nvme, virtio-iommu, virtio-scsi") {
+	if _, err := Drivers("vmware"); err == nil || !strings.Contains(err.Error(), "want one of aws, azure, gcp, nvme, virtio-iommu, virtio-scsi, xfs") {
 		t.Errorf("unknown target: got error %v", err)
 	}
 	for _, part := range []string{"kernel", "kernel-backports"} {
 		tree := mustOpen(t, needs.Part(t, part))
-		for target, module := range map[string]string{"nvme": "", "virtio-scsi": "virtio_scsi", "virtio-iommu": "virtio_iommu", "aws": "ena", "gcp": "gve", "azure": "hv_netvsc"} {
+		for target, module := range map[string]string{"nvme": "", "virtio-scsi": "virtio_scsi", "virtio-iommu": "virtio_iommu", "aws": "ena", "gcp": "gve", "azure": "hv_netvsc", "xfs": "xfs"} {
 			wants, err := Drivers(target)
 			if err != nil {
 				t.Fatal(err)
@@ -50,8 +50,8 @@ func TestDrivers(t *testing.T) {
 			}
 		}
 	}
-	if got := len(DriverTargets()); got != 6 {
-		t.Errorf("got %d targets, the test knows 6", got)
+	if got := len(DriverTargets()); got != 7 {
+		t.Errorf("got %d targets, the test knows 7", got)
 	}
 }
 

@@ -29,6 +29,7 @@ func DefaultModules() []kmod.Want {
 		required("xts"),                          // aes-xts-plain64
 		required("dm_mod"), required("dm_crypt"), // the disk
 		required("dm_verity"),
+		optional("authenc"), optional("dm_integrity"), // volumes that are written
 
 		required("virtio_pci"),
 		required("virtio_blk"),
@@ -57,6 +58,7 @@ func drivers() map[string][]kmod.Want {
 		"nvme":         {nvme},
 		"virtio-scsi":  scsi,
 		"virtio-iommu": {required("virtio_iommu")},
+		"xfs":          {required("xfs")}, // of volumes
 		"aws":          {nvme, required("ena")},
 		"gcp":          append([]kmod.Want{nvme, required("gve")}, scsi...),
 		"azure": {required("hv_vmbus"), required("pci_hyperv"), nvme, required("hv_storvsc"), required("sd_mod"),

@@ -60,6 +60,12 @@ func Args(g Guest, p Parts) []string {
 		add("-blockdev", "driver=raw,node-name="+node+",read-only=on,file.driver=file,file.filename="+escape(disk),
 			"-device", g.virtio("virtio-blk-pci")+",drive="+node)
 	}
+	for i, volume := range g.Volumes {
+		// The guest's flush is the host's: what it was told is durable is.
+		node := "volume" + strconv.Itoa(i)
+		add("-blockdev", "driver=raw,node-name="+node+",file.driver=file,file.filename="+escape(volume),
+			"-device", g.virtio("virtio-blk-pci")+",drive="+node)
+	}
 	add("-netdev", g.netdev(), "-device", g.nic())
 	if p.AMDSP != 0 {
 		add("-chardev", "socket,id=asp,fd="+strconv.Itoa(p.AMDSP),

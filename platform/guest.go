@@ -84,8 +84,11 @@ type Guest struct {
 	// disk. ExtraDisks follow it. Both may be empty.
 	Disk       string
 	ExtraDisks []string
-	Network    Network   // the zero value is QEMU's own network
-	Forwards   []Forward // of TCP ports of the host to the guest; may be empty
+	// Volumes are paths of raw images that the guest writes; they follow the disks. May
+	// be empty.
+	Volumes  []string
+	Network  Network   // the zero value is QEMU's own network
+	Forwards []Forward // of TCP ports of the host to the guest; may be empty
 
 	Policy   snp.Policy
 	HostData snp.HostData // may be zero

@@ -29,7 +29,7 @@ func (m memory) WriteAt(b []byte, at int64) (int, error) {
 func none(done, size uint64) {}
 
 // made is a volume of 40 MiB that was formatted, and its volume key.
-func made(t testing.TB) (memory, Layout, []byte) {
+func made(t *testing.T) (memory, Layout, []byte) {
 	t.Helper()
 	l, err := LayoutOf(40 << 20)
 	if err != nil {
@@ -259,25 +259,5 @@ func TestFormatFails(t *testing.T) {
 	cancel()
 	if err := Format(ctx, make(memory, l.Size), l, volumeKey, none); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want %v", err, context.Canceled)
-	}
-}
-
-func BenchmarkDigest(b *testing.B) {
-	m, l, _ := made(b)
-	b.SetBytes(int64(l.TagsSize()))
-	for b.Loop() {
-		if _, err := Digest(b.Context(), bytes.NewReader(m), l, none); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func BenchmarkFormat(b *testing.B) {
-	m, l, volumeKey := made(b)
-	b.SetBytes(int64(l.DataSize))
-	for b.Loop() {
-		if err := Format(b.Context(), m, l, volumeKey, none); err != nil {
-			b.Fatal(err)
-		}
 	}
 }

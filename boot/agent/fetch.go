@@ -19,9 +19,17 @@ import (
 // fetchLogPath takes what fetchkey says about a failure.
 const fetchLogPath = bootconfig.AgentDataDir + "/fetchkey.log"
 
-// FetchKey asks for the key of the disk and then ends the SPIRE agent, which
-// nobody needs any more: its private key goes with it.
+// FetchKey asks for the key of the root's disk.
 func (a *Agent) FetchKey(ctx context.Context, disk pins.UUID) (*keyapi.Released, error) {
+	return a.fetch(ctx, disk, checkRoot)
+}
+
+// FetchVolume asks for the key of a volume that is written.
+func (a *Agent) FetchVolume(ctx context.Context, disk pins.UUID) (*keyapi.Released, error) {
+	return a.fetch(ctx, disk, checkVolume)
+}
+
+func (a *Agent) fetch(ctx context.Context, disk pins.UUID, check func(r *keyapi.Released, asked pins.UUID, c bootconfig.Config) error) (*keyapi.Released, error) {
 	release, err := runFetchkey(ctx, a.table, disk)
 	if err != nil {
 		if line := a.lastError(); line != "" {
@@ -29,11 +37,7 @@ func (a *Agent) FetchKey(ctx context.Context, disk pins.UUID) (*keyapi.Released,
 		}
 		return nil, err
 	}
-	if err := checkRelease(release, disk, a.config); err != nil {
-		release.Wipe()
-		return nil, err
-	}
-	if err := a.end(ctx); err != nil {
+	if err := check(release, disk, a.config); err != nil {
 		release.Wipe()
 		return nil, err
 	}
@@ -45,11 +49,34 @@ func checkRelease(r *keyapi.Released, asked pins.UUID, c bootconfig.Config) erro
 	switch {
 	case r.Header.DiskUUID != asked:
 		return fmt.Errorf("checking header pin of the release: disk_uuid is %s, want %s, which was asked for", r.Header.DiskUUID, asked)
+	case r.KMSID != c.KMS.SPIFFEID:
+		return fmt.Errorf("checking release: KMS is %q, want %q", r.KMSID, c.KMS.SPIFFEID)
+	}
+	return nil
+}
+
+// checkRoot compares the reply about the root's disk with what is measured of it.
+func checkRoot(r *keyapi.Released, asked pins.UUID, c bootconfig.Config) error {
+	if err := checkRelease(r, asked, c); err != nil {
+		return err
+	}
+	switch {
 	case c.Disk.Header != nil && r.Header != *c.Disk.Header:
 		return fmt.Errorf("checking header pin of the release: luks2_header_sha256 is %s, want %s of the boot configuration",
 			r.Header.HeaderSHA256, c.Disk.Header.HeaderSHA256)
-	case r.KMSID != c.KMS.SPIFFEID:
-		return fmt.Errorf("checking release: KMS is %q, want %q", r.KMSID, c.KMS.SPIFFEID)
+	case r.Volume != nil:
+		return errors.New("checking release: it is of a volume that is written, want that of the root's disk")
+	}
+	return nil
+}
+
+// checkVolume refuses the release of a disk: nothing would be known of its contents.
+func checkVolume(r *keyapi.Released, asked pins.UUID, c bootconfig.Config) error {
+	if err := checkRelease(r, asked, c); err != nil {
+		return err
+	}
+	if r.Volume == nil {
+		return errors.New("checking release: it is of a disk, want that of a volume that is written: register it as one")
 	}
 	return nil
 }
@@ -142,10 +169,10 @@ func readReply(r io.Reader, buf []byte) (int, error) {
 	return 0, err
 }
 
-// end ends the SPIRE agent, its plugins and every other process, and removes
-// what they wrote. The agent keeps no state that outlives it, so nothing is
-// lost by not asking it first.
-func (a *Agent) end(ctx context.Context) error {
+// End ends the SPIRE agent, which nobody needs any more, its plugins and every other
+// process, and removes what they wrote: its private key goes with it. The agent keeps no
+// state that outlives it, so nothing is lost by not asking it first.
+func (a *Agent) End(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if err := a.table.KillAll(ctx); err != nil {

@@ -84,11 +84,11 @@ func TestCheckRelease(t *testing.T) {
 	r := sampleRelease()
 	header := r.Header
 	c := bootconfig.Config{KMS: bootconfig.KMS{SPIFFEID: r.KMSID}}
-	if err := checkRelease(r, header.DiskUUID, c); err != nil {
+	if err := checkRoot(r, header.DiskUUID, c); err != nil {
 		t.Errorf("without a measured header pin: %v", err)
 	}
 	c.Disk.Header = &header
-	if err := checkRelease(r, header.DiskUUID, c); err != nil {
+	if err := checkRoot(r, header.DiskUUID, c); err != nil {
 		t.Errorf("with the same header pin: %v", err)
 	}
 	other := header
@@ -102,8 +102,21 @@ func TestCheckRelease(t *testing.T) {
 		{"of the boot configuration", header.DiskUUID, bootconfig.Config{KMS: c.KMS, Disk: bootconfig.Disk{Header: &other}}},
 		{"KMS is", header.DiskUUID, bootconfig.Config{KMS: bootconfig.KMS{SPIFFEID: "spiffe://example.org/x"}}},
 	} {
-		if err := checkRelease(r, bad.asked, bad.c); err == nil || !strings.Contains(err.Error(), bad.want) {
+		if err := checkRoot(r, bad.asked, bad.c); err == nil || !strings.Contains(err.Error(), bad.want) {
 			t.Errorf("got error %v, want one with %q", err, bad.want)
 		}
+	}
+	if err := checkVolume(r, header.DiskUUID, c); err == nil || !strings.Contains(err.Error(), "it is of a disk") {
+		t.Errorf("a disk's for a volume: got error %v", err)
+	}
+	r.Volume = &keyapi.Volume{Found: keyapi.FoundNew}
+	if err := checkRoot(r, header.DiskUUID, c); err == nil || !strings.Contains(err.Error(), "it is of a volume") {
+		t.Errorf("a volume's for the root: got error %v", err)
+	}
+	if err := checkVolume(r, header.DiskUUID, c); err != nil {
+		t.Errorf("a volume's: %v", err)
+	}
+	if err := checkVolume(r, pins.UUID{9}, c); err == nil || !strings.Contains(err.Error(), "which was asked for") {
+		t.Errorf("another volume's: got error %v", err)
 	}
 }

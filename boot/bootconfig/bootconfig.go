@@ -74,6 +74,9 @@ type Config struct {
 	SPIRE       SPIRE  `json:"spire"`
 	KMS         KMS    `json:"kms"`
 	Disk        Disk   `json:"disk"`
+	// Volumes are those that are written, in the order in which they are mounted. A
+	// configuration without any lacks the member.
+	Volumes []Volume `json:"volumes,omitempty"`
 	// Network is how PID 1 configures the first network interface.
 	Network Network `json:"network"`
 	// CommandLine is the kernel's command line. PID 1 refuses a kernel that shows
@@ -134,6 +137,27 @@ type Disk struct {
 	// they must be equal.
 	Header *pins.Header `json:"header,omitempty"`
 }
+
+// Volume is a volume that is written: encrypted, authentic and fresh. What the key server
+// says of its contents comes with its key, and so does the pin of its header.
+type Volume struct {
+	UUID pins.UUID `json:"uuid"`
+	// MountPoint is where it is mounted in the booted system: absolute and clean.
+	MountPoint string `json:"mount_point"`
+	// Filesystem is what it holds, and what a new one is made to hold, by the root's own
+	// mkfs.
+	Filesystem VolumeFilesystem `json:"filesystem"`
+}
+
+// VolumeFilesystem is the kernel's name of a filesystem that a volume can hold.
+type VolumeFilesystem string
+
+// The filesystems of volumes.
+const (
+	Ext4  VolumeFilesystem = "ext4"
+	XFS   VolumeFilesystem = "xfs"
+	Btrfs VolumeFilesystem = "btrfs"
+)
 
 // Network is how PID 1 configures the first network interface.
 type Network struct {

@@ -44,6 +44,7 @@ func (c Config) Check() error {
 	add("kms.addresses", checkAddresses(c.KMS.Addresses))
 	add("kms.spiffe_id", CheckSPIFFEID(c.KMS.SPIFFEID, c.TrustDomain))
 	add("disk", c.Disk.check())
+	add("volumes", c.checkVolumes())
 	add("network", c.Network.check())
 	if c.Network.Mode == NetworkStatic && len(c.Network.Nameservers) == 0 {
 		for _, address := range c.SPIRE.Addresses {

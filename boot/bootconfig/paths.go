@@ -22,3 +22,12 @@ const (
 	StateDir        = "/run/rootvouch"        // what outlives the switch to the real root
 	BootLogPath     = "/run/rootvouch/bootlog.json"
 )
+
+// What ends the booted system when it has volumes: systemd's shutdown changes its root to
+// CloseRoot and executes CloseProgram there, which is PID 1's own program (systemd,
+// "Initrd Interface"). CloseState says what it has to close.
+const (
+	CloseRoot    = "/run/initramfs"
+	CloseProgram = "/shutdown"
+	CloseState   = "/etc/rootvouch/volumes.json"
+)

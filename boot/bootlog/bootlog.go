@@ -31,9 +31,12 @@ const (
 )
 
 const (
-	maxSteps    = 64
-	maxStepName = 32   // bytes
-	maxSPIFFEID = 2048 // bytes (SPIFFE-ID, section 2.3)
+	maxSteps   = 64
+	maxVolumes = 8
+	// maxMountPoint bounds the text of one, in bytes.
+	maxMountPoint = 255
+	maxStepName   = 32   // bytes
+	maxSPIFFEID   = 2048 // bytes (SPIFFE-ID, section 2.3)
 )
 
 // Log is one boot log.
@@ -52,8 +55,51 @@ type Log struct {
 	KMSSPIFFEID string `json:"kms_spiffe_id"`
 	// Verification is "full" when every block was read before the switch, or "lazy".
 	Verification string `json:"verification"`
+	// Volumes are those that are mounted, in order; a log without any lacks the member.
+	Volumes []Volume `json:"volumes,omitempty"`
 	// Steps are those that were finished when the log was written, in order.
 	Steps []Step `json:"steps"`
+}
+
+// Volume is a volume that is written.
+type Volume struct {
+	UUID       pins.UUID `json:"uuid"`
+	MountPoint string    `json:"mount_point"`
+	// Generation counts the closes, as the KMS does, and Freshness says what is known
+	// of what the volume held when it was opened.
+	Generation uint64    `json:"generation"`
+	Freshness  Freshness `json:"freshness"`
+}
+
+// Freshness says what is known of the contents of a volume at its opening.
+type Freshness string
+
+// What can be known.
+const (
+	New      Freshness = "new"      // it was formatted
+	Fresh    Freshness = "fresh"    // it held what was closed as its generation
+	Unclean  Freshness = "unclean"  // it was not closed: unknown since its generation
+	Accepted Freshness = "accepted" // the operator accepted it: unknown since its generation
+)
+
+// Check reports whether every field has a meaning.
+func (v Volume) Check() error {
+	switch {
+	case v.UUID == pins.UUID{}:
+		return errors.New("uuid is all zero")
+	case len(v.MountPoint) < 2 || len(v.MountPoint) > maxMountPoint || v.MountPoint[0] != '/':
+		return fmt.Errorf("mount_point is %.300q, want a path below /", v.MountPoint)
+	case v.Freshness != New && v.Freshness != Fresh && v.Freshness != Unclean && v.Freshness != Accepted:
+		return fmt.Errorf("freshness is %.40q, want new, fresh, unclean or accepted", v.Freshness)
+	case v.Freshness == New && v.Generation != 0, v.Freshness == Fresh && v.Generation == 0:
+		return fmt.Errorf("freshness is %q, and generation %d", v.Freshness, v.Generation)
+	}
+	for i := range len(v.MountPoint) {
+		if v.MountPoint[i] <= ' ' || v.MountPoint[i] > '~' {
+			return fmt.Errorf("mount_point has %#x at offset %d, want printable ASCII", v.MountPoint[i], i)
+		}
+	}
+	return nil
 }
 
 // Step is one finished step of PID 1.
@@ -84,6 +130,14 @@ func (l Log) Check() error {
 	}
 	if l.Verification != full && l.Verification != lazy {
 		add("verification is %q, want %q or %q", l.Verification, full, lazy)
+	}
+	if len(l.Volumes) > maxVolumes {
+		add("volumes are %d, want at most %d", len(l.Volumes), maxVolumes)
+	}
+	for i, v := range l.Volumes {
+		if err := v.Check(); err != nil {
+			add("volume %d: %w", i, err)
+		}
 	}
 	if len(l.Steps) == 0 || len(l.Steps) > maxSteps {
 		add("steps are %d, want 1 to %d", len(l.Steps), maxSteps)

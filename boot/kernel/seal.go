@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -14,17 +15,17 @@ import (
 var pciAddress = regexp.MustCompile(`^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$`)
 
 // Seal closes the kernel to further devices of the host: no device that appears
-// gets a driver, every disk but the named one is taken off its bus, and no module
+// gets a driver, every disk but the named ones is taken off its bus, and no module
 // is loaded any more. It returns how many disks it took away. A module that was
 // loaded and a device that is in use stay.
-func Seal(root, disk string) (detached int, err error) {
+func Seal(root string, disks ...string) (detached int, err error) {
 	for _, bus := range []string{"pci", "virtio"} {
 		path := filepath.Join(root, "/sys/bus", bus, "drivers_autoprobe")
 		if err := os.WriteFile(path, []byte("0"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return 0, fmt.Errorf("closing the %s bus: %w", bus, err)
 		}
 	}
-	if detached, err = detachDisks(root, disk); err != nil {
+	if detached, err = detachDisks(root, disks); err != nil {
 		return 0, err
 	}
 	return detached, Enforce(root,
@@ -38,11 +39,15 @@ func swaps(text string) string {
 	return areas
 }
 
-// detachDisks removes the PCI function of every disk but one.
-func detachDisks(root, disk string) (int, error) {
-	own, err := pciFunction(root, disk)
-	if err != nil {
-		return 0, err
+// detachDisks removes the PCI function of every disk but the own ones.
+func detachDisks(root string, own []string) (int, error) {
+	kept := map[string]string{} // :: PCI function -> own disk
+	for _, disk := range own {
+		function, err := pciFunction(root, disk)
+		if err != nil {
+			return 0, err
+		}
+		kept[function] = disk
 	}
 	entries, err := os.ReadDir(filepath.Join(root, "/sys/class/block"))
 	if err != nil {
@@ -51,15 +56,15 @@ func detachDisks(root, disk string) (int, error) {
 	detached := 0
 	for _, e := range entries {
 		name := e.Name()
-		if name == disk || !exists(root, "/sys/class/block", name, "device") || exists(root, "/sys/class/block", name, "partition") {
+		if slices.Contains(own, name) || !exists(root, "/sys/class/block", name, "device") || exists(root, "/sys/class/block", name, "partition") {
 			continue
 		}
 		function, err := pciFunction(root, name)
 		if err != nil {
 			return 0, err
 		}
-		if function == own {
-			return 0, fmt.Errorf("detaching disk %s: it is behind the same PCI function as the root's disk %s", name, disk)
+		if disk, ok := kept[function]; ok {
+			return 0, fmt.Errorf("detaching disk %s: it is behind the same PCI function as the VM's own disk %s", name, disk)
 		}
 		if err := os.WriteFile(filepath.Join(function, "remove"), []byte("1"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return 0, fmt.Errorf("detaching disk %s: %w", name, err)

@@ -70,6 +70,7 @@ type Command struct {
 	Argv  []string // argv[0] included
 	Out   *os.File // standard output and error
 	Extra []int    // descriptors 3 and up
+	Root  string   // the root directory that it has; "" for PID 1's own
 }
 
 // Start runs a command in a session of its own with an empty standard input and
@@ -90,7 +91,7 @@ func (t *Table) Start(cmd Command) (*Process, error) {
 		Dir:   "/",
 		Env:   []string{"PATH=/bin", "HOME=/", "TMPDIR=/tmp"},
 		Files: files,
-		Sys:   &syscall.SysProcAttr{Setsid: true},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Chroot: cmd.Root},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("starting %s: %w", path.Base(cmd.Argv[0]), err)

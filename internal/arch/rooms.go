@@ -151,6 +151,12 @@ var rooms = []room{
 		never:    network,
 	},
 	{
+		name:     "role: PID 1, volumes",
+		packages: []string{"boot/volumes"},
+		uses:     []string{"boot/bootconfig", "boot/bootlog", "boot/disk", "boot/process", "boot/wait", "dm", "kms/keyapi", "luks2", "volume"},
+		never:    network,
+	},
+	{
 		name:     "role: PID 1, the gate's tables",
 		packages: []string{"boot/tables"},
 		uses:     []string{"boot/bootconfig", "gate/program", "gate/tables", "internal/bounded"},
@@ -160,7 +166,7 @@ var rooms = []room{
 		name:     "role: PID 1",
 		packages: []string{"boot", "cmd/init"},
 		uses: []string{"boot/agent", "boot/bootconfig", "boot/bootlog", "boot/cmdline", "boot/disk", "boot/kernel", "boot/network",
-			"boot/process", "boot/tables", "boot/wait", "kms/keyapi"}, within: true,
+			"boot/process", "boot/tables", "boot/volumes", "boot/wait", "kms/keyapi", "volume"}, within: true,
 		never: network,
 	},
 	{

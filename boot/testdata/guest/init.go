@@ -44,6 +44,7 @@ func rootInit() {
 	say("serial-getty@.service is a link to %s", link("/run/systemd/system/serial-getty@.service"))
 	say("disks are %s", disks())
 	sayDrivers()
+	onVolumes()
 	say("writing gives %v", os.WriteFile("/etc/written", nil, 0o600))
 	if wants("guest.verbose") {
 		say("messages on: %v", os.WriteFile("/proc/sys/kernel/printk", []byte("7"), 0))
@@ -168,6 +169,9 @@ func sayBootLog() {
 	var names []string
 	for _, s := range log.Steps {
 		names = append(names, s.Name)
+	}
+	for _, v := range log.Volumes {
+		say("boot log has volume %s on %s, generation %d, %s", v.UUID, v.MountPoint, v.Generation, v.Freshness)
 	}
 	say("boot log has disk %s, root hash %s, steps %s (%v)", log.DiskUUID, log.RootHash, strings.Join(names, ","), err)
 }

@@ -85,7 +85,14 @@ func agent() {
 
 // fetchkey writes the case's reply to PID 1.
 func fetchkey() {
-	if want := []string{"-boot-config", bootconfig.Path, "-disk-uuid", caseText("uuid")}; strings.Join(os.Args[1:], " ") != strings.Join(want, " ") {
+	if len(os.Args) == 7 && os.Args[5] == "-commit" {
+		commit()
+		return
+	}
+	if want := []string{"-boot-config", bootconfig.Path, "-disk-uuid", caseText("uuid")}; len(os.Args) == 5 && caseText("release-"+os.Args[4]) != "" {
+		volumeKey()
+		return
+	} else if strings.Join(os.Args[1:], " ") != strings.Join(want, " ") {
 		fail("fetchkey: config: arguments are %q, want %q", os.Args[1:], want)
 	}
 	if _, err := net.Dial("unix", bootconfig.AgentSocketPath); err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/internal/filekind"
+	"github.com/rootvouch/rootvouch/volume"
 )
 
 type configFlags struct {
@@ -23,7 +25,7 @@ type configFlags struct {
 	trustRoot, pinsFile          string
 	noHeaderPin, bareKernel      bool
 	address, gateway, clockFloor string
-	nameservers                  []string
+	nameservers, volumes         []string
 	out                          cli.Output
 }
 
@@ -66,6 +68,7 @@ on the emulated platform, which is NOT CONFIDENTIAL.`,
 	flags.StringArrayVar(&c.KMS.Addresses, "kms-address", nil, "key server, host:port (repeatable: tried in turn)")
 	flags.StringVar(&c.KMS.SPIFFEID, "kms-spiffe-id", "", "SPIFFE ID of the key server (default: spiffe://TRUST-DOMAIN/kms)")
 	flags.StringVar(&f.pinsFile, "pins", "", "pins of the disk")
+	flags.StringArrayVar(&f.volumes, "mount", nil, "volume that the guest mounts, as PINS:MOUNT-POINT[:FILESYSTEM] (ext4, the default, xfs or btrfs; repeatable, in the order of mounting)")
 	flags.BoolVar(&f.noHeaderPin, "no-header-pin", false, "leave the pin of the LUKS2 header to the key server")
 	flags.StringVar(&c.Network.Mode, "network", bootconfig.NetworkDHCP, "dhcp or static")
 	flags.StringVar(&f.address, "guest-address", "", "static: the guest's address with its prefix length")
@@ -140,6 +143,13 @@ func (f *configFlags) build(now time.Time) (bootconfig.Config, error) {
 		return bootconfig.Config{}, err
 	}
 	c.Disk = bootconfig.NewDisk(p, !f.noHeaderPin)
+	for _, s := range f.volumes {
+		v, err := parseVolume(s)
+		if err != nil {
+			return bootconfig.Config{}, err
+		}
+		c.Volumes = append(c.Volumes, v)
+	}
 	c.ClockFloor = now.UTC().Truncate(time.Second)
 	if f.clockFloor != "" {
 		if c.ClockFloor, err = time.Parse(time.RFC3339, f.clockFloor); err != nil {
@@ -151,6 +161,26 @@ func (f *configFlags) build(now time.Time) (bootconfig.Config, error) {
 		return bootconfig.Config{}, command.Usage(err)
 	}
 	return c, nil
+}
+
+// parseVolume reads PINS:MOUNT-POINT[:FILESYSTEM].
+func parseVolume(s string) (bootconfig.Volume, error) {
+	parts := strings.Split(s, ":")
+	if len(parts) == 2 {
+		parts = append(parts, string(bootconfig.Ext4))
+	}
+	if len(parts) != 3 || parts[0] == "" {
+		return bootconfig.Volume{}, command.Usage(fmt.Errorf("--mount is %q, want PINS:MOUNT-POINT[:FILESYSTEM]", s))
+	}
+	data, err := cli.ReadInput(parts[0], 4<<10)
+	if err != nil {
+		return bootconfig.Volume{}, err
+	}
+	p, err := volume.DecodePins(data)
+	if err != nil {
+		return bootconfig.Volume{}, fmt.Errorf("%s: %w", parts[0], err)
+	}
+	return bootconfig.Volume{UUID: p.DiskUUID, MountPoint: parts[1], Filesystem: bootconfig.VolumeFilesystem(parts[2])}, nil
 }
 
 func (f *configFlags) network() (n bootconfig.Network, err error) {

@@ -49,7 +49,8 @@ The firmware must be an AmdSev OVMF that runs nothing of its host: "rootvouch
 firmware harden" makes one. It checks kernel, initramfs and command line against
 hashes that are part of the launch digest. When they differ it stops without a word;
 vm run notices that no kernel started, says so, and ends the VM. The disk is attached
-read-only, and a reset ends the VM: each launch boots once.
+read-only, a --volume so that the guest writes it, and a reset ends the VM: each launch
+boots once.
 
 What the guest writes to its serial port is on standard output, line by line,
 without control characters; --log keeps it as it came. On standard error are the
@@ -101,6 +102,7 @@ func (f *runFlags) bind(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.kind, "platform", "", "emulated (NOT CONFIDENTIAL) or snp")
 	flags.StringVar(&f.network, "netdev", "user", "host's end of the network: user, bridge=NAME or tap=NAME")
+	flags.StringArrayVar(&f.guest.Volumes, "volume", nil, "raw image of a volume that the guest writes (repeatable)")
 	flags.StringArrayVar(&f.forwards, "forward", nil, "forward a TCP port, ADDRESS:PORT=GUEST-PORT, to a loopback address; port 0 chooses a free one (repeatable)")
 	flags.StringVar(&f.asp, "asp", "", "directory of the software AMD-SP (emulated)")
 	flags.StringVar(&f.qemu, "qemu", platform.DefaultQEMU, "QEMU program")
@@ -111,7 +113,7 @@ func (f *runFlags) bind(cmd *cobra.Command) {
 	flags.StringVar(&f.times, "times", "", "file for the times of the console's lines, for \"vm timeline\" (an existing one is replaced)")
 	command.Require(cmd, "platform")
 	command.Choices(cmd, "platform", string(platform.Emulated), string(platform.SNP))
-	command.NotEmpty(cmd, "netdev", "asp", "qemu", "log", "times")
+	command.NotEmpty(cmd, "netdev", "volume", "asp", "qemu", "log", "times")
 }
 
 // build turns the flags into a guest that was checked.

@@ -1,0 +1,110 @@
+package volumes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/process"
+	"golang.org/x/sys/unix"
+)
+
+// mkfs are the arguments that make each filesystem without a question. The programs are
+// the root's own, which is measured.
+func mkfs(f bootconfig.VolumeFilesystem, device string) []string {
+	switch f {
+	case bootconfig.Ext4:
+		return []string{"-q", "-F", device}
+	case bootconfig.XFS, bootconfig.Btrfs:
+		return []string{"-q", "-f", device}
+	}
+	panic("volumes: internal error: filesystem " + string(f))
+}
+
+// mkfsLog takes what mkfs says.
+const mkfsLog = bootconfig.StateDir + "/mkfs.log"
+
+// makeFilesystem runs the root's own mkfs, in the root.
+func makeFilesystem(ctx context.Context, processes *process.Table, root string, f bootconfig.VolumeFilesystem, device string) (err error) {
+	program := ""
+	for _, dir := range []string{"/usr/sbin", "/sbin", "/usr/bin"} {
+		if p := filepath.Join(dir, "mkfs."+string(f)); unix.Access(filepath.Join(root, p), unix.X_OK) == nil {
+			program = p
+			break
+		}
+	}
+	if program == "" {
+		return fmt.Errorf("making %s: the root has no mkfs.%s in /usr/sbin, /sbin or /usr/bin", f, f)
+	}
+	out, err := os.OpenFile(mkfsLog, os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("making %s: %w", f, err)
+	}
+	defer out.Close()
+	// The node of the device is in a tree that is not moved into the root yet.
+	dev := filepath.Join(root, "dev")
+	if err := makeDirectories(root, "/dev"); err != nil {
+		return fmt.Errorf("making %s: %w", f, err)
+	}
+	if err := unix.Mount("/dev", dev, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("making %s: lending /dev: %w", f, err)
+	}
+	defer func() {
+		if unmountErr := unix.Unmount(dev, unix.MNT_DETACH); unmountErr != nil {
+			err = errors.Join(err, fmt.Errorf("taking /dev back: %w", unmountErr))
+		}
+	}()
+	p, err := processes.Start(process.Command{Path: program, Argv: append([]string{program}, mkfs(f, device)...), Out: out, Root: root})
+	if err != nil {
+		return err
+	}
+	status, err := p.Wait(ctx)
+	if err != nil {
+		return fmt.Errorf("running %s: it did not end in time", program)
+	}
+	if status != 0 {
+		return fmt.Errorf("running %s: %s", program, process.LastLine(out, process.Describe(status)))
+	}
+	return nil
+}
+
+// mountBelow mounts a volume in the root that is being put together. ext4 goes read-only
+// at the first sector that is not authentic; xfs and btrfs do so by themselves.
+func mountBelow(root string, c bootconfig.Volume, device string) error {
+	if err := makeDirectories(root, c.MountPoint); err != nil {
+		return fmt.Errorf("mounting %s: %w", c.MountPoint, err)
+	}
+	options := ""
+	if c.Filesystem == bootconfig.Ext4 {
+		options = "errors=remount-ro"
+	}
+	if err := unix.Mount(device, filepath.Join(root, c.MountPoint), string(c.Filesystem), unix.MS_NODEV, options); err != nil {
+		return fmt.Errorf("mounting %s on %s: %w", c.Filesystem, c.MountPoint, err)
+	}
+	return nil
+}
+
+// makeDirectories makes the directories of a path below root that are missing. It
+// follows no symbolic link, which would lead out of the root.
+func makeDirectories(root, path string) error {
+	at := root
+	for part := range strings.SplitSeq(strings.Trim(path, "/"), "/") {
+		at = filepath.Join(at, part)
+		if err := os.Mkdir(at, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		info, err := os.Lstat(at)
+		if err != nil {
+			return err
+		}
+		if !info.IsDir() {
+			return fmt.Errorf("%s is %s in the root filesystem, want a directory", strings.TrimPrefix(at, root), info.Mode().Type())
+		}
+	}
+	return nil
+}

@@ -1,0 +1,251 @@
+// Package volumes opens the volumes that the booted system writes, and closes them.
+//
+// The disk is the host's, as the root's is. A volume is opened with its header pinned, its
+// superblock compared with the only one that its size allows, and its contents, as far as
+// it was closed, compared with the digest that the key server has. Only a volume that the
+// key server calls new is formatted, whatever is on the disk. At the end the digest of what
+// is there goes to the key server, and counts until the next opening.
+//
+// What it does not protect: while a volume is open, a host can give back an older state of
+// a sector that is read again, tag and all (docs/THREATS.md).
+package volumes
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/bootlog"
+	"github.com/rootvouch/rootvouch/boot/disk"
+	"github.com/rootvouch/rootvouch/boot/process"
+	"github.com/rootvouch/rootvouch/dm"
+	"github.com/rootvouch/rootvouch/internal/strictjson"
+	"github.com/rootvouch/rootvouch/kms/keyapi"
+	"github.com/rootvouch/rootvouch/luks2"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/volume"
+)
+
+// cipher is dm-crypt's: LUKS2 writes it as aes-xts-plain64 with hmac(sha256).
+const cipher = "capi:authenc(hmac(sha256),xts(aes))-plain64"
+
+// Found is a volume whose disk is there and whose key was released.
+type Found struct {
+	Config   bootconfig.Volume
+	Disk     disk.Raw
+	Layout   volume.Layout
+	Released *keyapi.Released // wiped by Open
+}
+
+// Find finds the disk of a release.
+func Find(ctx context.Context, disks *disk.Finder, c bootconfig.Volume, released *keyapi.Released) (*Found, error) {
+	raw, err := disks.Only(ctx, released.Header)
+	if err != nil {
+		released.Wipe()
+		return nil, err
+	}
+	layout, err := volume.LayoutOf(raw.Size)
+	if err != nil {
+		released.Wipe()
+		return nil, fmt.Errorf("checking %s: %w", raw.Name, err)
+	}
+	return &Found{c, raw, layout, released}, nil
+}
+
+func (f *Found) String() string {
+	return fmt.Sprintf("%s is volume %s, %d MiB of data, %v, generation %d", f.Disk.Name, f.Config.UUID, f.Layout.DataSize>>20, f.Released.Volume.Found, f.Released.Volume.Generation)
+}
+
+// Opened is a volume that is mounted, and what its close needs. It is written to a file of
+// /run that root alone reads: nobody else may say that the volume was closed.
+type Opened struct {
+	UUID       pins.UUID         `json:"uuid"`
+	Disk       string            `json:"disk"`   // "vdb"
+	Number     string            `json:"number"` // "254:16"
+	Size       uint64            `json:"size"`   // bytes
+	MountPoint string            `json:"mount_point"`
+	Generation uint64            `json:"generation"` // that it was opened with
+	Freshness  bootlog.Freshness `json:"freshness"`
+	Holder     keyapi.Holder     `json:"holder"`
+	CommitKey  pins.Digest       `json:"commit_key"`
+}
+
+func (o *Opened) String() string {
+	switch o.Freshness {
+	case bootlog.New:
+		return fmt.Sprintf("%s is new, and formatted", o.MountPoint)
+	case bootlog.Fresh:
+		return fmt.Sprintf("%s is as it was closed, generation %d", o.MountPoint, o.Generation)
+	case bootlog.Unclean:
+		return fmt.Sprintf("%s was not closed: freshness unknown since generation %d", o.MountPoint, o.Generation)
+	}
+	return fmt.Sprintf("%s is accepted as it is, by the operator's word: freshness unknown since generation %d", o.MountPoint, o.Generation)
+}
+
+// Progress gets what a long step does, and how far it is, in bytes.
+type Progress func(what string, done, size uint64)
+
+// Open opens the volume, makes its filesystem where it is new, and mounts it below root.
+// It wipes the release.
+func (f *Found) Open(ctx context.Context, processes *process.Table, root string, progress Progress) (*Opened, error) {
+	defer f.Released.Wipe()
+	container, err := luks2.ParseAuthenticated(f.Disk.Header)
+	if err != nil {
+		return nil, err
+	}
+	if container.UUID != f.Config.UUID {
+		return nil, fmt.Errorf("checking %s: UUID is %s, want %s", f.Disk.Name, container.UUID, f.Config.UUID)
+	}
+	volumeKey, err := container.VolumeKey(f.Released.Key[:])
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", f.Disk.Name, err)
+	}
+	defer clear(volumeKey)
+	freshness, err := f.prepare(ctx, volumeKey, progress)
+	if err != nil {
+		return nil, err
+	}
+	device, err := f.activate(volumeKey)
+	if err != nil {
+		return nil, err
+	}
+	if freshness == bootlog.New {
+		if err := makeFilesystem(ctx, processes, root, f.Config.Filesystem, device.Path()); err != nil {
+			return nil, err
+		}
+	}
+	if err := mountBelow(root, f.Config, device.Path()); err != nil {
+		return nil, err
+	}
+	v := f.Released.Volume
+	return &Opened{
+		UUID: f.Config.UUID, Disk: f.Disk.Name, Number: f.Disk.Number, Size: f.Disk.Size, MountPoint: f.Config.MountPoint,
+		Generation: v.Generation, Freshness: freshness, Holder: v.Holder, CommitKey: v.CommitKey,
+	}, nil
+}
+
+// prepare formats what is new, and else compares what is there with what the key server
+// has said.
+func (f *Found) prepare(ctx context.Context, volumeKey []byte, progress Progress) (bootlog.Freshness, error) {
+	d, err := openDevice(f.Disk.Name, f.Disk.Number, os.O_RDWR)
+	if err != nil {
+		return "", err
+	}
+	freshness, err := f.prepareOn(ctx, d, volumeKey, progress)
+	return freshness, errors.Join(err, d.close())
+}
+
+func (f *Found) prepareOn(ctx context.Context, d volumeDevice, volumeKey []byte, progress Progress) (bootlog.Freshness, error) {
+	v := f.Released.Volume
+	if v.Found == keyapi.FoundNew {
+		return bootlog.New, volume.Format(ctx, d, f.Layout, volumeKey, func(done, size uint64) { progress("formatting", done, size) })
+	}
+	superblock := make([]byte, volume.SuperblockSize)
+	if _, err := d.ReadAt(superblock, volume.Offset); err != nil {
+		return "", fmt.Errorf("reading dm-integrity superblock: %w", err)
+	}
+	if err := f.Layout.CheckSuperblock(superblock); err != nil {
+		return "", err
+	}
+	if v.Found == keyapi.FoundAccepted {
+		return bootlog.Accepted, nil
+	}
+	if v.Generation == 0 { // it was never closed, so there is no digest
+		return f.unclean(pins.Digest{})
+	}
+	got, err := volume.Digest(ctx, d, f.Layout, func(done, size uint64) { progress("comparing", done, size) })
+	switch {
+	case err != nil:
+		return "", err
+	case got == v.Digest:
+		return bootlog.Fresh, nil
+	case v.Found == keyapi.FoundClosed:
+		return "", fmt.Errorf("comparing %s with what was closed: digest is %s, want %s of generation %d: it was rolled back, exchanged or damaged", f.Disk.Name, got, v.Digest, v.Generation)
+	}
+	return f.unclean(got)
+}
+
+// unclean decides about a volume that was written to and not closed.
+func (f *Found) unclean(got pins.Digest) (bootlog.Freshness, error) {
+	v := f.Released.Volume
+	if !v.AcceptUnclean {
+		return "", fmt.Errorf("checking %s: it was not closed by the launch that had it, and is not what was closed as generation %d (digest %s): its record refuses that", f.Disk.Name, v.Generation, got)
+	}
+	return bootlog.Unclean, nil
+}
+
+// volumeDevice is a device, or a test's.
+type volumeDevice interface {
+	ReadAt(b []byte, at int64) (int, error)
+	WriteAt(b []byte, at int64) (int, error)
+}
+
+// Names of the device-mapper devices, as the booted system sees them.
+func tagsName(uuid pins.UUID) string { return "rootvouch-tags-" + uuid.String() }
+func dataName(uuid pins.UUID) string { return "rootvouch-volume-" + uuid.String() }
+
+// activate makes dm-integrity and dm-crypt over it.
+func (f *Found) activate(volumeKey []byte) (*dm.Device, error) {
+	control, err := dm.Open()
+	if err != nil {
+		return nil, err
+	}
+	tags, err := control.Create(tagsName(f.Config.UUID), dm.Integrity{
+		Device: f.Disk.Number, Offset: volume.Offset, Size: f.Layout.DataSize, SectorSize: volume.SectorSize, TagSize: volume.TagSize,
+	}.Target())
+	if err != nil {
+		return nil, err
+	}
+	table := dm.Crypt{
+		Device: tags.Number(), Cipher: cipher, Key: "rootvouch:" + f.Config.UUID.String(), KeySize: len(volumeKey),
+		Size: f.Layout.DataSize, SectorSize: volume.SectorSize, TagSize: volume.TagSize,
+	}
+	var data *dm.Device
+	err = dm.WithLogonKey(table.Key, volumeKey, func() (err error) {
+		data, err = control.Create(dataName(f.Config.UUID), table.Target())
+		return err
+	})
+	if err != nil {
+		return nil, errors.Join(err, tags.Remove())
+	}
+	return data, nil
+}
+
+// Encode writes what closes volumes.
+func Encode(all []*Opened) []byte {
+	data, err := json.Marshal(all)
+	if err != nil {
+		panic("volumes: internal error: " + err.Error())
+	}
+	return data
+}
+
+// Decode reads it.
+func Decode(data []byte) ([]*Opened, error) {
+	var all []*Opened
+	if err := strictjson.Unmarshal(data, &all); err != nil {
+		return nil, fmt.Errorf("decoding the list of volumes: %v", err)
+	}
+	return all, nil
+}
+
+// Log is what the boot log says of volumes.
+func Log(all []*Opened) []bootlog.Volume {
+	var log []bootlog.Volume
+	for _, o := range all {
+		log = append(log, bootlog.Volume{UUID: o.UUID, MountPoint: o.MountPoint, Generation: o.Generation, Freshness: o.Freshness})
+	}
+	return log
+}
+
+// Disks names the disks that volumes are on.
+func Disks(all []*Opened) []string {
+	var names []string
+	for _, o := range all {
+		names = append(names, o.Disk)
+	}
+	return names
+}
