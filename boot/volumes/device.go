@@ -1,6 +1,7 @@
 package volumes
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -35,6 +36,13 @@ func openDevice(name, number string, flags int) (*device, error) {
 	if got := fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)); st.Mode&unix.S_IFMT != unix.S_IFBLK || got != number {
 		file.Close()
 		return nil, fmt.Errorf("opening the volume's disk: %s has number %s, want %s", name, got, number)
+	}
+	if flags&os.O_RDWR != 0 {
+		// The kernel opens a read-only disk for writing all the same.
+		if readOnly, err := unix.IoctlGetInt(int(file.Fd()), unix.BLKROGET); err != nil || readOnly != 0 {
+			file.Close()
+			return nil, errors.Join(fmt.Errorf("opening the volume's disk: %s is read-only, want one that can be written", name), err)
+		}
 	}
 	return &device{file: file}, nil
 }
