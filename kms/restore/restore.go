@@ -1,8 +1,9 @@
 // Package restore brings a backup of the key server's book up to the log.
 //
 // The log goes on after a backup was made. What its leaves say is brought into the copy: no
-// launch that has had a key gets it again, and what was disabled or deleted stays so. Only
-// a key that was registered since is in no leaf, and has to be registered anew.
+// launch that has had a key gets it again, what was disabled or deleted stays so, and what
+// was known of a volume is known again. Only a key that was registered since is in no leaf,
+// and has to be registered anew.
 package restore
 
 import (
@@ -57,6 +58,8 @@ type restorer struct {
 	times  map[string]time.Time // :: lane -> the latest time of its leaves
 	disks  map[pins.UUID]*fate
 	uses   map[pins.UUID]store.Use
+
+	volumes map[pins.UUID]*store.Volume // that the log speaks of
 }
 
 // fate is what became of a disk's records.
@@ -71,7 +74,7 @@ type fate struct {
 // use it, and nobody may serve it before.
 func Restore(ctx context.Context, s *store.Store, dir tlogdir.Dir, rand io.Reader, retention time.Duration) (Result, error) {
 	r := &restorer{ctx: ctx, s: s, dir: dir, rand: rand, retention: retention, times: map[string]time.Time{},
-		disks: map[pins.UUID]*fate{}, uses: map[pins.UUID]store.Use{}}
+		disks: map[pins.UUID]*fate{}, uses: map[pins.UUID]store.Use{}, volumes: map[pins.UUID]*store.Volume{}}
 	if err := r.run(); err != nil {
 		return Result{}, fmt.Errorf("restoring: %w", err)
 	}
@@ -113,6 +116,9 @@ func (r *restorer) run() error {
 		if err := r.commit(store.SetUse(disk, use)); err != nil {
 			return err
 		}
+	}
+	if err := r.settleVolumes(); err != nil {
+		return err
 	}
 	if err := r.count(); err != nil {
 		return err
@@ -156,9 +162,17 @@ func (r *restorer) take(leaf audit.Leaf) error {
 			return nil
 		}
 		r.result.Releases++
+		if err := r.opened(leaf, about); err != nil {
+			return err
+		}
 		return r.release(leaf, about)
 	case audit.AboutChange:
+		if err := r.registered(leaf, about); err != nil {
+			return err
+		}
 		return r.change(leaf, about)
+	case audit.AboutVolume:
+		return r.said(leaf, about)
 	}
 	return nil
 }

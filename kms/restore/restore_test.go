@@ -66,6 +66,11 @@ func put(t testing.TB, l *ledger.Ledger, disk, generation byte, how ledger.Repla
 
 func release(t testing.TB, l *ledger.Ledger, disk, launch byte, staged bool) error {
 	t.Helper()
+	return l.Release(t.Context(), claim(t, l, disk, launch, staged))
+}
+
+func claim(t testing.TB, l *ledger.Ledger, disk, launch byte, staged bool) ledger.Claim {
+	t.Helper()
 	current, beside, err := l.Records.Both(t.Context(), uuid(disk))
 	must(t, err)
 	r := current
@@ -74,9 +79,9 @@ func release(t testing.TB, l *ledger.Ledger, disk, launch byte, staged bool) err
 	}
 	proof := &audit.Proof{Time: noon, SPKI: []byte("spki"), Report: []byte("report"), Certificates: []pins.Digest{}, ReferenceValues: r.ReferenceValues,
 		Collateral: collateral(t, l)}
-	return l.Release(t.Context(), ledger.Claim{Record: *r, Launch: store.Launch{ReportID: snp.ReportID{launch}}, Fresh: true,
+	return ledger.Claim{Record: *r, Launch: store.Launch{ReportID: snp.ReportID{launch}}, Fresh: true,
 		About: audit.AboutRelease{Request: audit.Request{SPIFFEID: r.SPIFFEID.String(), Disk: uuid(disk), SHA256: pins.Digest{launch}, ReportID: snp.ReportID{launch}},
-			Generation: r.Generation, Proof: proof}})
+			Generation: r.Generation, Proof: proof}}
 }
 
 func collateral(t testing.TB, l *ledger.Ledger) pins.Digest {

@@ -137,6 +137,9 @@ func (r *restorer) follow(old store.Record, about audit.AboutChange) (store.Reco
 	fresh := old
 	fresh.SPIFFEID, fresh.Evidence, fresh.SameVM, fresh.MaxReleases = id, store.EvidenceRule(about.Evidence), about.SameVM, about.MaxReleases
 	fresh.State, fresh.ReferenceValues, fresh.Before = store.State(about.State), about.ReferenceValues, nil
+	if about.Writers != "" {
+		fresh.Volume = &store.VolumePolicy{Writers: store.Writers(about.Writers), Unclean: store.Unclean(about.Unclean)}
+	}
 	if old.HeaderSHA256 != about.Header {
 		return store.Record{}, fmt.Errorf("generation %d has the header %s, and by the log %s", old.Generation, old.HeaderSHA256, about.Header)
 	}
