@@ -3,8 +3,6 @@
 package pins
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 
 	"github.com/rootvouch/rootvouch/internal/strictjson"
@@ -172,11 +170,9 @@ func Decode(data []byte) (Pins, error) {
 
 // Encode writes pins.json, indented, with a newline at its end.
 func (p Pins) Encode() []byte {
-	var out bytes.Buffer
-	encoder := json.NewEncoder(&out)
-	encoder.SetIndent("", "  ")
-	if err := encoder.Encode(p); err != nil {
+	data, err := strictjson.MarshalIndent(p)
+	if err != nil {
 		panic("pins: internal error: " + err.Error())
 	}
-	return out.Bytes()
+	return data
 }

@@ -8,8 +8,6 @@
 package refval
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -219,14 +217,11 @@ func (v Values) Encode() ([]byte, error) {
 	if err := v.Check(); err != nil {
 		return nil, fmt.Errorf("encoding reference values: %v", err)
 	}
-	var out bytes.Buffer
-	e := json.NewEncoder(&out)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	if err := e.Encode(v); err != nil {
+	data, err := strictjson.MarshalIndent(v)
+	if err != nil {
 		return nil, fmt.Errorf("encoding reference values: %v", err)
 	}
-	return out.Bytes(), nil
+	return data, nil
 }
 
 // Accepts returns the accepted product with that name.

@@ -3,7 +3,6 @@ package release
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"io"
 	"io/fs"
@@ -84,14 +83,11 @@ func (m *Manifest) seal() {
 }
 
 func (m *Manifest) encode() []byte {
-	var out bytes.Buffer
-	e := json.NewEncoder(&out)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	if err := e.Encode(m); err != nil {
+	data, err := strictjson.MarshalIndent(m)
+	if err != nil {
 		panic("release: internal error: encoding a manifest: " + err.Error())
 	}
-	return out.Bytes()
+	return data
 }
 
 // decodeManifest reads what encode writes, and nothing else.

@@ -1,8 +1,6 @@
 package volume
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 
 	"github.com/rootvouch/rootvouch/internal/strictjson"
@@ -47,11 +45,9 @@ func DecodePins(data []byte) (Pins, error) {
 
 // Encode writes them, indented, with a newline at the end.
 func (p Pins) Encode() []byte {
-	var out bytes.Buffer
-	encoder := json.NewEncoder(&out)
-	encoder.SetIndent("", "  ")
-	if err := encoder.Encode(p); err != nil {
+	data, err := strictjson.MarshalIndent(p)
+	if err != nil {
 		panic("volume: internal error: " + err.Error())
 	}
-	return out.Bytes()
+	return data
 }

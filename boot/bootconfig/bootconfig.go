@@ -13,8 +13,6 @@
 package bootconfig
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"time"
@@ -212,15 +210,12 @@ func (c Config) Encode() ([]byte, error) {
 	if err := c.Check(); err != nil {
 		return nil, fmt.Errorf("encoding boot configuration: %v", err)
 	}
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(c); err != nil {
+	data, err := strictjson.MarshalIndent(c)
+	if err != nil {
 		return nil, fmt.Errorf("encoding boot configuration: %v", err)
 	}
-	if buf.Len() > MaxSize {
-		return nil, fmt.Errorf("encoding boot configuration: size is %d bytes, want at most %d", buf.Len(), MaxSize)
+	if len(data) > MaxSize {
+		return nil, fmt.Errorf("encoding boot configuration: size is %d bytes, want at most %d", len(data), MaxSize)
 	}
-	return buf.Bytes(), nil
+	return data, nil
 }

@@ -9,7 +9,6 @@ package bootlog
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -175,17 +174,14 @@ func (l Log) Encode() ([]byte, error) {
 	if err := l.Check(); err != nil {
 		return nil, fmt.Errorf("encoding boot log: %v", err)
 	}
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(l); err != nil {
+	data, err := strictjson.MarshalIndent(l)
+	if err != nil {
 		return nil, fmt.Errorf("encoding boot log: %v", err)
 	}
-	if buf.Len() > MaxSize {
-		return nil, fmt.Errorf("encoding boot log: size is %d bytes, want at most %d", buf.Len(), MaxSize)
+	if len(data) > MaxSize {
+		return nil, fmt.Errorf("encoding boot log: size is %d bytes, want at most %d", len(data), MaxSize)
 	}
-	return buf.Bytes(), nil
+	return data, nil
 }
 
 // Decode reads what Encode writes, and nothing else: a log has one form, so that

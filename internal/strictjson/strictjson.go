@@ -1,4 +1,4 @@
-// Package strictjson decodes JSON that must have exactly one meaning.
+// Package strictjson decodes JSON that must have exactly one meaning, and writes such JSON.
 //
 // encoding/json takes members whose names differ only in case, keeps the last
 // of two members with one name, and leaves absent fields at zero. Two readers
@@ -23,6 +23,19 @@ import (
 
 // maxDepth bounds nesting; no document of ours comes near.
 const maxDepth = 32
+
+// MarshalIndent writes what people read too: indented, with a newline at its end, and
+// without the escapes that HTML wants.
+func MarshalIndent(v any) ([]byte, error) {
+	var out bytes.Buffer
+	e := json.NewEncoder(&out)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
 
 // Unmarshal decodes data into the value that v points to.
 //

@@ -7,8 +7,6 @@
 package snphost
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -122,13 +120,11 @@ func (id Identity) Encode() ([]byte, error) {
 	if err := id.Check(); err != nil {
 		return nil, fmt.Errorf("encoding a host's identity: %w", err)
 	}
-	var out bytes.Buffer
-	e := json.NewEncoder(&out)
-	e.SetIndent("", "  ")
-	if err := e.Encode(id); err != nil {
+	data, err := strictjson.MarshalIndent(id)
+	if err != nil {
 		return nil, fmt.Errorf("encoding a host's identity: %w", err)
 	}
-	return out.Bytes(), nil
+	return data, nil
 }
 
 // Decode reads what Encode wrote: no field may be missing, and none may be added.
