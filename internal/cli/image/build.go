@@ -2,7 +2,6 @@ package image
 
 import (
 	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -162,7 +161,7 @@ func (f *buildFlags) run(cmd *cobra.Command) error {
 		if name, ok := strings.CutPrefix(f.seed, "@"); ok {
 			f.files.Keep = append(f.files.Keep, name)
 		}
-		seed, err := readSeed(f.seed)
+		seed, err := cli.ReadSeed(f.seed)
 		if err != nil {
 			return command.Usage(err)
 		}
@@ -342,20 +341,4 @@ func (f *buildFlags) summary(w io.Writer, p pins.Pins, notes []survey.Note, took
 	_, err = fmt.Fprintf(w, "disk:       %s (%d bytes, %s)\ndisk UUID:  %s\nroot hash:  %s\nheader:     %s\nkey:        %s\npins:       %s\ntook:       %v\n",
 		f.files.Disk, info.Size(), p.Filesystem, p.DiskUUID, p.RootHash, p.HeaderSHA256, f.files.Key, f.files.Pins, took.Round(time.Millisecond))
 	return err
-}
-
-// readSeed reads hex, or a file of it.
-func readSeed(s string) ([]byte, error) {
-	if name, ok := strings.CutPrefix(s, "@"); ok {
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return nil, fmt.Errorf("reading the seed: %w", err)
-		}
-		s = strings.TrimSpace(string(data))
-	}
-	seed, err := hex.DecodeString(s)
-	if err != nil {
-		return nil, errors.New("the seed is not hex") // and is not shown
-	}
-	return seed, nil
 }

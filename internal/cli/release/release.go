@@ -3,7 +3,6 @@ package release
 
 import (
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +11,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -115,7 +113,7 @@ func (f *buildFlags) run(cmd *cobra.Command) error {
 		return command.Usage(err)
 	}
 	if f.seed != "" {
-		seed, err := readSeed(f.seed)
+		seed, err := cli.ReadSeed(f.seed)
 		if err != nil {
 			return command.Usage(err)
 		}
@@ -190,22 +188,6 @@ func buildTime() (time.Time, error) {
 		return time.Time{}, fmt.Errorf("SOURCE_DATE_EPOCH is %q, want seconds since 1970", text)
 	}
 	return time.Unix(seconds, 0), nil
-}
-
-// readSeed reads hex, or a file of it.
-func readSeed(s string) ([]byte, error) {
-	if name, ok := strings.CutPrefix(s, "@"); ok {
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return nil, fmt.Errorf("reading the seed: %w", err)
-		}
-		s = strings.TrimSpace(string(data))
-	}
-	seed, err := hex.DecodeString(s)
-	if err != nil {
-		return nil, errors.New("the seed is not hex") // and is not shown
-	}
-	return seed, nil
 }
 
 func readVM(path string) (release.VM, error) {
