@@ -5,8 +5,8 @@ for dir in dev run tmp var/cache/libvirt var/lib/libvirt; do
   mount -t tmpfs none "$root/$dir"
 done
 mount -t proc none "$root/proc"
-mkdir -p "$root/dev/net" "$root/dev/pts" "$root/dev/shm" "$root/tmp/work"
-mount --bind "$work" "$root/tmp/work"
+mkdir -p "$root/dev/net" "$root/dev/pts" "$root/dev/shm" "$root/tmp/domains"
+mount --bind "$work" "$root/tmp/domains"
 for node in null zero random urandom net/tun; do
   : >"$root/dev/$node"
   mount --bind "/dev/$node" "$root/dev/$node"
@@ -24,16 +24,16 @@ wait_for() { for _ in $(seq 600); do ! [ -S /run/libvirt/libvirt-sock ] || retur
 start() { libvirtd --timeout 120 >/tmp/libvirtd.out 2>&1 & daemon=$!; wait_for; }
 if [ "$1" = translate ]; then
   mkdir -p $cache
-  cp /tmp/work/forged.xml "$cache/$(cat /tmp/work/name)"
+  cp /tmp/domains/forged.xml "$cache/$(cat /tmp/domains/name)"
 fi
 start
 if [ "$1" = probe ]; then
   virsh -q domcapabilities --virttype qemu --emulatorbin /usr/bin/qemu-system-x86_64 --arch x86_64 >/dev/null
   name=$(grep -l '<arch>x86_64</arch>' $cache/*.xml)
-  basename "$name" >/tmp/work/name
-  cp "$name" /tmp/work/probed.xml
+  basename "$name" >/tmp/domains/name
+  cp "$name" /tmp/domains/probed.xml
 else
-  for domain in /tmp/work/[0-9]*.xml; do
+  for domain in /tmp/domains/[0-9]*.xml; do
     virt-xml-validate "$domain" domain >&2
     virsh -q domxml-to-native qemu-argv "$domain" >"${domain%.xml}.argv" || { cat /tmp/libvirtd.out; exit 1; }
   done
