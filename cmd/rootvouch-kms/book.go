@@ -81,7 +81,7 @@ func openBook(ctx context.Context, c config, log *slog.Logger) (book, error) {
 		if _, err := io.ReadFull(rand.Reader, process[:]); err != nil {
 			return book{}, errors.Join(fmt.Errorf("making this process' token: %w", err), b.closeAll())
 		}
-		b.members = members.New(b.engine, c.lane(), command.BuildVersion().Version, process, time.Now, log)
+		b.members = members.New(b.engine, c.lane(), command.BuildVersion().Version, b.store.KEKs(), process, time.Now, log)
 	}
 	return b, nil
 }

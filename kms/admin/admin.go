@@ -45,6 +45,9 @@ type Admin struct {
 	Watch Watch
 	// Recipients are whom keys may be exported to.
 	Recipients Recipients
+	// Lack says which other servers of this store live, and cannot open what is sealed under
+	// a key-encryption key. It stays nil where there are no others.
+	Lack func(kek string) []string
 }
 
 // New makes an Admin for the server with a SPIFFE ID.

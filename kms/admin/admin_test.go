@@ -42,6 +42,7 @@ type rig struct {
 	books  *kmstest.Book
 	book   *ledger.Ledger
 	out    *bytes.Buffer
+	lack   []string // servers that lack the current key-encryption key
 }
 
 func newRig(t testing.TB) *rig {
@@ -53,9 +54,9 @@ func newRig(t testing.TB) *rig {
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() {
-		done <- New(kmsID, r.book, r.books.State, slog.New(slog.NewTextHandler(r.out, nil))).Serve(ctx, l)
-	}()
+	a := New(kmsID, r.book, r.books.State, slog.New(slog.NewTextHandler(r.out, nil)))
+	a.Lack = func(string) []string { return r.lack }
+	go func() { done <- a.Serve(ctx, l) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -342,5 +343,20 @@ func TestRootOfTrust(t *testing.T) {
 	}
 	if got := strings.Join(logged, "; "); got != strings.Join(want, "; ") {
 		t.Errorf("log has %q, want %q", got, want)
+	}
+}
+
+// TestRewrapWithOthers: a server that lives without the new key-encryption key keeps a rewrap
+// from beginning.
+func TestRewrapWithOthers(t *testing.T) {
+	r := newRig(t)
+	r.lack = []string{"kms2"}
+	_, err := r.client.Rewrap(t.Context(), "")
+	if failure, ok := errors.AsType[*adminapi.Error](err); !ok || failure.Status != http.StatusConflict || !strings.Contains(failure.Message, `["kms2"]`) {
+		t.Errorf("got error %v, want a conflict that names kms2", err)
+	}
+	r.lack = nil
+	if _, err := r.client.Rewrap(t.Context(), ""); err != nil {
+		t.Error(err)
 	}
 }

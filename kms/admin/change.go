@@ -120,8 +120,15 @@ func (a *Admin) purge(by audit.Actor, r *http.Request) (any, error) {
 	return adminapi.Purged{Version: adminapi.Version, Records: n}, err
 }
 
-// rewrap seals some secrets anew.
+// rewrap seals some secrets anew. If a server that lives could not open them then, rewrap
+// refuses: that server would release nothing.
 func (a *Admin) rewrap(by audit.Actor, r *http.Request) (any, error) {
+	if a.Lack != nil {
+		if lack := a.Lack(a.ledger.Records.KEK()); len(lack) > 0 {
+			return nil, fmt.Errorf("%w: replicas %q have no key-encryption key %q: add it to their configuration and start them anew",
+				ledger.ErrConflict, lack, a.ledger.Records.KEK())
+		}
+	}
 	n, next, err := a.ledger.Rewrap(r.Context(), by, r.URL.Query().Get("after"))
 	if err != nil {
 		return nil, err

@@ -35,7 +35,7 @@ func (l *Ledger) readUses(m *moment, batch []*claim) (uses, error) {
 	if len(keys) == 0 {
 		return u, nil
 	}
-	items, err := l.engine.Get(m.ctx, keys...)
+	items, err := m.peek(keys...)
 	if err != nil {
 		return u, err
 	}

@@ -51,7 +51,7 @@ func (l *Ledger) change(ctx context.Context, uuid pins.UUID, decide func(*moment
 		return err
 	}
 	defer l.unlock()
-	return l.transact(ctx, func(m *moment) error {
+	return l.sealing(ctx, keysOfDisk(uuid), func(m *moment) error {
 		d, err := m.disk(uuid)
 		if err != nil {
 			return err
@@ -62,9 +62,14 @@ func (l *Ledger) change(ctx context.Context, uuid pins.UUID, decide func(*moment
 	})
 }
 
+// keysOfDisk is what every change of a disk's records hangs on.
+func keysOfDisk(uuid pins.UUID) []string {
+	return []string{store.KeyEpoch, store.KeyRecord(uuid), store.KeyStaged(uuid), store.KeyGeneration(uuid), store.KeyCount}
+}
+
 // disk reads the records of a disk.
 func (m *moment) disk(uuid pins.UUID) (disk, error) {
-	items, err := m.get(store.KeyEpoch, store.KeyRecord(uuid), store.KeyStaged(uuid), store.KeyGeneration(uuid), store.KeyCount)
+	items, err := m.get(keysOfDisk(uuid)...)
 	if err != nil {
 		return disk{}, err
 	}

@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -85,7 +86,7 @@ func (l *Ledger) Note(ctx context.Context, e audit.Entry) error {
 		return err
 	}
 	defer l.unlock()
-	return l.transact(ctx, func(*moment) error { return nil }, e)
+	return l.transact(ctx, nil, func(*moment) error { return nil }, e)
 }
 
 // errLost ends a transaction that lost against another one too often: this server does not
@@ -114,14 +115,46 @@ type moment struct {
 	latest time.Time   // of the lane's leaves: a clock that is behind it was set back
 	place  audit.Place // of its first leaf
 
+	read       map[string]kv.Item // :: key -> as it was at the moment or later
 	conditions []kv.Cond
 	writes     []kv.Write
 	entries    []audit.Entry
 }
 
-// get reads items that the proposal hangs on: it is lost if one of them is written before.
-func (m *moment) get(keys ...string) ([]kv.Item, error) {
+// peek reads items that the proposal does not hang on. It asks the engine only for items
+// that were not read before.
+func (m *moment) peek(keys ...string) ([]kv.Item, error) {
+	var missing []string
+	for _, key := range keys {
+		if _, ok := m.read[key]; !ok {
+			missing = append(missing, key)
+		}
+	}
+	for chunk := range slices.Chunk(missing, kv.MaxOps) {
+		if err := m.fetch(chunk); err != nil {
+			return nil, err
+		}
+	}
+	var items []kv.Item
+	for _, key := range keys {
+		items = append(items, m.read[key])
+	}
+	return items, nil
+}
+
+// fetch reads items from the engine: one round trip.
+func (m *moment) fetch(keys []string) error {
 	items, err := m.ledger.engine.Get(m.ctx, keys...)
+	for _, item := range items {
+		m.read[item.Key] = item
+	}
+	return err
+}
+
+// get is peek for items that the proposal hangs on: it is lost if one of them is written
+// before.
+func (m *moment) get(keys ...string) ([]kv.Item, error) {
+	items, err := m.peek(keys...)
 	if err != nil {
 		return nil, err
 	}
@@ -135,8 +168,9 @@ func (m *moment) write(w ...kv.Write) { m.writes = append(m.writes, w...) }
 
 // transact makes one transaction: what build adds to the moment, with a leaf for each
 // entry, which build may add too. It is built and proposed anew until it happened or
-// build fails. The gate is held.
-func (l *Ledger) transact(ctx context.Context, build func(*moment) error, entries ...audit.Entry) error {
+// build fails. The gate is held. The items under ahead, the first of them at least, are read
+// in one round trip with the end of the lane.
+func (l *Ledger) transact(ctx context.Context, ahead []string, build func(*moment) error, entries ...audit.Entry) error {
 	token, err := l.token()
 	if err != nil {
 		return err
@@ -146,7 +180,8 @@ func (l *Ledger) transact(ctx context.Context, build func(*moment) error, entrie
 	var unknown error // that a proposal of ours may yet happen
 	pause := firstPause
 	for lost := 0; lost < attempts; {
-		lane, item, err := l.end(ctx)
+		m := &moment{ctx: ctx, ledger: l, entries: entries, read: map[string]kv.Item{}}
+		lane, item, err := m.begin(ahead)
 		if err != nil {
 			return errors.Join(err, unknown)
 		}
@@ -157,9 +192,8 @@ func (l *Ledger) transact(ctx context.Context, build func(*moment) error, entrie
 		if errors.Is(unknown, kv.ErrFull) {
 			return unknown // who has no room has answered: it did not happen, and will not
 		}
-		m := &moment{ctx: ctx, ledger: l, now: l.clock().UTC().Round(0), latest: lane.Time, entries: entries,
-			place:      audit.Place{Lane: l.lane, Sequence: lane.Sequence + 1},
-			conditions: []kv.Cond{{Key: item.Key, Mod: item.Mod}}}
+		m.now, m.latest = l.clock().UTC().Round(0), lane.Time
+		m.place = audit.Place{Lane: l.lane, Sequence: lane.Sequence + 1}
 		reason := build(m)
 		switch {
 		case reason == nil && len(m.entries) == 0:
@@ -196,9 +230,14 @@ func (l *Ledger) transact(ctx context.Context, build func(*moment) error, entrie
 	return errors.Join(errLost, unknown)
 }
 
-// end reads the end of the server's lane.
-func (l *Ledger) end(ctx context.Context) (store.Lane, kv.Item, error) {
-	items, err := l.engine.Get(ctx, store.KeyLane(l.lane))
+// begin reads the end of the server's lane, which the proposal hangs on, and with it as many
+// of the items under ahead as one round trip brings.
+func (m *moment) begin(ahead []string) (store.Lane, kv.Item, error) {
+	end := store.KeyLane(m.ledger.lane)
+	if err := m.fetch(append([]string{end}, ahead[:min(len(ahead), kv.MaxOps-1)]...)); err != nil {
+		return store.Lane{}, kv.Item{}, err
+	}
+	items, err := m.get(end)
 	if err != nil {
 		return store.Lane{}, kv.Item{}, err
 	}

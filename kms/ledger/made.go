@@ -18,7 +18,7 @@ func (l *Ledger) MakeKey(ctx context.Context, by audit.Actor) (id string, key []
 	if err != nil {
 		return "", nil, err
 	}
-	err = l.transact(ctx, func(m *moment) error {
+	err = l.sealing(ctx, nil, func(m *moment) error {
 		old, err := l.Records.OldMade(m.ctx, m.now)
 		if err != nil {
 			return err

@@ -122,7 +122,7 @@ func (l *Ledger) commit(ctx context.Context, batch []*claim) {
 	for _, c := range batch {
 		c.done, c.err = true, errUnfinished
 	}
-	err := l.transact(ctx, func(m *moment) error { return l.build(m, batch) })
+	err := l.transact(ctx, keysOf(batch), func(m *moment) error { return l.build(m, batch) })
 	if err != nil {
 		err = fmt.Errorf("making releases durable: %w", err)
 	}
@@ -133,21 +133,45 @@ func (l *Ledger) commit(ctx context.Context, batch []*claim) {
 	}
 }
 
+// keysOf is what a batch hangs on. The epoch comes first: what is read after it, or with it,
+// has not changed if the epoch has not.
+func keysOf(batch []*claim) []string {
+	keys := []string{store.KeyEpoch}
+	seen := map[string]bool{}
+	for _, c := range batch {
+		more := []string{c.Record.Item(), store.KeyLease(c.Record.DiskUUID, c.Launch)}
+		if c.Record.MaxReleases > 0 {
+			more = append(more, store.KeyUse(c.Record.DiskUUID))
+		}
+		if c.Record.Volume != nil {
+			more = append(more, store.KeyVolume(c.Record.DiskUUID))
+		}
+		for _, key := range more {
+			if !seen[key] {
+				keys, seen[key] = append(keys, key), true
+			}
+		}
+	}
+	return keys
+}
+
 // build adds to m what is left to do of a batch.
 func (l *Ledger) build(m *moment, batch []*claim) error {
 	if m.latest.Sub(m.now) > clockSkew {
 		return fmt.Errorf("%w: it is %s, and the newest leaf of lane %s is of %s: set it right; a change of any record says that it is",
 			ErrClock, m.now.Format(time.RFC3339), l.lane, m.latest.Format(time.RFC3339))
 	}
-	// The epoch first: what is read after it has not changed if the epoch has not.
 	if _, err := m.get(store.KeyEpoch); err != nil {
 		return err
 	}
-	leases, err := l.read(m, batch, func(c *claim) string { return store.KeyLease(c.Record.DiskUUID, c.Launch) })
+	if _, err := m.peek(keysOf(batch)...); err != nil {
+		return err
+	}
+	leases, err := m.each(batch, func(c *claim) string { return store.KeyLease(c.Record.DiskUUID, c.Launch) })
 	if err != nil {
 		return err
 	}
-	records, err := l.read(m, batch, func(c *claim) string { return c.Record.Item() })
+	records, err := m.each(batch, func(c *claim) string { return c.Record.Item() })
 	if err != nil {
 		return err
 	}
@@ -192,13 +216,13 @@ func (l *Ledger) build(m *moment, batch []*claim) error {
 	return nil
 }
 
-// read reads one item for each claim.
-func (l *Ledger) read(m *moment, batch []*claim, key func(*claim) string) ([]kv.Item, error) {
+// each reads one item for each claim.
+func (m *moment) each(batch []*claim, key func(*claim) string) ([]kv.Item, error) {
 	var keys []string
 	for _, c := range batch {
 		keys = append(keys, key(c))
 	}
-	return l.engine.Get(m.ctx, keys...)
+	return m.peek(keys...)
 }
 
 // event says what a claim is, as things stand.

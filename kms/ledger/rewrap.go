@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 
 	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/kv"
@@ -14,6 +15,37 @@ const (
 	rewrapPages = 20 // that are looked at for it
 )
 
+// errForgotten says that the current key-encryption key is not on the book's list.
+var errForgotten = errors.New("current key-encryption key is not on the store's list")
+
+// sealing is transact for a change that seals secrets: the current key-encryption key is on
+// the book's list when it happens. Another server's Forget may have taken it off since this
+// server's start.
+func (l *Ledger) sealing(ctx context.Context, ahead []string, build func(*moment) error) error {
+	for range attempts {
+		err := l.transact(ctx, append([]string{store.KeyMeta}, ahead...), func(m *moment) error {
+			items, err := m.get(store.KeyMeta)
+			if err != nil {
+				return err
+			}
+			switch listed, err := l.Records.Lists(items[0]); {
+			case err != nil:
+				return err
+			case !listed:
+				return errForgotten
+			}
+			return build(m)
+		})
+		if !errors.Is(err, errForgotten) {
+			return err
+		}
+		if err := l.Records.Admit(ctx); err != nil {
+			return err
+		}
+	}
+	return errForgotten
+}
+
 // Rewrap seals secrets anew under the current key-encryption key: those of the items after
 // one, a step at a time. It returns how many, and where the next step begins; "" when it is
 // done. Releases go on meanwhile. A rewrap that was broken off is begun again: what is
@@ -23,7 +55,7 @@ func (l *Ledger) Rewrap(ctx context.Context, by audit.Actor, after string) (seal
 		return 0, "", err
 	}
 	defer l.unlock()
-	err = l.transact(ctx, func(m *moment) error {
+	err = l.sealing(ctx, nil, func(m *moment) error {
 		sealed, next = 0, after
 		for range rewrapPages {
 			items, last, err := l.Records.SecretsAfter(m.ctx, next, rewrapSeals)
@@ -65,7 +97,7 @@ func (l *Ledger) Forget(ctx context.Context, by audit.Actor) (inUse []string, er
 		return nil, err
 	}
 	defer l.unlock()
-	err = l.transact(ctx, func(m *moment) error {
+	err = l.transact(ctx, []string{store.KeyEpoch, store.KeyMeta}, func(m *moment) error {
 		m.entries = nil
 		items, err := m.get(store.KeyEpoch, store.KeyMeta)
 		if err != nil {

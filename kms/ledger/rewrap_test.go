@@ -163,3 +163,55 @@ func TestExport(t *testing.T) {
 		t.Error("exported what could not be written down")
 	}
 }
+
+// TestForgetBesideAnother: one of two servers takes a key-encryption key off the list that the
+// other one seals with. What that one seals is on the list again.
+func TestForgetBesideAnother(t *testing.T) {
+	b := newBook(t)
+	put(t, b.Ledger, 1, false)
+	engine := b.Ledger.Records.Engine
+	ledgerWith := func(lane, current string, others ...string) *ledger.Ledger {
+		keys := map[string]byte{kek.DefaultName: 1, "2027": 9}
+		ring := kek.NewRing(current, newKEK(t, keys[current]))
+		for _, other := range others {
+			must(t, ring.Add(other, newKEK(t, keys[other])))
+		}
+		s, err := store.Open(t.Context(), engine, ring, rand.Reader)
+		must(t, err)
+		must(t, s.Admit(t.Context()))
+		return ledger.New(s, lane, b.Clock, rand.Reader, kmstest.RetryWindow)
+	}
+	one, two := ledgerWith("one", "2027", kek.DefaultName), ledgerWith("two", kek.DefaultName, "2027")
+	rewrapped := func() []string {
+		for next := ""; ; {
+			var err error
+			if _, next, err = one.Rewrap(t.Context(), owner, next); err != nil {
+				t.Fatal(err)
+			}
+			if next == "" {
+				inUse, err := one.Forget(t.Context(), owner)
+				must(t, err)
+				return inUse
+			}
+		}
+	}
+	for name, seal := range map[string]func() error{
+		"put":  func() error { put(t, two, 7, false); return nil },
+		"make": func() error { _, _, err := two.MakeKey(t.Context(), owner); return err },
+	} {
+		if inUse := rewrapped(); !slices.Equal(inUse, []string{"2027"}) {
+			t.Fatalf("%s: in use are %q before", name, inUse)
+		}
+		must(t, seal())
+		if _, err := store.Open(t.Context(), engine, kek.NewRing("2027", newKEK(t, 9)), rand.Reader); !errors.Is(err, store.ErrWrongKEK) {
+			t.Errorf("%s: a server without the key that seals: got error %v, want ErrWrongKEK", name, err)
+		}
+	}
+	rewrapped()
+	if _, _, err := two.Rewrap(t.Context(), owner, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Open(t.Context(), engine, kek.NewRing("2027", newKEK(t, 9)), rand.Reader); !errors.Is(err, store.ErrWrongKEK) {
+		t.Errorf("rewrap: a server without the key that seals: got error %v, want ErrWrongKEK", err)
+	}
+}

@@ -131,7 +131,7 @@ func (l *Ledger) volume(ctx context.Context, disk pins.UUID, decide func(*moment
 		return err
 	}
 	defer l.unlock()
-	return l.transact(ctx, func(m *moment) error {
+	return l.transact(ctx, []string{store.KeyVolume(disk)}, func(m *moment) error {
 		items, err := m.get(store.KeyVolume(disk))
 		if err != nil {
 			return err

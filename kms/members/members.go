@@ -37,6 +37,7 @@ type Members struct {
 	name    string
 	process store.Token
 	version string
+	keks    []string
 	clock   func() time.Time
 	log     *slog.Logger
 
@@ -51,11 +52,13 @@ type peer struct {
 	first bool          // that was when we first looked: it may be old
 	seen  time.Time     // when a new sign was seen
 	ahead time.Duration // its clock then, against ours
+	keks  []string      // that it can open with
 }
 
-// New watches the book of an engine, for the replica of a name. token is this process' own.
-func New(e kv.Engine, name, version string, token store.Token, clock func() time.Time, log *slog.Logger) *Members {
-	return &Members{engine: e, name: name, process: token, version: version, clock: clock, log: log, peers: map[string]peer{}}
+// New watches the book of an engine, for the replica of a name, which has these key-encryption
+// keys. token is this process' own.
+func New(e kv.Engine, name, version string, keks []string, token store.Token, clock func() time.Time, log *slog.Logger) *Members {
+	return &Members{engine: e, name: name, process: token, version: version, keks: keks, clock: clock, log: log, peers: map[string]peer{}}
 }
 
 // Run gives signs of life until ctx is done. The error matches ErrTaken.
@@ -105,7 +108,7 @@ func (m *Members) Beat(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		m.peers[name] = peer{mod: item.Mod, first: !old, seen: now, ahead: sign.Time.Sub(now)}
+		m.peers[name] = peer{mod: item.Mod, first: !old, seen: now, ahead: sign.Time.Sub(now), keks: sign.KEKs}
 	}
 	return nil
 }
@@ -126,7 +129,7 @@ func (m *Members) sign(ctx context.Context) error {
 	if started && there.Process != m.process {
 		return fmt.Errorf("%w: %s", ErrTaken, m.name)
 	}
-	write := store.SetReplica(m.name, store.Replica{Process: m.process, Time: m.clock().UTC().Round(0), Version: m.version})
+	write := store.SetReplica(m.name, store.Replica{Process: m.process, Time: m.clock().UTC().Round(0), Version: m.version, KEKs: m.keks})
 	// An outcome that is unknown needs no care: the next sign reads what there is.
 	happened, err := m.engine.Commit(ctx, []kv.Cond{{Key: items[0].Key, Mod: items[0].Mod}}, []kv.Write{write})
 	if happened {
@@ -144,6 +147,22 @@ func (m *Members) Alive() []string {
 	all := []string{m.name}
 	for name, p := range m.peers {
 		if m.alive(p) {
+			all = append(all, name)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// Lack are the names of the other servers that live, and cannot open what is sealed under a
+// key-encryption key. A server whose first sign is recent counts as one that lives.
+func (m *Members) Lack(kek string) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var all []string
+	for name, p := range m.peers {
+		recent := p.first && m.clock().Sub(p.seen)-p.ahead < silence
+		if (m.alive(p) || recent) && !slices.Contains(p.keks, kek) {
 			all = append(all, name)
 		}
 	}

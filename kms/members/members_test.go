@@ -46,7 +46,7 @@ func TestClock(t *testing.T) {
 		e, now := newEngine(t), noon
 		var all []*members.Members
 		for i, name := range []string{"a", "b", "c"} {
-			all = append(all, members.New(e, name, "v1", store.Token{byte(i)}, func() time.Time {
+			all = append(all, members.New(e, name, "v1", []string{"main"}, store.Token{byte(i)}, func() time.Time {
 				if name == "c" {
 					return now.Add(off)
 				}
@@ -87,10 +87,42 @@ func TestClock(t *testing.T) {
 func TestTaken(t *testing.T) {
 	e := newEngine(t)
 	clock := func() time.Time { return noon }
-	one := members.New(e, "a", "v1", store.Token{1}, clock, slog.New(slog.DiscardHandler))
-	two := members.New(e, "a", "v1", store.Token{2}, clock, slog.New(slog.DiscardHandler))
+	one := members.New(e, "a", "v1", []string{"main"}, store.Token{1}, clock, slog.New(slog.DiscardHandler))
+	two := members.New(e, "a", "v1", []string{"main"}, store.Token{2}, clock, slog.New(slog.DiscardHandler))
 	beat(t, one, one, two)
 	if err := one.Beat(t.Context()); !errors.Is(err, members.ErrTaken) {
 		t.Errorf("got error %v, want ErrTaken", err)
+	}
+}
+
+// TestLack: a server that lives without a key-encryption key shows, also by its first sign.
+func TestLack(t *testing.T) {
+	e, now := newEngine(t), noon
+	open := func(name string, keks ...string) *members.Members {
+		return members.New(e, name, "v1", keks, store.Token{name[0]}, func() time.Time { return now }, slog.New(slog.DiscardHandler))
+	}
+	a, b, c := open("a", "2027", "main"), open("b", "main"), open("c", "2027", "main")
+	beat(t, b, c, a)
+	if got := a.Lack("2027"); !slices.Equal(got, []string{"b"}) {
+		t.Errorf("after the first sign %q lack the key, want b", got)
+	}
+	if got := a.Lack("main"); len(got) != 0 {
+		t.Errorf("%q lack the key that all have", got)
+	}
+	now = now.Add(members.Interval)
+	beat(t, b, c, a)
+	if got := a.Lack("2027"); !slices.Equal(got, []string{"b"}) {
+		t.Errorf("%q lack the key, want b", got)
+	}
+	b = open("b", "2027", "main") // it was started anew
+	now = now.Add(members.Interval)
+	beat(t, b, c, a)
+	if got := a.Lack("2027"); len(got) != 0 {
+		t.Errorf("%q lack the key that all have now", got)
+	}
+	now = now.Add(time.Minute) // b and c are silent
+	beat(t, a)
+	if got := a.Lack("2028"); len(got) != 0 {
+		t.Errorf("%q count, and are silent", got)
 	}
 }

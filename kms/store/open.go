@@ -181,13 +181,12 @@ func (s *Store) Admit(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if listed, err := s.Lists(items[0]); listed || err != nil {
+			return err
+		}
 		var m meta
 		if err := decodeItem(items[0], &m); err != nil {
 			return err
-		}
-		if slices.Contains(m.KEKs, s.kek.Current()) {
-			s.meta.KEKs = m.KEKs
-			return nil
 		}
 		m.KEKs = append(m.KEKs, s.kek.Current())
 		_, err = s.Engine.Commit(ctx, []kv.Cond{{Key: KeyMeta, Mod: items[0].Mod}}, []kv.Write{{Key: KeyMeta, Value: encodeJSON(m)}})
@@ -195,6 +194,16 @@ func (s *Store) Admit(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// Lists reports whether the book's list, in the item of meta, has the current key-encryption
+// key.
+func (s *Store) Lists(item kv.Item) (bool, error) {
+	var m meta
+	if err := decodeItem(item, &m); err != nil {
+		return false, err
+	}
+	return slices.Contains(m.KEKs, s.kek.Current()), nil
 }
 
 // Checkpoint reads what the log has.

@@ -12,6 +12,8 @@ type Replica struct {
 	Process Token     `json:"process"`
 	Time    time.Time `json:"time"` // by its clock, UTC
 	Version string    `json:"version"`
+	// KEKs are the names of the key-encryption keys that it can open with.
+	KEKs []string `json:"keks"`
 }
 
 // PrefixReplica is where the signs of life are.

@@ -18,8 +18,8 @@ var secretPrefixes = []string{KeyMeta, prefixRec, prefixNext, prefixOld, prefixM
 // KEK is the name of the key-encryption key that seals.
 func (s *Store) KEK() string { return s.kek.Current() }
 
-// KEKs are the names of the key-encryption keys that something may be sealed under.
-func (s *Store) KEKs() []string { return slices.Clone(s.meta.KEKs) }
+// KEKs are the names of the key-encryption keys that this server can open with.
+func (s *Store) KEKs() []string { return s.kek.Names() }
 
 // SecretsAfter returns items with sealed secrets that come after one, at most limit, and the
 // last of them; "" when there are no more.
