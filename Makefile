@@ -45,7 +45,7 @@ attack: setup-tests build bin/guest/spire-agent ## the attack suite, every row; 
 	ROOTVOUCH_ATTACK='$(or $(ATTACK),.)' go test -count=1 -timeout 180m -v -run TestAttacks ./test/attack
 
 faults: setup-tests build ## key servers killed, clusters broken, all rounds; a checker decides (half an hour)
-	ROOTVOUCH_TEST=full ROOTVOUCH_FAULTS=all go test -count=1 -timeout 120m -v -run 'TestKill|TestRace|TestCluster|TestPartition|TestNoSpace' ./test/faults
+	ROOTVOUCH_TEST=full ROOTVOUCH_FAULTS=all go test -count=1 -timeout 120m -v -run 'TestKill|TestRotate|TestRace|TestCluster|TestPartition|TestNoSpace' ./test/faults
 
 storm: setup-tests build ## STORM VMs (10,000) that boot at once: each gets its key once, and how long that takes
 	ROOTVOUCH_TEST=full ROOTVOUCH_STORM=$(or $(STORM),10000) go test -count=1 -timeout 60m -v -run 'TestStorm' ./test/faults

@@ -189,7 +189,7 @@ func (w *world) boots(keep bool) (each time.Duration, rate float64, p99 time.Dur
 func (w *world) fill(records int) {
 	w.t.Helper()
 	ctx := w.t.Context()
-	k, err := kek.Source{File: w.path("kek")}.Load(ctx, "")
+	k, err := kek.Source{File: w.path("kek-" + kek.DefaultName)}.Load(ctx, "")
 	must(w.t, err)
 	engine, err := boltkv.Open(w.servers[0].store())
 	must(w.t, err)
@@ -235,7 +235,7 @@ func TestClusterFigures(t *testing.T) {
 		engines, ledgers = append(engines, e), append(ledgers, ledger.New(s, lane, time.Now, rand.Reader, 30*time.Second))
 	}
 	record, err := ledgers[0].Put(t.Context(), audit.Actor{Name: "test"}, store.Record{Header: pins.Header{DiskUUID: disk, HeaderSHA256: pins.Digest{2}},
-		SPIFFEID: vmID, Evidence: store.EvidenceRequired}, valuesFor(t, snptest.New(t, snp.Genoa)), bytes.Clone(key), ledger.Replace{})
+		SPIFFEID: vmID, Evidence: store.EvidenceRequired}, valuesFor(t, snptest.New(t, snp.Genoa), 1), bytes.Clone(key), ledger.Replace{})
 	must(t, err)
 	const releases, callers = 20_000, 64
 	proof := &audit.Proof{Time: snptest.Now(), Report: make([]byte, 1184), SPKI: make([]byte, 91), Certificates: []pins.Digest{{1}, {2}, {3}}}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
@@ -28,6 +30,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/kms/adminapi"
 	"github.com/rootvouch/rootvouch/kms/fetchkey"
+	"github.com/rootvouch/rootvouch/kms/kek"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
@@ -40,8 +43,10 @@ var (
 	domain = spiffeid.RequireTrustDomainFromString("example.org")
 	kmsID  = spiffeid.RequireFromPath(domain, "/kms")
 	vmID   = spiffeid.RequireFromPath(domain, "/vm")
-	disk   = pins.UUID{0xd1}
-	key    = bytes.Repeat([]byte{7}, 32)
+	// rolledID is another VM's.
+	rolledID = spiffeid.RequireFromPath(domain, "/rolled")
+	disk     = pins.UUID{0xd1}
+	key      = bytes.Repeat([]byte{7}, 32)
 )
 
 // patience is a guest's. No fault lasts as long: who gives up was lost.
@@ -68,8 +73,10 @@ func (a agent) FetchX509SVID(_ *workload.X509SVIDRequest, stream workload.Spiffe
 	for {
 		a.world.mu.Lock()
 		ca, changed := a.world.ca, a.world.changed
+		response := ca.Response(a.world.t, kmsID)
+		response.Svids[0].Bundle = a.world.bundleLocked()
 		a.world.mu.Unlock()
-		if err := stream.Send(ca.Response(a.world.t, kmsID)); err != nil {
+		if err := stream.Send(response); err != nil {
 			return err
 		}
 		select {
@@ -93,8 +100,10 @@ type world struct {
 
 	mu      sync.Mutex // guards what follows
 	ca      *spiffetest.Authority
+	next    *spiffetest.Authority   // in the bundle before it signs, as SPIRE prepares one
+	old     []*spiffetest.Authority // still in the bundle
 	vm      *x509svid.SVID
-	changed chan struct{} // closed when ca is replaced
+	changed chan struct{} // closed when the bundle or ca changes
 }
 
 // server is one process.
@@ -130,7 +139,7 @@ func prepared(t *testing.T, cluster *etcdtest.Cluster, prepare func(*world)) *wo
 	must(t, os.Mkdir(w.path("collateral"), 0o700))
 	crl := w.chip.CRLAt(t, 1, snptest.Now().Add(-time.Hour), time.Unix(1<<33, 0))
 	must(t, os.WriteFile(w.path("collateral/ark.crl"), crl.Raw, 0o600))
-	w.values = valuesFor(t, w.chip)
+	w.values = valuesFor(t, w.chip, 1)
 	names := []string{"main"}
 	if cluster != nil {
 		names = []string{"one", "two", "three"}
@@ -138,6 +147,11 @@ func prepared(t *testing.T, cluster *etcdtest.Cluster, prepare func(*world)) *wo
 	for i, name := range names {
 		s := w.server(name)
 		w.servers = append(w.servers, s)
+		if i == 0 {
+			s.configure(secondKEK)
+			w.run("kek", "create", "--config", s.config)
+		}
+		s.configure(kek.DefaultName)
 		if i == 0 {
 			w.run("init", "--config", s.config)
 			prepare(w)
@@ -160,10 +174,11 @@ func prepared(t *testing.T, cluster *etcdtest.Cluster, prepare func(*world)) *wo
 	return w
 }
 
-// valuesFor is a refval.json that accepts the guests of a chip.
-func valuesFor(t testing.TB, chip *snptest.Signer) []byte {
+// valuesFor is a refval.json that accepts the guests of a chip, by a launch digest. 1 is that
+// of the guests.
+func valuesFor(t testing.TB, chip *snptest.Signer, launch byte) []byte {
 	t.Helper()
-	data, err := refval.New(refval.EmulatedARK(chip.Chain.ARKDigest()), []refval.Measurement{{Digest: snp.Measurement{0x4d, 1},
+	data, err := refval.New(refval.EmulatedARK(chip.Chain.ARKDigest()), []refval.Measurement{{Digest: snp.Measurement{0x4d, launch},
 		HostCode: refval.HostCodeNone, Kernel: refval.KernelMeasured, Provenance: refval.Provenance{KernelSHA256: [32]byte{1}},
 		Gate: refval.Gate(strings.Repeat("9a", 32)), VCPUs: 1, CPUType: "EPYC-v4"}}).Encode()
 	must(t, err)
@@ -179,9 +194,13 @@ func must(t testing.TB, err error) {
 
 func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
 
+func (w *world) command(arguments ...string) *exec.Cmd {
+	return exec.Command(needs.Binary(w.t, "rootvouch-kms"), arguments...)
+}
+
 func (w *world) run(arguments ...string) {
 	w.t.Helper()
-	if out, err := exec.Command(needs.Binary(w.t, "rootvouch-kms"), arguments...).CombinedOutput(); err != nil {
+	if out, err := w.command(arguments...).CombinedOutput(); err != nil {
 		w.t.Fatalf("rootvouch-kms %s: %v: %s", arguments[0], err, out)
 	}
 }
@@ -193,20 +212,56 @@ func (w *world) cp(from, to string) {
 	}
 }
 
-// rotate replaces the trust domain's CA.
+// rotate has the CA that was prepared sign from now on, and prepares another one. SVIDs of
+// the CAs before it stay valid until drop.
 func (w *world) rotate() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.ca = spiffetest.New(w.t)
+	if w.ca != nil {
+		w.old = append(w.old, w.ca)
+	}
+	if w.ca = w.next; w.ca == nil {
+		w.ca = spiffetest.New(w.t)
+	}
+	w.next = spiffetest.New(w.t)
 	w.vm = w.ca.Issue(w.t, vmID)
+	w.changedLocked()
+}
+
+// drop takes the CAs that sign no more out of the bundle.
+func (w *world) drop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.old = nil
+	w.changedLocked()
+}
+
+func (w *world) changedLocked() {
 	close(w.changed)
 	w.changed = make(chan struct{})
+}
+
+func (w *world) authoritiesLocked() []*x509.Certificate {
+	all := []*x509.Certificate{w.ca.Certificate, w.next.Certificate}
+	for _, ca := range w.old {
+		all = append(all, ca.Certificate)
+	}
+	return all
+}
+
+// bundleLocked is the bundle as the Workload API has it: certificates in DER, one after the
+// other.
+func (w *world) bundleLocked() (data []byte) {
+	for _, cert := range w.authoritiesLocked() {
+		data = append(data, cert.Raw...)
+	}
+	return data
 }
 
 func (w *world) identity(context.Context) (fetchkey.Identity, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return fetchkey.Identity{SVID: w.vm, Bundles: w.ca.Bundle()}, nil
+	return fetchkey.Identity{SVID: w.vm, Bundles: x509bundle.FromX509Authorities(domain, w.authoritiesLocked())}, nil
 }
 
 func free(t testing.TB) string {
@@ -220,21 +275,39 @@ func (w *world) server(name string) *server {
 	w.t.Helper()
 	s := &server{world: w, name: name, config: w.path(name + ".json"), address: free(w.t), admin: w.path(name + ".sock"), health: free(w.t)}
 	must(w.t, os.Mkdir(w.path(name), 0o700))
+	var err error
+	s.log, err = os.Create(w.path(name + ".log"))
+	must(w.t, err)
+	return s
+}
+
+// secondKEK is the name of the key-encryption key that the first one is replaced by.
+const secondKEK = "second"
+
+// configure writes the server's configuration: one key-encryption key seals, and the others
+// open.
+func (s *server) configure(seals string, opens ...string) {
+	w := s.world
+	old := []map[string]string{}
+	for _, name := range opens {
+		old = append(old, w.kek(name))
+	}
 	config := map[string]any{
 		"version": 1, "listen": s.address, "health_listen": s.health, "workload_api": "unix://" + w.path("agent"), "spiffe_id": kmsID.String(),
-		"admin_socket": s.admin, "log_dir": s.logDir(), "collateral_dir": w.path("collateral"), "kek": map[string]string{"file": w.path("kek")},
+		"admin_socket": s.admin, "log_dir": s.logDir(), "collateral_dir": w.path("collateral"), "kek": w.kek(seals), "old_keks": old,
 	}
 	if w.cluster == nil {
 		config["store"] = s.store()
 	} else {
-		config["etcd"], config["replica"] = w.cluster.Source("rootvouch/"), name
+		config["etcd"], config["replica"] = w.cluster.Source("rootvouch/"), s.name
 	}
 	data, err := json.Marshal(config)
 	must(w.t, err)
 	must(w.t, os.WriteFile(s.config, data, 0o600))
-	s.log, err = os.Create(w.path(name + ".log"))
-	must(w.t, err)
-	return s
+}
+
+func (w *world) kek(name string) map[string]string {
+	return map[string]string{"name": name, "file": w.path("kek-" + name)}
 }
 
 func (s *server) store() string  { return s.world.path(s.name + "/kms.db") }
@@ -288,13 +361,17 @@ func (s *server) stop() {
 	s.cmd = nil
 }
 
-func (w *world) put(s *server, disk pins.UUID, id spiffeid.ID) error {
+func (w *world) put(s *server, disk pins.UUID, id spiffeid.ID, changes ...func(*adminapi.Put)) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	record, err := adminapi.NewClient(s.admin).Put(ctx, adminapi.Put{Header: pins.Header{DiskUUID: disk, HeaderSHA256: pins.Digest{2}},
-		SPIFFEID: id.String(), Evidence: adminapi.EvidenceRequired, ReferenceValues: w.values}, bytes.Clone(key))
+	p := adminapi.Put{Header: pins.Header{DiskUUID: disk, HeaderSHA256: pins.Digest{2}},
+		SPIFFEID: id.String(), Evidence: adminapi.EvidenceRequired, ReferenceValues: w.values}
+	for _, change := range changes {
+		change(&p)
+	}
+	record, err := adminapi.NewClient(s.admin).Put(ctx, p, bytes.Clone(key))
 	if err == nil {
-		w.results.write(result{Put: disk, Generation: record.Generation, Outcome: gotKey})
+		w.results.write(result{Put: p.DiskUUID, Generation: record.Generation, Outcome: gotKey})
 	}
 	return err
 }
