@@ -18,11 +18,13 @@ import (
 
 // bzImage is the smallest file that passes for a kernel.
 func bzImage() []byte {
-	k := make([]byte, 5000)
+	k := make([]byte, 5008)
 	for i := range k {
 		k[i] = byte(i * 7)
 	}
 	copy(k, "MZ")
+	k[0x1f1] = 1                                              // setup sectors, after the first
+	binary.LittleEndian.PutUint32(k[0x1f4:], (5008-2*512)/16) // the rest, in units of 16 bytes
 	copy(k[0x202:], "HdrS")
 	binary.LittleEndian.PutUint16(k[0x206:], 0x20f)
 	binary.LittleEndian.PutUint16(k[0x236:], 0x3f)
@@ -89,6 +91,7 @@ func TestBuildRefuses(t *testing.T) {
 		"boot protocol is 0x2": func(k []byte) []byte { k[0x206] = 0x0b; return k },
 		"no 64-bit EFI stub":   func(k []byte) []byte { k[0x236] = 0x37; return k },
 		"no EFI application":   func(k []byte) []byte { k[0] = 'Z'; return k },
+		"cut off: it has 5007": func(k []byte) []byte { return k[:5007] },
 		"a gate already":       func(k []byte) []byte { f, _ := gate.Build(k); return f },
 	} {
 		if _, err := gate.Build(edit(bzImage())); err == nil || !strings.Contains(err.Error(), want) {

@@ -31,6 +31,7 @@ const (
 const (
 	setupAt    = 0x1f1
 	setupEnd   = 0x270
+	sizeAt     = 0x1f4 // syssize: what follows the setup sectors, in units of 16 bytes
 	magicAt    = 0x202
 	protocolAt = 0x206
 	// minProtocol has xloadflags, which say that the kernel has 64 bits and a stub.
@@ -59,6 +60,25 @@ func checkKernel(kernel []byte) error {
 		return fmt.Errorf("the kernel has no 64-bit EFI stub: xloadflags are %#x", le.Uint16(kernel[xloadAt:]))
 	case string(kernel[:2]) != "MZ":
 		return fmt.Errorf("the kernel is no EFI application")
+	}
+	return CheckWhole(kernel)
+}
+
+// CheckWhole refuses a bzImage that has fewer bytes than its setup header says: the
+// file was cut off, by a broken download for example. Bytes after the end are a
+// signature, or padding. Other files pass.
+func CheckWhole(kernel []byte) error {
+	if len(kernel) < setupEnd || string(kernel[magicAt:magicAt+4]) != "HdrS" {
+		return nil
+	}
+	const sector, paragraph = 512, 16 // bytes
+	setup := int64(kernel[setupAt])
+	if setup == 0 {
+		setup = 4 // boot.rst, setup_sects
+	}
+	want := (setup+1)*sector + int64(binary.LittleEndian.Uint32(kernel[sizeAt:]))*paragraph
+	if int64(len(kernel)) < want {
+		return fmt.Errorf("the kernel is cut off: it has %d bytes, want at least %d", len(kernel), want)
 	}
 	return nil
 }

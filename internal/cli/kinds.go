@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/rootvouch/rootvouch/gate"
 	"github.com/rootvouch/rootvouch/initramfs"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/internal/filekind"
@@ -54,11 +55,17 @@ func CheckKind(role Role, path string, kind filekind.Kind) error {
 	return command.WithHint(err, kind.Advice())
 }
 
-// CheckContent is CheckKind for all of a file's bytes. An initramfs of ours that
-// has no boot.json yet is refused too: PID 1 would find nothing to do.
+// CheckContent is CheckKind for all of a file's bytes. It also refuses a kernel that
+// was cut off, and an initramfs of ours that has no boot.json yet: PID 1 would find
+// nothing to do.
 func CheckContent(role Role, path string, data []byte) error {
 	if err := CheckKind(role, path, filekind.OfBytes(data)); err != nil {
 		return err
+	}
+	if role == AsKernel {
+		if err := gate.CheckWhole(data); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
 	}
 	if role == AsInitramfs && initramfs.IsBase(data) {
 		return command.WithHint(fmt.Errorf("%s is the base of an initramfs, without a boot.json", path), "rootvouch initramfs configure puts one in")

@@ -76,6 +76,11 @@ func TestCheckBase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cut := append(bzImage(), make([]byte, 0x100)...)
+	cut[0x1f4] = 0xff // 255 * 16 bytes after the setup sectors
+	if err := CheckContent(AsKernel, "vmlinuz", cut); err == nil || !strings.Contains(err.Error(), "vmlinuz: the kernel is cut off") {
+		t.Errorf("a kernel that was cut off: got error %v", err)
+	}
 	if err := CheckContent(AsInitramfs, "base.img", base); err == nil || !strings.Contains(err.Error(), "without a boot.json") {
 		t.Errorf("a base: got error %v", err)
 	}
