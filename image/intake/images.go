@@ -105,6 +105,9 @@ type ociManifest struct {
 
 // manifest reads the manifest of an image.
 func (l ociLayout) manifest(d descriptor) (m ociManifest, err error) {
+	if d.MediaType != mediaManifest && d.MediaType != dockerManifest {
+		return m, fmt.Errorf("mediaType is %q, want %q", d.MediaType, mediaManifest)
+	}
 	data, err := l.document(d)
 	if err != nil {
 		return m, err
@@ -152,8 +155,8 @@ func (l ociLayout) images(index []byte, tag string, depth int) ([]ociImage, erro
 				return nil, err
 			}
 			images = append(images, image)
-		default:
-			return nil, fmt.Errorf("mediaType is %q, want %q", d.MediaType, mediaManifest)
+		default: // of a kind that is not known here, which is no error (image-index.md, "mediaType")
+			images = append(images, ociImage{descriptor: d, tag: name, artifact: true})
 		}
 	}
 	return images, nil

@@ -265,6 +265,7 @@ func TestChoice(t *testing.T) {
 	other := l.image("amd64", makeTar(t, fileOf("other", "")))
 	arm := l.image("arm64", makeTar(t, fileOf("arm64", "")))
 	signature := l.blob(mediaManifest, object{"config": object{}, "layers": []any{l.blob("application/vnd.dev.cosign.simplesigning.v1+json", []byte("{}"))}})
+	artifact := l.blob("application/vnd.oci.artifact.manifest.v1+json", object{"blobs": []any{}})
 	withPlatform := func(d object, architecture string) object {
 		d = maps.Clone(d)
 		d["platform"] = object{"os": "linux", "architecture": architecture}
@@ -293,6 +294,8 @@ func TestChoice(t *testing.T) {
 		{"arm64 by platform", []object{arm, amd}, "linux/arm64", "arm64"},
 		{"a signature beside it", []object{tagged(amd, "a"), tagged(signature, "a.sig")}, "", "amd64"},
 		{"a signature alone", []object{tagged(signature, "a.sig")}, "", `error: mediaType is "application/vnd.dev.cosign`},
+		{"an unknown kind beside it", []object{tagged(artifact, "sbom"), tagged(amd, "a")}, "", "amd64"},
+		{"an unknown kind alone", []object{tagged(artifact, "sbom")}, "", `error: mediaType is "application/vnd.oci.artifact.manifest.v1+json"`},
 		{"nothing", nil, "", "error: names no image"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
