@@ -158,6 +158,27 @@ func TestPatience(t *testing.T) {
 	}
 }
 
+// TestLargeMTU: a lease asks for an MTU that the interface cannot have. A tap has at
+// most 65521 bytes.
+func TestLargeMTU(t *testing.T) {
+	if !inOwnNamespace(t) {
+		return
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "tap"
+	if err := netlink.LinkAdd(&netlink.Tuntap{LinkAttrs: attrs, Mode: netlink.TUNTAP_MODE_TAP}); err != nil {
+		t.Fatal(err)
+	}
+	n, err := parseLease(ack(t, dhcpv4.OptGeneric(dhcpv4.OptionInterfaceMTU, []byte{0xff, 0xff})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.link = link(t, "tap")
+	if err := n.apply(); err != nil || link(t, "tap").Attrs().MTU != 1500 {
+		t.Errorf("got error %v and MTU %d, want the interface's own, 1500", err, link(t, "tap").Attrs().MTU)
+	}
+}
+
 // TestInterfaces gives a lease on the last of three interfaces, which appears late,
 // and finds the others down again.
 func TestInterfaces(t *testing.T) {

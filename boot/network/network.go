@@ -157,7 +157,11 @@ func closeToOthers(link string) error {
 func (n Network) apply() error {
 	name := n.link.Attrs().Name
 	if n.mtu != 0 {
-		if err := netlink.LinkSetMTU(n.link, n.mtu); err != nil {
+		err := netlink.LinkSetMTU(n.link, n.mtu)
+		if errors.Is(err, unix.EINVAL) {
+			err = nil // more than the device can do: it keeps its own, as with other DHCP clients
+		}
+		if err != nil {
 			return fmt.Errorf("setting MTU %d of %s: %w", n.mtu, name, err)
 		}
 	}
