@@ -28,19 +28,64 @@ its log does not start.
 A key-encryption key that is there is used. A file that is not there is made, with
 mode 0600; a systemd credential must be there.
 
-Existing stores and logs are refused.`,
-		Example: "  rootvouch-kms init --config /etc/rootvouch-kms/kms.json",
-		Args:    command.NoArguments,
+Existing stores and logs are refused.
+
+For servers that something else starts, such as a pod: with --if-absent a store and a
+log that are both there are left alone, and --before says until when they may be made.
+After that time a server whose volume is gone gets no empty store in its place.`,
+		Example: `  rootvouch-kms init --config /etc/rootvouch-kms/kms.json
+  rootvouch-kms init --config kms.json --if-absent --before 2026-12-01T12:00:00Z`,
+		Args: command.NoArguments,
 	}
 	path := configFlag(cmd)
+	ifAbsent := cmd.Flags().Bool("if-absent", false, "leave a store and a log that are there alone")
+	before := cmd.Flags().String("before", "", "time until which a store is made (RFC 3339; default: no end)")
+	command.NotEmpty(cmd, "before")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		var end time.Time
+		if *before != "" {
+			var err error
+			if end, err = time.Parse(time.RFC3339, *before); err != nil {
+				return command.Usage(fmt.Errorf("--before is %q, want RFC 3339, such as 2026-12-01T12:00:00Z", *before))
+			}
+		}
 		c, err := loadConfig(*path)
 		if err != nil {
 			return err
 		}
+		if *ifAbsent {
+			if there, err := c.initialized(); there || err != nil {
+				return err
+			}
+		}
+		if !end.IsZero() && !time.Now().Before(end) {
+			return fmt.Errorf("there is no %s or no %s, and since %s none is made", c.where(), c.LogDir, end.Format(time.RFC3339))
+		}
 		return initialize(cmd, c)
 	}
 	return cmd
+}
+
+// initialized reports whether store and log are there. One without the other is an error:
+// it was lost, or init was killed. Whether a cluster has a store, it says itself.
+func (c config) initialized() (bool, error) {
+	log, err := exists(c.LogDir)
+	if err != nil || c.Etcd != nil {
+		return log, err
+	}
+	store, err := exists(c.Store)
+	if err == nil && store != log {
+		err = fmt.Errorf("of store %s and log %s one alone is there, want both or none", c.Store, c.LogDir)
+	}
+	return store && log, err
+}
+
+func exists(path string) (bool, error) {
+	_, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 func initialize(cmd *cobra.Command, c config) error {

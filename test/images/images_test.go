@@ -20,11 +20,18 @@ import (
 // stranger is a user that the image does not know, as clusters choose one.
 const stranger = 54321
 
-// write makes the image of a program.
-func write(t *testing.T, program, path string, words ...string) []byte {
+// write makes an image of programs in /usr/bin.
+func write(t *testing.T, programs []string, words ...string) []byte {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "image.tar")
-	cmd := exec.CommandContext(t.Context(), filepath.Join(needs.Repository(t), "scripts", "oci"), append([]string{out, needs.Binary(t, program), path, "65532"}, words...)...)
+	args := []string{out, "65532"}
+	for _, program := range programs {
+		args = append(args, "/usr/bin/"+program+"="+needs.Binary(t, program))
+	}
+	if len(words) > 0 {
+		args = append(append(args, "--"), words...)
+	}
+	cmd := exec.CommandContext(t.Context(), filepath.Join(needs.Repository(t), "scripts", "oci"), args...)
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1700000000")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, text)
@@ -92,13 +99,14 @@ func run(t *testing.T, root string, argv ...string) (string, error) {
 	return string(out), err
 }
 
-// TestKeyServer: the key server's image holds the program alone, is the same when it is
+// TestKeyServer: the key server's image holds its programs alone, is the same when it is
 // written again, and makes its store as a user that nobody knows.
 func TestKeyServer(t *testing.T) {
 	needs.Root(t)
 	words := []string{"serve", "--config", "/etc/rootvouch-kms/kms.json"}
-	image := write(t, "rootvouch-kms", "/usr/bin/rootvouch-kms", words...)
-	if !bytes.Equal(image, write(t, "rootvouch-kms", "/usr/bin/rootvouch-kms", words...)) {
+	programs := []string{"rootvouch-kms", "rootvouch"}
+	image := write(t, programs, words...)
+	if !bytes.Equal(image, write(t, programs, words...)) {
 		t.Error("written twice, not the same")
 	}
 	root, process := unpack(t, image)
@@ -118,8 +126,8 @@ func TestKeyServer(t *testing.T) {
 			files = append(files, strings.TrimPrefix(path, root))
 		}
 		return err
-	}); err != nil || !slices.Equal(files, []string{"/usr/bin/rootvouch-kms"}) {
-		t.Errorf("it holds %q, %v, want the program alone", files, err)
+	}); err != nil || !slices.Equal(files, []string{"/usr/bin/rootvouch", "/usr/bin/rootvouch-kms"}) {
+		t.Errorf("it holds %q, %v, want the programs alone", files, err)
 	}
 	if out, err := run(t, root, "/usr/bin/rootvouch-kms", "version"); err != nil || !strings.Contains(out, "rootvouch-kms") {
 		t.Errorf("version: %v\n%s", err, out)
@@ -151,7 +159,7 @@ func TestKeyServer(t *testing.T) {
 // any user and wants to be started by SPIRE.
 func TestPlugin(t *testing.T) {
 	needs.Root(t)
-	root, _ := unpack(t, write(t, "snp-server-plugin", "/usr/bin/snp-server-plugin"))
+	root, _ := unpack(t, write(t, []string{"snp-server-plugin"}))
 	out, err := run(t, root, "/usr/bin/snp-server-plugin")
 	if _, ended := errors.AsType[*exec.ExitError](err); !ended || !strings.Contains(out, "plugin") {
 		t.Errorf("%v\n%s", err, out)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -48,7 +49,11 @@ type fetchFlags struct {
 	reports      []string
 	hosts        []string
 	roots        []string
+	every        time.Duration
 }
+
+// again is how soon a round that failed is tried again.
+const again = 10 * time.Minute
 
 func newFetchCommand() *cobra.Command {
 	var f fetchFlags
@@ -61,15 +66,24 @@ host ("host identify" wrote its file). Files that the directory has are used: a
 certificate for ever, a revocation list for an hour. The service takes one request
 for a chip in ten seconds, so several reports of one chip take a while.
 
+With --every it goes on until it is stopped, for a service that has no timer: a round
+that fails is said, and tried again in 10 minutes.
+
 A version 2 report does not name its product: give exactly one --product then.
 A VLEK cannot be fetched: the cloud that uses it hands it out.`,
 		Example: `  rootvouch collateral fetch --collateral-dir collateral --product Genoa --product Turin
   rootvouch collateral fetch --collateral-dir collateral --report report.bin
   rootvouch collateral fetch --collateral-dir collateral --host host.json`,
 		Args: command.NoArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("every") {
+				return f.runEvery(cmd)
+			}
+			return f.run(cmd)
+		},
 	}
 	flags := cmd.Flags()
+	flags.DurationVar(&f.every, "every", 0, "time from one round to the next, such as 12h (default: one round)")
 	flags.StringVar(&f.dir, "collateral-dir", "", "directory of CRLs and certificates (to fill; it must be there)")
 	flags.StringArrayVar(&f.products, "product", nil, "Milan, Genoa or Turin (repeatable)")
 	flags.StringArrayVar(&f.reports, "report", nil, "attestation report (whose VCEK to fetch; repeatable)")
@@ -77,6 +91,29 @@ A VLEK cannot be fetched: the cloud that uses it hands it out.`,
 	flags.StringVar(&f.baseURL, "base-url", kds.AMDBaseURL, "the service, or a mirror with the same paths")
 	flags.StringArrayVar(&f.roots, "roots", nil, "root certificates (of the revocation lists; repeatable; default: AMD's)")
 	return cmd
+}
+
+// runEvery makes round after round, until the command is stopped.
+func (f *fetchFlags) runEvery(cmd *cobra.Command) error {
+	if f.every < time.Hour {
+		return command.Usage(fmt.Errorf("--every is %v, want 1h at least: a list that is younger is not fetched again", f.every))
+	}
+	for {
+		pause := f.every
+		err := f.run(cmd)
+		if _, ok := errors.AsType[command.UsageError](err); ok {
+			return err
+		}
+		if err != nil && cmd.Context().Err() == nil {
+			pause = again
+			cli.Say(cmd, "%v: again in %v", err, pause)
+		}
+		select {
+		case <-cmd.Context().Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
 }
 
 func (f *fetchFlags) run(cmd *cobra.Command) error {
@@ -140,6 +177,7 @@ func (f *fetchFlags) run(cmd *cobra.Command) error {
 }
 
 func (f *fetchFlags) client(cmd *cobra.Command) (*kds.Client, error) {
+	useFallbackRoots()
 	retry := func(why error, pause time.Duration) { cli.Say(cmd, "%v: again in %v", why, pause) }
 	config := kds.Config{BaseURL: f.baseURL, CacheDir: f.dir, HTTP: &http.Client{}, Retry: retry}
 	for _, name := range f.roots {

@@ -2,6 +2,7 @@ package collateral
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"encoding/pem"
 	"net/http"
@@ -125,6 +126,48 @@ func TestCollateral(t *testing.T) {
 	} {
 		if out, err := collateral(args...); err == nil {
 			t.Errorf("%v: accepted\n%s", args, out)
+		}
+	}
+}
+
+// stopAt is output that ends a command when a text has come.
+type stopAt struct {
+	bytes.Buffer
+	text string
+	stop context.CancelFunc
+}
+
+func (s *stopAt) Write(p []byte) (int, error) {
+	n, err := s.Buffer.Write(p)
+	if strings.Contains(s.String(), s.text) {
+		s.stop()
+	}
+	return n, err
+}
+
+// TestEvery goes on after a round that failed, until it is stopped, and takes no command
+// line that cannot be meant.
+func TestEvery(t *testing.T) {
+	run := func(text string, args ...string) (string, error) {
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		out := &stopAt{text: text, stop: stop}
+		cmd := New()
+		cmd.SilenceErrors, cmd.SilenceUsage = true, true
+		cmd.SetOut(out)
+		cmd.SetErr(out)
+		cmd.SetArgs(append([]string{"fetch", "--collateral-dir", t.TempDir()}, args...))
+		err := cmd.ExecuteContext(ctx)
+		return out.String(), err
+	}
+	service := httptest.NewServer(http.NotFoundHandler())
+	defer service.Close()
+	if out, err := run("again in 10m0s", "--product", "Genoa", "--every", "12h", "--base-url", service.URL); err != nil || !strings.Contains(out, "again in 10m0s") {
+		t.Errorf("a round that fails: %v\n%s", err, out)
+	}
+	for _, args := range [][]string{{"--product", "Genoa", "--every", "59m"}, {"--product", "Rome", "--every", "12h"}, {"--every", "12h"}} {
+		if out, err := run("again in", args...); err == nil {
+			t.Errorf("%q: accepted\n%s", args, out)
 		}
 	}
 }
