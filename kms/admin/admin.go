@@ -106,7 +106,7 @@ func (a *Admin) handler() http.Handler {
 		{"POST " + disk + "/disable", Operate, a.setState(store.Disabled)},
 		{"POST " + disk + "/retire", Operate, a.setState(store.Retired)},
 		{"POST " + disk + "/revive", Operate, a.change((*ledger.Ledger).Revive)},
-		{"POST " + disk + "/confirm", Operate, a.change((*ledger.Ledger).Confirm)},
+		{"POST " + disk + "/confirm", Operate, a.confirm},
 		{"POST " + disk + "/withdraw", Operate, a.change((*ledger.Ledger).Withdraw)},
 		{"POST " + disk + "/restore", Operate, a.restore},
 		{"POST " + disk + "/purge", Destroy, a.purge},

@@ -83,6 +83,19 @@ func (a *Admin) setState(state store.State) handle {
 	})
 }
 
+// confirm takes a generation, so that nobody confirms another record than the one that booted.
+func (a *Admin) confirm(by audit.Actor, r *http.Request) (any, error) {
+	disk, err := diskOf(r)
+	if err != nil {
+		return nil, err
+	}
+	generation, err := generationOf(r)
+	if err != nil {
+		return nil, err
+	}
+	return a.shown(r.Context(), disk, a.ledger.Confirm(r.Context(), by, disk, generation))
+}
+
 func (a *Admin) delete(by audit.Actor, r *http.Request) (any, error) {
 	disk, err := diskOf(r)
 	if err != nil {

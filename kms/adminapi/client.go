@@ -173,9 +173,10 @@ func (c *Client) Retire(ctx context.Context, disk pins.UUID) (Record, error) {
 	return c.change(ctx, disk, "retire", nil)
 }
 
-// Confirm lets the record that stands beside a disk's own take its place.
-func (c *Client) Confirm(ctx context.Context, disk pins.UUID) (Record, error) {
-	return c.change(ctx, disk, "confirm", nil)
+// Confirm lets the record that stands beside a disk's own take its place: the one of a
+// generation, or with 0 whichever stands there.
+func (c *Client) Confirm(ctx context.Context, disk pins.UUID, generation uint64) (Record, error) {
+	return c.change(ctx, disk, "confirm?generation="+strconv.FormatUint(generation, 10), nil)
 }
 
 // Withdraw takes back the record that stands beside a disk's own.

@@ -15,8 +15,9 @@ import (
 const DefaultRetention = 30 * 24 * time.Hour
 
 // Confirm lets the record that is staged take the place of the disk's own, which is kept. A
-// launch must have had its key. The errors match store.ErrNotFound and ErrConflict.
-func (l *Ledger) Confirm(ctx context.Context, by audit.Actor, uuid pins.UUID) error {
+// launch must have had its key. The record must be of a generation; 0 is any. The errors match
+// store.ErrNotFound and ErrConflict.
+func (l *Ledger) Confirm(ctx context.Context, by audit.Actor, uuid pins.UUID, generation uint64) error {
 	leases, err := l.Records.Leases(ctx, uuid)
 	if err != nil {
 		return err
@@ -24,6 +25,9 @@ func (l *Ledger) Confirm(ctx context.Context, by audit.Actor, uuid pins.UUID) er
 	return l.change(ctx, uuid, func(m *moment, d disk) error {
 		if err := d.wantStaged(uuid); err != nil {
 			return err
+		}
+		if generation != 0 && generation != d.staged.Generation {
+			return fmt.Errorf("%w: staged for disk %s is generation %d, want %d", ErrConflict, uuid, d.staged.Generation, generation)
 		}
 		had := false
 		for _, lease := range leases {

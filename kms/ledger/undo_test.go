@@ -109,10 +109,10 @@ func TestStagedRules(t *testing.T) {
 	bare := measured(1)
 	bare.Evidence = store.EvidenceNotRequired
 	want(t, "no evidence", second1(l.Put(ctx, owner, bare, nil, key, ledger.Replace{Beside: true, RootOfTrust: true})), ledger.ErrConflict)
-	want(t, "confirm nothing", l.Confirm(ctx, owner, disk), ledger.ErrConflict)
+	want(t, "confirm nothing", l.Confirm(ctx, owner, disk, 0), ledger.ErrConflict)
 	staged, err := l.Put(ctx, owner, measured(1), values(t, 2), key, beside)
 	must(t, err)
-	want(t, "confirm without a launch", l.Confirm(ctx, owner, disk), ledger.ErrConflict)
+	want(t, "confirm without a launch", l.Confirm(ctx, owner, disk, 0), ledger.ErrConflict)
 	want(t, "another disk with the staged measurement", second1(l.Put(ctx, owner, measured(2), values(t, 2), key, ledger.Replace{})), ledger.ErrOverlap)
 	want(t, "update to the staged measurement", l.Update(ctx, owner, disk, ledger.Update{Values: values(t, 2)}), ledger.ErrConflict)
 
@@ -126,7 +126,8 @@ func TestStagedRules(t *testing.T) {
 	_, now, err := l.Records.Both(ctx, disk)
 	must(t, err)
 	must(t, release(*now, 1))
-	must(t, l.Confirm(ctx, owner, disk))
+	want(t, "confirm another generation", l.Confirm(ctx, owner, disk, 77), ledger.ErrConflict)
+	must(t, l.Confirm(ctx, owner, disk, 0))
 	want(t, "what took the record's place", release(*now, 2), ledger.ErrChanged)
 	got, err := l.Records.Get(ctx, disk)
 	must(t, err)

@@ -142,7 +142,7 @@ func TestRestore(t *testing.T) {
 	must(t, l.Delete(ctx, owner, uuid(3)))
 	must(t, l.Update(ctx, owner, uuid(4), ledger.Update{Values: values(t, 0x4a), KeepBefore: time.Hour}))
 	put(t, l, 5, 2, ledger.Replace{Record: true}) // its key is in no backup
-	must(t, l.Confirm(ctx, owner, uuid(6)))
+	must(t, l.Confirm(ctx, owner, uuid(6), 0))
 	must(t, l.Restore(ctx, owner, uuid(7), 1))
 	put(t, l, 9, 1, ledger.Replace{}) // nor is this one
 	if _, err := l.Purge(ctx, owner, uuid(6), 1, true); err != nil {

@@ -73,7 +73,7 @@ func TestStaged(t *testing.T) {
 	guest.want(guest.ask(r.launch(3, other)), keyapi.CodeDenied)
 	stage()
 	guest.want(guest.ask(r.launch(4, other)), "")
-	if err := r.ledger.Confirm(t.Context(), owner, diskOne.DiskUUID); err != nil {
+	if err := r.ledger.Confirm(t.Context(), owner, diskOne.DiskUUID, 0); err != nil {
 		t.Fatal(err)
 	}
 	guest.want(guest.ask(r.launch(5)), keyapi.CodeDenied)

@@ -95,7 +95,7 @@ func (w *world) roll(s *server) {
 		p.Beside, p.ReferenceValues, p.HeaderSHA256 = true, beside, pins.Digest{3, byte(rand.IntN(256))}
 	})
 	if err == nil {
-		adminapi.NewClient(s.admin).Confirm(context.Background(), rolled)
+		adminapi.NewClient(s.admin).Confirm(context.Background(), rolled, 0)
 	}
 }
 

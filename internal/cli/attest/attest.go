@@ -43,7 +43,8 @@ type attestFlags struct {
 	evidenceOut, bootLogOut                      string
 	kmsUser                                      cli.KMSUser
 	bundle                                       string
-	release, acceptUnknown, asJSON, verbose      bool
+	release, confirm                             bool
+	acceptUnknown, asJSON, verbose               bool
 	timeout, interval                            time.Duration
 	targets                                      string
 	watch                                        bool
@@ -71,7 +72,10 @@ evidence holds that key, and so takes the CA's place.
 Evidence says what the VM is, not which one. With --release its REPORT_ID is
 compared with the launches that got the disk's key, by the audited word of the
 KMS; without, the line is "instance: not checked". The disk is that of the
-reference values' pins, unless --disk-uuid names it.
+reference values' pins, unless --disk-uuid names it. With --confirm a trusted VM that
+had the key which "keys put --beside" registered, and booted with it, confirms that
+key: it takes the place of the disk's own. If it is the disk's own already, there is
+nothing to do. If the VM booted with another key, nothing is confirmed.
 
 The boot log is the booted OS's word. It is in the evidence, and one with another
 root hash or disk UUID than the reference values is refused (another header digest
@@ -89,12 +93,14 @@ only when it is another than before.
 
 Exit status:
   0   trusted
-  1   refused
+  1   refused, or nothing confirmed
   2   nothing was judged: no answer, or a file that cannot be read or written
   64  usage`,
 		Example: `  rootvouch attest --address 127.0.0.1:8444 --refval refval.json --collateral-dir asp/collateral
   rootvouch attest --address vm.example.org:8444 --refval refval.json --collateral-dir crls/ \
     --release --kms-socket /run/rootvouch-kms/admin.sock --kms-user rootvouch-kms --json
+  rootvouch attest --address vm.example.org:8444 --refval new-refval.json --collateral-dir crls/ \
+    --release --confirm --kms-socket /run/rootvouch-kms/admin.sock --kms-user rootvouch-kms
   printf 'web1 10.0.0.5:8444 release-1/refval.json release-2/refval.json\n' >fleet
   rootvouch attest --targets fleet --collateral-dir crls/ --watch`,
 		Args: command.NoArguments,
@@ -120,6 +126,7 @@ Exit status:
 	flags.StringVar(&f.evidenceOut, "evidence-out", "", "write the evidence, whatever it is worth, to this file, for \"rootvouch report\" (must not exist)")
 	flags.StringVar(&f.bootLogOut, "boot-log-out", "", "write the VM's boot log to this file (must not exist)")
 	flags.BoolVar(&f.release, "release", false, "compare REPORT_ID with the KMS's releases of the disk's key")
+	flags.BoolVar(&f.confirm, "confirm", false, "with --release, confirm the disk's new key if the VM booted with it")
 	flags.StringVar(&f.kmsSocket, "kms-socket", "", "admin socket of rootvouch-kms (for --release)")
 	flags.Var(&f.kmsUser, "kms-user", cli.KMSUserUsage)
 	flags.StringVar(&f.disk, "disk-uuid", "", "UUID of the disk (for --release; default: that of the reference values' pins)")
@@ -132,7 +139,7 @@ Exit status:
 	flags.DurationVar(&f.interval, "interval", time.Minute, "with --watch, how long to wait between two rounds")
 	cmd.MarkFlagsOneRequired("address", "targets")
 	cmd.MarkFlagsRequiredTogether("address", "refval")
-	for _, one := range []string{"address", "refval", "bundle", "evidence-out", "boot-log-out", "disk-uuid", "verbose"} {
+	for _, one := range []string{"address", "refval", "bundle", "evidence-out", "boot-log-out", "disk-uuid", "confirm", "verbose"} {
 		cmd.MarkFlagsMutuallyExclusive("targets", one)
 	}
 	command.NotEmpty(cmd, "targets", "address", "refval", "bundle", "evidence-out", "boot-log-out", "collateral-dir", "disk-uuid")
@@ -177,6 +184,34 @@ func (f *attestFlags) run(cmd *cobra.Command) error {
 	if !result.Trusted() {
 		return cli.ExplainMeasurement(result.Verdict, attestError{errors.New("the VM is not trusted"), exitRefused})
 	}
+	if f.confirm {
+		return f.confirmKey(ctx, cmd, disk, result.BootLog.KeyGeneration)
+	}
+	return nil
+}
+
+// confirmKey lets the record whose key a trusted VM booted with be the disk's own.
+func (f *attestFlags) confirmKey(ctx context.Context, cmd *cobra.Command, disk pins.UUID, generation uint64) error {
+	client := adminapi.NewClient(f.kmsSocket, f.kmsUser...)
+	record, err := client.Get(ctx, disk)
+	if err != nil {
+		return fmt.Errorf("getting the record of disk %s: %w", disk, err)
+	}
+	switch {
+	case record.Staged == nil && record.Generation == generation:
+		cmd.PrintErrf("disk %s has the key of generation %d already\n", disk, generation)
+		return nil
+	case record.Staged == nil || record.Staged.Generation != generation:
+		newest := record.Generation
+		if record.Staged != nil {
+			newest = record.Staged.Generation
+		}
+		return attestError{fmt.Errorf("confirming nothing: the VM booted with the key of generation %d of disk %s, want %d", generation, disk, newest), exitRefused}
+	}
+	if _, err := client.Confirm(ctx, disk, generation); err != nil {
+		return fmt.Errorf("confirming generation %d of disk %s: %w", generation, disk, err)
+	}
+	cmd.PrintErrf("confirmed generation %d of disk %s\n", generation, disk)
 	return nil
 }
 
@@ -219,6 +254,8 @@ func (f *attestFlags) read() (attest.Expectation, pins.UUID, error) {
 		return x, pins.UUID{}, command.Usage(errors.New("--kms-user goes with --release"))
 	case f.release != (f.kmsSocket != ""):
 		return x, pins.UUID{}, command.Usage(errors.New("want both of --release and --kms-socket, or none"))
+	case f.confirm && !f.release:
+		return x, pins.UUID{}, command.Usage(errors.New("--confirm goes with --release"))
 	case f.disk != "" && !f.release:
 		return x, pins.UUID{}, command.Usage(errors.New("--disk-uuid goes with --release"))
 	case f.timeout <= 0:

@@ -72,6 +72,24 @@ func keyServer(t *testing.T, releases ...adminapi.Release) (socket string) {
 	mux.HandleFunc("GET "+adminapi.PathDisks+"/"+pins.UUID{1}.String()+"/releases", func(w http.ResponseWriter, _ *http.Request) {
 		json.NewEncoder(w).Encode(adminapi.Releases{Version: adminapi.Version, Releases: releases})
 	})
+	record := adminapi.Record{Header: pins.Header{DiskUUID: pins.UUID{1}}, Generation: 1, Measurements: []adminapi.Measurement{}}
+	staged := record
+	mux.HandleFunc("GET "+adminapi.PathDisks+"/"+pins.UUID{1}.String(), func(w http.ResponseWriter, _ *http.Request) {
+		answer := record
+		if len(releases) > 1 { // the new key is the one that the VM booted with
+			answer.Generation, answer.Staged = 0, &staged
+			if releases[1].Generation != 1 {
+				answer.Staged = &adminapi.Record{Generation: releases[1].Generation, Measurements: []adminapi.Measurement{}}
+			}
+		}
+		json.NewEncoder(w).Encode(answer)
+	})
+	mux.HandleFunc("POST "+adminapi.PathDisks+"/"+pins.UUID{1}.String()+"/confirm", func(w http.ResponseWriter, r *http.Request) {
+		if got := r.URL.Query().Get("generation"); got != "1" {
+			t.Errorf("generation %s is confirmed, want 1", got)
+		}
+		json.NewEncoder(w).Encode(record)
+	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
 	go server.Serve(l)
 	t.Cleanup(func() { server.Close(); os.RemoveAll(dir) })
@@ -87,6 +105,9 @@ func TestAttestCommand(t *testing.T) {
 	stranger := release
 	stranger.ReportID = snp.ReportID{8}
 	disk := pins.UUID{1}.String()
+	confirm := func(releases ...adminapi.Release) []string {
+		return []string{"--refval", good, "--release", "--confirm", "--kms-socket", keyServer(t, releases...), "--disk-uuid", disk}
+	}
 	for _, c := range []struct {
 		name   string
 		args   []string
@@ -99,6 +120,11 @@ func TestAttestCommand(t *testing.T) {
 		{"refused", []string{"--refval", other}, 1, "\nverdict: refused\n", []string{"FAILED  measurement"}},
 		{"checked", []string{"--refval", good, "--release", "--kms-socket", keyServer(t, release), "--disk-uuid", disk}, 0, "\nverdict: trusted\n", []string{"instance: checked: "}},
 		{"a twin", []string{"--refval", good, "--release", "--kms-socket", keyServer(t, stranger), "--disk-uuid", disk}, 1, "\nverdict: refused\n", []string{"instance: refused: "}},
+		{"confirmed", confirm(release, release), 0, "\nverdict: trusted\n", nil},
+		{"confirmed before", confirm(release), 0, "\nverdict: trusted\n", nil},
+		{"another key is beside", confirm(release, adminapi.Release{Generation: 2}), 1, "\nverdict: trusted\n", nil},
+		{"a twin confirms nothing", confirm(stranger, adminapi.Release{Generation: 2}), 1, "\nverdict: refused\n", nil},
+		{"confirm without release", []string{"--refval", good, "--confirm"}, 64, "", nil},
 		{"no disk named", []string{"--refval", good, "--release", "--kms-socket", "s"}, 64, "", nil},
 		{"no KMS", []string{"--refval", good, "--release", "--kms-socket", "/nonexistent", "--disk-uuid", disk}, 2, "", nil},
 		{"no refval", []string{"--refval", filepath.Join(sp.Collateral, "ark.crl")}, 2, "", nil},

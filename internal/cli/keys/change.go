@@ -129,7 +129,9 @@ func newConfirmCommand(client connect) *cobra.Command {
 	return newStateCommand(client, "confirm", "Let the record that stands beside a disk's own take its place",
 		`Let the record that "keys put --beside" staged take the place of the disk's own, which
 is kept for a while. A launch must have had the new key: confirm when that VM came up
-("rootvouch attest --release" compares its REPORT_ID).`, (*adminapi.Client).Confirm)
+("rootvouch attest --release --confirm" does both).`, func(c *adminapi.Client, ctx context.Context, disk pins.UUID) (adminapi.Record, error) {
+			return c.Confirm(ctx, disk, 0)
+		})
 }
 
 func newWithdrawCommand(client connect) *cobra.Command {
