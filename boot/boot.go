@@ -45,7 +45,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		Network: 45 * time.Second,
 		Agent:   60 * time.Second,
-		Key:     120 * time.Second,
+		Key:     240 * time.Second,
 		Disk:    15 * time.Second,
 	}
 }

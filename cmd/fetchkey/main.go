@@ -30,7 +30,7 @@ import (
 // Bounds in time. PID 1 has one of its own, above their sum.
 const (
 	identityPatience = 40 * time.Second // the agent starts, attests and syncs in it
-	serverPatience   = 60 * time.Second // a server that restarts, a replica that takes over
+	serverPatience   = 3 * time.Minute  // a server that restarts, 10,000 VMs that boot at once
 	commitPatience   = 20 * time.Second // the VM is going down
 )
 

@@ -33,7 +33,7 @@ import (
 // retryWindow is how long a reply that was lost may be asked for again, with the
 // very same request: longer than a guest asks, so that it gets its key from a server
 // that comes back within its patience.
-const retryWindow = 90 * time.Second
+const retryWindow = 210 * time.Second
 
 // gcPercent lets the heap grow to four times what lives before it is collected: what lives
 // is small, and each request leaves much behind.

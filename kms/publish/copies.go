@@ -1,9 +1,11 @@
 package publish
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/rootvouch/rootvouch/kms/kv"
 	"github.com/rootvouch/rootvouch/kms/store"
@@ -15,46 +17,58 @@ var (
 	ErrNoCopy = errors.New("replica has no copy of the log")
 )
 
-// Join registers a replica: from now on leaves stay in the book until it has them. It
-// returns how many leaves the log has, which its directory must have at least, as a copy of
-// another replica's, before it serves. The error matches ErrJoined.
+// Join registers a replica: from now on leaves stay in the book until it has them. Its copy
+// begins as the shortest of the others: a copy of any replica's directory that is made
+// afterwards has these leaves, also where that replica is behind. Join returns how many they
+// are. The error matches ErrJoined.
 func Join(ctx context.Context, s *store.Store, replica string) (int64, error) {
-	var size int64
-	err := change(ctx, s, replica, func(item kv.Item, checkpoint store.Checkpoint, p *Publisher) (kv.Write, error) {
-		if item.Mod != 0 {
+	var shortest store.Copy
+	err := change(ctx, s, replica, func(own kv.Item, others []store.Copy) (kv.Write, error) {
+		switch {
+		case own.Mod != 0:
 			return kv.Write{}, ErrJoined
+		case len(others) == 0:
+			return kv.Write{}, errors.New("no replica is left whose log could be copied")
 		}
-		tree, err := p.verify([]byte(checkpoint.Signed))
-		size = tree.Size
-		return store.SetCopy(replica, store.Copy{Size: tree.Size, Root: tree.Root, Lanes: checkpoint.Lanes}), err
+		shortest = slices.MinFunc(others, func(a, b store.Copy) int { return cmp.Compare(a.Size, b.Size) })
+		return store.SetCopy(replica, shortest), nil
 	})
-	return size, err
+	return shortest.Size, err
 }
 
 // Leave ends that: nobody waits for the replica's directory any more. Its lane stays. The
 // error matches ErrNoCopy.
 func Leave(ctx context.Context, s *store.Store, replica string) error {
-	return change(ctx, s, replica, func(item kv.Item, _ store.Checkpoint, _ *Publisher) (kv.Write, error) {
-		if item.Mod == 0 {
+	return change(ctx, s, replica, func(own kv.Item, _ []store.Copy) (kv.Write, error) {
+		if own.Mod == 0 {
 			return kv.Write{}, ErrNoCopy
 		}
-		return kv.Write{Key: item.Key, Delete: true}, nil
+		return kv.Write{Key: own.Key, Delete: true}, nil
 	})
 }
 
-// change writes a copy's item, with the log as it stands.
-func change(ctx context.Context, s *store.Store, replica string, decide func(kv.Item, store.Checkpoint, *Publisher) (kv.Write, error)) error {
+// change writes a copy's item, with the other copies as they stand.
+func change(ctx context.Context, s *store.Store, replica string, decide func(own kv.Item, others []store.Copy) (kv.Write, error)) error {
 	const attempts = 100
 	for range attempts {
-		items, err := s.Engine.Get(ctx, store.KeyCopies, store.KeyCheckpoint, store.KeyCopy(replica))
+		items, err := s.Engine.Get(ctx, store.KeyCopies, store.KeyCopy(replica))
 		if err != nil {
 			return err
 		}
-		checkpoint, err := store.CheckpointOf(items[1])
+		own := items[1]
+		var others []store.Copy
+		err = kv.Each(ctx, s.Engine, store.PrefixCopy, func(item kv.Item) error {
+			if item.Key == own.Key {
+				return nil
+			}
+			c, err := store.CopyOf(item)
+			items, others = append(items, item), append(others, c)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		write, err := decide(items[2], checkpoint, &Publisher{store: s})
+		write, err := decide(own, others)
 		if err != nil {
 			return fmt.Errorf("replica %s: %w", replica, err)
 		}

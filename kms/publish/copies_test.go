@@ -117,6 +117,30 @@ func TestLeave(t *testing.T) {
 	}
 }
 
+// TestCopyOfOneBehind: a replica that joins may copy the directory of one that is behind.
+func TestCopyOfOneBehind(t *testing.T) {
+	b, record := newBook(t)
+	b.Publish(t)
+	_, behind := second(t, b)
+	for i := range 3 {
+		release(t, b.Ledger, record, byte(i))
+	}
+	b.Publish(t)
+	size, err := publish.Join(t.Context(), b.Store, "three")
+	must(t, err)
+	if whole := b.State().Tree.Size; size >= whole {
+		t.Errorf("the copy needs %d leaves, want fewer than the log's %d: one replica is behind", size, whole)
+	}
+	dir := filepath.Join(t.TempDir(), "log")
+	copyDir(t, behind, dir)
+	p, err := publish.Open(t.Context(), b.Store, "three", dir, slog.New(slog.DiscardHandler))
+	must(t, err)
+	must(t, p.Publish(t.Context()))
+	if p.State().Tree != b.State().Tree {
+		t.Errorf("the copy is at %+v, want %+v", p.State().Tree, b.State().Tree)
+	}
+}
+
 // TestOtherCopy: a copy whose bytes are not the log's is found.
 func TestOtherCopy(t *testing.T) {
 	b, record := newBook(t)

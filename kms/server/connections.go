@@ -10,20 +10,20 @@ import (
 	"time"
 )
 
-// limitedListener holds at most so many connections. More wait in the kernel's queue: a
-// handshake that has begun is not thrown away for one that has not, else in a storm of
-// boots none ends.
+// limitedListener holds at most so many connections, and so many of strangers: peers in
+// their handshake, or before their first request. More wait in the kernel's queue, where no
+// time of ours runs out: in a storm of boots, what was begun is finished.
 //
-// But anyone can connect and do nothing. So when all places are taken, the one goes that
-// has been a stranger the longest and has sent nothing, or nothing since a while
-// (stalled); where there is none, the caller whose connection has been idle the longest.
-// When all are asking or in their handshake, a newcomer waits for one of them to end.
+// But anyone can connect and do nothing. So while a newcomer waits, the stranger goes that
+// has been quiet too long; where there is none, the caller whose connection has been idle
+// too long. Quiet is the peer, not this server: a peer whose bytes nobody has read yet is
+// waiting for us.
 type limitedListener struct {
 	net.Listener
-	most      int
-	freed     chan struct{} // of size 1: a connection was closed, or can be
-	closed    chan struct{}
-	closeOnce sync.Once
+	most, mostStrangers int
+	freed               chan struct{} // of size 1: a connection was closed, or can be
+	closed              chan struct{}
+	closeOnce           sync.Once
 
 	mu        sync.Mutex // guards what follows
 	open      int
@@ -31,17 +31,31 @@ type limitedListener struct {
 	idle      list.List // of *limitedConn that are known, longest idle first
 }
 
-func limitConnections(l net.Listener, most int) *limitedListener {
-	return &limitedListener{Listener: l, most: most, freed: make(chan struct{}, 1), closed: make(chan struct{})}
+func limitConnections(l net.Listener, most, mostStrangers int) *limitedListener {
+	return &limitedListener{Listener: l, most: most, mostStrangers: mostStrangers, freed: make(chan struct{}, 1), closed: make(chan struct{})}
 }
 
 // Accept is called by one goroutine.
 func (l *limitedListener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
 	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		c, err := l.place(conn)
+		if c != nil || err != nil {
+			return c, err
+		}
+	}
+}
+
+// place waits until there is a place for conn; nil, if the peer has gone meanwhile.
+func (l *limitedListener) place(conn net.Conn) (net.Conn, error) {
+	for {
+		if hungUp(conn) { // it waited longer than its patience: no handshake for it
+			conn.Close()
+			return nil, nil
+		}
 		c, drop, wait := l.admit(conn)
 		switch {
 		case c != nil:
@@ -49,13 +63,13 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 		case drop != nil:
 			drop.Close()
 		default:
-			stalls := time.NewTimer(wait)
+			quiet := time.NewTimer(wait)
 			select {
 			case <-l.freed:
-				stalls.Stop()
-			case <-stalls.C:
+				quiet.Stop()
+			case <-quiet.C:
 			case <-l.closed:
-				stalls.Stop()
+				quiet.Stop()
 				conn.Close()
 				return nil, net.ErrClosed
 			}
@@ -63,37 +77,48 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// stalled is how long a stranger may send nothing before another takes its place.
-const stalled = 2 * time.Second
+// How long a peer may be quiet while another one waits for its place.
+const (
+	silence = time.Second / 4 // of one that has sent nothing at all: its first bytes follow the connection
+	stalled = 2 * time.Second // of any other
+)
 
-// admit takes conn in, or says who has to go first, or how long it is until a stranger may
-// have stalled.
+// admit takes conn in, or says who has to go first, or how long it is until somebody may
+// have to.
 func (l *limitedListener) admit(conn net.Conn) (admitted, drop *limitedConn, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open < l.most {
+	full := l.open >= l.most
+	if !full && l.strangers.Len() < l.mostStrangers {
 		c := &limitedConn{Conn: conn, listener: l}
 		c.moveLocked(&l.strangers)
 		l.open++
 		return c, nil, 0
 	}
-	wait = stalled
-	for place := l.strangers.Front(); place != nil; place = place.Next() {
+	drop, wait = quiet(&l.strangers)
+	if drop == nil && full {
+		var idle time.Duration
+		drop, idle = quiet(&l.idle)
+		wait = min(wait, idle)
+	}
+	return nil, drop, wait
+}
+
+// quiet returns the first connection of a list whose peer has been quiet too long, or else
+// how long it is until there may be one.
+func quiet(conns *list.List) (*limitedConn, time.Duration) {
+	wait := silence
+	for place := conns.Front(); place != nil; place = place.Next() {
 		c := place.Value.(*limitedConn)
-		heard := c.heard.Load()
-		if heard == 0 {
-			return nil, c, 0
+		left := c.patience()
+		if left <= 0 && !unread(c.Conn) {
+			return c, 0
 		}
-		if left := stalled - time.Since(time.Unix(0, heard)); left <= 0 {
-			return nil, c, 0
-		} else if left < wait {
-			wait = left
+		if left > 0 {
+			wait = min(wait, left)
 		}
 	}
-	if first := l.idle.Front(); first != nil {
-		return nil, first.Value.(*limitedConn), 0
-	}
-	return nil, nil, wait
+	return nil, wait
 }
 
 func (l *limitedListener) Close() error {
@@ -122,9 +147,7 @@ func (l *limitedListener) state(conn net.Conn, state http.ConnState) {
 			return
 		}
 		c.moveLocked(on)
-		if on != nil {
-			l.signal()
-		}
+		l.signal()
 	}
 }
 
@@ -136,7 +159,17 @@ type limitedConn struct {
 	// guarded by listener.mu
 	on     *list.List // strangers or idle; nil while it asks
 	place  *list.Element
+	since  time.Time // on is what it is
 	closed bool
+}
+
+// patience is how long the peer may still be quiet. listener.mu is held.
+func (c *limitedConn) patience() time.Duration {
+	heard := c.heard.Load()
+	if heard == 0 {
+		return silence - time.Since(c.since)
+	}
+	return stalled - min(time.Since(c.since), time.Since(time.Unix(0, heard)))
 }
 
 // moveLocked puts c at the end of a list, or on none.
@@ -145,7 +178,7 @@ func (c *limitedConn) moveLocked(to *list.List) {
 		c.on.Remove(c.place)
 	}
 	if c.on = to; to != nil {
-		c.place = to.PushBack(c)
+		c.place, c.since = to.PushBack(c), time.Now()
 	}
 }
 

@@ -20,7 +20,7 @@ func crowd(t *testing.T, most int) (l *limitedListener, dial func() net.Conn, ac
 	if err != nil {
 		t.Fatal(err)
 	}
-	l = limitConnections(inner, most)
+	l = limitConnections(inner, most, most)
 	t.Cleanup(func() { l.Close() })
 	accepted = make(chan net.Conn, 16)
 	go func() {
@@ -176,7 +176,7 @@ func TestSilentPeers(t *testing.T) {
 	}
 	start := time.Now()
 	newcomer.nonce()
-	if waited := time.Since(start); waited > headerTimeout/2 {
+	if waited := time.Since(start); waited > headerTimeout/4 {
 		t.Errorf("a newcomer waited %v", waited)
 	}
 	reused := false
@@ -194,5 +194,87 @@ func TestSilentPeers(t *testing.T) {
 	io.Copy(io.Discard, response.Body)
 	if !reused || response.StatusCode != http.StatusOK {
 		t.Errorf("a known caller's connection: kept %v, status %d", reused, response.StatusCode)
+	}
+}
+
+// TestPeersThatWaitForUs: a stranger, and a caller, whose bytes the server has not read yet keep
+// their places, however long it takes.
+func TestPeersThatWaitForUs(t *testing.T) {
+	for name, known := range map[string]bool{"stranger": false, "caller": true} {
+		t.Run(name, func(t *testing.T) {
+			l, dial, accepted := crowd(t, 1)
+			first := dial()
+			served := <-accepted
+			if known {
+				l.state(served, http.StateActive)
+				l.state(served, http.StateIdle)
+			}
+			if _, err := first.Write([]byte{22}); err != nil {
+				t.Fatal(err)
+			}
+			dial()
+			select {
+			case <-accepted:
+				t.Fatal("a peer that waits for the server was dropped")
+			case <-time.After(stalled + silence/2):
+			}
+			if _, err := served.Read(make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+			<-accepted // when it has been quiet
+			if !dropped(first) {
+				t.Error("the newcomer has a place, and nobody was dropped")
+			}
+		})
+	}
+}
+
+// TestImpatientPeers: a peer that hung up while it waited costs no place.
+func TestImpatientPeers(t *testing.T) {
+	l, dial, accepted := crowd(t, 1)
+	dial()
+	one := <-accepted
+	l.state(one, http.StateActive)
+	for range 3 {
+		dial().Close()
+	}
+	last := dial()
+	one.Close()
+	if c := <-accepted; c.RemoteAddr().String() != last.LocalAddr().String() {
+		t.Errorf("accepted %v, want %v: the others hung up", c.RemoteAddr(), last.LocalAddr())
+	}
+}
+
+// TestFewStrangers: strangers have few places, and callers have the others.
+func TestFewStrangers(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := limitConnections(inner, 3, 1)
+	defer l.Close()
+	for range 3 {
+		c, err := net.Dial("tcp", inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.Write([]byte{22})
+	}
+	for range 2 {
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, drop, _ := l.admit(c); drop != nil {
+			t.Fatal("a stranger was dropped at once")
+		}
+		if l.strangers.Len() != 1 {
+			t.Errorf("%d strangers, want 1", l.strangers.Len())
+		}
+		l.state(c, http.StateActive)
+	}
+	if l.open != 2 {
+		t.Errorf("%d connections are open, want 2", l.open)
 	}
 }

@@ -34,6 +34,7 @@ import (
 // Bounds of what peers can make the server hold.
 const (
 	maxConnections = 1024     // others wait in the kernel, or take the place of one that does nothing
+	maxStrangers   = 256      // of them, before their first request
 	maxReleases    = 256      // being worked on at once
 	maxCommits     = 64       // the same
 	maxHeader      = 16 << 10 // bytes
@@ -41,7 +42,7 @@ const (
 
 // Bounds in time.
 const (
-	headerTimeout = 5 * time.Second // the TLS handshake included
+	headerTimeout = 10 * time.Second // the TLS handshake included
 	readTimeout   = 10 * time.Second
 	writeTimeout  = 30 * time.Second
 	idleTimeout   = 30 * time.Second
@@ -107,7 +108,7 @@ func New(c Config) *Server {
 // Serve answers on listener, which it closes, until ctx is done, and then lets
 // what is under way finish.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
-	limited := limitConnections(listener, maxConnections)
+	limited := limitConnections(listener, maxConnections, maxStrangers)
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	server := &http.Server{

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -179,7 +178,7 @@ func readLog(path string) (theLog, error) {
 		return l, err
 	}
 	l.size = int(tree.Size)
-	judge := replay.NewJudge(dir, 30*time.Second)
+	judge := replay.NewJudge(dir, retryWindow)
 	seen := map[pins.Digest]bool{}
 	err = replay.Read(dir, tree, func(index int64, leaf audit.Leaf, _ []byte) error {
 		l.events[string(leaf.Event)]++

@@ -49,8 +49,11 @@ var (
 	key      = bytes.Repeat([]byte{7}, 32)
 )
 
-// patience is a guest's. No fault lasts as long: who gives up was lost.
-const patience = 2 * time.Minute
+// patience is a guest's (cmd/fetchkey). No fault lasts as long: who gives up was lost.
+const patience = 3 * time.Minute
+
+// retryWindow is the server's: it answers a request again for so long, which is longer.
+const retryWindow = 210 * time.Second
 
 // all reports whether this is `make faults`, with all rounds.
 func all() bool { return os.Getenv("ROOTVOUCH_FAULTS") == "all" }
