@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"sync"
 	"testing"
 
 	"github.com/rootvouch/rootvouch/internal/needs"
@@ -71,13 +72,16 @@ func TestServersKilled(t *testing.T) {
 		t.Log("observed: it boots")
 	})
 	t.Run("before they are asked, and back", func(t *testing.T) {
+		spireBack, kmsBack := sync.OnceFunc(func() { startSPIRE(t) }), sync.OnceFunc(func() { startKMS(t) })
 		c.StopSPIREServer()
+		defer spireBack() // whatever fails here: other tests share the servers
 		c.StopKMS()
+		defer kmsBack()
 		m := c.boot(t, c.web)
 		m.Expect("rootvouch: network: ")
-		startSPIRE(t)
+		spireBack()
 		m.Expect("rootvouch: agent: ")
-		startKMS(t)
+		kmsBack()
 		m.Expect("multi-user.target")
 		t.Log("observed: it boots")
 	})

@@ -36,8 +36,9 @@ func (c *chain) watch(t *testing.T, g platform.Guest, more ...string) *vmtest.Ma
 			c.search(t, m, capture, spare)
 		}
 	})
-	more = append(more, "-object", "filter-dump,id=capture,netdev=net0,file="+capture,
-		"-drive", "file="+spare+",format=raw,if=none,id=spare,cache=writeback", "-device", "nvme,drive=spare,serial=spare")
+	quote := func(path string) string { return strings.ReplaceAll(path, ",", ",,") } // as QEMU reads it; a test's name may have commas
+	more = append(more, "-object", "filter-dump,id=capture,netdev=net0,file="+quote(capture),
+		"-drive", "file="+quote(spare)+",format=raw,if=none,id=spare,cache=writeback", "-device", "virtio-blk-pci,drive=spare,addr=0x1a")
 	m = vmtest.BootWith(t, g, platform.Options{AMDSP: c.chip, QEMU: vmtest.Adding(t, more...)})
 	return m
 }
