@@ -292,6 +292,9 @@ func TestVMVolumes(t *testing.T) {
 			if len(refused) != 1 || !regexp.MustCompile("^(?:"+c.want+")").MatchString(refused[0][1]) {
 				t.Errorf("got the refusals %q, want one that matches %q", refused, c.want)
 			}
+			for _, r := range refused {
+				t.Logf("observed: refused: %s", r[1])
+			}
 			if strings.Contains(out, "guest: reached") || strings.Contains(out, "rootvouch: hand-over") {
 				t.Error("the root filesystem was reached")
 			}

@@ -88,7 +88,7 @@ func TestDocument(t *testing.T) {
 		}
 	}
 	if want := Format(Rows(), results); !bytes.Equal(got, want) {
-		t.Error("docs/ATTACKS.md has other rows than Rows: run make attack, or make attack ATTACK=none for the rows alone")
+		t.Error("docs/ATTACKS.md has other rows than Rows: run make attack, or make attack ATTACK=rows-alone for the rows without a run")
 	}
 }
 
