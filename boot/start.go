@@ -118,6 +118,9 @@ func holdKernel(commandLine string) (string, error) {
 		return "", err
 	}
 	options := kernel.Options()
+	for _, d := range cmdline.Barred(commandLine) {
+		options = append(options, kernel.NoDriver(d.Bus, d.Shown))
+	}
 	if err := kernel.Enforce("/", options...); err != nil {
 		return "", err
 	}

@@ -152,8 +152,7 @@ func (b *bench) newSystemd(t *testing.T) testDisk {
 }
 
 // labelledDisks returns QEMU's arguments for disks of the host's that have the
-// labels: a filesystem with a program, and a swap area. NVMe is built into the
-// kernel.
+// labels: a filesystem with a program, and a swap area.
 func labelledDisks(t *testing.T) (args []string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -179,7 +178,7 @@ func labelledDisks(t *testing.T) (args []string) {
 		if out, err := exec.Command(command[0], append(command[1:], path)...).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		args = append(args, "-drive", "file="+path+",format=raw,if=none,id="+name+",snapshot=on", "-device", "nvme,drive="+name+",serial="+name)
+		args = append(args, "-drive", "file="+path+",format=raw,if=none,id="+name+",snapshot=on", "-device", "virtio-blk-pci,drive="+name+",serial="+name)
 	}
 	return args
 }

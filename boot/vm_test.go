@@ -222,9 +222,11 @@ func TestVM(t *testing.T) {
 	}
 }
 
-// attach adds a disk of the host's, whose driver is built into the kernel.
+// attach adds a disk of the host's behind the VM's own, and another whose driver is
+// built into the kernel.
 func (v *vm) attach(d testDisk) {
-	v.devices = append(v.devices, "-drive", "file="+d.path+",format=raw,if=none,id=nvme,readonly=on", "-device", "nvme,drive=nvme,serial=host")
+	v.devices = append(v.devices, "-drive", "file="+d.path+",format=raw,if=none,id=host,readonly=on", "-device", "virtio-blk-pci,drive=host,addr=0x1a",
+		"-blockdev", "null-co,size=4194304,node-name=nvme", "-device", "nvme,drive=nvme,serial=host")
 }
 
 // wantGood lists what a good boot shows.

@@ -169,8 +169,12 @@ func Configure(base []byte, c bootconfig.Config) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading base: %w", err)
 	}
-	if _, _, err := p.readBase(); err != nil {
+	_, entries, err := p.readBase()
+	if err != nil {
 		return nil, fmt.Errorf("reading base: %w", err)
+	}
+	if err := checkBarred(entries, c.CommandLine); err != nil {
+		return nil, err
 	}
 	if _, err := p.readConfig(); err != nil {
 		return nil, fmt.Errorf("reading base: %w", err)

@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"path"
+	"slices"
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/cmdline"
+	"github.com/rootvouch/rootvouch/initramfs/cpio"
 )
 
 // CommandLine returns the kernel command line that boot.json of an initramfs
@@ -31,4 +35,16 @@ func CommandLine(data []byte) (line string, ok bool, err error) {
 		return "", false, fmt.Errorf("reading initramfs: %w", err)
 	}
 	return c.CommandLine, true, nil
+}
+
+// checkBarred refuses a base with a module that the command line bars: the kernel
+// would not load it.
+func checkBarred(base []cpio.Entry, line string) error {
+	for _, d := range cmdline.Barred(line) {
+		name := path.Join(bootconfig.ModulesDir, d.Name+".ko")[1:]
+		if slices.ContainsFunc(base, func(e cpio.Entry) bool { return e.Name == name }) {
+			return fmt.Errorf("base has the module %s, and the command line of the boot configuration bars it: give \"initramfs config\" the --drivers that \"initramfs build\" got", d.Name)
+		}
+	}
+	return nil
 }

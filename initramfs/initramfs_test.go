@@ -24,6 +24,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/cmdline"
 	"github.com/rootvouch/rootvouch/initramfs/cpio"
 	"github.com/rootvouch/rootvouch/initramfs/kmod"
 	"github.com/rootvouch/rootvouch/test/initramfstest"
@@ -253,6 +254,26 @@ func TestConfigure(t *testing.T) {
 	if want := mustConfigure(t, base, other); !bytes.Equal(second, want) {
 		t.Error("configuring again differs from configuring the base")
 	}
+}
+
+// TestConfigureRefusesBarredModule: what the base is to load, the command line must
+// not bar.
+func TestConfigureRefusesBarredModule(t *testing.T) {
+	o := fakeOptions(t)
+	dir := initramfstest.Kernel(t)
+	initramfstest.Files{"kernel/nvme.ko": initramfstest.Module("nvme")}.Under("usr/lib/modules/"+initramfstest.Version).WriteTo(t, dir)
+	wants, err := Drivers("nvme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Kernel, o.Modules = mustOpen(t, dir), append(o.Modules, wants...)
+	base, _ := mustBuild(t, o)
+	config := initramfstest.BootConfig(spiffetest.New(t).PEM())
+	if _, err := Configure(base, config); err == nil || !strings.Contains(err.Error(), "base has the module nvme, and the command line") {
+		t.Errorf("got error %v, want a refusal", err)
+	}
+	config.CommandLine = cmdline.Default(DriverNames([]string{"nvme"})...)
+	mustConfigure(t, base, config)
 }
 
 func TestConfigureRefusesTrustRoot(t *testing.T) {

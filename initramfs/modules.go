@@ -78,3 +78,15 @@ func Drivers(target string) ([]kmod.Want, error) {
 	}
 	return wants, nil
 }
+
+// DriverNames returns the names of the modules of targets, for the kernel's command
+// line, which bars what no target needs. Targets that are not known have none.
+func DriverNames(targets []string) (names []string) {
+	all := drivers()
+	for _, target := range targets {
+		for _, want := range all[target] {
+			names = append(names, want.Names...)
+		}
+	}
+	return names
+}

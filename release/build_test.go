@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/boot/cmdline"
 	"github.com/rootvouch/rootvouch/initramfs"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/test/firmwaretest"
@@ -322,6 +323,14 @@ func TestVMRefuses(t *testing.T) {
 	}
 	if !slices.Contains(vm.Accept, AcceptKernel) {
 		t.Error("accept is lost")
+	}
+	// The line bars drivers, but for those that the VM names.
+	if barred := cmdline.Barred(vm.commandLine()); len(barred) != len(cmdline.Drivers()) {
+		t.Errorf("the line bars %v, want every driver of the list", barred)
+	}
+	vm.Kernel.Drivers = []string{"aws"}
+	if line := vm.commandLine(); strings.Contains(line, "nvme") {
+		t.Errorf("a VM with the drivers of aws has the line %q", line)
 	}
 }
 

@@ -327,7 +327,8 @@ func (t Trust) products() (all []refval.Product, err error) {
 }
 
 func (vm *VM) commandLine() string {
-	return strings.Join(append([]string{cmdline.Default()}, vm.CommandLine...), " ")
+	needed := append(initramfs.DriverNames(vm.Kernel.Drivers), vm.Kernel.Modules...)
+	return strings.Join(append([]string{cmdline.Default(needed...)}, vm.CommandLine...), " ")
 }
 
 // Emulated reports whether the VM is one of the emulated platform.

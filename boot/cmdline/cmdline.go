@@ -42,14 +42,21 @@ func Words() []Word {
 		{"fstab=no", "a line by LABEL or UUID would mount the host's filesystem", false},
 		{"systemd.swap=no", "swap would write memory to the host's disk", false},
 		{"systemd.gpt_auto=no", "partition types on the host's disks mount nothing", false},
+		{barWord(nil), "drivers that kernels have built in and that the VM does not need: they would bind devices of the host's before PID 1 runs", false},
 	}
 }
 
-// Default is the line that boot.json has unless its maker says otherwise.
-func Default() string {
+// Default is the line that boot.json has unless its maker says otherwise, for a VM
+// that needs the named drivers.
+func Default(needed ...string) string {
 	var words []string
 	for _, w := range Words() {
-		words = append(words, w.Text)
+		if strings.HasPrefix(w.Text, barPrefix) {
+			w.Text = barWord(needed)
+		}
+		if w.Text != "" {
+			words = append(words, w.Text)
+		}
 	}
 	return strings.Join(words, " ")
 }

@@ -3,6 +3,7 @@ package cmdline
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -14,6 +15,39 @@ func TestDefault(t *testing.T) {
 	for _, w := range Words() {
 		if w.Why == "" || strings.ContainsAny(w.Text, " \n") || strings.Contains(w.Why, "\n") {
 			t.Errorf("word %q has the reason %q, want one word and one line", w.Text, w.Why)
+		}
+	}
+}
+
+// TestDrivers: the default line bars each driver but those that are needed, in one
+// word, for the kernel takes the last of several.
+func TestDrivers(t *testing.T) {
+	all := Drivers()
+	for _, d := range all {
+		line := Default(d.Name)
+		if err := Check(line); err != nil {
+			t.Error(err)
+		}
+		if got := Barred(line); len(got) != len(all)-1 || slices.Contains(got, d) {
+			t.Errorf("a line for a VM that needs %s bars %v", d.Name, got)
+		}
+		if n := strings.Count(line, barPrefix); n != 1 {
+			t.Errorf("the line has the word %d times: %q", n, line)
+		}
+	}
+	if got := Barred(Default()); !slices.Equal(got, all) {
+		t.Errorf("the default line bars %v, want %v", got, all)
+	}
+	var names []string
+	for _, d := range all {
+		names = append(names, d.Name)
+	}
+	if line := Default(names...); strings.Contains(line, barPrefix) || len(Barred(line)) != 0 {
+		t.Errorf("a line for a VM that needs all of them is %q", line)
+	}
+	for _, line := range []string{"", "console=ttyS0", "initcall_blacklist=", "x_initcall_blacklist=nvme_init", "initcall_blacklist=nvme_init2"} {
+		if got := Barred(line); len(got) != 0 {
+			t.Errorf("%q bars %v", line, got)
 		}
 	}
 }

@@ -82,6 +82,18 @@ func TestEnforce(t *testing.T) {
 	}
 }
 
+// TestNoDriver: a driver that the command line bars must not be there.
+func TestNoDriver(t *testing.T) {
+	o := NoDriver("pci", "nvme")
+	if err := Enforce(tree(t, map[string]string{"/sys/bus/pci/drivers/serial/uevent": ""}), o); err != nil {
+		t.Error(err)
+	}
+	err := Enforce(tree(t, map[string]string{"/sys/bus/pci/drivers/nvme/uevent": ""}), o)
+	if err == nil || !strings.Contains(err.Error(), `/sys/bus/pci/drivers/nvme is "there", want (absent)`) {
+		t.Errorf("got error %v, want one about the driver", err)
+	}
+}
+
 // TestEnforceSets starts from the opposite of each setting that PID 1 makes.
 func TestEnforceSets(t *testing.T) {
 	files := good()

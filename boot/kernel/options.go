@@ -64,6 +64,12 @@ func Options() []Option {
 	}
 }
 
+// NoDriver expects that a bus has no driver of that name.
+func NoDriver(bus, name string) Option {
+	return Option{Path: "/sys/bus/" + bus + "/drivers/" + name, Want: []string{absent},
+		Why: "the command line bars this driver; a kernel that calls its function by another name needs it on its own line, or --drivers"}
+}
+
 // Lockdown is set after the last module: it wants later ones to be signed.
 func Lockdown() Option {
 	return Option{Path: "/sys/kernel/security/lockdown", set: "integrity", Want: []string{"integrity", "confidentiality"}, Optional: true, part: chosen,

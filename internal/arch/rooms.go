@@ -232,7 +232,7 @@ var rooms = []room{
 	{
 		name:     "role: initramfs",
 		packages: []string{"initramfs/..."},
-		uses:     []string{"boot/bootconfig", "internal/bounded", "internal/durable", "internal/filekind"}, within: true,
+		uses:     []string{"boot/bootconfig", "boot/cmdline", "internal/bounded", "internal/durable", "internal/filekind"}, within: true,
 		never: []string{"net/http", "github.com/spiffe/..."},
 	},
 	{

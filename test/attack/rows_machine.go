@@ -83,11 +83,13 @@ func dumps() []Row {
 }
 
 func plugged() []Row {
+	const described = "No driver that the owner's description does not need binds a device of the host's"
 	row := shownBy("boot.TestVMHost", inDevices, late)
 	return []Row{
 		row("plug-boot", "a disk plugged while PID 1 runs", "taken away at the hand-over", "disk_plugged_while_it_boots"),
 		row("plug-booted", "a disk plugged under the booted system", "no driver", "disk_plugged_under_the_booted_system"),
-		row("plug-every-kind", "20 devices at start, each with a driver in the kernel or its modules", "no driver but those of the chain, no module", "devices_of_every_kind"),
+		{ID: "plug-every-kind", Input: inDevices, Attack: "20 devices at start, each with a driver in the kernel or its modules: NVMe, SCSI, SATA, USB, PCI serial port, and others", Expected: "no driver but those of the chain, no module", Claim: described, Shown: "boot.TestVMHost/devices_of_every_kind"},
+		{ID: "plug-built-in", Input: inDevices, Attack: "a kernel that has a driver although the command line bars it", Expected: "refused: kernel", Claim: described, Shown: "boot/kernel.TestNoDriver"},
 		{ID: "plug-gate", Input: inDevices, Attack: "processors, memory and a device plugged into a VM behind the gate", Expected: "the kernel sees none of them; power button and power-off work", Claim: "What the host plugs into a VM behind the gate is not there for its kernel", Shown: "gate.TestVMPower"},
 		{ID: "plug-modules", Input: inDevices, Attack: "modules for devices of the host's in the booted system", Expected: "no module is loaded any more", Claim: late, Shown: "boot/kernel.TestSealSettings"},
 		{ID: "plug-swap", Input: inDevices, Attack: "a swap area of the host's in use at the hand-over", Expected: "refused", Claim: late, Shown: "boot/kernel.TestSealRefuses"},

@@ -101,15 +101,17 @@ func disks() string {
 	return strings.Join(names, " ")
 }
 
-// sayDrivers prints the drivers of virtio devices and the modules that are loaded,
-// and tries to load one.
+// sayDrivers prints the drivers of virtio and PCI devices and the modules that are
+// loaded, and tries to load one.
 func sayDrivers() {
-	drivers, _ := filepath.Glob("/sys/bus/virtio/drivers/*/virtio[0-9]*")
-	var bound []string
-	for _, d := range drivers {
-		bound = append(bound, filepath.Base(filepath.Dir(d)))
+	for bus, devices := range map[string]string{"virtio": "virtio[0-9]*", "pci": "0000:*"} {
+		drivers, _ := filepath.Glob("/sys/bus/" + bus + "/drivers/*/" + devices)
+		var bound []string
+		for _, d := range drivers {
+			bound = append(bound, filepath.Base(filepath.Dir(d)))
+		}
+		say("%s drivers are %s", bus, strings.Join(bound, " "))
 	}
-	say("virtio drivers are %s", strings.Join(bound, " "))
 	data, _ := os.ReadFile("/proc/modules")
 	var modules []string
 	for line := range strings.Lines(string(data)) {

@@ -26,6 +26,7 @@ type configFlags struct {
 	noHeaderPin, bareKernel      bool
 	address, gateway, clockFloor string
 	nameservers, volumes         []string
+	drivers                      []string
 	out                          cli.Output
 }
 
@@ -46,7 +47,9 @@ server, so that the disk can be rekeyed without a new measurement. The file is n
 secret: everybody who has the initramfs can read it.
 
 The file also has the kernel's command line. If the kernel shows another line, PID 1
-powers off. So a line that was cut or changed on its way takes no effect.
+powers off. So a line that was cut or changed on its way takes no effect. The default
+line bars drivers that kernels have built in and that the guest does not need, such as
+NVMe. Give --drivers here as to "initramfs build".
 
 The kernel is one that "gate build" made: PID 1 compares the ACPI and EFI tables with
 those of the gate, and powers off on any difference. --` + cli.BareKernelFlag + ` is for a bare kernel,
@@ -75,6 +78,7 @@ on the emulated platform, which is NOT CONFIDENTIAL.`,
 	flags.StringVar(&f.gateway, "gateway", "", "static: next hop of the default route")
 	flags.StringArrayVar(&f.nameservers, "nameserver", nil, "static: address of a name server (repeatable)")
 	flags.StringVar(&c.CommandLine, "append", cmdline.Default(), "kernel command line")
+	flags.StringSliceVar(&f.drivers, "drivers", nil, "drivers that the default command line does not bar: those of "+strings.Join(initramfs.DriverTargets(), ", ")+" (repeatable, or a list with commas)")
 	flags.StringVar(&c.ReportDevice, "report-device", "", "configfs-tsm, sev-guest or virtio-port")
 	cli.BareKernel(cmd, &f.bareKernel)
 	flags.StringVar(&c.Verification, "verification", bootconfig.VerificationFull, "full (the whole disk is read before the switch) or lazy")
@@ -87,6 +91,7 @@ on the emulated platform, which is NOT CONFIDENTIAL.`,
 	command.Choices(cmd, "verification", bootconfig.VerificationFull, bootconfig.VerificationLazy)
 	command.Choices(cmd, "network", bootconfig.NetworkDHCP, bootconfig.NetworkStatic)
 	command.Choices(cmd, "devices", bootconfig.DevicesOwn, bootconfig.DevicesAny)
+	cmd.MarkFlagsMutuallyExclusive("append", "drivers")
 	command.Require(cmd, "trust-domain", "spire-address", "trust-root", "kms-address", "pins", "report-device")
 	return cmd
 }
@@ -124,6 +129,14 @@ func (f *configFlags) run(cmd *cobra.Command, now time.Time) error {
 func (f *configFlags) build(now time.Time) (bootconfig.Config, error) {
 	c := f.config
 	c.Version = bootconfig.Version
+	for _, target := range f.drivers {
+		if _, err := initramfs.Drivers(target); err != nil {
+			return bootconfig.Config{}, command.Usage(err)
+		}
+	}
+	if len(f.drivers) > 0 {
+		c.CommandLine = cmdline.Default(initramfs.DriverNames(f.drivers)...)
+	}
 	c.Gate = gate.ID().String()
 	if f.bareKernel {
 		c.Gate = bootconfig.GateNone

@@ -81,6 +81,40 @@ func TestKernelOut(t *testing.T) {
 	}
 }
 
+// TestConfigDrivers: the default line bars what no driver target needs.
+func TestConfigDrivers(t *testing.T) {
+	dir, _, _ := initramfsInputs(t)
+	line := func(more ...string) string {
+		t.Helper()
+		if _, err := runCommand(configArgs(dir, append(more, "--force")...)...); err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(filepath.Join(dir, "boot.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := bootconfig.Decode(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.CommandLine
+	}
+	if got := line(); got != cmdline.Default() || !strings.Contains(got, "nvme_init") {
+		t.Errorf("the default line is %q", got)
+	}
+	if got := line("--drivers", "virtio-scsi,gcp"); strings.Contains(got, "nvme_init") || len(cmdline.Barred(got)) == 0 {
+		t.Errorf("with --drivers virtio-scsi,gcp the line is %q", got)
+	}
+	for want, more := range map[string][]string{
+		`drivers for "moon" are not known`: {"--drivers", "moon"},
+		"[append drivers]":                 {"--drivers", "nvme", "--append", cmdline.Default()},
+	} {
+		if _, err := runCommand(configArgs(dir, append(more, "--force")...)...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got error %v, want one with %q", more, err, want)
+		}
+	}
+}
+
 // TestCommands walks from nothing to a configured initramfs.
 func TestCommands(t *testing.T) {
 	dir, kernel, guestBin := initramfsInputs(t)

@@ -112,7 +112,7 @@ func (f *explainFlags) run(cmd *cobra.Command) error {
 func (f *explainFlags) question(m *measurement, got launch.Sum) (explain.Question, error) {
 	q := explain.Question{Got: got, Inputs: m.inputs, CommandLine: m.commandLine, CommandLines: f.commandLines}
 	if f.kernel != "" || len(f.kernels) > 0 {
-		q.CommandLines = append(q.CommandLines, cmdline.Default()) // of a guest unless its boot.json says otherwise
+		q.CommandLines = append(q.CommandLines, cmdline.Default(), cmdline.Default("nvme")) // of a guest unless its boot.json says otherwise
 	}
 	q.Inputs.VCPUs, q.Inputs.CPU = m.vcpus[0], m.cpus[0]
 	if f.kernel != "" {
