@@ -131,7 +131,7 @@ func figure(t *testing.T, what string, got, bar float64, unit string) {
 func TestFigures(t *testing.T) {
 	measuring(t)
 	for _, records := range []int{1_000, 1_000_000} {
-		w := prepared(t, nil, func(w *world) { w.fill(records) })
+		w := newWorldAfter(t, nil, func(w *world) { w.fill(records) })
 		s := w.servers[0]
 		s.stop()
 		before := time.Now()

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -103,7 +104,7 @@ type world struct {
 
 	mu      sync.Mutex // guards what follows
 	ca      *spiffetest.Authority
-	next    *spiffetest.Authority   // in the bundle before it signs, as SPIRE prepares one
+	next    []*spiffetest.Authority // in the bundle before they sign, as SPIRE prepares one
 	old     []*spiffetest.Authority // still in the bundle
 	vm      *x509svid.SVID
 	changed chan struct{} // closed when the bundle or ca changes
@@ -120,11 +121,11 @@ type server struct {
 // newWorld makes the servers, and starts them. The cluster may be nil.
 func newWorld(t *testing.T, cluster *etcdtest.Cluster) *world {
 	t.Helper()
-	return prepared(t, cluster, func(*world) {})
+	return newWorldAfter(t, cluster, func(*world) {})
 }
 
-// prepared has something done between init and the start of the first server.
-func prepared(t *testing.T, cluster *etcdtest.Cluster, prepare func(*world)) *world {
+// newWorldAfter has something done between init and the start of the first server.
+func newWorldAfter(t *testing.T, cluster *etcdtest.Cluster, prepare func(*world)) *world {
 	t.Helper()
 	needs.Boot(t)
 	dir, err := os.MkdirTemp("", "rv") // short: a socket's path has 107 bytes
@@ -215,6 +216,10 @@ func (w *world) cp(from, to string) {
 	}
 }
 
+// prepared is how many CAs are in the bundle before they sign. SPIRE has one, and changes it
+// less often than a boot takes: a guest has the bundle of its beginning.
+const prepared = 10
+
 // rotate has the CA that was prepared sign from now on, and prepares another one. SVIDs of
 // the CAs before it stay valid until drop.
 func (w *world) rotate() {
@@ -223,10 +228,10 @@ func (w *world) rotate() {
 	if w.ca != nil {
 		w.old = append(w.old, w.ca)
 	}
-	if w.ca = w.next; w.ca == nil {
-		w.ca = spiffetest.New(w.t)
+	for len(w.next) <= prepared {
+		w.next = append(w.next, spiffetest.New(w.t))
 	}
-	w.next = spiffetest.New(w.t)
+	w.ca, w.next = w.next[0], w.next[1:]
 	w.vm = w.ca.Issue(w.t, vmID)
 	w.changedLocked()
 }
@@ -245,8 +250,8 @@ func (w *world) changedLocked() {
 }
 
 func (w *world) authoritiesLocked() []*x509.Certificate {
-	all := []*x509.Certificate{w.ca.Certificate, w.next.Certificate}
-	for _, ca := range w.old {
+	all := []*x509.Certificate{w.ca.Certificate}
+	for _, ca := range slices.Concat(w.next, w.old) {
 		all = append(all, ca.Certificate)
 	}
 	return all
