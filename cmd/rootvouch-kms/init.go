@@ -12,6 +12,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/kms/kek"
+	"github.com/rootvouch/rootvouch/kms/kv"
 	"github.com/rootvouch/rootvouch/kms/kv/boltkv"
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/kms/tlogdir"
@@ -28,7 +29,8 @@ its log does not start.
 A key-encryption key that is there is used. A file that is not there is made, with
 mode 0600; a systemd credential must be there.
 
-Existing stores and logs are refused.
+Existing stores and logs are refused. Nothing is left behind by an init that fails,
+unless a cluster may have the store: then the key that it is sealed under stays.
 
 For servers that something else starts, such as a pod: with --if-absent a store and a
 log that are both there are left alone, and --before says until when they may be made.
@@ -88,62 +90,72 @@ func exists(path string) (bool, error) {
 	return err == nil, err
 }
 
-func initialize(cmd *cobra.Command, c config) error {
+// initialize makes all, or leaves nothing that it made.
+func initialize(cmd *cobra.Command, c config) (err error) {
 	made, err := c.KEK.Create(rand.Reader)
-	switch {
-	case err != nil && !errors.Is(err, os.ErrExist):
+	if err != nil && !errors.Is(err, os.ErrExist) {
 		return err
-	case err == nil && made != "":
-		fmt.Fprintf(cmd.OutOrStdout(), "made key-encryption key %s\n", made)
 	}
+	mine := err == nil && made != ""
+	stands := false
+	defer func() {
+		// A store that stands, or may, is sealed under the key: then the key stays.
+		if mine && err != nil && !stands {
+			err = errors.Join(err, os.Remove(made))
+		}
+	}()
 	k, err := c.loadKEKs(cmd.Context())
 	if err != nil {
 		return err
 	}
 	defer k.Close()
-	// The log is the last to come: a store without one does not serve, and init says so.
-	if err := createStore(cmd.Context(), c, k.Ring); err != nil {
+	if stands, err = createStore(cmd.Context(), c, k.Ring); err != nil {
 		return err
+	}
+	if mine {
+		fmt.Fprintf(cmd.OutOrStdout(), "made key-encryption key %s\n", made)
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "made store %s\nmade log %s\n", c.where(), c.LogDir)
 	return nil
 }
 
-// createStore makes a store and its log, or neither.
-func createStore(ctx context.Context, c config, k *kek.Ring) (err error) {
+// createStore makes a store and its log. After an error it reports whether the store stands
+// all the same, or may: a file is removed, and what is in a cluster is not. The log is the
+// last to come: a store without one does not serve.
+func createStore(ctx context.Context, c config, k *kek.Ring) (stands bool, err error) {
 	// A cluster keeps what was made there: whether the log can be made comes first.
 	if err := os.Mkdir(c.LogDir, 0o700); err != nil {
-		return fmt.Errorf("creating log: %w", err)
+		return false, fmt.Errorf("creating log: %w", err)
 	}
 	if err := os.Remove(c.LogDir); err != nil {
-		return fmt.Errorf("creating log: %w", err)
+		return false, fmt.Errorf("creating log: %w", err)
 	}
 	if c.Etcd == nil {
 		if err := boltkv.Create(c.Store); err != nil {
-			return err
+			return false, err
 		}
 		defer func() {
 			if err != nil { // it is ours, of a moment ago, and says nothing yet
-				err = errors.Join(err, os.Remove(c.Store))
+				stands, err = false, errors.Join(err, os.Remove(c.Store))
 			}
 		}()
 	}
 	b, err := openEngine(ctx, c)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer b.engine.Close()
 	if err := store.Create(ctx, b.engine, k, rand.Reader, c.origin(), c.lane(), time.Now()); err != nil {
-		return err
+		return errors.Is(err, kv.ErrUnknown), err
 	}
 	s, err := store.Open(ctx, b.engine, k, rand.Reader)
 	if err != nil {
-		return err
+		return true, err
 	}
 	checkpoint, err := s.Checkpoint(ctx)
 	if err != nil {
-		return err
+		return true, err
 	}
 	_, err = tlogdir.Create(c.LogDir, s.LogPublic(), []byte(checkpoint.Signed))
-	return err
+	return true, err
 }

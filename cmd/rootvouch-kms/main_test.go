@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -605,4 +606,63 @@ func TestUsage(t *testing.T) {
 	if got := run([]string{"audit", "verify", "/nonexistent"}, io.Discard, io.Discard); got != command.ExitError {
 		t.Errorf("exit status is %d, want %d", got, command.ExitError)
 	}
+}
+
+// TestInitLeavesNothing: an init that fails leaves nothing that it made, and no key of another's
+// is removed.
+func TestInitLeavesNothing(t *testing.T) {
+	for name, spoil := range map[string]func(*rig) error{
+		"the log's place is taken":        func(r *rig) error { return os.Mkdir(r.path("log"), 0o700) },
+		"the store's place is taken":      func(r *rig) error { return os.WriteFile(r.path("kms.db"), nil, 0o600) },
+		"the log has no directory":        func(r *rig) error { return r.reconfigure("log_dir", r.path("none/log")) },
+		"the store has no directory":      func(r *rig) error { return r.reconfigure("store", r.path("none/kms.db")) },
+		"the log cannot stand in a store": func(r *rig) error { return r.reconfigure("log_dir", r.path("kms.db")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			must(t, spoil(r))
+			before := names(t, r.dir)
+			if out, err := do("init", "--config", r.config); err == nil || strings.Contains(out, "made key") {
+				t.Errorf("init says %q, %v", out, err)
+			}
+			if after := names(t, r.dir); !slices.Equal(after, before) {
+				t.Errorf("there is %q, want %q", after, before)
+			}
+			key := bytes.Repeat([]byte{7}, 32)
+			must(t, os.WriteFile(r.path("kek"), key, 0o600))
+			if _, err := do("init", "--config", r.config); err == nil {
+				t.Error("init took it")
+			}
+			if kept, err := os.ReadFile(r.path("kek")); err != nil || !bytes.Equal(kept, key) {
+				t.Errorf("the key that was there is %x, %v", kept, err)
+			}
+		})
+	}
+}
+
+func names(t *testing.T, dir string) (all []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	for _, entry := range entries {
+		all = append(all, entry.Name())
+	}
+	return all
+}
+
+// reconfigure changes one member of the configuration.
+func (r *rig) reconfigure(member string, value any) error {
+	data, err := os.ReadFile(r.config)
+	if err != nil {
+		return err
+	}
+	config := map[string]any{}
+	if err := json.Unmarshal(data, &config); err != nil {
+		return err
+	}
+	config[member] = value
+	if data, err = json.Marshal(config); err != nil {
+		return err
+	}
+	return os.WriteFile(r.config, data, 0o600)
 }
