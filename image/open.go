@@ -26,6 +26,9 @@ type Input struct {
 	Stdin   io.Reader // a tar
 	Exclude []string  // patterns of rootfs.Tree.Exclude
 
+	// Filesystems are those of the VM's volumes, which the root is to have the makers of.
+	Filesystems []string
+
 	// As in intake.Reader.
 	DropXattrs, DropPAX []string
 	Image               string
@@ -314,7 +317,7 @@ func (in Input) finish(reader *intake.Reader) (Source, error) {
 	if err := intake.CheckRoot(tree); err != nil {
 		return Source{}, err
 	}
-	notes, err := survey.Notes(tree)
+	notes, err := survey.Notes(tree, in.Filesystems...)
 	if err != nil {
 		return Source{}, fmt.Errorf("looking at the root: %w", err)
 	}
@@ -335,7 +338,7 @@ func (in Input) seen(s Summary) error {
 // lookInto looks at the files of a finished filesystem. If that cannot be done it
 // says so: the kernel may know more of the format.
 func (in Input) lookInto(ctx context.Context, s Source) (Source, error) {
-	notes, err := finishedNotes(ctx, s)
+	notes, err := in.finishedNotes(ctx, s)
 	if ctx.Err() != nil {
 		return Source{}, ctx.Err()
 	}
@@ -347,7 +350,7 @@ func (in Input) lookInto(ctx context.Context, s Source) (Source, error) {
 }
 
 // finishedNotes reads the tree of a finished filesystem and looks at it.
-func finishedNotes(ctx context.Context, s Source) ([]survey.Note, error) {
+func (in Input) finishedNotes(ctx context.Context, s Source) ([]survey.Note, error) {
 	reader := intake.Reader{Tree: rootfs.New()}
 	var err error
 	switch s.filesystem {
@@ -361,7 +364,7 @@ func finishedNotes(ctx context.Context, s Source) ([]survey.Note, error) {
 	if err != nil {
 		return nil, err
 	}
-	return survey.Notes(reader.Tree)
+	return survey.Notes(reader.Tree, in.Filesystems...)
 }
 
 // mountNotes tells what was mounted in a directory that is a root.

@@ -45,6 +45,8 @@ type SPIREServer interface {
 type KeyServer interface {
 	Get(ctx context.Context, disk pins.UUID) (adminapi.Record, error)
 	Put(ctx context.Context, p adminapi.Put, key []byte) (adminapi.Record, error)
+	Page(ctx context.Context, q adminapi.Query) (adminapi.Records, error)
+	Update(ctx context.Context, disk pins.UUID, u adminapi.Update) (adminapi.Record, error)
 	Retire(ctx context.Context, disk pins.UUID) (adminapi.Record, error)
 	Revive(ctx context.Context, disk pins.UUID) (adminapi.Record, error)
 }
@@ -58,6 +60,9 @@ type World struct {
 	// Key returns the disk's key, and is asked only where the key server has no
 	// record of the disk. The key is wiped after use. Nil: there is none.
 	Key func() ([]byte, error)
+	// VolumeKeys returns keys of volumes, and is asked only where the key server has no
+	// record of one. The keys are wiped after use. Nil: there are none.
+	VolumeKeys func() ([][]byte, error)
 }
 
 // Step is one difference, and how it goes away. Carried out again it changes
@@ -99,11 +104,19 @@ func (w World) Plan(ctx context.Context, r *Release, t Target) ([]Step, error) {
 	if err != nil {
 		return nil, err
 	}
+	others, stays, err := w.planOthers(ctx, r, t.OldEnd)
+	if err != nil {
+		return nil, err
+	}
+	volumes, err := w.planVolumes(ctx, r, stays)
+	if err != nil {
+		return nil, err
+	}
 	values, err := w.planValues(r)
 	if err != nil {
 		return nil, err
 	}
-	steps = append(steps, values...)
+	steps = append(append(steps, volumes...), values...)
 	missing, err := w.SPIRE.Missing(ctx, r, t.End)
 	if err != nil {
 		return nil, err
@@ -115,8 +128,7 @@ func (w World) Plan(ctx context.Context, r *Release, t Target) ([]Step, error) {
 		}
 		steps = append(steps, Step{what, func(ctx context.Context) error { return w.SPIRE.Make(ctx, r, t.End) }})
 	}
-	others, err := w.planOthers(ctx, r, t.OldEnd)
-	return append(steps, others...), err
+	return append(steps, others...), nil
 }
 
 // planRecord makes the key server's record that of the release.
@@ -193,14 +205,13 @@ func (w World) planValues(r *Release) ([]Step, error) {
 }
 
 // planOthers gives the VM's other releases their end, and clears away what is left of
-// those whose end has come.
-func (w World) planOthers(ctx context.Context, r *Release, end *time.Time) ([]Step, error) {
+// those whose end has come. It returns those that stay as well.
+func (w World) planOthers(ctx context.Context, r *Release, end *time.Time) (steps []Step, stay map[string]refval.Values, err error) {
 	vm := r.Manifest.Name
 	live, err := w.SPIRE.Releases(ctx, vm)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var steps []Step
 	var stays []string
 	for _, e := range live {
 		if e.Release == r.Manifest.Release {
@@ -222,7 +233,11 @@ func (w World) planOthers(ctx context.Context, r *Release, end *time.Time) ([]St
 	}
 	known, err := w.Live(vm)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	stay = map[string]refval.Values{}
+	for _, release := range stays {
+		stay[release] = known[release]
 	}
 	for _, e := range live {
 		if _, ok := known[e.Release]; !ok {
@@ -235,11 +250,11 @@ func (w World) planOthers(ctx context.Context, r *Release, end *time.Time) ([]St
 		}
 		more, err := w.clear(ctx, vm, release, known[release], live)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		steps = append(steps, more...)
 	}
-	return steps, nil
+	return steps, stay, nil
 }
 
 // Live returns the reference values of the VM's releases that the SPIRE server's
@@ -301,6 +316,11 @@ func (w World) clear(ctx context.Context, vm, release string, values refval.Valu
 		steps = append(steps, retire...)
 	}
 	if values.Version != 0 {
+		off, err := w.planCloseVolumes(ctx, release, values)
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, off...)
 		path := w.valuesFile(vm, release)
 		steps = append(steps, Step{"remove " + path, func(context.Context) error {
 			if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {

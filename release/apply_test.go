@@ -17,10 +17,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/kms/adminapi"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/volume"
 )
 
 var now = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
@@ -43,7 +45,7 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	b := &bench{entries: map[string]map[string]Entries{}, records: map[pins.UUID]adminapi.Record{}, keys: map[pins.UUID][]byte{}}
-	b.World = World{SPIRE: fakeSPIRE{b}, KMS: fakeKMS{b}, RefvalDir: t.TempDir(), Now: now}
+	b.World = World{SPIRE: fakeSPIRE{b}, KMS: fakeKMS{b}, RefvalDir: t.TempDir(), Now: now, VolumeKeys: volumeKeys}
 	return b
 }
 
@@ -118,9 +120,30 @@ func (f fakeKMS) Put(_ context.Context, p adminapi.Put, key []byte) (adminapi.Re
 		return adminapi.Record{}, err
 	}
 	return adminapi.Record{}, f.change(func() {
-		f.records[p.DiskUUID] = adminapi.Record{Header: p.Header, SPIFFEID: p.SPIFFEID, Evidence: p.Evidence, State: "enabled", ReferenceValues: compact.Bytes()}
+		f.records[p.DiskUUID] = adminapi.Record{Header: p.Header, SPIFFEID: p.SPIFFEID, Evidence: p.Evidence, State: "enabled", ReferenceValues: compact.Bytes(), Volume: p.Volume}
 		f.keys[p.DiskUUID] = bytes.Clone(key)
 	})
+}
+
+func (f fakeKMS) Update(_ context.Context, disk pins.UUID, u adminapi.Update) (adminapi.Record, error) {
+	return adminapi.Record{}, f.change(func() {
+		r := f.records[disk]
+		r.ReferenceValues = u.ReferenceValues
+		f.records[disk] = r
+	})
+}
+
+func (f fakeKMS) Page(_ context.Context, q adminapi.Query) (page adminapi.Records, err error) {
+	for _, r := range f.records {
+		values, err := refval.Decode(r.ReferenceValues)
+		if err != nil {
+			return page, err
+		}
+		if accepts(values, q.Measurement) && r.State == q.State {
+			page.Records = append(page.Records, r)
+		}
+	}
+	return page, nil
 }
 
 func (f fakeKMS) setState(disk pins.UUID, state string) (adminapi.Record, error) {
@@ -149,7 +172,15 @@ func (b *bench) state(t *testing.T) []string {
 		}
 	}
 	for disk, r := range b.records {
-		all = append(all, fmt.Sprintf("record %s %s %s key %d", disk, r.State, r.SPIFFEID, b.keys[disk][0]))
+		values, err := refval.Decode(r.ReferenceValues)
+		if err != nil {
+			t.Fatal(err)
+		}
+		accepted := ""
+		for _, m := range values.Measurements {
+			accepted += fmt.Sprintf(" %x", m.Digest[:1])
+		}
+		all = append(all, fmt.Sprintf("record %s %s %s key %d accepts%s %v", disk, r.State, r.SPIFFEID, b.keys[disk][0], accepted, r.Volume))
 	}
 	names, err := os.ReadDir(b.RefvalDir)
 	if err != nil {
@@ -177,6 +208,7 @@ func made(t *testing.T, n byte) *Release {
 		t.Fatal(err)
 	}
 	r.Manifest = Manifest{
+		Volumes: []Mounted{testVolume(t)},
 		Version: version, Release: fmt.Sprintf("release%d", n), Name: "web", SPIFFEID: "spiffe://example.org/vm/web", DiskUUID: r.Pins.DiskUUID,
 		Files: map[string]File{RefvalFile: {SHA256: sum(r.Refval)}},
 	}
@@ -192,6 +224,22 @@ func steps(all []Step) (words []string) {
 
 func keyOf(n byte) func() ([]byte, error) {
 	return func() ([]byte, error) { return bytes.Repeat([]byte{n}, 32), nil }
+}
+
+// volumeKeys has the key of testVolume's, after another.
+func volumeKeys() ([][]byte, error) {
+	return [][]byte{bytes.Repeat([]byte{0x76}, 32), bytes.Repeat([]byte{0x77}, 32)}, nil
+}
+
+// testVolume is a volume that all releases mount.
+func testVolume(t *testing.T) Mounted {
+	t.Helper()
+	id := pins.UUID{0x77}
+	header, err := volume.Header([32]byte(bytes.Repeat([]byte{0x77}, 32)), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Mounted{pins.Header{DiskUUID: id, HeaderSHA256: sum(header)}, 64 << 20, Mount{"/data", bootconfig.Ext4, "exclusive", "refuse"}}
 }
 
 // scenario is one rollout on a world that has come some way.
@@ -340,6 +388,7 @@ func TestPlanSays(t *testing.T) {
 	}
 	want := []string{
 		"register the key of disk " + r.Pins.DiskUUID.String() + " with the key server",
+		"let launches of release release2 have the key of volume " + testVolume(t).DiskUUID.String(),
 		"write " + filepath.Join(b.RefvalDir, "web.release2.json") + " for the SPIRE server",
 		"make 2 entries of release release2 at the SPIRE server",
 		"let release release1 end at 2026-11-30T12:00:00Z",

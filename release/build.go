@@ -28,6 +28,7 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/snp/firmware"
 	"github.com/rootvouch/rootvouch/snp/launch"
+	"github.com/rootvouch/rootvouch/volume"
 )
 
 // Options are what a build needs beside vm.json.
@@ -61,6 +62,7 @@ type builder struct {
 
 	kernel   []byte // behind the gate, or bare
 	gate     string // of boot.json and refval.json
+	volumes  []bootconfig.Volume
 	firmware []byte
 	hostCode refval.HostCode
 	base     []byte
@@ -85,6 +87,7 @@ func Build(ctx context.Context, vm VM, o Options) (*Release, error) {
 		name string
 		do   func(context.Context) error
 	}{
+		{"volumes", b.readVolumes},
 		{"firmware", b.readFirmware},
 		{"kernel and initramfs", b.buildBase},
 		{"disk", b.buildDisk},
@@ -92,7 +95,7 @@ func Build(ctx context.Context, vm VM, o Options) (*Release, error) {
 		{"reference values", b.measure},
 		{"manifest", b.list},
 	} {
-		if o.Say != nil {
+		if o.Say != nil && (step.name != "volumes" || len(vm.Volumes) > 0) {
 			o.Say(step.name)
 		}
 		if err := step.do(ctx); err != nil {
@@ -130,6 +133,33 @@ func (b *builder) write(name string, data []byte) error {
 	return durable.Create(b.path(name), data, 0o644)
 }
 
+// readVolumes reads the pins of volumes, before anything that takes long.
+func (b *builder) readVolumes(context.Context) error {
+	for _, v := range b.vm.Volumes {
+		data, err := readSmall(v.Pins)
+		if err != nil {
+			return err
+		}
+		p, err := volume.DecodePins(data)
+		if err != nil {
+			return fmt.Errorf("%s: %w", v.Pins, err)
+		}
+		b.volumes = append(b.volumes, bootconfig.Volume{UUID: p.DiskUUID, MountPoint: v.MountPoint, Filesystem: v.Filesystem})
+		b.out.Manifest.Volumes = append(b.out.Manifest.Volumes, Mounted{p.Header, p.Size, v.Mount})
+	}
+	return bootconfig.CheckVolumes(b.volumes)
+}
+
+// filesystems are those of the volumes, each once.
+func (b *builder) filesystems() (all []string) {
+	for _, v := range b.volumes {
+		if f := string(v.Filesystem); !slices.Contains(all, f) {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
 func (b *builder) readFirmware(context.Context) (err error) {
 	if b.firmware, err = os.ReadFile(b.vm.Firmware); err != nil {
 		return err
@@ -163,7 +193,11 @@ func (b *builder) buildBase(context.Context) error {
 		return err
 	}
 	wants := initramfs.DefaultModules()
-	for _, target := range b.vm.Kernel.Drivers {
+	drivers := slices.Clone(b.vm.Kernel.Drivers)
+	if xfs := string(bootconfig.XFS); slices.Contains(b.filesystems(), xfs) && !slices.Contains(drivers, xfs) {
+		drivers = append(drivers, xfs)
+	}
+	for _, target := range drivers {
 		more, err := initramfs.Drivers(target)
 		if err != nil {
 			return err
@@ -195,7 +229,7 @@ func (b *builder) buildDisk(ctx context.Context) error {
 		return err
 	}
 	source, done, err := image.Open(ctx, image.Input{
-		Path: root.Path, Image: root.Image, Exclude: root.Exclude, DropXattrs: root.DropXattrs, DropPAX: root.DropPAX, TempDir: b.TempDir,
+		Path: root.Path, Image: root.Image, Exclude: root.Exclude, DropXattrs: root.DropXattrs, DropPAX: root.DropPAX, TempDir: b.TempDir, Filesystems: b.filesystems(),
 		Seen: func(s image.Summary) error { return b.notes(s.Notes) },
 	})
 	if err != nil {
@@ -250,6 +284,7 @@ func (b *builder) configure(context.Context) error {
 		Disk:    bootconfig.NewDisk(b.pins, vm.Trust.HeaderPin == "measured"),
 		Network: vm.Boot.Network, CommandLine: vm.commandLine(), ReportDevice: vm.Trust.ReportDevice, Gate: b.gate,
 		Verification: vm.Boot.Verification, ClockFloor: vm.Boot.ClockFloor.UTC(), Console: true, ConsoleLogin: vm.Boot.ConsoleLogin, Devices: vm.Boot.Devices,
+		Volumes: b.volumes,
 	}
 	if vm.Boot.ClockFloor.IsZero() {
 		c.ClockFloor = b.Now.UTC().Truncate(time.Second)

@@ -297,6 +297,12 @@ func TestVMRefuses(t *testing.T) {
 		{"the key server's ID", "key server's", set("spiffe://example.org/kms", "spiffe_id")},
 		{"another domain's ID", "spiffe://elsewhere", set("spiffe://elsewhere/vm", "spiffe_id")},
 		{"drivers", "kernel.drivers", set([]string{"moon"}, "kernel", "drivers")},
+		{"volume without pins", "volumes[0].pins", set([]any{map[string]any{"mount_point": "/data"}}, "volumes")},
+		{"pins of a volume", "pins of volume 0", set([]any{map[string]any{"pins": "", "mount_point": "/data"}}, "volumes")},
+		{"writers of a volume", "writers of volume 0", set([]any{map[string]any{"pins": "p", "mount_point": "/data", "writers": "all"}}, "volumes")},
+		{"unclean volume", "unclean of volume 0", set([]any{map[string]any{"pins": "p", "mount_point": "/data", "unclean": "yes"}}, "volumes")},
+		{"member of a volume", "mountpoint", set([]any{map[string]any{"pins": "p", "mountpoint": "/data"}}, "volumes")},
+		{"too many volumes", "volumes has 9", set(slices.Repeat([]any{map[string]any{"pins": "p", "mount_point": "/data"}}, 9), "volumes")},
 		{"null", "got null", set(nil, "root")},
 	} {
 		data, err := json.Marshal(good)

@@ -59,6 +59,7 @@ type Manifest struct {
 	// FetchkeySHA256 tells SPIRE's agent in the VM which program gets the SVID.
 	FetchkeySHA256 pins.Digest     `json:"fetchkey_sha256"`
 	Shapes         []Shape         `json:"shapes"`
+	Volumes        []Mounted       `json:"volumes,omitempty"`
 	Files          map[string]File `json:"files"` // :: name -> file
 }
 
@@ -67,6 +68,13 @@ type Shape struct {
 	VCPUs   int             `json:"vcpus"`
 	CPUType string          `json:"cpu_type"`
 	Digest  snp.Measurement `json:"digest"`
+}
+
+// Mounted is one volume that the VM mounts, with the pins that it had.
+type Mounted struct {
+	pins.Header
+	Size uint64 `json:"size"` // bytes
+	Mount
 }
 
 // File is one file of a release.

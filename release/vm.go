@@ -7,6 +7,7 @@
 package release
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -65,6 +66,7 @@ type VM struct {
 	SPIRE       SPIRE    `json:"spire"`
 	KMS         KMS      `json:"kms"`
 	Boot        Boot     `json:"boot,omitzero"`
+	Volumes     []Volume `json:"volumes,omitempty"`
 	// Accept names hazards that the owner accepts: AcceptFirmware, AcceptKernel.
 	Accept []string `json:"accept,omitempty"`
 
@@ -141,6 +143,25 @@ type Boot struct {
 	ConsoleLogin bool               `json:"console_login,omitempty"`
 }
 
+// Volume is a volume that the VM writes. It outlives releases: each that names it gets its
+// key.
+type Volume struct {
+	// Pins is the file that "volume create" wrote.
+	Pins string `json:"pins"`
+	Mount
+}
+
+// Mount says where a volume goes, and how launches share it.
+type Mount struct {
+	MountPoint string `json:"mount_point"`
+	// Filesystem is what it holds, and what the first launch makes; default ext4.
+	Filesystem bootconfig.VolumeFilesystem `json:"filesystem,omitempty"`
+	// Writers is exclusive (the default) or takeover, Unclean is refuse (the default) or
+	// accept, as "keys volume put" takes them.
+	Writers string `json:"writers,omitempty"`
+	Unclean string `json:"unclean,omitempty"`
+}
+
 // Decode reads a vm.json that stands in dir, fills in what has a default, makes
 // paths absolute and checks all that can be checked without reading further files.
 func Decode(data []byte, dir string) (VM, error) {
@@ -182,6 +203,10 @@ func (vm *VM) complete() {
 			*d.member = bootconfig.ReportVirtioPort
 		}
 	}
+	for i := range vm.Volumes {
+		m := &vm.Volumes[i].Mount
+		m.Filesystem, m.Writers, m.Unclean = cmp.Or(m.Filesystem, bootconfig.Ext4), cmp.Or(m.Writers, "exclusive"), cmp.Or(m.Unclean, "refuse")
+	}
 }
 
 // resolve makes paths absolute.
@@ -189,6 +214,9 @@ func (vm *VM) resolve(dir string) {
 	paths := []*string{&vm.Root.Path, &vm.Firmware, &vm.GuestBin, &vm.SPIRE.TrustRoot}
 	if vm.Trust.ARK != "" {
 		paths = append(paths, &vm.Trust.ARK)
+	}
+	for i := range vm.Volumes {
+		paths = append(paths, &vm.Volumes[i].Pins)
 	}
 	vm.Kernel.Trees = slices.Clone(vm.Kernel.Trees)
 	for i := range vm.Kernel.Trees {
@@ -246,7 +274,7 @@ func (vm *VM) check() error {
 			fail("accept has %q, want %s or %s", a, AcceptFirmware, AcceptKernel)
 		}
 	}
-	errs = append(errs, vm.Shapes.check(), vm.Trust.check(),
+	errs = append(errs, vm.Shapes.check(), vm.Trust.check(), vm.checkVolumes(),
 		initramfs.CheckReachable("spire.addresses", vm.SPIRE.Addresses), initramfs.CheckReachable("kms.addresses", vm.KMS.Addresses),
 		bootconfig.CheckTrustDomain(vm.TrustDomain))
 	if err := errors.Join(errs...); err != nil {
@@ -307,6 +335,26 @@ func (t Trust) check() error {
 	}
 	if _, err := t.products(); err != nil {
 		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// checkVolumes checks what can be said without the pins; Build does the rest.
+func (vm *VM) checkVolumes() error {
+	if len(vm.Volumes) > bootconfig.MaxVolumes {
+		return fmt.Errorf("volumes has %d, want at most %d", len(vm.Volumes), bootconfig.MaxVolumes)
+	}
+	var errs []error
+	for i, v := range vm.Volumes {
+		if v.Pins == "" {
+			errs = append(errs, fmt.Errorf("volumes: pins of volume %d is empty", i))
+		}
+		if v.Writers != "exclusive" && v.Writers != "takeover" {
+			errs = append(errs, fmt.Errorf("volumes: writers of volume %d is %q, want exclusive or takeover", i, v.Writers))
+		}
+		if v.Unclean != "refuse" && v.Unclean != "accept" {
+			errs = append(errs, fmt.Errorf("volumes: unclean of volume %d is %q, want refuse or accept", i, v.Unclean))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -29,13 +29,21 @@ func (c Config) checkVolumes() error {
 		errs = append(errs, errors.New("list is empty, want none or at least one volume"))
 	}
 	for i, v := range c.Volumes {
-		if err := v.check(); err != nil {
-			errs = append(errs, fmt.Errorf("volume %d: %v", i, err))
-		}
 		if c.Disk.Header != nil && v.UUID == c.Disk.Header.DiskUUID {
 			errs = append(errs, fmt.Errorf("volume %d: uuid %s is the root disk's", i, v.UUID))
 		}
-		for _, earlier := range c.Volumes[:i] {
+	}
+	return errors.Join(append(errs, CheckVolumes(c.Volumes))...)
+}
+
+// CheckVolumes returns every fault that volumes have among themselves, or nil.
+func CheckVolumes(all []Volume) error {
+	var errs []error
+	for i, v := range all {
+		if err := v.check(); err != nil {
+			errs = append(errs, fmt.Errorf("volume %d: %v", i, err))
+		}
+		for _, earlier := range all[:i] {
 			switch {
 			case earlier.UUID == v.UUID:
 				errs = append(errs, fmt.Errorf("uuid %s stands there twice", v.UUID))

@@ -172,6 +172,19 @@ func oneOwner(r *root) ([]string, error) {
 	return one(fmt.Sprintf("all files belong to user %d: programs with setuid do not become root, and that user can change every file (read the tree as root, or from a tar that keeps owners)", uid))
 }
 
+// makers tells which volumes of the VM nobody could format.
+func makers(r *root, filesystems []string) ([]string, error) {
+	var texts []string
+	for _, f := range filesystems {
+		name := "mkfs." + f
+		// Where PID 1 looks for it (boot/volumes).
+		if !r.hasAny("usr/sbin/"+name, "sbin/"+name, "usr/bin/"+name) {
+			texts = append(texts, fmt.Sprintf("there is no %s in /usr/sbin, /sbin or /usr/bin: a new volume with %s is refused, since nothing can make it", name, f))
+		}
+	}
+	return texts, nil
+}
+
 // resolver finds an /etc/resolv.conf that names no server. If there is none, PID 1
 // links one.
 func resolver(r *root) ([]string, error) {

@@ -25,8 +25,9 @@ const initName = "init"
 // look finds notes of one kind.
 type look func(*root) ([]string, error)
 
-// Notes looks at a tree.
-func Notes(t *rootfs.Tree) ([]Note, error) {
+// Notes looks at a tree. A VM that has volumes with the filesystems named makes each with
+// a program of the tree's.
+func Notes(t *rootfs.Tree, filesystems ...string) ([]Note, error) {
 	r := &root{t}
 	var notes []Note
 	for _, l := range []struct {
@@ -46,6 +47,7 @@ func Notes(t *rootfs.Tree) ([]Note, error) {
 		{"units", mountUnits},
 		{"orders", orders},
 		{"credentials", credentials},
+		{"mkfs", func(r *root) ([]string, error) { return makers(r, filesystems) }},
 	} {
 		texts, err := l.look(r)
 		if err != nil {

@@ -251,7 +251,7 @@ var rooms = []room{
 		name:     "role: releases of a VM",
 		packages: []string{"release"},
 		uses: []string{"boot/bootconfig", "boot/cmdline", "gate", "image", "image/survey", "initramfs", "initramfs/kmod", "internal/bounded", "internal/durable", "kms/adminapi", "luks2",
-			"refval", "snp", "snp/firmware", "snp/launch"},
+			"refval", "snp", "snp/firmware", "snp/launch", "volume"},
 		never: []string{"github.com/spiffe/...", "google.golang.org/grpc/...", module + "/appraise"},
 	},
 

@@ -69,7 +69,7 @@ func check(vm VM) error {
 	if !name.MatchString(vm.Name) {
 		errs = append(errs, fmt.Errorf("name is %q, want up to 63 lower-case letters, digits and hyphens", vm.Name))
 	}
-	for _, path := range slices.Concat([]string{vm.Firmware, vm.Kernel}, optional(vm.Initramfs), vm.disks()) {
+	for _, path := range slices.Concat([]string{vm.Firmware, vm.Kernel}, optional(vm.Initramfs), vm.disks(), vm.Volumes) {
 		if !filepath.IsAbs(path) || strings.ContainsFunc(path, func(r rune) bool { return r < 0x20 || r == 0x7f }) {
 			errs = append(errs, fmt.Errorf("path is %q, want one from / on, without control characters", path))
 		}

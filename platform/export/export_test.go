@@ -88,6 +88,8 @@ func TestRefusals(t *testing.T) {
 		{"openstack kubevirt proxmox vmspawn", "HOST_DATA", func(vm *VM) { vm.HostData[0] = 1 }},
 		{"openstack kubevirt proxmox vmspawn", "policy", func(vm *VM) { vm.Policy |= snp.PolicySingleSocket }},
 		{"openstack kubevirt", "exactly one disk", func(vm *VM) { vm.ExtraDisks = []string{"/x"} }},
+		{"openstack kubevirt vmspawn", "volumes", func(vm *VM) { vm.Volumes = []string{"/x"} }},
+		{"libvirt qemu proxmox", "path is", func(vm *VM) { vm.Volumes = []string{"x"} }},
 		{"kubevirt", "--boot-image", func(vm *VM) { vm.BootImage = "" }},
 		{"proxmox", "comma", func(vm *VM) { vm.Disk = "/a,b" }},
 	} {
@@ -216,7 +218,11 @@ func launchOf(t *testing.T, argv []string) launch {
 				delete(p, "id")
 				l.Object = p
 			case p["filename"] != "":
-				l.Disks = append(l.Disks, fmt.Sprintf("%s read-only=%s", p["filename"], p["read-only"]))
+				readOnly := p["read-only"]
+				if readOnly == "" {
+					readOnly = "false" // QEMU's default
+				}
+				l.Disks = append(l.Disks, fmt.Sprintf("%s read-only=%s", p["filename"], readOnly))
 			}
 		}
 	}
@@ -270,6 +276,7 @@ func TestLibvirt(t *testing.T) {
 	bridged.Policy |= snp.PolicySingleSocket
 	bridged.CBitPosition, bridged.ReducedPhysBits = 47, 5
 	bridged.ExtraDisks = []string{"/srv/second.img"}
+	bridged.Volumes = []string{"/srv/data.img"}
 	bridged.IDBlock = signed(t)
 	single := web()
 	single.Network = bridged.Network

@@ -23,6 +23,8 @@ func kubevirt(vm VM) (string, error) {
 		return "", errors.New("it takes kernel and initramfs from a container image, which --boot-image names")
 	case vm.Disk == "" || len(vm.ExtraDisks) > 0:
 		return "", errors.New("it takes exactly one disk")
+	case len(vm.Volumes) > 0:
+		return "", errors.New("volumes are the cluster's: make a block claim of each image, and add it to the text")
 	case vm.Initramfs == "":
 		return "", errors.New("it takes kernel and initramfs in two files")
 	case vm.Network.Kind != platform.User || len(vm.Forwards) > 0:

@@ -3,6 +3,7 @@ package export
 import (
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,12 +18,15 @@ func libvirt(vm VM) (string, error) {
 		return "", err
 	}
 	devices := []element{e("controller", "type", "usb", "model", "none")}
-	for i, disk := range vm.disks() {
-		devices = append(devices, e("disk", "type", "file", "device", "disk",
+	for i, disk := range slices.Concat(vm.disks(), vm.Volumes) {
+		device := e("disk", "type", "file", "device", "disk",
 			e("driver", "name", "qemu", "type", "raw", "iommu", "on"),
 			e("source", "file", disk),
-			e("target", "dev", "vd"+string(rune('a'+i)), "bus", "virtio"),
-			e("readonly")))
+			e("target", "dev", "vd"+string(rune('a'+i)), "bus", "virtio"))
+		if i < len(vm.disks()) {
+			device.children = append(device.children, e("readonly"))
+		}
+		devices = append(devices, device)
 	}
 	devices = append(devices, network,
 		e("serial", "type", "pty", e("target", "type", "isa-serial", "port", "0")),

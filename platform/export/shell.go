@@ -3,6 +3,7 @@ package export
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/rootvouch/rootvouch/internal/shell"
@@ -25,6 +26,9 @@ func openstack(vm VM) (string, error) {
 	}
 	if vm.Disk == "" || len(vm.ExtraDisks) > 0 {
 		return "", errors.New("it takes exactly one disk")
+	}
+	if len(vm.Volumes) > 0 {
+		return "", errors.New("volumes are OpenStack's: make one of each image, and attach it to the server")
 	}
 	if vm.Network.Kind != platform.User || len(vm.Forwards) > 0 {
 		return "", errors.New("the VM is on a network of OpenStack's: name none, and forward no ports")
@@ -67,8 +71,8 @@ func vmspawn(vm VM) (string, error) {
 	if err := vm.plain(); err != nil {
 		return "", err
 	}
-	if len(vm.ExtraDisks) > 0 {
-		return "", errors.New("it takes one disk")
+	if len(vm.ExtraDisks)+len(vm.Volumes) > 0 {
+		return "", errors.New("it takes one disk, and no volumes")
 	}
 	bridge, err := vm.bridge("")
 	if err != nil {
@@ -120,11 +124,15 @@ func proxmox(vm VM) (string, error) {
 		"args replaces the firmware that Proxmox VE gives to SEV-SNP guests."))
 	fmt.Fprintf(&b, "name: %s\nmachine: q35\nbios: ovmf\namd-sev: type=snp,kernel-hashes=1\n", vm.Name)
 	fmt.Fprintf(&b, "cpu: %s\nsockets: 1\ncores: %d\nmemory: %d\nballoon: 0\n", vm.CPUType, vm.VCPUs, vm.MemoryMiB)
-	for i, disk := range vm.disks() {
+	for i, disk := range slices.Concat(vm.disks(), vm.Volumes) {
 		if strings.ContainsAny(disk, ", ") {
 			return "", fmt.Errorf("disk is %q: its configuration has no form for a comma or a space in a path", disk)
 		}
-		fmt.Fprintf(&b, "virtio%d: %s,format=raw,ro=1\n", i, disk)
+		readOnly := ",ro=1"
+		if i >= len(vm.disks()) {
+			readOnly = ""
+		}
+		fmt.Fprintf(&b, "virtio%d: %s,format=raw%s\n", i, disk, readOnly)
 	}
 	fmt.Fprintf(&b, "net0: virtio=%s,bridge=%s\nserial0: socket\nvga: serial0\nargs: %s\n", strings.ToUpper(vm.mac().String()), bridge, shell.Quote(argv...))
 	return b.String(), nil

@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"github.com/rootvouch/rootvouch/demo"
+	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/kms/adminapi"
 	"github.com/rootvouch/rootvouch/snp"
 )
 
 // release builds a release of a VM of its own, whose key goes to the key server, and
-// makes it live.
-func (c *chain) release(t *testing.T, name string, change func(map[string]any)) demo.Release {
+// makes it live. More arguments go to "release apply".
+func (c *chain) release(t *testing.T, name string, change func(map[string]any), more ...string) demo.Release {
 	t.Helper()
 	dir := t.TempDir()
 	r := demo.Release{VM: filepath.Join(dir, "vm.json"), Dir: filepath.Join(dir, "release")}
@@ -29,7 +30,7 @@ func (c *chain) release(t *testing.T, name string, change func(map[string]any)) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	must(t)(c.Apply(t.Context(), r))
+	must(t)(c.Apply(t.Context(), r, more...))
 	t.Cleanup(func() { c.Rootvouch(t.Context(), "release", "retire", r.Dir) })
 	return r
 }
@@ -95,4 +96,42 @@ func TestTenVMs(t *testing.T) {
 	if all := c.launches(t, r); len(all) != vms || len(seen) != vms {
 		t.Errorf("%d releases to %d launches, want one to each of %d", len(all), len(seen), vms)
 	}
+}
+
+// TestReleaseVolume: a volume outlives a release. The first launch of the first release
+// formats it, the second release finds what was closed, and the first gets its key no more.
+func TestReleaseVolume(t *testing.T) {
+	needs.Matrix(t)
+	c := setUp(t)
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	must(t)(c.Rootvouch(t.Context(), "volume", "create", "--size", "64M", "--out", path("data.img"), "--key-out", path("data.key"), "--pins-out", path("data.json")))
+	root := c.toolRoot(t)
+	change := func(clockFloor string) func(map[string]any) {
+		return func(d map[string]any) {
+			d["root"] = map[string]any{"path": root}
+			d["volumes"] = []any{map[string]any{"pins": path("data.json"), "mount_point": "/data"}}
+			d["boot"] = map[string]any{"clock_floor": clockFloor}
+		}
+	}
+	run := func(r demo.Release, want ...string) {
+		t.Helper()
+		vm, err := c.RunRelease(r, nil, "--volume", path("data.img"), "--timeout", (5 * time.Minute).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer vm.Stop()
+		for _, text := range want {
+			if err := vm.Reached(t.Context(), text); err != nil {
+				t.Fatal(err)
+			}
+		}
+		<-vm.Ended()
+	}
+	first := c.release(t, "db", change("2026-01-01T00:00:00Z"), "--volume-key", path("data.key"))
+	run(first, "rootvouch: volume: /data is new, and formatted", "volume has: .", "rootvouch: close: /data, generation 1")
+	second := c.release(t, "db", change("2026-01-02T00:00:00Z"), "--old-end", "now")
+	run(second, "rootvouch: volume: /data is as it was closed, generation 1", "volume has: x.", "rootvouch: close: /data, generation 2")
+	// It gets no identity, and so no key: PID 1 asks until its bound, and powers off.
+	run(first, "rootvouch: refused: ")
 }

@@ -257,7 +257,10 @@ differs, or is not in the manifest is an error.`,
 }
 
 // rollout are the flags of plan and apply.
-type rollout struct{ end, oldEnd, key, identity string }
+type rollout struct {
+	end, oldEnd, key, identity string
+	volumeKeys                 []string
+}
 
 func (f *rollout) bind(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.end, "end", "", "when it ends (the release: RFC 3339, or a time from now such as 48h; default: never)")
@@ -313,7 +316,7 @@ func (f *rollout) plan(cmd *cobra.Command, dir string) ([]release.Step, *release
 	if err != nil {
 		return nil, nil, err
 	}
-	w.Key = f.keySource(cmd, r)
+	w.Key, w.VolumeKeys = f.keySource(cmd, r), f.readVolumeKeys
 	target, err := f.target(w.Now)
 	if err != nil {
 		return nil, nil, err
@@ -331,6 +334,21 @@ func (f *rollout) keySource(cmd *cobra.Command, r *release.Release) func() ([]by
 		return func() ([]byte, error) { return cli.ReadKey(f.key, cmd.InOrStdin()) }
 	}
 	return nil
+}
+
+// readVolumeKeys reads the key files of volumes.
+func (f *rollout) readVolumeKeys() (keys [][]byte, err error) {
+	for _, path := range f.volumeKeys {
+		if path == "-" {
+			return keys, command.Usage(errors.New("--volume-key is -, want a file: standard input is the disk's key"))
+		}
+		key, err := cli.ReadKey(path, nil)
+		if err != nil {
+			return keys, err
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
 }
 
 func newPlanCommand() *cobra.Command {
@@ -385,8 +403,13 @@ gets a key any more. VMs that run are left alone. What is left of a release whos
 has come is cleared by the next apply.
 
 If the key server has no record of the disk, the key is needed: --age-identity opens
-DIR/disk.key.age, --key - reads it from standard input.`,
+DIR/disk.key.age, --key - reads it from standard input. So is the key of a volume that it
+has no record of: --volume-key.
+
+A volume has one record, for all releases that mount it. apply lets the launches of this
+one have its key, and takes off those of releases that have ended.`,
 		Example: `  rootvouch release apply release-2 --old-end 48h
+  rootvouch release apply release-1 --volume-key data.key
   rootvouch release apply release-2 --age-identity key.txt`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -405,8 +428,9 @@ DIR/disk.key.age, --key - reads it from standard input.`,
 func (f *rollout) bindKey(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.key, "key", "", "key file of the disk (32 bytes; - is standard input)")
 	cmd.Flags().StringVar(&f.identity, "age-identity", "", "file with the age identity that opens the sealed key")
+	cmd.Flags().StringArrayVar(&f.volumeKeys, "volume-key", nil, "key file of a volume that the key server does not know yet (repeatable)")
 	cmd.MarkFlagsMutuallyExclusive("key", "age-identity")
-	command.NotEmpty(cmd, "key", "age-identity")
+	command.NotEmpty(cmd, "key", "age-identity", "volume-key")
 }
 
 func apply(cmd *cobra.Command, steps []release.Step, done string) error {
@@ -480,7 +504,7 @@ OLD-DIR, and see with "release status" that none runs the other any more.`,
 			if err != nil {
 				return err
 			}
-			w.Key = f.keySource(cmd, old)
+			w.Key, w.VolumeKeys = f.keySource(cmd, old), f.readVolumeKeys
 			steps, err := w.PlanRollback(cmd.Context(), old, from.Manifest.Release)
 			if err != nil {
 				return hint(err)
@@ -502,6 +526,9 @@ OLD-DIR, and see with "release status" that none runs the other any more.`,
 func hint(err error) error {
 	if errors.Is(err, release.ErrNoKey) {
 		return command.WithHint(err, "--age-identity opens the sealed key, --key - reads it from standard input")
+	}
+	if errors.Is(err, release.ErrNoVolumeKey) {
+		return command.WithHint(err, "--volume-key names the key file that \"volume create\" wrote")
 	}
 	if refused, ok := errors.AsType[*adminapi.Error](err); ok && refused.Status == http.StatusConflict {
 		return command.WithHint(err, "rootvouch keys list shows the key server's records")

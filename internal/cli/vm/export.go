@@ -129,11 +129,13 @@ func absolute(g *platform.Guest) error {
 			return err
 		}
 	}
-	g.ExtraDisks = slices.Clone(g.ExtraDisks)
-	for i := range g.ExtraDisks {
-		var err error
-		if g.ExtraDisks[i], err = filepath.Abs(g.ExtraDisks[i]); err != nil {
-			return err
+	for _, all := range []*[]string{&g.ExtraDisks, &g.Volumes} {
+		*all = slices.Clone(*all)
+		for i := range *all {
+			var err error
+			if (*all)[i], err = filepath.Abs((*all)[i]); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

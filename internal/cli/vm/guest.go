@@ -50,6 +50,7 @@ func (f *guestFlags) bind(cmd *cobra.Command) {
 	flags.StringVar(&f.memory, "memory", "1G", "memory, such as 2048M or 2G")
 	flags.StringVar(&g.Disk, "disk", "", "disk image (raw; attached read-only)")
 	flags.StringArrayVar(&g.ExtraDisks, "extra-disk", nil, "further raw disk image, attached read-only (repeatable)")
+	flags.StringArrayVar(&g.Volumes, "volume", nil, "raw image of a volume that the guest writes (repeatable)")
 	flags.StringVar(&f.mac, "mac", "", "MAC address of the guest's network card")
 	cli.Number(cmd, &f.policy, "policy", uint64(platform.DefaultPolicy), "guest policy")
 	flags.StringVar(&f.hostData, "host-data", "", "HOST_DATA, 32 bytes in hex (default: zero)")
@@ -60,7 +61,7 @@ func (f *guestFlags) bind(cmd *cobra.Command) {
 	flags.StringVar(&f.release, "release-dir", "", "directory of a release")
 	f.changed = flags.Changed
 	command.Choices(cmd, "vcpu-type", cli.CPUTypes()...)
-	command.NotEmpty(cmd, "release-dir", "firmware", "kernel", "initrd", "uki", "disk", "extra-disk", "mac", "host-data", "id-block", "id-auth")
+	command.NotEmpty(cmd, "release-dir", "firmware", "kernel", "initrd", "uki", "disk", "extra-disk", "volume", "mac", "host-data", "id-block", "id-auth")
 	cmd.MarkFlagsRequiredTogether("id-block", "id-auth")
 	cmd.MarkFlagsRequiredTogether("kernel", "initrd")
 	cmd.MarkFlagsOneRequired("release-dir", "firmware")
@@ -133,6 +134,9 @@ func (f *guestFlags) fromRelease(kind platform.Kind) error {
 	g.Initramfs, g.Disk = r.Path(release.InitramfsFile), r.Path(release.DiskFile)
 	g.AcceptHostCode = slices.Contains(r.VM.Accept, release.AcceptFirmware)
 	g.AcceptBareKernel = slices.Contains(r.VM.Accept, release.AcceptKernel)
+	if err := r.CheckVolumes(g.Volumes); err != nil {
+		return err
+	}
 	var shapes []string
 	for _, s := range r.Manifest.Shapes {
 		if (s.VCPUs == g.VCPUs || !f.changed("vcpus")) && (s.CPUType == g.CPUType || !f.changed("vcpu-type")) {
@@ -170,7 +174,7 @@ func (f *guestFlags) complete(cmd *cobra.Command, g platform.Guest) (platform.Gu
 // checkFiles refuses files that cannot be what they are given as.
 func checkFiles(g platform.Guest) error {
 	errs := []error{cli.CheckFile(cli.AsFirmware, g.Firmware), cli.CheckFile(cli.AsKernel, g.Kernel), cli.CheckFile(cli.AsInitramfs, g.Initramfs)}
-	for _, disk := range append([]string{g.Disk}, g.ExtraDisks...) {
+	for _, disk := range slices.Concat([]string{g.Disk}, g.ExtraDisks, g.Volumes) {
 		errs = append(errs, cli.CheckDisk(disk))
 	}
 	return errors.Join(errs...)

@@ -43,7 +43,7 @@ func newRunCommand() *cobra.Command {
 
 --release-dir takes firmware, kernel, initramfs and disk from a directory that "release
 build" made, and refuses a shape (--vcpus, --vcpu-type) that is not among those of the
-release, since no key would come.
+release, since no key would come. Each volume of the release is given by a --volume.
 
 The firmware must be an AmdSev OVMF that runs nothing of its host: "rootvouch
 firmware harden" makes one. It checks kernel, initramfs and command line against
@@ -102,7 +102,6 @@ func (f *runFlags) bind(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.kind, "platform", "", "emulated (NOT CONFIDENTIAL) or snp")
 	flags.StringVar(&f.network, "netdev", "user", "host's end of the network: user, bridge=NAME or tap=NAME")
-	flags.StringArrayVar(&f.guest.Volumes, "volume", nil, "raw image of a volume that the guest writes (repeatable)")
 	flags.StringArrayVar(&f.forwards, "forward", nil, "forward a TCP port, ADDRESS:PORT=GUEST-PORT, to a loopback address; port 0 chooses a free one (repeatable)")
 	flags.StringVar(&f.asp, "asp", "", "directory of the software AMD-SP (emulated)")
 	flags.StringVar(&f.qemu, "qemu", platform.DefaultQEMU, "QEMU program")
@@ -113,7 +112,7 @@ func (f *runFlags) bind(cmd *cobra.Command) {
 	flags.StringVar(&f.times, "times", "", "file for the times of the console's lines, for \"vm timeline\" (an existing one is replaced)")
 	command.Require(cmd, "platform")
 	command.Choices(cmd, "platform", string(platform.Emulated), string(platform.SNP))
-	command.NotEmpty(cmd, "netdev", "volume", "asp", "qemu", "log", "times")
+	command.NotEmpty(cmd, "netdev", "asp", "qemu", "log", "times")
 }
 
 // build turns the flags into a guest that was checked.
