@@ -29,7 +29,7 @@ and join tokens for the agent on the owner's side. Comments say why each setting
 that differs from SPIRE's default does. Paths are made absolute; the plugin must
 exist, since SPIRE is told its SHA-256.
 
---refval names one file. --refval-dir names a directory: a file NAME.json that is put
+--refval names a file, and can be repeated. --refval-dir names a directory: a file NAME.json that is put
 there, replaced or removed counts from the next attestation on, without a restart.
 "rootvouch release apply" keeps such a directory.`,
 		Example: `  rootvouch spire server-config --trust-domain example.org --ca-dir ca --data-dir spire \

@@ -4,10 +4,35 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"os/signal"
+	"syscall"
 
+	"golang.org/x/term"
+
+	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 )
+
+// KeyPipe returns out, to which a key goes that is to be in no file: it must be a pipe
+// or a socket. flag is named in the error. A reader that has gone is then an error of
+// the write, not the end of the process.
+func KeyPipe(flag string, out io.Writer) (io.Writer, error) {
+	if f, ok := out.(*os.File); ok {
+		info, err := f.Stat()
+		switch {
+		case term.IsTerminal(int(f.Fd())):
+			return nil, command.Usage(fmt.Errorf("%s is for a pipe: a terminal would show the key", flag))
+		case err != nil:
+			return nil, err
+		case info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket) == 0:
+			return nil, command.Usage(fmt.Errorf("%s is for a pipe: standard output is %v, which would hold the key or lose it", flag, info.Mode()))
+		}
+	}
+	signal.Ignore(syscall.SIGPIPE)
+	return out, nil
+}
 
 // ReadKey reads a key of exactly keyapi.KeySize bytes. The caller wipes it.
 func ReadKey(path string, stdin io.Reader) ([]byte, error) {

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"time"
 
@@ -77,10 +78,11 @@ had the key which "keys put --beside" registered, and booted with it, confirms t
 key: it takes the place of the disk's own. If it is the disk's own already, there is
 nothing to do. If the VM booted with another key, nothing is confirmed.
 
-The boot log is the booted OS's word. It is in the evidence, and one with another
-root hash or disk UUID than the reference values is refused (another header digest
-gets a note: rekeying makes one), but root inside the VM could write another. What proves the disk is the measured root hash. Of evidence that is not
-authentic the boot log is neither shown nor written (--boot-log-out).
+The boot log is the booted OS's word: root inside the VM could write another one. What
+proves the disk is the measured root hash. The boot log is in the evidence. If its root
+hash or disk UUID is not that of the reference values, the VM is refused. Another header
+digest, which a rekey makes, gets a note. If the evidence is not authentic, the boot log
+is neither shown nor written (--boot-log-out).
 
 Evidence needs a CRL of the root that vouches: a *.crl file in --collateral-dir.
 
@@ -112,7 +114,8 @@ Exit status:
 			err := run(cmd)
 			var usage command.UsageError
 			var judged attestError
-			if err == nil || errors.As(err, &usage) || errors.As(err, &judged) {
+			var file *fs.PathError // a file that is not there is no mistake in the command line
+			if err == nil || errors.As(err, &judged) || errors.As(err, &usage) && !errors.As(err, &file) {
 				return err
 			}
 			return attestError{err, exitNoJudgement}

@@ -128,6 +128,7 @@ func TestAttestCommand(t *testing.T) {
 		{"no disk named", []string{"--refval", good, "--release", "--kms-socket", "s"}, 64, "", nil},
 		{"no KMS", []string{"--refval", good, "--release", "--kms-socket", "/nonexistent", "--disk-uuid", disk}, 2, "", nil},
 		{"no refval", []string{"--refval", filepath.Join(sp.Collateral, "ark.crl")}, 2, "", nil},
+		{"no such file", []string{"--refval", "/nonexistent"}, 2, "", nil},
 		{"no VM", []string{"--refval", good, "--address", "127.0.0.1:1"}, 2, "", nil},
 		{"JSON", []string{"--refval", good, "--json"}, 0, "}\n", []string{`"trusted": true`}},
 	} {

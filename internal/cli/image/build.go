@@ -7,16 +7,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/rootvouch/rootvouch/image"
 	"github.com/rootvouch/rootvouch/image/intake"
@@ -148,7 +145,7 @@ func (f *buildFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	if f.files.Key == "-" {
-		if f.files.KeyTo, err = keyPipe(summary); err != nil {
+		if f.files.KeyTo, err = cli.KeyPipe("--key-out -", summary); err != nil {
 			return command.Usage(err)
 		}
 		f.files.Key, summary = "standard output", cmd.ErrOrStderr()
@@ -307,16 +304,6 @@ func notStdout(flagsAndValues ...string) error {
 		}
 	}
 	return nil
-}
-
-// keyPipe returns where a key goes that is to be in no file. A reader that has
-// gone is then an error of the write, not the end of the process.
-func keyPipe(out io.Writer) (io.Writer, error) {
-	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		return nil, errors.New("--key-out - is for a pipe: a terminal would show the key")
-	}
-	signal.Ignore(syscall.SIGPIPE)
-	return out, nil
 }
 
 // summary tells what was built.

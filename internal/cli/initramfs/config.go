@@ -52,8 +52,8 @@ line bars drivers that kernels have built in and that the guest does not need, s
 NVMe. Give --drivers here as to "initramfs build".
 
 The kernel is one that "gate build" made: PID 1 compares the ACPI and EFI tables with
-those of the gate, and powers off on any difference. --` + cli.BareKernelFlag + ` is for a bare kernel,
-whose tables are the host's.
+those of the gate, and powers off on any difference. --` + cli.BareKernelFlag + ` is
+for a bare kernel, whose tables are the host's.
 
 The report device is configfs-tsm or sev-guest on real hardware, and virtio-port
 on the emulated platform, which is NOT CONFIDENTIAL.`,
@@ -113,6 +113,9 @@ func (f *configFlags) run(cmd *cobra.Command, now time.Time) error {
 	if err := initramfs.CheckTrustRoot(c); err != nil {
 		return err
 	}
+	if c.ClockFloor.After(now.Add(clockTolerance)) {
+		return command.Usage(fmt.Errorf("--clock-floor is %s, want now or earlier: until then the guest takes every SVID for expired", c.ClockFloor.Format(time.RFC3339)))
+	}
 	end, err := initramfs.TrustRootEnd(c.SPIRE.TrustRoot)
 	if err != nil {
 		return err
@@ -124,6 +127,10 @@ func (f *configFlags) run(cmd *cobra.Command, now time.Time) error {
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "trust root: valid until %s (%d days)\n", end.UTC().Format(time.RFC3339), int(end.Sub(now).Hours()/24))
 	return err
 }
+
+// clockTolerance is how far the clock of another machine, from which a clock floor
+// comes, may be ahead of this one's.
+const clockTolerance = time.Hour
 
 // build reads the files that the flags name; bootconfig judges the result.
 func (f *configFlags) build(now time.Time) (bootconfig.Config, error) {
@@ -166,7 +173,7 @@ func (f *configFlags) build(now time.Time) (bootconfig.Config, error) {
 	c.ClockFloor = now.UTC().Truncate(time.Second)
 	if f.clockFloor != "" {
 		if c.ClockFloor, err = time.Parse(time.RFC3339, f.clockFloor); err != nil {
-			return bootconfig.Config{}, command.Usage(fmt.Errorf("reading --clock-floor: %w", err))
+			return bootconfig.Config{}, command.Usage(fmt.Errorf("--clock-floor is %q, want RFC 3339, such as %s", f.clockFloor, now.UTC().Format(time.RFC3339)))
 		}
 		c.ClockFloor = c.ClockFloor.UTC()
 	}
@@ -200,17 +207,21 @@ func (f *configFlags) network() (n bootconfig.Network, err error) {
 	var errs []error
 	n = f.config.Network
 	if f.address != "" {
-		n.Address, err = netip.ParsePrefix(f.address)
-		errs = append(errs, err)
+		if n.Address, err = netip.ParsePrefix(f.address); err != nil {
+			errs = append(errs, fmt.Errorf("--guest-address is %q, want an address with its prefix length, such as 192.0.2.10/24", f.address))
+		}
 	}
 	if f.gateway != "" {
-		n.Gateway, err = netip.ParseAddr(f.gateway)
-		errs = append(errs, err)
+		if n.Gateway, err = netip.ParseAddr(f.gateway); err != nil {
+			errs = append(errs, fmt.Errorf("--gateway is %q, want an address, such as 192.0.2.1", f.gateway))
+		}
 	}
 	for _, s := range f.nameservers {
 		ns, err := netip.ParseAddr(s)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--nameserver is %q, want an address, such as 192.0.2.53", s))
+		}
 		n.Nameservers = append(n.Nameservers, ns)
-		errs = append(errs, err)
 	}
 	return n, errors.Join(errs...)
 }

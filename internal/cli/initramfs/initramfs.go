@@ -68,7 +68,8 @@ kernel that PID 1 would refuse: want Linux 6.12 or later. If a module is there
 twice, the one in updates (as of DKMS) is taken.
 
 The default modules know virtio disks and networks. --drivers adds what a VM needs
-elsewhere: ` + strings.Join(initramfs.DriverTargets(), ", ") + `. --module asks for further ones.
+elsewhere: ` + strings.Join(initramfs.DriverTargets(), ", ") + `.
+--module asks for further ones.
 
 The directory of --guest-bin holds the programs init, fetchkey, snp-agent-plugin,
 attestd and spire-agent, all linked statically. Without the flag they are those of

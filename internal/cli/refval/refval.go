@@ -271,8 +271,12 @@ func (f *newFlags) rootOfTrust() (refval.RootOfTrust, error) {
 	if block, _ := pem.Decode(data); block != nil {
 		data = block.Bytes
 	}
-	if _, err := x509.ParseCertificate(data); err != nil {
+	cert, err := x509.ParseCertificate(data)
+	if err != nil {
 		return refval.RootOfTrust{}, cli.Unfit(f.ark, want, fmt.Errorf("parsing the ARK's certificate: %w", err))
+	}
+	if err := cert.CheckSignatureFrom(cert); err != nil {
+		return refval.RootOfTrust{}, cli.Malformed("%s: %q signed it, want an ARK, which signed itself", f.ark, cert.Issuer)
 	}
 	return refval.EmulatedARK(sha256.Sum256(data)), nil
 }

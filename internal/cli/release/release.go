@@ -8,14 +8,11 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/rootvouch/rootvouch/image"
 	"github.com/rootvouch/rootvouch/internal/cli"
@@ -164,12 +161,12 @@ func (f *buildFlags) keeper(cmd *cobra.Command, vm release.VM) (func(*release.Re
 		}, nil
 	case "-":
 		out := cmd.OutOrStdout()
-		if file, ok := out.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
-			return nil, command.Usage(errors.New("--key-to - is for a pipe: a terminal would show the key"))
+		pipe, err := cli.KeyPipe("--key-to -", out)
+		if err != nil {
+			return nil, err
 		}
-		signal.Ignore(syscall.SIGPIPE) // a reader that has gone is an error of the write
 		return func(_ *release.Release, key []byte) error {
-			_, err := out.Write(key)
+			_, err := pipe.Write(key)
 			return err
 		}, nil
 	}
