@@ -34,7 +34,7 @@ var network = []string{"net/http", "net/http/...", "crypto/tls", "google.golang.
 // keyServer is what only the key server links; its messages (kms/keyapi) and its
 // caller in the guest (kms/fetchkey) stand beside it.
 var keyServer = []string{module + "/kms/acl", module + "/kms/admin", module + "/kms/adminapi", module + "/kms/audit",
-	module + "/kms/health", module + "/kms/kek", module + "/kms/kek/provider", module + "/kms/kv", module + "/kms/kv/boltkv", module + "/kms/kv/etcdkv", module + "/kms/kv/kvtest", module + "/kms/ledger",
+	module + "/kms/health", module + "/kms/history", module + "/kms/kek", module + "/kms/kek/provider", module + "/kms/kv", module + "/kms/kv/boltkv", module + "/kms/kv/etcdkv", module + "/kms/kv/kvtest", module + "/kms/ledger",
 	module + "/kms/members", module + "/kms/publish", module + "/kms/replay", module + "/kms/restore", module + "/kms/server", module + "/kms/store",
 	module + "/kms/tlogdir"}
 

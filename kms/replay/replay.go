@@ -17,6 +17,7 @@ import (
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/kms/acl"
 	"github.com/rootvouch/rootvouch/kms/audit"
+	"github.com/rootvouch/rootvouch/kms/history"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/kms/tlogdir"
@@ -80,7 +81,7 @@ type Judge struct {
 	dir        tlogdir.Dir
 	window     time.Duration
 	disks      map[pins.UUID]*records
-	volumes    map[pins.UUID]volume
+	volumes    map[pins.UUID]*history.Volume
 	released   map[launch]audit.AboutRelease // :: the first one
 	when       map[launch]time.Time
 	values     map[pins.Digest]refval.Values
@@ -90,7 +91,7 @@ type Judge struct {
 
 // records are those of one disk, as the log has them.
 type records struct {
-	current, staged *audit.AboutChange
+	history.Records
 	// bounded are the times of releases while their number was bounded.
 	bounded []time.Time
 }
@@ -102,7 +103,7 @@ type launch struct {
 
 // NewJudge makes a Judge. For window after a release, the same request may be answered again.
 func NewJudge(dir tlogdir.Dir, window time.Duration) *Judge {
-	return &Judge{dir: dir, window: window, disks: map[pins.UUID]*records{}, volumes: map[pins.UUID]volume{}, released: map[launch]audit.AboutRelease{},
+	return &Judge{dir: dir, window: window, disks: map[pins.UUID]*records{}, volumes: map[pins.UUID]*history.Volume{}, released: map[launch]audit.AboutRelease{},
 		when: map[launch]time.Time{}, values: map[pins.Digest]refval.Values{}, collateral: map[pins.Digest]appraise.Collateral{}}
 }
 
@@ -110,8 +111,8 @@ func NewJudge(dir tlogdir.Dir, window time.Duration) *Judge {
 func (j *Judge) Next(leaf audit.Leaf) error {
 	switch about := leaf.About.(type) {
 	case audit.AboutChange:
-		j.change(leaf.Event, about)
-		j.put(leaf.Event, about)
+		j.disk(about.Disk).Change(leaf.Event, about)
+		j.volume(about.Disk).Register(leaf.Event, about, leaf.Time)
 	case audit.AboutRelease:
 		j.Releases++
 		if err := j.release(leaf, about); err != nil {
@@ -119,47 +120,26 @@ func (j *Judge) Next(leaf audit.Leaf) error {
 		}
 		return j.opened(leaf, about)
 	case audit.AboutVolume:
-		return j.said(leaf.Event, about)
+		return j.said(leaf, about)
 	}
 	return nil
 }
 
-// change follows what became of a disk's records.
-func (j *Judge) change(event audit.Event, about audit.AboutChange) {
-	d := j.disks[about.Disk]
-	if d == nil {
-		d = &records{}
-		j.disks[about.Disk] = d
+func (j *Judge) disk(disk pins.UUID) *records {
+	if j.disks[disk] == nil {
+		j.disks[disk] = &records{}
 	}
-	switch event {
-	case audit.Put, audit.Restore, audit.Confirm:
-		d.current, d.staged = &about, nil
-	case audit.Delete:
-		d.current, d.staged = nil, nil
-	case audit.Stage:
-		d.staged = &about
-	case audit.Withdraw:
-		d.staged = nil
-	case audit.Update:
-		d.current = &about
-	case audit.Enable, audit.Disable, audit.Retire:
-		d.current = &about
-		if d.staged != nil {
-			staged := *d.staged
-			staged.State = about.State
-			d.staged = &staged
-		}
-	}
+	return j.disks[disk]
 }
 
 func (j *Judge) release(leaf audit.Leaf, about audit.AboutRelease) error {
-	d := j.disks[about.Disk]
-	if d == nil || d.current == nil {
+	d := j.disk(about.Disk)
+	if d.Current == nil {
 		return fmt.Errorf("disk %s has no record", about.Disk)
 	}
-	r := *d.current
-	if d.staged != nil && d.staged.Generation == about.Generation {
-		r = *d.staged
+	r := *d.Current
+	if d.Staged != nil && d.Staged.Generation == about.Generation {
+		r = *d.Staged
 	}
 	switch {
 	case r.State != string(store.Enabled):

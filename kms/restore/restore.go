@@ -19,6 +19,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/rootvouch/rootvouch/kms/audit"
+	"github.com/rootvouch/rootvouch/kms/history"
 	"github.com/rootvouch/rootvouch/kms/kv"
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/kms/tlogdir"
@@ -59,22 +60,22 @@ type restorer struct {
 	disks  map[pins.UUID]*fate
 	uses   map[pins.UUID]store.Use
 
-	volumes map[pins.UUID]*store.Volume // that the log speaks of
+	volumes map[pins.UUID]*history.Volume // that the log speaks of
 }
 
 // fate is what became of a disk's records.
 type fate struct {
-	current, staged *audit.AboutChange // nil: there is none
-	generation      uint64             // the newest there was
-	purged          map[uint64]bool
-	last            time.Time // of the newest change
+	history.Records
+	generation uint64 // the newest there was
+	purged     map[uint64]bool
+	last       time.Time // of the newest change
 }
 
 // Restore brings the book in a store up to its log. It is the copy's own: nothing else may
 // use it, and nobody may serve it before.
 func Restore(ctx context.Context, s *store.Store, dir tlogdir.Dir, rand io.Reader, retention time.Duration) (Result, error) {
 	r := &restorer{ctx: ctx, s: s, dir: dir, rand: rand, retention: retention, times: map[string]time.Time{},
-		disks: map[pins.UUID]*fate{}, uses: map[pins.UUID]store.Use{}, volumes: map[pins.UUID]*store.Volume{}}
+		disks: map[pins.UUID]*fate{}, uses: map[pins.UUID]store.Use{}, volumes: map[pins.UUID]*history.Volume{}}
 	if err := r.run(); err != nil {
 		return Result{}, fmt.Errorf("restoring: %w", err)
 	}
@@ -196,7 +197,7 @@ func (r *restorer) release(leaf audit.Leaf, about audit.AboutRelease) error {
 	if err != nil {
 		return err
 	}
-	if f.current != nil && f.current.MaxReleases > 0 || f.staged != nil && f.staged.MaxReleases > 0 {
+	if f.Current != nil && f.Current.MaxReleases > 0 || f.Staged != nil && f.Staged.MaxReleases > 0 {
 		r.uses[about.Disk] = r.uses[about.Disk].Add(leaf.Time)
 	}
 	return r.commit(store.SetLease(about.Disk, store.Launch{ReportID: about.ReportID}, lease))
@@ -213,10 +214,10 @@ func (r *restorer) fateOf(disk pins.UUID) (*fate, error) {
 		return nil, err
 	}
 	if current != nil {
-		f.current = &audit.AboutChange{Generation: current.Generation, MaxReleases: current.MaxReleases}
+		f.Current = &audit.AboutChange{Generation: current.Generation, MaxReleases: current.MaxReleases}
 	}
 	if staged != nil {
-		f.staged = &audit.AboutChange{Generation: staged.Generation, MaxReleases: staged.MaxReleases}
+		f.Staged = &audit.AboutChange{Generation: staged.Generation, MaxReleases: staged.MaxReleases}
 	}
 	r.disks[disk] = f
 	return f, nil
@@ -229,22 +230,9 @@ func (r *restorer) change(leaf audit.Leaf, about audit.AboutChange) error {
 		return err
 	}
 	f.last, f.generation = leaf.Time, max(f.generation, about.Generation)
-	switch leaf.Event {
-	case audit.Put, audit.Restore, audit.Confirm:
-		f.current, f.staged = &about, nil
-	case audit.Delete:
-		f.current, f.staged = nil, nil
-	case audit.Stage:
-		f.staged = &about
-	case audit.Withdraw:
-		f.staged = nil
-	case audit.Purge:
+	f.Change(leaf.Event, about)
+	if leaf.Event == audit.Purge {
 		f.purged[about.Generation] = true
-	case audit.Update, audit.Enable, audit.Disable, audit.Retire:
-		f.current = &about
-		if f.staged != nil && leaf.Event != audit.Update {
-			f.staged.State = about.State
-		}
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ func (r *restorer) settle(disk pins.UUID, f *fate) error {
 	for _, x := range []struct {
 		about *audit.AboutChange
 		at    string
-	}{{f.current, store.KeyRecord(disk)}, {f.staged, store.KeyStaged(disk)}} {
+	}{{f.Current, store.KeyRecord(disk)}, {f.Staged, store.KeyStaged(disk)}} {
 		if x.about == nil {
 			continue
 		}
@@ -67,7 +67,7 @@ func (r *restorer) settle(disk pins.UUID, f *fate) error {
 		kept := store.Kept{Why: store.Replaced, At: f.last, Until: f.last.Add(r.retention)}
 		if old.Kept() != nil {
 			kept = *old.Kept()
-		} else if f.current == nil {
+		} else if f.Current == nil {
 			kept.Why = store.Deleted
 		}
 		writes = append(writes, store.Keep(old, kept))

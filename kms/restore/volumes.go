@@ -5,14 +5,13 @@ import (
 	"fmt"
 
 	"github.com/rootvouch/rootvouch/kms/audit"
-	"github.com/rootvouch/rootvouch/kms/keyapi"
+	"github.com/rootvouch/rootvouch/kms/history"
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// volume is what is known of a volume, up to here; it begins with what the backup has. Where
-// nothing is known, the UUID is absent.
-func (r *restorer) volume(disk pins.UUID) (*store.Volume, error) {
+// volume is what is known of a volume, up to here; it begins with what the backup has.
+func (r *restorer) volume(disk pins.UUID) (*history.Volume, error) {
 	if v := r.volumes[disk]; v != nil {
 		return v, nil
 	}
@@ -20,29 +19,26 @@ func (r *restorer) volume(disk pins.UUID) (*store.Volume, error) {
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return nil, err
 	}
-	r.volumes[disk] = &v
-	return &v, nil
+	r.volumes[disk] = &history.Volume{Volume: v}
+	return r.volumes[disk], nil
 }
 
-// registered begins a volume that was registered, unless it is one that is known.
+// registered follows the records of a volume.
 func (r *restorer) registered(leaf audit.Leaf, about audit.AboutChange) error {
-	if about.Writers == "" || leaf.Event != audit.Put {
+	if about.Writers == "" {
 		return nil
 	}
 	v, err := r.volume(about.Disk)
 	if err != nil {
 		return err
 	}
-	if v.Header != about.Header {
-		*v = store.NewVolume(pins.Header{DiskUUID: about.Disk, HeaderSHA256: about.Header}, leaf.Time)
-	}
+	v.Register(leaf.Event, about, leaf.Time)
 	return nil
 }
 
 // opened gives a volume to the launch that got its key.
 func (r *restorer) opened(leaf audit.Leaf, about audit.AboutRelease) error {
-	told := about.Volume
-	if told == nil {
+	if about.Volume == nil {
 		return nil
 	}
 	v, err := r.volume(about.Disk)
@@ -53,32 +49,27 @@ func (r *restorer) opened(leaf audit.Leaf, about audit.AboutRelease) error {
 	if about.Proof != nil { // else the log has no name for it
 		launch = store.Launch{ReportID: about.ReportID}.String()
 	}
-	v.State, v.Generation, v.Digest, v.Changed = store.VolumeOpen, told.Generation, told.Digest, leaf.Time
-	v.Holder, v.Launch, v.Found, v.Accepted = told.Holder, launch, told.Found, false
+	v.Open(*about.Volume, launch, leaf.Time)
 	return nil
 }
 
 // said takes a close, or the operator's word.
 func (r *restorer) said(leaf audit.Leaf, about audit.AboutVolume) error {
-	if leaf.Event == audit.VolumeFork {
-		return nil // nothing changed
-	}
 	v, err := r.volume(about.Disk)
 	if err != nil {
 		return err
 	}
-	v.State, v.Generation, v.Digest, v.Changed = store.VolumeState(about.State), about.Generation, about.Digest, leaf.Time
-	v.Found, v.Accepted = 0, leaf.Event == audit.VolumeAccept
-	if leaf.Event != audit.VolumeClose && leaf.Event != audit.VolumeAccept {
-		v.Holder, v.Launch = keyapi.Holder{}, ""
-	}
+	v.Say(leaf.Event, about, leaf.Time)
 	return nil
 }
 
 // settleVolumes writes what became of the volumes.
 func (r *restorer) settleVolumes() error {
 	for disk, v := range r.volumes {
-		item, err := r.s.SetVolume(*v)
+		if !v.Known() {
+			continue // only records that do not count spoke of it
+		}
+		item, err := r.s.SetVolume(v.Volume)
 		if err != nil {
 			return fmt.Errorf("volume %s: %w", disk, err)
 		}
