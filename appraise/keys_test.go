@@ -1,9 +1,12 @@
 package appraise_test
 
 import (
+	"crypto/x509"
+	"slices"
 	"testing"
 
 	"github.com/rootvouch/rootvouch/appraise"
+	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/test/snptest"
 )
@@ -54,5 +57,42 @@ func TestTables(t *testing.T) {
 	}
 	if err := good().judge().Err(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestMemoRead: evidence that is read with a memo is what it is without, also the second time,
+// and what is no evidence is none.
+func TestMemoRead(t *testing.T) {
+	s := newSigner(t, snp.Genoa)
+	memo := &appraise.Memo{}
+	document, err := s.Evidence(t, [64]byte{1}).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := appraise.Read(document, evidence.Plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		got, err := memo.Read(document, evidence.Plain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.EqualFunc(got.Certificates(), plain.Certificates(), (*x509.Certificate).Equal) || got.Claims() != plain.Claims() {
+			t.Error("evidence that was read with a memo is another")
+		}
+	}
+	bad := s.Evidence(t, [64]byte{1})
+	bad.Certificates[0] = bad.Certificates[0][:len(bad.Certificates[0])-1]
+	if document, err = bad.Encode(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := memo.Read(document, evidence.Plain); err == nil {
+			t.Error("a certificate that is cut off is taken")
+		}
+	}
+	if _, err := (*appraise.Memo)(nil).Read(document[:9], evidence.Plain); err == nil {
+		t.Error("half a document is taken")
 	}
 }

@@ -15,13 +15,42 @@ const maxMemo = 16 << 10
 // each report. It changes no verdict: a signature is remembered by a digest
 // over what was signed, the signature, and the certificate of the signer, and
 // only when it verified; names, constraints, validity and revocation are
-// checked every time. Of keys that endorse reports again and again it keeps what makes
+// checked every time. A certificate is parsed once. Of keys that endorse reports again and again it keeps what makes
 // verifying them quick. Its methods may be called at the same time; a nil Memo
 // remembers nothing.
 type Memo struct {
 	mu       sync.Mutex            // guards what follows
 	verified map[[32]byte]struct{} // :: digest of what was signed, signature and signer
 	keys     endorsers
+	parsed   map[[32]byte]*x509.Certificate // :: SHA-256 of a certificate -> what it says
+}
+
+// maxParsed bounds how many certificates a Memo holds: about 10 KiB each.
+const maxParsed = 1024
+
+// certificate parses a certificate, or remembers what the same bytes say. Nobody changes it.
+func (m *Memo) certificate(der []byte) (*x509.Certificate, error) {
+	if m == nil {
+		return x509.ParseCertificate(der)
+	}
+	key := sha256.Sum256(der)
+	m.mu.Lock()
+	cert := m.parsed[key]
+	m.mu.Unlock()
+	if cert != nil {
+		return cert, nil
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.parsed == nil || len(m.parsed) >= maxParsed {
+		m.parsed = map[[32]byte]*x509.Certificate{}
+	}
+	m.parsed[key] = cert
+	return cert, nil
 }
 
 // check returns nil if the signature is remembered, and else what verify says.

@@ -60,6 +60,20 @@ func Read(document []byte, kind evidence.Kind) (Evidence, error) {
 // The kind is the verifier's choice: never take it from the party that presents
 // the evidence.
 func Parse(raw evidence.Evidence, kind evidence.Kind) (Evidence, error) {
+	return parse(raw, kind, x509.ParseCertificate)
+}
+
+// Read is the function of that name for a server that reads the same certificates again and
+// again: it parses each once.
+func (m *Memo) Read(document []byte, kind evidence.Kind) (Evidence, error) {
+	e, err := evidence.Decode(document)
+	if err != nil {
+		return Evidence{}, err
+	}
+	return parse(e, kind, m.certificate)
+}
+
+func parse(raw evidence.Evidence, kind evidence.Kind, certificate func([]byte) (*x509.Certificate, error)) (Evidence, error) {
 	var e Evidence
 	report := raw.Report
 	switch kind {
@@ -82,7 +96,7 @@ func Parse(raw evidence.Evidence, kind evidence.Kind) (Evidence, error) {
 		return Evidence{}, &formatError{"certificate format", fmt.Errorf("got %d certificates, want at most %d", n, evidence.MaxCertificates)}
 	}
 	for i, der := range raw.Certificates {
-		cert, err := x509.ParseCertificate(der)
+		cert, err := certificate(der)
 		if err != nil {
 			return Evidence{}, &formatError{"certificate format", fmt.Errorf("parsing certificate %d: %v", i, err)}
 		}

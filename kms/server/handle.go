@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/kms/acl"
 	"github.com/rootvouch/rootvouch/kms/audit"
@@ -197,7 +196,7 @@ func (s *Server) release(c *call) ([]byte, error) {
 		return nil, refuse(keyapi.CodeMalformed, "%v", err)
 	}
 	x := acl.Case{Caller: c.caller, Request: request}
-	x.Evidence, x.Malformed = appraise.Read(request.Evidence, evidence.Plain)
+	x.Evidence, x.Malformed = s.memo.Read(request.Evidence, evidence.Plain)
 	disk, err := pins.ParseUUID(c.disk)
 	if err != nil {
 		return nil, refuse(keyapi.CodeMalformed, "%v", err)

@@ -62,7 +62,8 @@ type Store struct {
 	keys Keys
 	rand io.Reader
 
-	blobs sync.Map // :: SHA-256 of a blob that is there -> nothing
+	blobs   sync.Map // :: SHA-256 of a blob that is there -> nothing
+	records decoded
 }
 
 // On is the same store over another engine that keeps the same book.
@@ -147,7 +148,7 @@ func (s *Store) Both(ctx context.Context, disk pins.UUID) (current, staged *Reco
 	}
 	found := [2]*Record{}
 	for i, item := range items {
-		switch r, err := RecordOf(item, disk); {
+		switch r, err := s.records.recordOf(item, disk); {
 		case err == nil:
 			found[i] = &r
 		case !errors.Is(err, ErrNotFound):

@@ -276,3 +276,37 @@ func TestOpenRefuses(t *testing.T) {
 		t.Errorf("empty: got error %v", err)
 	}
 }
+
+// TestDecoded: a record that is remembered is that of its bytes, and of no other item.
+func TestDecoded(t *testing.T) {
+	s, _ := newStore(t)
+	one := Record{Header: pins.Header{DiskUUID: pins.UUID{1}, HeaderSHA256: pins.Digest{2}}, SPIFFEID: caller, Evidence: EvidenceNotRequired,
+		State: Enabled, Generation: 1, Created: noon, Changed: noon}
+	item := func(r Record) kv.Item {
+		w, err := s.Seal(KeyRecord(pins.UUID{1}), r, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return kv.Item{Key: w.Key, Value: w.Value, Mod: 5}
+	}
+	first := item(one)
+	for _, mod := range []int64{5, 6} {
+		first.Mod = mod
+		if r, err := s.records.recordOf(first, pins.UUID{1}); err != nil || r.Mod() != mod || r.State != Enabled {
+			t.Errorf("revision %d: got %+v, %v", mod, r, err)
+		}
+	}
+	two := one
+	two.State = Disabled
+	changed := item(two)
+	changed.Mod = 6 // a cluster that was put back may give a revision again
+	if r, err := s.records.recordOf(changed, pins.UUID{1}); err != nil || r.State != Disabled {
+		t.Errorf("other bytes under the same revision: got %+v, %v", r, err)
+	}
+	if _, err := s.records.recordOf(kv.Item{Key: changed.Key}, pins.UUID{1}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("deleted: got error %v, want ErrNotFound", err)
+	}
+	if _, err := s.records.recordOf(changed, pins.UUID{2}); err == nil {
+		t.Error("a record is taken for another disk's")
+	}
+}

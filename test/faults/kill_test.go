@@ -216,7 +216,7 @@ func TestKillRestore(t *testing.T) {
 	w.run("restore", "--config", s.config, "--backup", backup)
 	whole := time.Since(start)
 	killed := 0
-	for range rounds(5, 200) {
+	for range rounds(5, 60) {
 		must(t, os.Remove(s.store()))
 		cmd := w.command("restore", "--config", s.config, "--backup", backup)
 		must(t, cmd.Start())
