@@ -44,7 +44,7 @@ func (f *logFlags) add(cmd *cobra.Command) {
 }
 
 // open reads the newest checkpoint of the log at path.
-func (f *logFlags) open(path string, witnesses ...note.Verifier) (tlogdir.Dir, tlogdir.Tree, note.Verifier, error) {
+func (f *logFlags) open(path string) (tlogdir.Dir, tlogdir.Tree, note.Verifier, error) {
 	dir := tlogdir.Dir(path)
 	key := f.key
 	if key == "" {
@@ -61,7 +61,7 @@ func (f *logFlags) open(path string, witnesses ...note.Verifier) (tlogdir.Dir, t
 	if err != nil {
 		return dir, tlogdir.Tree{}, nil, err
 	}
-	tree, err := tlogdir.OpenCheckpoint(signed, verifier, witnesses...)
+	tree, err := tlogdir.OpenCheckpoint(signed, verifier)
 	return dir, tree, verifier, err
 }
 
@@ -198,8 +198,9 @@ kept where the server cannot change it: give it with --checkpoint, and this log 
 have all of its leaves in their places. A copy of the file "checkpoint" is one, and
 so is what "rootvouch keys status --checkpoint-only" prints.
 
---witness wants the checkpoint to have the cosignature of a witness too, who has seen
-that the log only grew.`,
+--witness wants the cosignature of a witness too, which has seen that the log only
+grew: of the newest checkpoint that witnesses cosigned, and this log must have all of
+its leaves.`,
 		Example: "  rootvouch-kms audit verify --log-key example.org/kms+… --checkpoint kept /var/lib/rootvouch-kms/log",
 		Args:    cobra.ExactArgs(1),
 	}
@@ -216,9 +217,21 @@ that the log only grew.`,
 			}
 			wanted = append(wanted, w)
 		}
-		dir, tree, verifier, err := log.open(args[0], wanted...)
+		var cosigned []byte
+		if len(wanted) > 0 { // before the checkpoint, which a server may replace meanwhile
+			var err error
+			if cosigned, err = tlogdir.Dir(args[0]).Cosigned(); err != nil {
+				return err
+			}
+		}
+		dir, tree, verifier, err := log.open(args[0])
 		if err != nil {
 			return err
+		}
+		if len(wanted) > 0 {
+			if err := checkCosigned(cmd.OutOrStdout(), dir, tree, cosigned, verifier, wanted); err != nil {
+				return err
+			}
 		}
 		var kept tlogdir.Tree
 		if checkpoint != "" {
@@ -236,6 +249,19 @@ that the log only grew.`,
 		return verifyLog(cmd.OutOrStdout(), dir, tree, kept, log.key != "", checkpoint != "")
 	}
 	return cmd
+}
+
+// checkCosigned holds a log against the newest checkpoint that witnesses cosigned.
+func checkCosigned(out io.Writer, dir tlogdir.Dir, tree tlogdir.Tree, signed []byte, log note.Verifier, witnesses []note.Verifier) error {
+	cosigned, err := tlogdir.OpenCheckpoint(signed, log, witnesses...)
+	if err != nil {
+		return err
+	}
+	if err := dir.CheckExtends(cosigned, tree); err != nil {
+		return fmt.Errorf("what witnesses cosigned: %w", err)
+	}
+	_, err = fmt.Fprintf(out, "witnesses cosigned leaves 0 to %d\n", cosigned.Size-1)
+	return err
 }
 
 func verifyLog(out io.Writer, dir tlogdir.Dir, tree, kept tlogdir.Tree, ownKey, ownCheckpoint bool) error {

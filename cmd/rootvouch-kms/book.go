@@ -17,6 +17,8 @@ import (
 	"github.com/rootvouch/rootvouch/kms/members"
 	"github.com/rootvouch/rootvouch/kms/publish"
 	"github.com/rootvouch/rootvouch/kms/store"
+	"github.com/rootvouch/rootvouch/kms/tlogdir"
+	"github.com/rootvouch/rootvouch/kms/witness"
 )
 
 // book is what a server keeps.
@@ -84,6 +86,11 @@ func openBook(ctx context.Context, c config, log *slog.Logger) (book, error) {
 		b.members = members.New(b.engine, c.lane(), command.BuildVersion().Version, b.store.KEKs(), process, time.Now, log)
 	}
 	return b, nil
+}
+
+// witnessed is what witnesses cosign.
+func (b book) witnessed(c config) witness.Log {
+	return witness.Log{Dir: tlogdir.Dir(c.LogDir), Newest: b.publisher.Newest}
 }
 
 // failed is closed when the store cannot be used any more in this process. A cluster may

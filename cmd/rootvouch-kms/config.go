@@ -21,6 +21,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/kek"
 	"github.com/rootvouch/rootvouch/kms/kv/etcdkv"
 	"github.com/rootvouch/rootvouch/kms/ledger"
+	"github.com/rootvouch/rootvouch/kms/witness"
 )
 
 // rawConfig is kms.json. Paths are as the operating system takes them.
@@ -56,6 +57,8 @@ type rawConfig struct {
 	// under which they were sealed before.
 	KEK     kek.Source   `json:"kek"`
 	OldKEKs []kek.Source `json:"old_keks,omitempty"`
+	// Witnesses cosign the log; absent: nobody.
+	Witnesses []witness.Source `json:"witnesses,omitempty"`
 	// BreakGlass are the age recipients whom keys may be exported to; absent: nobody.
 	BreakGlass []string `json:"break_glass,omitempty"`
 }
@@ -67,6 +70,7 @@ type config struct {
 	roles     admin.Roles
 	retention time.Duration
 	export    admin.Recipients
+	witnesses *witness.Witnesses
 }
 
 // origin is the log's name: the server's SPIFFE ID without its scheme.
@@ -131,6 +135,9 @@ func decodeConfig(data []byte) (config, error) {
 	}
 	if err := c.checkKEKs(); err != nil {
 		errs = append(errs, err)
+	}
+	if c.witnesses, err = witness.Open(c.Witnesses); err != nil {
+		errs = append(errs, fmt.Errorf("witnesses: %w", err))
 	}
 	if c.export, err = admin.ParseRecipients(c.BreakGlass); err != nil {
 		errs = append(errs, fmt.Errorf("break_glass: %w", err))

@@ -17,13 +17,15 @@ import (
 const (
 	// lagLimit is how long the log may lack what the store has.
 	lagLimit = time.Minute
+	// witnessLimit is how long witnesses may not cosign before there is a warning.
+	witnessLimit = 10 * time.Minute
 	// svidWarning is the part of its life that an SVID has left when the agent should have
 	// renewed it: SPIRE agents do at half of it.
 	svidWarning = 4
 )
 
 // newHealth makes the checks and figures of a server.
-func newHealth(b book, svids x509svid.Source, collateral *collateralDir, log *slog.Logger) *health.Health {
+func newHealth(c config, b book, svids x509svid.Source, collateral *collateralDir, log *slog.Logger) *health.Health {
 	lives := func(least func(*x509svid.SVID) time.Time) func() error {
 		return func() error {
 			svid, err := svids.GetX509SVID()
@@ -37,6 +39,18 @@ func newHealth(b book, svids x509svid.Source, collateral *collateralDir, log *sl
 		}
 	}
 	checks, gauges := b.health()
+	if len(c.Witnesses) > 0 {
+		checks = append(checks, health.Check{Name: "witness", Warning: true, Do: func() error {
+			if _, at := c.witnesses.State(); time.Since(at) > witnessLimit {
+				return fmt.Errorf("witnesses have not cosigned the log since %s", at.UTC().Format(time.RFC3339))
+			}
+			return nil
+		}})
+		gauges = append(gauges, health.Gauge{Name: "cosigned_timestamp_seconds", Help: "When witnesses had cosigned all of the log.", Read: func() float64 {
+			_, at := c.witnesses.State()
+			return float64(at.Unix())
+		}})
+	}
 	return health.New(log, append(checks, []health.Check{
 		{Name: "svid", Do: lives(func(s *x509svid.SVID) time.Time { return s.Certificates[0].NotAfter })},
 		{Name: "svid expires", Warning: true, Do: lives(func(s *x509svid.SVID) time.Time {

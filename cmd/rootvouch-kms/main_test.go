@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -31,6 +32,7 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/test/snptest"
 	"github.com/rootvouch/rootvouch/test/spiffetest"
+	"github.com/rootvouch/rootvouch/test/witnesstest"
 )
 
 var (
@@ -665,4 +667,55 @@ func (r *rig) reconfigure(member string, value any) error {
 		return err
 	}
 	return os.WriteFile(r.config, data, 0o600)
+}
+
+// TestWitness: a witness cosigns while the server serves; a store and a log that are put back
+// together, which fit each other, keep the server from starting.
+func TestWitness(t *testing.T) {
+	r := newRig(t)
+	_, err := do("init", "--config", r.config)
+	must(t, err)
+	public, err := os.ReadFile(r.path("log/key"))
+	must(t, err)
+	w := witnesstest.New(t, "witness.example", strings.TrimSpace(string(public)))
+	must(t, r.reconfigure("witnesses", []map[string]string{{"url": w.URL, "key": w.Key}}))
+	address, stop := r.serve()
+	r.put()
+	must(t, r.fetch(address, 1))
+	stop()
+	_, stop = r.serve() // which has it cosigned
+	stop()
+	if w.Seen().Size < 3 {
+		t.Errorf("the witness has seen %d leaves", w.Seen().Size)
+	}
+	out, err := do("audit", "verify", "--witness", w.Key, r.path("log"))
+	if err != nil || !strings.Contains(out, "witnesses cosigned leaves 0 to ") {
+		t.Errorf("audit verify says %q, %v", out, err)
+	}
+	if _, err := do("audit", "verify", "--witness", witnesstest.New(t, "other.example", strings.TrimSpace(string(public))).Key, r.path("log")); err == nil {
+		t.Error("the cosignature of another witness is there")
+	}
+	older := t.TempDir()
+	copyTo := func(from, to string) {
+		t.Helper()
+		if out, err := exec.Command("cp", "-a", from+"/kms.db", from+"/log", to).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	copyTo(r.dir, older)
+	address, stop = r.serve()
+	must(t, r.fetch(address, 2))
+	stop()
+	_, stop = r.serve()
+	stop()
+	must(t, os.RemoveAll(r.path("log")))
+	copyTo(older, r.dir)
+	if _, err := do("serve", "--config", r.config); err == nil || !strings.Contains(err.Error(), "a witness has cosigned a larger log") {
+		t.Errorf("with an older store and log: got error %v", err)
+	}
+	must(t, r.reconfigure("witnesses", []map[string]string{{"url": "http://127.0.0.1:1/", "key": w.Key}}))
+	_, stop = r.serve() // a witness that does not answer is no reason not to serve
+	if log := stop(); !strings.Contains(log, "the log is not cosigned") {
+		t.Errorf("nothing is said of a witness that does not answer: %s", log)
+	}
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/server"
 	"github.com/rootvouch/rootvouch/kms/tlogdir"
+	"github.com/rootvouch/rootvouch/kms/witness"
 )
 
 // retryWindow is how long a reply that was lost may be asked for again, with the
@@ -120,6 +121,15 @@ func serve(ctx context.Context, c config, log *slog.Logger, ready func(address s
 			return err
 		}
 	}
+	// A server whose store and log were put back must not release what it released before.
+	if err := startWithWitnesses(ctx, c, b, log); err != nil {
+		callers.Close()
+		owner.Close()
+		if health != nil {
+			health.Close()
+		}
+		return err
+	}
 	// Nothing is sealed under a key-encryption key that is not on the book's list.
 	err = b.ledger.Records.Admit(ctx)
 	if err == nil {
@@ -137,11 +147,12 @@ func serve(ctx context.Context, c config, log *slog.Logger, ready func(address s
 	serving, stopped := context.WithCancel(context.WithoutCancel(ctx))
 	published := make(chan error, 1)
 	go func() { published <- b.publisher.Run(serving, b.ledger.Written()) }()
-	well := newHealth(b, source, collateral, log)
+	well := newHealth(c, b, source, collateral, log)
 	group, ctx := errgroup.WithContext(ctx)
 	if health != nil {
 		group.Go(func() error { return well.Serve(ctx, health) })
 	}
+	group.Go(func() error { return c.witnesses.Run(ctx, b.witnessed(c), b.publisher.State, log) })
 	if b.members != nil {
 		group.Go(func() error { return b.members.Run(ctx) })
 	}
@@ -185,6 +196,18 @@ func serve(ctx context.Context, c config, log *slog.Logger, ready func(address s
 	notify("STOPPING=1")
 	stopped()
 	return errors.Join(err, <-published)
+}
+
+// startWithWitnesses has the witnesses cosign the log as it stands. A witness that does not
+// answer keeps no server from starting; one that has seen more leaves does.
+func startWithWitnesses(ctx context.Context, c config, b book, log *slog.Logger) error {
+	now := b.publisher.State()
+	err := c.witnesses.Cosign(ctx, b.witnessed(c), now.Tree, now.Checkpoint)
+	if err != nil && !errors.Is(err, witness.ErrAhead) {
+		log.Warn("the log is not cosigned", "err", err)
+		return nil
+	}
+	return err
 }
 
 // reloadOnHangup has the collateral read again at each SIGHUP, until ctx is done.

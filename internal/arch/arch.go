@@ -36,7 +36,7 @@ var network = []string{"net/http", "net/http/...", "crypto/tls", "google.golang.
 var keyServer = []string{module + "/kms/acl", module + "/kms/admin", module + "/kms/adminapi", module + "/kms/audit",
 	module + "/kms/health", module + "/kms/history", module + "/kms/kek", module + "/kms/kek/provider", module + "/kms/kv", module + "/kms/kv/boltkv", module + "/kms/kv/etcdkv", module + "/kms/kv/kvtest", module + "/kms/ledger",
 	module + "/kms/members", module + "/kms/publish", module + "/kms/replay", module + "/kms/restore", module + "/kms/server", module + "/kms/store",
-	module + "/kms/tlogdir"}
+	module + "/kms/tlogdir", module + "/kms/witness"}
 
 // ownerNever is what the owner's tool must not link: what is the guest's alone, and
 // gRPC, which is rootvouch-spire's.

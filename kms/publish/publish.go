@@ -162,6 +162,16 @@ func (p *Publisher) adopt(ctx context.Context, b *book, there tlogdir.Tree) erro
 // State is where the publisher stands.
 func (p *Publisher) State() State { return *p.shown.Load() }
 
+// Newest is how many leaves the log has by the book, whoever published them.
+func (p *Publisher) Newest(ctx context.Context) (int64, error) {
+	checkpoint, err := p.store.Checkpoint(ctx)
+	if err != nil {
+		return 0, err
+	}
+	tree, err := p.verify([]byte(checkpoint.Signed))
+	return tree.Size, err
+}
+
 // Run publishes until ctx is done, and then what is left. written says when there is
 // something new.
 func (p *Publisher) Run(ctx context.Context, written <-chan struct{}) error {

@@ -31,6 +31,9 @@ const (
 
 	checkpointName = "checkpoint"
 	keyName        = "key"
+	// cosignedName is the file of a checkpoint with cosignatures, which comes later than the
+	// checkpoint. It is no part of tlog-tiles.
+	cosignedName = "checkpoint.cosigned"
 	// blobs is where contents stand that leaves name by their SHA-256. It is no part of
 	// tlog-tiles.
 	blobs = "blob"
@@ -393,12 +396,43 @@ func (d Dir) CheckExtends(old, grown Tree) error {
 	case old.Size == grown.Size || old.Size == 0:
 		return nil
 	}
-	proof, err := tlog.ProveTree(grown.Size, old.Size, d.hashes(grown))
+	proof, err := d.Proof(old.Size, grown)
 	if err != nil {
-		return fmt.Errorf("proving that the log goes on from %d leaves: %w", old.Size, err)
+		return err
 	}
 	if err := tlog.CheckTree(proof, grown.Size, grown.Root, old.Size, old.Root); err != nil {
 		return fmt.Errorf("log does not go on from the %d leaves with root %s: it was changed", old.Size, old.Root)
+	}
+	return nil
+}
+
+// Proof proves that a tree has all leaves of its first so many, in their places. There is
+// nothing to prove of none, and of all.
+func (d Dir) Proof(size int64, grown Tree) (tlog.TreeProof, error) {
+	if size == 0 || size == grown.Size {
+		return nil, nil
+	}
+	proof, err := tlog.ProveTree(grown.Size, size, d.hashes(grown))
+	if err != nil {
+		return nil, fmt.Errorf("proving that the log goes on from %d leaves: %w", size, err)
+	}
+	return proof, nil
+}
+
+// Cosigned reads the newest checkpoint that witnesses cosigned. The error matches
+// fs.ErrNotExist where there is none.
+func (d Dir) Cosigned() ([]byte, error) {
+	data, err := os.ReadFile(d.path(cosignedName))
+	if err != nil {
+		return nil, fmt.Errorf("reading the cosigned checkpoint: %w", err)
+	}
+	return data, nil
+}
+
+// WriteCosigned replaces it.
+func (d Dir) WriteCosigned(signed []byte) error {
+	if err := durable.WriteFile(d.path(cosignedName), signed, 0o600); err != nil {
+		return fmt.Errorf("writing the cosigned checkpoint: %w", err)
 	}
 	return nil
 }
