@@ -21,27 +21,17 @@ func Digest(ctx context.Context, r io.ReaderAt, l Layout, progress func(done, si
 	h := sha256.New()
 	h.Write([]byte(digestLabel))
 	h.Write(binary.BigEndian.AppendUint64(nil, l.Size))
-	for _, part := range []struct {
-		name       string
-		start, end uint64
-	}{
-		{"header", 0, Offset},
-		{"dm-integrity superblock", Offset, Offset + SuperblockSize},
-		{"journal", Offset + SuperblockSize, l.tagsAt(0)},
-	} {
-		sum := sha256.New()
-		if _, err := io.Copy(sum, io.NewSectionReader(r, int64(part.start), int64(part.end-part.start))); err != nil {
-			return pins.Digest{}, fmt.Errorf("reading the volume's %s: %w", part.name, err)
-		}
-		h.Write(sum.Sum(nil))
-	}
-	sums := make([][sha256.Size]byte, l.Runs())
+	parts := l.parts()
+	sums := make([][sha256.Size]byte, uint64(len(parts))+l.Runs())
 	var done atomic.Uint64
-	err := each(ctx, l.Runs(), func(run uint64, buf []byte) error {
-		if _, err := r.ReadAt(buf, int64(l.tagsAt(run))); err != nil {
+	err := each(ctx, uint64(len(sums)), func(n uint64, buf []byte) error {
+		if n < uint64(len(parts)) {
+			return parts[n].sum(r, buf, &sums[n])
+		}
+		if _, err := r.ReadAt(buf, int64(l.tagsAt(n-uint64(len(parts))))); err != nil {
 			return fmt.Errorf("reading the volume's tags: %w", err)
 		}
-		sums[run] = sha256.Sum256(buf)
+		sums[n] = sha256.Sum256(buf)
 		progress(done.Add(RunSize), l.TagsSize())
 		return nil
 	})
@@ -52,4 +42,28 @@ func Digest(ctx context.Context, r io.ReaderAt, l Layout, progress func(done, si
 		h.Write(sum[:])
 	}
 	return pins.Digest(h.Sum(nil)), nil
+}
+
+// part is what a volume has once.
+type part struct {
+	name       string
+	start, end uint64
+}
+
+// parts are what is before the first run of tags. On several cores they are read beside the runs.
+func (l Layout) parts() []part {
+	return []part{
+		{"header", 0, Offset},
+		{"dm-integrity superblock", Offset, Offset + SuperblockSize},
+		{"journal", Offset + SuperblockSize, l.tagsAt(0)},
+	}
+}
+
+func (p part) sum(r io.ReaderAt, buf []byte, sum *[sha256.Size]byte) error {
+	h := sha256.New()
+	if _, err := io.CopyBuffer(struct{ io.Writer }{h}, io.NewSectionReader(r, int64(p.start), int64(p.end-p.start)), buf); err != nil {
+		return fmt.Errorf("reading the volume's %s: %w", p.name, err)
+	}
+	h.Sum(sum[:0])
+	return nil
 }

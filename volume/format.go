@@ -20,11 +20,14 @@ import (
 // reads, decrypted, as noise, and one that does not gives an error until the sector is
 // written. volumeKey is the LUKS2 container's.
 //
-// The superblock comes last: a format that stopped half-way left none. Several
-// goroutines call progress, with bytes of tags.
+// The superblock comes last, and one that is there goes first: a format that stopped
+// half-way left none. Several goroutines call progress, with bytes of tags.
 func Format(ctx context.Context, w io.WriterAt, l Layout, volumeKey []byte, progress func(done, size uint64)) error {
 	if len(volumeKey) != luks2.AuthenticatedKeySize {
 		return fmt.Errorf("formatting: volume key has %d bytes, want %d", len(volumeKey), luks2.AuthenticatedKeySize)
+	}
+	if _, err := w.WriteAt(make([]byte, SuperblockSize), Offset); err != nil {
+		return fmt.Errorf("formatting: taking the superblock away: %w", err)
 	}
 	section := make([]byte, sectionSize)
 	for i := range l.sections {

@@ -241,8 +241,8 @@ func TestDigestOrder(t *testing.T) {
 
 // What cannot be written or read is an error, and the superblock comes last.
 func TestFormatFails(t *testing.T) {
-	_, l, volumeKey := made(t)
-	short := make(memory, l.tagsAt(1))
+	m, l, volumeKey := made(t)
+	short := m[:l.tagsAt(1)] // it was formatted before
 	if err := Format(context.Background(), short, l, volumeKey, none); err == nil {
 		t.Error("a device that is too short is formatted")
 	}
