@@ -18,7 +18,7 @@ const consoleDriver = "virtio_console"
 
 // volumeModules are those that only volumes need, with what these need.
 func volumeModules() []string {
-	return []string{"dm_integrity", "async_xor", "async_tx", "xor", "authenc", "xfs", "btrfs"}
+	return []string{"dm_integrity", "async_xor", "async_tx", "xor", "authenc", "xfs", "btrfs", "raid6_pq"}
 }
 
 // loadModules loads the kernel modules of the initramfs in the order of its

@@ -59,12 +59,15 @@ func findVolume(ctx context.Context, limits Limits, disks *disk.Finder, c bootco
 	return volumes.Find(there, disks, c, release)
 }
 
+// dataOf is how much data, in MiB, so many bytes of tags stand for.
+func dataOf(tags uint64) uint64 { return tags / volume.TagSize * volume.SectorSize >> 20 }
+
 // volumeProgress returns a function that prints a line now and then.
 func volumeProgress(c *console) volumes.Progress {
 	now := nowAndThen()
 	return func(what string, done, size uint64) {
 		if now() {
-			c.progress("volume", fmt.Sprintf("%s, %d of %d MiB of tags", what, done>>20, size>>20))
+			c.progress("volume", fmt.Sprintf("%s, tags of %d of %d MiB", what, dataOf(done), dataOf(size)))
 		}
 	}
 }

@@ -58,7 +58,8 @@ func drivers() map[string][]kmod.Want {
 		"nvme":         {nvme},
 		"virtio-scsi":  scsi,
 		"virtio-iommu": {required("virtio_iommu")},
-		"xfs":          {required("xfs")}, // of volumes
+		"xfs":          {required("xfs")},   // of volumes
+		"btrfs":        {required("btrfs")}, // the same
 		"aws":          {nvme, required("ena")},
 		"gcp":          append([]kmod.Want{nvme, required("gve")}, scsi...),
 		"azure": {required("hv_vmbus"), required("pci_hyperv"), nvme, required("hv_storvsc"), required("sd_mod"),

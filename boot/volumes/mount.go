@@ -2,8 +2,10 @@ package volumes
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/boot/process"
+	"github.com/rootvouch/rootvouch/pins"
 	"golang.org/x/sys/unix"
 )
 
@@ -29,18 +32,43 @@ func mkfs(f bootconfig.VolumeFilesystem, device string) []string {
 // mkfsLog takes what mkfs says.
 const mkfsLog = bootconfig.StateDir + "/mkfs.log"
 
-// makeFilesystem runs the root's own mkfs, in the root.
-func makeFilesystem(ctx context.Context, processes *process.Table, root string, f bootconfig.VolumeFilesystem, device string) (err error) {
-	program := ""
+// mkfsOf finds the root's own mkfs, and says what it is.
+func mkfsOf(root string, f bootconfig.VolumeFilesystem) (program string, sum pins.Digest, err error) {
 	for _, dir := range []string{"/usr/sbin", "/sbin", "/usr/bin"} {
-		if p := filepath.Join(dir, "mkfs."+string(f)); unix.Access(filepath.Join(root, p), unix.X_OK) == nil {
-			program = p
-			break
+		p := filepath.Join(dir, "mkfs."+string(f))
+		file, err := openIn(root, p)
+		if err != nil {
+			continue
 		}
+		defer file.Close()
+		if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+			continue
+		}
+		h := sha256.New()
+		if _, err := io.Copy(h, file); err != nil {
+			return "", sum, fmt.Errorf("making %s: reading its program: %w", f, err)
+		}
+		return p, pins.Digest(h.Sum(nil)), nil
 	}
-	if program == "" {
-		return fmt.Errorf("making %s: the root has no mkfs.%s in /usr/sbin, /sbin or /usr/bin", f, f)
+	return "", sum, fmt.Errorf("making %s: the root has no mkfs.%s in /usr/sbin, /sbin or /usr/bin", f, f)
+}
+
+// openIn opens a file as what has this root would: no link leads out of it.
+func openIn(root, path string) (*os.File, error) {
+	dir, err := os.Open(root)
+	if err != nil {
+		return nil, err
 	}
+	defer dir.Close()
+	fd, err := unix.Openat2(int(dir.Fd()), path, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK, Resolve: unix.RESOLVE_IN_ROOT})
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// makeFilesystem runs the root's mkfs, in the root.
+func makeFilesystem(ctx context.Context, processes *process.Table, root, program string, f bootconfig.VolumeFilesystem, device string) (err error) {
 	out, err := os.OpenFile(mkfsLog, os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("making %s: %w", f, err)

@@ -71,12 +71,13 @@ type Opened struct {
 	Freshness  bootlog.Freshness `json:"freshness"`
 	Holder     keyapi.Holder     `json:"holder"`
 	CommitKey  pins.Digest       `json:"commit_key"`
+	Made       string            `json:"-"` // by what, where it is new: for the console
 }
 
 func (o *Opened) String() string {
 	switch o.Freshness {
 	case bootlog.New:
-		return fmt.Sprintf("%s is new, and formatted", o.MountPoint)
+		return fmt.Sprintf("%s is new, and formatted by %s", o.MountPoint, o.Made)
 	case bootlog.Fresh:
 		return fmt.Sprintf("%s is as it was closed, generation %d", o.MountPoint, o.Generation)
 	case bootlog.Unclean:
@@ -112,10 +113,16 @@ func (f *Found) Open(ctx context.Context, processes *process.Table, root string,
 	if err != nil {
 		return nil, err
 	}
+	made := ""
 	if freshness == bootlog.New {
-		if err := makeFilesystem(ctx, processes, root, f.Config.Filesystem, device.Path()); err != nil {
+		program, sum, err := mkfsOf(root, f.Config.Filesystem)
+		if err != nil {
 			return nil, err
 		}
+		if err := makeFilesystem(ctx, processes, root, program, f.Config.Filesystem, device.Path()); err != nil {
+			return nil, err
+		}
+		made = fmt.Sprintf("%s of the root, SHA-256 %.16s…", program, sum)
 	}
 	if err := mountBelow(root, f.Config, device.Path()); err != nil {
 		return nil, err
@@ -123,7 +130,7 @@ func (f *Found) Open(ctx context.Context, processes *process.Table, root string,
 	v := f.Released.Volume
 	return &Opened{
 		UUID: f.Config.UUID, Disk: f.Disk.Name, Number: f.Disk.Number, Size: f.Disk.Size, MountPoint: f.Config.MountPoint,
-		Generation: v.Generation, Freshness: freshness, Holder: v.Holder, CommitKey: v.CommitKey,
+		Generation: v.Generation, Freshness: freshness, Holder: v.Holder, CommitKey: v.CommitKey, Made: made,
 	}, nil
 }
 

@@ -3,6 +3,7 @@ package volumes
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/boot/bootlog"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/pins"
@@ -131,6 +133,37 @@ func TestMakeDirectories(t *testing.T) {
 	}
 	if info, err := os.Lstat(filepath.Join(root, "var/lib/data")); err != nil || !info.IsDir() {
 		t.Errorf("the mount point is not there: %v", err)
+	}
+}
+
+// The mkfs is the root's: a link leads to no other, and what is no program is none.
+func TestMkfsOf(t *testing.T) {
+	root := t.TempDir()
+	outside := filepath.Join(t.TempDir(), "mkfs.ext4")
+	for path, mode := range map[string]os.FileMode{outside: 0o755, filepath.Join(root, "usr/sbin/mke2fs"): 0o755, filepath.Join(root, "usr/bin/mkfs.xfs"): 0o644} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte("abc"), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := filepath.Join(root, "usr/sbin/mkfs.ext4")
+	for target, want := range map[string]string{"mke2fs": "", "/usr/sbin/mke2fs": "", outside: "no mkfs.ext4", "../../../../../../../../" + outside: "no mkfs.ext4"} {
+		os.Remove(link)
+		if err := os.Symlink(target, link); err != nil {
+			t.Fatal(err)
+		}
+		program, sum, err := mkfsOf(root, bootconfig.Ext4)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("a link to %s: got %v, want an error with %q", target, err, want)
+		}
+		if err == nil && (program != "/usr/sbin/mkfs.ext4" || sum != sha256.Sum256([]byte("abc"))) {
+			t.Errorf("got %s, %s", program, sum)
+		}
+	}
+	if program, _, err := mkfsOf(root, bootconfig.XFS); err == nil {
+		t.Errorf("got %s, which is no program, want an error", program)
 	}
 }
 
