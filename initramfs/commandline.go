@@ -12,29 +12,34 @@ import (
 	"github.com/rootvouch/rootvouch/initramfs/cpio"
 )
 
-// CommandLine returns the kernel command line that boot.json of an initramfs
-// names, and whether the initramfs has a boot.json. Files that do not begin as
-// ours do have none.
-func CommandLine(data []byte) (line string, ok bool, err error) {
+// BootConfig returns the boot.json of an initramfs, and whether the initramfs has
+// one. Files that do not begin as ours do have none.
+func BootConfig(data []byte) (c bootconfig.Config, ok bool, err error) {
 	if len(data) < 4 || binary.LittleEndian.Uint32(data) != frameMagic {
-		return "", false, nil
+		return c, false, nil
 	}
 	p, err := split(data)
 	if err != nil {
-		return "", false, nil // another program's zstd frame
+		return c, false, nil // another program's zstd frame
 	}
 	if !bytes.Contains(p.config, []byte(bootconfig.Path[1:])) {
-		return "", false, nil
+		return c, false, nil
 	}
 	text, err := p.readConfig()
-	if err != nil {
-		return "", false, fmt.Errorf("reading initramfs: %w", err)
+	if err == nil {
+		c, err = bootconfig.Decode(text)
 	}
-	c, err := bootconfig.Decode(text)
 	if err != nil {
-		return "", false, fmt.Errorf("reading initramfs: %w", err)
+		return bootconfig.Config{}, false, fmt.Errorf("reading initramfs: %w", err)
 	}
-	return c.CommandLine, true, nil
+	return c, true, nil
+}
+
+// CommandLine returns the kernel command line that boot.json of an initramfs
+// names, and whether the initramfs has a boot.json.
+func CommandLine(data []byte) (line string, ok bool, err error) {
+	c, ok, err := BootConfig(data)
+	return c.CommandLine, ok, err
 }
 
 // checkBarred refuses a base with a module that the command line bars: the kernel

@@ -265,7 +265,7 @@ var rooms = []room{
 	{
 		name:     "commands: what the owner's commands share",
 		packages: []string{"internal/cli"},
-		uses:     []string{"appraise", "boot/cmdline", "evidence", "gate", "initramfs", "kms/keyapi", "refval", "snp", "snp/firmware", "snp/kds", "snp/launch", "snp/snphost", "uki", "internal/bounded", "internal/command", "internal/durable", "internal/filekind"},
+		uses:     []string{"appraise", "boot/bootconfig", "boot/cmdline", "evidence", "gate", "initramfs", "kms/keyapi", "refval", "snp", "snp/firmware", "snp/kds", "snp/launch", "snp/snphost", "uki", "internal/bounded", "internal/command", "internal/durable", "internal/filekind"},
 		never:    ownerNever,
 	},
 	{

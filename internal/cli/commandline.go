@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/boot/cmdline"
+	"github.com/rootvouch/rootvouch/gate"
 	"github.com/rootvouch/rootvouch/initramfs"
 	"github.com/rootvouch/rootvouch/internal/bounded"
 	"github.com/rootvouch/rootvouch/internal/command"
@@ -20,14 +22,14 @@ const maxInitramfs = 2 << 30
 // a line that would not reach the kernel whole is an error. A path that is no regular
 // file is not read: it may give its bytes once only.
 func CommandLine(path, given string, isGiven bool) (string, error) {
-	own, ok, err := ownCommandLine(path)
+	c, err := BootConfig(path)
 	switch {
 	case err != nil:
 		return "", err
-	case ok && isGiven && given != own:
-		return "", command.Usage(fmt.Errorf("--append is %q, want the command line of %s's boot.json: %q; leave --append out, or make another boot.json", given, path, own))
-	case ok:
-		return own, nil
+	case c != nil && isGiven && given != c.CommandLine:
+		return "", command.Usage(fmt.Errorf("--append is %q, want the command line of %s's boot.json: %q; leave --append out, or make another boot.json", given, path, c.CommandLine))
+	case c != nil:
+		return c.CommandLine, nil
 	case isGiven:
 		if err := cmdline.CheckText(given); err != nil {
 			return "", command.Usage(fmt.Errorf("--append: %w", err))
@@ -36,18 +38,54 @@ func CommandLine(path, given string, isGiven bool) (string, error) {
 	return given, nil
 }
 
-func ownCommandLine(path string) (line string, ok bool, err error) {
+// BootConfig returns the boot.json of an initramfs, or nil if it has none. A path that
+// is no regular file is not read.
+func BootConfig(path string) (*bootconfig.Config, error) {
 	info, err := os.Stat(path)
 	if err != nil || !info.Mode().IsRegular() || info.Size() > maxInitramfs {
-		return "", false, nil // the reader of the file says what is wrong
+		return nil, nil // the reader of the file says what is wrong
 	}
 	data, err := bounded.ReadFile(path, maxInitramfs)
 	if err != nil {
-		return "", false, err
+		return nil, err
 	}
-	line, ok, err = initramfs.CommandLine(data)
+	c, ok, err := initramfs.BootConfig(data)
 	if err != nil {
-		return "", false, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return line, ok, nil
+	if !ok {
+		return nil, nil
+	}
+	return &c, nil
+}
+
+// CheckBootConfig refuses an initramfs whose PID 1 would power the VM off: its boot.json
+// is for a kernel behind the gate, and the kernel is not, or not behind this one.
+func CheckBootConfig(path string, bareKernel bool) error {
+	c, err := BootConfig(path)
+	switch {
+	case err != nil || c == nil || c.Gate == bootconfig.GateNone:
+		return err
+	case bareKernel:
+		return command.WithHint(fmt.Errorf("the boot.json of %s is for a kernel behind the gate, and the kernel is bare: PID 1 would power off", path),
+			"put the kernel behind the gate, or make boot.json with --"+BareKernelFlag)
+	case c.Gate != gate.ID().String():
+		return command.WithHint(fmt.Errorf("the boot.json of %s is for gate %s, and the kernel is behind gate %s: PID 1 would power off", path, c.Gate, gate.ID()),
+			"make gate and initramfs with one version of rootvouch")
+	}
+	return nil
+}
+
+// CheckPlatform refuses an initramfs whose PID 1 would find no report device on the
+// platform.
+func CheckPlatform(path string, emulated bool) error {
+	c, err := BootConfig(path)
+	if err != nil || c == nil || c.Emulated() == emulated {
+		return err
+	}
+	want := bootconfig.ReportConfigfsTSM + " or " + bootconfig.ReportSEVGuest
+	if emulated {
+		want = bootconfig.ReportVirtioPort
+	}
+	return fmt.Errorf("the boot.json of %s has report device %s, want %s on this platform", path, c.ReportDevice, want)
 }

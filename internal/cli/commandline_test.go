@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rootvouch/rootvouch/gate"
 	"github.com/rootvouch/rootvouch/initramfs"
 	"github.com/rootvouch/rootvouch/initramfs/kmod"
 	"github.com/rootvouch/rootvouch/test/initramfstest"
@@ -29,6 +30,7 @@ func newInitramfs(t *testing.T) (path, line string) {
 	}
 	c := initramfstest.BootConfig(spiffetest.New(t).PEM())
 	c.CommandLine += " audit=0"
+	c.Gate = gate.ID().String()
 	whole, err := initramfs.Configure(base, c)
 	if err != nil {
 		t.Fatal(err)
@@ -77,6 +79,26 @@ func TestCommandLine(t *testing.T) {
 	for _, given := range []string{"", "console=ttyS0", own + " quiet"} {
 		if _, err := CommandLine(path, given, true); err == nil || !strings.Contains(err.Error(), "want the command line of") {
 			t.Errorf("%q: got error %v, want a refusal", given, err)
+		}
+	}
+}
+
+// TestCheckBootConfig: what PID 1 would power off for is refused before.
+func TestCheckBootConfig(t *testing.T) {
+	path, _ := newInitramfs(t) // of the emulated platform
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{CheckPlatform(path, true), ""},
+		{CheckPlatform(path, false), "has report device virtio-port, want configfs-tsm or sev-guest"},
+		{CheckPlatform(os.DevNull, false), ""},
+		{CheckBootConfig(path, false), ""},
+		{CheckBootConfig(path, true), "is for a kernel behind the gate, and the kernel is bare"},
+		{CheckBootConfig(os.DevNull, true), ""},
+	} {
+		if c.want == "" && c.err != nil || c.want != "" && (c.err == nil || !strings.Contains(c.err.Error(), c.want)) {
+			t.Errorf("got error %v, want %q", c.err, c.want)
 		}
 	}
 }

@@ -133,6 +133,11 @@ func (f *inputFlags) load(cmd *cobra.Command, keep bool) (*measurement, error) {
 	if err := f.read(m, keep); err != nil {
 		return nil, err
 	}
+	if f.judge && f.initrd != "" && m.inputs.Mode == launch.SNP && m.inputs.VMM == launch.QEMU {
+		if err := cli.CheckBootConfig(f.initrd, m.gate == refval.GateNone); err != nil {
+			return nil, err
+		}
+	}
 	if h := m.inputs.Hashes; h != nil && h.Kernel == sha256.Sum256(nil) {
 		hint("the kernel %s is empty", f.kernel)
 	}

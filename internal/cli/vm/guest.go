@@ -14,6 +14,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/gate"
 	"github.com/rootvouch/rootvouch/initramfs"
+	"github.com/rootvouch/rootvouch/internal/bounded"
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
 	"github.com/rootvouch/rootvouch/platform"
@@ -165,10 +166,30 @@ func (f *guestFlags) complete(cmd *cobra.Command, g platform.Guest) (platform.Gu
 	if g.CommandLine, err = cli.CommandLine(g.Initramfs, g.CommandLine, given); err != nil {
 		return g, err
 	}
+	if err := checkBootConfig(g); err != nil {
+		return g, err
+	}
 	if _, err := os.Stat(g.Initramfs); err == nil && g.CommandLine == "" && !given {
 		return g, command.Usage(fmt.Errorf("--append is missing: %s has no boot.json that names a command line", g.Initramfs))
 	}
 	return g, nil
+}
+
+// checkBootConfig refuses an initramfs that does not go with the platform, or with the
+// kernel.
+func checkBootConfig(g platform.Guest) error {
+	if err := cli.CheckPlatform(g.Initramfs, g.Kind == platform.Emulated); err != nil {
+		return err
+	}
+	kernel, err := bounded.ReadFile(g.Kernel, gate.MaxFile)
+	if err != nil {
+		return nil // the launch says what is wrong
+	}
+	_, err = gate.Open(kernel)
+	if err != nil && !g.AcceptBareKernel {
+		return nil // so does this
+	}
+	return cli.CheckBootConfig(g.Initramfs, err != nil)
 }
 
 // checkFiles refuses files that cannot be what they are given as.

@@ -59,10 +59,11 @@ launch digest, the ports that are forwarded, and how the VM ended.
 On the emulated platform --asp names the directory of a software AMD-SP (see "vm
 asp init"), whose reports vouch for the VM, and whose collateral directory gets a
 fresh CRL. On snp the host must have KVM, SEV-SNP and QEMU 9.1 or newer; all that
-is missing is listed at once. Files that cannot be what they are given as are
-refused, and so is memory in which the initramfs cannot be unpacked. The command
-line is that of the initramfs's boot.json; an initramfs of another maker takes
---append. --print shows the QEMU command and does not run it.
+is missing is listed at once. vm run refuses files that cannot be what they are given
+as, memory in which the initramfs cannot be unpacked, and a boot.json for the other
+platform or another gate. The command line is that of the initramfs's boot.json; an
+initramfs of another maker takes --append. --print shows the QEMU command and does not
+run it.
 
 Ctrl-C ends the VM. Nothing is left behind but the log.
 
