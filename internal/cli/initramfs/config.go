@@ -78,7 +78,7 @@ on the emulated platform, which is NOT CONFIDENTIAL.`,
 	flags.StringVar(&f.gateway, "gateway", "", "static: next hop of the default route")
 	flags.StringArrayVar(&f.nameservers, "nameserver", nil, "static: address of a name server (repeatable)")
 	flags.StringVar(&c.CommandLine, "append", cmdline.Default(), "kernel command line")
-	flags.StringSliceVar(&f.drivers, "drivers", nil, "drivers that the default command line does not bar: those of "+strings.Join(initramfs.DriverTargets(), ", ")+" (repeatable, or a list with commas)")
+	flags.StringSliceVar(&f.drivers, "drivers", nil, "drivers for "+strings.Join(initramfs.DriverTargets(), ", ")+" (repeatable, or a list with commas)")
 	flags.StringVar(&c.ReportDevice, "report-device", "", "configfs-tsm, sev-guest or virtio-port")
 	cli.BareKernel(cmd, &f.bareKernel)
 	flags.StringVar(&c.Verification, "verification", bootconfig.VerificationFull, "full (the whole disk is read before the switch) or lazy")
