@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -26,6 +27,7 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/test/etcdtest"
 )
 
 // asCommand makes the test's own binary the command by whose name it was started.
@@ -40,12 +42,12 @@ func asCommand() {
 	}
 }
 
-// rehearsal returns the shell blocks of docs/kms.md's section.
-func rehearsal(t *testing.T) (blocks []string) {
+// rehearsal returns the shell blocks of a section of docs/kms.md, which has so many.
+func rehearsal(t *testing.T, title string, want int) (blocks []string) {
 	t.Helper()
 	page, err := os.ReadFile(filepath.Join(needs.Repository(t), "docs", "kms.md"))
 	must(t, err)
-	_, section, found := strings.Cut(string(page), "\n## Rehearse it on one machine\n")
+	_, section, found := strings.Cut(string(page), "\n## "+title+"\n")
 	if !found {
 		t.Fatal("docs/kms.md has no such section")
 	}
@@ -53,6 +55,9 @@ func rehearsal(t *testing.T) (blocks []string) {
 	for {
 		_, rest, found := strings.Cut(section, "\n```sh\n")
 		if !found {
+			if len(blocks) != want {
+				t.Fatalf("the section %q has %d blocks, want %d", title, len(blocks), want)
+			}
 			return blocks
 		}
 		block, after, found := strings.Cut(rest, "\n```\n")
@@ -118,58 +123,16 @@ func (s *shell) run(block string) string {
 // backup, the loss of its store, a change of the key-encryption key.
 func TestRehearsal(t *testing.T) {
 	r := newRig(t)
-	blocks := rehearsal(t)
-	if len(blocks) != 5 {
-		t.Fatalf("the section has %d blocks, want 5", len(blocks))
-	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	address := free.Addr().String()
-	free.Close()
-	bin := filepath.Join(r.dir, "bin")
-	must(t, os.Mkdir(bin, 0o755))
-	self, err := os.Executable()
-	must(t, err)
-	for _, name := range []string{"rootvouch", "rootvouch-kms"} {
-		must(t, os.Symlink(self, filepath.Join(bin, name)))
-	}
-	must(t, os.Remove(r.config))
-	s := newShell(t, r.dir, "PATH="+bin+":"+os.Getenv("PATH"), "agent="+r.path("agent.sock"))
-	s.run("mkdir -p root/etc; echo web >root/etc/hostname\nrootvouch image build --root root --out disk.img --key-out disk.key --pins-out pins.json >&2")
-	data, err := os.ReadFile(r.path("pins.json"))
-	must(t, err)
-	p, err := pins.Decode(data)
-	must(t, err)
-	v := refval.New(refval.EmulatedARK(r.chip.Chain.ARKDigest()), []refval.Measurement{{Digest: snp.Measurement{0x4d, 1}, HostCode: refval.HostCodeNone, Kernel: refval.KernelMeasured,
-		Provenance: refval.Provenance{KernelSHA256: pins.Digest{1}}, Gate: refval.GateNone, VCPUs: 1, CPUType: "EPYC-v4"}})
-	values, err := v.Encode()
-	must(t, err)
-	must(t, os.WriteFile(r.path("refval.json"), values, 0o600))
-	launch := func(id byte) error {
-		_, err := fetchkey.Fetch(t.Context(), fetchkey.Config{
-			Disk: p.DiskUUID, Addresses: []string{address}, ServerID: kmsID, Patience: 20 * time.Second,
-			Identity: func(context.Context) (fetchkey.Identity, error) {
-				id := r.agent.identity(vmID)
-				return id, nil
-			},
-			Evidence: func(data [64]byte) (evidence.Evidence, error) {
-				report := r.chip.Unsigned(t, data)
-				report.ReportID = snp.ReportID{id}
-				return r.chip.Sign(t, report), nil
-			},
-		})
-		return err
-	}
+	blocks := rehearsal(t, "Rehearse it on one machine", 5)
+	address := freeAddress(t)
+	s, disk := r.withDisk()
+	launch := func(id byte) error { return r.boot(disk, id, address) }
 	wants := func(text string, all ...string) {
 		t.Helper()
-		for _, want := range all {
-			if !strings.Contains(text, want) {
-				t.Errorf("the block prints\n%s, want %q", text, want)
-			}
-		}
+		wantsText(t, text, all...)
 	}
 
-	wants(s.run(strings.ReplaceAll(blocks[0], "127.0.0.1:8443", address)), "made store", "ok    key-encryption key", "registered disk "+p.DiskUUID.String())
+	wants(s.run(strings.ReplaceAll(blocks[0], "127.0.0.1:8443", address)), "made store", "ok    key-encryption key", "registered disk "+disk.String())
 	must(t, launch(1))
 	wants(s.run(blocks[1]), "wrote backup.db")
 	must(t, launch(2)) // after the backup
@@ -185,4 +148,96 @@ func TestRehearsal(t *testing.T) {
 	out, err := do("audit", "replay", r.path("log"))
 	must(t, err)
 	t.Log(out)
+}
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer free.Close()
+	return free.Addr().String()
+}
+
+// withDisk makes what a section begins with: a shell with the commands in its path, a disk, its
+// key, pins and reference values.
+func (r *rig) withDisk(env ...string) (*shell, pins.UUID) {
+	t := r.t
+	t.Helper()
+	bin := filepath.Join(r.dir, "bin")
+	must(t, os.Mkdir(bin, 0o755))
+	self, err := os.Executable()
+	must(t, err)
+	for _, name := range []string{"rootvouch", "rootvouch-kms"} {
+		must(t, os.Symlink(self, filepath.Join(bin, name)))
+	}
+	must(t, os.Remove(r.config))
+	s := newShell(t, r.dir, append(env, "PATH="+bin+":"+os.Getenv("PATH"), "agent="+r.path("agent.sock"))...)
+	s.run("mkdir -p root/etc; echo web >root/etc/hostname\nrootvouch image build --root root --out disk.img --key-out disk.key --pins-out pins.json >&2")
+	data, err := os.ReadFile(r.path("pins.json"))
+	must(t, err)
+	p, err := pins.Decode(data)
+	must(t, err)
+	v := refval.New(refval.EmulatedARK(r.chip.Chain.ARKDigest()), []refval.Measurement{{Digest: snp.Measurement{0x4d, 1}, HostCode: refval.HostCodeNone, Kernel: refval.KernelMeasured,
+		Provenance: refval.Provenance{KernelSHA256: pins.Digest{1}}, Gate: refval.GateNone, VCPUs: 1, CPUType: "EPYC-v4"}})
+	values, err := v.Encode()
+	must(t, err)
+	must(t, os.WriteFile(r.path("refval.json"), values, 0o600))
+	return s, p.DiskUUID
+}
+
+// boot asks as a launch does, all addresses in turn.
+func (r *rig) boot(disk pins.UUID, id byte, addresses ...string) error {
+	_, err := fetchkey.Fetch(r.t.Context(), fetchkey.Config{
+		Disk: disk, Addresses: addresses, ServerID: kmsID, Patience: 20 * time.Second,
+		Identity: func(context.Context) (fetchkey.Identity, error) {
+			id := r.agent.identity(vmID)
+			return id, nil
+		},
+		Evidence: func(data [64]byte) (evidence.Evidence, error) {
+			report := r.chip.Unsigned(r.t, data)
+			report.ReportID = snp.ReportID{id}
+			return r.chip.Sign(r.t, report), nil
+		},
+	})
+	return err
+}
+
+func wantsText(t *testing.T, text string, all ...string) {
+	t.Helper()
+	for _, want := range all {
+		if !strings.Contains(text, want) {
+			t.Errorf("the block prints\n%s, want %q", text, want)
+		}
+	}
+}
+
+// TestRehearsalOfThree types the page's section about three servers, against a real cluster.
+func TestRehearsalOfThree(t *testing.T) {
+	cluster := etcdtest.Start(t, 3)
+	r := newRig(t)
+	blocks := rehearsal(t, "Rehearse three servers on one machine", 4)
+	etcd, err := json.Marshal(cluster.Source("rootvouch-kms/"))
+	must(t, err)
+	s, disk := r.withDisk("etcd=" + string(etcd))
+	var addresses, ports []string
+	for range 3 {
+		address := freeAddress(t)
+		_, port, err := net.SplitHostPort(address)
+		must(t, err)
+		addresses, ports = append(addresses, address), append(ports, port)
+	}
+	must(t, os.WriteFile(r.path("ports"), []byte(strings.Join(ports, " ")+"\n"), 0o600))
+	wantsText(t, s.run(strings.ReplaceAll(blocks[0], "127.0.0.1:844$n", "127.0.0.1:$(cut -d' ' -f$n ports)")),
+		"made key-encryption key", "registered replica kms2", "registered replica kms3", "registered disk "+disk.String())
+	must(t, r.boot(disk, 1, addresses...))
+	s.run(blocks[1])
+	must(t, r.boot(disk, 2, addresses...))
+	if err := r.boot(disk, 1, addresses[1:]...); !errors.Is(err, fetchkey.ErrRefused) {
+		t.Errorf("a launch that had the key of the server that is lost: got error %v, want a refusal", err)
+	}
+	wantsText(t, s.run(blocks[2]), "registered replica kms1")
+	must(t, r.boot(disk, 3, addresses[0]))
+	said := strings.Split(strings.TrimSpace(s.run(blocks[3])), "\n")
+	if len(said) != 3 || said[0] != said[1] || said[0] != said[2] || !strings.HasPrefix(said[0], "3 releases were judged again") {
+		t.Errorf("the logs say %q, want 3 releases in each", said)
+	}
 }
