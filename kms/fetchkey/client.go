@@ -21,7 +21,7 @@ import (
 // Bounds of one request.
 const (
 	dialTimeout    = 3 * time.Second
-	requestTimeout = 10 * time.Second
+	requestTimeout = 30 * time.Second // a server that has much to do answers in turn
 )
 
 // retryError is a failure that may pass: a server that cannot be reached or cannot

@@ -278,3 +278,28 @@ func TestFewStrangers(t *testing.T) {
 		t.Errorf("%d connections are open, want 2", l.open)
 	}
 }
+
+// TestQueueIsShort: peers that nobody accepts wait in a short queue, and others have no
+// connection that would go stale.
+func TestQueueIsShort(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := shortenQueue(l, 4); err != nil {
+		t.Fatal(err)
+	}
+	connected := 0
+	for range 16 {
+		c, err := net.DialTimeout("tcp", l.Addr().String(), 50*time.Millisecond)
+		if err != nil {
+			break
+		}
+		defer c.Close()
+		connected++
+	}
+	if connected < 4 || connected == 16 {
+		t.Errorf("%d peers are connected, want about 4", connected)
+	}
+}

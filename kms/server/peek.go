@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"net"
 	"syscall"
 
@@ -29,9 +30,18 @@ func hungUp(conn net.Conn) bool {
 	return err == nil && fds[0].Revents&gone != 0
 }
 
-// control calls f with a connection's file descriptor.
-func control(conn net.Conn, f func(fd int) error) error {
-	c, ok := conn.(syscall.Conn)
+// shortenQueue has the kernel hold at most so many connections that nobody has accepted. Peers
+// beyond them ask the kernel again, which costs the server nothing.
+func shortenQueue(l net.Listener, most int) error {
+	if err := control(l, func(fd int) error { return unix.Listen(fd, most) }); err != nil {
+		return fmt.Errorf("bounding the queue of connections: %w", err)
+	}
+	return nil
+}
+
+// control calls f with the file descriptor of a connection or listener.
+func control(of any, f func(fd int) error) error {
+	c, ok := of.(syscall.Conn)
 	if !ok {
 		return unix.ENOTSUP
 	}

@@ -35,6 +35,7 @@ import (
 const (
 	maxConnections = 1024     // others wait in the kernel, or take the place of one that does nothing
 	maxStrangers   = 256      // of them, before their first request
+	maxQueue       = 512      // that wait in the kernel: who waits longer than its patience was work for nothing
 	maxReleases    = 256      // being worked on at once
 	maxCommits     = 64       // the same
 	maxHeader      = 16 << 10 // bytes
@@ -108,6 +109,10 @@ func New(c Config) *Server {
 // Serve answers on listener, which it closes, until ctx is done, and then lets
 // what is under way finish.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	if err := shortenQueue(listener, maxQueue); err != nil {
+		listener.Close()
+		return fmt.Errorf("serving: %w", err)
+	}
 	limited := limitConnections(listener, maxConnections, maxStrangers)
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
