@@ -161,3 +161,25 @@ func TestParseNetwork(t *testing.T) {
 		}
 	}
 }
+
+// TestForwardInUse: a port that somebody else has is named before anything starts.
+func TestForwardInUse(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	taken := netip.MustParseAddrPort(l.Addr().String())
+	if err := checkPorts([]Forward{{Host: taken, GuestPort: 1}}); err == nil || !strings.Contains(err.Error(), "forwarding "+taken.String()+": ") || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("got error %v, want one about %v", err, taken)
+	}
+	if err := checkPorts([]Forward{{Host: netip.MustParseAddrPort("127.0.0.1:0"), GuestPort: 1}}); err != nil {
+		t.Errorf("port 0: %v", err)
+	}
+}
+
+func TestForwardWithoutAddress(t *testing.T) {
+	if f, err := ParseForward("8080=80"); err != nil || f.String() != "127.0.0.1:8080=80" {
+		t.Errorf("got %v, %v, want 127.0.0.1:8080=80", f, err)
+	}
+}

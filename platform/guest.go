@@ -110,16 +110,19 @@ type Forward struct {
 }
 
 // ParseForward reads "127.0.0.1:8444=8444", host address and port, then the
-// guest's port. Only loopback addresses are accepted: the host's users are to
+// guest's port; without an address it is 127.0.0.1. Only loopback addresses are accepted: the host's users are to
 // reach the VM, not its neighbours.
 func ParseForward(s string) (Forward, error) {
 	host, guest, ok := strings.Cut(s, "=")
 	if !ok {
-		return Forward{}, fmt.Errorf("parsing forward %q: want HOST:PORT=GUEST-PORT", s)
+		return Forward{}, fmt.Errorf("parsing forward %q: want [ADDRESS:]PORT=GUEST-PORT", s)
+	}
+	if !strings.Contains(host, ":") {
+		host = "127.0.0.1:" + host
 	}
 	address, err := netip.ParseAddrPort(host)
 	if err != nil {
-		return Forward{}, fmt.Errorf("parsing forward %q: %v", s, err)
+		return Forward{}, fmt.Errorf("parsing forward %q: %v, want [ADDRESS:]PORT=GUEST-PORT, such as 127.0.0.1:8080=80", s, err)
 	}
 	port, err := strconv.ParseUint(guest, 10, 16)
 	if err != nil {

@@ -101,7 +101,7 @@ func Start(ctx context.Context, g Guest, o Options) (*VM, error) {
 	if err := checkHost(ctx, "/", o.QEMU, g.Kind); err != nil {
 		return nil, err
 	}
-	if err := g.checkFiles(); err != nil {
+	if err := errors.Join(g.checkFiles(), checkPorts(g.Forwards)); err != nil {
 		return nil, err
 	}
 	measured, err := Measure(g)
@@ -255,6 +255,24 @@ func (v *VM) wire(g *Guest, program string) (*ends, error) {
 	v.process, err = startProcess(append([]string{program}, Args(*g, p)...), stdout, qemus)
 	ok = err == nil
 	return e, err
+}
+
+// checkPorts refuses forwards whose host port somebody else has: QEMU would say so in words
+// of its own. Port 0 is chosen by QEMU.
+func checkPorts(all []Forward) error {
+	var errs []error
+	for _, f := range all {
+		if f.Host.Port() == 0 {
+			continue
+		}
+		l, err := net.Listen("tcp", f.Host.String())
+		if err != nil {
+			errs = append(errs, fmt.Errorf("forwarding %v: %w", f.Host, errors.Unwrap(err)))
+			continue
+		}
+		l.Close()
+	}
+	return errors.Join(errs...)
 }
 
 // handshake takes control of QEMU, learns its ports and lets the VM run.

@@ -63,6 +63,8 @@ type World struct {
 	// VolumeKeys returns keys of volumes, and is asked only where the key server has no
 	// record of one. The keys are wiped after use. Nil: there are none.
 	VolumeKeys func() ([][]byte, error)
+	// Note is told what keeps a key from being released, though it is registered. May be nil.
+	Note func(text string)
 }
 
 // Step is one difference, and how it goes away. Carried out again it changes
@@ -174,15 +176,24 @@ func (w World) put(ctx context.Context, r *Release) error {
 		return err
 	}
 	defer clear(key)
-	return Register(ctx, w.KMS, r, key)
+	return w.noted(Register(ctx, w.KMS, r, key))
+}
+
+// noted tells what the key server says of a record.
+func (w World) noted(record adminapi.Record, err error) error {
+	if w.Note != nil {
+		for _, note := range record.Notes {
+			w.Note(note)
+		}
+	}
+	return err
 }
 
 // Register gives a release's key to the key server.
-func Register(ctx context.Context, kms KeyServer, r *Release, key []byte) error {
-	_, err := kms.Put(ctx, adminapi.Put{
+func Register(ctx context.Context, kms KeyServer, r *Release, key []byte) (adminapi.Record, error) {
+	return kms.Put(ctx, adminapi.Put{
 		Header: r.Pins.Header, SPIFFEID: r.Manifest.SPIFFEID, Evidence: adminapi.EvidenceRequired, ReferenceValues: r.Refval,
 	}, key)
-	return err
 }
 
 // valuesFile is where the SPIRE server's plugin reads a release's reference values.

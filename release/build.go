@@ -194,8 +194,10 @@ func (b *builder) buildBase(context.Context) error {
 	}
 	wants := initramfs.DefaultModules()
 	drivers := slices.Clone(b.vm.Kernel.Drivers)
-	if xfs := string(bootconfig.XFS); slices.Contains(b.filesystems(), xfs) && !slices.Contains(drivers, xfs) {
-		drivers = append(drivers, xfs)
+	for _, f := range b.filesystems() {
+		if f != string(bootconfig.Ext4) && !slices.Contains(drivers, f) { // ext4 is in every kernel
+			drivers = append(drivers, f)
+		}
 	}
 	for _, target := range drivers {
 		more, err := initramfs.Drivers(target)

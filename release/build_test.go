@@ -282,7 +282,7 @@ func TestVMRefuses(t *testing.T) {
 		{"the owner's name", "owner's side", set("owner", "name")},
 		{"no kernel", "kernel.trees", set([]string{}, "kernel", "trees")},
 		{"standard input", "root.path", set("-", "root", "path")},
-		{"size", "root.size", set("8GiB", "root", "size")},
+		{"size", "root.size", set("8gib", "root", "size")},
 		{"no shape", "shapes", set([]int{}, "shapes", "vcpus")},
 		{"vCPUs twice", "shapes.vcpus", set([]int{2, 2}, "shapes", "vcpus")},
 		{"CPU type", "shapes.cpu_types", set([]string{"Pentium"}, "shapes", "cpu_types")},

@@ -10,16 +10,15 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"math"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/boot/cmdline"
 	"github.com/rootvouch/rootvouch/initramfs"
+	"github.com/rootvouch/rootvouch/internal/bytesize"
 	"github.com/rootvouch/rootvouch/internal/strictjson"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
@@ -382,19 +381,10 @@ func (vm *VM) commandLine() string {
 // Emulated reports whether the VM is one of the emulated platform.
 func (vm *VM) Emulated() bool { return vm.Trust.Root == "emulated" }
 
-// parseSize reads bytes: a number, or one with K, M, G or T behind it, in powers of
-// 1024. "" is 0.
+// parseSize reads bytes; "" is 0.
 func parseSize(text string) (uint64, error) {
 	if text == "" {
 		return 0, nil
 	}
-	digits, shift := text, 0
-	if unit := strings.IndexAny(text, "KMGT"); unit > 0 && unit == len(text)-1 {
-		digits, shift = text[:unit], 10*(1+strings.IndexByte("KMGT", text[unit]))
-	}
-	n, err := strconv.ParseUint(digits, 10, 64)
-	if err != nil || n > math.MaxInt64>>shift {
-		return 0, fmt.Errorf("got %q, want bytes, such as 10737418240 or 10G", text)
-	}
-	return n << shift, nil
+	return bytesize.Parse(text)
 }

@@ -168,11 +168,10 @@ func (w World) putVolume(ctx context.Context, r *Release, v Mounted) error {
 		if err != nil {
 			return err
 		}
-		_, err = w.KMS.Put(ctx, adminapi.Put{
+		return w.noted(w.KMS.Put(ctx, adminapi.Put{
 			Header: v.Header, SPIFFEID: r.Manifest.SPIFFEID, Evidence: adminapi.EvidenceRequired, ReferenceValues: text, SameVM: true,
 			Volume: &adminapi.VolumePolicy{Writers: v.Writers, Unclean: v.Unclean},
-		}, key)
-		return err
+		}, key))
 	}
 	return ErrNoVolumeKey
 }

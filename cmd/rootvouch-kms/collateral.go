@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/kms/admin"
+	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp/kds"
 )
 
@@ -26,6 +28,7 @@ type collateralDir struct {
 	dir   *kds.Dir
 	clock func() time.Time
 	log   *slog.Logger
+	path  string
 
 	mu     sync.Mutex // guards what follows
 	looked time.Time
@@ -35,7 +38,7 @@ type collateralDir struct {
 }
 
 func newCollateralDir(path string, clock func() time.Time, log *slog.Logger) *collateralDir {
-	return &collateralDir{dir: kds.NewDir(path), clock: clock, log: log.With("dir", path)}
+	return &collateralDir{path: path, dir: kds.NewDir(path), clock: clock, log: log.With("dir", path)}
 }
 
 func (d *collateralDir) get() (appraise.Collateral, error) {
@@ -107,6 +110,42 @@ func (d *collateralDir) checkFresh() error {
 		}
 	}
 	return fmt.Errorf("none of the CRLs of %d issuers is fresh: no evidence can be appraised (rootvouch collateral fetch)", len(all))
+}
+
+// lacks says of which roots that reference values name there is no fresh CRL.
+func (d *collateralDir) lacks(values refval.Values) []string {
+	c, err := d.get()
+	if err != nil {
+		return []string{err.Error()}
+	}
+	now := d.clock()
+	fresh := func(root *x509.Certificate) bool {
+		return slices.ContainsFunc(c.CRLs, func(crl *x509.RevocationList) bool {
+			return !now.Before(crl.ThisUpdate) && !now.After(crl.NextUpdate) && crl.CheckSignatureFrom(root) == nil
+		})
+	}
+	var notes []string
+	want := func(name string, roots []*x509.Certificate, is func(*x509.Certificate) bool, advice string) {
+		if !slices.ContainsFunc(roots, func(root *x509.Certificate) bool { return is(root) && fresh(root) }) {
+			notes = append(notes, fmt.Sprintf("%s has no fresh CRL of %s: no evidence is appraised, and no key released, until it has (%s)", d.path, name, advice))
+		}
+	}
+	if ark, ok := values.RootOfTrust.Emulated(); ok {
+		known := slices.ContainsFunc(c.Certificates, func(root *x509.Certificate) bool { return sha256.Sum256(root.Raw) == ark })
+		if !known { // it may come with the evidence, and which list is its own is not known
+			if err := d.checkFresh(); err != nil {
+				notes = append(notes, err.Error())
+			}
+			return notes
+		}
+		want("the emulated ARK "+ark.String(), c.Certificates, func(root *x509.Certificate) bool { return sha256.Sum256(root.Raw) == ark }, "each vm run --asp makes one")
+		return notes
+	}
+	for _, p := range values.Products {
+		want(fmt.Sprintf("AMD's ARK for %s", p.Name), kds.AMDCertificates(), func(root *x509.Certificate) bool { return root.Subject.CommonName == "ARK-"+string(p.Name) },
+			fmt.Sprintf("rootvouch collateral fetch --product %s", p.Name))
+	}
+	return notes
 }
 
 // crlWarning is how long before it runs out a CRL is a worry.

@@ -171,7 +171,7 @@ func serve(ctx context.Context, c config, log *slog.Logger, ready func(address s
 	})
 	group.Go(func() error {
 		a := admin.New(c.id, b.ledger, b.publisher.State, log)
-		a.Recipients, a.Watch = c.export, admin.Watch{Log: tlogdir.Dir(c.LogDir), CRLs: collateral.pageCRLs, Ill: well.Ready}
+		a.Recipients, a.Watch = c.export, admin.Watch{Log: tlogdir.Dir(c.LogDir), CRLs: collateral.pageCRLs, Lacks: collateral.lacks, Ill: well.Ready}
 		if b.members != nil {
 			a.Lack = b.members.Lack
 		}

@@ -37,7 +37,7 @@ func newRootCommand() *cobra.Command {
 
 docs/spire.md goes through them in this order.`,
 	}
-	root.AddCommand(newInitCommand(), newRenewCommand(), newServerConfigCommand(), newAgentConfigCommand(),
+	root.AddCommand(newInitCommand(), newRenewCommand(), newCheckCommand(), newServerConfigCommand(), newAgentConfigCommand(),
 		newJoinTokenCommand(), newEntriesCommand())
 	return root
 }

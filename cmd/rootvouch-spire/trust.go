@@ -63,6 +63,46 @@ func printTrust(w io.Writer, dir string, td spiffeid.TrustDomain) error {
 	return err
 }
 
+func newCheckCommand() *cobra.Command {
+	var dir string
+	var within time.Duration
+	cmd := &cobra.Command{
+		Use:   "check --ca-dir DIR",
+		Short: "Say how long root and intermediate last, for a monitor",
+		Long: `Say how long the root of a trust domain lasts, and the intermediate under it. Only their
+certificates are read, so a copy of them will do.
+
+Exit status: 1 if one of them ends within --within, or has ended. A SPIRE server whose
+intermediate has ended makes itself no CA any more, and within a day nobody attests.`,
+		Example: `  rootvouch spire check --ca-dir ca --within 720h || mail -s "spire renew" ops@example.org`,
+		Args:    command.NoArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ends, err := trust.Ends(dir)
+			if err != nil {
+				return err
+			}
+			var soon []error
+			for _, c := range ends {
+				left := time.Until(c.End)
+				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s ends at %s, in %d days\n", c.Name, c.End.UTC().Format(time.RFC3339), int(left.Hours()/24)); err != nil {
+					return err
+				}
+				if left < within {
+					soon = append(soon, fmt.Errorf("%s ends within %v", filepath.Join(dir, c.Name), within))
+				}
+			}
+			if len(soon) > 0 {
+				return command.WithHint(errors.Join(soon...), "rootvouch spire renew makes a new intermediate; a new root means that every VM is measured anew")
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&dir, "ca-dir", "", "directory of the trust root (its certificates)")
+	cmd.Flags().DurationVar(&within, "within", 30*24*time.Hour, "how long both must last")
+	command.Require(cmd, "ca-dir")
+	return cmd
+}
+
 func newRenewCommand() *cobra.Command {
 	var dir string
 	var years int

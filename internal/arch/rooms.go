@@ -50,6 +50,7 @@ var rooms = []room{
 	},
 	{name: "ground: inputs with a greatest size", packages: []string{"internal/bounded"}, never: network},
 	{name: "ground: files that appear whole", packages: []string{"internal/durable"}, never: []string{"net"}},
+	{name: "ground: numbers of bytes as people write them", packages: []string{"internal/bytesize"}, never: network},
 	{name: "ground: how a command ends", packages: []string{"internal/command"}, uses: []string{"internal/bounded"}, never: network},
 
 	// Meaning: what the bytes stand for.
@@ -251,7 +252,7 @@ var rooms = []room{
 		name:     "role: releases of a VM",
 		packages: []string{"release"},
 		uses: []string{"boot/bootconfig", "boot/cmdline", "gate", "image", "image/survey", "initramfs", "initramfs/kmod", "internal/bounded", "internal/durable", "kms/adminapi", "luks2",
-			"refval", "snp", "snp/firmware", "snp/launch", "volume"},
+			"internal/bytesize", "refval", "snp", "snp/firmware", "snp/launch", "volume"},
 		never: []string{"github.com/spiffe/...", "google.golang.org/grpc/...", module + "/appraise"},
 	},
 
@@ -265,7 +266,7 @@ var rooms = []room{
 	{
 		name:     "commands: what the owner's commands share",
 		packages: []string{"internal/cli"},
-		uses:     []string{"appraise", "boot/bootconfig", "boot/cmdline", "evidence", "gate", "initramfs", "kms/keyapi", "refval", "snp", "snp/firmware", "snp/kds", "snp/launch", "snp/snphost", "uki", "internal/bounded", "internal/command", "internal/durable", "internal/filekind"},
+		uses:     []string{"appraise", "boot/bootconfig", "boot/cmdline", "evidence", "gate", "initramfs", "kms/keyapi", "refval", "snp", "snp/firmware", "snp/kds", "snp/launch", "snp/snphost", "uki", "internal/bounded", "internal/bytesize", "internal/command", "internal/durable", "internal/filekind"},
 		never:    ownerNever,
 	},
 	{

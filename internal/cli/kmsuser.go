@@ -7,6 +7,12 @@ import (
 	"strings"
 )
 
+// Variables that stand for --kms-socket and --kms-user where these are not given.
+const (
+	KMSSocketVariable = "ROOTVOUCH_KMS_SOCKET"
+	KMSUserVariable   = "ROOTVOUCH_KMS_USER"
+)
+
 // KMSUser is the flag --kms-user: the user ID that a key server has besides root's
 // or the caller's own, if one was given.
 type KMSUser []uint32

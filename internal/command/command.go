@@ -68,7 +68,10 @@ func Main(root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	err := misnamed(root, args)
+	if err == nil {
+		err = root.ExecuteContext(ctx)
+	}
 	switch {
 	case err == nil:
 		return 0
@@ -156,6 +159,10 @@ func strict(cmd *cobra.Command) {
 			return nil
 		}
 		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		if cmd.Annotations == nil {
+			cmd.Annotations = map[string]string{}
+		}
+		cmd.Annotations[group] = "true"
 	}
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
@@ -169,6 +176,19 @@ func strict(cmd *cobra.Command) {
 		strict(child)
 	}
 }
+
+// misnamed returns an error if the words before the first flag name no command: cobra
+// would complain of the flags first. Words that begin with __ are cobra's own.
+func misnamed(root *cobra.Command, args []string) error {
+	cmd, rest, err := root.Find(args)
+	if err != nil || len(rest) == 0 || strings.HasPrefix(rest[0], "-") || strings.HasPrefix(rest[0], "__") || !cmd.HasSubCommands() || cmd.Annotations[group] == "" {
+		return nil
+	}
+	return UsageError{unknown(cmd, rest[0])}
+}
+
+// group marks a command that only has others.
+const group = "group"
 
 // unknown is the error of a word that names no command, with those that it is like.
 func unknown(cmd *cobra.Command, word string) error {

@@ -41,7 +41,7 @@ type Admin struct {
 	notes  *slog.Logger
 	gists  gists
 
-	// Watch is what the page shows of the rest of the server.
+	// Watch is what can be told of the rest of the server.
 	Watch Watch
 	// Recipients are whom keys may be exported to.
 	Recipients Recipients
@@ -277,7 +277,18 @@ func (a *Admin) put(by audit.Actor, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.view(r.Context(), record), nil
+	view := a.view(r.Context(), record)
+	view.Notes = a.lacks(p.ReferenceValues)
+	return view, nil
+}
+
+// lacks says what keeps a key from being released by these reference values.
+func (a *Admin) lacks(text []byte) []string {
+	values, err := refval.Decode(text)
+	if err != nil || a.Watch.Lacks == nil {
+		return nil // there are none, where evidence is not required
+	}
+	return a.Watch.Lacks(values)
 }
 
 // build checks a put, and makes a record of it.

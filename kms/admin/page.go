@@ -16,14 +16,17 @@ import (
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/kms/tlogdir"
 	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/refval"
 )
 
-// Watch is what the page shows of the rest of the server. What is nil is not shown.
+// Watch is what can be told of the rest of the server. What is nil is not told.
 type Watch struct {
 	// Log is the directory of the log.
 	Log tlogdir.Dir
 	// CRLs are the newest list of each issuer.
 	CRLs func() ([]CRL, error)
+	// Lacks says which revocation lists an appraisal by reference values would lack now.
+	Lacks func(refval.Values) []string
 	// Ill says what keeps the server from releasing keys.
 	Ill func() error
 }

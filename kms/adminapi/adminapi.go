@@ -144,6 +144,8 @@ type Record struct {
 	Changed    time.Time     `json:"changed"`
 	// Kept is there with a record that counts no more.
 	Kept *Kept `json:"kept,omitempty"`
+	// Notes say, of a record that was just registered, what keeps its key from being released.
+	Notes []string `json:"notes,omitempty"`
 	// ReferenceValues is there in the answer about one record, and so is what stands
 	// beside it: the record that waits for a boot, and those that count no more.
 	ReferenceValues json.RawMessage `json:"reference_values,omitempty"`

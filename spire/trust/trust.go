@@ -250,3 +250,30 @@ func readPEM(path, kind string) ([]byte, error) {
 	}
 	return block.Bytes, nil
 }
+
+// End is when a certificate of a directory ends.
+type End struct {
+	Name string // of the file
+	End  time.Time
+}
+
+// Ends reads when the intermediate and the root of a directory end.
+func Ends(dir string) ([]End, error) {
+	var all []End
+	for _, name := range []string{UpstreamCert, RootCert} {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return nil, fmt.Errorf("reading trust root: %w", err)
+		}
+		block, _ := pem.Decode(data)
+		if block == nil {
+			return nil, fmt.Errorf("reading trust root: %s has no PEM", filepath.Join(dir, name))
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("reading trust root: %s: %w", filepath.Join(dir, name), err)
+		}
+		all = append(all, End{name, c.NotAfter})
+	}
+	return all, nil
+}

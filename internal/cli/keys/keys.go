@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -30,16 +31,27 @@ A key goes to the server and never comes back: keep your own copy. What is repla
 or deleted is kept for a while, and "restore" brings it back; "purge" destroys it.
 
 Whoever serves the socket must be root or the user that runs this; where the server
-has a user of its own, as it should, name it with --kms-user.`,
+has a user of its own, as it should, name it with --kms-user.
+
+Environment: ROOTVOUCH_KMS_SOCKET and ROOTVOUCH_KMS_USER stand for --kms-socket and
+--kms-user where these are not given.`,
 	}
 	socket := cmd.PersistentFlags().String("kms-socket", "", "admin socket of rootvouch-kms")
-	if err := cmd.MarkPersistentFlagRequired("kms-socket"); err != nil {
+	var owner cli.KMSUser
+	if given := os.Getenv(cli.KMSSocketVariable); given != "" {
+		*socket = given
+	} else if err := cmd.MarkPersistentFlagRequired("kms-socket"); err != nil {
 		panic("rootvouch: internal error: " + err.Error())
 	}
-	var owner cli.KMSUser
 	cmd.PersistentFlags().Var(&owner, "kms-user", cli.KMSUserUsage)
+	userGiven := cmd.PersistentFlags().Lookup("kms-user")
 	ticket := cmd.PersistentFlags().String("ticket", "", "what a change is for, in your own words (goes on the log)")
 	client := func() (*adminapi.Client, error) {
+		if given := os.Getenv(cli.KMSUserVariable); given != "" && !userGiven.Changed {
+			if err := owner.Set(given); err != nil {
+				return nil, command.Usage(fmt.Errorf("$%s is %q: %w", cli.KMSUserVariable, given, err))
+			}
+		}
 		c := adminapi.NewClient(*socket, owner...)
 		c.Ticket = *ticket
 		if err := adminapi.CheckTicket(c.Ticket); err != nil {

@@ -18,7 +18,7 @@ type putFlags struct {
 	spiffeID, pins, refval, keyFile, evidence string
 	disk, made                                string
 	sameVM, replace, beside, changeRoot       bool
-	unmeasuredKernel                          bool
+	unmeasuredKernel, json                    bool
 	maxReleases                               uint32
 }
 
@@ -80,10 +80,29 @@ that launches an image again and again is stopped, and an alarm says so.`,
 	flags.StringVar(&f.disk, "disk", "", "disk image (send nothing unless the key opens it)")
 	flags.Uint32Var(&f.maxReleases, "max-releases-per-hour", 0, "launches that may have the key within an hour (0: any number)")
 	flags.BoolVar(&f.changeRoot, "change-root-of-trust", false, "let the record have another root of trust (with --replace or --beside)")
+	flags.BoolVar(&f.json, "json", false, "print JSON (the record)")
 	cli.UnmeasuredKernel(cmd, &f.unmeasuredKernel)
 	command.Require(cmd, "spiffe-id", "pins")
 	command.NotEmpty(cmd, "disk", "key", "made-key")
+	check := cmd.Args
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		f.alsoRequire(cmd)
+		return check(cmd, args)
+	}
 	return cmd
+}
+
+// alsoRequire makes required what is so unless something else is given, so that one error
+// names all that is missing.
+func (f *putFlags) alsoRequire(cmd *cobra.Command) {
+	also := map[string]bool{"key": f.made == "", "refval": f.evidence != adminapi.EvidenceNotRequired}
+	for flag, required := range also {
+		if required {
+			if err := cmd.MarkFlagRequired(flag); err != nil {
+				panic("keys: internal error: " + err.Error())
+			}
+		}
+	}
 }
 
 func (f *putFlags) run(cmd *cobra.Command, client *adminapi.Client) error {
@@ -136,9 +155,20 @@ func (f *putFlags) run(cmd *cobra.Command, client *adminapi.Client) error {
 	if f.beside {
 		what = "staged"
 	}
+	sayNotes(cmd, record)
+	if f.json {
+		return cli.PrintJSON(cmd.OutOrStdout(), record)
+	}
 	fmt.Fprintf(cmd.OutOrStdout(), "%s disk %s, generation %d, for %s, evidence %s\n",
 		what, record.DiskUUID, record.Generation, record.SPIFFEID, record.Evidence)
 	return nil
+}
+
+// sayNotes says what keeps a key from being released, though it is registered.
+func sayNotes(cmd *cobra.Command, record adminapi.Record) {
+	for _, note := range record.Notes {
+		fmt.Fprintf(cmd.ErrOrStderr(), "note: %s\n", note)
+	}
 }
 
 // readValues reads reference values as they are to be sent, and says what is to be said.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
 )
 
@@ -24,6 +25,8 @@ change it, it shows later whether the log has all that it had: give it to
 		Args:    command.NoArguments,
 	}
 	cmd.Flags().BoolVar(&checkpoint, "checkpoint-only", false, "print the log's signed checkpoint")
+	asJSON := cmd.Flags().Bool("json", false, "print JSON")
+	cmd.MarkFlagsMutuallyExclusive("json", "checkpoint-only")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := client()
 		if err != nil {
@@ -36,6 +39,9 @@ change it, it shows later whether the log has all that it had: give it to
 		if checkpoint {
 			_, err := io.WriteString(cmd.OutOrStdout(), status.Checkpoint)
 			return err
+		}
+		if *asJSON {
+			return cli.PrintJSON(cmd.OutOrStdout(), status)
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "spiffe id   %s\nrecords     %d\nkek         %s\nlog key     %s\nlog         %d leaves, complete at %s\n",
 			status.SPIFFEID, status.Records, status.KEK, status.LogKey, status.LogSize, status.Published.Format(time.RFC3339))

@@ -145,6 +145,7 @@ func (f *volumePutFlags) run(cmd *cobra.Command, client *adminapi.Client) error 
 	if err != nil {
 		return hintForPut(err)
 	}
+	sayNotes(cmd, record)
 	fmt.Fprintf(cmd.OutOrStdout(), "registered volume %s, generation %d of its key, for %s, writers %s, unclean %s\n",
 		record.DiskUUID, record.Generation, record.SPIFFEID, f.writers, f.unclean)
 	return nil

@@ -1,17 +1,23 @@
 package measure
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rootvouch/rootvouch/boot/cmdline"
 	"github.com/rootvouch/rootvouch/gate"
+	"github.com/rootvouch/rootvouch/initramfs"
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp/launch"
 	"github.com/rootvouch/rootvouch/snp/launch/explain"
 )
@@ -27,6 +33,7 @@ type explainFlags struct {
 	got                        string
 	firmwares, kernels, others []string
 	commandLines               []string
+	refvals                    []string
 }
 
 func newExplainCommand() *cobra.Command {
@@ -46,6 +53,10 @@ candidates. If none of them leads to the digest, every CPUID signature of the
 processors with SEV and every set of guest features is tried, with up to 16
 vCPUs.
 
+With --refval the files are first compared with those that the reference values were
+made from: that says at once which file is another one, and whether the digest that was
+seen is among those that are accepted.
+
 The exit status is 0 if the digest is explained, or is that of the inputs as
 they are, and 1 if it is not.`,
 		Example: `  rootvouch measure explain --got 5a1c… --firmware OVMF.hardened.fd --kernel gated.efi \
@@ -61,8 +72,9 @@ they are, and 1 if it is not.`,
 	flags.StringArrayVar(&f.kernels, "other-kernel", nil, "kernel file that may have been used (repeatable)")
 	flags.StringArrayVar(&f.others, "other-initrd", nil, "initramfs file that may have been used (repeatable)")
 	flags.StringArrayVar(&f.commandLines, "other-append", nil, "command line that may have been used (repeatable)")
+	flags.StringArrayVar(&f.refvals, "refval", nil, "reference values (that the files are compared with; repeatable)")
 	command.Require(cmd, "got")
-	command.NotEmpty(cmd, "other-firmware", "other-kernel", "other-initrd")
+	command.NotEmpty(cmd, "refval", "other-firmware", "other-kernel", "other-initrd")
 	command.LeavesNothing(cmd)
 	return cmd
 }
@@ -90,6 +102,9 @@ func (f *explainFlags) run(cmd *cobra.Command) error {
 			return err
 		}
 	}
+	if explained, err := f.compare(out, m, got); explained || err != nil {
+		return err
+	}
 	q, err := f.question(m, got)
 	if err != nil {
 		return err
@@ -100,6 +115,9 @@ func (f *explainFlags) run(cmd *cobra.Command) error {
 	}
 	if _, err := io.WriteString(out, answer.String()); err != nil {
 		return err
+	}
+	if len(answer.Explanations) == 0 && len(f.refvals) == 0 {
+		fmt.Fprintln(cmd.ErrOrStderr(), "rootvouch: hint: --refval says which files the reference values were made from; --other-firmware, --other-kernel, --other-initrd and --other-append name candidates")
 	}
 	if len(answer.Explanations) == 0 {
 		return notExplained{}
@@ -118,6 +136,11 @@ func (f *explainFlags) question(m *measurement, got launch.Sum) (explain.Questio
 	if f.kernel != "" {
 		if other, ok := otherSideOfGate(f.kernel); ok {
 			q.Kernels = append(q.Kernels, other)
+		}
+	}
+	if f.initrd != "" {
+		if base, ok := withoutBootConfig(f.initrd); ok {
+			q.Initrds = append(q.Initrds, base)
 		}
 	}
 	for _, path := range f.firmwares {
@@ -142,6 +165,71 @@ func (f *explainFlags) question(m *measurement, got launch.Sum) (explain.Questio
 	}
 	return q, nil
 }
+
+// compare says what is different from the files that reference values were made from, and
+// whether that explains the digest.
+func (f *explainFlags) compare(out io.Writer, m *measurement, got launch.Sum) (explained bool, err error) {
+	here := m.provenance()
+	for _, path := range f.refvals {
+		values, _, err := cli.ReadValues(path)
+		if err != nil {
+			return false, err
+		}
+		var seen []refval.Provenance
+		for _, accepted := range values.Measurements {
+			if !slices.Contains(seen, accepted.Provenance) {
+				seen = append(seen, accepted.Provenance)
+				if _, err := fmt.Fprintf(out, "%s: made from %s\n", path, difference(accepted.Provenance, here)); err != nil {
+					return false, err
+				}
+			}
+			if bytes.Equal(accepted.Digest[:], got.Bytes()) {
+				explained = true
+				if _, err := fmt.Fprintf(out, "%s: accepts this digest, of %d vCPUs of type %s\n", path, accepted.VCPUs, accepted.CPUType); err != nil {
+					return false, err
+				}
+			}
+		}
+	}
+	return explained, nil
+}
+
+// difference says which files of a digest are not those that are here.
+func difference(there, here refval.Provenance) string {
+	var other []string
+	for _, file := range []struct {
+		name        string
+		there, here pins.Digest
+	}{{"firmware", there.FirmwareSHA256, here.FirmwareSHA256}, {"kernel", there.KernelSHA256, here.KernelSHA256}, {"initramfs", there.InitramfsSHA256, here.InitramfsSHA256}} {
+		if file.there != file.here {
+			other = append(other, fmt.Sprintf("another %s (SHA-256 %s, here %s)", file.name, file.there, file.here))
+		}
+	}
+	if there.CommandLine != here.CommandLine {
+		other = append(other, fmt.Sprintf("another command line (%q, here %q)", there.CommandLine, here.CommandLine))
+	}
+	if len(other) == 0 {
+		return "these files"
+	}
+	return strings.Join(other, ", ")
+}
+
+// withoutBootConfig returns the base of an initramfs: who forgot to configure it measured
+// or launched that.
+func withoutBootConfig(path string) (explain.Blob, bool) {
+	file, err := command.ReadFile(path, maxInitramfs)
+	if err != nil {
+		return explain.Blob{}, false
+	}
+	contents, err := initramfs.Read(file)
+	if err != nil || contents.BootConfig == nil {
+		return explain.Blob{}, false
+	}
+	return explain.Blob{Name: "the given initramfs without its boot.json", SHA256: sha256.Sum256(file[:contents.BaseSize])}, true
+}
+
+// maxInitramfs bounds what is looked into, in bytes.
+const maxInitramfs = 1 << 30
 
 // otherSideOfGate returns the kernel in a gated file, or a bare kernel behind the
 // gate: who measured the one may have launched the other. A file that is neither

@@ -157,7 +157,11 @@ func (f *buildFlags) keeper(cmd *cobra.Command, vm release.VM) (func(*release.Re
 			return nil, hint(err)
 		}
 		return func(r *release.Release, key []byte) error {
-			return release.Register(cmd.Context(), client, r, key)
+			record, err := release.Register(cmd.Context(), client, r, key)
+			for _, note := range record.Notes {
+				sayNote(cmd, note)
+			}
+			return err
 		}, nil
 	case "-":
 		out := cmd.OutOrStdout()
@@ -186,6 +190,8 @@ func buildTime() (time.Time, error) {
 	}
 	return time.Unix(seconds, 0), nil
 }
+
+func sayNote(cmd *cobra.Command, text string) { fmt.Fprintf(cmd.ErrOrStderr(), "note: %s\n", text) }
 
 func readVM(path string) (release.VM, error) {
 	data, err := cli.ReadInput(path, release.MaxVM)
@@ -313,7 +319,7 @@ func (f *rollout) plan(cmd *cobra.Command, dir string) ([]release.Step, *release
 	if err != nil {
 		return nil, nil, err
 	}
-	w.Key, w.VolumeKeys = f.keySource(cmd, r), f.readVolumeKeys
+	w.Key, w.VolumeKeys, w.Note = f.keySource(cmd, r), f.readVolumeKeys, func(text string) { sayNote(cmd, text) }
 	target, err := f.target(w.Now)
 	if err != nil {
 		return nil, nil, err
@@ -501,7 +507,7 @@ OLD-DIR, and see with "release status" that none runs the other any more.`,
 			if err != nil {
 				return err
 			}
-			w.Key, w.VolumeKeys = f.keySource(cmd, old), f.readVolumeKeys
+			w.Key, w.VolumeKeys, w.Note = f.keySource(cmd, old), f.readVolumeKeys, func(text string) { sayNote(cmd, text) }
 			steps, err := w.PlanRollback(cmd.Context(), old, from.Manifest.Release)
 			if err != nil {
 				return hint(err)

@@ -103,7 +103,7 @@ func (f *runFlags) bind(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.kind, "platform", "", "emulated (NOT CONFIDENTIAL) or snp")
 	flags.StringVar(&f.network, "netdev", "user", "host's end of the network: user, bridge=NAME or tap=NAME")
-	flags.StringArrayVar(&f.forwards, "forward", nil, "forward a TCP port, ADDRESS:PORT=GUEST-PORT, to a loopback address; port 0 chooses a free one (repeatable)")
+	flags.StringArrayVar(&f.forwards, "forward", nil, "forward a TCP port of a loopback address, [ADDRESS:]PORT=GUEST-PORT; port 0 chooses a free one (repeatable)")
 	flags.StringVar(&f.asp, "asp", "", "directory of the software AMD-SP (emulated)")
 	flags.StringVar(&f.qemu, "qemu", platform.DefaultQEMU, "QEMU program")
 	flags.StringVar(&f.log, "log", "", "file for the console as it comes; an existing one is replaced")
