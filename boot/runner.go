@@ -30,7 +30,7 @@ func step[T any](r *runner, name string, limit time.Duration, describe func(T) s
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	watch := time.AfterFunc(limit+grace, func() {
-		r.refuse(name, fmt.Errorf("got no end of it within %s", limit+grace))
+		r.refuse(name, fmt.Errorf("it did not end within %s", limit+grace))
 	})
 	defer watch.Stop()
 	start := sinceKernel()

@@ -119,7 +119,7 @@ func TestOpenOldTar(t *testing.T) {
 		closeSource()
 	}
 	old[0] ^= 1
-	if _, _, err := Open(context.Background(), Input{Path: write(t, "bad.tar", old)}); err == nil || !strings.Contains(err.Error(), "none of what a root can be") {
+	if _, _, err := Open(context.Background(), Input{Path: write(t, "bad.tar", old)}); err == nil || !strings.Contains(err.Error(), "no root that can be read") {
 		t.Errorf("wrong checksum: got error %v", err)
 	}
 }

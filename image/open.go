@@ -177,7 +177,7 @@ func isPacked(kind filekind.Kind, head []byte) bool {
 // notARoot is the error for a file of another kind than want.
 func notARoot(name string, kind filekind.Kind, want string) error {
 	if kind == filekind.Unknown {
-		return fmt.Errorf("%s is none of what a root can be: want %s", name, want)
+		return fmt.Errorf("%s is no root that can be read: want %s", name, want)
 	}
 	return fmt.Errorf("%s is %v, want %s: %s", name, kind, want, nextStep(kind))
 }

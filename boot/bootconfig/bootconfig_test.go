@@ -146,7 +146,7 @@ func TestCheckRefuses(t *testing.T) {
 		{"kms address", func(c *Config) { c.KMS.Addresses[0] = "kms:0" }, "kms.addresses"},
 		{"no kms address", func(c *Config) { c.KMS.Addresses = nil }, "kms.addresses: got 0 addresses"},
 		{"too many", func(c *Config) { c.SPIRE.Addresses = make([]string, MaxAddresses+1) }, "spire.addresses: got 9 addresses"},
-		{"an address twice", func(c *Config) { c.KMS.Addresses = append(c.KMS.Addresses, "k:1", "k:1") }, `kms.addresses: address "k:1" stands there twice`},
+		{"an address twice", func(c *Config) { c.KMS.Addresses = append(c.KMS.Addresses, "k:1", "k:1") }, `kms.addresses: address "k:1" occurs twice`},
 		{"other trust domain", func(c *Config) { c.KMS.SPIFFEID = "spiffe://example.com/kms" }, `want "example.org"`},
 		{"no path", func(c *Config) { c.KMS.SPIFFEID = "spiffe://example.org" }, "want a path"},
 		{"empty path", func(c *Config) { c.KMS.SPIFFEID = "spiffe://example.org/" }, "segment"},

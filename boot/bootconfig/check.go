@@ -73,7 +73,7 @@ func checkAddresses(all []string) error {
 			return err
 		}
 		if slices.Contains(all[:i], address) {
-			return fmt.Errorf("address %q stands there twice", address)
+			return fmt.Errorf("address %q occurs twice", address)
 		}
 	}
 	return nil
@@ -131,7 +131,7 @@ func (n Network) checkStatic() error {
 		}
 	}
 	if len(n.Nameservers) > maxNameservers {
-		return fmt.Errorf("nameservers are %d, want at most %d", len(n.Nameservers), maxNameservers)
+		return fmt.Errorf("got %d nameservers, want at most %d", len(n.Nameservers), maxNameservers)
 	}
 	for i, ns := range n.Nameservers {
 		if err := checkUnicast(ns); err != nil {
@@ -202,7 +202,7 @@ func checkTrustRoot(s string) error {
 		}
 	}
 	if n > maxTrustRootCertificates {
-		return fmt.Errorf("certificates are %d, want at most %d", n, maxTrustRootCertificates)
+		return fmt.Errorf("got %d certificates, want at most %d", n, maxTrustRootCertificates)
 	}
 	if canonical.String() != s {
 		return errors.New("PEM is not canonical, want lines of 64 characters ended by a newline, and nothing around the blocks")

@@ -46,7 +46,7 @@ func CheckVolumes(all []Volume) error {
 		for _, earlier := range all[:i] {
 			switch {
 			case earlier.UUID == v.UUID:
-				errs = append(errs, fmt.Errorf("uuid %s stands there twice", v.UUID))
+				errs = append(errs, fmt.Errorf("uuid %s occurs twice", v.UUID))
 			case within(earlier.MountPoint, v.MountPoint):
 				errs = append(errs, fmt.Errorf("volume %d: mount_point %q is at or above %q, which is mounted before it", i, v.MountPoint, earlier.MountPoint))
 			}

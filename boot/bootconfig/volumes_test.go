@@ -36,7 +36,7 @@ func TestVolumesRefused(t *testing.T) {
 		want   string
 	}{
 		{"no UUID", func(c *Config) { c.Volumes[0].UUID = pins.UUID{} }, "uuid is all zero"},
-		{"twice", func(c *Config) { c.Volumes[1].UUID = c.Volumes[0].UUID }, "stands there twice"},
+		{"twice", func(c *Config) { c.Volumes[1].UUID = c.Volumes[0].UUID }, "occurs twice"},
 		{"the root's", func(c *Config) { c.Volumes[0].UUID = c.Disk.Header.DiskUUID }, "is the root disk's"},
 		{"filesystem", func(c *Config) { c.Volumes[0].Filesystem = "vfat" }, `filesystem is "vfat"`},
 		{"no filesystem", func(c *Config) { c.Volumes[0].Filesystem = "" }, `filesystem is ""`},

@@ -54,7 +54,7 @@ func parseLease(ack *dhcpv4.DHCPv4) (Network, error) {
 func leaseRoutes(ack *dhcpv4.DHCPv4) ([]route, error) {
 	classless := ack.ClasslessStaticRoute()
 	if len(classless) > maxRoutes {
-		return nil, fmt.Errorf("routes are %d, want at most %d", len(classless), maxRoutes)
+		return nil, fmt.Errorf("got %d routes, want at most %d", len(classless), maxRoutes)
 	}
 	var routes []route
 	for _, r := range classless {

@@ -83,7 +83,7 @@ func Open(r io.ReaderAt) (*FS, error) {
 	}
 	perGroup := uint64(le.Uint32(sb[0x20:]))
 	if f.blockSize == 0 || f.inodesPerGroup == 0 || perGroup == 0 || f.inodeSize < 128 || f.inodeSize > f.blockSize || descriptor < 32 || descriptor > f.blockSize {
-		return nil, errors.New("reading superblock: sizes of blocks, inodes or block groups cannot be")
+		return nil, errors.New("reading superblock: sizes of blocks, inodes or block groups are impossible")
 	}
 	if perGroup > uint64(f.blockSize)*8 || f.inodesPerGroup > uint32(f.blockSize)*8 || f.blocks > 1<<40 {
 		return nil, fmt.Errorf("reading superblock: %d blocks and %d inodes in a group, of %d blocks", perGroup, f.inodesPerGroup, f.blocks)

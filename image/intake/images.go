@@ -121,7 +121,7 @@ func (l ociLayout) manifest(d descriptor) (m ociManifest, err error) {
 // images lists the images of an index and of the indexes in it.
 func (l ociLayout) images(index []byte, tag string, depth int) ([]ociImage, error) {
 	if depth >= maxDepth {
-		return nil, errors.New("indexes within indexes")
+		return nil, errors.New("index lies more than two indexes deep")
 	}
 	var list struct {
 		Manifests []descriptor `json:"manifests"`

@@ -52,7 +52,7 @@ func (t *Tree) Select(wants []Want) (Selection, error) {
 		}
 	}
 	if len(lost) != 0 {
-		return Selection{}, t.from.hint(fmt.Errorf("kernel %s has neither as a module nor built in: %s", t.version, strings.Join(lost, ", ")))
+		return Selection{}, t.from.hint(fmt.Errorf("kernel %s lacks modules, as files and built in: %s", t.version, strings.Join(lost, ", ")))
 	}
 	return c.out, nil
 }

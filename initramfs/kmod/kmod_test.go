@@ -175,7 +175,7 @@ func TestSelectRefuses(t *testing.T) {
 		change func(initramfstest.Files)
 		want   string
 	}{
-		{"required module missing", func(f initramfstest.Files) { delete(f, "kernel/a.ko") }, "neither as a module nor built in: a or z"},
+		{"required module missing", func(f initramfstest.Files) { delete(f, "kernel/a.ko") }, "lacks modules, as files and built in: a or z"},
 		{"dependency missing", func(f initramfstest.Files) { delete(f, "kernel/e.ko") }, "depends on e, which is neither"},
 		{"two of a name", func(f initramfstest.Files) { f["kernel/z/a.ko"] = f["kernel/a.ko"] }, "want one"},
 		{"cycle", func(f initramfstest.Files) { f["kernel/e.ko"] = initramfstest.Module("e", "depends=a") }, "depends on itself"},

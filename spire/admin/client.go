@@ -141,7 +141,7 @@ func fromProto(e *types.Entry) Entry {
 // agent gets the identity alias beside its own, for entries to hang on.
 func (c *Client) JoinToken(ctx context.Context, alias spiffeid.ID, ttl time.Duration) (string, error) {
 	if ttl < time.Second {
-		return "", fmt.Errorf("making a join token: it is to last %v, want at least 1s", ttl)
+		return "", fmt.Errorf("making a join token: lifetime is %v, want at least 1s", ttl)
 	}
 	token, err := c.agents.CreateJoinToken(ctx, &agentv1.CreateJoinTokenRequest{Ttl: int32(ttl / time.Second), AgentId: protoID(alias)})
 	if err != nil {

@@ -59,10 +59,10 @@ type Validity struct {
 
 func (v Validity) check() error {
 	if v.RootYears < 1 || v.RootYears > 50 {
-		return fmt.Errorf("root is to last %d years, want 1 to 50", v.RootYears)
+		return fmt.Errorf("root's lifetime is %d years, want 1 to 50", v.RootYears)
 	}
 	if v.UpstreamYears < 1 || v.UpstreamYears > v.RootYears {
-		return fmt.Errorf("intermediate is to last %d years, want 1 to the root's %d", v.UpstreamYears, v.RootYears)
+		return fmt.Errorf("intermediate's lifetime is %d years, want 1 to the root's %d", v.UpstreamYears, v.RootYears)
 	}
 	return nil
 }

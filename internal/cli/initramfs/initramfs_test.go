@@ -67,7 +67,7 @@ func TestKernelOut(t *testing.T) {
 	if err := build("--force", "--kernel-out", in("base")); err == nil || !strings.Contains(err.Error(), "two outputs have the name") {
 		t.Errorf("kernel in the place of the initramfs: got error %v", err)
 	}
-	if err := build("--force", "--drivers", "aws,gcp"); err == nil || !strings.Contains(err.Error(), "neither as a module nor built in: nvme, ena, nvme, gve") {
+	if err := build("--force", "--drivers", "aws,gcp"); err == nil || !strings.Contains(err.Error(), "lacks modules, as files and built in: nvme, ena, nvme, gve") {
 		t.Errorf("drivers that the kernel lacks: got error %v", err)
 	}
 	if err := build("--force", "--drivers", "moon"); err == nil || !strings.Contains(err.Error(), `drivers for "moon" are not known`) {

@@ -233,7 +233,7 @@ func parseCounts(list string) ([]int, error) {
 	var all []int
 	var seen [launch.MaxVCPUs + 1]bool
 	if list == "" {
-		return nil, fmt.Errorf("is missing, want vCPU counts such as 4 or 1,2,4-8")
+		return nil, fmt.Errorf("got none, want vCPU counts such as 4 or 1,2,4-8")
 	}
 	for part := range strings.SplitSeq(list, ",") {
 		low, high, isRange := strings.Cut(part, "-")

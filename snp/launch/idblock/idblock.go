@@ -66,7 +66,7 @@ func (b Block) Marshal() []byte {
 // ParseBlock reads an ID block of exactly BlockSize bytes.
 func ParseBlock(data []byte) (Block, error) {
 	if len(data) != BlockSize {
-		return Block{}, fmt.Errorf("parsing ID block: %d bytes, want %d", len(data), BlockSize)
+		return Block{}, fmt.Errorf("parsing ID block: got %d bytes, want %d", len(data), BlockSize)
 	}
 	if version := binary.LittleEndian.Uint32(data[0x50:]); version != blockVersion {
 		return Block{}, fmt.Errorf("parsing ID block: VERSION is %d, want %d", version, blockVersion)

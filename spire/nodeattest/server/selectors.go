@@ -79,7 +79,7 @@ func checkSelectorNames(names []string) error {
 	}
 	for _, name := range names {
 		if len(pick(known, []string{name})) == 0 {
-			return fmt.Errorf("selectors: there is none named %q", name)
+			return fmt.Errorf("selectors has %q, want names of selectors or of groups", name)
 		}
 	}
 	return nil
