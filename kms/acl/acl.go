@@ -67,8 +67,8 @@ func refuse(check, format string, args ...any) error {
 // ErrCannotJudge says that the evidence fits, but for a fresh CRL, which the server lacks.
 var ErrCannotJudge = errors.New("the key server cannot judge now")
 
-// ErrNoCertificate says that the certificate of the key that signed the evidence is not at
-// hand, so that nobody knows whether it is true.
+// ErrNoCertificate says that the server lacks the certificate of the key that signed the
+// evidence, so it cannot verify the evidence.
 var ErrNoCertificate = errors.New("no certificate")
 
 // Decide returns nil when both locks open. The error matches ErrCannotJudge where it is no

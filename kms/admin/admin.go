@@ -153,7 +153,7 @@ func statusOf(err error) int {
 	return http.StatusServiceUnavailable
 }
 
-// admit says who asks, if their role allows it.
+// admit returns the caller, if the caller's role allows the request.
 func admit(role Role, r *http.Request) (audit.Actor, error) {
 	p, ok := r.Context().Value(peerKey{}).(peer)
 	if !ok {

@@ -28,14 +28,14 @@ func (r Role) String() string {
 	return [...]string{"nobody", "read", "operate", "destroy"}[r]
 }
 
-// Members are who has a role.
+// Members are the users and groups that have a role.
 type Members struct {
 	Users  []uint32
 	Groups []uint32
 }
 
-// Roles says who has which role besides the server's own user and root, who have all. The
-// zero value is nobody.
+// Roles lists the members of each role. The server's own user and root have all roles. The
+// zero value gives no other user a role.
 type Roles struct{ Read, Operate, Destroy Members }
 
 // RolesByName is Roles as a configuration has it.

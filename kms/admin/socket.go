@@ -57,7 +57,7 @@ type listener struct {
 	roles Roles
 }
 
-// peer is a connection with who is at its other end.
+// peer is a connection with the user at its other end.
 type peer struct {
 	net.Conn
 	role Role

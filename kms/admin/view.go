@@ -58,7 +58,8 @@ func (a *Admin) gist(ctx context.Context, digest pins.Digest) (gist, error) {
 	return g, nil
 }
 
-// view is what is told about a record. What cannot be read says so, and hides no other.
+// view returns a record as clients see it. If a part cannot be read, that part says so, and
+// the other parts are there.
 func (a *Admin) view(ctx context.Context, r store.Record) adminapi.Record {
 	shown := adminapi.Record{
 		Header: r.Header, SPIFFEID: r.SPIFFEID.String(), Evidence: string(r.Evidence),

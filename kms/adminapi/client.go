@@ -38,9 +38,9 @@ type Client struct {
 	http *http.Client
 }
 
-// NewClient makes a client for the socket at path. Nothing is opened yet. Whoever
-// serves it must be root, this process's own user, or one of the user IDs given;
-// all else gets a *PeerError, and nothing is sent.
+// NewClient makes a client for the socket at path. It opens nothing yet. The server must run
+// as root, as this process's own user or as one of the given user IDs. For any other server
+// requests fail with a *PeerError, and the client sends nothing.
 func NewClient(path string, users ...uint32) *Client { return newClient(path, Peer, users) }
 
 // newClient asks peer who serves a connection.

@@ -21,8 +21,8 @@ func (e *PeerError) Error() string {
 	return fmt.Sprintf("%s is served by user ID %d, want one of %d", e.Path, e.UID, e.Want)
 }
 
-// Peer returns who is at the other end of a unix socket, as the kernel has it
-// (SO_PEERCRED, unix(7)): for the end that connected, whoever called listen(2).
+// Peer returns the user at the other end of a unix socket, as the kernel has it
+// (SO_PEERCRED, unix(7)). For a client that is the process that called listen(2).
 func Peer(conn net.Conn) (unix.Ucred, error) {
 	c, ok := conn.(*net.UnixConn)
 	if !ok {
@@ -43,8 +43,8 @@ func Peer(conn net.Conn) (unix.Ucred, error) {
 	return *cred, nil
 }
 
-// checkServer refuses a server that is not root's, this process's own user's, or
-// one of users': a key goes to it, and what it says is believed.
+// checkServer refuses a server that does not run as root, as this process's own user or as
+// one of users: the client sends it keys, and believes its answers.
 func checkServer(conn net.Conn, peer func(net.Conn) (unix.Ucred, error), path string, users []uint32) error {
 	cred, err := peer(conn)
 	if err != nil {

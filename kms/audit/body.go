@@ -90,9 +90,9 @@ var kinds = map[Event]reflect.Type{
 
 // Body is what a leaf says about its event.
 type Body interface {
-	// Contents are what it refers to by SHA-256, and what stands beside the log for it.
+	// Contents are the SHA-256 digests that the body names; their contents stand beside the log.
 	Contents() []pins.Digest
-	// bounded returns it with bounded text.
+	// bounded returns the body with bounded text.
 	bounded() Body
 }
 
@@ -280,10 +280,10 @@ func (a AboutLeftOut) bounded() Body {
 	return a
 }
 
-// Actor is who asks for a change.
+// Actor is the user that asks for a change.
 type Actor struct {
 	Name   string // as the kernel has it
-	Ticket string // what it is for, in the actor's own words; may be empty
+	Ticket string // the reason, in the actor's own words; may be empty
 }
 
 // AboutChange is about a record that was changed.

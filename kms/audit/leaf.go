@@ -1,9 +1,9 @@
-// Package audit says what the key server writes down of what it did and refused.
+// Package audit defines the leaves in which the key server records releases, refusals and changes.
 //
-// Each event is one leaf of a transparency log (package tlogdir). Each replica of the server
-// writes its leaves in a lane of its own, where each names the digest of the one
-// before it: so a publisher that drops or swaps some of them, before they come into the
-// log, shows. The format is described in docs/spec/keylog.md.
+// Each event is one leaf of a transparency log (package tlogdir). Each replica writes its
+// leaves in a lane of its own, and each leaf names the digest of the one before it. So the
+// log shows a publisher that dropped or swapped leaves. docs/spec/keylog.md describes the
+// format.
 package audit
 
 import (
@@ -24,8 +24,8 @@ import (
 const (
 	version = 1
 
-	// MaxLeaf bounds a leaf in bytes. What Encode lets through stays below, even if JSON
-	// escapes every byte of it by six.
+	// MaxLeaf bounds a leaf in bytes. Encode bounds texts so that a leaf stays below, even if
+	// JSON escapes every byte of them by six.
 	MaxLeaf = 1<<16 - 1
 
 	chainLabel = "rootvouch kms audit v2\n"
@@ -53,7 +53,7 @@ type Leaf struct {
 	Entry
 }
 
-// Entry is what there is to say about an event.
+// Entry is an event with its details.
 type Entry struct {
 	Event Event
 	About Body // of the type that goes with the event

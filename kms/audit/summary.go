@@ -8,7 +8,7 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// Summary is a leaf for a table. What does not apply is empty.
+// Summary is a leaf for a table. Columns that do not apply are empty.
 type Summary struct {
 	Disk, SPIFFEID, What string
 }

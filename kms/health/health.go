@@ -142,7 +142,7 @@ func (h *Health) run(fatal bool) error {
 	return errors.Join(all...)
 }
 
-// watchInterval is how often checks are made when nobody asks.
+// watchInterval is the time between two checks of its own.
 const watchInterval = 10 * time.Second
 
 // Watch makes all checks now and then until ctx is done, and logs what changes: an operator

@@ -43,9 +43,9 @@ type disk struct {
 	count      uint64        // of all records
 }
 
-// change makes one change of a disk's records. decide gets what there is now, may read more,
-// and says what to write and to put on the log. Every change writes the epoch: so those
-// that were decided side by side see each other, and what decide reads is as it was.
+// change makes one change of a disk's records. decide gets the disk's records, may read more
+// items, and adds writes and leaves to the moment. Every change writes the epoch. So if two
+// changes are decided side by side, one of them is lost and decided anew.
 func (l *Ledger) change(ctx context.Context, uuid pins.UUID, decide func(*moment, disk) error) error {
 	if err := l.lock(ctx); err != nil {
 		return err
@@ -275,8 +275,8 @@ func (l *Ledger) accepted(m *moment, r store.Record) ([]refval.Values, error) {
 	return all, nil
 }
 
-// checkApart holds a record, with its newest reference values, against all other disks' of
-// its caller. One that is retired stands in nobody's way.
+// checkApart compares a record, with its newest reference values, with the records of all
+// other disks that name the same SPIFFE ID. It skips retired records.
 func (l *Ledger) checkApart(m *moment, r store.Record, mine refval.Values) error {
 	others, err := l.Records.ByCaller(m.ctx, r.SPIFFEID)
 	if err != nil {
@@ -307,8 +307,8 @@ func (l *Ledger) checkApart(m *moment, r store.Record, mine refval.Values) error
 	return nil
 }
 
-// checkDistinct refuses a record beside another one of its disk where a launch could
-// satisfy both: then nobody could say which header the launch has.
+// checkDistinct refuses a record beside another one of its disk if a launch could satisfy
+// both: the server could not tell which header the launch has.
 func (l *Ledger) checkDistinct(m *moment, current, fresh store.Record, mine refval.Values) error {
 	if current.Evidence != store.EvidenceRequired || fresh.Evidence != store.EvidenceRequired {
 		return fmt.Errorf("%w: without evidence nothing tells a launch with the new header from one with the old", ErrConflict)

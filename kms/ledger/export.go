@@ -9,9 +9,9 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// Export gives seal the key of a disk's record, or of the one of a generation, and writes
-// down who gets it. What seal made may leave when Export returns nil. The error matches
-// store.ErrNotFound.
+// Export gives seal the key of a disk's record, or of the record of a generation, and records
+// the recipients on the log. The sealed key may leave when Export returns nil. The error
+// matches store.ErrNotFound.
 func (l *Ledger) Export(ctx context.Context, by audit.Actor, uuid pins.UUID, generation uint64, recipients []string, seal func(key []byte) error) (uint64, error) {
 	r, err := l.find(ctx, uuid, generation)
 	if err != nil {

@@ -75,7 +75,7 @@ func (l *Ledger) Release(ctx context.Context, c Claim) error {
 	l.pending = append(l.pending, mine)
 	l.pendingMu.Unlock()
 
-	// Who waits here is not let go early: its claim is in the queue.
+	// The wait ignores ctx: the claim is in the queue, and another caller may commit it.
 	l.gate <- struct{}{}
 	defer l.unlock()
 	for !mine.done { // whoever held the gate may have done it
@@ -113,8 +113,8 @@ func (l *Ledger) take() []*claim {
 	return batch
 }
 
-// errUnfinished is the result of a claim until it has a better one: should a transaction ever
-// end early, nobody waits for ever and no key leaves.
+// errUnfinished is the result of a claim until its transaction has one. If a transaction ever
+// ended early, its callers would get this error and no key.
 var errUnfinished = errors.New("transaction did not end")
 
 // commit makes a batch durable. Each claim of it is done afterwards.
@@ -133,8 +133,8 @@ func (l *Ledger) commit(ctx context.Context, batch []*claim) {
 	}
 }
 
-// keysOf is what a batch hangs on. The epoch comes first: what is read after it, or with it,
-// has not changed if the epoch has not.
+// keysOf returns the keys of the items that decide a batch. The epoch comes first: items that
+// are read after the epoch, or with it, have not changed if the epoch has not.
 func keysOf(batch []*claim) []string {
 	keys := []string{store.KeyEpoch}
 	seen := map[string]bool{}
@@ -155,7 +155,7 @@ func keysOf(batch []*claim) []string {
 	return keys
 }
 
-// build adds to m what is left to do of a batch.
+// build adds the claims of a batch to m that have no result yet.
 func (l *Ledger) build(m *moment, batch []*claim) error {
 	if m.latest.Sub(m.now) > clockSkew {
 		return fmt.Errorf("%w: it is %s, and the newest leaf of lane %s is of %s: set it right; a change of any record says that it is",

@@ -48,8 +48,8 @@ func (l *Ledger) sealing(ctx context.Context, ahead []string, build func(*moment
 
 // Rewrap seals secrets anew under the current key-encryption key: those of the items after
 // one, a step at a time. It returns how many, and where the next step begins; "" when it is
-// done. Releases go on meanwhile. A rewrap that was broken off is begun again: what is
-// done stays so.
+// done. Releases go on meanwhile. If a rewrap was broken off, begin it again: it skips
+// secrets that are sealed under the current key.
 func (l *Ledger) Rewrap(ctx context.Context, by audit.Actor, after string) (sealed int, next string, err error) {
 	if err := l.lock(ctx); err != nil {
 		return 0, "", err

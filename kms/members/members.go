@@ -23,8 +23,8 @@ const (
 	Interval = 2 * time.Second
 	// silence is how long a server may be silent before it counts no more.
 	silence = 15 * time.Second
-	// maxSkew is how far a clock may be from the others'. How long a sign takes to be
-	// seen, Interval and more, is in what is measured.
+	// maxSkew bounds how far a clock may be from the others'. The measured difference includes
+	// the time until a sign is seen, Interval and more.
 	maxSkew = 10 * time.Second
 )
 
@@ -113,7 +113,8 @@ func (m *Members) Beat(ctx context.Context) error {
 	return nil
 }
 
-// sign writes our own. Who has written it since we did has our name.
+// sign writes our own sign. If another process wrote it since we did, that process has our
+// name.
 func (m *Members) sign(ctx context.Context) error {
 	items, err := m.engine.Get(ctx, store.KeyReplica(m.name))
 	if err != nil {

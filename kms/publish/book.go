@@ -77,10 +77,10 @@ func segmentOf(lane string, item kv.Item) (segment, error) {
 	return segment{item, lane, first + uint64(len(leaves)) - 1}, err
 }
 
-// covers reports whether who is at these heads has a segment.
+// covers reports whether a copy with these heads has a segment.
 func covers(lanes audit.Lanes, s segment) bool { return s.last <= lanes[s.lane].Sequence }
 
-// remove makes the writes that remove what all others have.
+// remove makes the writes that remove the segments which all other copies have.
 func remove(segments []segment, others []store.Copy) (writes []kv.Write) {
 	for _, s := range segments {
 		if !slices.ContainsFunc(others, func(c store.Copy) bool { return !covers(c.Lanes, s) }) {

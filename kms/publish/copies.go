@@ -36,8 +36,8 @@ func Join(ctx context.Context, s *store.Store, replica string) (int64, error) {
 	return shortest.Size, err
 }
 
-// Leave ends that: nobody waits for the replica's directory any more. Its lane stays. The
-// error matches ErrNoCopy.
+// Leave removes a replica's copy: no leaf stays in the book for its directory any more. The
+// replica's lane stays. The error matches ErrNoCopy.
 func Leave(ctx context.Context, s *store.Store, replica string) error {
 	return change(ctx, s, replica, func(own kv.Item, _ []store.Copy) (kv.Write, error) {
 		if own.Mod == 0 {

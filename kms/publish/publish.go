@@ -172,8 +172,8 @@ func (p *Publisher) Newest(ctx context.Context) (int64, error) {
 	return tree.Size, err
 }
 
-// Run publishes until ctx is done, and then what is left. written says when there is
-// something new.
+// Run publishes until ctx is done, and then publishes the rest. written tells that there are
+// new leaves.
 func (p *Publisher) Run(ctx context.Context, written <-chan struct{}) error {
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
@@ -269,7 +269,7 @@ func (p *Publisher) leads(b book) bool {
 	return b.checkpoint.By == p.replica || len(b.others) == 0 || time.Since(p.since) >= takeover
 }
 
-// current notes that the log has what there is.
+// current notes that the log has all leaves of the book now.
 func (p *Publisher) current() {
 	state := p.State()
 	state.At = time.Now()

@@ -1,9 +1,9 @@
 // Package restore brings a backup of the key server's book up to the log.
 //
-// The log goes on after a backup was made. What its leaves say is brought into the copy: no
-// launch that has had a key gets it again, what was disabled or deleted stays so, and what
-// was known of a volume is known again. Only a key that was registered since is in no leaf,
-// and has to be registered anew.
+// The log goes on after a backup was made, and Restore brings the newer leaves into the copy. No
+// launch that has had a key gets it again. Records that were disabled or deleted stay so, and
+// the state of volumes is that of the log. No leaf has a key: keys that were registered since
+// the backup have to be registered anew.
 package restore
 
 import (
@@ -71,8 +71,8 @@ type fate struct {
 	last       time.Time // of the newest change
 }
 
-// Restore brings the book in a store up to its log. It is the copy's own: nothing else may
-// use it, and nobody may serve it before.
+// Restore brings the book in a store up to its log. The store is a copy that nothing else uses
+// meanwhile.
 func Restore(ctx context.Context, s *store.Store, dir tlogdir.Dir, rand io.Reader, retention time.Duration) (Result, error) {
 	r := &restorer{ctx: ctx, s: s, dir: dir, rand: rand, retention: retention, times: map[string]time.Time{},
 		disks: map[pins.UUID]*fate{}, uses: map[pins.UUID]store.Use{}, volumes: map[pins.UUID]*history.Volume{}}
@@ -261,7 +261,7 @@ func (r *restorer) count() error {
 	}
 }
 
-// finish lets the book know what the log has: what is in a segment and in the log goes.
+// finish writes the end of the log into the book, and removes segments that the log has.
 func (r *restorer) finish(now tlogdir.Tree, signed []byte) error {
 	for lane, head := range r.lanes {
 		items, err := r.s.Engine.Get(r.ctx, store.KeyLane(lane))

@@ -14,7 +14,7 @@ import (
 )
 
 // settle gives a disk the records that it has by the log, as far as the backup has their
-// keys. What it has besides is kept, and can be brought back.
+// keys. It keeps the disk's other records, which can be brought back.
 func (r *restorer) settle(disk pins.UUID, f *fate) error {
 	if f.last.IsZero() {
 		return nil // only releases

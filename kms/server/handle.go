@@ -337,8 +337,8 @@ func (s *Server) keep(x acl.Case) {
 	}
 }
 
-// proof is what the log says of why a case was decided as it was. What it names stands in
-// the book before the leaf does.
+// proof returns everything that decided a case, for the log. The contents that the proof
+// names are in the book before the leaf is.
 func (s *Server) proof(ctx context.Context, x acl.Case) (*audit.Proof, error) {
 	claims := x.Evidence.Claims()
 	p := &audit.Proof{

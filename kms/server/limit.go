@@ -24,8 +24,8 @@ const (
 	leftOutInterval = time.Hour // at most, until what was left out is on the log as a number
 )
 
-// limiter bounds how many refusals each caller can put on the audit log. What is
-// left out is counted, and the count is on the next one, or on a line of its own.
+// limiter bounds how many refusals each caller can put on the audit log. It counts the
+// refusals that it leaves out. The next refusal, or a leaf of its own, has the count.
 type limiter struct {
 	mu      sync.Mutex            // guards what follows
 	callers map[string]*allowance // :: SPIFFE ID -> its allowance

@@ -220,8 +220,8 @@ func (s *Server) handler() http.Handler {
 	return mux
 }
 
-// caller verifies who asks, at the time of this request: an SVID that expired, or
-// whose root left the bundle, since the connection began is refused.
+// caller verifies the caller's SVID at the time of this request. If the SVID expired or its
+// root left the bundle since the connection began, caller refuses it.
 func (s *Server) caller(r *http.Request) (acl.Caller, error) {
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
 		return acl.Caller{}, errors.New("verifying the caller: there is no SVID")

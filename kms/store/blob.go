@@ -16,8 +16,8 @@ func keyChunk(digest pins.Digest, i int) string {
 	return fmt.Sprintf("%s%s/%03d", prefixBlob, digest, i)
 }
 
-// PutBlob makes contents durable under their SHA-256. What is there already is not written
-// again. Nothing refers to it yet: should the server stop now, it goes unused.
+// PutBlob makes contents durable under their SHA-256. It does not write contents again that are
+// there. No item refers to the contents yet: if the server stops now, they go unused.
 func (s *Store) PutBlob(ctx context.Context, data []byte) (pins.Digest, error) {
 	digest := pins.Digest(sha256.Sum256(data))
 	if _, known := s.blobs.Load(digest); known {

@@ -11,8 +11,8 @@ import (
 // maxDecoded bounds how many records are remembered.
 const maxDecoded = 4096
 
-// decoded remembers what records that are asked for again and again decode to. A record counts
-// for the very bytes that it was decoded from. Who gets one must not change what it points to.
+// decoded remembers records that are asked for again and again. A remembered record counts only
+// for the bytes that it was decoded from. Callers must not change what a record points to.
 type decoded struct {
 	mu  sync.Mutex                // guards all
 	all map[string]rememberedItem // :: key -> its item, decoded

@@ -38,8 +38,8 @@ func UseOf(item kv.Item) (Use, error) {
 // SetUse makes the item of a Use.
 func SetUse(disk pins.UUID, u Use) kv.Write { return kv.Write{Key: KeyUse(disk), Value: encodeJSON(u)} }
 
-// Within is how many releases there were in the hour before now. One counts up to a minute
-// longer. What a clock that ran ahead wrote counts too.
+// Within returns the number of releases in the hour before now. A release counts up to a minute
+// longer. Releases that a clock ahead of now wrote count too.
 func (u Use) Within(now time.Time) (n uint32) {
 	for _, m := range u.Minutes {
 		if m.Minute >= minute(now)-useWindow {

@@ -169,8 +169,8 @@ func (v Volume) Accept(now time.Time) (Volume, error) {
 	return v, nil
 }
 
-// Restore says that the volume holds what has this digest: a backup was put back, or the
-// server has lost what it knew.
+// Restore says that the volume's contents have this digest: the operator put back a backup, or
+// the server lost the volume's state.
 func (v Volume) Restore(digest pins.Digest, now time.Time) (Volume, error) {
 	if v.State != VolumeNew && v.State != VolumeClosed && v.State != VolumeUnclean {
 		return v, v.unfit("restore", VolumeNew, VolumeClosed, VolumeUnclean)
@@ -247,14 +247,14 @@ func (s *Store) CommitKey(disk pins.UUID, holder keyapi.Holder) [32]byte {
 // KeyVolume is where the state of a volume is.
 func KeyVolume(disk pins.UUID) string { return "vol/" + disk.String() }
 
-// storedVolume is what is kept there. MAC shows that who wrote the state had the cluster's
+// storedVolume is the state as the book has it. The MAC shows that its writer had the cluster's
 // secret, which is sealed under the key-encryption key.
 type storedVolume struct {
 	Volume json.RawMessage `json:"volume"`
 	MAC    pins.Digest     `json:"mac"`
 }
 
-// ErrForged says that the state of a volume was changed in the store by who has no key.
+// ErrForged says that a writer without the cluster's secret changed the state of a volume.
 var ErrForged = errors.New("state of the volume was not written by a key server of this store")
 
 // Mod is the revision of the transaction that wrote the state.

@@ -61,8 +61,8 @@ func Create(path, public string, signed []byte) (Dir, error) {
 
 func (d Dir) path(name string) string { return filepath.Join(string(d), filepath.FromSlash(name)) }
 
-// Key reads the verification key that is in the directory. Who can write there can put
-// another one: it says which log this claims to be, and no more.
+// Key reads the verification key that is in the directory. Anyone who can write to the
+// directory can replace the key, so it says only which log this claims to be.
 func (d Dir) Key() (string, error) {
 	data, err := os.ReadFile(d.path(keyName))
 	if err != nil {
@@ -89,8 +89,8 @@ func (d Dir) WriteCheckpoint(signed []byte) error {
 }
 
 // Append writes the tiles of a tree that has leaves after those of old, and returns it.
-// No checkpoint is written: until then a reader sees the old tree. What is there of
-// old's right edge is verified.
+// Append writes no checkpoint: readers see the old tree until WriteCheckpoint. Append verifies
+// old's right edge.
 func (d Dir) Append(old Tree, leaves [][]byte) (Tree, error) {
 	if len(leaves) == 0 {
 		return old, nil

@@ -61,7 +61,7 @@ func (f *Flaky) Commit(ctx context.Context, conditions []kv.Cond, writes []kv.Wr
 	return f.Engine.Commit(ctx, conditions, writes)
 }
 
-// Settle lets happen what was to happen later.
+// Settle makes the transactions that were to happen later.
 func (f *Flaky) Settle() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
