@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
@@ -197,7 +198,7 @@ func (c *closer) send(o *volumes.Opened, commit keyapi.CommitRequest) error {
 		return errors.New("running fetchkey: it did not end in time")
 	}
 	if status != 0 {
-		return fmt.Errorf("running fetchkey: %s", process.LastLine(out, process.Describe(status)))
+		return fmt.Errorf("running fetchkey: %s", strings.TrimPrefix(process.LastLine(out, process.Describe(status)), "fetchkey: "))
 	}
 	return nil
 }

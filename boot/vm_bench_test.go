@@ -182,7 +182,8 @@ type vm struct {
 	disk       func() []string   // QEMU's arguments for the disk, if it is not the usual one
 	network    []string          // the same for the network
 	volumes    []string          // disks that the VM writes
-	kill       func()            // ends it as a power cut does; for a line to call while it runs
+	process    atomic.Pointer[os.Process]
+	killed     atomic.Bool
 	monitor    *monitor          // while it runs
 	lines      map[string]func() // :: start of a console line -> what to do then
 }
@@ -306,6 +307,14 @@ func (b *bench) machine(cpu string) []string {
 		"-machine", "q35", "-accel", "tcg,thread=single", "-cpu", cpu, "-smp", "2", "-m", "1024"}
 }
 
+// kill ends a VM that runs as a power cut does. Whoever sees it run may call it.
+func (v *vm) kill() {
+	if p := v.process.Load(); p != nil {
+		v.killed.Store(true)
+		p.Kill()
+	}
+}
+
 // boot runs the VM to its end, which must be its power switch, and returns its
 // console.
 func (v *vm) boot() string { v.t.Helper(); return v.bootTo("guest-shutdown") }
@@ -350,8 +359,7 @@ func (v *vm) bootTo(reason string) string {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	killed := false
-	v.kill = func() { killed = true; cmd.Process.Kill() }
+	v.process.Store(cmd.Process)
 	v.monitor = newMonitor(t, socket)
 	var out strings.Builder
 	for scanner := bufio.NewScanner(pipe); scanner.Scan(); {
@@ -363,7 +371,7 @@ func (v *vm) bootTo(reason string) string {
 			}
 		}
 	}
-	if err := cmd.Wait(); killed {
+	if err := cmd.Wait(); v.killed.Load() {
 		return out.String()
 	} else if err != nil || ctx.Err() != nil {
 		t.Errorf("VM did not end by itself within %s: %v\n%s\n%s", bound, err, errors.String(), out.String())

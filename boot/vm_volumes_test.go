@@ -20,8 +20,10 @@ import (
 	"github.com/rootvouch/rootvouch/image"
 	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
+	"github.com/rootvouch/rootvouch/luks2"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/volume"
+	"github.com/rootvouch/rootvouch/xts"
 )
 
 // testVolume is a volume, and what a key server would know of it.
@@ -35,6 +37,11 @@ type testVolume struct {
 const testVolumeSize = 48 << 20
 
 func newTestVolume(t *testing.T, dir, name string) *testVolume {
+	t.Helper()
+	return newTestVolumeOf(t, dir, name, testVolumeSize)
+}
+
+func newTestVolumeOf(t *testing.T, dir, name string, size int64) *testVolume {
 	t.Helper()
 	v := &testVolume{path: filepath.Join(dir, name+".img"), state: keyapi.Volume{Found: keyapi.FoundNew, Holder: keyapi.Holder{1}, CommitKey: [32]byte{2}}}
 	rand.Read(v.key[:])
@@ -50,7 +57,7 @@ func newTestVolume(t *testing.T, dir, name string) *testVolume {
 	if err := os.WriteFile(v.path, header, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(v.path, testVolumeSize); err != nil {
+	if err := os.Truncate(v.path, size); err != nil {
 		t.Fatal(err)
 	}
 	return v
@@ -61,10 +68,15 @@ func (v *testVolume) copy(t *testing.T) *testVolume {
 	t.Helper()
 	c := *v
 	c.path = filepath.Join(t.TempDir(), "volume.img")
-	if out, err := exec.Command("cp", "--sparse=always", v.path, c.path).CombinedOutput(); err != nil {
+	copyWith(t, "--sparse=always", v.path, c.path)
+	return &c
+}
+
+func copyWith(t *testing.T, how, from, to string) {
+	t.Helper()
+	if out, err := exec.Command("cp", how, from, to).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	return &c
 }
 
 func (v *testVolume) change(t *testing.T, offset int64, change func(b []byte)) {
@@ -87,11 +99,17 @@ func (v *testVolume) change(t *testing.T, offset int64, change func(b []byte)) {
 // give attaches a volume to a VM, measures it, and has its key released.
 func (v *vm) give(volumes ...*testVolume) {
 	v.t.Helper()
-	for i, w := range volumes {
+	for _, w := range volumes {
 		v.volumes = append(v.volumes, w.path)
-		v.config.Volumes = append(v.config.Volumes, bootconfig.Volume{UUID: w.header.DiskUUID, MountPoint: []string{"/data", "/srv/more"}[i], Filesystem: bootconfig.Ext4})
+		v.measure(w)
 		v.release1(w)
 	}
+}
+
+// measure has the boot configuration name a volume.
+func (v *vm) measure(w *testVolume) {
+	point := []string{"/data", "/srv/more"}[len(v.config.Volumes)]
+	v.config.Volumes = append(v.config.Volumes, bootconfig.Volume{UUID: w.header.DiskUUID, MountPoint: point, Filesystem: bootconfig.Ext4})
 }
 
 func (v *vm) release1(w *testVolume) {
@@ -146,15 +164,22 @@ func expect(t *testing.T, out string, patterns ...string) {
 // volumeBench is a bench whose root can make filesystems.
 func volumeBench(t *testing.T, more ...string) *bench {
 	t.Helper()
+	return volumeBenchOf(t, append([]string{"mkfs.ext4"}, more...)...)
+}
+
+// volumeBenchOf has these programs, and cryptsetup.
+func volumeBenchOf(t *testing.T, programs ...string) *bench {
+	t.Helper()
 	needs.Boot(t)
 	b := newBench(t)
 	guest := readFile(t, filepath.Join(b.bin, "guest"))
 	files := map[string][]byte{"sbin/init": guest, "etc/proof": []byte("the root with tools"), "etc/mke2fs.conf": readFile(t, "/etc/mke2fs.conf"), "tmp/.keep": nil}
-	for _, tool := range []string{"mkfs.ext4", "cryptsetup"} {
-		addProgram(t, files, needs.Tool(t, tool), "usr/sbin/"+tool)
-	}
-	for _, tool := range more {
-		addProgram(t, files, needs.Tool(t, tool), "usr/bin/"+tool)
+	for _, tool := range append(programs, "cryptsetup") {
+		at := "usr/sbin/"
+		if tool == "sqlite3" {
+			at = "usr/bin/"
+		}
+		addProgram(t, files, needs.Tool(t, tool), at+tool)
 	}
 	secrets, err := image.NewSecrets(rand.Reader)
 	if err != nil {
@@ -242,6 +267,10 @@ func TestVMVolumes(t *testing.T) {
 				}
 			}},
 		{"a bit of a tag", `volume: comparing vda with what was closed: `, true, flip(tags + 100)},
+		{"two sectors swapped with their tags", `volume: comparing vda with what was closed: `, true,
+			func(t *testing.T, _ *vm, w *testVolume) { w.swap(t, "changed.", true) }},
+		{"a sector of an older state with its tag", `volume: comparing vda with what was closed: `, true,
+			func(t *testing.T, _ *vm, w *testVolume) { w.putBack(t, yesterday, "changed.", true) }},
 		{"a bit of the journal", `volume: comparing vda with what was closed: `, true, flip(volume.Offset + volume.SuperblockSize + 9000)},
 		{"a bit of the superblock", `volume: checking dm-integrity superblock: `, true, flip(volume.Offset + 9)},
 		{"a bit of the header", `volume-key: looking for a disk whose first 1048576 bytes have SHA-256 `, true,
@@ -327,6 +356,27 @@ func TestVMVolumes(t *testing.T) {
 		v.give(w)
 		expect(t, v.boot(), `rootvouch: refused: volume: mounting ext4 on /data: `)
 	})
+
+	// Data alone is not in the digest: it shows when it is read.
+	for name, change := range map[string]func(t *testing.T, w *testVolume){
+		"two sectors swapped without their tags":     func(t *testing.T, w *testVolume) { w.swap(t, "changed.", false) },
+		"a sector of an older state without its tag": func(t *testing.T, w *testVolume) { w.putBack(t, yesterday, "changed.", false) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			needs.Matrix(t)
+			w := one.copy(t)
+			change(t, w)
+			v := b.vm(t)
+			v.give(w)
+			v.say("read:/data/proof")
+			out := v.boot()
+			expect(t, out, `guest: /data/proof has [0-9]+ bytes, ".*" \(read /data/proof: input/output error\)`)
+			if strings.Contains(out, "firstxx.") {
+				t.Errorf("the older data is read:\n%s", out)
+			}
+		})
+	}
 
 	t.Run("a crash and unclean accepted", func(t *testing.T) {
 		t.Parallel()
@@ -433,4 +483,94 @@ func TestVMVolumeDatabase(t *testing.T) {
 		w.state.Found, w.state.AcceptUnclean = keyapi.FoundUnclean, true
 	}
 	t.Logf("%d power cuts, %d rows", cuts, rows)
+}
+
+// sectors returns the numbers of the volume's sectors whose plaintext begins so.
+func (v *testVolume) sectors(t *testing.T, text string) []uint64 {
+	t.Helper()
+	cipher, err := xts.NewCipher(v.volumeKey(t)[:luks2.VolumeKeySize])
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := readFile(t, v.path)
+	layout, err := volume.LayoutOf(uint64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []uint64
+	plain := make([]byte, volume.SectorSize)
+	for n := range layout.DataSize / volume.SectorSize {
+		at, _ := placesOf(layout, n)
+		cipher.Decrypt(plain, data[at:at+volume.SectorSize], n*8, volume.SectorSize)
+		if bytes.HasPrefix(plain, []byte(text)) {
+			found = append(found, n)
+		}
+	}
+	return found
+}
+
+// placesOf are where a sector's data and its tag lie (docs/spec/volume.md).
+func placesOf(l volume.Layout, n uint64) (data, tag uint64) {
+	const area = 4096 // sectors
+	run := volume.Offset + volume.SuperblockSize + l.JournalSize() + n/area*(volume.RunSize+area*volume.SectorSize)
+	return run + volume.RunSize + n%area*volume.SectorSize, run + n%area*volume.TagSize
+}
+
+// exchange puts what is at from in another volume at to in this one.
+func (v *testVolume) exchange(t *testing.T, to uint64, other *testVolume, from, size uint64) {
+	t.Helper()
+	data := readFile(t, other.path)[from : from+size]
+	file, err := os.OpenFile(v.path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.WriteAt(data, int64(to)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// swap exchanges the first two sectors that begin so, with their tags or without.
+func (v *testVolume) swap(t *testing.T, text string, tags bool) {
+	t.Helper()
+	found := v.sectors(t, text)
+	if len(found) < 2 {
+		t.Fatalf("volume has %d sectors that begin with %q, want two", len(found), text)
+	}
+	layout, err := volume.LayoutOf(testVolumeSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := v.copy(t)
+	for i, n := range found[:2] {
+		data, tag := placesOf(layout, n)
+		otherData, otherTag := placesOf(layout, found[1-i])
+		v.exchange(t, data, before, otherData, volume.SectorSize)
+		if tags {
+			v.exchange(t, tag, before, otherTag, volume.TagSize)
+		}
+	}
+}
+
+// putBack puts the first sector that begins so in its older state back, with its tag or
+// without.
+func (v *testVolume) putBack(t *testing.T, older *testVolume, text string, tags bool) {
+	t.Helper()
+	layout, err := volume.LayoutOf(testVolumeSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, then := readFile(t, v.path), readFile(t, older.path)
+	for _, n := range v.sectors(t, text) {
+		data, tag := placesOf(layout, n)
+		if bytes.Equal(now[data:data+volume.SectorSize], then[data:data+volume.SectorSize]) {
+			continue
+		}
+		v.exchange(t, data, older, data, volume.SectorSize)
+		if tags {
+			v.exchange(t, tag, older, tag, volume.TagSize)
+		}
+		return
+	}
+	t.Fatalf("no sector that begins with %q was another one before", text)
 }

@@ -2,8 +2,6 @@ package restore_test
 
 import (
 	"bytes"
-	"context"
-	"crypto/rand"
 	"errors"
 	"os"
 	"path/filepath"
@@ -14,7 +12,6 @@ import (
 
 	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
-	"github.com/rootvouch/rootvouch/kms/kv/boltkv"
 	"github.com/rootvouch/rootvouch/kms/ledger"
 	"github.com/rootvouch/rootvouch/kms/restore"
 	"github.com/rootvouch/rootvouch/kms/store"
@@ -91,33 +88,6 @@ func collateral(t testing.TB, l *ledger.Ledger) pins.Digest {
 	return digest
 }
 
-// backup copies the store as it stands.
-func backup(t testing.TB, b *kmstest.Book, to string) {
-	t.Helper()
-	f, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
-	must(t, err)
-	must(t, b.Engine.(*boltkv.Store).Backup(f))
-	must(t, f.Close())
-}
-
-// restored puts the backup in the store's place, brings it up to the log, and opens it.
-func restored(t testing.TB, b *kmstest.Book, from string) (restore.Result, error) {
-	t.Helper()
-	b.Close()
-	must(t, os.Rename(from, filepath.Join(b.Dir, "kms.db")))
-	engine, err := boltkv.Open(filepath.Join(b.Dir, "kms.db"))
-	must(t, err)
-	s, err := store.Open(context.Background(), engine, kmstest.KEK(t), rand.Reader)
-	must(t, err)
-	dir, _ := b.Log(t)
-	result, err := restore.Restore(t.Context(), s, dir, rand.Reader, time.Hour)
-	must(t, engine.Close())
-	if err != nil {
-		return result, err
-	}
-	return result, b.Open()
-}
-
 // TestRestore loses a machine: what was released since the backup is not released again, and
 // what was changed since is as it was changed.
 func TestRestore(t *testing.T) {
@@ -133,7 +103,7 @@ func TestRestore(t *testing.T) {
 	copied := filepath.Join(b.Dir, "backup.db")
 	b.Publish(t)
 	must(t, l.SetState(ctx, owner, uuid(8), store.Disabled)) // in the backup, and not in the log yet
-	backup(t, b, copied)
+	b.Backup(t, copied)
 
 	now = now.Add(time.Minute)
 	must(t, release(t, l, 1, 2, false))
@@ -150,7 +120,7 @@ func TestRestore(t *testing.T) {
 	}
 	b.Publish(t)
 
-	result, err := restored(t, b, copied)
+	result, err := b.Restore(t, copied)
 	must(t, err)
 	if result.Releases != 2 || len(result.Lost) != 2 || result.Lost[0].Disk != uuid(5) || result.Lost[1].Disk != uuid(9) {
 		t.Errorf("got %+v, want 2 releases, and the keys of disks 5 and 9 lost", result)
@@ -209,8 +179,8 @@ func TestRestoreOfNow(t *testing.T) {
 	b := kmstest.New(t, t.TempDir(), func() time.Time { return noon })
 	put(t, b.Ledger, 1, 1, ledger.Replace{})
 	copied := filepath.Join(b.Dir, "backup.db")
-	backup(t, b, copied)
-	result, err := restored(t, b, copied)
+	b.Backup(t, copied)
+	result, err := b.Restore(t, copied)
 	must(t, err)
 	if result.Leaves != 0 || result.Changed != 0 {
 		t.Errorf("got %+v, want nothing", result)
@@ -227,10 +197,10 @@ func TestOldLog(t *testing.T) {
 	put(t, b.Ledger, 1, 1, ledger.Replace{})
 	b.Publish(t)
 	copied := filepath.Join(b.Dir, "backup.db")
-	backup(t, b, copied)
+	b.Backup(t, copied)
 	must(t, os.RemoveAll(filepath.Join(b.Dir, "log")))
 	must(t, os.Rename(old, filepath.Join(b.Dir, "log")))
-	if _, err := restored(t, b, copied); !errors.Is(err, restore.ErrOldLog) {
+	if _, err := b.Restore(t, copied); !errors.Is(err, restore.ErrOldLog) {
 		t.Errorf("got error %v, want ErrOldLog", err)
 	}
 }

@@ -87,7 +87,7 @@ func TestRestoreVolumes(t *testing.T) {
 	held := f.open(8, 2, keyapi.FoundClosed)
 	f.Publish(t)
 	copied := filepath.Join(f.Dir, "backup.db")
-	backup(t, f.Book, copied)
+	f.Backup(t, copied)
 
 	now = now.Add(time.Minute)
 	f.close(f.open(1, 3, keyapi.FoundNew))
@@ -107,7 +107,7 @@ func TestRestoreVolumes(t *testing.T) {
 	f.Publish(t)
 
 	before := f.known(disks)
-	result, err := restored(t, f.Book, copied)
+	result, err := f.Restore(t, copied)
 	must(t, err)
 	if diff := cmp.Diff(before, f.known(disks)); diff != "" {
 		t.Errorf("volumes before (-) and after (+) the restore:\n%s", diff)

@@ -25,7 +25,7 @@ func Rows() []Row {
 	var all []Row
 	for _, group := range [][]Row{
 		firmware(), firmwareInput(), launch(), unmeasured(), tables(), hostTables(), devices(), dumps(), plugged(), shapes(), disk(), changedDisk(),
-		heldVolumes(), keyedVolumes(), labels(), clocks(), boot(), lyingPrograms(), network(), brokenNetwork(), reports(), keys(), servers(), identity(), files(),
+		heldVolumes(), usedVolumes(), keyedVolumes(), labels(), clocks(), boot(), lyingPrograms(), network(), brokenNetwork(), reports(), keys(), servers(), identity(), files(),
 	} {
 		all = append(all, group...)
 	}

@@ -57,3 +57,28 @@ func keyedVolumes() []Row {
 		{ID: "volume-attest", Input: inVolumes, Attack: "a VM hides from its owner that a volume's freshness is unknown", Expected: "`attest` says it, from the boot log", Claim: unclean, Shown: "attest.TestVolumes"},
 	}
 }
+
+// usedVolumes is what a host may do to sectors, and what power cuts, lost messages and lost
+// servers may do at any moment.
+func usedVolumes() []Row {
+	const before = "A volume of yesterday, and a changed tag, journal, superblock or header, are refused before anything is mounted, and nothing is written to the volume"
+	const sector = "A changed sector is an error and no data"
+	const durable = "No durable write is lost by a power cut or a lost message"
+	const two = "Of two launches one has the volume, or the other's close is refused and on the log"
+	row := func(id, attack, expected, claim, shown string) Row {
+		return Row{ID: "volume-" + id, Input: inVolumes, Attack: attack, Expected: expected, Claim: claim, Shown: "boot." + shown}
+	}
+	return []Row{
+		row("swapped", "two sectors exchanged with their tags", "refused: volume; not a byte is written", before, "TestVMVolumes/two_sectors_swapped_with_their_tags"),
+		row("swapped-data", "two sectors exchanged without their tags", "an error where they are read", sector, "TestVMVolumes/two_sectors_swapped_without_their_tags"),
+		row("older-sector", "a sector and its tag of the generation before, while the volume is closed", "refused: volume; not a byte is written", before, "TestVMVolumes/a_sector_of_an_older_state_with_its_tag"),
+		row("older-data", "the same without its tag", "an error where it is read", sector, "TestVMVolumes/a_sector_of_an_older_state_without_its_tag"),
+		row("first-boot", "the power is cut, or a message is lost, at every step of a first boot", "nothing is formatted again without the operator's word; no durable row is lost", durable, "TestVMVolumeFaults/first_boot"),
+		row("cuts", "the same while a volume is opened, written, closed and committed, and older states offered between", "no durable row is lost; nothing older is opened as fresh", durable, "TestVMVolumeFaults/exclusive"),
+		row("cuts-takeover", "the same, with takeover and unclean volumes accepted", "no durable row is lost; nothing older is opened as fresh", durable, "TestVMVolumeFaults/takeover"),
+		row("no-network", "no network at the close", "the VM goes down; the volume is unclean, and all rows are there", durable, "TestVMVolumeNoNetwork"),
+		row("two-vms", "two VMs with copies of one volume at once, exclusive", "one has it, the other is refused", two, "TestVMVolumeTwoLaunches/exclusive"),
+		row("two-vms-takeover", "the same, with takeover", "the close of the older one is refused, and a fork on the log", two, "TestVMVolumeTwoLaunches/takeover"),
+		row("restored", "the key server is restored from a backup, and the host offers the volume of then", "refused: volume; the right one is fresh", "After a restore no volume that was formatted since the backup is new again", "TestVMVolumeRestored"),
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/ledger"
 	"github.com/rootvouch/rootvouch/kms/publish"
 	"github.com/rootvouch/rootvouch/kms/replay"
+	"github.com/rootvouch/rootvouch/kms/restore"
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/kms/tlogdir"
 )
@@ -100,6 +102,33 @@ func (b *Book) Open() error {
 // Replica is the ledger of another server with the same book.
 func (b *Book) Replica(lane string, engine kv.Engine) *ledger.Ledger {
 	return ledger.New(b.Store.On(engine), lane, b.Clock, rand.Reader, RetryWindow)
+}
+
+// Backup copies the store to a file, as a server that runs does.
+func (b *Book) Backup(t testing.TB, to string) {
+	t.Helper()
+	f, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
+	must(t, err)
+	must(t, b.Engine.(*boltkv.Store).Backup(f))
+	must(t, f.Close())
+}
+
+// Restore puts a backup in the store's place, brings it up to the log, and opens it.
+func (b *Book) Restore(t testing.TB, from string) (restore.Result, error) {
+	t.Helper()
+	b.Close()
+	must(t, os.Rename(from, b.path("kms.db")))
+	engine, err := boltkv.Open(b.path("kms.db"))
+	must(t, err)
+	s, err := store.Open(context.Background(), engine, KEK(t), rand.Reader)
+	must(t, err)
+	dir, _ := b.Log(t)
+	result, err := restore.Restore(t.Context(), s, dir, rand.Reader, time.Hour)
+	must(t, engine.Close())
+	if err != nil {
+		return result, err
+	}
+	return result, b.Open()
 }
 
 // Close ends what uses the book.

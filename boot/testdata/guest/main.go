@@ -89,7 +89,7 @@ func fetchkey() {
 		commit()
 		return
 	}
-	if want := []string{"-boot-config", bootconfig.Path, "-disk-uuid", caseText("uuid")}; len(os.Args) == 5 && caseText("release-"+os.Args[4]) != "" {
+	if want := []string{"-boot-config", bootconfig.Path, "-disk-uuid", caseText("uuid")}; isOfVolume() {
 		volumeKey()
 		return
 	} else if strings.Join(os.Args[1:], " ") != strings.Join(want, " ") {
@@ -121,6 +121,15 @@ func fetchkey() {
 		os.Exit(3)
 	}
 	pipe.Write(reply)
+}
+
+// isOfVolume reports whether fetchkey was asked for a volume that the case has.
+func isOfVolume() bool {
+	if len(os.Args) != 5 || os.Args[4] == caseText("uuid") {
+		return false
+	}
+	_, _, ok := keyServer()
+	return ok || caseText("release-"+os.Args[4]) != ""
 }
 
 // attestd answers on its port with what it sees of the booted system.

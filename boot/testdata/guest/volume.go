@@ -1,10 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,11 +23,19 @@ func volumeKey() {
 	if _, err := os.Stat(bootconfig.AgentSocketPath); err != nil {
 		fail("fetchkey: identity: %v", err)
 	}
+	if address, launch, ok := keyServer(); ok {
+		askForVolume(address, launch, os.Args[4])
+		return
+	}
 	os.NewFile(3, "pipe").Write([]byte(caseText("release-" + os.Args[4])))
 }
 
-// commit shows on the console what the key server would get.
+// commit tells the case's key server, or else shows on the console what one would get.
 func commit() {
+	if address, launch, ok := keyServer(); ok {
+		sendCommit(address, launch, os.Args[4], os.Args[6])
+		return
+	}
 	console, err := os.OpenFile("/dev/console", os.O_WRONLY, 0)
 	if err != nil {
 		fail("fetchkey: %v", err)
@@ -59,7 +72,15 @@ func onVolume(verb, path, text string) {
 	case "read":
 		data, err := os.ReadFile(path)
 		say("%s has %d bytes, %.8q (%v)", path, len(data), data, err)
+	case "rows":
+		rows(path, text)
+	case "throughput":
+		throughput(path, text)
+	case "hold":
+		hold()
 	case "close":
+		say("closing")
+		unix.IoctlSetInt(1, unix.TCSBRK, 1)
 		closeLikeSystemd()
 	case "crash":
 		unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF) // without a word to the volume
@@ -90,11 +111,77 @@ func onVolume(verb, path, text string) {
 	unix.IoctlSetInt(1, unix.TCSBRK, 1)
 }
 
+// rowSize is that of a row, in bytes: it lies in several sectors.
+const rowSize = 10_000
+
+// row is what the n-th row holds.
+func row(n int) []byte {
+	unit := fmt.Sprintf("row %d.", n)
+	return []byte(strings.Repeat(unit, rowSize/len(unit)+1)[:rowSize])
+}
+
+// rows holds the files of a directory, a row each, against what was written there, and then
+// writes so many more, each durable before it is said.
+func rows(dir, count string) {
+	file := func(n int) string { return filepath.Join(dir, strconv.Itoa(n)) }
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		say("rows: %v", err)
+		return
+	}
+	next := 0
+	for ; ; next++ {
+		data, err := os.ReadFile(file(next))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			say("rows: reading: %v", err)
+		}
+		if !bytes.Equal(data, row(next)) {
+			break
+		}
+	}
+	say("rows: found %d", next)
+	more, _ := strconv.Atoi(count)
+	for end := next + more; next < end; next++ {
+		err := writeDurably(file(next), row(next))
+		if err == nil {
+			err = syncDirectory(dir)
+		}
+		if err != nil {
+			say("rows: writing: %v", err)
+			return
+		}
+		say("rows: synced %d", next+1)
+		unix.IoctlSetInt(1, unix.TCSBRK, 1)
+	}
+}
+
+func writeDurably(path string, data []byte) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if _, err := file.Write(data); err != nil {
+		return err
+	}
+	return file.Sync()
+}
+
+func syncDirectory(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
 // database checks a SQLite database, says what is in it, and then commits one row after the
 // other until the power is cut.
 func database(path string) {
 	sqlite := func(sql string) string {
-		cmd := exec.Command("/usr/bin/sqlite3", path, sql)
+		// With less, SQLite does not make the end of a transaction durable, which is that
+		// its journal is gone from the directory (PRAGMA synchronous).
+		cmd := exec.Command("/usr/bin/sqlite3", path, "PRAGMA synchronous=EXTRA; "+sql)
 		cmd.Env = []string{"HOME=/"}
 		out, err := cmd.CombinedOutput()
 		if err != nil {

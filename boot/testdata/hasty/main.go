@@ -12,7 +12,7 @@ func main() {
 	boot.Main(boot.Limits{
 		Network: 20 * time.Second,
 		Agent:   4 * time.Second,
-		Key:     2 * time.Second,
+		Key:     10 * time.Second, // the stand-in of fetchkey starts in it, on a machine that does other things as well
 		Disk:    2 * time.Second,
 	})
 }
