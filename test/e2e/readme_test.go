@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/rootvouch/rootvouch/internal/needs"
+	"github.com/rootvouch/rootvouch/test/libvirttest"
 )
 
 // TestWalk types docs/walk.md into a shell, as it stands there.
@@ -35,9 +36,28 @@ func TestWalk(t *testing.T) {
 			t.Logf("%s:\n%s", name, log)
 		}
 	}
+	judgeDomain(t, stdout.String())
 	_, after, trusted := strings.Cut(stdout.String(), "\nverdict: trusted\n")
 	if last := strings.Split(strings.TrimSpace(after), "\n"); !trusted || !strings.HasPrefix(last[len(last)-1], "rootvouch: refused: verify: ") {
 		t.Errorf("the walk does not end with the verdict, then the refusal of the changed disk:\n%s", stdout.String())
+	}
+}
+
+// judgeDomain has libvirt judge the domain that the walk printed, and translate it.
+func judgeDomain(t *testing.T, printed string) {
+	t.Helper()
+	_, domain, found := strings.Cut(printed, "<domain ")
+	domain, _, ended := strings.Cut(domain, "</domain>")
+	if !found || !ended {
+		t.Error("the walk printed no domain for libvirt")
+		return
+	}
+	argv := libvirttest.Native(t, "<domain "+domain+"</domain>\n")[0]
+	line := strings.Join(argv, " ")
+	for _, want := range []string{`"qom-type":"sev-snp-guest"`, `"kernel-hashes":true`, "/release-snp/kernel.efi", "/release-snp/initramfs.img", "/release-snp/disk.img", "/release-snp/firmware.fd", "EPYC-v4"} {
+		if !strings.Contains(line, want) {
+			t.Errorf("libvirt starts QEMU with %s, which lacks %s", line, want)
+		}
 	}
 }
 

@@ -85,7 +85,7 @@ func (f *exportFlags) run(cmd *cobra.Command) error {
 		return command.Usage(err)
 	}
 	cli.Say(cmd, "launch digest: %v", m.Digest)
-	if len(f.refvals) == 0 {
+	if len(f.refvals) == 0 && f.release == "" {
 		cli.Say(cmd, "hint: --refval compares it with reference values")
 	}
 	_, err = fmt.Fprint(cmd.OutOrStdout(), text)
