@@ -20,6 +20,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/ledger"
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/test/kmstest"
 )
 
@@ -382,4 +383,24 @@ func TestClaimPanics(t *testing.T) {
 		}
 	}()
 	b.Ledger.Release(t.Context(), claim(record, 1, 1, true))
+}
+
+// TestTooLate: a release whose nonce ends before its transaction does not happen.
+func TestTooLate(t *testing.T) {
+	b := newBook(t)
+	put(t, b.Ledger, 1, false)
+	record, err := b.Ledger.Records.Get(t.Context(), pins.UUID{1})
+	must(t, err)
+	for i, want := range []error{ledger.ErrStale, nil} {
+		until := b.Clock().Add(time.Duration(i))
+		claim := ledger.Claim{Record: record, Fresh: true, FreshUntil: until, About: audit.AboutRelease{Request: audit.Request{Disk: record.DiskUUID}, Generation: record.Generation}}
+		if record.Evidence == store.EvidenceRequired {
+			claim.Launch.ReportID = snp.ReportID{byte(7 + i)}
+		} else {
+			claim.Launch.Nonce = evidence.Nonce{byte(7 + i)}
+		}
+		if err := b.Ledger.Release(t.Context(), claim); !errors.Is(err, want) {
+			t.Errorf("fresh until %s at %s: got error %v, want %v", until, b.Clock(), err, want)
+		}
+	}
 }

@@ -41,6 +41,9 @@ type Claim struct {
 	// Fresh says that the request's nonce was good. Without it the request can only
 	// be one whose reply was lost.
 	Fresh bool
+	// FreshUntil is when that ends: a release that comes to its transaction later does not
+	// happen. Zero: never.
+	FreshUntil time.Time
 	// About is what the log says.
 	About audit.AboutRelease
 	// Volume gets what a launch is told of a volume; nil where Record is of a disk.
@@ -230,7 +233,7 @@ func (l *Ledger) event(c Claim, recordMod int64, before store.Lease, found bool,
 	switch {
 	case recordMod != c.Record.Mod() || c.Record.State != store.Enabled:
 		return "", ErrChanged
-	case !found && !c.Fresh:
+	case !found && (!c.Fresh || !c.FreshUntil.IsZero() && !now.Before(c.FreshUntil)):
 		return "", ErrStale
 	case !found:
 		return audit.Release, nil

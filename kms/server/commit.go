@@ -3,7 +3,6 @@ package server
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"time"
 
@@ -40,9 +39,9 @@ func (s *Server) commit(w http.ResponseWriter, r *http.Request) ([]byte, error) 
 	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(commitTimeout)); err != nil {
 		return nil, fmt.Errorf("bounding a commit: %w", err)
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, keyapi.MaxCommitSize))
+	body, err := readBody(w, r, keyapi.MaxCommitSize)
 	if err != nil {
-		return nil, refuse(keyapi.CodeMalformed, "reading the request: %v", err)
+		return nil, err
 	}
 	request, err := keyapi.Decode[keyapi.CommitRequest](body)
 	if err != nil {

@@ -134,11 +134,21 @@ func (s *Server) read(c *call, w http.ResponseWriter, r *http.Request) error {
 		return refuse(keyapi.CodeDenied, "%w: %v", errSVID, err)
 	}
 	c.about.SPIFFEID = c.caller.ID.String()
-	c.body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, keyapi.MaxRequestSize))
-	if err != nil {
-		return refuse(keyapi.CodeMalformed, "reading the request: %v", err)
+	c.body, err = readBody(w, r, keyapi.MaxRequestSize)
+	return err
+}
+
+// readBody reads a request. One that is too long is malformed. If the bytes do not arrive in
+// time, the caller asks again: it may be this server that had no time for them.
+func readBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+	if _, long := errors.AsType[*http.MaxBytesError](err); long {
+		return nil, refuse(keyapi.CodeMalformed, "reading the request: %v", err)
 	}
-	return nil
+	if err != nil {
+		return nil, refuse(keyapi.CodeUnavailable, "reading the request: %v", err)
+	}
+	return body, nil
 }
 
 // noteLimit bounds how long a refusal may take to be written down.
@@ -202,9 +212,12 @@ func (s *Server) release(c *call) ([]byte, error) {
 		return nil, refuse(keyapi.CodeMalformed, "%v", err)
 	}
 	c.about.Disk, c.about.SHA256 = disk, sha256.Sum256(c.body)
-	fresh := s.nonces.fresh(c.caller, request.Nonce, s.Clock())
-	if !fresh && !s.maybeLost(c, x) {
-		return nil, ledger.ErrStale
+	until, ours := s.nonces.until(c.caller, request.Nonce, s.Clock())
+	fresh := ours && s.Clock().Before(until)
+	if !fresh {
+		if err := s.late(c, x, ours && s.Clock().Before(until.Add(nonceGrace))); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.decide(c, &x); err != nil {
 		return nil, err
@@ -213,7 +226,7 @@ func (s *Server) release(c *call) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	claim := ledger.Claim{Record: x.Record, Launch: launchOf(x), Fresh: fresh,
+	claim := ledger.Claim{Record: x.Record, Launch: launchOf(x), Fresh: fresh, FreshUntil: until,
 		About: audit.AboutRelease{Request: c.about, Generation: x.Record.Generation}}
 	if x.Record.Evidence == store.EvidenceRequired {
 		if claim.About.Proof, err = s.proof(c.ctx, x); err != nil {
@@ -245,20 +258,30 @@ func launchOf(x acl.Case) store.Launch {
 	return store.Launch{ReportID: x.Evidence.Claims().ReportID}
 }
 
-// maybeLost looks whether a request with a stale nonce may be one whose reply was
-// lost, before the cost of an appraisal. The ledger decides again.
-func (s *Server) maybeLost(c *call, x acl.Case) bool {
+// late decides, before the cost of an appraisal, about a request whose nonce is not fresh. It
+// returns nil if the request may be one whose reply was lost; the ledger decides again.
+// underWay says that a copy of the request may be in its transaction, if the launch has no
+// lease yet.
+func (s *Server) late(c *call, x acl.Case, underWay bool) error {
 	launches := []store.Launch{{Nonce: x.Request.Nonce}}
 	if claimed := x.Evidence.Claims().ReportID; claimed != (snp.ReportID{}) {
 		launches = append(launches, store.Launch{ReportID: claimed})
 	}
 	for _, launch := range launches {
 		before, found, err := s.Ledger.Records.FindLease(c.ctx, c.about.Disk, launch)
-		if err == nil && found && s.Ledger.Lost(before, c.about.SHA256, s.Clock()) {
-			return true
+		switch {
+		case err != nil:
+			return err
+		case found && s.Ledger.Lost(before, c.about.SHA256, s.Clock()):
+			return nil
+		case found:
+			underWay = false
 		}
 	}
-	return false
+	if underWay {
+		return refuse(keyapi.CodeBusy, "nonce has just become too old: an earlier copy of the request may be under way")
+	}
+	return ledger.ErrStale
 }
 
 // decide completes the case, and holds it against both locks: of the disk's record, or of the

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/kms/acl"
@@ -104,4 +107,18 @@ func (r *rig) changedEvidence(t *testing.T, random *rand.Rand, good []byte) []by
 		t.Fatal(err)
 	}
 	return keyapi.Encode(request)
+}
+
+// TestSlowBody: a body that does not come whole is no malformed request: the guest asks again.
+func TestSlowBody(t *testing.T) {
+	for err, want := range map[error]keyapi.Code{os.ErrDeadlineExceeded: keyapi.CodeUnavailable, io.ErrUnexpectedEOF: keyapi.CodeUnavailable, nil: keyapi.CodeMalformed} {
+		body := io.Reader(strings.NewReader(strings.Repeat("x", 100)))
+		if err != nil {
+			body = io.MultiReader(strings.NewReader("x"), iotest.ErrReader(err))
+		}
+		request := httptest.NewRequest(http.MethodPost, "/", body)
+		if _, got := readBody(httptest.NewRecorder(), request, 10); got == nil || codeOf(got) != want {
+			t.Errorf("%v: got error %v, code %q, want %q", err, got, codeOf(got), want)
+		}
+	}
 }

@@ -16,6 +16,10 @@ const (
 	nonceLifetime = time.Minute
 	// nonceSkew is how far the clock of another server that made a nonce may be ahead.
 	nonceSkew = 5 * time.Second
+	// nonceGrace is how long a request whose nonce has become too old is to be asked again and
+	// not anew. A copy of it that was taken in time may be under way here or at another server:
+	// its transaction ends by then, and shows.
+	nonceGrace = 45 * time.Second
 
 	nonceLabel = "rootvouch kms nonce v1"
 )
@@ -40,14 +44,17 @@ func (n nonces) issue(c acl.Caller, now time.Time) (evidence.Nonce, error) {
 	return nonce, nil
 }
 
-// fresh reports whether a nonce was made for this caller, a short while ago. A clock that
-// was set back is like time that has passed.
-func (n nonces) fresh(c acl.Caller, nonce evidence.Nonce, now time.Time) bool {
+// until reports whether a nonce was made for this caller, and until when it is fresh. A nonce
+// from the future is not: a clock that was set back is like time that has passed.
+func (n nonces) until(c acl.Caller, nonce evidence.Nonce, now time.Time) (until time.Time, ours bool) {
 	if !hmac.Equal(nonce[16:], n.tag(nonce, c)) {
-		return false
+		return time.Time{}, false
 	}
-	age := now.Sub(time.Unix(0, int64(binary.BigEndian.Uint64(nonce[:8]))))
-	return age >= -nonceSkew && age < nonceLifetime
+	made := time.Unix(0, int64(binary.BigEndian.Uint64(nonce[:8])))
+	if now.Sub(made) < -nonceSkew {
+		return time.Time{}, false
+	}
+	return made.Add(nonceLifetime), true
 }
 
 // tag is the MAC of a nonce's first half for a caller. Every part has its size before it.

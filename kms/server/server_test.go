@@ -208,6 +208,8 @@ func TestNonce(t *testing.T) {
 
 	old := one.ask(r.launch(4))
 	r.advance(nonceLifetime)
+	one.want(old, keyapi.CodeBusy) // a copy of it may be under way
+	r.advance(nonceGrace)
 	one.want(old, keyapi.CodeNonce)
 
 	ahead := one.ask(r.launch(5))

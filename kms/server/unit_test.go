@@ -56,7 +56,8 @@ func TestNonces(t *testing.T) {
 		{"another tag", one, c, flip(31), 0, false},
 		{"none", one, c, evidence.Nonce{}, 0, false},
 	} {
-		if got := row.n.fresh(row.caller, row.nonce, now.Add(row.at)); got != row.want {
+		until, ours := row.n.until(row.caller, row.nonce, now.Add(row.at))
+		if got := ours && now.Add(row.at).Before(until); got != row.want {
 			t.Errorf("%s: fresh is %t, want %t", row.name, got, row.want)
 		}
 	}
