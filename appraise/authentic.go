@@ -27,8 +27,8 @@ func (v *Verdict) authenticate(q Request, anchors Anchors) {
 	v.checkReportData(e, q)
 }
 
-// errNoCertificate is matched by the fault of evidence whose endorsement key nobody has
-// the certificate of.
+// errNoCertificate is the fault of evidence whose endorsement key has no certificate,
+// neither in the evidence nor in the collateral.
 var errNoCertificate = errors.New("no certificate of the endorsement key")
 
 // checkEndorsement compares the report with the certificate of the key that is

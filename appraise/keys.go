@@ -18,9 +18,9 @@ const (
 	maxCounted = 16 << 10
 )
 
-// endorsers are the endorsement keys whose reports were trusted. Those that sign again and
-// again get a table, with which their signatures are verified in less time. Who has no
-// chain to a root has no place here.
+// endorsers are the endorsement keys whose reports were trusted. A key that signs often
+// gets a table, which makes verifying its signatures faster. A key without a chain to a
+// named root gets no place here.
 type endorsers struct {
 	trusted map[[sha256.Size]byte]int       // :: digest of the key -> how often
 	tables  map[[sha256.Size]byte]*p384.Key // :: digest of the key -> its table

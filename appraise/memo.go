@@ -13,11 +13,11 @@ const maxMemo = 16 << 10
 // Memo remembers which certificates and revocation lists had a signature that
 // verified, so that a server need not verify AMD's RSA signatures again for
 // each report. It changes no verdict: a signature is remembered by a digest
-// over what was signed, the signature, and the certificate of the signer, and
-// only when it verified; names, constraints, validity and revocation are
-// checked every time. A certificate is parsed once. Of keys that endorse reports again and again it keeps what makes
-// verifying them quick. Its methods may be called at the same time; a nil Memo
-// remembers nothing.
+// over the signed bytes, the signature, and the certificate of the signer, and
+// only when it verified. Names, constraints, validity and revocation are
+// checked every time. A Memo parses a certificate once, and keeps tables for keys
+// that endorse reports often (see endorsers). Several goroutines may use one Memo;
+// a nil Memo remembers nothing.
 type Memo struct {
 	mu       sync.Mutex            // guards what follows
 	verified map[[32]byte]struct{} // :: digest of what was signed, signature and signer
@@ -28,7 +28,8 @@ type Memo struct {
 // maxParsed bounds how many certificates a Memo holds: about 10 KiB each.
 const maxParsed = 1024
 
-// certificate parses a certificate, or remembers what the same bytes say. Nobody changes it.
+// certificate parses a certificate, or returns the one that it parsed from the same
+// bytes before. The caller must not change it.
 func (m *Memo) certificate(der []byte) (*x509.Certificate, error) {
 	if m == nil {
 		return x509.ParseCertificate(der)
@@ -53,7 +54,7 @@ func (m *Memo) certificate(der []byte) (*x509.Certificate, error) {
 	return cert, nil
 }
 
-// check returns nil if the signature is remembered, and else what verify says.
+// check returns nil if the signature is remembered. Otherwise it calls verify.
 func (m *Memo) check(signed, signature []byte, signer *x509.Certificate, verify func() error) error {
 	if m == nil {
 		return verify()

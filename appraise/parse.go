@@ -54,7 +54,7 @@ func Read(document []byte, kind evidence.Kind) (Evidence, error) {
 	return Parse(e, kind)
 }
 
-// Parse decodes the report, what a cloud wraps it in, and the certificates. It
+// Parse decodes the report, the wrapper of a cloud around it, and the certificates. It
 // stops at the first error.
 //
 // The kind is the verifier's choice: never take it from the party that presents
@@ -63,8 +63,8 @@ func Parse(raw evidence.Evidence, kind evidence.Kind) (Evidence, error) {
 	return parse(raw, kind, x509.ParseCertificate)
 }
 
-// Read is the function of that name for a server that reads the same certificates again and
-// again: it parses each once.
+// Read is the function [Read] for a server that reads the same certificates often: it
+// parses each certificate once.
 func (m *Memo) Read(document []byte, kind evidence.Kind) (Evidence, error) {
 	e, err := evidence.Decode(document)
 	if err != nil {

@@ -10,22 +10,22 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// milanNote is what a verdict that accepts Milan must say.
+// milanNote is the note of each verdict that accepts Milan.
 const milanNote = "product: Milan is accepted by name: software on the host can extract the root of its VCEKs, " +
 	"and forge reports of any TCB (arXiv 2605.12990)"
 
-// bareKernelNote is what a verdict must say whose reference values accept a kernel
-// that takes its ACPI tables from the host.
+// bareKernelNote is the note of each verdict by reference values that accept a kernel
+// with the host's ACPI tables.
 const bareKernelNote = "kernel: one that is not behind the gate is accepted by name: " +
 	"ACPI code of its host runs in it, and can read and change the VM"
 
-// hostCodeNote is what a verdict must say whose reference values accept a firmware
+// hostCodeNote is the note of each verdict by reference values that accept a firmware
 // that may run code of its host.
 const hostCodeNote = "firmware: one that may run code of its host before the kernel is accepted by name: " +
 	"its measurement does not vouch for what runs"
 
-// unmeasuredKernelNote is what a verdict must say whose reference values accept a
-// measurement that covers no kernel.
+// unmeasuredKernelNote is the note of each verdict by reference values that accept a
+// measurement without a kernel.
 const unmeasuredKernelNote = "kernel: a measurement that covers no kernel is accepted by name: " +
 	"any kernel on that firmware has it, so that the host chooses what runs"
 

@@ -16,14 +16,14 @@ import (
 // certificate is revoked.
 //
 // AMD issues one CRL for each product, signed by its ARK. By RFC 5280 such a
-// list speaks only of what the ARK issued; here a serial number in it counts
-// against every certificate of the chain, since there is no other list that
-// could name the leaf.
+// list covers only certificates that the ARK issued. Here a serial number in it
+// counts against every certificate of the chain, because no other list could name
+// the leaf.
 //
 // BUG: AMD serves the lists of VCEK and VLEK of one product at two addresses,
-// and nothing inside a list says which it is. A stale one of the first kind is
-// not noticed beside a fresh one of the second with a higher number: replace
-// both at once.
+// and nothing inside a list says which of the two it is. If a stale list of VCEKs
+// lies beside a fresh list of VLEKs with a higher number, the stale one goes
+// unnoticed: replace both at once.
 func checkRevocation(c chain, crls []*x509.RevocationList, now time.Time, memo *Memo) (string, error) {
 	var newest, future *x509.RevocationList
 	var unfit []error // why a list of this root's name does not count

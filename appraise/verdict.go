@@ -46,7 +46,7 @@ func (o Outcome) String() string {
 	return fmt.Sprintf("outcome %d", int(o))
 }
 
-// Group says what a check is about.
+// Group is the subject of a check.
 type Group string
 
 // The groups, in the order in which a reader asks.
@@ -160,8 +160,8 @@ func (v Verdict) Outcome() Outcome {
 // depend on the reference values.
 func (v Verdict) Authentic() bool { return v.authenticated && v.Outcome() > NotAuthentic }
 
-// LacksCRL reports whether all that fails is that no fresh CRL is at hand: the verifier
-// cannot say, and another time it may.
+// LacksCRL reports whether the lack of a fresh CRL is the only fault. A later try may
+// succeed.
 func (v Verdict) LacksCRL() bool {
 	lacks := false
 	for _, c := range v.Checks {
@@ -176,10 +176,10 @@ func (v Verdict) LacksCRL() bool {
 	return lacks
 }
 
-// LacksCertificate reports whether nobody could verify the report because the
-// certificate of its endorsement key is neither in the evidence nor in the collateral,
-// or the one that came is of another chip or TCB. Nothing in the report is known to be
-// true then; who fetches the certificate and judges again will know.
+// LacksCertificate reports whether the report could not be verified for want of the
+// endorsement key's certificate: neither evidence nor collateral has it, or the one in
+// the evidence is of another chip or TCB. Then nothing in the report is known to be
+// true, until somebody fetches the certificate and judges again.
 func (v Verdict) LacksCertificate() bool {
 	if v.otherCertificate {
 		return true

@@ -106,9 +106,9 @@ func decodeBundle(data []byte) (Bundle, error) {
 	return b, nil
 }
 
-// Judge judges a kept answer as of the bundle's time, with its collateral. To it
-// are added the certificates and lists of x: what a later list revokes is refused.
-// x.Now is not looked at.
+// Judge judges a kept answer as of the bundle's time, with the bundle's collateral and
+// the certificates and lists of x: a certificate that a later list revokes is refused.
+// Judge ignores x.Now.
 func (b Bundle) Judge(x Expectation) Result {
 	x.Now = b.Time
 	x.Collateral = appraise.Collateral{

@@ -9,10 +9,11 @@ import (
 	"github.com/rootvouch/rootvouch/refval"
 )
 
-// JudgeByOneOf judges an answer by the reference values that trust it, of several: of
-// a VM's releases, say. It returns their index with the result. If none does, the
-// result is that of the first which have the evidence's measurement, or of the first.
-// Without any the index is -1. x.Values is not looked at.
+// JudgeByOneOf judges an answer by several sets of reference values, such as those of a
+// VM's releases. It returns the result by the first set that trusts the answer, and the
+// index of that set. If none trusts it, the result is that of the first set with the
+// evidence's measurement, or else of the first set. Without sets the index is -1.
+// JudgeByOneOf ignores x.Values.
 func JudgeByOneOf(a Answer, all []refval.Values, x Expectation) (int, Result) {
 	chosen := -1
 	var result Result
@@ -29,7 +30,7 @@ func JudgeByOneOf(a Answer, all []refval.Values, x Expectation) (int, Result) {
 	return chosen, result
 }
 
-// order are the indexes of all, those with the evidence's measurement first.
+// order returns all indexes, those with the evidence's measurement first.
 func order(a Answer, all []refval.Values) []int {
 	var fit, rest []int
 	e, err := appraise.Read(a.Evidence, evidence.Plain)
@@ -43,7 +44,7 @@ func order(a Answer, all []refval.Values) []int {
 	return append(fit, rest...)
 }
 
-// Why says why the result is not trusted; nil if it is.
+// Why returns the reason why the result is not trusted, or nil if it is.
 func (r Result) Why() error {
 	if r.Trusted() {
 		return nil

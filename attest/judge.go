@@ -15,7 +15,7 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// Expectation is what an answer is judged by.
+// Expectation holds all that Judge compares an answer with.
 type Expectation struct {
 	Values     refval.Values
 	Collateral appraise.Collateral
@@ -23,7 +23,7 @@ type Expectation struct {
 	Now        time.Time
 }
 
-// Result is what an answer is worth. The zero value is not trusted.
+// Result is the judgement on an answer. The zero value is not trusted.
 type Result struct {
 	// Err says that the answer was not even in form; then there is no more.
 	Err error
@@ -50,7 +50,7 @@ type Result struct {
 	Notes []string
 }
 
-// Trusted says whether everything that was looked at is as it should be.
+// Trusted reports whether every check passed.
 func (r Result) Trusted() bool {
 	if r.Err != nil || !r.Verdict.Trusted() || r.Instance != nil && !r.Instance.OK {
 		return false
@@ -93,7 +93,7 @@ func Judge(a Answer, x Expectation) Result {
 	return r
 }
 
-// describeVolume says what was known of a volume when it was opened, as the boot log has it.
+// describeVolume returns what the boot log says of a volume's freshness at its opening.
 func describeVolume(v bootlog.Volume) string {
 	what := map[bootlog.Freshness]string{
 		bootlog.New:      "it was new",
@@ -108,8 +108,8 @@ func describeVolume(v bootlog.Volume) string {
 // does not depend on the reference values.
 func (r Result) Authentic() bool { return r.Err == nil && r.Verdict.Authentic() }
 
-// compareDisk compares the boot log with the pins of the reference values. The
-// header's digest may rightly differ, when the disk was rekeyed.
+// compareDisk compares the boot log with the pins of the reference values. After a
+// rekey the header's digest differs, and that is no fault.
 func (r *Result) compareDisk(v refval.Values) {
 	want, ok := v.Pins.Value()
 	if !ok {
@@ -138,9 +138,9 @@ type Launch struct {
 }
 
 // CheckInstance compares the REPORT_ID of the evidence with the launches that got
-// the key of a disk. Evidence alone says what kind of VM answers; this says that
-// it is one of those which got this disk's key, and not a twin that was launched
-// from the same measured bytes and waits for a key in vain.
+// the key of a disk. Evidence alone says what kind of VM answers. The comparison says
+// that this VM got the disk's key: a twin that was launched from the same measured
+// bytes did not.
 func (r *Result) CheckInstance(disk pins.UUID, launches []Launch) {
 	got, err := r.launchOf(disk, launches)
 	c := appraise.NewCheck(appraise.Disk, "instance", got, fmt.Sprintf("a launch that got the key of disk %s", disk), err)

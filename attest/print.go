@@ -13,7 +13,7 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// notConfidential stands wherever the emulated platform shows.
+// notConfidential is the warning beside each result of the emulated platform.
 const notConfidential = emulated.Warning
 
 // Print writes which VM answered, how each group of checks went with those that

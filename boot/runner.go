@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// grace is what a step gets beyond its bound to end by itself and say more.
+// grace is the time that a step gets after its bound, to end by itself with a reason.
 const grace = 5 * time.Second
 
 // runner runs the steps. Its steps belong to the goroutine of Main.

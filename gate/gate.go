@@ -56,7 +56,7 @@ func Build(kernel []byte) ([]byte, error) {
 	return file, nil
 }
 
-// beforeKernel returns what a gate has before its kernel, in whole pages.
+// beforeKernel returns the bytes of a gate before its kernel, in whole pages.
 func beforeKernel(kernel []byte) []byte {
 	code := program.Code()
 	kernelAt := align(program.DataAt + len(program.Data(0, 0)))

@@ -92,7 +92,7 @@ func Build(o Options) ([]byte, Manifest, error) {
 	return base, m, nil
 }
 
-// skeleton is what every base has besides modules and programs.
+// skeleton holds the entries of every base besides modules and programs.
 func skeleton() []cpio.Entry {
 	entries := []cpio.Entry{
 		// The kernel opens /dev/console for PID 1 before anything is mounted, and

@@ -11,7 +11,7 @@ import (
 	"github.com/rootvouch/rootvouch/xts"
 )
 
-// Params is what differs between two headers of the profile.
+// Params are the values in which two headers of a profile differ.
 type Params struct {
 	UUID       pins.UUID
 	SequenceID uint64 // at least 1; a rewritten header should have a higher one

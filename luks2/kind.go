@@ -1,6 +1,6 @@
 package luks2
 
-// kind is what differs between the profiles.
+// kind holds the values in which the profiles differ.
 type kind struct {
 	keySize   int        // of the volume key, in bytes
 	integrity *integrity // nil for a disk

@@ -1,8 +1,8 @@
 // Package luks2 writes and strictly reads LUKS2 headers of two profiles.
 //
-// A disk's is encrypted, and dm-verity inside says what is true. A volume's is
-// encrypted with an authentication tag for each sector, which dm-integrity keeps
-// below dm-crypt, because a volume is written to.
+// The profile of a disk encrypts; dm-verity inside authenticates. The profile of a
+// volume, which a VM writes, encrypts with an authentication tag for each sector.
+// dm-integrity keeps the tags below dm-crypt.
 //
 // A LUKS2 header is the host's to change: forged ones that name a null cipher
 // made guests mount plaintext of an attacker's making (CVE-2025-59054,

@@ -13,7 +13,7 @@ import (
 // (docs/spec/emulated-asp.md).
 const PortName = "org.rootvouch.asp"
 
-// Parts are what one run has besides the guest. The zero value of a field
+// Parts are the inputs of one run besides the guest. The zero value of a field
 // leaves it out.
 type Parts struct {
 	// HashesPage is the path of the kernel-hashes page, and HashesAddress its

@@ -11,9 +11,8 @@ type BitCheck struct {
 	OK   bool
 }
 
-// CheckBits compares POLICY and PLATFORM_INFO with what is wanted of them. Bits
-// that may be either are left out, but for debugging and migration, of which a
-// verdict always speaks.
+// CheckBits compares POLICY and PLATFORM_INFO with the wanted bits. It leaves out bits
+// that may be 0 or 1, except debugging and migration: every verdict shows these two.
 func (v Values) CheckBits(policy snp.Policy, info snp.PlatformInfo) []BitCheck {
 	var all []BitCheck
 	check := func(host bool, name string, set bool, want Bit, always bool) {

@@ -81,7 +81,7 @@ func (v Values) checkMeasurements() error {
 	return nil
 }
 
-// checkKernel holds the word about the kernel against the file that was measured.
+// checkKernel compares Kernel with the provenance of the measurement.
 func (m Measurement) checkKernel() error {
 	none := m.Provenance.KernelSHA256 == pins.Digest{}
 	switch {

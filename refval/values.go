@@ -1,10 +1,9 @@
 // Package refval holds reference values: what an owner expects of a confidential
 // VM before it gets a key, or is believed.
 //
-// The format is docs/spec/refval.md. Every field is required, and not to care
-// about one is said by the word "any": a field that was forgotten or misspelt
-// never widens what is accepted. The zero value of each type here accepts
-// nothing, or only zero.
+// The format is docs/spec/refval.md. Every field is required; the word "any" says
+// that a field does not matter. So a forgotten or misspelt field never widens what
+// is accepted. The zero value of each type here accepts nothing, or only zero.
 package refval
 
 import (
@@ -165,9 +164,9 @@ type Deny struct {
 // migration agent, no CXL, no ID block; of a host that AMD vouches for, that its
 // memory was checked for aliases. All else may be anything.
 //
-// Which product and firmware to trust is nobody else's choice: with AMD as the
-// root, values without products are not complete. An emulated root without
-// products has Genoa at any TCB, which says nothing there.
+// The owner chooses which product and firmware to trust: with AMD as the root, values
+// without products are not complete. An emulated root without products has Genoa at
+// any TCB, because its TCB means nothing.
 func New(root RootOfTrust, measurements []Measurement, products ...Product) Values {
 	v := Values{
 		Version:          version,

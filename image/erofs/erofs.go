@@ -41,7 +41,7 @@ type Time struct {
 var le = binary.LittleEndian
 
 // Append writes the superblock, SuperblockSize bytes (struct erofs_super_block).
-// It has no checksum: who uses it here reads it through dm-verity.
+// It has no checksum: a VM reads it through dm-verity.
 func (s Superblock) Append(b []byte) []byte {
 	incompat := uint32(0)
 	if s.Chunked {

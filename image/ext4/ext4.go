@@ -1,8 +1,8 @@
 // Package ext4 reads the files of an ext2, ext3 or ext4 filesystem.
 //
-// It is for one who looks into an image before a VM boots from it. What it does not
-// know it refuses; it changes nothing and takes nothing on trust that would make it
-// loop, or allocate more than a block or a directory has. The format is that of
+// image build uses it to look into a filesystem before a VM boots from it. The package
+// refuses features that it does not know, and changes nothing. It checks every value that
+// could make it loop, or allocate more than a block or a directory has. The format is that of
 // Linux 6.12, fs/ext4/ext4.h and Documentation/filesystems/ext4. Integers are
 // little-endian.
 package ext4

@@ -24,7 +24,7 @@ const (
 	rpmTagName     = 1000
 	rpmTagRequires = 1049
 
-	// What a stripped payload says of its files, which is nothing, is in these.
+	// Names, types and sizes of the files of a stripped payload, which has none itself.
 	rpmTagSizes     = 1028
 	rpmTagModes     = 1030
 	rpmTagInodes    = 1096

@@ -107,7 +107,7 @@ func Reloads(cmd *cobra.Command) {
 }
 
 // ends are the signals that end a command in order: what it has begun is undone.
-// What whoever started it has ignored stays ignored: SIGHUP under nohup, SIGINT in
+// Signals that the parent process ignored stay ignored: SIGHUP under nohup, SIGINT in
 // the background of a script.
 func ends(cmd *cobra.Command) []os.Signal {
 	signals := []os.Signal{syscall.SIGTERM}

@@ -116,7 +116,7 @@ func (p *agentPath) check(all []namedValues) error {
 
 // id names the agent of a launch that was judged, and for which root vouches.
 //
-// Who holds an emulated ARK chooses everything in a report, REPORT_ID too. So
+// The holder of an emulated ARK chooses everything in a report, REPORT_ID too. So
 // what it vouches for is kept below emulated/ARK, where nothing else comes.
 func (p *agentPath) id(v appraise.Verdict, root refval.RootOfTrust) (spiffeid.ID, error) {
 	r := v.Report
