@@ -278,6 +278,10 @@ func (w *volumeWorld) step(f fault) {
 		// No launch has formatted it to its end, so that none ever opens it: it is
 		// to be formatted anew, by the operator's word.
 		w.refusals++
+		w.t.Logf("%s: refused: %s", f.name, why)
+		if w.server.volume(w.w).State == store.VolumeNew {
+			w.t.Fatalf("%s: a new volume is refused before its key was asked for:\n%s", f.name, out)
+		}
 		w.formatAgain()
 		return
 	case !opened && why != "" && f.message == "":

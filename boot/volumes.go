@@ -10,12 +10,25 @@ import (
 	"github.com/rootvouch/rootvouch/boot/disk"
 	"github.com/rootvouch/rootvouch/boot/process"
 	"github.com/rootvouch/rootvouch/boot/volumes"
+	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/volume"
 )
 
-// slowestTags is the rate, in bytes of data per second, below which PID 1 gives up
-// comparing or formatting a volume: there is a tag of 32 bytes for 4096 of them.
-const slowestTags = 64 << 20
+// Rates, in bytes of data per second, below which PID 1 gives up. There is a tag of 32 bytes
+// for 4096 of them, which is read to compare a volume, and made to format one.
+const (
+	slowestTags   = 64 << 20
+	slowestFormat = 1 << 20 // an emulated processor on a busy machine makes 4 of them
+)
+
+// openLimit is how long a volume may take to be opened.
+func openLimit(f *volumes.Found) time.Duration {
+	rate := uint64(slowestTags)
+	if f.Released.Volume.Found == keyapi.FoundNew {
+		rate = slowestFormat
+	}
+	return localLimit + time.Duration(f.Layout.DataSize/rate)*time.Second
+}
 
 // openVolumes runs the steps that open the volumes, one after the other, in the root that
 // is put together. None is asked for before the root is verified: from the key server's
@@ -28,8 +41,7 @@ func openVolumes(r *runner, limits Limits, processes *process.Table, config boot
 		found := step(r, "volume-key", 2*limits.Disk+limits.Key, (*volumes.Found).String, func(ctx context.Context) (*volumes.Found, error) {
 			return findVolume(ctx, limits, disks, c, spire, last)
 		})
-		limit := localLimit + time.Duration(found.Layout.DataSize/slowestTags)*time.Second
-		all = append(all, step(r, "volume", limit, (*volumes.Opened).String, func(ctx context.Context) (*volumes.Opened, error) {
+		all = append(all, step(r, "volume", openLimit(found), (*volumes.Opened).String, func(ctx context.Context) (*volumes.Opened, error) {
 			return found.Open(ctx, processes, newRoot, volumeProgress(&r.console))
 		}))
 	}

@@ -12,7 +12,7 @@ import (
 
 // benchSize is that of the volume of the benchmarks: what every volume has once, 17 MiB of
 // header and journal, hardly counts then.
-const benchSize = 32 << 30
+const benchSize = 16 << 30
 
 // sparse is a volume in a file, and its volume key.
 func sparse(b *testing.B) (*os.File, Layout, []byte) {
