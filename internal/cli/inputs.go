@@ -130,6 +130,9 @@ func (n Named) String() string { return string(n) }
 // hclMagic is what Azure's HCL blobs begin with.
 const hclMagic = "HCLA"
 
+// byteOrderMark is what editors of Windows write before UTF-8.
+const byteOrderMark = "\xef\xbb\xbf"
+
 // Report is a report file.
 type Report struct {
 	Evidence evidence.Evidence
@@ -143,8 +146,9 @@ func ReadReport(path, kind string) (Report, error) {
 		return Report{}, tooLarge(path, filekind.Report, err)
 	}
 	in := Report{Evidence: evidence.Evidence{Report: data}}
-	// White space around JSON is an editor's or a pipe's, and says nothing.
-	if text := bytes.TrimSpace(data); bytes.HasPrefix(text, []byte("{")) && len(data) != snp.ReportSize {
+	// White space and a byte order mark around JSON are an editor's or a pipe's, and say
+	// nothing.
+	if text := bytes.TrimSpace(bytes.TrimPrefix(data, []byte(byteOrderMark))); bytes.HasPrefix(text, []byte("{")) && len(data) != snp.ReportSize {
 		if in.Evidence, err = evidence.Decode(text); err != nil {
 			return Report{}, Malformed("%w", Unfit(path, filekind.Evidence, err))
 		}

@@ -114,7 +114,16 @@ func TestReportVerifyJSON(t *testing.T) {
 
 func TestReportShow(t *testing.T) {
 	dir, s := snptest.Files(t)
-	for _, name := range []string{"report.bin", "evidence.json"} {
+	document, err := os.ReadFile(dir + "/evidence.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, before := range map[string]string{"spaces.json": "\n \t", "mark.json": "\xef\xbb\xbf", "both.json": "\xef\xbb\xbf\r\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), append([]byte(before), document...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"report.bin", "evidence.json", "spaces.json", "mark.json", "both.json"} {
 		code, out := report(t, "show", dir+"/"+name)
 		if code != 0 || !strings.Contains(out, s.ChipID.String()) || !strings.Contains(out, "fmc=0 bootloader=10 tee=1 snp=23 microcode=84") {
 			t.Errorf("%s: got status %d and\n%s", name, code, out)
