@@ -270,7 +270,7 @@ func (in Input) openStream(r io.Reader, name string, files *opened) (Source, err
 // otherContent is the error for a compressed stream of something else than a tar.
 type otherContent struct{ error }
 
-// isTar returns an error if what was unpacked is no tar.
+// isTar returns an error if the unpacked file is no tar.
 func isTar(f io.ReaderAt, size int64) error {
 	kind, err := filekind.OfFile(f, size)
 	if err != nil || kind == filekind.Tar {

@@ -16,8 +16,8 @@ import (
 const cached = 4
 
 // compressCached is compress with a directory that keeps what it made; "" is none.
-// What the directory gives is decompressed and compared with the archive, so it saves
-// time and decides nothing.
+// It decompresses what it finds there and compares the result with the archive. So the
+// directory saves time, and cannot change the output.
 func compressCached(dir string, archive []byte) ([]byte, error) {
 	if dir == "" {
 		return compress(archive)

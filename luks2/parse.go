@@ -10,9 +10,9 @@ import (
 	"github.com/rootvouch/rootvouch/internal/strictjson"
 )
 
-// Parse reads the header region of a disk: its first HeaderSize bytes. It never
-// looks at a disk, so what is checked is what is used. Nothing in the container
-// refers to header afterwards.
+// Parse reads the header region of a disk: its first HeaderSize bytes. It reads from
+// memory only, so the caller uses exactly the bytes that Parse checked. The container
+// keeps no reference to header.
 func Parse(header []byte) (*Container, error) { return parseAs(disk(), header) }
 
 // ParseAuthenticated is Parse for a volume.

@@ -23,9 +23,9 @@ const (
 	BootLogPath     = "/run/rootvouch/bootlog.json"
 )
 
-// What ends the booted system when it has volumes: systemd's shutdown changes its root to
-// CloseRoot and executes CloseProgram there, which is PID 1's own program (systemd,
-// "Initrd Interface"). CloseState says what it has to close.
+// The end of a booted system with volumes: systemd's shutdown changes its root to CloseRoot
+// and executes CloseProgram there, which is PID 1's own program (systemd, "Initrd
+// Interface"). CloseState lists the volumes to close.
 const (
 	CloseRoot    = "/run/initramfs"
 	CloseProgram = "/shutdown"

@@ -1,9 +1,10 @@
-// Package p384 verifies ECDSA signatures on P-384 in a third of the time, for a key that signs often.
+// Package p384 verifies ECDSA signatures on P-384 in a third of the time, for a key that
+// signs often.
 //
-// A chip's endorsement key signs all of its reports. With a table of its multiples each
-// verification is additions alone. What is verified is public, so that nothing here need take
-// the same time for all values. crypto/ecdsa is the judge of what is right: both say the
-// same of every signature, which is tested (docs/adr/0015-comb-table.md).
+// A chip's endorsement key signs all of the chip's reports. With a table of the key's
+// multiples, each verification needs additions only. All values are public, so the code
+// need not run in constant time. Tests compare each result with that of crypto/ecdsa
+// (docs/adr/0015-comb-table.md).
 package p384
 
 import (

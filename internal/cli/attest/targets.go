@@ -19,6 +19,7 @@ import (
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/internal/cli"
 	"github.com/rootvouch/rootvouch/internal/command"
+	"github.com/rootvouch/rootvouch/internal/emulated"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
 )
@@ -227,7 +228,7 @@ func (f *attestFlags) tell(cmd *cobra.Command, results []summary, said []string)
 func (s summary) line() string {
 	word := s.Result
 	if s.Emulated {
-		word += " (emulated: NOT CONFIDENTIAL)"
+		word += " (" + emulated.Warning + ")"
 	}
 	text := fmt.Sprintf("%-9s %s %s", word, s.Name, s.Address)
 	if s.ReportID != nil {
