@@ -144,7 +144,7 @@ func (r *run) boot(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, r.Until, fmt.Errorf("the VM did not reach %s within %v", multiUser, r.Until))
 	defer cancel()
 	var err error
-	if r.vm, err = r.RunRelease(r.release, r.Voice.console, "--memory", memory, "--times", r.kept("times.jsonl")); err != nil {
+	if r.vm, err = r.RunRelease(r.release, r.Voice.console, "--memory", memory, "--start-timeout", r.Until.String(), "--times", r.kept("times.jsonl")); err != nil {
 		return err
 	}
 	defer r.Voice.folded()
