@@ -191,6 +191,7 @@ func TestVMMachines(t *testing.T) {
 		"512 MiB":                 {2, 512, "0-1", nil},
 		"3 GiB":                   {2, 3072, "0-1", nil},
 		"5 GiB":                   {2, 5120, "0-1", nil},
+		"12 GiB":                  {2, 12288, "0-1", nil},
 		"no ACPI from the host":   {2, 1024, "0-1", []string{"-machine", "acpi=off"}},
 		"disks of an export":      {2, 1024, "0-1", exported("scsi", "nvme", "virtio", "virtio", "bridged", "conventional")},
 		"no HPET":                 {2, 1024, "0-1", []string{"-machine", "hpet=off"}},

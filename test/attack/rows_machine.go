@@ -104,9 +104,12 @@ func shapes() []Row {
 	const boots = "boots with the gate's tables, all processors, all BARs placed"
 	return []Row{
 		row("shape-1", "one processor", boots, "1_vCPU"),
+		row("shape-4", "four processors", boots, "4_vCPUs"),
 		row("shape-12", "twelve processors", boots, "12_vCPUs"),
 		row("shape-sockets", "two sockets of three cores, with gaps in the APIC IDs", boots, "2_sockets_of_3_cores"),
 		row("shape-small", "512 MiB", boots, "512_MiB"),
+		row("shape-medium", "3 GiB, memory below 4 GiB alone", boots, "3_GiB"),
+		row("shape-larger", "12 GiB", boots, "12_GiB"),
 		row("shape-large", "5 GiB, memory above 4 GiB", boots, "5_GiB"),
 		row("shape-no-acpi", "no ACPI tables of the host at all", boots, "no_ACPI_from_the_host"),
 		row("shape-no-hpet", "no HPET", boots, "no_HPET"),

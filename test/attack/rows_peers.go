@@ -35,10 +35,16 @@ func boot() []Row {
 }
 
 func network() []Row {
+	const impostor = "Who stands at the SPIRE server's address without its certificate gets no evidence"
 	return []Row{
 		{ID: "dhcp-hostile", Input: inNetwork, Attack: "leases with names, options and addresses that are none", Expected: "refused or left out", Claim: "A hostile DHCP server gets nothing into PID 1's files", Shown: "boot/network.TestParseLeaseRefuses"},
 		{ID: "dhcp-files", Input: inNetwork, Attack: "lease values that would end a line in a network file", Expected: "no file has them", Claim: "A hostile DHCP server gets nothing into PID 1's files", Shown: "boot/network.TestNetworkFiles"},
-		{ID: "kms-impostor", Input: inNetwork, Attack: "a key server with another identity", Expected: "no request is sent; refused: key", Claim: "A KMS with another identity gets no request", Shown: "test/e2e.TestImpostorKMS"},
+		{ID: "kms-impostor", Input: inNetwork, Attack: "a key server with another identity", Expected: "no request is sent; refused: key", Claim: "A KMS with another identity gets no request", Shown: "test/e2e.TestImpostorKMS/with_another_SPIFFE_ID"},
+		{ID: "kms-lies-key", Input: inNetwork, Attack: "a key server with the right identity sends another key", Expected: "refused: dm-crypt", Claim: "one with the right identity cannot have the VM open another disk", Shown: "test/e2e.TestImpostorKMS/that_sends_another_key"},
+		{ID: "kms-lies-pin", Input: inNetwork, Attack: "the same sends the pin of another disk", Expected: "refused: key", Claim: "one with the right identity cannot have the VM open another disk", Shown: "test/e2e.TestImpostorKMS/that_sends_another_header_pin"},
+		{ID: "kms-lies-unpinned", Input: inNetwork, Attack: "the same, to a guest that leaves the pin to the key server", Expected: "refused: header", Claim: "one with the right identity cannot have the VM open another disk", Shown: "test/e2e.TestImpostorKMS/that_sends_another_header_pin_to_a_guest_that_has_none"},
+		{ID: "spire-impostor", Input: inNetwork, Attack: "a SPIRE server with a certificate that the measured root did not sign", Expected: "refused: agent; no evidence is sent", Claim: impostor, Shown: "test/e2e.TestImpostorSPIRE/with_another_certificate"},
+		{ID: "spire-impostor-silent", Input: inNetwork, Attack: "one that takes connections and says nothing", Expected: "refused: agent, after its bound", Claim: impostor, Shown: "test/e2e.TestImpostorSPIRE/silent"},
 		{ID: "servers-unreachable", Input: inNetwork, Attack: "no route to SPIRE or key server", Expected: "refused within a bound", Claim: "Unreachable servers end the boot within a bound", Shown: "test/e2e.TestUnreachable"},
 		{ID: "fetchkey-replies", Input: inNetwork, Attack: "replies that are cut, of another request, not sealed, too large", Expected: "refused", Claim: "fetchkey takes the exact KMS ID and its own sealed reply only", Shown: "kms/fetchkey.TestFetchFails"},
 		{ID: "fetchkey-lost", Input: inNetwork, Attack: "the reply is lost on the way", Expected: "the same bytes again within 90 s, nothing after", Claim: "One release for each launch and disk", Shown: "kms/fetchkey.TestLostReply"},
@@ -84,6 +90,9 @@ func keys() []Row {
 		{ID: "kms-restart", Input: inKeys, Attack: "a second release after a restart", Expected: "refused", Claim: once, Shown: "kms/server.TestRestart"},
 		{ID: "kms-root", Input: inKeys, Attack: "root in the booted VM asks again", Expected: "refused", Claim: "Root in the booted system cannot have the key again", Shown: "test/e2e.TestSecondRequestFromBootedSystem"},
 		{ID: "kms-disabled", Input: inKeys, Attack: "launch after the record was disabled", Expected: "refused: key", Claim: "A disabled record releases nothing", Shown: "test/e2e.TestDisabledRecord"},
+		{ID: "kms-older-image", Input: inKeys, Attack: "launch of an older image that the host has kept", Expected: "refused once its record is retired", Claim: "A record that is retired gets no VM a key until it is taken back by name", Shown: "kms/ledger.TestRetired"},
+		{ID: "kms-older-measurement", Input: inKeys, Attack: "launch of an older measurement of one record", Expected: "refused when it has expired", Claim: "A measurement of before gets the key until it expires and no longer", Shown: "kms/server.TestOldMeasurement"},
+		{ID: "kms-many-launches", Input: inKeys, Attack: "launches of one image again and again", Expected: "as many keys within an hour as the owner allows", Claim: "A host that launches an image again and again gets as many keys within an hour as its owner allows", Shown: "kms/server.TestCap"},
 		{ID: "kms-no-audit", Input: inKeys, Attack: "the store cannot be written", Expected: "no release", Claim: "No key without a durable lease and its leaf for the log", Shown: "kms/server.TestNoStore"},
 		{ID: "kms-crash", Input: inKeys, Attack: "killed at each step of a release", Expected: "nothing released twice or unlogged", Claim: "No key without a durable lease and its leaf for the log", Shown: "kms/server.TestCrash"},
 		{ID: "kms-old-store", Input: inKeys, Attack: "an older store put back", Expected: "does not start", Claim: "An older store does not serve with the newest log", Shown: "kms/publish.TestOldStore"},

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/demo"
 	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/pins"
 )
@@ -163,4 +166,51 @@ func impostorHandler(t *testing.T, release keyapi.Released) http.Handler {
 		w.Write(keyapi.Encode(keyapi.ReleaseReply{Version: keyapi.Version, Sealed: sealed}))
 	})
 	return mux
+}
+
+// Who stands at the SPIRE server's address without its certificate gets no evidence,
+// whether it lies or is silent.
+func TestImpostorSPIRE(t *testing.T) {
+	needs.Matrix(t)
+	c := setUp(t)
+	_, port, err := net.SplitHostPort(c.SPIREAddress())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.StopSPIREServer()
+	t.Cleanup(func() {
+		if err := c.StartSPIREServer(context.Background(), nil); err != nil {
+			t.Error(err)
+		}
+	})
+	other := httptest.NewUnstartedServer(http.NotFoundHandler()) // whose certificate nobody of ours signed
+	other.EnableHTTP2 = true
+	other.Config.ErrorLog = log.New(io.Discard, "", 0)
+	other.Listener.Close()
+	if other.Listener, err = net.Listen("tcp", "127.0.0.1:"+port); err != nil {
+		t.Fatal(err)
+	}
+	other.StartTLS()
+	t.Run("with another certificate", func(t *testing.T) {
+		c.boot(t, c.web).Refused("agent", "x509")
+	})
+	other.Close()
+
+	t.Run("silent", func(t *testing.T) {
+		silent, err := net.Listen("tcp", "127.0.0.1:"+port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer silent.Close()
+		go func() {
+			for {
+				conn, err := silent.Accept()
+				if err != nil {
+					return
+				}
+				defer conn.Close() // it stays open for as long as the VM runs
+			}
+		}()
+		c.boot(t, c.web).Refused("agent", "")
+	})
 }
