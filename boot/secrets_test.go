@@ -81,14 +81,16 @@ func TestShown(t *testing.T) {
 }
 
 // wantNoSecrets looks for the key and the volume key of a VM's disk, and for the
-// key that was released, on its console.
-func (v *vm) wantNoSecrets(out string) {
+// keys that were released, in what the host has of it.
+func (v *vm) wantNoSecrets(what, seen string) {
 	v.t.Helper()
-	for name, secret := range map[string][]byte{
-		"key": v.secrets.Key[:], "released key": v.release.Key[:], "volume key": v.secrets.VolumeKey[:],
-	} {
-		if found := shown(out, secret); len(found) > 0 {
-			v.t.Errorf("the console shows the %s, as %q", name, found)
+	secrets := map[string][]byte{"key": v.secrets.Key[:], "released key": v.release.Key[:], "volume key": v.secrets.VolumeKey[:]}
+	for i, key := range v.volumeKeys {
+		secrets[fmt.Sprintf("key of volume %d", i)] = key[:]
+	}
+	for name, secret := range secrets {
+		if found := shown(seen, secret); len(found) > 0 {
+			v.t.Errorf("%s: shows the %s, as %q", what, name, found)
 		}
 	}
 }

@@ -182,6 +182,7 @@ type vm struct {
 	disk       func() []string   // QEMU's arguments for the disk, if it is not the usual one
 	network    []string          // the same for the network
 	volumes    []string          // disks that the VM writes
+	volumeKeys [][32]byte        // that were released
 	process    atomic.Pointer[os.Process]
 	killed     atomic.Bool
 	monitor    *monitor          // while it runs
@@ -321,7 +322,7 @@ func (v *vm) boot() string { v.t.Helper(); return v.bootTo("guest-shutdown") }
 
 // bootTo runs the VM to its end and returns its console. A VM that does not end by
 // itself within the bound, and in the way given, fails the test, and so does a key
-// on the console.
+// on the console or in a packet.
 func (v *vm) bootTo(reason string) string {
 	t := v.t
 	t.Helper()
@@ -340,6 +341,10 @@ func (v *vm) bootTo(reason string) string {
 		"-kernel", v.bench.kernel, "-initrd", initrd, "-append", line+v.appended,
 		"-serial", "stdio", "-qmp", "unix:"+socket+",server=on,wait=on")
 	args = append(append(args, v.network...), v.devices...)
+	capture := socket + ".packets"
+	if v.network != nil {
+		args = append(args, "-object", "filter-dump,id=capture,netdev=net,file="+capture)
+	}
 	for i, path := range v.volumes {
 		args = append(args, "-drive", fmt.Sprintf("file=%s,format=raw,if=none,id=vol%d", path, i), "-device", fmt.Sprintf("virtio-blk-pci,drive=vol%d", i))
 	}
@@ -371,14 +376,19 @@ func (v *vm) bootTo(reason string) string {
 			}
 		}
 	}
-	if err := cmd.Wait(); v.killed.Load() {
+	ended := cmd.Wait()
+	v.wantNoSecrets("console", out.String())
+	if v.network != nil {
+		v.wantNoSecrets("packets", string(readFile(t, capture)))
+	}
+	if v.killed.Load() {
 		return out.String()
-	} else if err != nil || ctx.Err() != nil {
-		t.Errorf("VM did not end by itself within %s: %v\n%s\n%s", bound, err, errors.String(), out.String())
+	}
+	if ended != nil || ctx.Err() != nil {
+		t.Errorf("VM did not end by itself within %s: %v\n%s\n%s", bound, ended, errors.String(), out.String())
 	}
 	if got := v.monitor.reason(); got != reason {
 		t.Errorf("VM ended by %q, want %q\n%s", got, reason, out.String())
 	}
-	v.wantNoSecrets(out.String())
 	return out.String()
 }

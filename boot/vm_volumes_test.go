@@ -114,6 +114,7 @@ func (v *vm) measure(w *testVolume) {
 
 func (v *vm) release1(w *testVolume) {
 	v.t.Helper()
+	v.volumeKeys = append(v.volumeKeys, w.key)
 	state := w.state
 	r := keyapi.Released{Key: w.key, Header: w.header, Generation: 1, KMSID: v.config.KMS.SPIFFEID, Volume: &state}
 	reply, err := r.Marshal()
