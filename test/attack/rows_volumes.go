@@ -42,7 +42,7 @@ func keyedVolumes() []Row {
 	const two = "Of two launches one has the volume, or the other's close is refused and on the log"
 	const closes = "A close counts for one launch, one generation and one digest"
 	const word = "Each word of the operator about a volume is on the log"
-	const store = "Who can write the store without its KEK cannot say what a volume holds"
+	const store = "An attacker who can write the store, but lacks its KEK, cannot change what a volume must hold"
 	return []Row{
 		{ID: "volume-two-launches", Input: inVolumes, Attack: "a second launch while one has the volume open", Expected: "it waits and is refused", Claim: two, Shown: "kms/ledger.TestVolumeExclusive"},
 		{ID: "volume-takeover", Input: inVolumes, Attack: "the old launch closes after a new one took the volume over", Expected: "refused; a fork on the log", Claim: two, Shown: "kms/ledger.TestVolumeTakeover"},
