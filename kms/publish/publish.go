@@ -78,7 +78,21 @@ func Open(ctx context.Context, s *store.Store, replica, path string, log *slog.L
 	return p, nil
 }
 
+// errMoved says that another replica published meanwhile.
+var errMoved = errors.New("the log moved on meanwhile: try again")
+
+// open opens the copy. Others may publish meanwhile: then it looks again.
 func (p *Publisher) open(ctx context.Context) error {
+	const attempts = 100
+	for range attempts {
+		if err := p.openOnce(ctx); !errors.Is(err, errMoved) {
+			return err
+		}
+	}
+	return errMoved
+}
+
+func (p *Publisher) openOnce(ctx context.Context) error {
 	b, err := p.look(ctx)
 	if err != nil {
 		return err
@@ -154,7 +168,7 @@ func (p *Publisher) adopt(ctx context.Context, b *book, there tlogdir.Tree) erro
 	b.own = store.Copy{Size: there.Size, Root: there.Root, Lanes: lanes}
 	happened, err := p.store.Engine.Commit(ctx, b.conditions, []kv.Write{store.SetCopy(p.replica, b.own)})
 	if err == nil && !happened {
-		err = errors.New("somebody else changed it meanwhile: try again")
+		err = errMoved
 	}
 	return err
 }
