@@ -1,15 +1,21 @@
 package boot_test
 
 import (
+	mathrand "math/rand/v2"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
+	"github.com/rootvouch/rootvouch/initramfs"
+	"github.com/rootvouch/rootvouch/initramfs/kmod"
 	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/kms/audit"
 	"github.com/rootvouch/rootvouch/kms/store"
+	"github.com/rootvouch/rootvouch/volume"
 )
 
 // closedOnce is a world whose volume was formatted, written, and closed as generation 1.
@@ -177,4 +183,65 @@ func TestVMVolumeRestored(t *testing.T) {
 		w.step(fault{name: "after the operator's word"})
 		w.end()
 	})
+}
+
+// TestVMVolumeFilesystems makes each filesystem, on a disk that is full of what was there
+// before, and finds what was written to it after a close and after a power cut.
+func TestVMVolumeFilesystems(t *testing.T) {
+	needs.Matrix(t)
+	b := volumeBench(t, "mkfs.xfs", "mkfs.btrfs")
+	tree, err := kmod.Open([]string{filepath.Join(needs.Cache(t), "kernel")}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	modules := initramfs.DefaultModules()
+	for _, target := range []string{"xfs", "btrfs"} {
+		wants, err := initramfs.Drivers(target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		modules = append(modules, wants...)
+	}
+	if b.base, _, err = initramfs.Build(initramfs.Options{Kernel: tree, Modules: modules, GuestBin: b.bin}); err != nil {
+		t.Fatal(err)
+	}
+	for filesystem, size := range map[bootconfig.VolumeFilesystem]int64{bootconfig.Ext4: 32 << 20, bootconfig.XFS: 340 << 20, bootconfig.Btrfs: 160 << 20} {
+		t.Run(string(filesystem), func(t *testing.T) {
+			t.Parallel()
+			w := newVolumeWorld(t, b, store.VolumePolicy{Writers: store.Exclusive, Unclean: store.UncleanAccept})
+			w.filesystem = filesystem
+			w.use(newTestVolumeOf(t, t.TempDir(), "volume", size))
+			w.w.noise(t)
+			w.step(fault{name: "formatted"})
+			w.step(fault{name: "opened and cut", line: "guest: rows: synced ", nth: 2, wait: rowTime, cut: true})
+			w.step(fault{name: "opened after the cut"})
+			if v := w.server.volume(w.w); v.State != store.VolumeClosed || v.Generation != 2 {
+				t.Errorf("volume is %+v, want it closed as generation 2", v)
+			}
+			w.step(fault{name: "opened after the close"})
+			w.server.judge()
+		})
+	}
+}
+
+// noise fills all behind the header with what is no volume.
+func (v *testVolume) noise(t *testing.T) {
+	t.Helper()
+	file, err := os.OpenFile(v.path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	random := mathrand.NewChaCha8([32]byte{1})
+	buf := make([]byte, 1<<20)
+	for at := int64(volume.Offset); at < info.Size(); at += int64(len(buf)) {
+		random.Read(buf)
+		if _, err := file.WriteAt(buf[:min(int64(len(buf)), info.Size()-at)], at); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -144,6 +144,9 @@ func (b *builder) readVolumes(context.Context) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", v.Pins, err)
 		}
+		if err := v.Filesystem.CheckSize(p.DataSize()); err != nil {
+			return fmt.Errorf("%s: %w", v.Pins, err)
+		}
 		b.volumes = append(b.volumes, bootconfig.Volume{UUID: p.DiskUUID, MountPoint: v.MountPoint, Filesystem: v.Filesystem})
 		b.out.Manifest.Volumes = append(b.out.Manifest.Volumes, Mounted{p.Header, p.Size, v.Mount})
 	}

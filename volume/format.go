@@ -8,21 +8,28 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/rootvouch/rootvouch/luks2"
 )
 
+// Disk is what a volume is on.
+type Disk interface {
+	io.ReaderAt
+	io.WriterAt
+}
+
 // Format writes what a volume without any data has behind its header: superblock,
-// journal, and a tag for every sector. The tags are those of ciphertext that is all
-// zero, so the data itself need not be written: a device that reads as zeros there
-// reads, decrypted, as noise, and one that does not gives an error until the sector is
-// written. volumeKey is the LUKS2 container's.
+// journal, a tag for every sector, and zeros where the disk has other data. The tags are
+// those of ciphertext that is all zero. Each sector can be read from then on, and what it
+// reads, decrypted, is noise. A sparse file stays sparse: zeros are not written over
+// zeros. volumeKey is the LUKS2 container's.
 //
 // The superblock comes last, and one that is there goes first: a format that stopped
 // half-way left none. Several goroutines call progress, with bytes of tags.
-func Format(ctx context.Context, w io.WriterAt, l Layout, volumeKey []byte, progress func(done, size uint64)) error {
+func Format(ctx context.Context, w Disk, l Layout, volumeKey []byte, progress func(done, size uint64)) error {
 	if len(volumeKey) != luks2.AuthenticatedKeySize {
 		return fmt.Errorf("formatting: volume key has %d bytes, want %d", len(volumeKey), luks2.AuthenticatedKeySize)
 	}
@@ -38,6 +45,9 @@ func Format(ctx context.Context, w io.WriterAt, l Layout, volumeKey []byte, prog
 	}
 	var done atomic.Uint64
 	err := each(ctx, l.Runs(), func(run uint64, buf []byte) error {
+		if err := zero(ctx, w, l.dataAt(run), l.dataIn(run), buf); err != nil {
+			return fmt.Errorf("formatting: %w", err)
+		}
 		clear(buf)
 		l.emptyTags(buf, run, volumeKey[luks2.VolumeKeySize:])
 		if _, err := w.WriteAt(buf, int64(l.tagsAt(run))); err != nil {
@@ -51,6 +61,24 @@ func Format(ctx context.Context, w io.WriterAt, l Layout, volumeKey []byte, prog
 	}
 	if _, err := w.WriteAt(l.Superblock(), Offset); err != nil {
 		return fmt.Errorf("formatting: writing the superblock: %w", err)
+	}
+	return nil
+}
+
+// zero makes size bytes at an offset zero. buf is where it reads them.
+func zero(ctx context.Context, w Disk, at, size uint64, buf []byte) error {
+	for end := at + size; at < end && ctx.Err() == nil; {
+		b := buf[:min(uint64(len(buf)), end-at)]
+		if _, err := w.ReadAt(b, int64(at)); err != nil {
+			return fmt.Errorf("reading what the disk had: %w", err)
+		}
+		if slices.ContainsFunc(b, func(c byte) bool { return c != 0 }) {
+			clear(b)
+			if _, err := w.WriteAt(b, int64(at)); err != nil {
+				return fmt.Errorf("writing zeros over what the disk had: %w", err)
+			}
+		}
+		at += uint64(len(b))
 	}
 	return nil
 }

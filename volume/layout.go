@@ -99,9 +99,15 @@ func (l Layout) tagsAt(run uint64) uint64 {
 	return Offset + SuperblockSize + l.JournalSize() + run*(RunSize+areaSize)
 }
 
+// dataAt is where the data of a run of tags begins on the device.
+func (l Layout) dataAt(run uint64) uint64 { return l.tagsAt(run) + RunSize }
+
+// dataIn is how many bytes of data a run of tags is for.
+func (l Layout) dataIn(run uint64) uint64 { return min(areaSize, l.DataSize-run*areaSize) }
+
 // tagsIn is how many tags of a run are in use.
 func (l Layout) tagsIn(run uint64) uint64 {
-	return min(areaSize, l.DataSize-run*areaSize) / SectorSize
+	return l.dataIn(run) / SectorSize
 }
 
 // Offsets of struct superblock, in bytes. Integers are little-endian.

@@ -31,6 +31,15 @@ func (p Pins) Check() error {
 	return err
 }
 
+// DataSize is how many bytes of data the volume has. p is complete.
+func (p Pins) DataSize() uint64 {
+	l, err := LayoutOf(p.Size)
+	if err != nil {
+		panic("volume: internal error: " + err.Error())
+	}
+	return l.DataSize
+}
+
 // DecodePins reads what Encode writes.
 func DecodePins(data []byte) (Pins, error) {
 	var p Pins

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,6 +26,8 @@ func (m memory) WriteAt(b []byte, at int64) (int, error) {
 	}
 	return copy(m[at:], b), nil
 }
+
+func (m memory) ReadAt(b []byte, at int64) (int, error) { return bytes.NewReader(m).ReadAt(b, at) }
 
 func none(done, size uint64) {}
 
@@ -124,6 +127,25 @@ func TestCheckSuperblock(t *testing.T) {
 	grown.sections = l.sections
 	if err := grown.CheckSuperblock(l.Superblock()); err == nil || !strings.Contains(err.Error(), "truncated or grown") {
 		t.Errorf("got %v, want a word about another size", err)
+	}
+}
+
+// What a disk had before is no sector of the volume: a format over it leaves what one over
+// zeros leaves.
+func TestFormatOverData(t *testing.T) {
+	want, l, volumeKey := made(t)
+	m := slices.Clone(want[:Offset])
+	for at := Offset; at < len(want); at++ {
+		m = append(m, byte(at*7)|1)
+	}
+	if err := Format(context.Background(), m, l, volumeKey, none); err != nil {
+		t.Fatal(err)
+	}
+	end := l.dataEnd(l.DataSize)
+	for at := uint64(0); at < end; at += SectorSize {
+		if !bytes.Equal(m[at:min(end, at+SectorSize)], want[at:min(end, at+SectorSize)]) {
+			t.Fatalf("offset %#x differs from a format over zeros", at)
+		}
 	}
 }
 

@@ -65,6 +65,19 @@ func (v Volume) check() error {
 	return checkMountPoint(v.MountPoint)
 }
 
+// leastSizes are what the filesystems' own programs ask for, in bytes (xfsprogs 6.13,
+// mkfs/xfs_mkfs.c; mkfs.btrfs(8) 6.14, "SUBPAGE BLOCK SIZE" and the minimum with metadata
+// kept twice). ext4 takes every size that a volume can have.
+var leastSizes = map[VolumeFilesystem]uint64{XFS: 300 << 20, Btrfs: 109 << 20}
+
+// CheckSize refuses a filesystem that a volume with so many bytes of data is too small for.
+func (f VolumeFilesystem) CheckSize(data uint64) error {
+	if least := leastSizes[f]; data < least {
+		return fmt.Errorf("volume has %d bytes of data, want at least %d for %s", data, least, f)
+	}
+	return nil
+}
+
 // checkMountPoint takes an absolute path of letters, digits and ".-_", so that it needs no
 // quotes in any file.
 func checkMountPoint(p string) error {

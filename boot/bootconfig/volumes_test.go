@@ -64,3 +64,21 @@ func TestVolumesRefused(t *testing.T) {
 		})
 	}
 }
+
+// The programs' own bounds: a first boot would end with the key released and nothing made.
+func TestCheckSize(t *testing.T) {
+	for _, c := range []struct {
+		filesystem VolumeFilesystem
+		least      uint64
+	}{{Ext4, 0}, {XFS, 300 << 20}, {Btrfs, 109 << 20}} {
+		if err := c.filesystem.CheckSize(c.least); err != nil {
+			t.Errorf("%s: %v", c.filesystem, err)
+		}
+		if c.least == 0 {
+			continue
+		}
+		if err := c.filesystem.CheckSize(c.least - 1); err == nil || !strings.Contains(err.Error(), string(c.filesystem)) {
+			t.Errorf("%s: got %v, want a word about its size", c.filesystem, err)
+		}
+	}
+}

@@ -153,3 +153,13 @@ func LastLine(log *os.File, otherwise string) string {
 	}
 	return otherwise
 }
+
+// FirstLine returns the first line, or otherwise.
+func FirstLine(log *os.File, otherwise string) string {
+	data := make([]byte, maxReason)
+	n, _ := log.ReadAt(data, 0)
+	if first, _, _ := strings.Cut(strings.TrimSpace(string(data[:n])), "\n"); first != "" {
+		return first
+	}
+	return otherwise
+}

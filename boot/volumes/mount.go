@@ -68,25 +68,21 @@ func openIn(root, path string) (*os.File, error) {
 }
 
 // makeFilesystem runs the root's mkfs, in the root.
-func makeFilesystem(ctx context.Context, processes *process.Table, root, program string, f bootconfig.VolumeFilesystem, device string) (err error) {
+func makeFilesystem(ctx context.Context, processes *process.Table, root, program string, f bootconfig.VolumeFilesystem, device string) (result error) {
 	out, err := os.OpenFile(mkfsLog, os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("making %s: %w", f, err)
 	}
 	defer out.Close()
-	// The node of the device is in a tree that is not moved into the root yet.
-	dev := filepath.Join(root, "dev")
-	if err := makeDirectories(root, "/dev"); err != nil {
-		return fmt.Errorf("making %s: %w", f, err)
-	}
-	if err := unix.Mount("/dev", dev, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("making %s: lending /dev: %w", f, err)
-	}
-	defer func() {
-		if unmountErr := unix.Unmount(dev, unix.MNT_DETACH); unmountErr != nil {
-			err = errors.Join(err, fmt.Errorf("taking /dev back: %w", unmountErr))
+	// The node of the device is in a tree that is not moved into the root yet. mkfs.btrfs
+	// looks for mounts of it in /proc.
+	for _, dir := range []string{"/dev", "/proc"} {
+		giveBack, err := lend(root, dir)
+		if err != nil {
+			return fmt.Errorf("making %s: %w", f, err)
 		}
-	}()
+		defer func() { result = errors.Join(result, giveBack()) }()
+	}
 	p, err := processes.Start(process.Command{Path: program, Argv: append([]string{program}, mkfs(f, device)...), Out: out, Root: root})
 	if err != nil {
 		return err
@@ -96,9 +92,36 @@ func makeFilesystem(ctx context.Context, processes *process.Table, root, program
 		return fmt.Errorf("running %s: it did not end in time", program)
 	}
 	if status != 0 {
-		return fmt.Errorf("running %s: %s", program, process.LastLine(out, process.Describe(status)))
+		return fmt.Errorf("running %s: %s", program, reason(out, process.Describe(status)))
 	}
 	return nil
+}
+
+// reason is how what mkfs said begins and ends: mkfs.xfs has its usage behind the reason,
+// and mkfs.btrfs notes before it.
+func reason(out *os.File, otherwise string) string {
+	first, last := process.FirstLine(out, otherwise), process.LastLine(out, otherwise)
+	if first == last {
+		return last
+	}
+	return first + " … " + last
+}
+
+// lend shows a directory of PID 1's in the root, and returns what ends that.
+func lend(root, dir string) (giveBack func() error, err error) {
+	if err := makeDirectories(root, dir); err != nil {
+		return nil, err
+	}
+	at := filepath.Join(root, dir)
+	if err := unix.Mount(dir, at, "", unix.MS_BIND, ""); err != nil {
+		return nil, fmt.Errorf("lending %s: %w", dir, err)
+	}
+	return func() error {
+		if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("taking %s back: %w", dir, err)
+		}
+		return nil
+	}, nil
 }
 
 // mountBelow mounts a volume in the root that is being put together. ext4 goes read-only

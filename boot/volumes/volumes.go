@@ -145,7 +145,7 @@ func (f *Found) prepare(ctx context.Context, volumeKey []byte, progress Progress
 	return freshness, errors.Join(err, d.close())
 }
 
-func (f *Found) prepareOn(ctx context.Context, d volumeDevice, volumeKey []byte, progress Progress) (bootlog.Freshness, error) {
+func (f *Found) prepareOn(ctx context.Context, d volume.Disk, volumeKey []byte, progress Progress) (bootlog.Freshness, error) {
 	v := f.Released.Volume
 	if v.Found == keyapi.FoundNew {
 		return bootlog.New, volume.Format(ctx, d, f.Layout, volumeKey, func(done, size uint64) { progress("formatting", done, size) })
@@ -182,12 +182,6 @@ func (f *Found) unclean(got pins.Digest) (bootlog.Freshness, error) {
 		return "", fmt.Errorf("checking %s: it was not closed by the launch that had it, and is not what was closed as generation %d (digest %s): its record refuses that", f.Disk.Name, v.Generation, got)
 	}
 	return bootlog.Unclean, nil
-}
-
-// volumeDevice is a device, or a test's.
-type volumeDevice interface {
-	ReadAt(b []byte, at int64) (int, error)
-	WriteAt(b []byte, at int64) (int, error)
 }
 
 // Names of the device-mapper devices, as the booted system sees them.

@@ -200,7 +200,11 @@ func parseVolume(s string) (bootconfig.Volume, error) {
 	if err != nil {
 		return bootconfig.Volume{}, fmt.Errorf("%s: %w", parts[0], err)
 	}
-	return bootconfig.Volume{UUID: p.DiskUUID, MountPoint: parts[1], Filesystem: bootconfig.VolumeFilesystem(parts[2])}, nil
+	v := bootconfig.Volume{UUID: p.DiskUUID, MountPoint: parts[1], Filesystem: bootconfig.VolumeFilesystem(parts[2])}
+	if err := v.Filesystem.CheckSize(p.DataSize()); err != nil {
+		return bootconfig.Volume{}, fmt.Errorf("%s: %w", parts[0], err)
+	}
+	return v, nil
 }
 
 func (f *configFlags) network() (n bootconfig.Network, err error) {
