@@ -85,7 +85,7 @@ func TestKeys(t *testing.T) {
 	put := func(more ...string) []string {
 		return append([]string{"put", "--spiffe-id", "spiffe://example.org/vm", "--pins", pinsFile, "--key", keyFile}, more...)
 	}
-	keys(command.ExitUsage, "", "--refval is missing", put()...)
+	keys(command.ExitUsage, "", `required flag(s) "refval" not set`, put()...)
 	keys(command.ExitUsage, "", "has no use", put("--refval", refvalFile, "--evidence", "not-required")...)
 	keys(command.ExitUsage, "", `--evidence is "no"`, put("--refval", refvalFile, "--evidence", "no")...)
 	keys(command.ExitError, "", "decoding reference values", put("--refval", keyFile)...)

@@ -105,7 +105,7 @@ func TestBackupAndRewrap(t *testing.T) {
 	if info, err := os.Stat(made); err != nil || info.Mode().Perm() != 0o600 || info.Size() != 32 {
 		t.Errorf("the key is %v, %v", info, err)
 	}
-	keys(command.ExitUsage, "want one of --key and --made-key", "put", "--spiffe-id", "spiffe://example.org/vm", "--pins", "p", "--refval", "r")
+	keys(command.ExitUsage, `required flag(s) "key" not set`, "put", "--spiffe-id", "spiffe://example.org/vm", "--pins", "p", "--refval", "r")
 	keys(command.ExitUsage, "want one of --key and --made-key", "put", "--spiffe-id", "spiffe://example.org/vm", "--pins", "p", "--refval", "r", "--key", made, "--made-key", "x")
 	disk := filepath.Join(dir, "made")
 	if err := os.Mkdir(disk, 0o755); err != nil {
