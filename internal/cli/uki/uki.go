@@ -99,6 +99,9 @@ func (f *buildFlags) run(cmd *cobra.Command) error {
 	if gate.Is(parts.Kernel) {
 		return command.WithHint(fmt.Errorf("%s is behind the gate already", f.kernel), "give the stock kernel: the gate goes before the whole image")
 	}
+	if err := cli.CheckContent(cli.AsKernel, f.kernel, parts.Kernel); err != nil {
+		return err
+	}
 	image, err := uki.Build(parts)
 	if err != nil {
 		return err
