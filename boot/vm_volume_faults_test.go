@@ -99,10 +99,10 @@ func laterFaults() []fault {
 	return all
 }
 
-// volumeWorld is one volume through its launches, the key server that knows it, and a
+// volumeRig is one volume through its launches, the key server that knows it, and a
 // checker that believes neither: it knows which rows a guest has said to be durable, and
 // every byte of the volume at each commit.
-type volumeWorld struct {
+type volumeRig struct {
 	t      *testing.T
 	bench  *bench
 	server *keyServer
@@ -119,7 +119,7 @@ type volumeWorld struct {
 
 const faultVolumeSize = 20 << 20
 
-func newVolumeWorld(t *testing.T, b *bench, policy store.VolumePolicy) *volumeWorld {
+func newVolumeRig(t *testing.T, b *bench, policy store.VolumePolicy) *volumeRig {
 	t.Helper()
 	seed := uint64(1)
 	if text := os.Getenv("ROOTVOUCH_SEED"); text != "" {
@@ -128,20 +128,20 @@ func newVolumeWorld(t *testing.T, b *bench, policy store.VolumePolicy) *volumeWo
 			t.Fatal(err)
 		}
 	}
-	w := &volumeWorld{t: t, bench: b, server: newKeyServer(t), policy: policy, random: mathrand.New(mathrand.NewPCG(seed, uint64(crc32.ChecksumIEEE([]byte(t.Name())))))}
+	w := &volumeRig{t: t, bench: b, server: newKeyServer(t), policy: policy, random: mathrand.New(mathrand.NewPCG(seed, uint64(crc32.ChecksumIEEE([]byte(t.Name())))))}
 	w.use(newTestVolumeOf(t, t.TempDir(), "volume", faultVolumeSize))
 	return w
 }
 
 // use registers a volume, which the launches get from now on.
-func (w *volumeWorld) use(v *testVolume) {
+func (w *volumeRig) use(v *testVolume) {
 	w.w = v
 	w.server.register(v, w.policy)
 }
 
 // launch boots a VM with the volume, to which the fault happens, and returns its console.
 // The VM writes some rows and closes, if it gets so far.
-func (w *volumeWorld) launch(f fault) string {
+func (w *volumeRig) launch(f fault) string {
 	w.t.Helper()
 	w.launches++
 	name := strconv.Itoa(w.launches)
@@ -201,7 +201,7 @@ func refusal(out string) string {
 }
 
 // check holds what no launch may ever say against one console.
-func (w *volumeWorld) check(out string) {
+func (w *volumeRig) check(out string) {
 	w.t.Helper()
 	for _, bad := range []string{"guest: rows: reading:", "guest: rows: writing:", "Kernel panic"} {
 		if strings.Contains(out, bad) {
@@ -213,7 +213,7 @@ func (w *volumeWorld) check(out string) {
 // prepare does as an operator does after a fault, until the next launch gets the volume,
 // and returns what that launch must say of it. formatted is false where no launch has come
 // to its end of formatting.
-func (w *volumeWorld) prepare() (want string) {
+func (w *volumeRig) prepare() (want string) {
 	w.t.Helper()
 	v := w.server.volume(w.w)
 	if v.State == store.VolumeOpen && w.policy.Writers == store.Exclusive {
@@ -244,10 +244,10 @@ func (w *volumeWorld) prepare() (want string) {
 }
 
 // held boots a launch that another one keeps from the volume.
-func (w *volumeWorld) held() { w.t.Helper(); w.refuses(store.ErrHeld.Error()) }
+func (w *volumeRig) held() { w.t.Helper(); w.refuses(store.ErrHeld.Error()) }
 
 // refuses boots a launch that must refuse, and change nothing on the volume.
-func (w *volumeWorld) refuses(why string) {
+func (w *volumeRig) refuses(why string) {
 	w.t.Helper()
 	before := readFile(w.t, w.w.path)
 	out := w.launch(fault{})
@@ -262,7 +262,7 @@ func (w *volumeWorld) refuses(why string) {
 
 // step has the fault happen to the next launch. Whatever the launches before it left must
 // be found: every durable row, and freshness only of what is as it was closed.
-func (w *volumeWorld) step(f fault) {
+func (w *volumeRig) step(f fault) {
 	w.t.Helper()
 	want := w.prepare()
 	before, bytesBefore := w.synced, readFile(w.t, w.w.path)
@@ -299,7 +299,7 @@ func (w *volumeWorld) step(f fault) {
 }
 
 // formatAgain has the operator say that what the volume holds may be lost.
-func (w *volumeWorld) formatAgain() {
+func (w *volumeRig) formatAgain() {
 	w.t.Helper()
 	if w.server.volume(w.w).State == store.VolumeOpen {
 		w.server.free(w.w)
@@ -322,7 +322,7 @@ func outcome(out string) string {
 }
 
 // keep keeps a copy of the volume as it is now.
-func (w *volumeWorld) keep() {
+func (w *volumeRig) keep() {
 	w.t.Helper()
 	w.older = append(w.older, w.w.copy(w.t).path)
 	if len(w.older) > 6 {
@@ -333,7 +333,7 @@ func (w *volumeWorld) keep() {
 
 // offer gives the next launch an older state of the volume, and then the right one back.
 // Whatever the key server knows, the older one is not opened as what was closed last.
-func (w *volumeWorld) offer() {
+func (w *volumeRig) offer() {
 	w.t.Helper()
 	older := w.older[w.random.IntN(len(w.older))]
 	sum, err := sumOf(older)
@@ -378,7 +378,7 @@ func (v *testVolume) copyOf(t *testing.T, path string) string {
 }
 
 // end closes the volume, and holds every sector of it against its tag.
-func (w *volumeWorld) end() {
+func (w *volumeRig) end() {
 	w.t.Helper()
 	w.step(fault{name: "the end"})
 	v := w.server.volume(w.w)
@@ -390,7 +390,7 @@ func (w *volumeWorld) end() {
 }
 
 // verify reads all of the volume with its key.
-func (w *volumeWorld) verify(want pins.Digest) {
+func (w *volumeRig) verify(want pins.Digest) {
 	w.t.Helper()
 	file, err := os.Open(w.w.path)
 	if err != nil {
@@ -446,7 +446,7 @@ func TestVMVolumeFaults(t *testing.T) {
 		for _, f := range firstFaults() {
 			t.Run(f.name, func(t *testing.T) {
 				t.Parallel()
-				w := newVolumeWorld(t, b, strict)
+				w := newVolumeRig(t, b, strict)
 				w.step(f)
 				w.end()
 				w.report(1)
@@ -456,7 +456,7 @@ func TestVMVolumeFaults(t *testing.T) {
 	for name, policy := range map[string]store.VolumePolicy{"exclusive": strict, "takeover": lax} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newVolumeWorld(t, b, policy)
+			w := newVolumeRig(t, b, policy)
 			var faults []fault
 			for i, f := range laterFaults() {
 				if all && i%2 == 0 == (policy == strict) || !all && policy == lax && (f.name == "cut while writing 1" || f.name == "commit made and cut") {
@@ -480,7 +480,7 @@ func TestVMVolumeFaults(t *testing.T) {
 	}
 }
 
-func (w *volumeWorld) report(faults int) {
+func (w *volumeRig) report(faults int) {
 	w.t.Logf("%d fault(s) in %d launches: %d power cuts, %d refusals, %d older states offered; %d rows durable at the end, every one found",
 		faults, w.launches, w.cuts, w.refusals, w.stale, w.synced)
 }

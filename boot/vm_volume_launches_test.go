@@ -18,10 +18,10 @@ import (
 	"github.com/rootvouch/rootvouch/volume"
 )
 
-// closedOnce is a world whose volume was formatted, written, and closed as generation 1.
-func closedOnce(t *testing.T, b *bench, policy store.VolumePolicy) *volumeWorld {
+// closedOnce is a rig whose volume was formatted, written, and closed as generation 1.
+func closedOnce(t *testing.T, b *bench, policy store.VolumePolicy) *volumeRig {
 	t.Helper()
-	w := newVolumeWorld(t, b, policy)
+	w := newVolumeRig(t, b, policy)
 	w.step(fault{name: "the beginning"})
 	if v := w.server.volume(w.w); v.State != store.VolumeClosed || v.Generation != 1 {
 		t.Fatalf("volume is %+v, want it closed as generation 1", v)
@@ -48,7 +48,7 @@ func TestVMVolumeTwoLaunches(t *testing.T) {
 
 	// both boots them, and returns their consoles. The one that has opened the volume
 	// holds it until the other has ended, or has opened it as well.
-	both := func(t *testing.T, w *volumeWorld) map[string]string {
+	both := func(t *testing.T, w *volumeRig) map[string]string {
 		t.Helper()
 		var mu sync.Mutex
 		out, opened := map[string]string{}, map[string]bool{}
@@ -208,7 +208,7 @@ func TestVMVolumeFilesystems(t *testing.T) {
 	for filesystem, size := range map[bootconfig.VolumeFilesystem]int64{bootconfig.Ext4: 32 << 20, bootconfig.XFS: 340 << 20, bootconfig.Btrfs: 160 << 20} {
 		t.Run(string(filesystem), func(t *testing.T) {
 			t.Parallel()
-			w := newVolumeWorld(t, b, store.VolumePolicy{Writers: store.Exclusive, Unclean: store.UncleanAccept})
+			w := newVolumeRig(t, b, store.VolumePolicy{Writers: store.Exclusive, Unclean: store.UncleanAccept})
 			w.filesystem = filesystem
 			w.use(newTestVolumeOf(t, t.TempDir(), "volume", size))
 			w.w.noise(t)

@@ -51,8 +51,8 @@ type KeyServer interface {
 	Revive(ctx context.Context, disk pins.UUID) (adminapi.Record, error)
 }
 
-// World is what a release is brought to.
-type World struct {
+// Site is what a release is brought to.
+type Site struct {
 	SPIRE     SPIREServer
 	KMS       KeyServer
 	RefvalDir string // of the SPIRE server's plugin
@@ -101,25 +101,25 @@ type Target struct {
 
 // Plan returns what makes a release live. The key server comes first and the entries
 // last, so that a VM which is attested has a key to get.
-func (w World) Plan(ctx context.Context, r *Release, t Target) ([]Step, error) {
-	steps, err := w.planRecord(ctx, r)
+func (s Site) Plan(ctx context.Context, r *Release, t Target) ([]Step, error) {
+	steps, err := s.planRecord(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	others, stays, err := w.planOthers(ctx, r, t.OldEnd)
+	others, stays, err := s.planOthers(ctx, r, t.OldEnd)
 	if err != nil {
 		return nil, err
 	}
-	volumes, err := w.planVolumes(ctx, r, stays)
+	volumes, err := s.planVolumes(ctx, r, stays)
 	if err != nil {
 		return nil, err
 	}
-	values, err := w.planValues(r)
+	values, err := s.planValues(r)
 	if err != nil {
 		return nil, err
 	}
 	steps = append(append(steps, volumes...), values...)
-	missing, err := w.SPIRE.Missing(ctx, r, t.End)
+	missing, err := s.SPIRE.Missing(ctx, r, t.End)
 	if err != nil {
 		return nil, err
 	}
@@ -128,17 +128,17 @@ func (w World) Plan(ctx context.Context, r *Release, t Target) ([]Step, error) {
 		if !t.End.IsZero() {
 			what += ", which end at " + t.End.Format(time.RFC3339)
 		}
-		steps = append(steps, Step{what, func(ctx context.Context) error { return w.SPIRE.Make(ctx, r, t.End) }})
+		steps = append(steps, Step{what, func(ctx context.Context) error { return s.SPIRE.Make(ctx, r, t.End) }})
 	}
 	return append(steps, others...), nil
 }
 
 // planRecord makes the key server's record that of the release.
-func (w World) planRecord(ctx context.Context, r *Release) ([]Step, error) {
+func (s Site) planRecord(ctx context.Context, r *Release) ([]Step, error) {
 	disk := r.Manifest.DiskUUID
-	have, err := w.KMS.Get(ctx, disk)
+	have, err := s.KMS.Get(ctx, disk)
 	if refused, ok := errors.AsType[*adminapi.Error](err); ok && refused.Status == http.StatusNotFound {
-		return []Step{{fmt.Sprintf("register the key of disk %s with the key server", disk), func(ctx context.Context) error { return w.put(ctx, r) }}}, nil
+		return []Step{{fmt.Sprintf("register the key of disk %s with the key server", disk), func(ctx context.Context) error { return s.put(ctx, r) }}}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("asking for the record of disk %s: %w", disk, err)
@@ -160,30 +160,30 @@ func (w World) planRecord(ctx context.Context, r *Release) ([]Step, error) {
 		return nil, nil
 	case "retired":
 		return []Step{{fmt.Sprintf("revive the record of disk %s at the key server", disk), func(ctx context.Context) error {
-			_, err := w.KMS.Revive(ctx, disk)
+			_, err := s.KMS.Revive(ctx, disk)
 			return err
 		}}}, nil
 	}
 	return nil, fmt.Errorf("the key server's record of disk %s is %s, and not by a retirement: \"rootvouch keys enable\" lets it be released", disk, have.State)
 }
 
-func (w World) put(ctx context.Context, r *Release) error {
-	if w.Key == nil {
+func (s Site) put(ctx context.Context, r *Release) error {
+	if s.Key == nil {
 		return ErrNoKey
 	}
-	key, err := w.Key()
+	key, err := s.Key()
 	if err != nil {
 		return err
 	}
 	defer clear(key)
-	return w.noted(Register(ctx, w.KMS, r, key))
+	return s.noted(Register(ctx, s.KMS, r, key))
 }
 
 // noted tells what the key server says of a record.
-func (w World) noted(record adminapi.Record, err error) error {
-	if w.Note != nil {
+func (s Site) noted(record adminapi.Record, err error) error {
+	if s.Note != nil {
 		for _, note := range record.Notes {
-			w.Note(note)
+			s.Note(note)
 		}
 	}
 	return err
@@ -197,12 +197,12 @@ func Register(ctx context.Context, kms KeyServer, r *Release, key []byte) (admin
 }
 
 // valuesFile is where the SPIRE server's plugin reads a release's reference values.
-func (w World) valuesFile(vm, release string) string {
-	return filepath.Join(w.RefvalDir, vm+"."+release+".json")
+func (s Site) valuesFile(vm, release string) string {
+	return filepath.Join(s.RefvalDir, vm+"."+release+".json")
 }
 
-func (w World) planValues(r *Release) ([]Step, error) {
-	path := w.valuesFile(r.Manifest.Name, r.Manifest.Release)
+func (s Site) planValues(r *Release) ([]Step, error) {
+	path := s.valuesFile(r.Manifest.Name, r.Manifest.Release)
 	have, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
@@ -217,9 +217,9 @@ func (w World) planValues(r *Release) ([]Step, error) {
 
 // planOthers gives the VM's other releases their end, and clears away what is left of
 // those whose end has come. It returns those that stay as well.
-func (w World) planOthers(ctx context.Context, r *Release, end *time.Time) (steps []Step, stay map[string]refval.Values, err error) {
+func (s Site) planOthers(ctx context.Context, r *Release, end *time.Time) (steps []Step, stay map[string]refval.Values, err error) {
 	vm := r.Manifest.Name
-	live, err := w.SPIRE.Releases(ctx, vm)
+	live, err := s.SPIRE.Releases(ctx, vm)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -232,17 +232,17 @@ func (w World) planOthers(ctx context.Context, r *Release, end *time.Time) (step
 		if end != nil && (ends.IsZero() || end.Before(ends)) {
 			ends = *end
 		}
-		if !ends.IsZero() && !ends.After(w.Now) {
+		if !ends.IsZero() && !ends.After(s.Now) {
 			continue // cleared below
 		}
 		stays = append(stays, e.Release)
 		if !ends.Equal(e.End) {
 			steps = append(steps, Step{fmt.Sprintf("let release %s end at %s", e.Release, ends.UTC().Format(time.RFC3339)), func(ctx context.Context) error {
-				return w.SPIRE.SetEnd(ctx, vm, e.Release, ends)
+				return s.SPIRE.SetEnd(ctx, vm, e.Release, ends)
 			}})
 		}
 	}
-	known, err := w.Live(vm)
+	known, err := s.Live(vm)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -259,7 +259,7 @@ func (w World) planOthers(ctx context.Context, r *Release, end *time.Time) (step
 		if release == r.Manifest.Release || slices.Contains(stays, release) {
 			continue
 		}
-		more, err := w.clear(ctx, vm, release, known[release], live)
+		more, err := s.clear(ctx, vm, release, known[release], live)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -270,8 +270,8 @@ func (w World) planOthers(ctx context.Context, r *Release, end *time.Time) (step
 
 // Live returns the reference values of the VM's releases that the SPIRE server's
 // plugin reads, by release.
-func (w World) Live(vm string) (map[string]refval.Values, error) {
-	names, err := os.ReadDir(w.RefvalDir)
+func (s Site) Live(vm string) (map[string]refval.Values, error) {
+	names, err := os.ReadDir(s.RefvalDir)
 	if err != nil {
 		return nil, fmt.Errorf("reading the SPIRE server's reference values: %w", err)
 	}
@@ -282,7 +282,7 @@ func (w World) Live(vm string) (map[string]refval.Values, error) {
 		if !ok || !isJSON || release == "" || strings.Contains(release, ".") {
 			continue
 		}
-		path := filepath.Join(w.RefvalDir, n.Name())
+		path := filepath.Join(s.RefvalDir, n.Name())
 		data, err := readSmall(path)
 		if err != nil {
 			return nil, err
@@ -298,41 +298,41 @@ func (w World) Live(vm string) (map[string]refval.Values, error) {
 // nobody gets its key. Its reference values, which name its disk, go last, so that a
 // retirement that was cut short finds the rest again. The key stays with the key
 // server, in a record that is retired.
-func (w World) PlanRetire(ctx context.Context, vm, release string) ([]Step, error) {
-	live, err := w.SPIRE.Releases(ctx, vm)
+func (s Site) PlanRetire(ctx context.Context, vm, release string) ([]Step, error) {
+	live, err := s.SPIRE.Releases(ctx, vm)
 	if err != nil {
 		return nil, err
 	}
-	known, err := w.Live(vm)
+	known, err := s.Live(vm)
 	if err != nil {
 		return nil, err
 	}
-	return w.clear(ctx, vm, release, known[release], live)
+	return s.clear(ctx, vm, release, known[release], live)
 }
 
 // clear returns the steps of a retirement. Values are zero where the SPIRE server has
 // none of the release.
-func (w World) clear(ctx context.Context, vm, release string, values refval.Values, live []Entries) ([]Step, error) {
+func (s Site) clear(ctx context.Context, vm, release string, values refval.Values, live []Entries) ([]Step, error) {
 	var steps []Step
 	if slices.ContainsFunc(live, func(e Entries) bool { return e.Release == release }) {
 		steps = append(steps, Step{fmt.Sprintf("remove the entries of release %s at the SPIRE server", release), func(ctx context.Context) error {
-			return w.SPIRE.Remove(ctx, vm, release)
+			return s.SPIRE.Remove(ctx, vm, release)
 		}})
 	}
 	if p, ok := values.Pins.Value(); ok {
-		retire, err := w.planRetireRecord(ctx, p.DiskUUID)
+		retire, err := s.planRetireRecord(ctx, p.DiskUUID)
 		if err != nil {
 			return nil, err
 		}
 		steps = append(steps, retire...)
 	}
 	if values.Version != 0 {
-		off, err := w.planCloseVolumes(ctx, release, values)
+		off, err := s.planCloseVolumes(ctx, release, values)
 		if err != nil {
 			return nil, err
 		}
 		steps = append(steps, off...)
-		path := w.valuesFile(vm, release)
+		path := s.valuesFile(vm, release)
 		steps = append(steps, Step{"remove " + path, func(context.Context) error {
 			if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
 				return err
@@ -343,8 +343,8 @@ func (w World) clear(ctx context.Context, vm, release string, values refval.Valu
 	return steps, nil
 }
 
-func (w World) planRetireRecord(ctx context.Context, disk pins.UUID) ([]Step, error) {
-	have, err := w.KMS.Get(ctx, disk)
+func (s Site) planRetireRecord(ctx context.Context, disk pins.UUID) ([]Step, error) {
+	have, err := s.KMS.Get(ctx, disk)
 	if refused, ok := errors.AsType[*adminapi.Error](err); ok && refused.Status == http.StatusNotFound {
 		return nil, nil
 	}
@@ -355,22 +355,22 @@ func (w World) planRetireRecord(ctx context.Context, disk pins.UUID) ([]Step, er
 		return nil, nil
 	}
 	return []Step{{fmt.Sprintf("retire the record of disk %s at the key server", disk), func(ctx context.Context) error {
-		_, err := w.KMS.Retire(ctx, disk)
+		_, err := s.KMS.Retire(ctx, disk)
 		return err
 	}}}, nil
 }
 
 // PlanRollback returns what makes one release live again and retires another: the
 // first is live before anything of the second goes.
-func (w World) PlanRollback(ctx context.Context, to *Release, from string) ([]Step, error) {
+func (s Site) PlanRollback(ctx context.Context, to *Release, from string) ([]Step, error) {
 	if from == to.Manifest.Release {
 		return nil, fmt.Errorf("rolling back: both releases are %s", from)
 	}
-	steps, err := w.Plan(ctx, to, Target{})
+	steps, err := s.Plan(ctx, to, Target{})
 	if err != nil {
 		return nil, err
 	}
-	retire, err := w.PlanRetire(ctx, to.Manifest.Name, from)
+	retire, err := s.PlanRetire(ctx, to.Manifest.Name, from)
 	return append(steps, retire...), err
 }
 

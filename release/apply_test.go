@@ -34,7 +34,7 @@ var errCrash = errors.New("killed")
 // bench is a SPIRE server, a key server and a directory, which count changes and can
 // be cut off at one.
 type bench struct {
-	World
+	Site
 	entries map[string]map[string]Entries // :: VM -> release -> entries
 	records map[pins.UUID]adminapi.Record
 	keys    map[pins.UUID][]byte
@@ -45,7 +45,7 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	b := &bench{entries: map[string]map[string]Entries{}, records: map[pins.UUID]adminapi.Record{}, keys: map[pins.UUID][]byte{}}
-	b.World = World{SPIRE: fakeSPIRE{b}, KMS: fakeKMS{b}, RefvalDir: t.TempDir(), Now: now, VolumeKeys: volumeKeys}
+	b.Site = Site{SPIRE: fakeSPIRE{b}, KMS: fakeKMS{b}, RefvalDir: t.TempDir(), Now: now, VolumeKeys: volumeKeys}
 	return b
 }
 
@@ -162,7 +162,7 @@ func (f fakeKMS) Retire(_ context.Context, disk pins.UUID) (adminapi.Record, err
 	return f.setState(disk, "retired")
 }
 
-// state is all that the world has, in words.
+// state is all that the servers have, in words.
 func (b *bench) state(t *testing.T) []string {
 	t.Helper()
 	var all []string
@@ -242,7 +242,7 @@ func testVolume(t *testing.T) Mounted {
 	return Mounted{pins.Header{DiskUUID: id, HeaderSHA256: sum(header)}, 64 << 20, Mount{"/data", bootconfig.Ext4, "exclusive", "refuse"}}
 }
 
-// scenario is one rollout on a world that has come some way.
+// scenario is one rollout on servers that have come some way.
 type scenario struct {
 	name   string
 	before func(t *testing.T, b *bench)

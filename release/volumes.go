@@ -28,16 +28,16 @@ var ErrNoVolumeKey = errors.New("the key server has no record of the volume, and
 
 // planVolumes gives a release the keys of its volumes. stays are the other releases that
 // stay live.
-func (w World) planVolumes(ctx context.Context, r *Release, stays map[string]refval.Values) ([]Step, error) {
+func (s Site) planVolumes(ctx context.Context, r *Release, stays map[string]refval.Values) ([]Step, error) {
 	var steps []Step
 	for _, v := range r.Manifest.Volumes {
-		have, err := w.volumeRecord(ctx, v.DiskUUID)
+		have, err := s.volumeRecord(ctx, v.DiskUUID)
 		if err != nil {
 			return nil, err
 		}
 		if have == nil {
 			steps = append(steps, Step{fmt.Sprintf("register the key of volume %s with the key server", v.DiskUUID), func(ctx context.Context) error {
-				return w.putVolume(ctx, r, v)
+				return s.putVolume(ctx, r, v)
 			}})
 			continue
 		}
@@ -51,7 +51,7 @@ func (w World) planVolumes(ctx context.Context, r *Release, stays map[string]ref
 		if have.State == "disabled" {
 			return nil, fmt.Errorf("the key server's record of volume %s is disabled: \"rootvouch keys enable\" lets it be released", v.DiskUUID)
 		}
-		update := func(ctx context.Context) error { return w.openVolume(ctx, r, v, stays) }
+		update := func(ctx context.Context) error { return s.openVolume(ctx, r, v, stays) }
 		_, changes, err := openTo(have, r, stays)
 		if err != nil {
 			return nil, err
@@ -64,8 +64,8 @@ func (w World) planVolumes(ctx context.Context, r *Release, stays map[string]ref
 }
 
 // volumeRecord is the key server's, or nil.
-func (w World) volumeRecord(ctx context.Context, id pins.UUID) (*adminapi.Record, error) {
-	have, err := w.KMS.Get(ctx, id)
+func (s Site) volumeRecord(ctx context.Context, id pins.UUID) (*adminapi.Record, error) {
+	have, err := s.KMS.Get(ctx, id)
 	if refused, ok := errors.AsType[*adminapi.Error](err); ok && refused.Status == http.StatusNotFound {
 		return nil, nil
 	}
@@ -119,8 +119,8 @@ func acceptedBy(all map[string]refval.Values, d snp.Measurement) bool {
 }
 
 // openVolume carries out what planVolumes found, by the record as it is then.
-func (w World) openVolume(ctx context.Context, r *Release, v Mounted, stays map[string]refval.Values) error {
-	have, err := w.volumeRecord(ctx, v.DiskUUID)
+func (s Site) openVolume(ctx context.Context, r *Release, v Mounted, stays map[string]refval.Values) error {
+	have, err := s.volumeRecord(ctx, v.DiskUUID)
 	if err != nil {
 		return err
 	}
@@ -132,22 +132,22 @@ func (w World) openVolume(ctx context.Context, r *Release, v Mounted, stays map[
 		return err
 	}
 	if changes {
-		if _, err := w.KMS.Update(ctx, v.DiskUUID, adminapi.Update{ReferenceValues: text}); err != nil {
+		if _, err := s.KMS.Update(ctx, v.DiskUUID, adminapi.Update{ReferenceValues: text}); err != nil {
 			return err
 		}
 	}
 	if have.State == "retired" {
-		_, err = w.KMS.Revive(ctx, v.DiskUUID)
+		_, err = s.KMS.Revive(ctx, v.DiskUUID)
 	}
 	return err
 }
 
 // putVolume registers a volume with the key that makes its header.
-func (w World) putVolume(ctx context.Context, r *Release, v Mounted) error {
-	if w.VolumeKeys == nil {
+func (s Site) putVolume(ctx context.Context, r *Release, v Mounted) error {
+	if s.VolumeKeys == nil {
 		return ErrNoVolumeKey
 	}
-	keys, err := w.VolumeKeys()
+	keys, err := s.VolumeKeys()
 	defer func() {
 		for _, key := range keys {
 			clear(key)
@@ -168,7 +168,7 @@ func (w World) putVolume(ctx context.Context, r *Release, v Mounted) error {
 		if err != nil {
 			return err
 		}
-		return w.noted(w.KMS.Put(ctx, adminapi.Put{
+		return s.noted(s.KMS.Put(ctx, adminapi.Put{
 			Header: v.Header, SPIFFEID: r.Manifest.SPIFFEID, Evidence: adminapi.EvidenceRequired, ReferenceValues: text, SameVM: true,
 			Volume: &adminapi.VolumePolicy{Writers: v.Writers, Unclean: v.Unclean},
 		}, key))
@@ -179,11 +179,11 @@ func (w World) putVolume(ctx context.Context, r *Release, v Mounted) error {
 // planCloseVolumes takes a release that is retired off all volumes whose records accept its
 // launch digests. A record that no release is left for is retired; what the volume holds
 // stays known.
-func (w World) planCloseVolumes(ctx context.Context, release string, values refval.Values) ([]Step, error) {
+func (s Site) planCloseVolumes(ctx context.Context, release string, values refval.Values) ([]Step, error) {
 	var steps []Step
 	var seen []pins.UUID
 	for _, m := range values.Measurements {
-		page, err := w.KMS.Page(ctx, adminapi.Query{Measurement: m.Digest, State: "enabled", Limit: adminapi.MaxPage})
+		page, err := s.KMS.Page(ctx, adminapi.Query{Measurement: m.Digest, State: "enabled", Limit: adminapi.MaxPage})
 		if err != nil {
 			return nil, fmt.Errorf("asking for volumes of release %s: %w", release, err)
 		}
@@ -193,7 +193,7 @@ func (w World) planCloseVolumes(ctx context.Context, release string, values refv
 			}
 			seen = append(seen, have.DiskUUID)
 			steps = append(steps, Step{fmt.Sprintf("keep launches of release %s from the key of volume %s", release, have.DiskUUID), func(ctx context.Context) error {
-				return w.closeVolume(ctx, have.DiskUUID, values)
+				return s.closeVolume(ctx, have.DiskUUID, values)
 			}})
 		}
 	}
@@ -201,8 +201,8 @@ func (w World) planCloseVolumes(ctx context.Context, release string, values refv
 }
 
 // closeVolume takes launch digests off a volume's record.
-func (w World) closeVolume(ctx context.Context, id pins.UUID, gone refval.Values) error {
-	have, err := w.volumeRecord(ctx, id)
+func (s Site) closeVolume(ctx context.Context, id pins.UUID, gone refval.Values) error {
+	have, err := s.volumeRecord(ctx, id)
 	if err != nil || have == nil || have.State != "enabled" {
 		return err
 	}
@@ -216,14 +216,14 @@ func (w World) closeVolume(ctx context.Context, id pins.UUID, gone refval.Values
 	case before:
 		return nil
 	case 0:
-		_, err = w.KMS.Retire(ctx, id)
+		_, err = s.KMS.Retire(ctx, id)
 		return err
 	}
 	text, err := values.Encode()
 	if err != nil {
 		return err
 	}
-	_, err = w.KMS.Update(ctx, id, adminapi.Update{ReferenceValues: text})
+	_, err = s.KMS.Update(ctx, id, adminapi.Update{ReferenceValues: text})
 	return err
 }
 

@@ -38,13 +38,13 @@ import (
 
 // client is a guest that does no more than it must: what is measured is the server.
 type client struct {
-	world *world
-	svid  *x509svid.SVID
-	http  *http.Client
-	base  string
+	rig  *rig
+	svid *x509svid.SVID
+	http *http.Client
+	base string
 }
 
-func (w *world) client(address string) *client {
+func (w *rig) client(address string) *client {
 	id, err := w.identity(context.Background())
 	must(w.t, err)
 	config := &tls.Config{MinVersion: tls.VersionTLS13}
@@ -80,9 +80,9 @@ func (c *client) boot(report snp.ReportID) error {
 		return err
 	}
 	request := keyapi.ReleaseRequest{Version: keyapi.Version, Nonce: nonce.Nonce, HPKEPublicKey: recipient.PublicKey()}
-	r := c.world.chip.Unsigned(c.world.t, evidence.KeyRelease(nonce.Nonce, disk, c.svid.Certificates[0].RawSubjectPublicKeyInfo, request.HPKEPublicKey[:]))
+	r := c.rig.chip.Unsigned(c.rig.t, evidence.KeyRelease(nonce.Nonce, disk, c.svid.Certificates[0].RawSubjectPublicKeyInfo, request.HPKEPublicKey[:]))
 	r.ReportID = report
-	if request.Evidence, err = c.world.chip.Sign(c.world.t, r).Encode(); err != nil {
+	if request.Evidence, err = c.rig.chip.Sign(c.rig.t, r).Encode(); err != nil {
 		return err
 	}
 	_, err = c.post(keyapi.ReleasePath(disk), keyapi.Encode(request))
@@ -92,12 +92,12 @@ func (c *client) boot(report snp.ReportID) error {
 // processorTime is what a process has used.
 func (s *server) processorTime() time.Duration {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
-	must(s.world.t, err)
+	must(s.rig.t, err)
 	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
 	var ticks int64
 	for _, f := range fields[11:13] { // utime and stime: proc(5)
 		n, err := strconv.ParseInt(f, 10, 64)
-		must(s.world.t, err)
+		must(s.rig.t, err)
 		ticks += n
 	}
 	return time.Duration(ticks) * (time.Second / 100) // USER_HZ
@@ -106,11 +106,11 @@ func (s *server) processorTime() time.Duration {
 // anonymous is the anonymous memory of a process, in KiB.
 func (s *server) anonymous() (kib int64) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
-	must(s.world.t, err)
+	must(s.rig.t, err)
 	for _, line := range strings.Split(string(data), "\n") {
 		if rest, ok := strings.CutPrefix(line, "RssAnon:"); ok {
 			kib, err = strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-			must(s.world.t, err)
+			must(s.rig.t, err)
 		}
 	}
 	return kib
@@ -131,7 +131,7 @@ func figure(t *testing.T, what string, got, bar float64, unit string) {
 func TestFigures(t *testing.T) {
 	measuring(t)
 	for _, records := range []int{1_000, 1_000_000} {
-		w := newWorldAfter(t, nil, func(w *world) { w.fill(records) })
+		w := newRigAfter(t, nil, func(w *rig) { w.fill(records) })
 		s := w.servers[0]
 		s.stop()
 		before := time.Now()
@@ -158,7 +158,7 @@ func measuring(t *testing.T) {
 }
 
 // boots has launches ask, and says what each costs the server.
-func (w *world) boots(keep bool) (each time.Duration, rate float64, p99 time.Duration) {
+func (w *rig) boots(keep bool) (each time.Duration, rate float64, p99 time.Duration) {
 	const boots, clients = 2000, 16
 	s := w.servers[0]
 	before, start := s.processorTime(), time.Now()
@@ -186,7 +186,7 @@ func (w *world) boots(keep bool) (each time.Duration, rate float64, p99 time.Dur
 }
 
 // fill registers records of other VMs, past the server, which does not run yet.
-func (w *world) fill(records int) {
+func (w *rig) fill(records int) {
 	w.t.Helper()
 	ctx := w.t.Context()
 	k, err := kek.Source{File: w.path("kek-" + kek.DefaultName)}.Load(ctx, "")
@@ -288,7 +288,7 @@ func TestStorm(t *testing.T) {
 	if n == 0 {
 		t.Skip("SKIPPED: boots thousands of guests; make storm runs it")
 	}
-	w := newWorld(t, nil)
+	w := newRig(t, nil)
 	w.storm(t, n)
 }
 
@@ -298,11 +298,11 @@ func TestStormCluster(t *testing.T) {
 	if n == 0 {
 		t.Skip("SKIPPED: boots thousands of guests; make storm runs it")
 	}
-	w := newWorld(t, etcdtest.Start(t, 3))
+	w := newRig(t, etcdtest.Start(t, 3))
 	w.storm(t, n)
 }
 
-func (w *world) storm(t *testing.T, n int) {
+func (w *rig) storm(t *testing.T, n int) {
 	start := time.Now()
 	var wg sync.WaitGroup
 	var mu sync.Mutex

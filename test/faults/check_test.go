@@ -231,7 +231,7 @@ func (l theLog) against(said saying) []error {
 
 // TestChecker: the checker finds what it is there for.
 func TestChecker(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newRig(t, nil)
 	l := w.load(2)
 	l.more(t, 4)
 	w.judge(l)

@@ -21,7 +21,7 @@ import (
 // TestCluster does to the members of a cluster what machines do, while releases run.
 func TestCluster(t *testing.T) {
 	c := etcdtest.Start(t, 3)
-	w := newWorld(t, c)
+	w := newRig(t, c)
 	l := w.load(6)
 	for range rounds(1, 5) {
 		for _, fault := range []struct {
@@ -101,7 +101,7 @@ func TestPartition(t *testing.T) {
 		return
 	}
 	c := etcdtest.StartWired(t)
-	w := newWorld(t, c)
+	w := newRig(t, c)
 	l := w.load(6)
 	for range rounds(1, 5) {
 		leader := c.Leader()
@@ -130,7 +130,7 @@ func TestPartition(t *testing.T) {
 // ends, and all goes on when there is room.
 func TestNoSpace(t *testing.T) {
 	c := etcdtest.Start(t, 3, "--quota-backend-bytes", fmt.Sprint(24<<20))
-	w := newWorld(t, c)
+	w := newRig(t, c)
 	l := w.load(4)
 	l.more(t, 5)
 	client := c.Client()
@@ -172,7 +172,7 @@ func TestNoSpace(t *testing.T) {
 }
 
 // ready asks a server how it is.
-func (w *world) ready(s *server) (int, string) {
+func (w *rig) ready(s *server) (int, string) {
 	response, err := http.Get("http://" + s.health + "/ready")
 	if err != nil {
 		return 0, err.Error()
@@ -182,7 +182,7 @@ func (w *world) ready(s *server) (int, string) {
 	return response.StatusCode, string(body)
 }
 
-func (w *world) eventually(t *testing.T, what string, try func() error) {
+func (w *rig) eventually(t *testing.T, what string, try func() error) {
 	t.Helper()
 	var err error
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {

@@ -15,10 +15,10 @@ import (
 	"github.com/rootvouch/rootvouch/test/etcdtest"
 )
 
-// engines are the worlds that each fault of a server happens in.
-func engines(t *testing.T, do func(*testing.T, *world)) {
-	t.Run("file", func(t *testing.T) { do(t, newWorld(t, nil)) })
-	t.Run("etcd", func(t *testing.T) { do(t, newWorld(t, etcdtest.Start(t, 3))) })
+// engines are the rigs that each fault of a server happens in.
+func engines(t *testing.T, do func(*testing.T, *rig)) {
+	t.Run("file", func(t *testing.T) { do(t, newRig(t, nil)) })
+	t.Run("etcd", func(t *testing.T) { do(t, newRig(t, etcdtest.Start(t, 3))) })
 }
 
 // rolled is a disk whose record is replaced again and again, beside the one that boots.
@@ -28,7 +28,7 @@ var rolled = pins.UUID{0xd2}
 // release, register, replace and confirm records, publish the log, seal keys anew under
 // another key-encryption key, and get another CA. All of it goes on meanwhile.
 func TestKill(t *testing.T) {
-	engines(t, func(t *testing.T, w *world) {
+	engines(t, func(t *testing.T, w *rig) {
 		must(t, w.put(w.servers[0], rolled, rolledID))
 		l := w.load(6)
 		seals := kek.DefaultName
@@ -64,7 +64,7 @@ type aim func(*server) *sync.WaitGroup
 
 // aims are what servers are killed at. Each happens in the background, if it is not the load
 // itself.
-func (w *world) aims(t *testing.T) []aim {
+func (w *rig) aims(t *testing.T) []aim {
 	begin := func(most time.Duration, act func(*server)) aim {
 		return func(s *server) *sync.WaitGroup {
 			var wg sync.WaitGroup
@@ -85,7 +85,7 @@ func (w *world) aims(t *testing.T) []aim {
 
 // roll registers a new key of a disk: in place of the old one, or beside it until it is
 // confirmed. The server may be killed at any moment; what it answered must be on the log.
-func (w *world) roll(s *server) {
+func (w *rig) roll(s *server) {
 	if rand.IntN(2) == 0 {
 		w.put(s, rolled, rolledID, func(p *adminapi.Put) { p.Replace = true })
 		return
@@ -111,7 +111,7 @@ func rewrap(s *server) (inUse []string, err error) {
 }
 
 // publishing waits until a server writes tiles, or a checkpoint.
-func (w *world) publishing(t *testing.T, s *server) *sync.WaitGroup {
+func (w *rig) publishing(t *testing.T, s *server) *sync.WaitGroup {
 	before := newest(s.logDir())
 	w.eventually(t, "a log that is written", func() error {
 		if newest(s.logDir()).After(before) {
@@ -139,7 +139,7 @@ func newest(dir string) (at time.Time) {
 
 // retire seals all under one key-encryption key, and takes the other one away: servers start,
 // and release, so nothing was left under it.
-func (w *world) retire(t *testing.T, gone, stays string) {
+func (w *rig) retire(t *testing.T, gone, stays string) {
 	for _, s := range w.servers {
 		s.configure(stays, gone)
 		s.start()
@@ -171,7 +171,7 @@ func (w *world) retire(t *testing.T, gone, stays string) {
 // TestRotate: the trust domain's CA changes, and changes again, while releases run, and the old
 // one leaves the bundle. Who comes with an SVID of the old one then gets nothing.
 func TestRotate(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newRig(t, nil)
 	l := w.load(4)
 	for range rounds(3, 20) {
 		l.more(t, 3)
@@ -198,7 +198,7 @@ func TestRotate(t *testing.T) {
 // TestKillRestore ends a restore with SIGKILL at any moment: there is no store, or a whole
 // one, and the next restore makes it.
 func TestKillRestore(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newRig(t, nil)
 	s := w.servers[0]
 	l := w.load(6)
 	l.more(t, 5)
@@ -247,13 +247,13 @@ func TestKillRestore(t *testing.T) {
 // TestRace has two servers asked for one launch's key at once, by two that each have
 // evidence of it: one gets it.
 func TestRace(t *testing.T) {
-	w := newWorld(t, etcdtest.Start(t, 3))
+	w := newRig(t, etcdtest.Start(t, 3))
 	w.race(t, rounds(10, 200))
 	w.judge(w.load(0))
 }
 
 // race has so many launches raced for.
-func (w *world) race(t *testing.T, launches int) {
+func (w *rig) race(t *testing.T, launches int) {
 	for range launches {
 		report := newReportID(t)
 		var wg sync.WaitGroup

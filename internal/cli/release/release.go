@@ -220,17 +220,17 @@ func keyServer(vm release.VM) (*adminapi.Client, error) {
 	return adminapi.NewClient(vm.KMS.Socket, user...), nil
 }
 
-// world is what vm.json names.
-func world(vm release.VM) (release.World, error) {
+// site is what vm.json names.
+func site(vm release.VM) (release.Site, error) {
 	kms, err := keyServer(vm)
 	if err != nil {
-		return release.World{}, err
+		return release.Site{}, err
 	}
 	program, err := cli.SpirePath()
 	if err != nil {
-		return release.World{}, err
+		return release.Site{}, err
 	}
-	return release.World{
+	return release.Site{
 		SPIRE: spireServer{program, vm.SPIRE.Socket, vm.TrustDomain, vm.KMS.SPIFFEID},
 		KMS:   kms, RefvalDir: vm.SPIRE.RefvalDir, Now: time.Now(),
 	}, nil
@@ -315,16 +315,16 @@ func (f *rollout) plan(cmd *cobra.Command, dir string) ([]release.Step, *release
 		return nil, nil, err
 	}
 	cli.SayEmulated(cmd, r.Manifest.Emulated)
-	w, err := world(r.VM)
+	s, err := site(r.VM)
 	if err != nil {
 		return nil, nil, err
 	}
-	w.Key, w.VolumeKeys, w.Note = f.keySource(cmd, r), f.readVolumeKeys, func(text string) { sayNote(cmd, text) }
-	target, err := f.target(w.Now)
+	s.Key, s.VolumeKeys, s.Note = f.keySource(cmd, r), f.readVolumeKeys, func(text string) { sayNote(cmd, text) }
+	target, err := f.target(s.Now)
 	if err != nil {
 		return nil, nil, err
 	}
-	steps, err := w.Plan(cmd.Context(), r, target)
+	steps, err := s.Plan(cmd.Context(), r, target)
 	return steps, r, hint(err)
 }
 
@@ -461,11 +461,11 @@ or "release rollback" makes the release live again, and "keys delete" makes it g
 			if err != nil {
 				return err
 			}
-			w, err := world(r.VM)
+			s, err := site(r.VM)
 			if err != nil {
 				return err
 			}
-			steps, err := w.PlanRetire(cmd.Context(), r.Manifest.Name, r.Manifest.Release)
+			steps, err := s.PlanRetire(cmd.Context(), r.Manifest.Name, r.Manifest.Release)
 			if err != nil {
 				return hint(err)
 			}
@@ -503,12 +503,12 @@ OLD-DIR, and see with "release status" that none runs the other any more.`,
 			if from.Manifest.Name != old.Manifest.Name || from.Manifest.TrustDomain != old.Manifest.TrustDomain {
 				return fmt.Errorf("%s is a release of %s in %s, %s one of %s in %s, want one VM", args[0], from.Manifest.Name, from.Manifest.TrustDomain, to, old.Manifest.Name, old.Manifest.TrustDomain)
 			}
-			w, err := world(old.VM)
+			s, err := site(old.VM)
 			if err != nil {
 				return err
 			}
-			w.Key, w.VolumeKeys, w.Note = f.keySource(cmd, old), f.readVolumeKeys, func(text string) { sayNote(cmd, text) }
-			steps, err := w.PlanRollback(cmd.Context(), old, from.Manifest.Release)
+			s.Key, s.VolumeKeys, s.Note = f.keySource(cmd, old), f.readVolumeKeys, func(text string) { sayNote(cmd, text) }
+			steps, err := s.PlanRollback(cmd.Context(), old, from.Manifest.Release)
 			if err != nil {
 				return hint(err)
 			}

@@ -142,15 +142,15 @@ func countBad(vms []running) (n int) {
 
 // live reads what both servers have of the VM's releases.
 func (f *statusFlags) live(ctx context.Context, vm release.VM) ([]liveRelease, error) {
-	w, err := world(vm)
+	s, err := site(vm)
 	if err != nil {
 		return nil, err
 	}
-	values, err := w.Live(vm.Name)
+	values, err := s.Live(vm.Name)
 	if err != nil {
 		return nil, err
 	}
-	entries, err := w.SPIRE.Releases(ctx, vm.Name)
+	entries, err := s.SPIRE.Releases(ctx, vm.Name)
 	if err != nil {
 		return nil, err
 	}

@@ -70,16 +70,16 @@ func rounds(few, many int) int {
 // agent is a Workload API that gives the servers their SVID.
 type agent struct {
 	workload.UnimplementedSpiffeWorkloadAPIServer
-	world *world
+	rig *rig
 }
 
 func (a agent) FetchX509SVID(_ *workload.X509SVIDRequest, stream workload.SpiffeWorkloadAPI_FetchX509SVIDServer) error {
 	for {
-		a.world.mu.Lock()
-		ca, changed := a.world.ca, a.world.changed
-		response := ca.Response(a.world.t, kmsID)
-		response.Svids[0].Bundle = a.world.bundleLocked()
-		a.world.mu.Unlock()
+		a.rig.mu.Lock()
+		ca, changed := a.rig.ca, a.rig.changed
+		response := ca.Response(a.rig.t, kmsID)
+		response.Svids[0].Bundle = a.rig.bundleLocked()
+		a.rig.mu.Unlock()
 		if err := stream.Send(response); err != nil {
 			return err
 		}
@@ -91,9 +91,9 @@ func (a agent) FetchX509SVID(_ *workload.X509SVIDRequest, stream workload.Spiffe
 	}
 }
 
-// world is one key server with a file, or three with an etcd cluster, and all that is
+// rig is one key server with a file, or three with an etcd cluster, and all that is
 // around them.
-type world struct {
+type rig struct {
 	t       *testing.T
 	dir     string
 	chip    *snptest.Signer
@@ -112,32 +112,32 @@ type world struct {
 
 // server is one process.
 type server struct {
-	world                                *world
+	rig                                  *rig
 	name, config, address, admin, health string
 	log                                  *os.File
 	cmd                                  *exec.Cmd
 }
 
-// newWorld makes the servers, and starts them. The cluster may be nil.
-func newWorld(t *testing.T, cluster *etcdtest.Cluster) *world {
+// newRig makes the servers, and starts them. The cluster may be nil.
+func newRig(t *testing.T, cluster *etcdtest.Cluster) *rig {
 	t.Helper()
-	return newWorldAfter(t, cluster, func(*world) {})
+	return newRigAfter(t, cluster, func(*rig) {})
 }
 
-// newWorldAfter has something done between init and the start of the first server.
-func newWorldAfter(t *testing.T, cluster *etcdtest.Cluster, prepare func(*world)) *world {
+// newRigAfter has something done between init and the start of the first server.
+func newRigAfter(t *testing.T, cluster *etcdtest.Cluster, prepare func(*rig)) *rig {
 	t.Helper()
 	needs.Boot(t)
 	dir, err := os.MkdirTemp("", "rv") // short: a socket's path has 107 bytes
 	must(t, err)
-	w := &world{t: t, dir: dir, chip: snptest.New(t, snp.Genoa), cluster: cluster, changed: make(chan struct{})}
+	w := &rig{t: t, dir: dir, chip: snptest.New(t, snp.Genoa), cluster: cluster, changed: make(chan struct{})}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	w.results = newResults(t, w.path("results"))
 	w.rotate()
 	listener, err := net.Listen("unix", w.path("agent"))
 	must(t, err)
 	api := grpc.NewServer()
-	workload.RegisterSpiffeWorkloadAPIServer(api, agent{world: w})
+	workload.RegisterSpiffeWorkloadAPIServer(api, agent{rig: w})
 	go api.Serve(listener)
 	t.Cleanup(api.Stop)
 	must(t, os.Mkdir(w.path("collateral"), 0o700))
@@ -196,20 +196,20 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
+func (w *rig) path(name string) string { return filepath.Join(w.dir, name) }
 
-func (w *world) command(arguments ...string) *exec.Cmd {
+func (w *rig) command(arguments ...string) *exec.Cmd {
 	return exec.Command(needs.Binary(w.t, "rootvouch-kms"), arguments...)
 }
 
-func (w *world) run(arguments ...string) {
+func (w *rig) run(arguments ...string) {
 	w.t.Helper()
 	if out, err := w.command(arguments...).CombinedOutput(); err != nil {
 		w.t.Fatalf("rootvouch-kms %s: %v: %s", arguments[0], err, out)
 	}
 }
 
-func (w *world) cp(from, to string) {
+func (w *rig) cp(from, to string) {
 	w.t.Helper()
 	if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
 		w.t.Fatalf("copying: %v: %s", err, out)
@@ -222,7 +222,7 @@ const prepared = 10
 
 // rotate has the CA that was prepared sign from now on, and prepares another one. SVIDs of
 // the CAs before it stay valid until drop.
-func (w *world) rotate() {
+func (w *rig) rotate() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.ca != nil {
@@ -237,19 +237,19 @@ func (w *world) rotate() {
 }
 
 // drop takes the CAs that sign no more out of the bundle.
-func (w *world) drop() {
+func (w *rig) drop() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.old = nil
 	w.changedLocked()
 }
 
-func (w *world) changedLocked() {
+func (w *rig) changedLocked() {
 	close(w.changed)
 	w.changed = make(chan struct{})
 }
 
-func (w *world) authoritiesLocked() []*x509.Certificate {
+func (w *rig) authoritiesLocked() []*x509.Certificate {
 	all := []*x509.Certificate{w.ca.Certificate}
 	for _, ca := range slices.Concat(w.next, w.old) {
 		all = append(all, ca.Certificate)
@@ -259,14 +259,14 @@ func (w *world) authoritiesLocked() []*x509.Certificate {
 
 // bundleLocked is the bundle as the Workload API has it: certificates in DER, one after the
 // other.
-func (w *world) bundleLocked() (data []byte) {
+func (w *rig) bundleLocked() (data []byte) {
 	for _, cert := range w.authoritiesLocked() {
 		data = append(data, cert.Raw...)
 	}
 	return data
 }
 
-func (w *world) identity(context.Context) (fetchkey.Identity, error) {
+func (w *rig) identity(context.Context) (fetchkey.Identity, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return fetchkey.Identity{SVID: w.vm, Bundles: x509bundle.FromX509Authorities(domain, w.authoritiesLocked())}, nil
@@ -279,9 +279,9 @@ func free(t testing.TB) string {
 	return l.Addr().String()
 }
 
-func (w *world) server(name string) *server {
+func (w *rig) server(name string) *server {
 	w.t.Helper()
-	s := &server{world: w, name: name, config: w.path(name + ".json"), address: free(w.t), admin: w.path(name + ".sock"), health: free(w.t)}
+	s := &server{rig: w, name: name, config: w.path(name + ".json"), address: free(w.t), admin: w.path(name + ".sock"), health: free(w.t)}
 	must(w.t, os.Mkdir(w.path(name), 0o700))
 	var err error
 	s.log, err = os.Create(w.path(name + ".log"))
@@ -295,7 +295,7 @@ const secondKEK = "second"
 // configure writes the server's configuration: one key-encryption key seals, and the others
 // open.
 func (s *server) configure(seals string, opens ...string) {
-	w := s.world
+	w := s.rig
 	old := []map[string]string{}
 	for _, name := range opens {
 		old = append(old, w.kek(name))
@@ -314,23 +314,23 @@ func (s *server) configure(seals string, opens ...string) {
 	must(w.t, os.WriteFile(s.config, data, 0o600))
 }
 
-func (w *world) kek(name string) map[string]string {
+func (w *rig) kek(name string) map[string]string {
 	return map[string]string{"name": name, "file": w.path("kek-" + name)}
 }
 
-func (s *server) store() string  { return s.world.path(s.name + "/kms.db") }
-func (s *server) logDir() string { return s.world.path(s.name + "/log") }
+func (s *server) store() string  { return s.rig.path(s.name + "/kms.db") }
+func (s *server) logDir() string { return s.rig.path(s.name + "/log") }
 
 // start starts the process, and waits until callers can reach it.
 func (s *server) start() {
-	s.world.t.Helper()
+	s.rig.t.Helper()
 	if err := s.tryStart(); err != nil {
-		s.world.t.Fatal(err)
+		s.rig.t.Fatal(err)
 	}
 }
 
 func (s *server) tryStart() error {
-	s.cmd = exec.Command(needs.Binary(s.world.t, "rootvouch-kms"), "serve", "--config", s.config)
+	s.cmd = exec.Command(needs.Binary(s.rig.t, "rootvouch-kms"), "serve", "--config", s.config)
 	s.cmd.Stderr = s.log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := s.cmd.StdoutPipe()
@@ -364,12 +364,12 @@ func (s *server) stop() {
 	}
 	s.cmd.Process.Signal(syscall.SIGTERM)
 	if err := s.cmd.Wait(); err != nil {
-		s.world.t.Errorf("%s: %v", s.name, err)
+		s.rig.t.Errorf("%s: %v", s.name, err)
 	}
 	s.cmd = nil
 }
 
-func (w *world) put(s *server, disk pins.UUID, id spiffeid.ID, changes ...func(*adminapi.Put)) error {
+func (w *rig) put(s *server, disk pins.UUID, id spiffeid.ID, changes ...func(*adminapi.Put)) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	p := adminapi.Put{Header: pins.Header{DiskUUID: disk, HeaderSHA256: pins.Digest{2}},
@@ -385,11 +385,11 @@ func (w *world) put(s *server, disk pins.UUID, id spiffeid.ID, changes ...func(*
 }
 
 // launch is a VM that boots: it asks until it has its key, and says what it got.
-func (w *world) launch(report snp.ReportID, addresses []string) outcome {
+func (w *rig) launch(report snp.ReportID, addresses []string) outcome {
 	return w.fetch(report, addresses, gotRefusal)
 }
 
-func (w *world) fetch(report snp.ReportID, addresses []string, refused outcome) outcome {
+func (w *rig) fetch(report snp.ReportID, addresses []string, refused outcome) outcome {
 	released, err := fetchkey.Fetch(w.t.Context(), fetchkey.Config{
 		Disk: disk, Addresses: addresses, ServerID: kmsID, Patience: patience, Identity: w.identity,
 		Evidence: func(data [64]byte) (evidence.Evidence, error) {
@@ -412,12 +412,12 @@ func (w *world) fetch(report snp.ReportID, addresses []string, refused outcome) 
 }
 
 // contend is one of several that race for a launch: who is refused has lost.
-func (w *world) contend(report snp.ReportID, addresses []string) {
+func (w *rig) contend(report snp.ReportID, addresses []string) {
 	w.fetch(report, addresses, gotNothing)
 }
 
 // addresses are all servers', another one first each time.
-func (w *world) addresses(first int) []string {
+func (w *rig) addresses(first int) []string {
 	var list []string
 	for i := range w.servers {
 		list = append(list, w.servers[(first+i)%len(w.servers)].address)
@@ -434,7 +434,7 @@ type load struct {
 	waited sync.WaitGroup
 }
 
-func (w *world) load(guests int) *load {
+func (w *rig) load(guests int) *load {
 	l := &load{moved: make(chan struct{}, 1)}
 	stopped := make(chan struct{})
 	l.stop = sync.OnceFunc(func() { close(stopped); l.waited.Wait() })
@@ -495,7 +495,7 @@ func newReportID(t testing.TB) snp.ReportID {
 }
 
 // judge stops all, and has the checker decide.
-func (w *world) judge(l *load) {
+func (w *rig) judge(l *load) {
 	w.t.Helper()
 	l.stop()
 	for _, s := range w.servers {
