@@ -70,7 +70,7 @@ func hostTables() []Row {
 }
 
 func dumps() []Row {
-	row := shownBy("boot.TestVMDump", inDevices, "From before the first secret until the power goes no register reaches the console or a store of the host's")
+	row := shownBy("boot.TestVMDump", inDevices, "From before the first secret until power-off, no register reaches the console or a store of the host's")
 	return []Row{
 		row("dump-nmi", "NMIs while keys are in memory, ERST offered", "a reset; no register on the console, no record in the store", "NMI_before_dm-crypt"),
 		row("dump-nmi-booted", "an NMI in the booted system", "a reset; no register on the console", "NMI_in_the_booted_system"),
@@ -93,9 +93,9 @@ func plugged() []Row {
 		{ID: "plug-gate", Input: inDevices, Attack: "processors, memory and a device plugged into a VM behind the gate", Expected: "the kernel sees none of them; power button and power-off work", Claim: "What the host plugs into a VM behind the gate is not there for its kernel", Shown: "gate.TestVMPower"},
 		{ID: "plug-modules", Input: inDevices, Attack: "modules for devices of the host's in the booted system", Expected: "no module is loaded any more", Claim: late, Shown: "boot/kernel.TestSealSettings"},
 		{ID: "plug-swap", Input: inDevices, Attack: "a swap area of the host's in use at the hand-over", Expected: "refused", Claim: late, Shown: "boot/kernel.TestSealRefuses"},
-		{ID: "plug-snp", Input: inDevices, Attack: "NMIs, port 0x61 and memory of the host's through #VC, hidden CPUID bits, in an SNP guest", Expected: "as emulated", Claim: "Each setting of the kernel that this hangs on is read back from /proc and /sys", Hardware: "an SNP guest reads ports, devices and CPUID through #VC and the AMD-SP's page"},
+		{ID: "plug-snp", Input: inDevices, Attack: "NMIs, port 0x61 and memory of the host's through #VC, hidden CPUID bits, in an SNP guest", Expected: "as emulated", Claim: "Each kernel setting that hides secrets is read back from /proc and /sys", Hardware: "an SNP guest reads ports, devices and CPUID through #VC and the AMD-SP's page"},
 		{ID: "memory-snp", Input: inDevices, Attack: "pages remapped, swapped, replayed or aliased by the host", Expected: "the processor refuses", Claim: "Side channels", Hardware: "the RMP and the memory encryption are the processor's"},
-		{ID: "plug-hyperv", Input: inDevices, Attack: "a host that poses as Hyper-V or Xen", Expected: "refused: kernel", Claim: "Each setting of the kernel that this hangs on is read back from /proc and /sys", Shown: "boot/kernel.TestEnforce"},
+		{ID: "plug-hyperv", Input: inDevices, Attack: "a host that poses as Hyper-V or Xen", Expected: "refused: kernel", Claim: "Each kernel setting that hides secrets is read back from /proc and /sys", Shown: "boot/kernel.TestEnforce"},
 	}
 }
 
@@ -143,7 +143,7 @@ func changedDisk() []Row {
 		several("disk-many", "more disks than are looked at", "refused: header", "more_disks_than_are_looked_at"),
 		{ID: "disk-writes", Input: inDisk, Attack: "disks that take writes: the root's and one of the host's", Expected: "not a byte is written", Claim: "Nothing is written to a disk of the host's", Shown: "boot.TestVMHost/disks_that_take_writes"},
 		{ID: "disk-writes-chain", Input: inDisk, Attack: "a disk of the host's that takes writes, in each boot of the whole chain", Expected: "not a byte is written", Claim: "Nothing is written to a disk of the host's", Shown: "test/e2e.TestHostCredentials"},
-		{ID: "disk-settings", Input: inDisk, Attack: "hibernation to a disk of the host's", Expected: "off", Claim: "Each setting of the kernel that this hangs on is read back from /proc and /sys", Shown: "boot.TestVM/good"},
+		{ID: "disk-settings", Input: inDisk, Attack: "hibernation to a disk of the host's", Expected: "off", Claim: "Each kernel setting that hides secrets is read back from /proc and /sys", Shown: "boot.TestVM/good"},
 	}
 }
 
@@ -183,7 +183,7 @@ func lyingPrograms() []Row {
 func brokenNetwork() []Row {
 	row := shownBy("boot.TestVMHost", inNetwork, "Unreachable servers end the boot within a bound")
 	const end = "Unreachable servers end the boot within a bound"
-	const slow = "A slow network, or servers that go when their step is done, cost no boot"
+	const slow = "A slow network, or servers that stop after their step, cost no boot"
 	return []Row{
 		row("network-none", "no network device", "refused: network", "no_network_device"),
 		row("network-silent", "a network that answers nothing", "refused: network, after its bound", "a_network_that_answers_nothing"),
@@ -200,7 +200,7 @@ func brokenNetwork() []Row {
 }
 
 func servers() []Row {
-	row := shownBy("test/e2e.TestServersKilled", inKeys, "A slow network, or servers that go when their step is done, cost no boot")
+	row := shownBy("test/e2e.TestServersKilled", inKeys, "A slow network, or servers that stop after their step, cost no boot")
 	return []Row{
 		row("servers-killed-after", "SPIRE server and key server are killed when the key is there", "it boots", "after_the_key"),
 		row("servers-killed-before", "both are killed before they are asked, and come back", "it boots", "before_they_are_asked,_and_back"),

@@ -35,7 +35,7 @@ func boot() []Row {
 }
 
 func network() []Row {
-	const impostor = "Who stands at the SPIRE server's address without its certificate gets no evidence"
+	const impostor = "An impostor at the SPIRE server's address without the server's certificate gets no evidence"
 	return []Row{
 		{ID: "dhcp-hostile", Input: inNetwork, Attack: "leases with names, options and addresses that are none", Expected: "refused or left out", Claim: "A hostile DHCP server gets nothing into PID 1's files", Shown: "boot/network.TestParseLeaseRefuses"},
 		{ID: "dhcp-files", Input: inNetwork, Attack: "lease values that would end a line in a network file", Expected: "no file has them", Claim: "A hostile DHCP server gets nothing into PID 1's files", Shown: "boot/network.TestNetworkFiles"},
@@ -124,7 +124,7 @@ func files() []Row {
 	return []Row{
 		{ID: "refval-field", Input: inFiles, Attack: "each field of the reference values left out or misspelt", Expected: "refused", Claim: "A forgotten or misspelt reference value never widens what is accepted", Shown: "refval.TestEveryFieldRequired"},
 		{ID: "initramfs-two-meanings", Input: inFiles, Attack: "an initramfs that two readers understand differently", Expected: "refused", Claim: "an initramfs has one meaning", Shown: "initramfs.TestReadRefuses"},
-		{ID: "trust-root", Input: inFiles, Attack: "a trust root that is no CA, expired or another domain's", Expected: "not measured", Claim: "A trust root that is no CA, did not sign itself, ends within 30 days or is another domain's does not get measured", Shown: "initramfs.TestConfigureRefusesTrustRoot"},
+		{ID: "trust-root", Input: inFiles, Attack: "a trust root that is no CA, expired or another domain's", Expected: "not measured", Claim: "A trust root that is no CA, did not sign itself, expires within 30 days or is another domain's is not measured", Shown: "initramfs.TestConfigureRefusesTrustRoot"},
 		{ID: "image-partial", Input: inFiles, Attack: "a build that is interrupted at any step", Expected: "nothing is left", Claim: "a failed build leaves no file", Shown: "image.TestCompleteOrNothing"},
 	}
 }
