@@ -13,10 +13,10 @@
 //   - 57230: Versioned Chip Endorsement Key (VCEK) Certificate and KDS
 //     Interface Specification, revision 1.00
 //
-// Comments cite structures by name, with section and table number if one was found.
-// docs/spec/launch-digest.md says how the numbers were checked. The numbers of 56421
+// Comments cite structures by name, with section and table number where one was found.
+// docs/spec/launch-digest.md says how the numbers were checked. The numbers for 56421
 // and 57230 were not checked.
 //
-// Offsets are printed in hexadecimal, as these documents do. Every integer is
-// little-endian, the components of a signature included.
+// Offsets are in hexadecimal, as in these documents. Every integer is little-endian,
+// including the components of a signature.
 package snp

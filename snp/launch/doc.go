@@ -1,15 +1,14 @@
 // Package launch computes the launch digest of an SEV guest: the number that
 // the AMD-SP puts into MEASUREMENT of an attestation report.
 //
-// The digest is a chain over everything that is in guest memory before the
-// first instruction runs, in the order in which the launcher hands it to the
-// AMD-SP: the firmware, the pages that the firmware's metadata asks for (the
-// hashes of kernel, initramfs and command line among them), and one VMSA for
-// each vCPU. docs/spec/launch-digest.md has the offset tables and the order.
+// The digest is a chain over everything that is in guest memory before the first
+// instruction runs, in the order in which the launcher hands it to the AMD-SP. The chain
+// covers the firmware, the pages that the firmware's metadata asks for (including the
+// hashes of kernel, initramfs and command line), and one VMSA for each vCPU.
+// docs/spec/launch-digest.md has the offset tables and the order.
 //
 // The package takes bytes and hashes, never paths. The caller hashes each input once
-// (see HashKernel). All vCPU counts and CPU types can share one
-// Prefix.
+// (see HashKernel). All vCPU counts and CPU types can share one Prefix.
 //
 // Documents cited in this package:
 //
@@ -21,8 +20,10 @@
 // Section and table numbers are those of these revisions;
 // docs/spec/launch-digest.md says how they were checked.
 //
-// AMD's documents do not say what a launcher chooses. The sources for that are, for
-// OVMF, OvmfPkg/ResetVector of edk2-stable202405; for QEMU, target/i386/sev.c of
-// 10.0; for KVM, arch/x86/kvm/svm of Linux 6.12; for EC2 and GCE, guest.py and vmsa.py
-// of sev-snp-measure.
+// AMD's documents do not specify the launcher's choices. The sources for these are:
+//
+//   - OVMF: OvmfPkg/ResetVector of edk2-stable202405
+//   - QEMU: target/i386/sev.c of 10.0
+//   - KVM: arch/x86/kvm/svm of Linux 6.12
+//   - EC2 and GCE: guest.py and vmsa.py of sev-snp-measure
 package launch
