@@ -1,4 +1,4 @@
-// Package attest asks a booted VM for evidence on its owner's behalf, and judges the
+// Package attest asks a booted VM for evidence on the owner's behalf, and judges the
 // answer.
 package attest
 

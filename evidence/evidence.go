@@ -2,8 +2,8 @@
 // with the certificates of the key that signed it. It also binds the REPORT_DATA of
 // a report to a purpose.
 //
-// The format is docs/spec/evidence.md. The package judges nothing. Package appraise
-// judges, and guests never link it.
+// docs/spec/evidence.md describes the format. The package judges nothing. Package
+// appraise judges; guests never link appraise.
 package evidence
 
 import (

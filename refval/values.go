@@ -1,9 +1,9 @@
 // Package refval holds reference values: what an owner expects of a confidential
-// VM before it gets a key, or is believed.
+// VM before the VM gets a key or is believed.
 //
-// The format is docs/spec/refval.md. Every field is required; the word "any" says
-// that a field does not matter. So a forgotten or misspelt field never widens what
-// is accepted. The zero value of each type here accepts nothing, or only zero.
+// docs/spec/refval.md describes the format. Every field is required. The word "any"
+// says that a field does not matter. So a forgotten or misspelt field never widens
+// what is accepted. The zero value of each type here accepts nothing, or only zero.
 package refval
 
 import (
