@@ -3,11 +3,11 @@
 //
 // The steps run one after the other, each with a time limit of its own. If a step
 // fails, panics or exceeds its limit, PID 1 prints the step and the reason on one
-// line and powers the machine off. There is no other way out, no shell, and no second
-// try with less security (docs/adr/0006-one-way-out.md). If a goroutine of a library
+// line and powers the machine off. There is no other way out, no shell, and no retry
+// with less security (docs/adr/0006-one-way-out.md). If a goroutine of a library
 // panics, PID 1 ends, and the kernel panics.
 //
-// Main is the plan. The inputs of a step are its arguments, and its results are
+// Main lists the steps. The inputs of a step are its arguments, and its results are
 // variables of Main. docs/boot.md describes what each step checks, and what the booted
 // system gets.
 package boot

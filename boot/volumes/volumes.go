@@ -1,13 +1,18 @@
 // Package volumes opens the volumes that the booted system writes, and closes them.
 //
-// The disk is the host's, as the root's is. A volume is opened with its header pinned, its
-// superblock compared with the only one that its size allows, and its contents, as far as
-// it was closed, compared with the digest that the key server has. Only a volume that the
-// key server calls new is formatted, whatever is on the disk. At the end the digest of what
-// is there goes to the key server, and counts until the next opening.
+// The host controls the disk of a volume, as it controls the root's disk. The package
+// checks three things when it opens a volume:
 //
-// What it does not protect: while a volume is open, a host can give back an older state of
-// a sector that is read again, tag and all (docs/THREATS.md).
+//   - The header matches its pin.
+//   - The superblock is the only one that the size of the volume allows.
+//   - If the volume was closed, its contents match the digest that the key server has.
+//
+// The package formats a volume only if the key server calls the volume new, whatever is
+// on the disk. On close, the digest of the contents goes to the key server. That digest
+// counts until the next opening.
+//
+// Not protected: while a volume is open and the guest reads a sector again, the host can
+// return an older state of the sector with the tag of that state (docs/THREATS.md).
 package volumes
 
 import (
