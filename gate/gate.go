@@ -1,6 +1,7 @@
-// Package gate makes the EFI application that is measured in the kernel's place:
-// a program that replaces the host's ACPI and EFI tables by constants, and starts
-// the kernel that it carries. docs/spec/gate.md has every byte.
+// Package gate makes the EFI application that is measured in the kernel's place.
+//
+// The application carries the kernel. It replaces the host's ACPI and EFI tables by
+// constants, then starts the kernel. docs/spec/gate.md describes every byte.
 package gate
 
 import (

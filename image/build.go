@@ -5,10 +5,9 @@
 // loop or device-mapper device. It reads, hashes, encrypts and writes the data once,
 // on all cores.
 //
-// Memory does not grow with the disk, apart from 64 KiB of digests for each GiB: it
-// holds a few chunks of 512 KiB. It grows with the number of files in a tree, by 170
-// bytes for each file, so 256 MiB are enough for a million files. A finished
-// filesystem has no such bound.
+// A build keeps in memory a few chunks of 512 KiB, 64 KiB of digests for each GiB of the
+// disk, and 170 bytes for each file of a tree. So 256 MiB are enough for a million files.
+// If the input is a finished filesystem, the number of its files does not matter.
 package image
 
 import (

@@ -1,11 +1,11 @@
-// Package volume lays out a volume that is written, and says in one digest what it holds.
+// Package volume lays out a writable volume, and computes one digest of its contents.
 //
 // A volume is a LUKS2 container (package luks2, authenticated) around dm-integrity in
-// its journal mode, so that cryptsetup opens it with the key. dm-crypt makes a tag
-// for each sector, HMAC-SHA256 over its number and its ciphertext; dm-integrity keeps
-// the tags beside the data. Since a tag is made with a secret key, a digest over all
-// tags stands for the whole content at 1/128 of its size. The bytes are described in
-// docs/spec/volume.md.
+// journal mode, so cryptsetup opens the volume with the key. For each sector dm-crypt
+// makes a tag: HMAC-SHA256 over the sector's number and ciphertext. dm-integrity keeps
+// the tags beside the data. Each tag is made with a secret key. So a digest over all
+// tags stands for the whole content, at 1/128 of its size. docs/spec/volume.md describes
+// the bytes.
 package volume
 
 import (
