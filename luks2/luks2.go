@@ -4,17 +4,17 @@
 // volume, which a VM writes, encrypts with an authentication tag for each sector.
 // dm-integrity keeps the tags below dm-crypt.
 //
-// A LUKS2 header is the host's to change: forged ones that name a null cipher
-// made guests mount plaintext of an attacker's making (CVE-2025-59054,
-// CVE-2025-58356). So this package reads exactly what it could have written,
-// plus what cryptsetup 2.6 writes for the same parameters, and refuses every
-// other header: one keyslot, one segment, one digest, fixed algorithms and
-// sizes, no tokens, no requirements, and no byte of the JSON that a re-encoding
-// would not give back.
+// The host can change a LUKS2 header. Forged headers that name a null cipher made
+// guests mount an attacker's plaintext (CVE-2025-59054, CVE-2025-58356). So this
+// package accepts only a header that it could have written itself, or that cryptsetup
+// 2.6 writes for the same parameters. Such a header has one keyslot, one segment, one
+// digest, fixed algorithms and sizes, no tokens and no requirements. Re-encoding its
+// JSON gives back every byte.
 //
-// The format is "LUKS2 On-Disk Format Specification", version 1.1.1; the
-// profiles are docs/spec/image.md and docs/spec/volume.md. Bytes of the header region that nothing reads
-// (between the parts) are not checked here: the region's SHA-256 pins them.
+// The format is "LUKS2 On-Disk Format Specification", version 1.1.1. The profiles are
+// in docs/spec/image.md and docs/spec/volume.md. Nothing reads the bytes between the
+// parts of the header region. This package does not check them: the region's SHA-256
+// pins them.
 package luks2
 
 import (

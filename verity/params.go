@@ -2,10 +2,10 @@
 //
 // The format is that of the Linux kernel's dm-verity target
 // (Documentation/admin-guide/device-mapper/verity.rst) with the superblock of
-// veritysetup 2.x: superblock, then the levels of the tree from the root down,
-// each padded with zero bytes to whole hash blocks.
+// veritysetup 2.x. After the superblock come the levels of the tree from the root
+// down. Zero bytes pad each level to whole hash blocks.
 //
-// A Hasher takes any parameters that veritysetup knows for SHA-256 and SHA-1. The
+// A Hasher takes any parameters that veritysetup supports for SHA-256 and SHA-1. The
 // package reads and writes superblocks of one profile only (see Profile).
 package verity
 
