@@ -1,8 +1,9 @@
-// Package kv is the seam between the key server's book and the engine that keeps it.
+// Package kv is the interface between the key server's book and the engine that stores the book.
 //
-// An engine is a map from keys to values that changes by transactions: conditions on
-// some keys, and writes that happen all or not at all if the conditions hold. Reads and
-// transactions are linearizable. Package kvtest has the suite that each engine passes.
+// An engine is a map from keys to values that changes by transactions. A transaction has
+// conditions on some keys, and writes. If all conditions hold, the engine makes all writes;
+// otherwise the engine makes none. Reads and transactions are linearizable. Package kvtest
+// has the test suite that each engine passes.
 package kv
 
 import (

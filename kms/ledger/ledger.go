@@ -1,19 +1,20 @@
-// Package ledger changes the key server's book, and writes every act down in the same transaction.
+// Package ledger changes the key server's book, and records every act in the same transaction.
 //
-// It is the only way to change what package store reads. A change and its leaf for the
-// log, a release with its lease and its leaf: each is one transaction of the engine, so
-// that neither is there without the other. Several servers may have one book. What
-// keeps them apart is in the conditions of each transaction:
+// The ledger is the only way to change what package store reads. A change and its leaf for
+// the log are one transaction of the engine. So are a release, its lease and its leaf. Thus
+// no part exists without the others. Several servers may share one book. The conditions of
+// each transaction keep the servers apart:
 //
-//   - the epoch, which every change of a record writes: no release that was judged before a
-//     change happens after it, and no two changes miss each other;
-//   - the lease of a launch: it is made once;
-//   - the end of the server's own lane: its leaves follow each other, and a transaction
-//     that was proposed twice happens once.
+//   - The epoch. Every change of a record writes the epoch. So no release that was judged
+//     before a change happens after the change, and no change misses another change.
+//   - The lease of a launch. A lease is made once.
+//   - The end of the server's own lane. The lane's leaves follow each other, and a
+//     transaction that was proposed twice happens once.
 //
-// An engine may not say whether a transaction happened. Then the same one, with the same
-// token, is proposed until it is known: one of the two is lost on the end of the lane,
-// and a token that is found there says that it was ours.
+// If the engine does not say whether a transaction happened, the ledger proposes the same
+// transaction, with the same token, until the outcome is known. At most one proposal
+// finds the end of the lane unchanged. If the end of the lane has the token, the
+// transaction happened.
 package ledger
 
 import (
