@@ -1,13 +1,12 @@
 // Package keyapi holds the messages between a guest that asks for its disk's key and the key server.
 //
-// Two requests, each a POST of one JSON document over mutual TLS: PathNonce gets
-// a nonce, ReleasePath gets the key. The reply's key is sealed by HPKE (RFC 9180)
-// to a public key that the caller's evidence binds, so that the holder of the TLS
-// session alone cannot read it. The format is described in docs/spec/keyapi.md.
+// A guest makes two requests, each a POST of one JSON document over mutual TLS: PathNonce
+// returns a nonce, ReleasePath returns the key. HPKE (RFC 9180) seals the key in the reply
+// to a public key that the caller's evidence binds. So the TLS session alone is not enough
+// to read the key. docs/spec/keyapi.md describes the format.
 //
-// Every document has one form: compact JSON, members in the order of the type.
-// Decode refuses any other, so that "the very same request" is a comparison of
-// bytes.
+// Every document has one form: compact JSON, members in the order of the type. Decode
+// refuses every other form. So two requests are the same if their bytes are equal.
 package keyapi
 
 import (

@@ -1,7 +1,7 @@
 // Package server answers callers that ask the key server for the key of a disk.
 //
-// Callers are workloads of one trust domain, over mutual TLS. A caller learns
-// little: a key, or one word (keyapi.Code); why is in the audit log. Peers
+// Callers are workloads of one trust domain, over mutual TLS. A caller learns only a
+// key or one word (keyapi.Code). The audit log has the reason for a refusal. Peers
 // without an SVID of the trust domain get no further than the TLS handshake.
 package server
 
