@@ -1,14 +1,14 @@
 // Package platform launches a VM under QEMU: confidential on AMD SEV-SNP
-// hardware, or emulated, the same bytes without it.
+// hardware, or emulated, with the same bytes, without that hardware.
 //
 // The two platforms run the same firmware, kernel, initramfs and command line, with
 // the same launch digest. On hardware the AMD-SP measures them and signs reports. On
-// the emulated platform the software AMD-SP of package asp does, over a virtio port.
+// the emulated platform the software AMD-SP of package asp does both, over a virtio port.
 // Emulated: NOT CONFIDENTIAL.
 //
-// On both, the AmdSev firmware compares kernel, initramfs and command line with
-// the kernel-hashes page, which QEMU adds to an SNP launch and this package to
-// an emulated one. On a mismatch the firmware stops in a loop and prints nothing.
+// On both platforms the AmdSev firmware compares kernel, initramfs and command line with
+// the kernel-hashes page. QEMU adds this page to an SNP launch, and this package adds it
+// to an emulated launch. If they differ, the firmware stops in a loop and prints nothing.
 // Then the runner notices that no kernel started, and ends QEMU.
 package platform
 

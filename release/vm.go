@@ -1,9 +1,9 @@
 // Package release makes a VM's next version from one file, and brings it to SPIRE and the key server.
 //
-// vm.json says what a VM is; Build makes a directory with all that a launch of it
-// needs. Plan compares what that directory wants with what the SPIRE server and the
-// key server have, and Apply makes the differences. Both formats are described in
-// docs/spec/release.md.
+// The file vm.json describes the VM. Build makes a directory with everything that a launch
+// of the VM needs. Plan compares that directory with the SPIRE server and the key server,
+// and returns the steps that make them agree. Apply carries out the steps.
+// docs/spec/release.md describes the formats of file and directory.
 package release
 
 import (

@@ -1,5 +1,5 @@
-// Package nodeattest holds what both ends of the SPIRE node attestor amd_sev_snp
-// share: its messages, their limits, and the reader of its configuration.
+// Package nodeattest holds the messages of the SPIRE node attestor amd_sev_snp, their
+// limits, and the reader of its configuration. Both ends of the attestor share all three.
 //
 // The exchange, inside SPIRE's AttestAgent stream:
 //
