@@ -5,6 +5,9 @@
 // to a public key that the caller's evidence binds. So the TLS session alone is not enough
 // to read the key. docs/spec/keyapi.md describes the format.
 //
+// A guest that closes a volume sends a third request, to CommitPath, without an SVID: it
+// has a MAC with a key that came with the release.
+//
 // Every document has one form: compact JSON, members in the order of the type. Decode
 // refuses every other form. So two requests are the same if their bytes are equal.
 package keyapi

@@ -2,7 +2,8 @@
 //
 // Callers are workloads of one trust domain, over mutual TLS. A caller learns only a
 // key or one word (keyapi.Code). The audit log has the reason for a refusal. Peers
-// without an SVID of the trust domain get no further than the TLS handshake.
+// without an SVID of the trust domain get no further than the TLS handshake, but for
+// the name that takes commits of volumes: a commit has a key of its own.
 package server
 
 import (
