@@ -227,8 +227,10 @@ func (a *Admin) get(_ audit.Actor, r *http.Request) (any, error) {
 	current, staged, err := a.ledger.Records.Both(ctx, disk)
 	kept, keptErr := a.ledger.Records.KeptOf(ctx, disk)
 	switch {
-	case errors.Is(err, store.ErrNotFound) && len(kept) > 0: // it was deleted: the newest tells
-		current, kept = &kept[len(kept)-1], kept[:len(kept)-1]
+	case errors.Is(err, store.ErrNotFound) && len(kept) > 0: // it was deleted
+		last := ledger.LastKept(kept)
+		deleted := kept[last]
+		current, kept = &deleted, slices.Delete(kept, last, last+1)
 	case err != nil:
 		return nil, err
 	}

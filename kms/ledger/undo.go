@@ -88,8 +88,8 @@ func (l *Ledger) Delete(ctx context.Context, by audit.Actor, uuid pins.UUID) err
 	})
 }
 
-// Restore lets a record that is kept count again, in the state that it had; 0 is the newest
-// generation. The disk's own record, if it has one, is kept instead. The errors match
+// Restore lets a record that is kept count again, in the state that it had; 0 is the one of
+// LastKept. The disk's own record, if it has one, is kept instead. The errors match
 // store.ErrNotFound and ErrOverlap.
 func (l *Ledger) Restore(ctx context.Context, by audit.Actor, uuid pins.UUID, generation uint64) error {
 	return l.change(ctx, uuid, func(m *moment, d disk) error {
@@ -97,7 +97,7 @@ func (l *Ledger) Restore(ctx context.Context, by audit.Actor, uuid pins.UUID, ge
 		if err != nil {
 			return err
 		}
-		old := kept[len(kept)-1]
+		old := kept[LastKept(kept)]
 		values, err := l.accepted(m, old)
 		if err != nil {
 			return err
@@ -126,6 +126,20 @@ func (l *Ledger) Restore(ctx context.Context, by audit.Actor, uuid pins.UUID, ge
 		m.say(audit.Restore, by, r, root.String())
 		return nil
 	})
+}
+
+// LastKept returns the index of the record that stopped counting last: after Delete the
+// disk's own. A record that was withdrawn at the same moment stood beside it. Of several, the
+// newest generation is the one.
+func LastKept(kept []store.Record) int {
+	last := 0
+	for i, r := range kept {
+		a, b := kept[last].Kept(), r.Kept()
+		if b.At.After(a.At) || b.At.Equal(a.At) && (b.Why != store.Withdrawn || a.Why == store.Withdrawn) {
+			last = i
+		}
+	}
+	return last
 }
 
 // maxPurge bounds the records of one transaction.

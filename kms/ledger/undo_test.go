@@ -81,6 +81,38 @@ func TestUndo(t *testing.T) {
 	}
 }
 
+// TestRestoreDeleted: "keys restore" after "keys delete" brings back the record that was
+// deleted, also if one of a newer generation was taken back before it or stood beside it.
+func TestRestoreDeleted(t *testing.T) {
+	now := noon
+	b := kmstest.New(t, t.TempDir(), func() time.Time { return now })
+	l, ctx, disk := b.Ledger, t.Context(), pins.UUID{1}
+	_, err := l.Put(ctx, owner, measured(1), values(t, 1), key, ledger.Replace{})
+	must(t, err)
+	beside := func(m byte) {
+		t.Helper()
+		now = now.Add(time.Minute)
+		must(t, second1(l.Put(ctx, owner, measured(1), values(t, m), key, ledger.Replace{Beside: true})))
+	}
+	restored := func(what string) {
+		t.Helper()
+		now = now.Add(time.Minute)
+		must(t, l.Delete(ctx, owner, disk))
+		must(t, l.Restore(ctx, owner, disk, 0))
+		if got, err := l.Records.Get(ctx, disk); err != nil || got.Generation != 1 {
+			t.Errorf("restored after %s: generation %d, %v, want the deleted 1", what, got.Generation, err)
+		}
+	}
+	beside(2)
+	restored("a delete with a record beside it")
+	beside(3)
+	must(t, l.Withdraw(ctx, owner, disk))
+	restored("a withdrawal and a delete")
+	must(t, second1(l.Put(ctx, owner, measured(1), values(t, 4), key, ledger.Replace{Record: true})))
+	must(t, l.Restore(ctx, owner, disk, 1))
+	restored("a replacement that was taken back")
+}
+
 func second1[T any](_ T, err error) error { return err }
 
 func values(t testing.TB, m byte) []byte {

@@ -32,7 +32,8 @@ kernel makes a new launch digest, and neither disk nor key change.
 
 Reference values that are replaced count no more, unless --keep-old says for how
 long: until then the launches of before and those of now both get the key. So all
-VMs can be moved from one to the other while they may still restart.`,
+VMs can be moved from one to the other while they may still restart. Those that an
+earlier update kept count until their own end.`,
 		Example: `  rootvouch keys update --kms-socket kms.sock --refval new-refval.json --keep-old 168h \
     0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b
   rootvouch keys update --kms-socket kms.sock --max-releases-per-hour 20 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b`,
@@ -164,13 +165,13 @@ func newRestoreCommand(client connect) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore --kms-socket SOCKET DISK-UUID",
 		Short: "Bring back a record that was replaced, deleted or withdrawn",
-		Long: `Bring back a record that counts no more, with its key and its state: the newest, or
-the one of a generation. The record that the disk has meanwhile is kept instead.
-"keys list --kept" shows what there is.`,
+		Long: `Bring back a record that counts no more, with its key and its state: the one that
+stopped counting last, or the one of a generation. The record that the disk has
+meanwhile is kept instead. "keys list --kept" shows what there is.`,
 		Example: "  rootvouch keys restore --kms-socket kms.sock --generation 3 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b",
 		Args:    cobra.ExactArgs(1),
 	}
-	generation := cmd.Flags().Uint64("generation", 0, "generation of the record (0: the newest)")
+	generation := cmd.Flags().Uint64("generation", 0, "generation of the record (0: the one that stopped counting last)")
 	cmd.RunE = ofDisk(client, func(cmd *cobra.Command, client *adminapi.Client, disk pins.UUID) error {
 		return say(cmd, "restored disk %s: it is %s, generation %d\n",
 			func(c *adminapi.Client, ctx context.Context, disk pins.UUID) (adminapi.Record, error) {

@@ -24,7 +24,8 @@ func newShowCommand(client connect) *cobra.Command {
 		Short: "Show a disk's record, never its key, as JSON",
 		Long: `Show a disk's record as JSON, with its reference values; under "staged" the record
 that stands beside it, and under "before" those that count no more and can be
-brought back. Of a disk that was deleted the newest one is shown.`,
+brought back. Of a disk that was deleted the one is shown that "keys restore" would
+bring back.`,
 		Example: "  rootvouch keys show --kms-socket kms.sock 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b",
 		Args:    cobra.ExactArgs(1),
 		RunE: ofDisk(client, func(cmd *cobra.Command, client *adminapi.Client, disk pins.UUID) error {
@@ -53,7 +54,8 @@ func newListCommand(client connect) *cobra.Command {
 digest that they accept; * marks one that expires. All flags that are given must fit.
 
 --limit ends the list early, and says how to go on from there. --kept lists the
-records that were replaced or deleted, and until when they are kept at least.`,
+records that were replaced, deleted or withdrawn, and until when they are kept at
+least.`,
 		Example: `  rootvouch keys list --kms-socket /run/rootvouch-kms/admin.sock
   rootvouch keys list --kms-socket kms.sock --state disabled --limit 100
   rootvouch keys list --kms-socket kms.sock --count`,
@@ -103,7 +105,7 @@ func (f listFlags) run(cmd *cobra.Command, client *adminapi.Client) error {
 	if f.kept {
 		return f.listKept(cmd, client)
 	}
-	if f.count && !filtered {
+	if f.count && !filtered && f.limit == 0 && f.after == "" {
 		q.Limit = 1
 		page, err := client.Page(cmd.Context(), q)
 		if err != nil {

@@ -96,6 +96,8 @@ func TestLifeOfAKey(t *testing.T) {
 	keys(0, `"max_releases_per_hour": 5`, "show", disk)
 	keys(0, "1\n", "list", "--count")
 	keys(0, "0\n", "list", "--count", "--state", "disabled")
+	keys(0, "0\n", "list", "--count", "--after", disk)
+	keys(0, "1\n", "list", "--count", "--limit", "1")
 	keys(0, disk, "list", "--limit", "1", "--spiffe-id", "spiffe://example.org/vm")
 	keys(command.ExitUsage, `--state is "on"`, "list", "--state", "on")
 	keys(command.ExitUsage, "--measurement", "list", "--measurement", "00")
