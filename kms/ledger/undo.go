@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -146,10 +147,25 @@ func LastKept(kept []store.Record) int {
 const maxPurge = 50
 
 // Purge destroys records of a disk that are kept, with their keys: those of one generation,
-// or all with 0; early also those whose time has not come. It returns how many. The errors
-// match store.ErrNotFound and ErrConflict. The engine does not wipe what it frees: a sealed
-// key can stay on the disk for a while.
+// or all with 0; early also those whose time has not come. It returns how many, also with an
+// error: there is a transaction for each maxPurge of them. The errors match store.ErrNotFound
+// and ErrConflict. The engine does not wipe what it frees: a sealed key can stay on the disk
+// for a while.
 func (l *Ledger) Purge(ctx context.Context, by audit.Actor, uuid pins.UUID, generation uint64, early bool) (purged int, err error) {
+	for {
+		n, err := l.purge(ctx, by, uuid, generation, early)
+		purged += n
+		if purged > 0 && (errors.Is(err, store.ErrNotFound) || errors.Is(err, ErrConflict)) {
+			return purged, nil // those before were all
+		}
+		if n < maxPurge || err != nil {
+			return purged, err
+		}
+	}
+}
+
+// purge is one transaction of Purge.
+func (l *Ledger) purge(ctx context.Context, by audit.Actor, uuid pins.UUID, generation uint64, early bool) (purged int, err error) {
 	err = l.change(ctx, uuid, func(m *moment, _ disk) error {
 		kept, err := l.kept(m, uuid, generation)
 		if err != nil {

@@ -113,6 +113,20 @@ func TestRestoreDeleted(t *testing.T) {
 	restored("a replacement that was taken back")
 }
 
+// TestPurgeMany: more records than fit into one transaction are all destroyed.
+func TestPurgeMany(t *testing.T) {
+	b := newBook(t)
+	l, ctx, disk := b.Ledger, t.Context(), pins.UUID{1}
+	const records = 100
+	for range records + 1 {
+		must(t, second1(l.Put(ctx, owner, measured(1), values(t, 1), key, ledger.Replace{Record: true})))
+	}
+	if n, err := l.Purge(ctx, owner, disk, 0, true); n != records || err != nil {
+		t.Errorf("purged %d, %v, want %d", n, err, records)
+	}
+	want(t, "purge of nothing", second1(l.Purge(ctx, owner, disk, 0, true)), store.ErrNotFound)
+}
+
 func second1[T any](_ T, err error) error { return err }
 
 func values(t testing.TB, m byte) []byte {
