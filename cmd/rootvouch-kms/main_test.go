@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -447,6 +448,35 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+// TestHangupWhileWaiting: SIGHUP does not end a server that waits for its SVID.
+func TestHangupWhileWaiting(t *testing.T) {
+	r := newRig(t)
+	_, err := do("init", "--config", r.config)
+	must(t, err)
+	r.agent.stop()
+	self, err := os.Executable()
+	must(t, err)
+	must(t, os.Symlink(self, r.path("rootvouch-kms")))
+	cmd := exec.Command(r.path("rootvouch-kms"), "serve", "--config", r.config)
+	log, err := cmd.StderrPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	defer cmd.Process.Kill()
+	lines := bufio.NewReader(log)
+	for said := ""; !strings.Contains(said, "waiting for the SVID"); {
+		said, err = lines.ReadString('\n')
+		must(t, err)
+	}
+	must(t, cmd.Process.Signal(syscall.SIGHUP))
+	must(t, cmd.Process.Signal(syscall.SIGTERM))
+	if _, err := io.Copy(io.Discard, lines); err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("SIGHUP and SIGTERM: got %v, want exit status 0", err)
+	}
+}
+
 // TestStoreTakenAway: a server whose store was moved away ends, and says so.
 func TestStoreTakenAway(t *testing.T) {
 	r := newRig(t)
@@ -456,7 +486,9 @@ func TestStoreTakenAway(t *testing.T) {
 	ready := make(chan string, 1)
 	c, err := loadConfig(r.config)
 	must(t, err)
-	go func() { ended <- serve(t.Context(), c, slog.New(slog.DiscardHandler), func(a string) { ready <- a }) }()
+	go func() {
+		ended <- serve(t.Context(), c, slog.New(slog.DiscardHandler), nil, func(a string) { ready <- a })
+	}()
 	select {
 	case <-ready:
 	case err := <-ended:

@@ -57,19 +57,25 @@ one line:
 
 Its log goes to standard error. SIGHUP has it read the collateral again, and ends
 nothing. It tells systemd that it serves, and that it lives (Type=notify,
-WatchdogSec=). When its store cannot be used any more, it ends with an error.`,
+WatchdogSec=). When the file of its store cannot be used any more, it ends with an
+error. A server whose store is in etcd goes on, and releases keys when the cluster is
+well again.`,
 		Example: "  rootvouch-kms serve --config /etc/rootvouch-kms/kms.json",
 		Args:    command.NoArguments,
 	}
 	path := configFlag(cmd)
 	command.Reloads(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		// First of all: SIGHUP ends no server that waits for its SVID.
+		hangups := make(chan os.Signal, 1)
+		signal.Notify(hangups, unix.SIGHUP)
+		defer signal.Stop(hangups)
 		c, err := loadConfig(*path)
 		if err != nil {
 			return err
 		}
 		log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-		err = serve(cmd.Context(), c, log, func(address string) {
+		err = serve(cmd.Context(), c, log, hangups, func(address string) {
 			fmt.Fprintf(cmd.OutOrStdout(), "rootvouch-kms: serving on %s as %s\n", address, c.id)
 		})
 		if cmd.Context().Err() != nil && errors.Is(err, context.Canceled) {
@@ -80,7 +86,7 @@ WatchdogSec=). When its store cannot be used any more, it ends with an error.`,
 	return cmd
 }
 
-func serve(ctx context.Context, c config, log *slog.Logger, ready func(address string)) error {
+func serve(ctx context.Context, c config, log *slog.Logger, hangups <-chan os.Signal, ready func(address string)) error {
 	// Keys are in memory: no core file.
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("forbidding core files: %w", err)
@@ -159,7 +165,7 @@ func serve(ctx context.Context, c config, log *slog.Logger, ready func(address s
 	for _, f := range []func(){
 		func() { well.Watch(ctx) },
 		func() { watchdog(ctx, well.Live) },
-		func() { reloadOnHangup(ctx, collateral, log) },
+		func() { reloadOnHangup(ctx, hangups, collateral, log) },
 	} {
 		group.Go(func() error { f(); return nil })
 	}
@@ -211,10 +217,7 @@ func startWithWitnesses(ctx context.Context, c config, b book, log *slog.Logger)
 }
 
 // reloadOnHangup has the collateral read again at each SIGHUP, until ctx is done.
-func reloadOnHangup(ctx context.Context, collateral *collateralDir, log *slog.Logger) {
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, unix.SIGHUP)
-	defer signal.Stop(hangups)
+func reloadOnHangup(ctx context.Context, hangups <-chan os.Signal, collateral *collateralDir, log *slog.Logger) {
 	for {
 		select {
 		case <-ctx.Done():
