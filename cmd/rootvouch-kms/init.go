@@ -23,8 +23,8 @@ func newInitCommand() *cobra.Command {
 		Use:   "init --config FILE",
 		Short: "Make an empty store and its log, and a key-encryption key if there is none",
 		Long: `Make an empty store and its log where the configuration has them, readable by their
-owner alone. Nothing else ever makes them: a server that does not find its store or
-its log does not start.
+owner alone. Of the other commands only "restore" makes a store, from a backup, and
+none makes a log: a server that does not find its store or its log does not start.
 
 A key-encryption key that is there is used. A file that is not there is made, with
 mode 0600; a systemd credential must be there.
@@ -61,7 +61,7 @@ After that time a server whose volume is gone gets no empty store in its place.`
 			}
 		}
 		if !end.IsZero() && !time.Now().Before(end) {
-			return fmt.Errorf("there is no %s or no %s, and since %s none is made", c.where(), c.LogDir, end.Format(time.RFC3339))
+			return fmt.Errorf("making store %s and log %s: since %s none is made (--before)", c.where(), c.LogDir, end.Format(time.RFC3339))
 		}
 		return initialize(cmd, c)
 	}

@@ -24,8 +24,8 @@ func newRootCommand() *cobra.Command {
 		Long: `rootvouch-kms keeps the keys of encrypted disks and releases each of them to one
 caller: the workload with the SPIFFE ID on the disk's record (mutual TLS with an
 X.509-SVID), whose evidence, made for this very request, satisfies the record's
-reference values. A launch gets a disk's key once. Every release is on the audit
-log before the key leaves.
+reference values. A launch gets a disk's key once. Every release is recorded, with
+its leaf for the audit log, before the key leaves.
 
 Records are registered with ` + "`rootvouch keys put`" + ` over the admin socket.`,
 	}
