@@ -59,7 +59,7 @@ func Main(root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	}
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.Version = BuildVersion().Version
-	root.AddCommand(newVersionCommand())
+	root.AddCommand(newVersionCommand(root.Name()))
 	addMan(root)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return UsageError{err} })
 	strictHelp(root)

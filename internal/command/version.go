@@ -42,15 +42,14 @@ func BuildVersion() Version {
 	return v
 }
 
-func newVersionCommand() *cobra.Command {
+func newVersionCommand(program string) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "version",
-		Short: "Say which version this is",
-		Long:  `Say which version of this program runs, from which commit it was built, and with which Go.`,
-		Example: `  rootvouch version
-  rootvouch version --json`,
-		Args: NoArguments,
+		Use:     "version",
+		Short:   "Say which version this is",
+		Long:    `Say which version of this program runs, from which commit it was built, and with which Go.`,
+		Example: "  " + program + " version\n  " + program + " version --json",
+		Args:    NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v, out := BuildVersion(), cmd.OutOrStdout()
 			if asJSON {
