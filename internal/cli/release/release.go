@@ -71,8 +71,9 @@ The firmware must run no code of its host (vm.json can accept that by name), and
 what is likely to be wrong with the root is told in notes.
 
 Everything but the secrets is reproducible: with --seed (hex, or @FILE with hex in it;
-at least 32 bytes) two builds from equal inputs have equal bytes. The clock floor is
-that of vm.json, else SOURCE_DATE_EPOCH, else now. A seed is worth as much as the key.`,
+at least 32 bytes) two builds from equal inputs and with one clock floor have equal
+bytes, but for disk.key.age. The clock floor is that of vm.json, else
+SOURCE_DATE_EPOCH, else now. A seed is worth as much as the key.`,
 		Example: `  rootvouch release build --vm vm.json --out-dir release-1 --key-to key-server
   rootvouch release build --vm vm.json --out-dir release-1 --key-to age --age-recipient age1…`,
 		Args: command.NoArguments,
@@ -241,7 +242,8 @@ func newCheckCommand() *cobra.Command {
 		Use:   "check DIR",
 		Short: "Compare a release's files with its manifest",
 		Long: `Read every file of a release and compare it with the manifest. A file that is missing,
-differs, or is not in the manifest is an error.`,
+differs, or is not in the manifest is an error. disk.key.age alone is not in the
+manifest, and is not read.`,
 		Example: `  rootvouch release check release-1`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -397,12 +399,12 @@ func newApplyCommand() *cobra.Command {
 		Short: "Make a release live",
 		Long: `Make just the differences that "release plan" shows: the disk's record at the key
 server, the reference values for the SPIRE server's plugin, and the registration
-entries, in this order. Applied again it does nothing; after a crash at any point it
-goes on where it was.
+entries, in this order. Applied again with the same --end it does nothing; after a
+crash at any point it goes on where it was.
 
-The release is live beside those that are. --old-end gives the others an end: at that
-time the SPIRE server removes their entries, within minutes, and no launch of theirs
-gets a key any more. VMs that run are left alone. What is left of a release whose end
+The release is live beside those that are. --old-end gives the others an end, unless
+they have an earlier one: at that time the SPIRE server removes their entries, within
+minutes, and no launch of theirs gets a key any more. VMs that run are left alone. What is left of a release whose end
 has come is cleared by the next apply.
 
 If the key server has no record of the disk, the key is needed: --age-identity opens
@@ -453,7 +455,8 @@ func newRetireCommand() *cobra.Command {
 		Long: `Take a release away: its entries at the SPIRE server, its record at the key server,
 which is retired, and its reference values. From then on no launch of it gets the
 key. VMs that run are left alone. The key stays with the key server: "release apply"
-or "release rollback" makes the release live again, and "keys delete" makes it gone.`,
+or "release rollback" makes the release live again; "keys delete" and then "keys
+purge" destroy it.`,
 		Example: `  rootvouch release retire release-1`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
