@@ -27,8 +27,10 @@ func New() *cobra.Command {
 		Long: `Speak to rootvouch-kms over its admin socket. Its own user and root may do everything,
 others what their role allows (read, operate, destroy).
 
-A key goes to the server and never comes back: keep your own copy. What is replaced
-or deleted is kept for a while, and "restore" brings it back; "purge" destroys it.
+A key that you register never comes back in the clear: keep your own copy. "export"
+writes it sealed to the break-glass recipients of the server's configuration. What is
+replaced or deleted is kept for a while, and "restore" brings it back; "purge"
+destroys it.
 
 Whoever serves the socket must be root or the user that runs this; where the server
 has a user of its own, as it should, name it with --kms-user.

@@ -28,8 +28,8 @@ Nothing can be changed on it. The server makes it, and tells no more than your r
 allows; this command carries it.
 
 It prints the address, which has a secret in it: other users of this machine can
-reach the port, and get nothing without it. From another machine, forward the port
-(ssh -L).`,
+reach the port, and get nothing without it. From another machine, forward the same
+port (ssh -L): the page answers only at the address that was printed.`,
 		Example: "  rootvouch keys page --kms-socket /run/rootvouch-kms/admin.sock --kms-user rootvouch-kms",
 		Args:    command.NoArguments,
 	}

@@ -54,7 +54,8 @@ them stays. No measurement may be in both. If the root of trust is another one,
 --change-root-of-trust has to say so.
 
 --max-releases-per-hour bounds the launches that get the key within an hour: a host
-that launches an image again and again is stopped, and an alarm says so.`,
+that launches an image again and again is stopped, and the server warns of it in its
+log and with the metric rootvouch_kms_ill{check="cap"}.`,
 		Example: `  rootvouch keys put --kms-socket /run/rootvouch-kms/admin.sock --kms-user rootvouch-kms \
     --spiffe-id spiffe://example.org/vm/web \
     --pins pins.json --refval refval.json --key disk.key --disk disk.img`,

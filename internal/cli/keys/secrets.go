@@ -54,7 +54,8 @@ func newBackupCommand(client connect) *cobra.Command {
 		Short: "Copy the key server's store while it serves",
 		Long: `Write a copy of the key server's store, as it stands at one moment, to a new file. The
 server goes on meanwhile. Keys in it are sealed: it is worth nothing without the
-key-encryption key, which is kept elsewhere.
+key-encryption key, which is kept elsewhere. A store in etcd is refused: etcd has
+snapshots of its own.
 
 Copy the log's directory after it (rsync: its files are added, and do not change), and
 more often: "rootvouch-kms restore" takes the store of a backup, and from the log all

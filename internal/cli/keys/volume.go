@@ -43,10 +43,12 @@ attestation, says that what it holds was accepted and not compared.`),
 			`Say that the volume holds what has this digest: a backup was put back, which is a
 rollback like any other but for your word. "rootvouch volume inspect" prints the
 digest of the backup.`),
-		newWordCommand(client, adminapi.VolumeRetire, "Keep the volume from every launch", "Keep the volume from every launch, from now on."),
+		newWordCommand(client, adminapi.VolumeRetire, "Keep the volume from every launch", `Keep the volume from every launch, from now on. "keys volume reset" ends that: the next
+launch then formats the volume.`),
 		newWordCommand(client, adminapi.VolumeReset, "Have the next launch format the volume",
 			`Have the next launch format the volume: WHAT IT HOLDS IS LOST. That is for a first
-launch that died half-way, and for a volume that is to be used for something else.`),
+launch that died half-way ("keys volume free" comes before), and for a volume that is
+to be used for something else.`),
 	)
 	return cmd
 }

@@ -46,8 +46,8 @@ func newCreateCommand() *cobra.Command {
 		Use:   "create --size SIZE --out VOLUME --key-out KEY --pins-out PINS",
 		Short: "Make a volume that the first VM formats",
 		Long: `Make a volume: a sparse file with a LUKS2 header and nothing else. The first VM that
-the key server gives it to writes the tags and makes the filesystem; no other VM ever
-formats it.
+the key server gives it to writes the tags and makes the filesystem. No other VM
+formats it, unless "keys volume reset" has the next one do so.
 
 Written are the volume, a fresh key of 32 random bytes that opens it (mode 0600), and its
 pins, for "initramfs config" and "keys volume put". All three appear, or none does.
