@@ -133,15 +133,22 @@ func (f fakeKMS) Update(_ context.Context, disk pins.UUID, u adminapi.Update) (a
 	})
 }
 
+// Page has one record on a page.
 func (f fakeKMS) Page(_ context.Context, q adminapi.Query) (page adminapi.Records, err error) {
-	for _, r := range f.records {
+	for _, disk := range slices.SortedFunc(maps.Keys(f.records), func(a, b pins.UUID) int { return strings.Compare(a.String(), b.String()) }) {
+		r := f.records[disk]
 		values, err := refval.Decode(r.ReferenceValues)
 		if err != nil {
 			return page, err
 		}
-		if accepts(values, q.Measurement) && r.State == q.State {
-			page.Records = append(page.Records, r)
+		if disk.String() <= q.After.String() || !accepts(values, q.Measurement) || q.State != "" && r.State != q.State {
+			continue
 		}
+		if len(page.Records) == 1 {
+			page.Next = page.Records[0].DiskUUID
+			return page, nil
+		}
+		page.Records = append(page.Records, r)
 	}
 	return page, nil
 }

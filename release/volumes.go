@@ -178,23 +178,29 @@ func (s Site) putVolume(ctx context.Context, r *Release, v Mounted) error {
 
 // planCloseVolumes takes a release that is retired off all volumes whose records accept its
 // launch digests. A record that no release is left for is retired; what the volume holds
-// stays known.
+// stays known. A record that is disabled counts too: it may be enabled again.
 func (s Site) planCloseVolumes(ctx context.Context, release string, values refval.Values) ([]Step, error) {
 	var steps []Step
 	var seen []pins.UUID
 	for _, m := range values.Measurements {
-		page, err := s.KMS.Page(ctx, adminapi.Query{Measurement: m.Digest, State: "enabled", Limit: adminapi.MaxPage})
-		if err != nil {
-			return nil, fmt.Errorf("asking for volumes of release %s: %w", release, err)
-		}
-		for _, have := range page.Records {
-			if have.Volume == nil || slices.Contains(seen, have.DiskUUID) {
-				continue
+		for q := (adminapi.Query{Measurement: m.Digest, Limit: adminapi.MaxPage}); ; {
+			page, err := s.KMS.Page(ctx, q)
+			if err != nil {
+				return nil, fmt.Errorf("asking for volumes of release %s: %w", release, err)
 			}
-			seen = append(seen, have.DiskUUID)
-			steps = append(steps, Step{fmt.Sprintf("keep launches of release %s from the key of volume %s", release, have.DiskUUID), func(ctx context.Context) error {
-				return s.closeVolume(ctx, have.DiskUUID, values)
-			}})
+			for _, have := range page.Records {
+				if have.Volume == nil || have.State == "retired" || slices.Contains(seen, have.DiskUUID) {
+					continue
+				}
+				seen = append(seen, have.DiskUUID)
+				steps = append(steps, Step{fmt.Sprintf("keep launches of release %s from the key of volume %s", release, have.DiskUUID), func(ctx context.Context) error {
+					return s.closeVolume(ctx, have.DiskUUID, values)
+				}})
+			}
+			if page.Next == (pins.UUID{}) {
+				break
+			}
+			q.After = page.Next
 		}
 	}
 	return steps, nil
@@ -203,7 +209,7 @@ func (s Site) planCloseVolumes(ctx context.Context, release string, values refva
 // closeVolume takes launch digests off a volume's record.
 func (s Site) closeVolume(ctx context.Context, id pins.UUID, gone refval.Values) error {
 	have, err := s.volumeRecord(ctx, id)
-	if err != nil || have == nil || have.State != "enabled" {
+	if err != nil || have == nil || have.State == "retired" {
 		return err
 	}
 	values, err := refval.Decode(have.ReferenceValues)

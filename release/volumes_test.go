@@ -19,10 +19,10 @@ import (
 	"github.com/rootvouch/rootvouch/volume"
 )
 
-// digests are the first bytes of the launch digests that the volume's record accepts.
-func (b *bench) digests(t *testing.T) (all []byte) {
+// digests are the first bytes of the launch digests that a volume's record accepts.
+func (b *bench) digests(t *testing.T, id pins.UUID) (all []byte) {
 	t.Helper()
-	r := b.records[testVolume(t).DiskUUID]
+	r := b.records[id]
 	values, err := refval.Decode(r.ReferenceValues)
 	if err != nil {
 		t.Fatal(err)
@@ -41,7 +41,7 @@ func TestVolumeFollowsReleases(t *testing.T) {
 	end := now.Add(48 * time.Hour)
 	check := func(when string, state string, want ...byte) {
 		t.Helper()
-		if got := b.digests(t); !slices.Equal(got, want) {
+		if got := b.digests(t, testVolume(t).DiskUUID); !slices.Equal(got, want) {
 			t.Errorf("%s: the record accepts %v, want %v", when, got, want)
 		}
 		if got := b.records[testVolume(t).DiskUUID].State; got != state {
@@ -72,6 +72,33 @@ func TestVolumeFollowsReleases(t *testing.T) {
 	check("back", "enabled", 2)
 	if r := b.records[testVolume(t).DiskUUID]; r.Volume == nil || r.Volume.Writers != "exclusive" {
 		t.Errorf("the record is %+v, want one of a volume", r)
+	}
+}
+
+// TestRetireClosesAllVolumes: a retired release keeps no volume's key, on whatever page the
+// record is; one that is disabled may be enabled again.
+func TestRetireClosesAllVolumes(t *testing.T) {
+	b := newBench(t)
+	end := now.Add(48 * time.Hour)
+	live(1, Target{})(t, b)
+	live(2, Target{OldEnd: &end})(t, b)
+	states := map[pins.UUID]string{{7}: "enabled", {8}: "disabled", {9}: "enabled"}
+	for id, state := range states {
+		r := b.records[testVolume(t).DiskUUID]
+		r.DiskUUID, r.State = id, state
+		b.records[id] = r
+	}
+	steps, err := b.PlanRetire(t.Context(), "web", "release1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Apply(t.Context(), steps, nil); err != nil {
+		t.Fatal(err)
+	}
+	for id, state := range states {
+		if got := b.digests(t, id); !slices.Equal(got, []byte{2}) || b.records[id].State != state {
+			t.Errorf("record %s is %s and accepts %v, want %s and 2 alone", id, b.records[id].State, got, state)
+		}
 	}
 }
 
