@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -8,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -65,16 +65,21 @@ func Format(ctx context.Context, w Disk, l Layout, volumeKey []byte, progress fu
 	return nil
 }
 
+// zeros are what the data of a run is compared with, a piece at a time.
+var zeros [RunSize]byte
+
 // zero makes size bytes at an offset zero. buf is where it reads them.
 func zero(ctx context.Context, w Disk, at, size uint64, buf []byte) error {
-	for end := at + size; at < end && ctx.Err() == nil; {
+	for end := at + size; at < end; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		b := buf[:min(uint64(len(buf)), end-at)]
 		if _, err := w.ReadAt(b, int64(at)); err != nil {
 			return fmt.Errorf("reading what the disk had: %w", err)
 		}
-		if slices.ContainsFunc(b, func(c byte) bool { return c != 0 }) {
-			clear(b)
-			if _, err := w.WriteAt(b, int64(at)); err != nil {
+		if zeros := zeros[:len(b)]; !bytes.Equal(b, zeros) {
+			if _, err := w.WriteAt(zeros, int64(at)); err != nil {
 				return fmt.Errorf("writing zeros over what the disk had: %w", err)
 			}
 		}

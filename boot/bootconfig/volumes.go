@@ -65,9 +65,9 @@ func (v Volume) check() error {
 	return checkMountPoint(v.MountPoint)
 }
 
-// leastSizes are what the filesystems' own programs ask for, in bytes (xfsprogs 6.13,
-// mkfs/xfs_mkfs.c; mkfs.btrfs(8) 6.14, "SUBPAGE BLOCK SIZE" and the minimum with metadata
-// kept twice). ext4 takes every size that a volume can have.
+// leastSizes are what the filesystems' own programs ask for, in bytes: mkfs.xfs 6.1.0
+// ("Filesystem must be larger than 300MB") and mkfs.btrfs 6.2 ("minimum size for each
+// btrfs device is 114294784"). ext4 takes every size that a volume can have.
 var leastSizes = map[VolumeFilesystem]uint64{XFS: 300 << 20, Btrfs: 109 << 20}
 
 // CheckSize refuses a filesystem that a volume with so many bytes of data is too small for.
