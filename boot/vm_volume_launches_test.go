@@ -152,7 +152,7 @@ func TestVMVolumeRestored(t *testing.T) {
 	w.step(fault{name: "after the backup"}) // generation 2
 	w.server.Publish(t)
 	current := w.w.copy(t).path
-	digest := w.server.volume(w.w).Digest
+	digest, synced := w.server.volume(w.w).Digest, w.synced
 
 	t.Run("with the log", func(t *testing.T) {
 		w.t, w.server.t = t, t
@@ -161,7 +161,8 @@ func TestVMVolumeRestored(t *testing.T) {
 		}
 		w.w.path = yesterday
 		w.refuses("it was rolled back, exchanged or damaged")
-		w.w.path = current
+		w.w.path = filepath.Join(t.TempDir(), "volume.img")
+		copyWith(t, "--sparse=always", current, w.w.path)
 		w.step(fault{name: "after the restore"})
 		if v := w.server.volume(w.w); v.Generation != 3 {
 			t.Errorf("volume is %+v, want generation 3", v)
@@ -172,6 +173,7 @@ func TestVMVolumeRestored(t *testing.T) {
 		w.t, w.server.t = t, t
 		w.w.path = filepath.Join(t.TempDir(), "volume.img")
 		copyWith(t, "--sparse=always", current, w.w.path)
+		w.synced = synced
 		w.server.Close()
 		w.server.Dir = alone
 		if err := w.server.Open(); err != nil {
