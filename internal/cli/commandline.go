@@ -19,13 +19,9 @@ const maxInitramfs = 2 << 30
 // powers off unless the kernel's line is that of boot.json, so an --append that
 // differs is an error, and without one boot.json decides. An initramfs without a
 // boot.json of ours takes the given line, and where none is given the line is empty;
-// a line that would not reach the kernel whole is an error. A path that is no regular
-// file is not read: it may give its bytes once only.
-func CommandLine(path, given string, isGiven bool) (string, error) {
-	c, err := BootConfig(path)
+// a line that would not reach the kernel whole is an error. c is the BootConfig of path.
+func CommandLine(path string, c *bootconfig.Config, given string, isGiven bool) (string, error) {
 	switch {
-	case err != nil:
-		return "", err
 	case c != nil && isGiven && given != c.CommandLine:
 		return "", command.Usage(fmt.Errorf("--append is %q, want the command line of %s's boot.json: %q; leave --append out, or make another boot.json", given, path, c.CommandLine))
 	case c != nil:
@@ -39,7 +35,7 @@ func CommandLine(path, given string, isGiven bool) (string, error) {
 }
 
 // BootConfig returns the boot.json of an initramfs, or nil if it has none. A path that
-// is no regular file is not read.
+// is no regular file is not read: it may give its bytes once only.
 func BootConfig(path string) (*bootconfig.Config, error) {
 	info, err := os.Stat(path)
 	if err != nil || !info.Mode().IsRegular() || info.Size() > maxInitramfs {
@@ -60,12 +56,12 @@ func BootConfig(path string) (*bootconfig.Config, error) {
 }
 
 // CheckBootConfig refuses an initramfs whose PID 1 would power the VM off: its boot.json
-// is for a kernel behind the gate, and the kernel is not, or not behind this one.
-func CheckBootConfig(path string, bareKernel bool) error {
-	c, err := BootConfig(path)
+// is for a kernel behind the gate, and the kernel is not, or not behind this one. c is the
+// BootConfig of path.
+func CheckBootConfig(path string, c *bootconfig.Config, bareKernel bool) error {
 	switch {
-	case err != nil || c == nil || c.Gate == bootconfig.GateNone:
-		return err
+	case c == nil || c.Gate == bootconfig.GateNone:
+		return nil
 	case bareKernel:
 		return command.WithHint(fmt.Errorf("the boot.json of %s is for a kernel behind the gate, and the kernel is bare: PID 1 would power off", path),
 			"put the kernel behind the gate, or make boot.json with --"+BareKernelFlag)
@@ -77,11 +73,10 @@ func CheckBootConfig(path string, bareKernel bool) error {
 }
 
 // CheckPlatform refuses an initramfs whose PID 1 would find no report device on the
-// platform.
-func CheckPlatform(path string, emulated bool) error {
-	c, err := BootConfig(path)
-	if err != nil || c == nil || c.Emulated() == emulated {
-		return err
+// platform. c is the BootConfig of path.
+func CheckPlatform(path string, c *bootconfig.Config, emulated bool) error {
+	if c == nil || c.Emulated() == emulated {
+		return nil
 	}
 	want := bootconfig.ReportConfigfsTSM + " or " + bootconfig.ReportSEVGuest
 	if emulated {

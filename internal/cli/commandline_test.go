@@ -42,6 +42,15 @@ func newInitramfs(t *testing.T) (path, line string) {
 	return path, c.CommandLine
 }
 
+// lineOf is CommandLine for a path alone.
+func lineOf(path, given string, isGiven bool) (string, error) {
+	c, err := BootConfig(path)
+	if err != nil {
+		return "", err
+	}
+	return CommandLine(path, c, given, isGiven)
+}
+
 func TestCommandLine(t *testing.T) {
 	path, own := newInitramfs(t)
 	other := filepath.Join(t.TempDir(), "other")
@@ -60,7 +69,7 @@ func TestCommandLine(t *testing.T) {
 		{"no file", other + "x", "quiet", true, "quiet"},
 		{"a pipe", os.DevNull, "", false, ""},
 	} {
-		if got, err := CommandLine(c.path, c.given, c.isGiven); got != c.want || err != nil {
+		if got, err := lineOf(c.path, c.given, c.isGiven); got != c.want || err != nil {
 			t.Errorf("%s: got %q, %v, want %q", c.name, got, err, c.want)
 		}
 	}
@@ -70,14 +79,14 @@ func TestCommandLine(t *testing.T) {
 		"a\nb": "byte 0xa at offset 1", "a\x00": "byte 0x0 at offset 1", "\u00e4": "byte 0xc3 at offset 0", " a": "no space at its ends",
 	} {
 		for _, path := range []string{other, ""} {
-			_, err := CommandLine(path, given, true)
+			_, err := lineOf(path, given, true)
 			if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 				t.Errorf("%.20q: got %v, want %q", given, err, want)
 			}
 		}
 	}
 	for _, given := range []string{"", "console=ttyS0", own + " quiet"} {
-		if _, err := CommandLine(path, given, true); err == nil || !strings.Contains(err.Error(), "want the command line of") {
+		if _, err := lineOf(path, given, true); err == nil || !strings.Contains(err.Error(), "want the command line of") {
 			t.Errorf("%q: got error %v, want a refusal", given, err)
 		}
 	}
@@ -86,16 +95,20 @@ func TestCommandLine(t *testing.T) {
 // TestCheckBootConfig: what PID 1 would power off for is refused before.
 func TestCheckBootConfig(t *testing.T) {
 	path, _ := newInitramfs(t) // of the emulated platform
+	config, err := BootConfig(path)
+	if err != nil || config == nil {
+		t.Fatalf("got boot.json %v, %v", config, err)
+	}
 	for _, c := range []struct {
 		err  error
 		want string
 	}{
-		{CheckPlatform(path, true), ""},
-		{CheckPlatform(path, false), "has report device virtio-port, want configfs-tsm or sev-guest"},
-		{CheckPlatform(os.DevNull, false), ""},
-		{CheckBootConfig(path, false), ""},
-		{CheckBootConfig(path, true), "is for a kernel behind the gate, and the kernel is bare"},
-		{CheckBootConfig(os.DevNull, true), ""},
+		{CheckPlatform(path, config, true), ""},
+		{CheckPlatform(path, config, false), "has report device virtio-port, want configfs-tsm or sev-guest"},
+		{CheckPlatform(os.DevNull, nil, false), ""},
+		{CheckBootConfig(path, config, false), ""},
+		{CheckBootConfig(path, config, true), "is for a kernel behind the gate, and the kernel is bare"},
+		{CheckBootConfig(os.DevNull, nil, true), ""},
 	} {
 		if c.want == "" && c.err != nil || c.want != "" && (c.err == nil || !strings.Contains(c.err.Error(), c.want)) {
 			t.Errorf("got error %v, want %q", c.err, c.want)

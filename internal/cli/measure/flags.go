@@ -123,9 +123,12 @@ func (f *inputFlags) load(cmd *cobra.Command, keep bool) (*measurement, error) {
 	if m.inputs.VMM != launch.QEMU && m.cpus[0] != launch.AnyCPU() {
 		hint("%v puts no CPU type into a guest's initial state: the digest is the same for all", m.inputs.VMM)
 	}
+	c, err := cli.BootConfig(f.initrd)
+	if err != nil {
+		return nil, err
+	}
 	if f.kernel != "" {
-		var err error
-		if m.commandLine, err = cli.CommandLine(f.initrd, f.commandLine, cmd.Flags().Changed("append")); err != nil {
+		if m.commandLine, err = cli.CommandLine(f.initrd, c, f.commandLine, cmd.Flags().Changed("append")); err != nil {
 			return nil, err
 		}
 	}
@@ -134,7 +137,7 @@ func (f *inputFlags) load(cmd *cobra.Command, keep bool) (*measurement, error) {
 		return nil, err
 	}
 	if f.judge && f.initrd != "" && m.inputs.Mode == launch.SNP && m.inputs.VMM == launch.QEMU {
-		if err := cli.CheckBootConfig(f.initrd, m.gate == refval.GateNone); err != nil {
+		if err := cli.CheckBootConfig(f.initrd, c, m.gate == refval.GateNone); err != nil {
 			return nil, err
 		}
 	}

@@ -71,7 +71,11 @@ The SHA-256 of the file stands on standard output.`,
 }
 
 func (f *buildFlags) run(cmd *cobra.Command) error {
-	line, err := cli.CommandLine(f.initrd, f.commandLine, cmd.Flags().Changed("append"))
+	c, err := cli.BootConfig(f.initrd)
+	if err != nil {
+		return err
+	}
+	line, err := cli.CommandLine(f.initrd, c, f.commandLine, cmd.Flags().Changed("append"))
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/gate"
 	"github.com/rootvouch/rootvouch/initramfs"
 	"github.com/rootvouch/rootvouch/internal/bounded"
@@ -162,11 +163,14 @@ func (f *guestFlags) complete(cmd *cobra.Command, g platform.Guest) (platform.Gu
 		return g, command.Usage(err)
 	}
 	given := cmd.Flags().Changed("append")
-	var err error
-	if g.CommandLine, err = cli.CommandLine(g.Initramfs, g.CommandLine, given); err != nil {
+	c, err := cli.BootConfig(g.Initramfs)
+	if err != nil {
 		return g, err
 	}
-	if err := checkBootConfig(g); err != nil {
+	if g.CommandLine, err = cli.CommandLine(g.Initramfs, c, g.CommandLine, given); err != nil {
+		return g, err
+	}
+	if err := checkBootConfig(g, c); err != nil {
 		return g, err
 	}
 	if _, err := os.Stat(g.Initramfs); err == nil && g.CommandLine == "" && !given {
@@ -177,8 +181,8 @@ func (f *guestFlags) complete(cmd *cobra.Command, g platform.Guest) (platform.Gu
 
 // checkBootConfig refuses an initramfs that does not go with the platform, or with the
 // kernel.
-func checkBootConfig(g platform.Guest) error {
-	if err := cli.CheckPlatform(g.Initramfs, g.Kind == platform.Emulated); err != nil {
+func checkBootConfig(g platform.Guest, c *bootconfig.Config) error {
+	if err := cli.CheckPlatform(g.Initramfs, c, g.Kind == platform.Emulated); err != nil {
 		return err
 	}
 	kernel, err := bounded.ReadFile(g.Kernel, gate.MaxFile)
@@ -189,7 +193,7 @@ func checkBootConfig(g platform.Guest) error {
 	if err != nil && !g.AcceptBareKernel {
 		return nil // so does this
 	}
-	return cli.CheckBootConfig(g.Initramfs, err != nil)
+	return cli.CheckBootConfig(g.Initramfs, c, err != nil)
 }
 
 // checkFiles refuses files that cannot be what they are given as.
