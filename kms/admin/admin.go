@@ -106,9 +106,9 @@ func (a *Admin) handler() http.Handler {
 		{"POST " + disk + "/disable", Operate, a.setState(store.Disabled)},
 		{"POST " + disk + "/retire", Operate, a.setState(store.Retired)},
 		{"POST " + disk + "/revive", Operate, a.change((*ledger.Ledger).Revive)},
-		{"POST " + disk + "/confirm", Operate, a.confirm},
+		{"POST " + disk + "/confirm", Operate, a.changeOf((*ledger.Ledger).Confirm)}, // of what booted, and of no later record
 		{"POST " + disk + "/withdraw", Operate, a.change((*ledger.Ledger).Withdraw)},
-		{"POST " + disk + "/restore", Operate, a.restore},
+		{"POST " + disk + "/restore", Operate, a.changeOf((*ledger.Ledger).Restore)},
 		{"POST " + disk + "/purge", Destroy, a.purge},
 		{"POST " + disk + "/export", Destroy, a.export},
 		{"POST " + adminapi.PathRewrap, Destroy, a.rewrap},

@@ -83,17 +83,17 @@ func (a *Admin) setState(state store.State) handle {
 	})
 }
 
-// confirm takes a generation, so that nobody confirms another record than the one that booted.
-func (a *Admin) confirm(by audit.Actor, r *http.Request) (any, error) {
-	disk, err := diskOf(r)
-	if err != nil {
-		return nil, err
+// changeOf makes a handler of a change of one generation.
+func (a *Admin) changeOf(do func(*ledger.Ledger, context.Context, audit.Actor, pins.UUID, uint64) error) handle {
+	return func(by audit.Actor, r *http.Request) (any, error) {
+		generation, err := generationOf(r)
+		if err != nil {
+			return nil, err
+		}
+		return a.change(func(l *ledger.Ledger, ctx context.Context, by audit.Actor, disk pins.UUID) error {
+			return do(l, ctx, by, disk, generation)
+		})(by, r)
 	}
-	generation, err := generationOf(r)
-	if err != nil {
-		return nil, err
-	}
-	return a.shown(r.Context(), disk, a.ledger.Confirm(r.Context(), by, disk, generation))
 }
 
 func (a *Admin) delete(by audit.Actor, r *http.Request) (any, error) {
@@ -102,18 +102,6 @@ func (a *Admin) delete(by audit.Actor, r *http.Request) (any, error) {
 		return nil, err
 	}
 	return struct{}{}, a.ledger.Delete(r.Context(), by, disk)
-}
-
-func (a *Admin) restore(by audit.Actor, r *http.Request) (any, error) {
-	disk, err := diskOf(r)
-	if err != nil {
-		return nil, err
-	}
-	generation, err := generationOf(r)
-	if err != nil {
-		return nil, err
-	}
-	return a.shown(r.Context(), disk, a.ledger.Restore(r.Context(), by, disk, generation))
 }
 
 func (a *Admin) purge(by audit.Actor, r *http.Request) (any, error) {

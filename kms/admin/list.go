@@ -35,7 +35,8 @@ func (a *Admin) list(_ audit.Actor, r *http.Request) (any, error) {
 		return nil, err
 	}
 	if q.SPIFFEID != "" {
-		return reply, a.listOf(r.Context(), q, &reply)
+		err := a.listOf(r.Context(), q, &reply)
+		return reply, err
 	}
 	for start, after := time.Now(), q.After; ; {
 		page, err := a.ledger.Records.List(r.Context(), after, min(scanStep, q.Limit+1))

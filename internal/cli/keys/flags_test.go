@@ -26,6 +26,8 @@ func TestMissing(t *testing.T) {
 		{"nobody's server", []string{"status"}, map[string]string{"ROOTVOUCH_KMS_SOCKET": socket, "ROOTVOUCH_KMS_USER": "no-such-user"}, 64, "$ROOTVOUCH_KMS_USER"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Setenv("ROOTVOUCH_KMS_SOCKET", "") // whatever it is for who runs the test
+			t.Setenv("ROOTVOUCH_KMS_USER", "")
 			for name, value := range c.variables {
 				t.Setenv(name, value)
 			}

@@ -89,7 +89,7 @@ Environment: ROOTVOUCH_KMS_SOCKET and ROOTVOUCH_KMS_USER stand for --kms-socket 
 // hintForKeys adds advice to what the key server says.
 func hintForKeys(err error) error {
 	if refused, ok := errors.AsType[*adminapi.Error](err); ok && refused.Status == http.StatusForbidden {
-		return command.WithHint(err, "admin_roles in the server's configuration says who may do what (docs/kms.md)")
+		return command.WithHint(err, "the server's configuration says who may do what (admin_roles), and whom keys may be exported to (break_glass)")
 	}
 	if _, ok := errors.AsType[*adminapi.PeerError](err); ok {
 		return command.WithHint(err, "nothing was sent; --kms-user names the user that rootvouch-kms runs as")
