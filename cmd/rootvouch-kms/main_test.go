@@ -89,20 +89,11 @@ func (a *agent) identity(id spiffeid.ID) fetchkey.Identity {
 }
 
 func (a *agent) FetchX509SVID(_ *workload.X509SVIDRequest, stream workload.SpiffeWorkloadAPI_FetchX509SVIDServer) error {
-	for {
+	return spiffetest.Stream(stream, func() (*workload.X509SVIDResponse, <-chan struct{}) {
 		a.mu.Lock()
-		ca, changed := a.ca, a.changed
-		a.mu.Unlock()
-		reply := ca.Response(a.t, spiffeid.RequireFromString("spiffe://example.org/first"), kmsID)
-		if err := stream.Send(reply); err != nil {
-			return err
-		}
-		select {
-		case <-changed:
-		case <-stream.Context().Done():
-			return nil
-		}
-	}
+		defer a.mu.Unlock()
+		return a.ca.Response(a.t, spiffeid.RequireFromString("spiffe://example.org/first"), kmsID), a.changed
+	})
 }
 
 // rig is a configured server that runs on demand.

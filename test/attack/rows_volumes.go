@@ -2,18 +2,25 @@ package attack
 
 const (
 	inVolumes = "volumes"
-	unclean   = "A volume that was written to and not closed is refused, or opened as its record says"
+
+	before  = "A volume of yesterday, and a changed tag, journal, superblock or header, are refused before anything is mounted, and nothing is written to the volume"
+	sector  = "A changed sector is an error and no data"
+	two     = "Of two launches one has the volume, or the other's close is refused and on the log"
+	unclean = "A volume that was written to and not closed is refused, or opened as its record says"
 )
+
+// volumeRow is a row of this group.
+func volumeRow(id, attack, expected, claim, shown string) Row {
+	return Row{ID: "volume-" + id, Input: inVolumes, Attack: attack, Expected: expected, Claim: claim, Shown: shown}
+}
 
 // heldVolumes is what a host may do to a volume while no VM has it open, and what it
 // may do to the launch that opens it.
 func heldVolumes() []Row {
-	const before = "A volume of yesterday, and a changed tag, journal, superblock or header, are refused before anything is mounted, and nothing is written to the volume"
-	const sector = "A changed sector is an error and no data"
 	const once = "Nothing is formatted because of what is on the disk"
 	const other = "Another VM's volume, two copies of one, one that was truncated or grown, and the key of a disk in a volume's place are refused"
 	vm := func(id, attack, expected, claim, sub string) Row {
-		return Row{ID: "volume-" + id, Input: inVolumes, Attack: attack, Expected: expected, Claim: claim, Shown: "boot.TestVMVolumes/" + sub}
+		return volumeRow(id, attack, expected, claim, "boot.TestVMVolumes/"+sub)
 	}
 	return []Row{
 		vm("rolled-back", "the volume of yesterday, whole", "refused: volume; not a byte is written", before, "the_volume_of_yesterday"),
@@ -32,41 +39,37 @@ func heldVolumes() []Row {
 		vm("sector", "sectors are changed and their tags are not", "refused: volume, at the mount: reads fail", sector, "a_changed_sector_is_an_error_and_no_data"),
 		vm("crash", "the power is cut while the VM has the volume open", "refused: volume; not a byte is written", unclean, "unclean_and_its_record_refuses_that"),
 		vm("crash-accepted", "the same, and a record that accepts it", "it is opened; the boot log says that its freshness is unknown", unclean, "a_crash_and_unclean_accepted"),
-		{ID: "volume-chain", Input: inVolumes, Attack: "the volume of yesterday, against the whole chain", Expected: "refused: volume; opened on the operator's word alone", Claim: before, Shown: "test/e2e.TestVolume"},
-		{ID: "volume-database", Input: inVolumes, Attack: "the power is cut again and again while a database commits", Expected: "what was committed is there, and the database is whole", Claim: unclean, Shown: "boot.TestVMVolumeDatabase"},
+		volumeRow("chain", "the volume of yesterday, against the whole chain", "refused: volume; opened on the operator's word alone", before, "test/e2e.TestVolume"),
+		volumeRow("database", "the power is cut again and again while a database commits", "what was committed is there, and the database is whole", unclean, "boot.TestVMVolumeDatabase"),
 	}
 }
 
 // keyedVolumes is what launches, callers and the key server's disk may say of a volume.
 func keyedVolumes() []Row {
-	const two = "Of two launches one has the volume, or the other's close is refused and on the log"
 	const closes = "A close counts for one launch, one generation and one digest"
 	const word = "Each word of the operator about a volume is on the log"
 	const store = "An attacker who can write the store, but lacks its KEK, cannot change what a volume must hold"
 	return []Row{
-		{ID: "volume-two-launches", Input: inVolumes, Attack: "a second launch while one has the volume open", Expected: "it waits and is refused", Claim: two, Shown: "kms/ledger.TestVolumeExclusive"},
-		{ID: "volume-takeover", Input: inVolumes, Attack: "the old launch closes after a new one took the volume over", Expected: "refused; a fork on the log", Claim: two, Shown: "kms/ledger.TestVolumeTakeover"},
-		{ID: "volume-race", Input: inVolumes, Attack: "many launches ask at once, for a new volume too", Expected: "one has it; it is new once", Claim: two, Shown: "kms/ledger.TestVolumeRace"},
-		{ID: "volume-commit", Input: inVolumes, Attack: "a close of another launch, generation or digest, or with a changed byte", Expected: "refused", Claim: closes, Shown: "kms/keyapi.TestCommit"},
-		{ID: "volume-commit-name", Input: inVolumes, Attack: "a caller without an SVID, at the name that takes commits", Expected: "it can commit and nothing else", Claim: closes, Shown: "kms/server.TestCommitNameAlone"},
-		{ID: "volume-generations", Input: inVolumes, Attack: "a launch closes again, or as a generation that is not the next", Expected: "refused, and a fork on the log", Claim: closes, Shown: "kms/ledger.TestVolumeGenerations"},
-		{ID: "volume-words", Input: inVolumes, Attack: "an operator accepts, frees, restores or resets in silence", Expected: "each word is on the log, with who said it", Claim: word, Shown: "kms/ledger.TestVolumeWords"},
-		{ID: "volume-judge", Input: inVolumes, Attack: "a key server tells a launch something else than its log says", Expected: "an auditor finds it", Claim: word, Shown: "kms/ledger.TestVolumeJudge"},
-		{ID: "volume-store", Input: inVolumes, Attack: "the digest of a volume is changed in the key server's store", Expected: "refused", Claim: store, Shown: "kms/ledger.TestVolumeChangedInStore"},
-		{ID: "volume-restore", Input: inVolumes, Attack: "a backup of the key server that is older than the last close", Expected: "no volume is new again, none has an older digest", Claim: "After a restore no volume that was formatted since the backup is new again", Shown: "kms/restore.TestRestoreVolumes"},
-		{ID: "volume-attest", Input: inVolumes, Attack: "a VM hides from its owner that a volume's freshness is unknown", Expected: "`attest` says it, from the boot log", Claim: unclean, Shown: "attest.TestVolumes"},
+		volumeRow("two-launches", "a second launch while one has the volume open", "it waits and is refused", two, "kms/ledger.TestVolumeExclusive"),
+		volumeRow("takeover", "the old launch closes after a new one took the volume over", "refused; a fork on the log", two, "kms/ledger.TestVolumeTakeover"),
+		volumeRow("race", "many launches ask at once, for a new volume too", "one has it; it is new once", two, "kms/ledger.TestVolumeRace"),
+		volumeRow("commit", "a close of another launch, generation or digest, or with a changed byte", "refused", closes, "kms/keyapi.TestCommit"),
+		volumeRow("commit-name", "a caller without an SVID, at the name that takes commits", "it can commit and nothing else", closes, "kms/server.TestCommitNameAlone"),
+		volumeRow("generations", "a launch closes again, or as a generation that is not the next", "refused, and a fork on the log", closes, "kms/ledger.TestVolumeGenerations"),
+		volumeRow("words", "an operator accepts, frees, restores or resets in silence", "each word is on the log, with who said it", word, "kms/ledger.TestVolumeWords"),
+		volumeRow("judge", "a key server tells a launch something else than its log says", "an auditor finds it", word, "kms/ledger.TestVolumeJudge"),
+		volumeRow("store", "the digest of a volume is changed in the key server's store", "refused", store, "kms/ledger.TestVolumeChangedInStore"),
+		volumeRow("restore", "a backup of the key server that is older than the last close", "no volume is new again, none has an older digest", "After a restore no volume that was formatted since the backup is new again", "kms/restore.TestRestoreVolumes"),
+		volumeRow("attest", "a VM hides from its owner that a volume's freshness is unknown", "`attest` says it, from the boot log", unclean, "attest.TestVolumes"),
 	}
 }
 
 // usedVolumes is what a host may do to sectors, and what power cuts, lost messages and lost
 // servers may do at any moment.
 func usedVolumes() []Row {
-	const before = "A volume of yesterday, and a changed tag, journal, superblock or header, are refused before anything is mounted, and nothing is written to the volume"
-	const sector = "A changed sector is an error and no data"
 	const durable = "No durable write is lost by a power cut or a lost message"
-	const two = "Of two launches one has the volume, or the other's close is refused and on the log"
 	row := func(id, attack, expected, claim, shown string) Row {
-		return Row{ID: "volume-" + id, Input: inVolumes, Attack: attack, Expected: expected, Claim: claim, Shown: "boot." + shown}
+		return volumeRow(id, attack, expected, claim, "boot."+shown)
 	}
 	return []Row{
 		row("swapped", "two sectors exchanged with their tags", "refused: volume; not a byte is written", before, "TestVMVolumes/two_sectors_swapped_with_their_tags"),

@@ -74,21 +74,13 @@ type agent struct {
 }
 
 func (a agent) FetchX509SVID(_ *workload.X509SVIDRequest, stream workload.SpiffeWorkloadAPI_FetchX509SVIDServer) error {
-	for {
+	return spiffetest.Stream(stream, func() (*workload.X509SVIDResponse, <-chan struct{}) {
 		a.rig.mu.Lock()
-		ca, changed := a.rig.ca, a.rig.changed
-		response := ca.Response(a.rig.t, kmsID)
-		response.Svids[0].Bundle = a.rig.bundleLocked()
-		a.rig.mu.Unlock()
-		if err := stream.Send(response); err != nil {
-			return err
-		}
-		select {
-		case <-changed:
-		case <-stream.Context().Done():
-			return nil
-		}
-	}
+		defer a.rig.mu.Unlock()
+		answer := a.rig.ca.Response(a.rig.t, kmsID)
+		answer.Svids[0].Bundle = a.rig.bundleLocked()
+		return answer, a.rig.changed
+	})
 }
 
 // rig is one key server with a file, or three with an etcd cluster, and all that is

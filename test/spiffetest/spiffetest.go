@@ -90,6 +90,22 @@ func (a *Authority) Response(t testing.TB, ids ...spiffeid.ID) *workload.X509SVI
 	return response
 }
 
+// Stream answers FetchX509SVID of a Workload API until the caller goes. next returns an answer,
+// and what is closed when there is another one.
+func Stream(stream workload.SpiffeWorkloadAPI_FetchX509SVIDServer, next func() (*workload.X509SVIDResponse, <-chan struct{})) error {
+	for {
+		answer, changed := next()
+		if err := stream.Send(answer); err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-stream.Context().Done():
+			return nil
+		}
+	}
+}
+
 // certify signs template with a new key, or with issuer's.
 func certify(t testing.TB, template *x509.Certificate, issuer *Authority, changes []func(*x509.Certificate)) (*x509.Certificate, *ecdsa.PrivateKey) {
 	t.Helper()
