@@ -219,6 +219,9 @@ func (s *keyServer) commit(disk, text string) error {
 	if !request.Verify(s.Store.CommitKey(uuid, request.Holder), uuid) {
 		return errors.New("the MAC is not that of a launch that had the volume")
 	}
+	// Together: a VM that is cut now leaves a close that asClosed must know of.
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err := s.Ledger.CloseVolume(s.t.Context(), "127.0.0.1:1", uuid, request); err != nil {
 		return err
 	}
@@ -226,8 +229,6 @@ func (s *keyServer) commit(disk, text string) error {
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.closed[request.Digest] = sum
 	return nil
 }
