@@ -195,3 +195,20 @@ func TestTakeover(t *testing.T) {
 	stop()
 	must(t, <-done)
 }
+
+// TestStopTogether: servers that are stopped together leave equal copies.
+func TestStopTogether(t *testing.T) {
+	b, record := newBook(t)
+	b.Publish(t)
+	p, _ := second(t, b)
+	release(t, b.Ledger, record, 1)
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx, b.Ledger.Written()) }()
+	b.Publish(t)
+	must(t, <-done)
+	if got, want := p.State().Tree, b.State().Tree; got != want {
+		t.Errorf("the copy of a server that was stopped is at %+v, want %+v", got, want)
+	}
+}

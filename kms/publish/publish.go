@@ -186,8 +186,7 @@ func (p *Publisher) Newest(ctx context.Context) (int64, error) {
 	return tree.Size, err
 }
 
-// Run publishes until ctx is done, and then publishes the rest. written tells that there are
-// new leaves.
+// Run publishes until ctx is done, and then finishes. written tells that there are new leaves.
 func (p *Publisher) Run(ctx context.Context, written <-chan struct{}) error {
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
@@ -196,9 +195,7 @@ func (p *Publisher) Run(ctx context.Context, written <-chan struct{}) error {
 	for {
 		select {
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-			defer cancel()
-			return p.tolerate(p.Publish(last))
+			return p.tolerate(p.finish(context.WithoutCancel(ctx)))
 		case <-pause.C:
 		}
 		if err := p.tolerate(p.Publish(ctx)); err != nil {
@@ -210,6 +207,38 @@ func (p *Publisher) Run(ctx context.Context, written <-chan struct{}) error {
 		case <-ctx.Done():
 		}
 		pause.Reset(interval)
+	}
+}
+
+// finish publishes the rest. Where another replica publishes, it waits until this copy has the
+// leaves that the book has now: so servers that are stopped together leave equal copies.
+func (p *Publisher) finish(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	b, err := p.look(ctx)
+	if err != nil {
+		return err
+	}
+	wanted, _, err := p.pending(ctx, b.own.Lanes)
+	if err != nil {
+		return err
+	}
+	for {
+		if err := p.Publish(ctx); err != nil {
+			return err
+		}
+		if b, err = p.look(ctx); err != nil {
+			return err
+		}
+		wanted = slices.DeleteFunc(wanted, func(s segment) bool { return covers(b.own.Lanes, s) })
+		if len(wanted) == 0 {
+			return nil
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for another replica to publish %d segments: %w", len(wanted), ctx.Err())
+		}
 	}
 }
 
