@@ -32,8 +32,8 @@ demo: setup build bin/guest/spire-agent ## the main job, end to end, emulated: N
 	bin/rootvouch demo
 
 test: setup-tests build bin/guest/spire-agent ## every test, VM boots included
-	ROOTVOUCH_TEST=full go test -timeout 60m ./...
-	cd tools/kek-pkcs11 && ROOTVOUCH_TEST=full go test ./...
+	@go build -o bin/ ./test/progress
+	@ROOTVOUCH_TEST=full bin/progress -timeout 60m -- . tools/kek-pkcs11
 
 vm: setup-tests build bin/guest/spire-agent ## the VM boots alone, with every machine that the gate is made for
 	ROOTVOUCH_TEST=full ROOTVOUCH_VM=all go test -timeout 60m -v ./boot ./gate ./test/e2e
