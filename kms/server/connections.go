@@ -17,7 +17,8 @@ import (
 // But anyone can connect and do nothing. So while a newcomer waits, the stranger goes that
 // has been quiet too long; where there is none, the caller whose connection has been idle
 // too long. Quiet is the peer, not this server: a peer whose bytes nobody has read yet is
-// waiting for us.
+// waiting for us. And too long is longer where guests are slow: on a host that starts
+// thousands of VMs, closing those that answer late would only have them begin again.
 type limitedListener struct {
 	net.Listener
 	most, mostStrangers int
@@ -27,8 +28,9 @@ type limitedListener struct {
 
 	mu        sync.Mutex // guards what follows
 	open      int
-	strangers list.List // of *limitedConn, oldest first
-	idle      list.List // of *limitedConn that are known, longest idle first
+	pace      time.Duration // for which the slowest of the latest callers was quiet in its handshake
+	strangers list.List     // of *limitedConn, oldest first
+	idle      list.List     // of *limitedConn that are known, longest idle first
 }
 
 func limitConnections(l net.Listener, most, mostStrangers int) *limitedListener {
@@ -77,7 +79,8 @@ func (l *limitedListener) place(conn net.Conn) (net.Conn, error) {
 	}
 }
 
-// How long a peer may be quiet while another one waits for its place.
+// How long a peer may be quiet while another one waits for its place, or twice the pace of
+// callers if that is longer, but never longer than headerTimeout.
 const (
 	silence = time.Second / 4 // of one that has sent nothing at all: its first bytes follow the connection
 	stalled = 2 * time.Second // of any other
@@ -90,27 +93,28 @@ func (l *limitedListener) admit(conn net.Conn) (admitted, drop *limitedConn, wai
 	defer l.mu.Unlock()
 	full := l.open >= l.most
 	if !full && l.strangers.Len() < l.mostStrangers {
-		c := &limitedConn{Conn: conn, listener: l}
+		c := &limitedConn{Conn: conn, listener: l, begun: time.Now()}
 		c.moveLocked(&l.strangers)
 		l.open++
 		return c, nil, 0
 	}
-	drop, wait = quiet(&l.strangers)
+	drop, wait = l.quietLocked(&l.strangers)
 	if drop == nil && full {
 		var idle time.Duration
-		drop, idle = quiet(&l.idle)
+		drop, idle = l.quietLocked(&l.idle)
 		wait = min(wait, idle)
 	}
 	return nil, drop, wait
 }
 
-// quiet returns the first connection of a list whose peer has been quiet too long, or else
-// how long it is until there may be one.
-func quiet(conns *list.List) (*limitedConn, time.Duration) {
+// quietLocked returns the first connection of a list whose peer has been quiet too long, or
+// else how long it is until there may be one.
+func (l *limitedListener) quietLocked(conns *list.List) (*limitedConn, time.Duration) {
+	least := min(2*l.pace, headerTimeout)
 	wait := silence
 	for place := conns.Front(); place != nil; place = place.Next() {
 		c := place.Value.(*limitedConn)
-		left := c.patience()
+		left := c.patience(least)
 		if left <= 0 && !unread(c.Conn) {
 			return c, 0
 		}
@@ -146,6 +150,9 @@ func (l *limitedListener) state(conn net.Conn, state http.ConnState) {
 		if c.closed {
 			return
 		}
+		if c.on == &l.strangers {
+			l.pace = max(min(time.Duration(c.slowest.Load()), headerTimeout), l.pace-l.pace/8)
+		}
 		c.moveLocked(on)
 		l.signal()
 	}
@@ -154,7 +161,9 @@ func (l *limitedListener) state(conn net.Conn, state http.ConnState) {
 type limitedConn struct {
 	net.Conn
 	listener *limitedListener
+	begun    time.Time    // when it was admitted
 	heard    atomic.Int64 // when it sent something last, in nanoseconds since 1970; 0: never
+	slowest  atomic.Int64 // longest time that it was quiet, in nanoseconds
 
 	// guarded by listener.mu
 	on     *list.List // strangers or idle; nil while it asks
@@ -163,13 +172,14 @@ type limitedConn struct {
 	closed bool
 }
 
-// patience is how long the peer may still be quiet. listener.mu is held.
-func (c *limitedConn) patience() time.Duration {
+// patience is how long the peer may still be quiet, if it may be so for least at least.
+// listener.mu is held.
+func (c *limitedConn) patience(least time.Duration) time.Duration {
 	heard := c.heard.Load()
 	if heard == 0 {
-		return silence - time.Since(c.since)
+		return max(silence, least) - time.Since(c.since)
 	}
-	return stalled - min(time.Since(c.since), time.Since(time.Unix(0, heard)))
+	return max(stalled, least) - min(time.Since(c.since), time.Since(time.Unix(0, heard)))
 }
 
 // moveLocked puts c at the end of a list, or on none.
@@ -185,7 +195,12 @@ func (c *limitedConn) moveLocked(to *list.List) {
 func (c *limitedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if n > 0 {
-		c.heard.Store(time.Now().UnixNano())
+		now := time.Now().UnixNano()
+		before := c.heard.Swap(now)
+		if before == 0 {
+			before = c.begun.UnixNano()
+		}
+		c.slowest.Store(max(c.slowest.Load(), now-before))
 	}
 	return n, err
 }

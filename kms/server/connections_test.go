@@ -103,6 +103,49 @@ func TestHandshakesAreNotThrownAway(t *testing.T) {
 	}
 }
 
+// TestSlowGuests: where callers were slow in their handshakes, a stranger that is as slow keeps
+// its place; where they are fast again, it does not.
+func TestSlowGuests(t *testing.T) {
+	l, dial, accepted := crowd(t, 2)
+	caller := func(quiet time.Duration) {
+		t.Helper()
+		dial()
+		c := (<-accepted).(*limitedConn)
+		c.slowest.Store(int64(quiet))
+		l.state(c, http.StateActive)
+		c.Close()
+	}
+	goes := func() bool {
+		t.Helper()
+		dial()
+		c := (<-accepted).(*limitedConn)
+		defer c.Close()
+		c.since = c.since.Add(-time.Second)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		drop, _ := l.quietLocked(&l.strangers)
+		return drop == c
+	}
+	if !goes() {
+		t.Error("a stranger that is silent for a second keeps its place, and no caller was slow")
+	}
+	caller(2 * time.Second)
+	if goes() {
+		t.Error("a stranger loses its place after a second, and callers need two")
+	}
+	caller(time.Hour)
+	if l.mu.Lock(); l.pace != headerTimeout {
+		t.Errorf("a caller that was quiet for an hour makes the pace %s, want at most %s", l.pace, headerTimeout)
+	}
+	l.mu.Unlock()
+	for range 60 {
+		caller(0)
+	}
+	if !goes() {
+		t.Error("a stranger that is silent for a second keeps its place, and callers are fast again")
+	}
+}
+
 func TestNewcomersWaitForCallers(t *testing.T) {
 	l, dial, accepted := crowd(t, 1)
 	dial()
