@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// masks lists the generators and units of systemd that are to be off. A link to
-// /dev/null below /run stands in the place of each (systemd.generator(7),
+// masks lists the generators and units of systemd that PID 1 turns off. A link to
+// /dev/null below /run replaces each of them (systemd.generator(7),
 // systemd.unit(5)).
 func masks(own, consoleLogin bool) (generators, units []string) {
 	// Partition types, hibernation images, vsock and downloads are the host's.
@@ -31,13 +31,13 @@ func masks(own, consoleLogin bool) (generators, units []string) {
 }
 
 // sysctl keeps the booted system's own settings from raising the level of the
-// kernel's messages on the console: files in /run win over equal ones in /usr/lib,
-// and the last name of all counts (sysctl.d(5)).
+// kernel's messages on the console. A file in /run replaces a file of the same name
+// in /usr/lib, and the file with the last name is applied last (sysctl.d(5)).
 const sysctl = "# Written by PID 1 of rootvouch: the console is the host's, and a panic prints registers.\nkernel.printk = 0 4 1 7\n"
 
-// barOrders writes below run what keeps systemd from obeying the host. Without
-// own, tables that name devices count. The command line says the same, but a
-// command line is the owner's to change.
+// barOrders writes the files below run that keep systemd from obeying the host. If
+// own is false, systemd still reads fstab and crypttab. The default command line
+// has the same effect, but the owner can change that line.
 func barOrders(run string, own, consoleLogin bool) error {
 	generators, units := masks(own, consoleLogin)
 	for dir, names := range map[string][]string{"systemd/system-generators": generators, "systemd/system": units} {
@@ -60,9 +60,9 @@ func barOrders(run string, own, consoleLogin bool) error {
 	return nil
 }
 
-// writeMachineID gives a root without a machine ID a random one. systemd would
-// take the DMI product UUID, which is the host's: two VMs could get one ID. An ID
-// that the image has stays. A root without /etc gets none.
+// writeMachineID gives a root without a machine ID a random one. systemd would take
+// the DMI product UUID. The host chooses that UUID, so it could give two VMs the
+// same ID. If the image has an ID, the ID stays. A root without /etc gets no ID.
 func writeMachineID(path string, random io.Reader) error {
 	text, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -30,8 +30,8 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// Limits bound the steps that wait for somebody else. A step that takes longer
-// is refused.
+// Limits bound the steps that wait for another program or machine. If a step takes
+// longer, PID 1 refuses.
 type Limits struct {
 	Network time.Duration // an interface appears, and DHCP answers
 	Agent   time.Duration // the SPIRE agent attests, restarts included
@@ -39,8 +39,8 @@ type Limits struct {
 	Disk    time.Duration // the disk appears
 }
 
-// DefaultLimits are those of a real guest: patient enough for a server that
-// restarts, short enough that a VM without its servers is soon gone.
+// DefaultLimits returns the limits of a real guest. They are long enough for a
+// server that restarts, and short enough to end a VM soon if its servers are away.
 func DefaultLimits() Limits {
 	return Limits{
 		Network: 45 * time.Second,
@@ -51,15 +51,15 @@ func DefaultLimits() Limits {
 }
 
 const (
-	// localLimit bounds a step that waits for nobody.
+	// localLimit bounds a step that waits for no other program.
 	localLimit = 60 * time.Second
 	// slowestRead is the rate in bytes per second below which PID 1 gives up
 	// reading a whole disk.
 	slowestRead = 8 << 20
 )
 
-// Main boots the machine and does not return. It refuses to be anything else
-// than PID 1, because its way out is the power switch.
+// Main boots the machine and does not return. It runs only as PID 1, because it
+// ends by powering the machine off.
 func Main(limits Limits) {
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "init: error: this is PID 1 of a rootvouch guest, and not a command")
@@ -93,8 +93,8 @@ func Main(limits Limits) {
 	panic("boot: internal error: the last step returned")
 }
 
-// fetchKey runs the steps that get the key and the header pin of the root. The agent
-// stays for the keys of volumes, if there are any.
+// fetchKey runs the steps that get the key and the header pin of the root. If the
+// configuration has volumes, the agent stays, to get their keys.
 func fetchKey(r *runner, limits Limits, processes *process.Table, config bootconfig.Config, disks *disk.Finder) (*agent.Agent, *keyapi.Released) {
 	spire := step(r, "agent", limits.Agent, (*agent.Agent).String, func(ctx context.Context) (*agent.Agent, error) {
 		return agent.Start(ctx, processes, config)
@@ -117,8 +117,8 @@ func fetchKey(r *runner, limits Limits, processes *process.Table, config bootcon
 	return spire, release
 }
 
-// openRoot runs the steps from the encrypted disk to a device whose every block
-// is checked. Both keys are gone after "dm-crypt".
+// openRoot runs the steps from the encrypted disk to a device that checks every
+// block. Both keys are wiped at the end of step "dm-crypt".
 func openRoot(r *runner, limits Limits, config bootconfig.Config, disks *disk.Finder, release *keyapi.Released) *disk.Checked {
 	encrypted := step(r, "header", limits.Disk, (*disk.Disk).String, func(ctx context.Context) (*disk.Disk, error) {
 		return disks.Find(ctx, release.Header, config.Disk.Verity)
@@ -140,9 +140,10 @@ func openRoot(r *runner, limits Limits, config bootconfig.Config, disks *disk.Fi
 	return root
 }
 
-// uuidToAskFor takes the disk's UUID from boot.json, or else from the only encrypted
-// disk that is attached. The latter is the host's word and decides nothing: the
-// header pin that comes with the key says which disk the key is for.
+// uuidToAskFor takes the disk's UUID from boot.json, or else from the only
+// encrypted disk that is attached. The host controls the UUID of that disk, so the
+// UUID decides nothing: the header pin that comes with the key names the key's
+// disk.
 func uuidToAskFor(ctx context.Context, pin *pins.Header, disks *disk.Finder, limit time.Duration) (pins.UUID, error) {
 	if pin != nil {
 		return pin.DiskUUID, nil
@@ -159,7 +160,7 @@ func describeRelease(r *keyapi.Released) string {
 // progressEvery is the time between two lines about a long read.
 const progressEvery = 5 * time.Second
 
-// verifyProgress returns a function that prints a line now and then. Several
+// verifyProgress returns a function that prints a line every progressEvery. Several
 // readers call it.
 func verifyProgress(c *console) func(done, size uint64) {
 	now := nowAndThen()
@@ -170,8 +171,8 @@ func verifyProgress(c *console) func(done, size uint64) {
 	}
 }
 
-// nowAndThen returns a function that says to one of its callers, now and then, that it is
-// time for a line.
+// nowAndThen returns a function that reports whether it is time for a line. Of
+// several concurrent callers it tells one.
 func nowAndThen() func() bool {
 	var next atomic.Int64
 	next.Store(int64(sinceKernel() + progressEvery))

@@ -7,9 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setClock sets the clock to the measured floor when it shows an earlier time.
-// The clock is the host's: it can be ahead or stand still, and nothing here can
-// tell; it cannot make valid again what expired before the floor.
+// setClock sets the clock to the measured floor if it shows an earlier time. The
+// host controls the clock. The clock can be ahead or stand still, and PID 1 cannot
+// notice either. But the host cannot make a certificate valid again that expired
+// before the floor.
 func setClock(floor time.Time) (string, error) {
 	now := time.Now().UTC()
 	if !now.Before(floor) {

@@ -18,17 +18,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Bounds of the end. When one has passed, the volume counts as not closed, and the machine
-// goes down all the same.
+// Bounds of the close. If a bound passes, the volume counts as not closed. The
+// machine goes down in either case.
 const (
-	closeLimit  = 60 * time.Second // for each volume, and its time to be read
+	closeLimit  = 60 * time.Second // for each volume, plus the time to read it
 	commitLimit = 30 * time.Second // fetchkey's own is 20 s
-	linkLimit   = 20 * time.Second // to get the network back, where the booted system took it down
+	linkLimit   = 20 * time.Second // to configure the network again if the booted system took it down
 )
 
-// leaveClose puts together the root in which the end of the booted system runs: programs
-// and settings of the initramfs, which are measured, and what there is to close. It is
-// read by root alone. Without volumes there is none.
+// leaveClose writes the root directory in which the close of volumes runs: programs
+// and settings of the initramfs, which are measured, and the list of volumes. Only
+// root can read it. Without volumes leaveClose writes nothing.
 func leaveClose(root string, link network.Network, written []*volumes.Opened) error {
 	if len(written) == 0 {
 		return nil
@@ -66,10 +66,11 @@ func copyFile(from, to string) error {
 	return os.WriteFile(to, data, info.Mode().Perm())
 }
 
-// Close is PID 1 at the end of a booted system that has volumes: systemd has ended what it
-// knew, and executes it with the word for what comes then. It closes the volumes, says so
-// to the key server, and does not return. Whatever fails is said, and the machine goes
-// down; the volume then counts as not closed.
+// Close is PID 1 at the end of a booted system with volumes. systemd executes it
+// after it has ended all units, with an argument such as "poweroff" that says how
+// the machine goes down. Close closes the volumes, commits each close to the key
+// server, and does not return. If a close fails, Close prints the reason, the
+// volume counts as not closed, and the machine goes down nevertheless.
 func Close(args []string) {
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "shutdown: error: this is PID 1 at the end of a rootvouch guest, and not a command")
@@ -77,7 +78,7 @@ func Close(args []string) {
 	}
 	all, config, err := readClose()
 	c := new(console)
-	// The console may block, and so may all that follows.
+	// The console may block, and so may every later call.
 	end := func() { goDown(args) }
 	bound := closeLimit + linkLimit
 	for _, o := range all {
@@ -99,7 +100,7 @@ func Close(args []string) {
 	end()
 }
 
-// readClose reads what there is to close.
+// readClose reads the list of volumes to close, and the boot configuration.
 func readClose() ([]*volumes.Opened, bootconfig.Config, error) {
 	for _, m := range []mount{
 		{"proc", "/proc", "proc", 0, ""}, {"sysfs", "/sys", "sysfs", 0, ""}, {"devtmpfs", "/dev", "devtmpfs", 0, "mode=0755"},
@@ -123,7 +124,7 @@ func readClose() ([]*volumes.Opened, bootconfig.Config, error) {
 	return all, config, err
 }
 
-// closer closes volumes at the end.
+// closer closes volumes when the machine goes down.
 type closer struct {
 	console   *console
 	processes *process.Table
@@ -170,10 +171,10 @@ func (c *closer) close(o *volumes.Opened) error {
 	return c.send(o, commit)
 }
 
-// commitLog takes what fetchkey says about a failure.
+// commitLog is the file for fetchkey's output, which says why it failed.
 const commitLog = "/tmp/fetchkey.log"
 
-// send has fetchkey say to the key server that a volume was closed.
+// send runs fetchkey, which commits the close of a volume to the key server.
 func (c *closer) send(o *volumes.Opened, commit keyapi.CommitRequest) error {
 	ctx, cancel := context.WithTimeout(context.Background(), commitLimit)
 	defer cancel()
@@ -203,7 +204,7 @@ func (c *closer) send(o *volumes.Opened, commit keyapi.CommitRequest) error {
 	return nil
 }
 
-// goDown does what systemd was asked to do, and does not return.
+// goDown powers off or reboots, as systemd was asked to, and does not return.
 func goDown(args []string) {
 	how := unix.LINUX_REBOOT_CMD_POWER_OFF
 	if len(args) > 0 {

@@ -16,12 +16,13 @@ import (
 // maxLine bounds a line on the console, in bytes.
 const maxLine = 600
 
-// notConfidential is what the first line says when the software AMD-SP makes
-// the reports.
+// notConfidential is the note on the first line when the software AMD-SP makes the
+// reports.
 const notConfidential = emulated.Warning
 
-// console writes PID 1's lines. Until decide is called nobody knows whether the
-// owner wants them, and they wait. The zero value writes to nothing.
+// console writes PID 1's lines. The lines wait until decide is called, because only
+// boot.json says whether the owner wants them. The zero value has no file and
+// writes nothing.
 type console struct {
 	file atomic.Pointer[os.File]
 
@@ -31,7 +32,7 @@ type console struct {
 	waiting []line // before decide
 }
 
-// line is one line of a step; without a duration it tells of progress.
+// line is one line of a step. A line without a duration reports progress.
 type line struct {
 	step, detail string
 	duration     time.Duration
@@ -45,8 +46,8 @@ func (l line) String() string {
 	return fmt.Sprintf("rootvouch: %s: %s (%d ms)", l.step, clean(l.detail), l.duration.Milliseconds())
 }
 
-// open takes /dev/console for the lines, and for the standard descriptors that
-// the root filesystem's init inherits.
+// open opens /dev/console for the lines, and as the standard descriptors that the
+// root filesystem's init inherits.
 func (c *console) open() error {
 	file, err := os.OpenFile("/dev/console", os.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -61,8 +62,8 @@ func (c *console) open() error {
 	return nil
 }
 
-// decide says whether the steps are written, and whether the first of them says
-// that the VM is emulated.
+// decide sets whether the steps are written, and whether the first line says that
+// the VM is emulated.
 func (c *console) decide(enabled, emulated bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -114,8 +115,8 @@ func (c *console) refusal(step string, reason error) {
 	_ = unix.IoctlSetInt(int(file.Fd()), unix.TCSBRK, 1) // tcdrain(3)
 }
 
-// warn writes a line about what went wrong and does not end the machine, whatever the
-// owner wants of the others.
+// warn writes a line about a fault that does not end the machine, even if the owner
+// turned all other lines off.
 func (c *console) warn(step string, reason error) {
 	file := c.file.Load()
 	if file == nil {
@@ -125,8 +126,8 @@ func (c *console) warn(step string, reason error) {
 	_ = unix.IoctlSetInt(int(file.Fd()), unix.TCSBRK, 1) // tcdrain(3)
 }
 
-// clean makes one line of text that others wrote: no control character reaches
-// the console, and no second line that looks like ours.
+// clean makes one line of text that other programs wrote. So no control character
+// reaches the console, and no second line that looks like PID 1's.
 func clean(s string) string {
 	s = strings.Map(func(r rune) rune {
 		switch {

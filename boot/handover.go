@@ -45,13 +45,14 @@ func (s *system) String() string {
 	return fmt.Sprintf("%sboot log at %s, attestd is process %d on %s", s.sealed, bootconfig.BootLogPath, s.attestd.PID, attestdListen)
 }
 
-// handOver writes what the booted system gets, makes its root the root, and
-// starts attestd there. A process that was started before would keep the old
-// root, without /sys and /dev; so attestd is started after, from a descriptor
-// that is held since before, because its file is then out of reach.
+// handOver writes the files for the booted system, makes its root the root, and
+// starts attestd there. A process that starts before the change of root would keep
+// the old root, without /sys and /dev. So handOver starts attestd after the change.
+// The path of its program is out of reach by then, so handOver opens the program
+// before the change and executes the descriptor.
 //
-// Before that the kernel is closed to further devices, unless boot.json leaves
-// them to the booted system.
+// First of all, handOver closes the kernel to further devices, unless boot.json
+// leaves them to the booted system.
 func handOver(processes *process.Table, config bootconfig.Config, link network.Network, disk string, written []*volumes.Opened, log bootlog.Log) (*system, error) {
 	s := new(system)
 	own := config.Devices == bootconfig.DevicesOwn
@@ -115,7 +116,7 @@ func writeState(link network.Network, log bootlog.Log) error {
 	return nil
 }
 
-// bootLog returns the log of the steps that are finished by now.
+// bootLog returns the log of the steps that have finished so far.
 func bootLog(config bootconfig.Config, release *keyapi.Released, written []*volumes.Opened, steps []bootlog.Step) bootlog.Log {
 	return bootlog.Log{
 		Version:       bootlog.Version,
@@ -130,8 +131,8 @@ func bootLog(config bootconfig.Config, release *keyapi.Released, written []*volu
 	}
 }
 
-// enterRoot moves the kernel's filesystems into the new root, and the new root
-// over the old one. configfs hangs below /sys and moves along.
+// enterRoot moves the kernel's filesystems into the new root, and the new root over
+// the old one. configfs is mounted below /sys and moves with it.
 func enterRoot() error {
 	for _, dir := range []string{"/proc", "/sys", "/dev", "/run"} {
 		target := newRoot + dir
@@ -170,8 +171,8 @@ func makeMountPoint(path string) error {
 	return nil
 }
 
-// linkResolvConf gives the booted system name servers when its image has no
-// word of its own about them. A root without /etc has no use for them.
+// linkResolvConf gives the booted system name servers if its image has no
+// resolv.conf. A root without /etc gets none.
 func linkResolvConf() error {
 	err := os.Symlink(resolvConfPath, "/etc/resolv.conf")
 	if err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
@@ -180,8 +181,8 @@ func linkResolvConf() error {
 	return nil
 }
 
-// startAttestd starts attestd in a session of its own. The @ in its argv[0]
-// tells systemd to spare it when it ends everything else (systemd, "Storage
+// startAttestd starts attestd in a session of its own. The @ in its argv[0] tells
+// systemd to spare attestd when it kills all other processes (systemd, "Storage
 // Daemons for the Root File System").
 func (s *system) startAttestd(processes *process.Table, program *os.File, reportDevice string) error {
 	log, err := os.OpenFile(attestdLogPath, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o640)
@@ -200,7 +201,7 @@ func (s *system) startAttestd(processes *process.Table, program *os.File, report
 	return err
 }
 
-// waitForAttestd waits until attestd takes connections: a guest that cannot give
+// waitForAttestd waits until attestd takes connections. A guest that cannot give
 // its owner evidence does not start.
 func (s *system) waitForAttestd(ctx context.Context) error {
 	for {

@@ -16,16 +16,18 @@ import (
 // consoleDriver is the driver of virtio ports.
 const consoleDriver = "virtio_console"
 
-// volumeModules are those that only volumes need, with what these need.
+// volumeModules returns the modules that only volumes need, with their
+// dependencies.
 func volumeModules() []string {
 	return []string{"dm_integrity", "async_xor", "async_tx", "xor", "authenc", "xfs", "btrfs", "raid6_pq"}
 }
 
-// loadModules loads the kernel modules of the initramfs in the order of its
-// list, mounts configfs, which is one of them, and locks the kernel down.
+// loadModules loads the kernel modules of the initramfs in the order of its list,
+// mounts configfs, which may be one of them, and locks the kernel down.
 //
-// virtio_console is the report device of the emulated platform and nothing else's,
-// so elsewhere it is not loaded, and gives up its devices where it is built in.
+// Only the emulated platform needs virtio_console, for its report device. On other
+// platforms loadModules does not load the driver, and unbinds its devices if it is
+// built in.
 func loadModules(config bootconfig.Config) (string, error) {
 	reportDevice := config.ReportDevice
 	list, err := os.ReadFile(bootconfig.ModulesPath)
@@ -100,8 +102,8 @@ func loadModule(p string) error {
 	return unix.FinitModule(int(file.Fd()), "", 0)
 }
 
-// mountFilesystems mounts configfs and securityfs where the kernel has them, and
-// refuses a kernel without one that is required, before any key is asked for.
+// mountFilesystems mounts configfs and securityfs if the kernel has them. It
+// refuses a kernel without a required filesystem, before PID 1 asks for a key.
 func mountFilesystems(required []string) error {
 	text, err := os.ReadFile("/proc/filesystems")
 	if err != nil {

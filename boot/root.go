@@ -11,7 +11,7 @@ import (
 // together.
 const (
 	lowerDir = "/lower"   // the verified filesystem
-	upperDir = "/upper"   // a tmpfs that takes what the booted system writes
+	upperDir = "/upper"   // a tmpfs for the writes of the booted system
 	newRoot  = "/newroot" // both, one over the other
 )
 
@@ -49,8 +49,8 @@ func mountRoot(device, filesystem string) (string, error) {
 	return filesystem + " read-only under a tmpfs overlay", nil
 }
 
-// copyAttributes gives one directory the owner and mode of another: the root
-// directory of an overlay takes them from its upper layer.
+// copyAttributes gives one directory the owner and mode of another. The root
+// directory of an overlay takes both from its upper layer.
 func copyAttributes(to, from string) error {
 	var st unix.Stat_t
 	if err := unix.Stat(from, &st); err != nil {

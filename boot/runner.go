@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// grace is the time that a step gets after its bound, to end by itself with a reason.
+// grace is the time after its bound in which a step can end by itself with a
+// reason.
 const grace = 5 * time.Second
 
 // runner runs the steps. Its steps belong to the goroutine of Main.
@@ -22,10 +23,10 @@ type runner struct {
 	refused sync.Once
 }
 
-// step does one step and returns its result, which describe turns into the
-// detail of its line. It does not return unless the step succeeded. The step's
-// watch ends after its line is written, because the console is the host's and
-// may block as well.
+// step does one step and returns its result. describe turns the result into the
+// detail of the step's line. If the step fails, step does not return. The step's
+// watch ends only after its line is written, because the host controls the console
+// and may block it as well.
 func step[T any](r *runner, name string, limit time.Duration, describe func(T) string, do func(context.Context) (T, error)) T {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -42,7 +43,8 @@ func step[T any](r *runner, name string, limit time.Duration, describe func(T) s
 	return result
 }
 
-// local does a step that waits for nobody and results in its detail alone.
+// local does a step that waits for no other program and returns only the detail of
+// its line.
 func local(r *runner, name string, do func() (detail string, err error)) {
 	step(r, name, localLimit, itself, func(context.Context) (string, error) { return do() })
 }
@@ -61,7 +63,7 @@ func (r *runner) finish(name, detail string, start time.Duration) {
 }
 
 // refuse prints the one line of a refusal and powers off. It never returns. A
-// console that takes nothing delays it by a second.
+// blocked console delays it by one second.
 func (r *runner) refuse(step string, reason error) {
 	r.refused.Do(func() {
 		written := make(chan struct{})
@@ -75,7 +77,7 @@ func (r *runner) refuse(step string, reason error) {
 		}
 		powerOff()
 	})
-	select {} // somebody else refuses already
+	select {} // another goroutine refuses already
 }
 
 // powerOff ends the machine. If the kernel cannot power off, PID 1 exits, the kernel
@@ -93,7 +95,7 @@ func errnoOf(err error) unix.Errno {
 	return 1
 }
 
-// guard turns a panic into an error, for the line and for nothing else.
+// guard turns a panic into an error, only so that the refusal's line can show it.
 func guard[T any](do func() (T, error)) (result T, err error) {
 	defer func() {
 		if r := recover(); r != nil {

@@ -15,9 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// runLimits are systemd's own (257, src/shared/mount-util.h, TMPFS_LIMITS_RUN),
-// which takes the /run that it finds as it is: what fills it must not take all of
-// the memory. Until the switch it holds the SPIRE agent's data, which is small.
+// runLimits are systemd's own limits (257, src/shared/mount-util.h,
+// TMPFS_LIMITS_RUN). systemd keeps a /run that it finds, so PID 1 must set the
+// limits that keep a full /run from taking all memory. Until the switch /run holds
+// the SPIRE agent's data, which is small.
 const runLimits = "mode=0755,size=20%,nr_inodes=800k"
 
 // mount is one call of mount(2).
@@ -27,7 +28,7 @@ type mount struct {
 	data                   string
 }
 
-// do makes the mount point where it is missing, and mounts.
+// do makes the mount point if it is missing, and mounts.
 func (m mount) do() error {
 	if err := os.MkdirAll(m.target, 0o755); err != nil {
 		return fmt.Errorf("making mount point: %w", err)
@@ -38,7 +39,7 @@ func (m mount) do() error {
 	return nil
 }
 
-// start mounts what the kernel gives and opens the console.
+// start mounts the kernel's filesystems and opens the console.
 //
 // /tmp is a directory of the initramfs: the SPIRE agent's plugins put their
 // sockets there, and the wipe before the switch takes it.
@@ -81,11 +82,11 @@ func start(c *console) (string, error) {
 		unix.ByteSliceToString(name.Release[:]), runtime.NumCPU(), info.Totalram*uint64(info.Unit)>>20, sinceKernel().Milliseconds()), nil
 }
 
-// checkProcessors refuses what /proc/cpuinfo shows of processors without aes or
-// without rdrand, which is for the host to hide. Without the first, the kernel and
-// Go fall back to tables in memory, and which of their lines AES reads tells a
-// host that watches the caches about the keys. Without the second, all that the
-// kernel has to start its random numbers with is timing, which the host can shape.
+// checkProcessors refuses a /proc/cpuinfo with a processor that lacks aes or
+// rdrand. The host can hide both features. Without aes, the kernel and Go compute
+// AES with tables in memory, and a host that watches the caches learns the keys
+// from the lines that they read. Without rdrand, the kernel can seed its random
+// numbers from timing only, which the host can influence.
 func checkProcessors(cpuinfo string) error {
 	processors := 0
 	for line := range strings.Lines(cpuinfo) {
@@ -107,8 +108,8 @@ func checkProcessors(cpuinfo string) error {
 	return nil
 }
 
-// holdKernel compares the kernel's command line with the measured one, and holds
-// the kernel to the settings that keep the host from its secrets.
+// holdKernel compares the kernel's command line with the measured one, and enforces
+// the kernel settings that keep secrets from the host.
 func holdKernel(commandLine string) (string, error) {
 	shown, err := os.ReadFile("/proc/cmdline")
 	if err != nil {

@@ -14,22 +14,24 @@ import (
 
 const nextInit = "/sbin/init"
 
-// credentialsDir is where systemd's PID 1 keeps the system credentials that it
-// imports. credentialsVariable names the directory of credentials from the process
-// that started systemd (systemd.exec(5), "CREDENTIALS").
+// credentialsDir is the directory of the system credentials that systemd's PID 1
+// imports. The environment variable credentialsVariable names a directory of
+// credentials that the process before systemd made (systemd.exec(5),
+// "CREDENTIALS").
 const (
 	credentialsDir      = "/run/credentials/@system"
 	credentialsVariable = "CREDENTIALS_DIRECTORY"
 )
 
-// efiOptionsVariable stands for the EFI variable SystemdOptions, which systemd
-// takes as a second command line: set, even to nothing, the EFI variable is not
-// read (systemd, src/basic/efivars.c, systemd_efi_options_variable).
+// efiOptionsVariable replaces the EFI variable SystemdOptions, which systemd reads
+// as a second command line. If efiOptionsVariable is set, even to "", systemd does
+// not read the EFI variable (systemd, src/basic/efivars.c,
+// systemd_efi_options_variable).
 const efiOptionsVariable = "SYSTEMD_EFI_OPTIONS"
 
-// switchRoot frees the initramfs, while attestd starts, and becomes the root
-// filesystem's init. It calls finish just before, because nothing of this program
-// is left after the exec.
+// switchRoot frees the initramfs while attestd starts, and executes the root
+// filesystem's init in its own place. It calls finish just before the exec, because
+// no code of this program runs after it.
 func (s *system) switchRoot(ctx context.Context, finish func(detail string)) error {
 	if err := wipe(s.initramfs); err != nil {
 		return fmt.Errorf("freeing the initramfs: %w", err)
@@ -52,8 +54,8 @@ func (s *system) switchRoot(ctx context.Context, finish func(detail string)) err
 	return fmt.Errorf("starting %s: %w", nextInit, err)
 }
 
-// initEnvironment makes an empty directory of credentials, and returns the
-// environment of the root filesystem's init, which names it.
+// initEnvironment makes an empty directory of credentials, and returns an
+// environment that names it, for the root filesystem's init.
 //
 // The kernel's own environment for PID 1, from the command line, is not passed on.
 //
@@ -67,14 +69,14 @@ func initEnvironment(credentials string) ([]string, error) {
 	if err := os.MkdirAll(filepath.Dir(credentials), 0o755); err != nil {
 		return nil, fmt.Errorf("making the directory of credentials: %w", err)
 	}
-	if err := os.Mkdir(credentials, 0o700); err != nil { // one that is there may hold some
+	if err := os.Mkdir(credentials, 0o700); err != nil { // an existing directory may hold credentials
 		return nil, fmt.Errorf("making the directory of credentials: %w", err)
 	}
 	return []string{"HOME=/", "TERM=linux", credentialsVariable + "=" + credentials, efiOptionsVariable + "="}, nil
 }
 
-// wipe removes everything below an open directory, and stays on its filesystem.
-// Names are resolved from descriptors, since the directory has no path any more.
+// wipe removes everything below an open directory, and stays on its filesystem. It
+// resolves names from descriptors, because the directory has no path any more.
 func wipe(dir *os.File) error {
 	var top unix.Stat_t
 	if err := unix.Fstat(int(dir.Fd()), &top); err != nil {

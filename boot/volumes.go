@@ -14,14 +14,15 @@ import (
 	"github.com/rootvouch/rootvouch/volume"
 )
 
-// Rates, in bytes of data per second, below which PID 1 gives up. There is a tag of 32 bytes
-// for 4096 of them, which is read to compare a volume, and made to format one.
+// Rates in bytes of data per second, below which PID 1 gives up. Each 4096 bytes of
+// data have a tag of 32 bytes. PID 1 reads the tags to compare a volume, and makes
+// them to format one.
 const (
 	slowestTags   = 64 << 20
-	slowestFormat = 1 << 20 // an emulated processor on a busy machine makes 4 of them
+	slowestFormat = 1 << 20 // an emulated processor on a busy machine reaches 4 MiB per second
 )
 
-// openLimit is how long a volume may take to be opened.
+// openLimit returns the bound on the time to open a volume.
 func openLimit(f *volumes.Found) time.Duration {
 	rate := uint64(slowestTags)
 	if f.Released.Volume.Found == keyapi.FoundNew {
@@ -30,9 +31,9 @@ func openLimit(f *volumes.Found) time.Duration {
 	return localLimit + time.Duration(f.Layout.DataSize/rate)*time.Second
 }
 
-// openVolumes runs the steps that open the volumes, one after the other, in the root that
-// is put together. None is asked for before the root is verified: from the key server's
-// answer on a volume counts as open.
+// openVolumes runs the steps that open the volumes, one after the other, below the
+// new root. It asks for no key before the root is verified, because a volume counts
+// as open from the key server's answer on.
 func openVolumes(r *runner, limits Limits, processes *process.Table, config bootconfig.Config, spire *agent.Agent) []*volumes.Opened {
 	var all []*volumes.Opened
 	disks := disk.NewFinder(volume.Offset)
@@ -48,8 +49,8 @@ func openVolumes(r *runner, limits Limits, processes *process.Table, config boot
 	return all
 }
 
-// findVolume asks for the key of a volume whose disk is there. After the last one nobody
-// needs the agent.
+// findVolume waits for the disk of a volume and asks for the volume's key. After
+// the last volume it ends the agent.
 func findVolume(ctx context.Context, limits Limits, disks *disk.Finder, c bootconfig.Volume, spire *agent.Agent, last bool) (*volumes.Found, error) {
 	claim, cancel := context.WithTimeout(ctx, limits.Disk)
 	defer cancel()
@@ -71,10 +72,10 @@ func findVolume(ctx context.Context, limits Limits, disks *disk.Finder, c bootco
 	return volumes.Find(there, disks, c, release)
 }
 
-// dataOf is how much data, in MiB, so many bytes of tags stand for.
+// dataOf returns the size of the data, in MiB, that has this many bytes of tags.
 func dataOf(tags uint64) uint64 { return tags / volume.TagSize * volume.SectorSize >> 20 }
 
-// volumeProgress returns a function that prints a line now and then.
+// volumeProgress returns a function that prints a line every progressEvery.
 func volumeProgress(c *console) volumes.Progress {
 	now := nowAndThen()
 	return func(what string, done, size uint64) {

@@ -39,8 +39,8 @@ const (
 // bytes.
 const maxLog = 64 << 10
 
-// sync is how soon the agent asks the server again when an entry is missing. The
-// agent raises it by half each time, up to its stock 5 s.
+// sync is the agent's first pause before it asks the server again for a missing
+// entry. The agent lengthens the pause by half each time, up to its stock 5 s.
 const sync = 100 * time.Millisecond
 
 // agentConfig returns the agent's configuration file for one address of the
@@ -76,9 +76,9 @@ func (a *Agent) String() string {
 	return s
 }
 
-// Start writes the agent's files and starts it until it serves the
-// Workload API. The agent ends when its server cannot be reached or refuses; the
-// former may pass, the latter does not.
+// Start writes the agent's files and starts the agent again until it serves the
+// Workload API. The agent ends if it cannot reach its server or if the server
+// refuses. Start tries again in the first case only.
 func Start(ctx context.Context, table *process.Table, c bootconfig.Config) (*Agent, error) {
 	addresses := c.SPIRE.Addresses
 	var last error
@@ -159,8 +159,8 @@ func (a *Agent) launch(ctx context.Context) error {
 	}
 }
 
-// answers reports whether the agent takes connections for the Workload API,
-// which it does once it has its own SVID.
+// answers reports whether the agent takes connections for the Workload API. The
+// agent does so once it has its own SVID.
 func (a *Agent) answers() bool {
 	conn, err := net.DialTimeout("unix", bootconfig.AgentSocketPath, time.Second)
 	if err != nil {
@@ -170,7 +170,8 @@ func (a *Agent) answers() bool {
 	return true
 }
 
-// failure joins what happened with the last error that the agent logged.
+// failure returns an error that says what happened, with the last error that the
+// agent logged.
 func (a *Agent) failure(what string) error {
 	if line := a.lastError(); line != "" {
 		return fmt.Errorf("%s: %s", what, line)
@@ -191,9 +192,9 @@ func (a *Agent) lastError() string {
 	return lastLogError(data)
 }
 
-// lastLogError reads a log of logrus in its JSON form, mixed with plain lines of
-// the time before logging starts. It prefers the last error; without one, the
-// last plain line is the best there is.
+// lastLogError reads logrus's JSON lines, mixed with plain lines from before
+// logging starts. It returns the last error, or the last plain line if there is no
+// error.
 func lastLogError(data []byte) string {
 	found, plain := "", ""
 	for line := range bytes.Lines(data) {
@@ -219,8 +220,8 @@ func lastLogError(data []byte) string {
 	return plain
 }
 
-// isFinal reports whether the server has judged the evidence: asking again with
-// the same evidence cannot help.
+// isFinal reports whether the server has judged the evidence. If so, another try
+// with the same evidence cannot help.
 func isFinal(err error) bool {
 	return strings.Contains(err.Error(), "code = PermissionDenied")
 }

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fetchLogPath takes what fetchkey says about a failure.
+// fetchLogPath is the file for fetchkey's output, which says why it failed.
 const fetchLogPath = bootconfig.AgentDataDir + "/fetchkey.log"
 
 // FetchKey asks for the key of the root's disk.
@@ -44,7 +44,8 @@ func (a *Agent) fetch(ctx context.Context, disk pins.UUID, check func(r *keyapi.
 	return release, nil
 }
 
-// checkRelease compares the reply with what was asked and what is measured.
+// checkRelease compares the reply with the request and with the measured
+// configuration.
 func checkRelease(r *keyapi.Released, asked pins.UUID, c bootconfig.Config) error {
 	switch {
 	case r.Header.DiskUUID != asked:
@@ -55,7 +56,7 @@ func checkRelease(r *keyapi.Released, asked pins.UUID, c bootconfig.Config) erro
 	return nil
 }
 
-// checkRoot compares the reply about the root's disk with what is measured of it.
+// checkRoot compares the reply about the root's disk with the measured pins.
 func checkRoot(r *keyapi.Released, asked pins.UUID, c bootconfig.Config) error {
 	if err := checkRelease(r, asked, c); err != nil {
 		return err
@@ -70,7 +71,8 @@ func checkRoot(r *keyapi.Released, asked pins.UUID, c bootconfig.Config) error {
 	return nil
 }
 
-// checkVolume refuses the release of a disk: nothing would be known of its contents.
+// checkVolume refuses a release without the fields of a volume: PID 1 would know
+// nothing about the volume's contents.
 func checkVolume(r *keyapi.Released, asked pins.UUID, c bootconfig.Config) error {
 	if err := checkRelease(r, asked, c); err != nil {
 		return err
@@ -169,9 +171,9 @@ func readReply(r io.Reader, buf []byte) (int, error) {
 	return 0, err
 }
 
-// End ends the SPIRE agent, which nobody needs any more, its plugins and every other
-// process, and removes what they wrote: its private key goes with it. The agent keeps no
-// state that outlives it, so nothing is lost by not asking it first.
+// End kills the SPIRE agent, its plugins and every other process, and removes the
+// files that they wrote, the agent's private key among them. The agent keeps no
+// state that outlives it, so a kill loses nothing.
 func (a *Agent) End(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

@@ -45,9 +45,9 @@ const (
 
 // Values of Config.Devices: which devices of the host the booted system may use.
 const (
-	// DevicesOwn are those that it has at the switch, and the root's disk alone
-	// of the disks. Later no kernel module is loaded, no device gets a driver, and
-	// fstab and its like mount nothing.
+	// DevicesOwn leaves the booted system the devices that it has at the switch,
+	// but only the VM's own disks. After the switch no kernel module can be loaded,
+	// no device gets a driver, and fstab and the like mount nothing.
 	DevicesOwn = "own"
 	// DevicesAny leaves modules, devices and disks to the booted system.
 	DevicesAny = "any"
@@ -72,8 +72,8 @@ type Config struct {
 	SPIRE       SPIRE  `json:"spire"`
 	KMS         KMS    `json:"kms"`
 	Disk        Disk   `json:"disk"`
-	// Volumes are those that are written, in the order in which they are mounted. A
-	// configuration without any lacks the member.
+	// Volumes are the disks that the VM writes, in the order of mounting. A
+	// configuration without volumes lacks the member.
 	Volumes []Volume `json:"volumes,omitempty"`
 	// Network is how PID 1 configures the first network interface.
 	Network Network `json:"network"`
@@ -88,8 +88,8 @@ type Config struct {
 	// Verification is VerificationFull or VerificationLazy.
 	Verification string `json:"verification"`
 	// ClockFloor is a time that has passed when the configuration is made: UTC,
-	// whole seconds. The clock is the host's, and PID 1 sets it to the floor when
-	// it shows an earlier time, so that certificates which expired before the
+	// whole seconds. The host sets the guest's clock. If the clock shows an earlier
+	// time, PID 1 sets it to the floor, so certificates that expired before the
 	// floor stay expired.
 	ClockFloor time.Time `json:"clock_floor"`
 	// Console says whether PID 1 writes its steps to the console. A refusal is
@@ -112,7 +112,7 @@ type SPIRE struct {
 	TrustRoot string `json:"trust_root"`
 }
 
-// KMS says which key server gets asked, and who it must prove to be.
+// KMS says where the key server is, and which identity it must prove.
 type KMS struct {
 	// Addresses are the key server's, tried in turn: one to MaxAddresses, each
 	// "host:port" and different; see Config.Check for the grammar.
@@ -123,12 +123,12 @@ type KMS struct {
 
 // Disk pins the root filesystem.
 type Disk struct {
-	// Verity is always here: nothing that comes with the key replaces it.
+	// Verity is always present. Nothing that comes with the key replaces it.
 	pins.Verity
-	// Filesystem is what the payload holds.
+	// Filesystem is the filesystem of the payload.
 	Filesystem pins.Filesystem `json:"filesystem"`
-	// Init is what the builder saw of the root's /sbin/init. PID 1 refuses a bad one
-	// before it asks for a key.
+	// Init describes the root's /sbin/init as the builder saw it. PID 1 refuses a
+	// bad init before it asks for a key.
 	Init pins.Init `json:"init"`
 	// Header pins the LUKS2 header, or is nil. If it is nil, the key server's reply
 	// must have the pin, and PID 1 refuses a reply without one. If both are there,
@@ -136,14 +136,15 @@ type Disk struct {
 	Header *pins.Header `json:"header,omitempty"`
 }
 
-// Volume is a volume that is written: encrypted, authentic and fresh. What the key server
-// says of its contents comes with its key, and so does the pin of its header.
+// Volume is a disk that the VM writes: encrypted, authentic and fresh. The pin of
+// its header and the digest of its contents come with its key.
 type Volume struct {
 	UUID pins.UUID `json:"uuid"`
-	// MountPoint is where it is mounted in the booted system: absolute and clean.
+	// MountPoint is the path of the mounted volume in the booted system: absolute
+	// and clean.
 	MountPoint string `json:"mount_point"`
-	// Filesystem is what it holds, and what a new one is made to hold, by the root's own
-	// mkfs.
+	// Filesystem is the volume's filesystem. The root's own mkfs makes it on a new
+	// volume.
 	Filesystem VolumeFilesystem `json:"filesystem"`
 }
 
@@ -165,15 +166,16 @@ type Network struct {
 	// Address is the interface's own address with the length of its prefix.
 	Address netip.Prefix `json:"address,omitzero"`
 	// Gateway is the default route's next hop, on the interface's own network.
-	// Without one, only that network can be reached.
+	// Without a gateway the guest reaches only that network.
 	Gateway netip.Addr `json:"gateway,omitzero"`
-	// Nameservers are at most three, the limit of resolv.conf(5). There must be
-	// one when an address of SPIRE or the KMS is a name.
+	// Nameservers holds at most three, the limit of resolv.conf(5). If an address
+	// of SPIRE or the KMS is a name, it must hold at least one.
 	Nameservers []netip.Addr `json:"nameservers,omitempty"`
 }
 
-// NewDisk takes a disk's pins. Without withHeader the LUKS2 header's pin is left
-// to the key server, so that a disk can be rekeyed under the same measurement.
+// NewDisk returns the Disk of a disk's pins. If withHeader is false, the pin of the
+// LUKS2 header comes from the key server, so a disk can be rekeyed under the same
+// measurement.
 func NewDisk(p pins.Pins, withHeader bool) Disk {
 	d := Disk{Verity: p.Verity, Filesystem: p.Filesystem, Init: p.Init}
 	if withHeader {

@@ -164,7 +164,7 @@ func checkOneOf(got string, want ...string) error {
 	return nil
 }
 
-// checkClockFloor takes years in which every date format in use agrees: X.509
+// checkClockFloor accepts years that every date format in use can express: X.509
 // (RFC 5280, section 4.1.2.5) and RFC 3339 both end with 9999.
 func checkClockFloor(t time.Time) error {
 	if _, offset := t.Zone(); offset != 0 || t.Nanosecond() != 0 {
@@ -176,9 +176,9 @@ func checkClockFloor(t time.Time) error {
 	return nil
 }
 
-// checkTrustRoot accepts certificates in canonical PEM and nothing around them.
-// Package initramfs, which makes the configuration, and the SPIRE agent judge the
-// certificates. PID 1 only passes the bytes on, and so links no X.509.
+// checkTrustRoot accepts certificates in canonical PEM and nothing around them. It
+// does not parse the certificates, so PID 1 links no X.509. Package initramfs,
+// which makes the configuration, and the SPIRE agent judge them.
 func checkTrustRoot(s string) error {
 	if s == "" {
 		return errors.New("PEM is empty, want at least one certificate")

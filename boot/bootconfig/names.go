@@ -132,7 +132,7 @@ func checkDNSName(s string) error {
 	return nil
 }
 
-// checkNoLookup refuses an address that takes a name server to find.
+// checkNoLookup refuses an address that needs a name server.
 func checkNoLookup(address string) error {
 	host, _, err := SplitAddress(address)
 	if err != nil {

@@ -1,7 +1,7 @@
 package bootconfig
 
-// Files of the initramfs. `rootvouch initramfs build` puts them there and PID 1
-// relies on them; SPIRE's unix workload attestor sees the same paths, so
+// Files of the initramfs. `rootvouch initramfs build` puts them there, and PID 1
+// relies on them. SPIRE's unix workload attestor sees the same paths, so
 // registration entries name them as well.
 const (
 	Path            = "/etc/rootvouch/boot.json" // this configuration
@@ -16,10 +16,10 @@ const (
 
 // Files that PID 1 makes at run time.
 const (
-	AgentDataDir    = "/run/spire"            // the SPIRE agent's data, gone with the power
+	AgentDataDir    = "/run/spire"            // the SPIRE agent's data, in memory only
 	AgentConfigPath = "/run/spire/agent.conf" // the SPIRE agent's HCL, written from this configuration
 	AgentSocketPath = "/run/spire/agent.sock" // the SPIFFE Workload API
-	StateDir        = "/run/rootvouch"        // what outlives the switch to the real root
+	StateDir        = "/run/rootvouch"        // files that outlive the switch to the real root
 	BootLogPath     = "/run/rootvouch/bootlog.json"
 )
 

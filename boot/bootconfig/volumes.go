@@ -15,11 +15,11 @@ const MaxVolumes = 8
 
 const maxMountPoint = 255 // bytes
 
-// ours are directories of the booted system that PID 1 has filled, or the kernel.
+// ours are directories of the booted system that PID 1 or the kernel has filled.
 var ours = []string{"/proc", "/sys", "/dev", "/run", "/etc"}
 
-// checkVolumes returns every fault of the volumes at once, or nil. One mount point
-// below another comes after it.
+// checkVolumes returns every fault of the volumes at once, or nil. If one mount
+// point is below another, its volume must come later in the list.
 func (c Config) checkVolumes() error {
 	var errs []error
 	if len(c.Volumes) > MaxVolumes {
@@ -65,12 +65,14 @@ func (v Volume) check() error {
 	return checkMountPoint(v.MountPoint)
 }
 
-// leastSizes are what the filesystems' own programs ask for, in bytes: mkfs.xfs 6.1.0
-// ("Filesystem must be larger than 300MB") and mkfs.btrfs 6.2 ("minimum size for each
-// btrfs device is 114294784"). ext4 takes every size that a volume can have.
+// leastSizes are the least sizes that the filesystems' own programs accept, in
+// bytes: mkfs.xfs 6.1.0 ("Filesystem must be larger than 300MB") and mkfs.btrfs 6.2
+// ("minimum size for each btrfs device is 114294784"). ext4 takes every size that a
+// volume can have.
 var leastSizes = map[VolumeFilesystem]uint64{XFS: 300 << 20, Btrfs: 109 << 20}
 
-// CheckSize refuses a filesystem that a volume with so many bytes of data is too small for.
+// CheckSize returns an error if a volume with data bytes of data is too small for
+// the filesystem.
 func (f VolumeFilesystem) CheckSize(data uint64) error {
 	if least := leastSizes[f]; data < least {
 		return fmt.Errorf("volume has %d bytes of data, want at least %d for %s", data, least, f)
@@ -78,8 +80,8 @@ func (f VolumeFilesystem) CheckSize(data uint64) error {
 	return nil
 }
 
-// checkMountPoint takes an absolute path of letters, digits and ".-_", so that it needs no
-// quotes in any file.
+// checkMountPoint accepts an absolute path of letters, digits and ".-_", which
+// needs no quotes in any file.
 func checkMountPoint(p string) error {
 	const alphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_/"
 	if len(p) > maxMountPoint || !path.IsAbs(p) || path.Clean(p) != p || p == "/" || strings.Trim(p, alphabet) != "" {

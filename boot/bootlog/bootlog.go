@@ -32,7 +32,7 @@ const (
 const (
 	maxSteps   = 64
 	maxVolumes = 8
-	// maxMountPoint bounds the text of one, in bytes.
+	// maxMountPoint bounds a mount point, in bytes.
 	maxMountPoint = 255
 	maxStepName   = 32   // bytes
 	maxSPIFFEID   = 2048 // bytes (SPIFFE-ID, section 2.3)
@@ -42,11 +42,10 @@ const (
 type Log struct {
 	// Version is 1.
 	Version int `json:"version"`
-	// DiskUUID and HeaderSHA256 are the header pin that the disk was found and
-	// opened by.
+	// DiskUUID and HeaderSHA256 are the header pin by which PID 1 found the disk.
 	DiskUUID     pins.UUID   `json:"disk_uuid"`
 	HeaderSHA256 pins.Digest `json:"luks2_header_sha256"`
-	// RootHash is the root hash that every block is checked against.
+	// RootHash is the root hash against which every block is checked.
 	RootHash pins.Digest `json:"verity_root_hash"`
 	// KeyGeneration is the generation of the key, as its KMS counts them, from 1.
 	KeyGeneration uint64 `json:"key_generation"`
@@ -54,34 +53,35 @@ type Log struct {
 	KMSSPIFFEID string `json:"kms_spiffe_id"`
 	// Verification is "full" when every block was read before the switch, or "lazy".
 	Verification string `json:"verification"`
-	// Volumes are those that are mounted, in order; a log without any lacks the member.
+	// Volumes are the mounted volumes, in order. A log without volumes lacks the
+	// member.
 	Volumes []Volume `json:"volumes,omitempty"`
-	// Steps are those that were finished when the log was written, in order.
+	// Steps are the steps that had finished when the log was written, in order.
 	Steps []Step `json:"steps"`
 }
 
-// Volume is a volume that is written.
+// Volume is a disk that the VM writes.
 type Volume struct {
 	UUID       pins.UUID `json:"uuid"`
 	MountPoint string    `json:"mount_point"`
-	// Generation counts the closes, as the KMS does, and Freshness says what is known
-	// of what the volume held when it was opened.
+	// Generation is the number of closes, as the KMS counts them. Freshness says
+	// what was known about the volume's contents when it was opened.
 	Generation uint64    `json:"generation"`
 	Freshness  Freshness `json:"freshness"`
 }
 
-// Freshness says what is known of the contents of a volume at its opening.
+// Freshness says what is known about the contents of a volume when it is opened.
 type Freshness string
 
-// What can be known.
+// Values of Freshness.
 const (
 	New      Freshness = "new"      // it was formatted
-	Fresh    Freshness = "fresh"    // it held what was closed as its generation
-	Unclean  Freshness = "unclean"  // it was not closed: unknown since its generation
-	Accepted Freshness = "accepted" // the operator accepted it: unknown since its generation
+	Fresh    Freshness = "fresh"    // its contents are those of the last close
+	Unclean  Freshness = "unclean"  // it was not closed: unknown since the last close
+	Accepted Freshness = "accepted" // the operator accepted it: unknown since the last close
 )
 
-// Check reports whether every field has a meaning.
+// Check returns an error if a field has no valid value.
 func (v Volume) Check() error {
 	switch {
 	case v.UUID == pins.UUID{}:
@@ -184,8 +184,8 @@ func (l Log) Encode() ([]byte, error) {
 	return data, nil
 }
 
-// Decode reads what Encode writes, and nothing else: a log has one form, so that
-// it has one digest.
+// Decode accepts only the form that Encode writes. A log has one form, so it has
+// one digest.
 func Decode(data []byte) (Log, error) {
 	if len(data) > MaxSize {
 		return Log{}, fmt.Errorf("decoding boot log: size is %d bytes, want at most %d", len(data), MaxSize)

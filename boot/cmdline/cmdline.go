@@ -12,16 +12,16 @@ import (
 	"strings"
 )
 
-// MaxSize is the longest line in bytes that reaches the kernel whole. The
-// kernel's EFI stub cuts a line at 2047 characters, and the firmware adds 14
-// to what QEMU gives it (" initrd=initrd").
+// MaxSize is the length in bytes of the longest line that reaches the kernel whole.
+// The kernel's EFI stub cuts a line at 2047 characters, and the firmware adds 14 to
+// what QEMU gives it (" initrd=initrd").
 const MaxSize = 2033
 
 // Word is a word of the default line.
 type Word struct {
 	Text     string
 	Why      string // one line
-	Required bool   // PID 1 cannot get the same by other means, so every line needs it
+	Required bool   // nothing else has its effect, so every line needs it
 }
 
 // Words lists the words of the default line in its order.
@@ -46,8 +46,7 @@ func Words() []Word {
 	}
 }
 
-// Default is the line that boot.json has unless its maker says otherwise, for a VM
-// that needs the named drivers.
+// Default returns the default line for a VM that needs the named drivers.
 func Default(needed ...string) string {
 	var words []string
 	for _, w := range Words() {
@@ -61,7 +60,7 @@ func Default(needed ...string) string {
 	return strings.Join(words, " ")
 }
 
-// Check refuses a line that would not reach the kernel as it is, or that lacks a
+// Check refuses a line that would not reach the kernel unchanged, or that lacks a
 // required word.
 func Check(line string) error {
 	if err := CheckText(line); err != nil {
@@ -77,7 +76,7 @@ func Check(line string) error {
 	return errors.Join(errs...)
 }
 
-// CheckText refuses a line that would not reach the kernel as it is.
+// CheckText refuses a line that would not reach the kernel unchanged.
 func CheckText(line string) error {
 	if len(line) > MaxSize {
 		return fmt.Errorf("command line is %d bytes, want at most %d: the kernel's EFI stub cuts a longer one", len(line), MaxSize)
@@ -93,11 +92,11 @@ func CheckText(line string) error {
 	return nil
 }
 
-// initrdWord is what the firmware adds in front of the line or behind it.
+// initrdWord is the word that the firmware adds in front of the line or behind it.
 const initrdWord = "initrd=initrd"
 
-// Compare returns nil if shown, which is /proc/cmdline, is the measured line. The
-// word that the firmware adds may stand in front of the line or behind it.
+// Compare returns nil if shown, the text of /proc/cmdline, is the measured line.
+// The firmware's initrdWord may stand in front of the line or behind it.
 func Compare(shown, measured string) error {
 	line := strings.TrimSuffix(shown, "\n")
 	switch line {
@@ -113,7 +112,7 @@ func Compare(shown, measured string) error {
 		len(line), len(measured), at, around(line, at), around(measured, at))
 }
 
-// around returns the text at a difference.
+// around returns the text of line near the offset at.
 func around(line string, at int) string {
 	const context = 40 // bytes
 	return line[at:min(len(line), at+context)]

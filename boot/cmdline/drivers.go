@@ -5,16 +5,16 @@ import (
 	"strings"
 )
 
-// barPrefix begins the word that names functions which the kernel is not to call
-// when it starts (Linux, Documentation/admin-guide/kernel-parameters.txt).
+// barPrefix begins the word that names functions that the kernel must not call when
+// it starts (Linux, Documentation/admin-guide/kernel-parameters.txt).
 const barPrefix = "initcall_blacklist="
 
-// Driver is one that common kernels have built in, for devices that a VM does not
-// need.
+// Driver is a driver that common kernels have built in, for devices that a VM does
+// not need.
 type Driver struct {
 	Name     string // of its module
 	Bus      string // in /sys/bus
-	Shown    string // in the drivers of the bus
+	Shown    string // its name among the drivers of the bus
 	Initcall string // the function that registers it
 }
 
@@ -45,7 +45,8 @@ func Barred(line string) (barred []Driver) {
 	return barred
 }
 
-// barWord bars every driver but those that are needed; "" bars none.
+// barWord returns the word that bars every driver except the needed ones, or "" if
+// there is none to bar.
 func barWord(needed []string) string {
 	var calls []string
 	for _, d := range Drivers() {

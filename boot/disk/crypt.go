@@ -27,9 +27,9 @@ func (d *Decrypted) String() string {
 	return fmt.Sprintf("%s, %d-bit key, %d-byte sectors, %d MiB", d.table.Cipher, d.table.KeySize*8, d.table.SectorSize, d.table.Size>>20)
 }
 
-// Decrypt unlocks the keyslot with key and makes the decrypted device. The
-// volume key reaches the kernel by a keyring that only this thread sees. Afterwards
-// only dm-crypt's own copy exists. Decrypt always wipes key.
+// Decrypt unlocks the keyslot with key and makes the decrypted device. The volume
+// key reaches the kernel through a keyring that only this thread sees. When Decrypt
+// returns, only dm-crypt's copy of the volume key exists. Decrypt always wipes key.
 func (d *Disk) Decrypt(key []byte) (*Decrypted, error) {
 	defer clear(key)
 	control, err := dm.Open()
@@ -62,7 +62,7 @@ func unlock(c *luks2.Container, key []byte, use func(volumeKey []byte) error) er
 }
 
 // cryptTable builds dm-crypt's table from the measured pins and the profile that
-// luks2.Parse accepts; nothing else of the header goes into it.
+// luks2.Parse accepts. The table takes nothing else from the header.
 func cryptTable(device string, uuid pins.UUID, v pins.Verity) dm.Crypt {
 	return dm.Crypt{
 		Device:     device,

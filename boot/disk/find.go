@@ -1,10 +1,10 @@
 // Package disk turns the one disk that the pins name into a decrypted and
 // verified block device.
 //
-// The disk is the host's, so each step uses only measured pins and bytes that an
-// earlier step has checked. Finder reads a header region once and compares its
-// digest. Disk.Decrypt opens the keyslot of that copy. Decrypted.Check puts dm-verity
-// over the decrypted device. Checked.ReadAll reads every block.
+// The host controls the disk, so each step uses only measured pins and bytes that
+// an earlier step has checked. Finder reads a header region once and compares its
+// digest. Disk.Decrypt opens the keyslot of that copy. Decrypted.Check puts
+// dm-verity over the decrypted device. Checked.ReadAll reads every block.
 package disk
 
 import (
@@ -27,8 +27,8 @@ import (
 
 const sysBlock = "/sys/class/block"
 
-// maxDisks bounds how many disks are looked at, so that header regions of disks
-// that the host keeps adding do not fill the memory.
+// maxDisks bounds the number of disks that Finder reads. Otherwise a host that
+// keeps adding disks could fill the memory with their header regions.
 const maxDisks = 16
 
 // The place of the UUID in a LUKS2 header ("LUKS2 On-Disk Format Specification",
@@ -44,12 +44,12 @@ type candidate struct {
 	name   string // "vda"
 	number string // "254:0"
 	size   uint64 // bytes
-	header []byte // what every later step uses; the disk's own is not read again
+	header []byte // the copy that every later step uses; the disk is not read again
 	digest pins.Digest
 }
 
-// Finder looks for a disk. It reads the header region of each disk once, so a
-// host gains nothing by answering a second read differently.
+// Finder looks for a disk. It reads the header region of each disk once, so a host
+// cannot answer a second read differently.
 type Finder struct {
 	headerSize uint64 // bytes
 	seen       map[string]bool
@@ -90,7 +90,7 @@ func (f *Finder) Find(ctx context.Context, want pins.Header, v pins.Verity) (*Di
 	return &Disk{candidate: *c, container: container, pins: v}, nil
 }
 
-// checkHeader compares what the header says with the pins.
+// checkHeader compares the header's values with the pins.
 func checkHeader(d *candidate, c *luks2.Container, uuid pins.UUID, v pins.Verity) error {
 	switch end := v.PayloadOffset + v.PayloadSize; {
 	case c.UUID != uuid:
@@ -122,7 +122,7 @@ func (f *Finder) OnlyUUID(ctx context.Context) (pins.UUID, error) {
 	return uuid, nil
 }
 
-// claimedUUID returns the UUID of a LUKS2 header that nobody has checked.
+// claimedUUID returns the UUID of an unchecked LUKS2 header.
 func claimedUUID(header []byte) (pins.UUID, bool) {
 	if len(header) < luksUUIDOffset+luksUUIDSize || !bytes.HasPrefix(header, []byte(luksMagic)) {
 		return pins.UUID{}, false
@@ -132,7 +132,7 @@ func claimedUUID(header []byte) (pins.UUID, bool) {
 	return uuid, err == nil
 }
 
-// first returns the first disk that matches, reading those that have appeared
+// first returns the first disk that matches. It reads disks that have appeared
 // since the last call, until ctx ends.
 func (f *Finder) first(ctx context.Context, matches func(*candidate) bool) (*candidate, error) {
 	for {
@@ -150,7 +150,7 @@ func (f *Finder) first(ctx context.Context, matches func(*candidate) bool) (*can
 	}
 }
 
-// none says what was found instead.
+// none returns an error that lists the disks that were found instead.
 func (f *Finder) none() error {
 	var found []string
 	for _, d := range f.read {
@@ -188,8 +188,8 @@ func (f *Finder) readNew() error {
 	return nil
 }
 
-// isWholeDisk tells a disk with hardware behind it from partitions and from
-// loop, RAM and device-mapper devices.
+// isWholeDisk reports whether a block device is a disk with hardware behind it: no
+// partition, no loop, RAM or device-mapper device.
 func isWholeDisk(name string) bool {
 	_, err := os.Stat(filepath.Join(sysBlock, name, "device"))
 	if err != nil {
@@ -199,8 +199,8 @@ func isWholeDisk(name string) bool {
 	return errors.Is(err, os.ErrNotExist)
 }
 
-// readDisk reads the header region, and makes sure that the node it reads is
-// the device that tables will name.
+// readDisk reads the header region, and checks that the node that it reads has the
+// device number that tables will name.
 func readDisk(name string, headerSize uint64) (*candidate, error) {
 	number, err := readSysfs(name, "dev")
 	if err != nil {

@@ -16,12 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readSize is how much is read at once, in bytes: enough for dm-verity and
+// readSize is the size of one read in bytes, large enough for dm-verity and
 // dm-crypt to split it over all cores.
 const readSize = 1 << 20
 
-// ReadAll reads every block through dm-verity and then has the kernel panic on
-// any block that changes afterwards. It returns a line that says how fast it
+// ReadAll reads every block through dm-verity. Then it makes the kernel panic on
+// every later read of a corrupt block. It returns a line that says how fast it
 // read. Several readers call progress, with bytes.
 func (c *Checked) ReadAll(ctx context.Context, progress func(done, size uint64)) (string, error) {
 	kernelLog, err := openKernelLog()
@@ -45,8 +45,8 @@ func (c *Checked) ReadAll(ctx context.Context, progress func(done, size uint64))
 		c.pins.DataBlocks, rate, readers), nil
 }
 
-// explain says whether dm-verity or the disk failed a read, and which block
-// the kernel named.
+// explain adds to a read error whether dm-verity or the disk failed, and which
+// block the kernel named.
 func (c *Checked) explain(err error, kernelLog *os.File) error {
 	status, statusErr := c.device.Status()
 	if statusErr != nil || !dm.VerityCorrupted(status) {
@@ -58,8 +58,8 @@ func (c *Checked) explain(err error, kernelLog *os.File) error {
 	return fmt.Errorf("%w: a block is corrupt: it does not match the root hash", err)
 }
 
-// readAll reads size bytes, a multiple of the block size, of the device at path
-// past the page cache, with several readers.
+// readAll reads size bytes of the device at path, with several readers that bypass
+// the page cache. size is a multiple of the block size.
 func readAll(ctx context.Context, path string, size uint64, readers int, progress func(done, size uint64)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -98,7 +98,7 @@ func readSome(ctx context.Context, path string, size uint64, next *atomic.Uint64
 	}
 	defer unix.Close(fd)
 	buf, err := unix.Mmap(-1, 0, readSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
-	if err != nil { // O_DIRECT wants a buffer that is aligned as pages are
+	if err != nil { // O_DIRECT wants a page-aligned buffer
 		return fmt.Errorf("reading every block: making a buffer: %w", err)
 	}
 	defer unix.Munmap(buf)

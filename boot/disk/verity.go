@@ -52,12 +52,12 @@ func (d *Decrypted) Check(lazy bool) (*Checked, error) {
 	return c, nil
 }
 
-// errSuperblock is all that is said about a superblock that is not the pinned one.
+// errSuperblock is the only error about a superblock that differs from the pins.
 var errSuperblock = errors.New("checking dm-verity superblock: it differs from the pins")
 
 // checkSuperblock compares the superblock on the device at path with the profile
-// and the pins. Its UUID is not pinned, and nothing is done with it. An error
-// matches errSuperblock, or is one of reading.
+// and the pins. The superblock's UUID is not pinned, and nothing uses it.
+// checkSuperblock returns errSuperblock or an error of reading.
 func checkSuperblock(path string, v pins.Verity) error {
 	file, err := os.Open(path)
 	if err != nil {
@@ -75,7 +75,7 @@ func checkSuperblock(path string, v pins.Verity) error {
 	return nil
 }
 
-// verityTable puts the tree one block behind the superblock's.
+// verityTable places the hash tree in the block after the superblock.
 func verityTable(device string, v pins.Verity, choice dm.OnCorruption) dm.Verity {
 	return dm.Verity{
 		Device:       device,

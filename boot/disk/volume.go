@@ -7,7 +7,8 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// Raw is a disk whose header region is the pinned one. Nobody has looked behind it.
+// Raw is a disk whose header region matches the pin. The rest of the disk is
+// unchecked.
 type Raw struct {
 	Name   string // "vdb"
 	Number string // "254:16"
@@ -15,8 +16,8 @@ type Raw struct {
 	Header []byte
 }
 
-// Claimed waits for a disk whose header says that it has this UUID. That is the host's
-// word, and decides nothing but that a key is worth asking for.
+// Claimed waits for a disk whose header claims this UUID. The host can write any
+// UUID there, so the claim decides only that PID 1 asks for a key.
 func (f *Finder) Claimed(ctx context.Context, uuid pins.UUID) error {
 	_, err := f.first(ctx, func(c *candidate) bool {
 		got, ok := claimedUUID(c.header)
@@ -28,8 +29,8 @@ func (f *Finder) Claimed(ctx context.Context, uuid pins.UUID) error {
 	return nil
 }
 
-// Only returns the one disk whose header region has the pinned digest. Of two copies of a
-// volume nobody can say which one is to be written, so two are refused.
+// Only returns the one disk whose header region has the pinned digest. It refuses
+// two such disks, because nothing tells which copy of a volume is the one to write.
 func (f *Finder) Only(ctx context.Context, want pins.Header) (Raw, error) {
 	matches := func(c *candidate) bool { return c.digest == want.HeaderSHA256 }
 	c, err := f.first(ctx, matches)

@@ -1,8 +1,10 @@
-// Package kernel enforces a table of kernel settings in the guest, by /proc and /sys.
+// Package kernel enforces a table of kernel settings in the guest, through /proc
+// and /sys.
 //
-// The kernel prints to, stores for and obeys the owner of the machine, and here that
-// is the host. So PID 1 makes each setting that it can make, and reads every setting
-// back, because neither the command line nor a write proves that it is in force.
+// A kernel trusts its machine: it prints to the console, stores its log in the
+// firmware, and obeys keys on the console. Here the machine is the host's. So PID 1
+// makes each setting that it can make. It reads every setting back, because neither
+// the command line nor a write proves that a setting is in force.
 package kernel
 
 import (
@@ -17,12 +19,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxText bounds what is read of a file, in bytes: the kernel's log is the largest.
+// maxText bounds the text read from a file, in bytes. The kernel's log is the
+// largest.
 const maxText = 8 << 20
 
-// Enforce makes the settings and reads them back. The paths stand below root,
-// which is "/" but in tests. It returns an error for the first that is not in
-// force.
+// Enforce makes the settings and reads them back. The paths are below root, which
+// is "/" except in tests. Enforce returns an error for the first setting that is
+// not in force.
 func Enforce(root string, options ...Option) error {
 	for _, o := range options {
 		if err := o.enforce(root); err != nil {
@@ -55,7 +58,7 @@ func (o Option) fits(got string) bool {
 	return slices.Contains(o.Want, got) || o.Optional && got == absent
 }
 
-// read returns what the file shows, or absent.
+// read returns the value that the file shows, or absent.
 func (o Option) read(root string) (string, error) {
 	path := filepath.Join(root, o.Path)
 	info, err := os.Stat(path)

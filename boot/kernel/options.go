@@ -7,17 +7,18 @@ type Option struct {
 	Why  string // one line
 	Path string // the file that shows it
 	Want []string
-	// Optional says that a kernel without the file is as good.
+	// Optional says that a kernel without the file passes.
 	Optional bool
 
-	set  string              // written when the file shows another value; "" leaves it
-	part func(string) string // the part of the text that counts; nil for all of it
+	set  string              // the value to write if the file shows another; "" writes nothing
+	part func(string) string // returns the part of the text to compare; nil compares all of it
 }
 
-// absent is the value of a file that is not there.
+// absent is the value of a missing file.
 const absent = "(absent)"
 
-// Options lists the settings that hold from before the first secret on.
+// Options lists the settings that are in force before the first secret is in
+// memory.
 func Options() []Option {
 	one, zero := []string{"1"}, []string{"0"}
 	return []Option{
@@ -64,13 +65,14 @@ func Options() []Option {
 	}
 }
 
-// NoDriver expects that a bus has no driver of that name.
+// NoDriver is the setting that a bus has no driver of that name.
 func NoDriver(bus, name string) Option {
 	return Option{Path: "/sys/bus/" + bus + "/drivers/" + name, Want: []string{absent},
 		Why: "the command line bars this driver; a kernel that calls its function by another name needs it on its own line, or --drivers"}
 }
 
-// Lockdown is set after the last module: it wants later ones to be signed.
+// Lockdown is the setting of the kernel's lockdown. PID 1 makes it after the last
+// module is loaded, because under lockdown the kernel loads signed modules only.
 func Lockdown() Option {
 	return Option{Path: "/sys/kernel/security/lockdown", set: "integrity", Want: []string{"integrity", "confidentiality"}, Optional: true, part: chosen,
 		Why: "root in the booted system cannot change the kernel, nor start another"}
@@ -82,7 +84,8 @@ func firstField(text string) string {
 	return first
 }
 
-// resets tells a panic that resets from one that waits for ever, which is 0.
+// resets returns "reset" if the value of the setting makes a kernel that panics
+// reset, and "wait" if the kernel waits for ever.
 func resets(text string) string {
 	if text == "0" {
 		return "wait"
@@ -97,9 +100,10 @@ func chosen(text string) string {
 	return choice
 }
 
-// heapFree finds in the kernel's log whether memory is zeroed when it is freed
-// (Linux, mm/mm_init.c, report_meminit). A record is "prefix;message", and the
-// message must be the kernel's own: others quote strings of the host's.
+// heapFree reads from the kernel's log whether freed memory is zeroed (Linux,
+// mm/mm_init.c, report_meminit). A record is "prefix;message". The message must
+// begin with the kernel's own text, because other messages quote strings of the
+// host.
 func heapFree(log string) string {
 	for record := range strings.Lines(log) {
 		_, message, _ := strings.Cut(record, ";")

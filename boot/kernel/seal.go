@@ -14,10 +14,10 @@ import (
 // pciAddress is the name of a PCI function in /sys, such as 0000:00:04.0.
 var pciAddress = regexp.MustCompile(`^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$`)
 
-// Seal closes the kernel to further devices of the host: no device that appears
-// gets a driver, every disk but the named ones is taken off its bus, and no module
-// is loaded any more. It returns how many disks it took away. A module that was
-// loaded and a device that is in use stay.
+// Seal closes the kernel to further devices of the host. New devices get no driver,
+// no further module can be loaded, and Seal removes every disk except the named
+// ones from its bus. Loaded modules and devices in use stay. Seal returns the
+// number of disks that it removed.
 func Seal(root string, disks ...string) (detached int, err error) {
 	for _, bus := range []string{"pci", "virtio"} {
 		path := filepath.Join(root, "/sys/bus", bus, "drivers_autoprobe")
@@ -39,7 +39,7 @@ func swaps(text string) string {
 	return areas
 }
 
-// detachDisks removes the PCI function of every disk but the own ones.
+// detachDisks removes the PCI function of every disk that is not in own.
 func detachDisks(root string, own []string) (int, error) {
 	kept := map[string]string{} // :: PCI function -> own disk
 	for _, disk := range own {
@@ -77,8 +77,7 @@ func detachDisks(root string, own []string) (int, error) {
 	return detached, nil
 }
 
-// pciFunction returns the directory in /sys of the PCI function that a disk is
-// behind.
+// pciFunction returns the directory in /sys of a disk's PCI function.
 func pciFunction(root, disk string) (string, error) {
 	path, err := filepath.EvalSymlinks(filepath.Join(root, "/sys/class/block", disk))
 	if err != nil {
@@ -92,7 +91,7 @@ func pciFunction(root, disk string) (string, error) {
 	return "", fmt.Errorf("finding the bus of disk %s: it is behind no PCI function", disk)
 }
 
-// Unbind takes every virtio device from a driver that the guest has no use for.
+// Unbind takes every virtio device from a driver that the guest does not need.
 func Unbind(root, driver string) error {
 	dir := filepath.Join(root, "/sys/bus/virtio/drivers", driver)
 	devices, err := filepath.Glob(filepath.Join(dir, "virtio[0-9]*"))

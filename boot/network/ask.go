@@ -13,19 +13,20 @@ import (
 	"github.com/rootvouch/rootvouch/boot/wait"
 )
 
-// pace is how long one answer is waited for: first, then twice as long each time, up
-// to most (RFC 2131, section 4.1, with shorter times, since nobody else boots on this
-// link). There is no last try: a bridge that runs the spanning tree protocol is silent
-// for 30 s, a server that starts may need as long, and the step has a bound.
+// pace is the time to wait for one answer: first, then twice as long each time, up
+// to most (RFC 2131, section 4.1, with shorter times, since no other machine boots
+// on this link). The tries end only with the step's bound: a bridge that runs the
+// spanning tree protocol is silent for 30 s, and a server that starts may need as
+// long.
 type pace struct{ first, most time.Duration }
 
 var dhcpPace = pace{first: 500 * time.Millisecond, most: 4 * time.Second}
 
-// rescan is how often interfaces are looked for that were not there before.
+// rescan is the time between two looks for new interfaces.
 const rescan = time.Second
 
-// leaseFromAny asks all interfaces side by side, those that appear later too, and
-// returns the first lease. The other interfaces are set down again.
+// leaseFromAny asks on all interfaces side by side, also on those that appear
+// later, and returns the first lease. It sets the other interfaces down again.
 func leaseFromAny(ctx context.Context, p pace, find func() ([]netlink.Link, error)) (Network, error) {
 	asking, stop := context.WithCancel(ctx)
 	defer stop()
@@ -63,7 +64,8 @@ func leaseFromAny(ctx context.Context, p pace, find func() ([]netlink.Link, erro
 				got = &a.n
 				continue
 			}
-			// The interface failed, not the server: it is asked again if it is found again.
+			// The interface failed, not the server. If the interface is found
+			// again, it is asked again.
 			last = fmt.Errorf("asking for a DHCP lease on %s: %w", a.link.Attrs().Name, a.err)
 			delete(asked, a.link.Attrs().Index)
 			_ = wait.For(ctx, p.first) // the loop asks whether ctx has ended
@@ -90,8 +92,8 @@ func leaseFromAny(ctx context.Context, p pace, find func() ([]netlink.Link, erro
 	return *got, nil
 }
 
-// ask asks one interface for a lease until it gets one, ctx ends, or the interface
-// itself fails. Its error says what the last try met.
+// ask asks for a lease on one interface until it gets one, ctx ends, or the
+// interface itself fails. Its error is that of the last try.
 func ask(ctx context.Context, p pace, link netlink.Link) (Network, error) {
 	if err := closeToOthers(link.Attrs().Name); err != nil {
 		return Network{}, err
@@ -115,8 +117,8 @@ func ask(ctx context.Context, p pace, link netlink.Link) (Network, error) {
 	}
 }
 
-// refusedError is a server that answers, and with no lease for us: what it says next
-// may be another.
+// refusedError is the error of a server that answers without a lease. Its next
+// answer may be a lease.
 type refusedError struct{ err error }
 
 func (e *refusedError) Error() string { return e.err.Error() }
@@ -162,13 +164,13 @@ func exchange(ctx context.Context, p pace, link netlink.Link) (Network, error) {
 	return n, nil
 }
 
-// requestTries is how often a server that made an offer is asked for it before
-// everybody is asked anew (RFC 2131, section 3.1, point 5).
+// requestTries is the number of REQUESTs to a server that made an offer, before the
+// client sends a new DISCOVER (RFC 2131, section 3.1, point 5).
 const requestTries = 4
 
-// send sends one message again and again, as it is, until it is answered, ctx ends or
-// tries, unless 0, have gone by. A message that could not be sent counts as one without
-// an answer: a link without a carrier has it later.
+// send repeats one message until an answer comes, ctx ends, or it was sent tries
+// times; 0 means no such bound. If a message could not be sent, send goes on as if
+// no answer had come: the link may get its carrier later.
 func send(ctx context.Context, p pace, client *nclient4.Client, message *dhcpv4.DHCPv4, tries int, match nclient4.Matcher) (*dhcpv4.DHCPv4, error) {
 	for n, patience := 1, p.first; ; n, patience = n+1, min(2*patience, p.most) {
 		try, cancel := context.WithTimeout(ctx, patience)

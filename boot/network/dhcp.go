@@ -16,7 +16,8 @@ const (
 	minMTU         = 576 // bytes (RFC 791: every host takes that much)
 )
 
-// parseLease takes what we use from a DHCP acknowledgement and checks it.
+// parseLease reads the values that PID 1 uses from a DHCP acknowledgement, and
+// checks them.
 func parseLease(ack *dhcpv4.DHCPv4) (Network, error) {
 	n := Network{mode: bootconfig.NetworkDHCP}
 	own, ok := netip.AddrFromSlice(ack.YourIPAddr.To4())
@@ -25,7 +26,7 @@ func parseLease(ack *dhcpv4.DHCPv4) (Network, error) {
 	}
 	mask := ack.SubnetMask()
 	if len(ack.Options.Get(dhcpv4.OptionSubnetMask)) == 0 {
-		mask = net.IP(own.AsSlice()).DefaultMask() // of the address's class (RFC 950), as other clients take it
+		mask = net.IP(own.AsSlice()).DefaultMask() // of the address's class (RFC 950), as in other clients
 	}
 	ones, bits := mask.Size()
 	if bits != 32 || ones == 0 {
@@ -49,8 +50,8 @@ func parseLease(ack *dhcpv4.DHCPv4) (Network, error) {
 	return n, nil
 }
 
-// leaseRoutes reads the classless static routes, or else the routers: a client
-// that takes the former ignores the latter (RFC 3442).
+// leaseRoutes reads the classless static routes, or else the routers. A client that
+// uses classless static routes must ignore the routers (RFC 3442).
 func leaseRoutes(ack *dhcpv4.DHCPv4) ([]route, error) {
 	classless := ack.ClasslessStaticRoute()
 	if len(classless) > maxRoutes {

@@ -1,7 +1,8 @@
-// Package network gives the guest's interface an address, by boot.json or by DHCP.
+// Package network gives the guest's interface an address, from boot.json or by
+// DHCP.
 //
-// DHCP is the host's word. It decides where packets go. The servers prove their
-// identity by other means: certificates under the measured trust root.
+// The host controls DHCP, and so decides where packets go. The servers prove their
+// identity by certificates under the measured trust root.
 package network
 
 import (
@@ -19,14 +20,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Network is what the guest's interface was given.
+// Network is the configuration of the guest's interface.
 type Network struct {
 	mode        string // of boot.json
 	link        netlink.Link
 	address     netip.Prefix // the interface's own, with the length of its prefix
 	routes      []route
 	nameservers []netip.Addr
-	mtu         int // bytes; 0 leaves the interface's own
+	mtu         int // bytes; 0 leaves the interface's MTU
 }
 
 // route is one route; without a gateway its destination is on the link.
@@ -39,9 +40,8 @@ func (n Network) String() string {
 	return fmt.Sprintf("%s has %s by %s", n.link.Attrs().Name, n.address, n.mode)
 }
 
-// Configure brings up the first interface that works and writes resolv.conf. In
-// DHCP mode that is the first that gets a lease, in static mode the first that
-// exists.
+// Configure brings up one interface and writes resolv.conf. In DHCP mode it takes
+// the first interface that gets a lease, in static mode the first that exists.
 func Configure(ctx context.Context, c bootconfig.Network) (Network, error) {
 	if err := setUpLoopback(); err != nil {
 		return Network{}, err
@@ -116,8 +116,8 @@ func ethernet() ([]netlink.Link, error) {
 	return links, nil
 }
 
-// static takes the measured addresses. A gateway outside the address's own
-// network cannot be: bootconfig refuses it.
+// static returns the measured addresses. The gateway is on the address's own
+// network: bootconfig refuses any other.
 func static(c bootconfig.Network) Network {
 	n := Network{mode: c.Mode, address: c.Address, nameservers: c.Nameservers}
 	if c.Gateway.IsValid() {
@@ -152,14 +152,14 @@ func closeToOthers(link string) error {
 	return nil
 }
 
-// apply sets up the interface. The address has no end here: if nobody renews a
-// lease after the switch, the guest keeps what it has.
+// apply sets up the interface. The address does not expire: if no program renews
+// the lease after the switch, the guest keeps its address.
 func (n Network) apply() error {
 	name := n.link.Attrs().Name
 	if n.mtu != 0 {
 		err := netlink.LinkSetMTU(n.link, n.mtu)
 		if errors.Is(err, unix.EINVAL) {
-			err = nil // more than the device can do: it keeps its own, as with other DHCP clients
+			err = nil // larger than the device supports: it keeps its MTU, as with other DHCP clients
 		}
 		if err != nil {
 			return fmt.Errorf("setting MTU %d of %s: %w", n.mtu, name, err)
@@ -224,7 +224,7 @@ func (n Network) Unit() []byte {
 	fmt.Fprintf(&b, "# Written by PID 1 of rootvouch: the interface is configured already.\n[Match]\nMACAddress=%s\n\n[Network]\nKeepConfiguration=yes\nIPv6AcceptRA=no\n",
 		n.link.Attrs().HardwareAddr)
 	if n.mode == bootconfig.NetworkDHCP {
-		// The clock and the name are not the network's to set.
+		// The network must set neither the clock nor the name.
 		b.WriteString("DHCP=ipv4\n\n[DHCPv4]\nUseNTP=no\nUseHostname=no\n")
 		return []byte(b.String())
 	}

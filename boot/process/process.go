@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Table holds the processes that PID 1 started. It reaps every process whose
-// parent is gone, which is PID 1's duty.
+// Table holds the processes that PID 1 started. It also reaps every process whose
+// parent is gone, as PID 1 must.
 type Table struct {
 	mu      sync.Mutex
 	waiting map[int]chan unix.WaitStatus // :: PID of a process that Start returned -> its end
@@ -70,7 +70,7 @@ type Command struct {
 	Argv  []string // argv[0] included
 	Out   *os.File // standard output and error
 	Extra []int    // descriptors 3 and up
-	Root  string   // the root directory that it has; "" for PID 1's own
+	Root  string   // its root directory; "" for PID 1's own
 }
 
 // Start runs a command in a session of its own with an empty standard input and
@@ -101,7 +101,7 @@ func (t *Table) Start(cmd Command) (*Process, error) {
 	return &Process{PID: pid, End: end}, nil
 }
 
-// Wait returns how the process ended. When ctx ends first, Wait kills the process.
+// Wait returns how the process ended. If ctx ends first, Wait kills the process.
 func (p *Process) Wait(ctx context.Context) (unix.WaitStatus, error) {
 	select {
 	case status := <-p.End:
@@ -142,11 +142,11 @@ func Describe(status unix.WaitStatus) string {
 // maxReason is how much of a program's output LastLine reads, in bytes.
 const maxReason = 1 << 10
 
-// LastLine returns the last line that a program printed to log, or otherwise
-// when the program printed nothing.
+// LastLine returns the last line that a program printed to log. If the program
+// printed nothing, LastLine returns the argument otherwise.
 func LastLine(log *os.File, otherwise string) string {
 	data := make([]byte, maxReason)
-	n, _ := log.ReadAt(data, 0) // short files give io.EOF, and what there is
+	n, _ := log.ReadAt(data, 0) // for a short file ReadAt returns io.EOF and all bytes
 	lines := strings.Split(strings.TrimSpace(string(data[:n])), "\n")
 	if last := lines[len(lines)-1]; last != "" {
 		return last
@@ -154,7 +154,8 @@ func LastLine(log *os.File, otherwise string) string {
 	return otherwise
 }
 
-// FirstLine returns the first line, or otherwise.
+// FirstLine returns the first line that a program printed to log, or the argument
+// otherwise.
 func FirstLine(log *os.File, otherwise string) string {
 	data := make([]byte, maxReason)
 	n, _ := log.ReadAt(data, 0)

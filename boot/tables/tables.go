@@ -20,15 +20,15 @@ import (
 	"github.com/rootvouch/rootvouch/internal/bounded"
 )
 
-// maxTable bounds what is read of a table, in bytes. The largest of the gate's is
-// the MADT of a guest with many processors.
+// maxTable bounds the size of a table, in bytes. The gate's largest table is the
+// MADT of a guest with many processors.
 const maxTable = 64 << 10
 
-// Firmware is where the kernel shows what it has of the firmware.
+// Firmware is the directory in which the kernel shows the firmware's tables.
 const Firmware = "/sys/firmware"
 
-// Check compares what is below dir with the gate that the boot configuration
-// names, and returns what the boot log says of it.
+// Check compares the tables below dir with those of the gate that the boot
+// configuration names. It returns the detail for the step's line.
 func Check(dir, gate string) (string, error) {
 	if gate == bootconfig.GateNone {
 		return "not checked: the kernel is not gated, and runs the host's ACPI code", nil
@@ -63,8 +63,8 @@ func checkNames(dir, below string, names ...string) error {
 	return nil
 }
 
-// checkEFI wants one address in the kernel's list of EFI tables, that of the gate's
-// RSDP.
+// checkEFI checks that the kernel's list of EFI tables has one address, that of the
+// gate's RSDP.
 func checkEFI(dir string) error {
 	if err := checkNames(dir, "efi", "config_table", "efivars", "fw_platform_size", "fw_vendor", "runtime", "runtime-map", "systab"); err != nil {
 		return err
@@ -80,8 +80,8 @@ func checkEFI(dir string) error {
 	return nil
 }
 
-// checkACPI compares each table. The directories "data" and "dynamic" hold what
-// tables point to and what AML loads: nothing.
+// checkACPI compares each table. The directories "data" and "dynamic" must be
+// empty: they would hold data that tables point to, and tables that AML loads.
 func checkACPI(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

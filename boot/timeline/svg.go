@@ -14,13 +14,13 @@ const (
 	top       = 48
 )
 
-// colours :: Span.Kind -> fill; each is told from the others in greyscale too.
+// colours :: Span.Kind -> fill; they differ in greyscale too.
 func colours() map[string]string {
 	return map[string]string{"host": "#9aa5b1", "kernel": "#5b8db8", "pid1": "#d9822b", "system": "#6a9f58"}
 }
 
-// SVG draws the boot: a bar for each part, and a scale in seconds. It has no script, no
-// link and no font of its own.
+// SVG draws the boot: a bar for each part, and a scale in seconds. The picture has
+// no script, no link and no embedded font.
 func (b Boot) SVG() []byte {
 	var out bytes.Buffer
 	end := b.end()
@@ -44,7 +44,8 @@ func (b Boot) SVG() []byte {
 	return out.Bytes()
 }
 
-// tick is the step of the scale in milliseconds: at most some twelve on it.
+// tick returns the step of the scale in milliseconds. The scale has at most about
+// twelve steps.
 func tick(end uint64) uint64 {
 	for step := uint64(100); ; step *= 10 {
 		for _, times := range []uint64{1, 2, 5} {

@@ -21,13 +21,13 @@ const (
 	// Kernel is the mark of the first sign that the kernel runs.
 	Kernel = "kernel"
 
-	// reached and multiUser are on the line by which systemd says that the system is
-	// up; between them stands what is left of colours.
+	// reached and multiUser are parts of the line in which systemd says that the
+	// system is up. Between them are remains of colour codes.
 	reached   = "Reached target"
 	multiUser = "multi-user.target"
 )
 
-// Event is something that the launcher saw, as one line of JSON.
+// Event is an observation of the launcher, written as one line of JSON.
 type Event struct {
 	MS   uint64 `json:"ms"` // milliseconds since the launch
 	Mark string `json:"mark,omitempty"`
@@ -65,19 +65,19 @@ type Span struct {
 	Start, End uint64 // milliseconds since the launch
 }
 
-// Boot is a boot in parts, in order. They do not overlap; what lies between two is
-// nobody's.
+// Boot is a boot in parts, in order. The parts do not overlap. Time between two
+// parts belongs to neither.
 type Boot struct {
 	Spans []Span
 	// Complete says that the booted system said it is up.
 	Complete bool
 }
 
-// step is a line of PID 1 about a step that is finished.
+// step matches PID 1's line about a finished step.
 var step = regexp.MustCompile(`^rootvouch: ([a-z-]{1,32}): .* \(([0-9]{1,9}) ms\)$`)
 
-// New finds the parts of a boot. Log may be nil: PID 1's steps are then those of its
-// lines on the console.
+// New finds the parts of a boot. If log is nil, PID 1's steps come from its lines
+// on the console.
 func New(events []Event, log *bootlog.Log) (Boot, error) {
 	var kernel, up, last uint64
 	var steps []Span
@@ -122,9 +122,9 @@ func New(events []Event, log *bootlog.Log) (Boot, error) {
 	return b, nil
 }
 
-// fromLog takes steps from a boot log, whose times are the guest's clock's. The first
-// step that both the log and the console have says how the clocks lie to each other.
-// Steps that the log was written too early for are the console's.
+// fromLog takes the steps from a boot log. The log's times are those of the guest's
+// clock; the first step that both the log and the console have gives the difference
+// of the two clocks. Steps after the writing of the log come from the console.
 func fromLog(console []Span, log bootlog.Log) []Span {
 	shift, found := int64(0), false
 	for _, s := range log.Steps {
@@ -152,7 +152,7 @@ func fromLog(console []Span, log bootlog.Log) []Span {
 	return all
 }
 
-// end is when the boot was over, in milliseconds; at least 1.
+// end returns the time at which the boot was over, in milliseconds, at least 1.
 func (b Boot) end() uint64 {
 	end := uint64(1)
 	for _, s := range b.Spans {

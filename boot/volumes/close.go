@@ -16,15 +16,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Close unmounts the volume, takes its devices away, and makes the commit of what is there
-// now. No process is left that could use it.
+// Close unmounts the volume, removes its devices, and returns the commit of the
+// contents that the volume has now. The caller has ended every process that could
+// use the volume.
 func (o *Opened) Close(ctx context.Context, progress Progress) (keyapi.CommitRequest, error) {
 	control, err := dm.Open()
 	if err != nil {
 		return keyapi.CommitRequest{}, err
 	}
 	defer control.Close()
-	// systemd may have done a part of it.
+	// systemd may have removed some of the devices.
 	data, err := control.Find(dataName(o.UUID))
 	if err == nil {
 		if err := unmount(ctx, data); err != nil {
@@ -53,7 +54,7 @@ func (o *Opened) Close(ctx context.Context, progress Progress) (keyapi.CommitReq
 	return keyapi.NewCommit(o.CommitKey, o.UUID, o.Holder, o.Generation+1, digest), nil
 }
 
-// remove takes a device away, unless it is gone.
+// remove removes a device, unless it is gone.
 func remove(ctx context.Context, control *dm.Control, name string) error {
 	for {
 		device, err := control.Find(name)
@@ -73,7 +74,7 @@ func remove(ctx context.Context, control *dm.Control, name string) error {
 	}
 }
 
-// unmount takes all mounts of a device away, the last one first.
+// unmount removes all mounts of a device, the last one first.
 func unmount(ctx context.Context, device *dm.Device) error {
 	for {
 		text, err := os.ReadFile("/proc/self/mountinfo")
@@ -93,8 +94,8 @@ func unmount(ctx context.Context, device *dm.Device) error {
 	}
 }
 
-// mountsOf returns the mount points of a device (proc_pid_mountinfo(5)). btrfs shows a
-// number of its own there, and the device's path as the source.
+// mountsOf returns the mount points of a device (proc_pid_mountinfo(5)). For btrfs
+// mountinfo has another device number, and the device's path as the source.
 func mountsOf(mountinfo, number, path string) []string {
 	var points []string
 	for line := range strings.Lines(mountinfo) {
@@ -110,7 +111,7 @@ func mountsOf(mountinfo, number, path string) []string {
 	return points
 }
 
-// unescape reads a path in which the kernel writes blanks as \ooo.
+// unescape decodes a path in which the kernel writes blanks as \ooo.
 func unescape(s string) string {
 	var out strings.Builder
 	for i := 0; i < len(s); i++ {

@@ -12,14 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// transfer is the most that is read or written at once, in bytes.
+// transfer is the largest size of one read or write, in bytes.
 const transfer = 1 << 20
 
-// device reads and writes a disk past the page cache, which dm-integrity goes past as well:
-// what was read before would be stale. Offsets and sizes are multiples of a sector's.
+// device reads and writes a disk without the page cache. dm-integrity does not use
+// the page cache either, so cached bytes would be stale. Offsets and sizes are
+// multiples of the sector size.
 type device struct {
 	file    *os.File
-	buffers sync.Pool // of []byte that are aligned as O_DIRECT wants it
+	buffers sync.Pool // of []byte, aligned for O_DIRECT
 }
 
 // openDevice opens the disk with this name and number.
@@ -38,7 +39,7 @@ func openDevice(name, number string, flags int) (*device, error) {
 		return nil, fmt.Errorf("opening the volume's disk: %s has number %s, want %s", name, got, number)
 	}
 	if flags&os.O_RDWR != 0 {
-		// The kernel opens a read-only disk for writing all the same.
+		// The kernel opens even a read-only disk for writing.
 		if readOnly, err := unix.IoctlGetInt(int(file.Fd()), unix.BLKROGET); err != nil || readOnly != 0 {
 			file.Close()
 			return nil, errors.Join(fmt.Errorf("opening the volume's disk: %s is read-only, want one that can be written", name), err)
@@ -90,7 +91,7 @@ func (d *device) WriteAt(b []byte, at int64) (int, error) {
 	return len(b), nil
 }
 
-// close makes what was written durable, and closes the disk.
+// close makes all writes durable, and closes the disk.
 func (d *device) close() error {
 	err := d.file.Sync()
 	if closeErr := d.file.Close(); err == nil {

@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mkfs are the arguments that make each filesystem without a question. The programs are
-// the root's own, which is measured.
+// mkfs returns the command that makes a filesystem without asking questions. The
+// programs come from the root, which is measured.
 func mkfs(f bootconfig.VolumeFilesystem, device string) []string {
 	switch f {
 	case bootconfig.Ext4:
@@ -29,10 +29,10 @@ func mkfs(f bootconfig.VolumeFilesystem, device string) []string {
 	panic("volumes: internal error: filesystem " + string(f))
 }
 
-// mkfsLog takes what mkfs says.
+// mkfsLog is the file for the output of mkfs.
 const mkfsLog = bootconfig.StateDir + "/mkfs.log"
 
-// mkfsOf finds the root's own mkfs, and says what it is.
+// mkfsOf finds the root's own mkfs, and returns its path and its digest.
 func mkfsOf(root string, f bootconfig.VolumeFilesystem) (program string, sum pins.Digest, err error) {
 	for _, dir := range []string{"/usr/sbin", "/sbin", "/usr/bin"} {
 		p := filepath.Join(dir, "mkfs."+string(f))
@@ -53,7 +53,8 @@ func mkfsOf(root string, f bootconfig.VolumeFilesystem) (program string, sum pin
 	return "", sum, fmt.Errorf("making %s: the root has no mkfs.%s in /usr/sbin, /sbin or /usr/bin", f, f)
 }
 
-// openIn opens a file as what has this root would: no link leads out of it.
+// openIn opens a file as a process with this root directory would: no symbolic link
+// leads out of the root.
 func openIn(root, path string) (*os.File, error) {
 	dir, err := os.Open(root)
 	if err != nil {
@@ -74,8 +75,8 @@ func makeFilesystem(ctx context.Context, processes *process.Table, root, program
 		return fmt.Errorf("making %s: %w", f, err)
 	}
 	defer out.Close()
-	// The node of the device is in a tree that is not moved into the root yet. mkfs.btrfs
-	// looks for mounts of it in /proc.
+	// The root has no /dev yet, so it lacks the device's node. mkfs.btrfs looks for
+	// mounts of the device in /proc.
 	for _, dir := range []string{"/dev", "/proc"} {
 		giveBack, err := lend(root, dir)
 		if err != nil {
@@ -97,8 +98,8 @@ func makeFilesystem(ctx context.Context, processes *process.Table, root, program
 	return nil
 }
 
-// reason is how what mkfs said begins and ends: mkfs.xfs has its usage behind the reason,
-// and mkfs.btrfs notes before it.
+// reason returns the first and the last line of mkfs's output: mkfs.xfs prints its
+// usage after the reason, and mkfs.btrfs prints notes before it.
 func reason(out *os.File, otherwise string) string {
 	first, last := process.FirstLine(out, otherwise), process.LastLine(out, otherwise)
 	if first == last {
@@ -107,7 +108,8 @@ func reason(out *os.File, otherwise string) string {
 	return first + " … " + last
 }
 
-// lend shows a directory of PID 1's in the root, and returns what ends that.
+// lend mounts a directory of PID 1 in the root, and returns a function that
+// unmounts it.
 func lend(root, dir string) (giveBack func() error, err error) {
 	if err := makeDirectories(root, dir); err != nil {
 		return nil, err
@@ -124,8 +126,8 @@ func lend(root, dir string) (giveBack func() error, err error) {
 	}, nil
 }
 
-// mountBelow mounts a volume in the root that is being put together. ext4 goes read-only
-// at the first sector that is not authentic; xfs and btrfs do so by themselves.
+// mountBelow mounts a volume in the new root. A mount option makes ext4 read-only
+// at the first sector that is not authentic; xfs and btrfs do so without an option.
 func mountBelow(root string, c bootconfig.Volume, device string) error {
 	if err := makeDirectories(root, c.MountPoint); err != nil {
 		return fmt.Errorf("mounting %s: %w", c.MountPoint, err)
@@ -140,8 +142,8 @@ func mountBelow(root string, c bootconfig.Volume, device string) error {
 	return nil
 }
 
-// makeDirectories makes the directories of a path below root that are missing. It
-// follows no symbolic link, which would lead out of the root.
+// makeDirectories makes the missing directories of a path below root. It follows no
+// symbolic link, because a link could lead out of the root.
 func makeDirectories(root, path string) error {
 	at := root
 	for part := range strings.SplitSeq(strings.Trim(path, "/"), "/") {

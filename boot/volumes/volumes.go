@@ -34,10 +34,11 @@ import (
 	"github.com/rootvouch/rootvouch/volume"
 )
 
-// cipher is dm-crypt's: LUKS2 writes it as aes-xts-plain64 with hmac(sha256).
+// cipher is the cipher in dm-crypt's table. LUKS2 writes it as aes-xts-plain64 with
+// hmac(sha256).
 const cipher = "capi:authenc(hmac(sha256),xts(aes))-plain64"
 
-// Found is a volume whose disk is there and whose key was released.
+// Found is a volume whose disk is attached and whose key was released.
 type Found struct {
 	Config   bootconfig.Volume
 	Disk     disk.Raw
@@ -45,7 +46,7 @@ type Found struct {
 	Released *keyapi.Released // wiped by Open
 }
 
-// Find finds the disk of a release.
+// Find finds the disk of a released volume.
 func Find(ctx context.Context, disks *disk.Finder, c bootconfig.Volume, released *keyapi.Released) (*Found, error) {
 	raw, err := disks.Only(ctx, released.Header)
 	if err != nil {
@@ -64,19 +65,19 @@ func (f *Found) String() string {
 	return fmt.Sprintf("%s is volume %s, %d MiB of data, %v, generation %d", f.Disk.Name, f.Config.UUID, f.Layout.DataSize>>20, f.Released.Volume.Found, f.Released.Volume.Generation)
 }
 
-// Opened is a volume that is mounted, and what its close needs. It is written to a file of
-// /run that root alone reads: nobody else may say that the volume was closed.
+// Opened is a mounted volume, with the data that its close needs. The data is kept
+// in a file of /run that only root can read, because only root may commit a close.
 type Opened struct {
 	UUID       pins.UUID         `json:"uuid"`
 	Disk       string            `json:"disk"`   // "vdb"
 	Number     string            `json:"number"` // "254:16"
 	Size       uint64            `json:"size"`   // bytes
 	MountPoint string            `json:"mount_point"`
-	Generation uint64            `json:"generation"` // that it was opened with
+	Generation uint64            `json:"generation"` // when it was opened
 	Freshness  bootlog.Freshness `json:"freshness"`
 	Holder     keyapi.Holder     `json:"holder"`
 	CommitKey  pins.Digest       `json:"commit_key"`
-	Made       string            `json:"-"` // by what, where it is new: for the console
+	Made       string            `json:"-"` // the mkfs that made it, if it is new: for the console
 }
 
 func (o *Opened) String() string {
@@ -91,11 +92,11 @@ func (o *Opened) String() string {
 	return fmt.Sprintf("%s is accepted as it is, by the operator's word: freshness unknown since generation %d", o.MountPoint, o.Generation)
 }
 
-// Progress gets what a long step does, and how far it is, in bytes.
+// Progress is told what a long step does, and how far the step is, in bytes.
 type Progress func(what string, done, size uint64)
 
-// Open opens the volume, makes its filesystem where it is new, and mounts it below root.
-// It wipes the release.
+// Open opens the volume, makes its filesystem if the volume is new, and mounts it
+// below root. It wipes the release.
 func (f *Found) Open(ctx context.Context, processes *process.Table, root string, progress Progress) (*Opened, error) {
 	defer f.Released.Wipe()
 	container, err := luks2.ParseAuthenticated(f.Disk.Header)
@@ -139,8 +140,8 @@ func (f *Found) Open(ctx context.Context, processes *process.Table, root string,
 	}, nil
 }
 
-// prepare formats what is new, and else compares what is there with what the key server
-// has said.
+// prepare formats a new volume. It compares any other volume with the digest that
+// came with its key.
 func (f *Found) prepare(ctx context.Context, volumeKey []byte, progress Progress) (bootlog.Freshness, error) {
 	d, err := openDevice(f.Disk.Name, f.Disk.Number, os.O_RDWR)
 	if err != nil {
@@ -180,7 +181,7 @@ func (f *Found) prepareOn(ctx context.Context, d volume.Disk, volumeKey []byte, 
 	return f.unclean(got)
 }
 
-// unclean decides about a volume that was written to and not closed.
+// unclean decides about a volume that was written and not closed.
 func (f *Found) unclean(got pins.Digest) (bootlog.Freshness, error) {
 	v := f.Released.Volume
 	if !v.AcceptUnclean {
@@ -220,7 +221,7 @@ func (f *Found) activate(volumeKey []byte) (*dm.Device, error) {
 	return data, nil
 }
 
-// Encode writes what closes volumes.
+// Encode encodes volumes for the program that closes them.
 func Encode(all []*Opened) []byte {
 	data, err := json.Marshal(all)
 	if err != nil {
@@ -229,7 +230,7 @@ func Encode(all []*Opened) []byte {
 	return data
 }
 
-// Decode reads it.
+// Decode reads what Encode wrote.
 func Decode(data []byte) ([]*Opened, error) {
 	var all []*Opened
 	if err := strictjson.Unmarshal(data, &all); err != nil {
@@ -238,7 +239,7 @@ func Decode(data []byte) ([]*Opened, error) {
 	return all, nil
 }
 
-// Log is what the boot log says of volumes.
+// Log returns the boot log's entries about volumes.
 func Log(all []*Opened) []bootlog.Volume {
 	var log []bootlog.Volume
 	for _, o := range all {
@@ -247,7 +248,7 @@ func Log(all []*Opened) []bootlog.Volume {
 	return log
 }
 
-// Disks names the disks that volumes are on.
+// Disks returns the names of the volumes' disks.
 func Disks(all []*Opened) []string {
 	var names []string
 	for _, o := range all {

@@ -1,4 +1,4 @@
-// Package wait pauses for a while or until a context ends.
+// Package wait pauses for a given time, or until a context ends.
 package wait
 
 import (
@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Poll is the time between two looks at what a step waits for.
+// Poll is the time between two checks of a condition that a step waits for.
 const Poll = 20 * time.Millisecond
 
 // Pause waits for one Poll, or returns the error of an ended ctx.

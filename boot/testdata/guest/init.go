@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rootInit is the init of the root filesystem. It prints what it finds, one
+// rootInit is the init of the root filesystem. It prints its observations, one
 // "guest:" line each, and powers off.
 func rootInit() {
 	say("reached the root filesystem")
@@ -121,8 +121,8 @@ func sayDrivers() {
 	say("loading a module gives %v", unix.InitModule([]byte("no module"), ""))
 }
 
-// waitForHost waits until the host has plugged a device or changed the disk's
-// size, and prints what came of it.
+// waitForHost waits until the host has plugged a device or changed the disk's size,
+// and prints the effect.
 func waitForHost() {
 	pci := func() []string { found, _ := filepath.Glob("/sys/bus/pci/devices/*"); return found }
 	size := func() string {
@@ -178,7 +178,7 @@ func sayBootLog() {
 	say("boot log has disk %s, root hash %s, steps %s (%v)", log.DiskUUID, log.RootHash, strings.Join(names, ","), err)
 }
 
-// sayTables prints the tables as root sees them, which is where a key would
+// sayTables prints the device-mapper tables as root sees them, in which a key would
 // show, and the keys that are left in keyrings.
 func sayTables() {
 	control, err := dm.Open()
@@ -199,8 +199,8 @@ func sayTables() {
 	say("a key is left in a keyring: %v", strings.Contains(string(keys), "rootvouch"))
 }
 
-// sayMemory prints how much memory files of tmpfs take: an initramfs that was
-// not freed would be in it.
+// sayMemory prints how much memory files of tmpfs take. The figure would include an
+// initramfs that was not freed.
 func sayMemory() {
 	data, _ := os.ReadFile("/proc/meminfo")
 	for line := range strings.Lines(string(data)) {
@@ -211,8 +211,8 @@ func sayMemory() {
 	}
 }
 
-// sayProcesses prints every process with a command line: kernel threads have
-// none.
+// sayProcesses prints every process with a command line. Kernel threads have no
+// command line.
 func sayProcesses() {
 	paths, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, p := range paths {
@@ -235,8 +235,8 @@ func sayAttestd() {
 	sayFile("attestd's log", "/run/rootvouch/attestd.log")
 }
 
-// takeDiskAway removes the disk from the PCI bus when the command line says so:
-// reads give I/O errors then, as when the host lets them fail.
+// takeDiskAway removes the disk from the PCI bus if the command line says so. Reads
+// then give I/O errors, as they do when the host makes them fail.
 func takeDiskAway() {
 	if !wants("guest.unplug") {
 		return

@@ -11,15 +11,16 @@ import (
 	"time"
 )
 
-// How long the stand-ins of fetchkey ask again, and how often. PID 1's bounds are longer.
+// How long, and how often, the stand-ins of fetchkey ask again. PID 1's bounds are
+// longer.
 const (
 	askAgainFor   = 6 * time.Second
 	askAgainAfter = 200 * time.Millisecond
 )
 
-// keyServer is the case's key server and the name of this launch there, which stand on the
-// command line as guest.kms:HOST:PORT:LAUNCH. The end of the booted system has no other file
-// that says it.
+// keyServer returns the address of the case's key server and this launch's name,
+// from the word guest.kms:HOST:PORT:LAUNCH of the command line. The program that
+// closes volumes has no other source for both.
 func keyServer() (address, launch string, ok bool) {
 	line, _ := os.ReadFile("/proc/cmdline")
 	for _, word := range strings.Fields(string(line)) {
@@ -31,9 +32,9 @@ func keyServer() (address, launch string, ok bool) {
 	return "", "", false
 }
 
-// ask sends one line to the key server until there is an answer, the same each time, and
-// returns what the answer is about. Where the key server is busy or cannot be reached it
-// asks again, as fetchkey does.
+// ask sends one line to the key server and returns the text of the answer. If the
+// key server is busy or cannot be reached, ask sends the same line again, as
+// fetchkey does.
 func ask(address, line string) (string, error) {
 	var last error
 	for end := time.Now().Add(askAgainFor); time.Now().Before(end); time.Sleep(askAgainAfter) {
@@ -86,14 +87,14 @@ func askForVolume(address, launch, volume string) {
 	os.NewFile(3, "pipe").Write(reply)
 }
 
-// sendCommit says that a volume was closed.
+// sendCommit tells the key server that a volume was closed.
 func sendCommit(address, launch, volume, request string) {
 	if _, err := ask(address, fmt.Sprintf("commit %s %s %s", volume, launch, request)); err != nil {
 		fail("fetchkey: commit: %v", err)
 	}
 }
 
-// hold waits until the key server says that this launch may go on.
+// hold waits until the key server lets this launch go on.
 func hold() {
 	address, launch, _ := keyServer()
 	say("holding")

@@ -36,7 +36,7 @@ func fail(format string, args ...any) {
 	os.Exit(1)
 }
 
-// caseText returns what the case says about a program, or "".
+// caseText returns the case's text for a program, or "".
 func caseText(name string) string {
 	data, _ := os.ReadFile("/etc/case/" + name)
 	return string(data)
@@ -44,8 +44,8 @@ func caseText(name string) string {
 
 func forever() { time.Sleep(time.Hour) }
 
-// agent checks what PID 1 wrote for it and serves a socket on which nobody
-// speaks.
+// agent checks the files that PID 1 wrote for it, and serves a socket that answers
+// nothing.
 func agent() {
 	if want := []string{"run", "-config", bootconfig.AgentConfigPath}; strings.Join(os.Args[1:], " ") != strings.Join(want, " ") {
 		fail("arguments are %q, want %q", os.Args[1:], want)
@@ -123,7 +123,8 @@ func fetchkey() {
 	pipe.Write(reply)
 }
 
-// isOfVolume reports whether fetchkey was asked for a volume that the case has.
+// isOfVolume reports whether fetchkey was asked for the key of one of the case's
+// volumes.
 func isOfVolume() bool {
 	if len(os.Args) != 5 || os.Args[4] == caseText("uuid") {
 		return false
@@ -132,7 +133,7 @@ func isOfVolume() bool {
 	return ok || caseText("release-"+os.Args[4]) != ""
 }
 
-// attestd answers on its port with what it sees of the booted system.
+// attestd answers on its port with its view of the booted system.
 func attestd() {
 	if device := os.Args[6]; device != bootconfig.ReportVirtioPort {
 		fail("attestd: there is no %s here", device)

@@ -21,8 +21,8 @@ const (
 	benchRounds = 3
 )
 
-// throughput measures a filesystem on a spare disk alone, on plain dm-crypt over it, and on
-// the volume, in turns.
+// throughput measures a filesystem in turn on a spare disk, on plain dm-crypt over
+// that disk, and on the volume.
 func throughput(dir, sectors string) {
 	disk := diskOf(sectors)
 	if disk == "" {
@@ -89,7 +89,8 @@ func on(device, what string) {
 	}
 }
 
-// measure writes a file past the page cache, reads it, and writes single blocks of it.
+// measure writes a file without the page cache, reads it, and writes single blocks
+// of it.
 func measure(path, what string) {
 	buf := aligned(benchPiece)
 	for i := range buf {
@@ -142,7 +143,7 @@ func timed(path, what string, buf []byte) error {
 	return nil
 }
 
-// aligned is memory as O_DIRECT wants it.
+// aligned returns memory that is aligned for O_DIRECT.
 func aligned(size int) []byte {
 	b := make([]byte, size+4096)
 	skip := 4096 - int(uintptr(unsafe.Pointer(&b[0]))%4096)

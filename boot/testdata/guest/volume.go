@@ -30,7 +30,8 @@ func volumeKey() {
 	os.NewFile(3, "pipe").Write([]byte(caseText("release-" + os.Args[4])))
 }
 
-// commit tells the case's key server, or else shows on the console what one would get.
+// commit sends the commit to the case's key server. If the case has none, it prints
+// the commit on the console.
 func commit() {
 	if address, launch, ok := keyServer(); ok {
 		sendCommit(address, launch, os.Args[4], os.Args[6])
@@ -83,7 +84,7 @@ func onVolume(verb, path, text string) {
 		unix.IoctlSetInt(1, unix.TCSBRK, 1)
 		closeLikeSystemd()
 	case "crash":
-		unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF) // without a word to the volume
+		unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF) // without closing the volume
 	case "database":
 		database(path)
 	case "tables":
@@ -111,17 +112,18 @@ func onVolume(verb, path, text string) {
 	unix.IoctlSetInt(1, unix.TCSBRK, 1)
 }
 
-// rowSize is that of a row, in bytes: it lies in several sectors.
+// rowSize is the size of a row in bytes. A row takes several sectors.
 const rowSize = 10_000
 
-// row is what the n-th row holds.
+// row returns the contents of the n-th row.
 func row(n int) []byte {
 	unit := fmt.Sprintf("row %d.", n)
 	return []byte(strings.Repeat(unit, rowSize/len(unit)+1)[:rowSize])
 }
 
-// rows holds the files of a directory, a row each, against what was written there, and then
-// writes so many more, each durable before it is said.
+// rows compares the files of a directory, one row each, with the rows that were
+// written there. Then it writes count more, and makes each durable before it prints
+// it.
 func rows(dir, count string) {
 	file := func(n int) string { return filepath.Join(dir, strconv.Itoa(n)) }
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -175,12 +177,13 @@ func syncDirectory(path string) error {
 	return dir.Sync()
 }
 
-// database checks a SQLite database, says what is in it, and then commits one row after the
-// other until the power is cut.
+// database checks a SQLite database, prints how many rows it has, and then commits
+// one row after the other until the power is cut.
 func database(path string) {
 	sqlite := func(sql string) string {
-		// With less, SQLite does not make the end of a transaction durable, which is that
-		// its journal is gone from the directory (PRAGMA synchronous).
+		// With a lower setting, SQLite does not make the end of a transaction
+		// durable: the removal of its journal from the directory (PRAGMA
+		// synchronous).
 		cmd := exec.Command("/usr/bin/sqlite3", path, "PRAGMA synchronous=EXTRA; "+sql)
 		cmd.Env = []string{"HOME=/"}
 		out, err := cmd.CombinedOutput()
@@ -198,7 +201,7 @@ func database(path string) {
 	}
 }
 
-// desk opens a volume as its owner does, with the key and cryptsetup.
+// desk opens a volume as its owner would at a desk, with the key and cryptsetup.
 func desk(key string) {
 	secret, err := hex.DecodeString(key)
 	if err == nil {
@@ -228,8 +231,8 @@ func desk(key string) {
 	}
 }
 
-// closeLikeSystemd changes the root to what PID 1 has left, and executes what is there, as
-// systemd's shutdown does.
+// closeLikeSystemd changes the root to the directory that PID 1 has left, and
+// executes the program there, as systemd's shutdown does.
 func closeLikeSystemd() {
 	root := bootconfig.CloseRoot
 	for _, step := range []struct {

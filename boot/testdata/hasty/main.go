@@ -1,5 +1,4 @@
-// Hasty is PID 1 with short limits, so that tests of a server that never answers
-// are short as well.
+// Hasty is PID 1 with short limits, which keep tests of a silent server short.
 package main
 
 import (
