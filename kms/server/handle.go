@@ -195,12 +195,11 @@ func (s *Server) nonce(c *call) ([]byte, error) {
 // release answers keyapi.ReleasePath. The key leaves after the ledger has made the release
 // durable.
 func (s *Server) release(c *call) ([]byte, error) {
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	default:
-		return nil, refuse(keyapi.CodeBusy, "%d releases are under way", maxReleases)
+	free, err := take(c.ctx, s.slots, "releases")
+	if err != nil {
+		return nil, err
 	}
+	defer free()
 	request, err := keyapi.Decode[keyapi.ReleaseRequest](c.body)
 	if err != nil {
 		return nil, refuse(keyapi.CodeMalformed, "%v", err)
@@ -247,6 +246,24 @@ func (s *Server) release(c *call) ([]byte, error) {
 	s.Log.Info("released", "spiffe_id", c.caller.ID, "remote", c.about.Remote, "disk", disk,
 		"generation", x.Record.Generation, "report_id", c.about.ReportID)
 	return reply, nil
+}
+
+// slotWait is how long a request waits for one of those before it to end. To be sent away and
+// to ask again costs both sides more than to wait.
+const slotWait = 5 * time.Second
+
+// take takes a slot, and returns how to free it.
+func take(ctx context.Context, slots chan struct{}, what string) (free func(), err error) {
+	wait := time.NewTimer(slotWait)
+	defer wait.Stop()
+	select {
+	case slots <- struct{}{}:
+		return func() { <-slots }, nil
+	case <-wait.C:
+		return nil, refuse(keyapi.CodeBusy, "%d %s are under way", cap(slots), what)
+	case <-ctx.Done():
+		return nil, refuse(keyapi.CodeUnavailable, "waiting for one of %d %s to end: %v", cap(slots), what, ctx.Err())
+	}
 }
 
 // launchOf names what the key goes to: the launch that the evidence is of, or where that is

@@ -2,9 +2,11 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rootvouch/rootvouch/evidence"
@@ -103,4 +105,33 @@ func TestRefusalsAfterTheClockWasSetBack(t *testing.T) {
 	if logged < 99 {
 		t.Errorf("%d of 100 refusals are on the log", logged)
 	}
+}
+
+// TestTurns: a request waits for its turn, and for no longer than slotWait.
+func TestTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slots := make(chan struct{}, 1)
+		first, err := take(t.Context(), slots, "releases")
+		if err != nil {
+			t.Fatal(err)
+		}
+		second := make(chan error)
+		go func() {
+			_, err := take(t.Context(), slots, "releases")
+			second <- err
+		}()
+		synctest.Wait()
+		first()
+		if err := <-second; err != nil {
+			t.Errorf("the second one got %v, want its turn", err)
+		}
+		if _, err := take(t.Context(), slots, "releases"); codeOf(err) != keyapi.CodeBusy {
+			t.Errorf("the third one got %v, want %s", err, keyapi.CodeBusy)
+		}
+		ended, end := context.WithCancel(t.Context())
+		end()
+		if _, err := take(ended, slots, "releases"); codeOf(err) != keyapi.CodeUnavailable {
+			t.Errorf("one whose caller has gone got %v, want %s", err, keyapi.CodeUnavailable)
+		}
+	})
 }

@@ -24,6 +24,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/evidence"
 	"github.com/rootvouch/rootvouch/kms/audit"
+	"github.com/rootvouch/rootvouch/kms/fetchkey"
 	"github.com/rootvouch/rootvouch/kms/kek"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/kms/kv"
@@ -284,41 +285,96 @@ func (c *counting) Commit(ctx context.Context, conditions []kv.Cond, writes []kv
 
 // TestStorm boots VMs all at once: each gets its key once, and nobody gives up.
 func TestStorm(t *testing.T) {
-	n, _ := strconv.Atoi(os.Getenv("ROOTVOUCH_STORM"))
-	if n == 0 {
-		t.Skip("SKIPPED: boots thousands of guests; make storm runs it")
+	for _, test := range []struct {
+		name   string
+		guests func(*rig, int) []guest
+	}{{"one SPIFFE ID", (*rig).alike}, {"a SPIFFE ID and a disk each", (*rig).apart}} {
+		t.Run(test.name, func(t *testing.T) {
+			n := stormSize(t)
+			w := newRig(t, nil)
+			w.storm(test.guests(w, n))
+		})
 	}
-	w := newRig(t, nil)
-	w.storm(t, n)
 }
 
 // TestStormCluster does so with three servers and a cluster.
 func TestStormCluster(t *testing.T) {
+	n := stormSize(t)
+	w := newRig(t, etcdtest.Start(t, 3))
+	w.storm(w.alike(n))
+}
+
+func stormSize(t *testing.T) int {
+	t.Helper()
 	n, _ := strconv.Atoi(os.Getenv("ROOTVOUCH_STORM"))
 	if n == 0 {
 		t.Skip("SKIPPED: boots thousands of guests; make storm runs it")
 	}
-	w := newRig(t, etcdtest.Start(t, 3))
-	w.storm(t, n)
+	return n
 }
 
-func (w *rig) storm(t *testing.T, n int) {
+// alike are VMs of one image.
+func (w *rig) alike(n int) (all []guest) {
+	for range n {
+		all = append(all, guest{newReportID(w.t), disk, w.identity})
+	}
+	return all
+}
+
+// apart are VMs of which each has its own image.
+func (w *rig) apart(n int) []guest {
+	all := make([]guest, n)
+	var wg sync.WaitGroup
+	const owners = 16
+	for owner := range owners {
+		wg.Go(func() {
+			for i := owner; i < n; i += owners {
+				all[i] = w.newImage(i)
+			}
+		})
+	}
+	wg.Wait()
+	return all
+}
+
+// newImage registers a disk for a VM of its own.
+func (w *rig) newImage(i int) guest {
+	g := guest{report: newReportID(w.t)}
+	g.disk = pins.UUID(g.report[:16])
+	id := spiffeid.RequireFromPathf(domain, "/vm/%d", i)
+	w.mu.Lock()
+	svid := w.ca.Issue(w.t, id)
+	w.mu.Unlock()
+	if err := w.put(w.servers[0], g.disk, id); err != nil {
+		w.t.Error(err)
+	}
+	g.identity = func(ctx context.Context) (fetchkey.Identity, error) {
+		got, err := w.identity(ctx)
+		got.SVID = svid
+		return got, err
+	}
+	return g
+}
+
+func (w *rig) storm(guests []guest) {
+	t := w.t
+	t.Helper()
 	start := time.Now()
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	outcomes := map[outcome]int{}
-	for i := range n {
+	for i, g := range guests {
 		wg.Go(func() {
-			got := w.launch(newReportID(t), w.addresses(i))
+			got := w.fetchAs(g, w.addresses(i), gotRefusal)
 			mu.Lock()
 			defer mu.Unlock()
 			outcomes[got]++
 		})
 	}
 	wg.Wait()
-	t.Logf("storm: %d guests at once, one SPIFFE ID: %v in %.1f s", n, outcomes, time.Since(start).Seconds())
+	t.Logf("storm: %d guests at once, %d servers: %v in %.1f s", len(guests), len(w.servers), outcomes, time.Since(start).Seconds())
 	w.judge(w.load(0))
-	if outcomes[gotKey] != n {
+	if outcomes[gotKey] != len(guests) {
 		t.Error("not everybody has a key")
 	}
 }

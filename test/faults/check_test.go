@@ -97,19 +97,19 @@ func decide(path string, logs []string) (string, error) {
 	}
 	var errs []error
 	var longest int
-	var events map[string]int
+	var events, refusals map[string]int
 	for _, dir := range logs {
 		l, err := readLog(dir)
 		if err != nil {
 			return "", fmt.Errorf("log %s: %w", dir, err)
 		}
 		if l.size >= longest {
-			longest, events = l.size, l.events
+			longest, events, refusals = l.size, l.events, l.refusals
 			errs = l.against(said)
 		}
 	}
-	return fmt.Sprintf("%d leaves, %d releases, %d again, %d puts, %d refusals; guests: %s", longest, events["release"], events["release again"],
-		events["put"], events["refusal"], said.count()), errors.Join(errs...)
+	return fmt.Sprintf("%d leaves, %d releases, %d again, %d puts, %d refusals %v; guests: %s", longest, events["release"], events["release again"],
+		events["put"], events["refusal"], refusals, said.count()), errors.Join(errs...)
 }
 
 // saying is what the guests say.
@@ -153,13 +153,14 @@ func readResults(path string) (saying, error) {
 type theLog struct {
 	size     int
 	events   map[string]int
+	refusals map[string]int // :: code, and the checks that failed
 	releases map[snp.ReportID]int
 	puts     map[string]bool // :: disk and generation
 	bad      []error
 }
 
 func readLog(path string) (theLog, error) {
-	l := theLog{events: map[string]int{}, releases: map[snp.ReportID]int{}, puts: map[string]bool{}}
+	l := theLog{events: map[string]int{}, refusals: map[string]int{}, releases: map[snp.ReportID]int{}, puts: map[string]bool{}}
 	dir := tlogdir.Dir(path)
 	public, err := dir.Key()
 	if err != nil {
@@ -187,6 +188,8 @@ func readLog(path string) (theLog, error) {
 			if leaf.Event == audit.Release {
 				l.releases[about.ReportID]++
 			}
+		case audit.AboutRefusal:
+			l.refusals[strings.Join(append([]string{about.Code}, about.Checks...), " ")]++
 		case audit.AboutChange:
 			l.puts[fmt.Sprint(about.Disk, about.Generation)] = true
 		}

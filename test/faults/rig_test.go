@@ -382,15 +382,26 @@ func (w *rig) launch(report snp.ReportID, addresses []string) outcome {
 }
 
 func (w *rig) fetch(report snp.ReportID, addresses []string, refused outcome) outcome {
+	return w.fetchAs(guest{report, disk, w.identity}, addresses, refused)
+}
+
+// guest is what a VM asks with.
+type guest struct {
+	report   snp.ReportID
+	disk     pins.UUID
+	identity func(context.Context) (fetchkey.Identity, error)
+}
+
+func (w *rig) fetchAs(g guest, addresses []string, refused outcome) outcome {
 	released, err := fetchkey.Fetch(w.t.Context(), fetchkey.Config{
-		Disk: disk, Addresses: addresses, ServerID: kmsID, Patience: patience, Identity: w.identity,
+		Disk: g.disk, Addresses: addresses, ServerID: kmsID, Patience: patience, Identity: g.identity,
 		Evidence: func(data [64]byte) (evidence.Evidence, error) {
 			r := w.chip.Unsigned(w.t, data)
-			r.ReportID = report
+			r.ReportID = g.report
 			return w.chip.Sign(w.t, r), nil
 		},
 	})
-	got := result{Launch: report, Outcome: gotKey}
+	got := result{Launch: g.report, Outcome: gotKey}
 	switch {
 	case err == nil && !bytes.Equal(released.Key[:], key):
 		got.Outcome, got.Reason = wrongKey, "it is another key"
