@@ -60,7 +60,7 @@ func TestPasses(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	wantLines(t, out, "test: 3 packages; no run of before", "one: 2 tests, 1 skipped\n", "two: 1 test, 1 skipped\n",
+	wantLines(t, out, "test: 3 packages; no run of before", "ok  \texample.org/a/m/one\t", "/3: 2 tests, 1 skipped]\n", "/3: 1 test, 1 skipped]\n", "?   \texample.org/a/m/none\t[no test files]\n",
 		"\nskipped: 2 tests\n     1  no reason given\n     1  no such tool\n", "\nslowest:\n", "total: 3 tests in 2 packages (0 unchanged since an earlier run), 1 without tests;", "; all well\n")
 	if strings.Contains(out, "chatter") {
 		t.Errorf("the output of a test that passed is shown:\n%s", out)
@@ -69,7 +69,7 @@ func TestPasses(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, again)
 	}
-	wantLines(t, again, "test: 3 packages; about ", " cached  one: 2 tests, 1 skipped\n", "(2 unchanged since an earlier run)")
+	wantLines(t, again, "test: 3 packages; about ", "\t(cached)\t", "(2 unchanged since an earlier run)")
 }
 
 // TestFailures has every way in which the tests of a package fail. Each is told as its package
@@ -97,9 +97,9 @@ func TestFailures(t *testing.T) {
 		t.Errorf("no error; it printed:\n%s", out)
 	}
 	for _, c := range cases {
-		wantLines(t, out, c.pkg+": "+c.told+"\n", c.shown)
+		wantLines(t, out, "FAIL\texample.org/a/m/"+c.pkg+"\t", ": "+c.told+"]\n", c.shown)
 	}
-	wantLines(t, out, "good: 1 test\n", "FAILED: 8 packages\n")
+	wantLines(t, out, ": 1 test]\n", "FAILED: 8 packages\n")
 	if strings.Contains(out, "chatter") {
 		t.Errorf("the output of a test that passed is shown:\n%s", out)
 	}
@@ -120,7 +120,7 @@ func TestSecondModule(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), bad) {
 		t.Errorf("got error %v, want one of %s", err, bad)
 	}
-	wantLines(t, out, "one: TestA\n", "two: 1 test\n", "total: 2 tests in 2 packages")
+	wantLines(t, out, ": TestA]\n", ": 1 test]\n", "total: 2 tests in 2 packages")
 }
 
 func TestUsage(t *testing.T) {

@@ -33,7 +33,8 @@ type results struct {
 
 // unit is a package and its tests.
 type unit struct {
-	name    string
+	path    string // of the package
+	name    string // the path in its module
 	started time.Time
 	elapsed float64 // seconds
 	action  string  // pass, fail or skip, once the package has ended
@@ -69,7 +70,7 @@ func (r *results) take(line []byte) string {
 	}
 	u := r.open[e.Package]
 	if u == nil {
-		u = &unit{name: short(e.Package), started: e.Time, output: map[string]*strings.Builder{}}
+		u = &unit{path: e.Package, name: short(e.Package), started: e.Time, output: map[string]*strings.Builder{}}
 		r.open[e.Package] = u
 	}
 	if e.Test != "" {
@@ -139,23 +140,24 @@ func reason(output *strings.Builder) string {
 	return "no reason given"
 }
 
-// line is what is printed when a package ends; nothing for a package without tests.
+// line is what is printed when a package ends: go test's own line, for who reads those, and
+// how many packages have ended, of how many, and what became of the tests.
 func (r *results) line(u *unit) string {
 	if u.action == "skip" {
-		return ""
+		return fmt.Sprintf("?   \t%s\t[no test files]\n", u.path)
 	}
-	word, took := "ok", fmt.Sprintf("%.1fs", u.elapsed)
+	word, took := "ok  ", fmt.Sprintf("%.3fs", u.elapsed)
 	what := count(u.tests, "test")
 	if u.skipped > 0 {
 		what += fmt.Sprintf(", %d skipped", u.skipped)
 	}
 	if u.cached {
-		took = "cached"
+		took = "(cached)"
 	}
 	if u.action == "fail" {
 		word, what = "FAIL", strings.Join(u.bad(), ", ")
 	}
-	return fmt.Sprintf("[%*d/%d] %-4s %7s  %s: %s\n", len(fmt.Sprint(r.total)), len(r.ended), r.total, word, took, u.name, what)
+	return fmt.Sprintf("%s\t%s\t%s\t[%d/%d: %s]\n", word, u.path, took, len(r.ended), r.total, what)
 }
 
 // bad names what failed in a package: the tests at whose end no other test is to blame.
