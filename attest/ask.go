@@ -8,9 +8,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"syscall"
+	"time"
 
 	"github.com/rootvouch/rootvouch/attest/attestapi"
 	"github.com/rootvouch/rootvouch/evidence"
@@ -38,14 +41,41 @@ var ErrProblem = errors.New("the VM gives no evidence")
 // vouches for it. Believe nothing that came over the connection until Judge has
 // compared the keys.
 //
+// A VM with little processor time misses the time limit that attestd has for a
+// handshake, and closes the connection without a word. Ask then asks again, until ctx
+// ends.
+//
 // Errors have one line, without control characters, for any bytes that the other end
 // sent.
 func Ask(ctx context.Context, address string, nonce evidence.Nonce) (Answer, error) {
-	a, err := ask(ctx, address, nonce)
-	if err != nil {
-		return Answer{}, harmless{err}
+	var cut error // why it asks again
+	for {
+		a, err := ask(ctx, address, nonce)
+		if err == nil {
+			return a, nil
+		}
+		if cut != nil && ctx.Err() != nil {
+			return Answer{}, harmless{cut}
+		}
+		if !errors.Is(err, errCut) || !pause(ctx) {
+			return Answer{}, harmless{err}
+		}
+		cut = err
 	}
-	return a, nil
+}
+
+// errCut is matched by errors that say that the other end took a connection and closed it
+// without an answer.
+var errCut = errors.New("the connection was closed without an answer")
+
+// pause waits before the next try, and reports whether there is to be one.
+func pause(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(time.Second):
+		return true
+	}
 }
 
 func ask(ctx context.Context, address string, nonce evidence.Nonce) (Answer, error) {
@@ -72,6 +102,9 @@ func ask(ctx context.Context, address string, nonce evidence.Nonce) (Answer, err
 		var inner *url.Error // says the address and the method once more
 		if errors.As(err, &inner) {
 			err = inner.Err
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
+			err = fmt.Errorf("%w: %v", errCut, err)
 		}
 		return Answer{}, fmt.Errorf("asking %s: %w", address, err)
 	}

@@ -457,3 +457,54 @@ func TestAskRefuses(t *testing.T) {
 		t.Errorf("got error %v", err)
 	}
 }
+
+// cutting closes the first connections that it takes, as attestd closes those whose
+// handshake takes too long.
+type cutting struct {
+	net.Listener
+	left, closed int    // connections to close, and those that were closed
+	none         func() // called with the second one that is closed
+}
+
+func (c *cutting) Accept() (net.Conn, error) {
+	for {
+		conn, err := c.Listener.Accept()
+		if err != nil || c.left <= 0 {
+			return conn, err
+		}
+		c.left--
+		conn.Close()
+		if c.closed++; c.closed == 2 {
+			c.none()
+		}
+	}
+}
+
+// TestAskAgain asks again when the connection was closed, until its time ends.
+func TestAskAgain(t *testing.T) {
+	for _, c := range []struct {
+		name, want string
+		left       int
+	}{
+		{"one is closed", "the AMD-SP is busy", 1},
+		{"all are closed", "the connection was closed without an answer", 1 << 30},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				w.Write(attestapi.Problem{Version: 1, Error: "the AMD-SP is busy"}.Encode())
+			}))
+			limited := &cutting{Listener: server.Listener, left: c.left}
+			server.Listener = limited
+			server.StartTLS()
+			defer server.Close()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			limited.none = cancel
+			_, err := Ask(ctx, strings.TrimPrefix(server.URL, "https://"), evidence.Nonce{})
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got error %v, want one with %q", err, c.want)
+			}
+		})
+	}
+}
