@@ -47,7 +47,8 @@ func conflicts(all []use) []string {
 // TestTrees walks the trees of all programs that have flags: the owner's side and
 // the guest's.
 func TestTrees(t *testing.T) {
-	pages := helpOf(t)
+	bin := build(t)
+	pages := helpOf(t, bin)
 	t.Run("one name for one thing", func(t *testing.T) {
 		for _, conflict := range conflicts(uses(pages)) {
 			t.Error(conflict)
@@ -61,6 +62,7 @@ func TestTrees(t *testing.T) {
 			}
 		}
 	})
+	t.Run("exit statuses", func(t *testing.T) { testStatuses(t, bin, pages) })
 	t.Run("the walk sees the ends of the trees", func(t *testing.T) {
 		seen := map[string]bool{}
 		for _, u := range uses(pages) {
@@ -106,15 +108,21 @@ func uses(pages map[string]string) []use {
 	return all
 }
 
-// helpOf builds the programs, and returns the help of each of their commands.
-func helpOf(t *testing.T) map[string]string {
+// build builds the programs that have flags into a directory.
+func build(t *testing.T) (bin string) {
 	t.Helper()
-	bin := t.TempDir()
+	bin = t.TempDir()
 	build := exec.Command("go", "build", "-o", bin, "./cmd/rootvouch", "./cmd/rootvouch-spire", "./cmd/rootvouch-kms", "./cmd/attestd", "./cmd/fetchkey")
 	build.Dir = needs.Repository(t)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
+	return bin
+}
+
+// helpOf returns the help of each command of the programs.
+func helpOf(t *testing.T, bin string) map[string]string {
+	t.Helper()
 	pages := map[string]string{}
 	for _, program := range []string{"rootvouch", "rootvouch-kms"} {
 		walk(t, bin, pages, program)

@@ -155,6 +155,7 @@ func inspectImage(w io.Writer, name, pinsName, keyName string, asJSON bool) erro
 
 func newVerifyCommand() *cobra.Command {
 	var keyName, pinsName string
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "verify --key KEY --pins PINS DISK",
 		Short: "Check every block of a disk against its pins",
@@ -169,12 +170,28 @@ is wrong is named.`,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: every block matches root hash %s (%v)\n", args[0], p.RootHash, time.Since(start).Round(time.Millisecond))
+			took := time.Since(start)
+			if asJSON {
+				return cli.PrintJSON(cmd.OutOrStdout(), verified{
+					Disk: args[0], DiskUUID: p.DiskUUID, RootHash: p.RootHash, Bytes: p.PayloadSize, Seconds: took.Seconds(),
+				})
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: every block matches root hash %s (%v)\n", args[0], p.RootHash, took.Round(time.Millisecond))
 			return err
 		},
 	}
 	keyAndPins(cmd, &keyName, &pinsName)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// verified is what "image verify" prints of a disk whose every block matches its pins.
+type verified struct {
+	Disk     string      `json:"disk"`
+	DiskUUID pins.UUID   `json:"disk_uuid"`
+	RootHash pins.Digest `json:"root_hash"`
+	Bytes    uint64      `json:"payload_bytes"`
+	Seconds  float64     `json:"seconds"`
 }
 
 func newExtractCommand() *cobra.Command {

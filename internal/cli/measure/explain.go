@@ -5,9 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -34,6 +32,7 @@ type explainFlags struct {
 	firmwares, kernels, others []string
 	commandLines               []string
 	refvals                    []string
+	asJSON                     bool
 }
 
 func newExplainCommand() *cobra.Command {
@@ -73,6 +72,7 @@ they are, and 1 if it is not.`,
 	flags.StringArrayVar(&f.others, "other-initrd", nil, "initramfs file that may have been used (repeatable)")
 	flags.StringArrayVar(&f.commandLines, "other-append", nil, "command line that may have been used (repeatable)")
 	flags.StringArrayVar(&f.refvals, "refval", nil, "reference values (that the files are compared with; repeatable)")
+	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
 	command.Require(cmd, "got")
 	command.NotEmpty(cmd, "refval", "other-firmware", "other-kernel", "other-initrd")
 	command.LeavesNothing(cmd)
@@ -95,34 +95,32 @@ func (f *explainFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	out := cmd.OutOrStdout()
+	said := explanation{Got: f.got, Explanations: [][]explain.Change{}, NotTried: []string{}, RefVals: []comparison{}}
 	for _, e := range entries {
-		if e.Digest == got {
-			_, err := fmt.Fprintf(out, "no difference: %d vCPUs of type %s give this digest\n", e.VCPUs, e.CPU.Name)
+		if e.Digest == got && said.SameAs == nil {
+			said.SameAs = &shape{e.VCPUs, e.CPU.Name}
+		}
+	}
+	if said.SameAs == nil {
+		if err := f.compare(&said, m, got); err != nil {
 			return err
 		}
 	}
-	if explained, err := f.compare(out, m, got); explained || err != nil {
-		return err
+	if !f.asJSON {
+		said.printCompared(cmd.OutOrStdout())
 	}
-	q, err := f.question(m, got)
-	if err != nil {
-		return err
+	if said.SameAs == nil && !said.accepted() {
+		q, err := f.question(m, got)
+		if err != nil {
+			return err
+		}
+		answer, err := explain.Search(cmd.Context(), q)
+		if err != nil {
+			return err
+		}
+		said.add(answer)
 	}
-	answer, err := explain.Search(cmd.Context(), q)
-	if err != nil {
-		return err
-	}
-	if _, err := io.WriteString(out, answer.String()); err != nil {
-		return err
-	}
-	if len(answer.Explanations) == 0 && len(f.refvals) == 0 {
-		fmt.Fprintln(cmd.ErrOrStderr(), "rootvouch: hint: --refval says which files the reference values were made from; --other-firmware, --other-kernel, --other-initrd and --other-append name candidates")
-	}
-	if len(answer.Explanations) == 0 {
-		return notExplained{}
-	}
-	return nil
+	return f.say(cmd, said)
 }
 
 // question reads the candidates. Of several vCPU counts and CPU types the first
@@ -166,52 +164,46 @@ func (f *explainFlags) question(m *measurement, got launch.Sum) (explain.Questio
 	return q, nil
 }
 
-// compare says what is different from the files that reference values were made from, and
-// whether that explains the digest.
-func (f *explainFlags) compare(out io.Writer, m *measurement, got launch.Sum) (explained bool, err error) {
+// compare finds what is different from the files that reference values were made from, and
+// whether they accept the digest.
+func (f *explainFlags) compare(said *explanation, m *measurement, got launch.Sum) error {
 	here := m.provenance()
 	for _, path := range f.refvals {
 		values, _, err := cli.ReadValues(path)
 		if err != nil {
-			return false, err
+			return err
 		}
+		c := comparison{RefVal: path, MadeFrom: [][]difference{}, Accepts: []shape{}}
 		var seen []refval.Provenance
 		for _, accepted := range values.Measurements {
 			if !slices.Contains(seen, accepted.Provenance) {
 				seen = append(seen, accepted.Provenance)
-				if _, err := fmt.Fprintf(out, "%s: made from %s\n", path, difference(accepted.Provenance, here)); err != nil {
-					return false, err
-				}
+				c.MadeFrom = append(c.MadeFrom, differences(accepted.Provenance, here))
 			}
 			if bytes.Equal(accepted.Digest[:], got.Bytes()) {
-				explained = true
-				if _, err := fmt.Fprintf(out, "%s: accepts this digest, of %d vCPUs of type %s\n", path, accepted.VCPUs, accepted.CPUType); err != nil {
-					return false, err
-				}
+				c.Accepts = append(c.Accepts, shape{int(accepted.VCPUs), accepted.CPUType})
 			}
 		}
+		said.RefVals = append(said.RefVals, c)
 	}
-	return explained, nil
+	return nil
 }
 
-// difference says which files of a digest are not those that are here.
-func difference(there, here refval.Provenance) string {
-	var other []string
+// differences are the files of a digest that are not those that are here.
+func differences(there, here refval.Provenance) []difference {
+	other := []difference{}
 	for _, file := range []struct {
 		name        string
 		there, here pins.Digest
 	}{{"firmware", there.FirmwareSHA256, here.FirmwareSHA256}, {"kernel", there.KernelSHA256, here.KernelSHA256}, {"initramfs", there.InitramfsSHA256, here.InitramfsSHA256}} {
 		if file.there != file.here {
-			other = append(other, fmt.Sprintf("another %s (SHA-256 %s, here %s)", file.name, file.there, file.here))
+			other = append(other, difference{file.name, file.there.String(), file.here.String()})
 		}
 	}
 	if there.CommandLine != here.CommandLine {
-		other = append(other, fmt.Sprintf("another command line (%q, here %q)", there.CommandLine, here.CommandLine))
+		other = append(other, difference{commandLine, there.CommandLine, here.CommandLine})
 	}
-	if len(other) == 0 {
-		return "these files"
-	}
-	return strings.Join(other, ", ")
+	return other
 }
 
 // withoutBootConfig returns the base of an initramfs: who forgot to configure it measured

@@ -306,37 +306,70 @@ func readFileOrStdin(path string) ([]byte, error) {
 }
 
 func newCheckCommand() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use:     "check REFVAL...",
 		Short:   "Check reference values, and say what they accept",
 		Example: "  rootvouch refval check refval.json",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, paths []string) error {
-			for _, path := range paths {
+			all := make([]accepts, len(paths))
+			for i, path := range paths {
 				values, _, err := cli.ReadValues(path)
 				if err != nil {
 					return err
 				}
 				cli.SayEmulated(cmd, !values.RootOfTrust.IsAMD())
-				fmt.Fprintf(cmd.OutOrStdout(), "%s: root of trust %v, %d measurements\n", path, values.RootOfTrust, len(values.Measurements))
-				if values.AcceptsHostCode() {
-					fmt.Fprintf(cmd.OutOrStdout(), "%s: a firmware that may run code of its host before the kernel\n", path)
+				all[i] = acceptedBy(path, values)
+				if !asJSON {
+					all[i].print(cmd.OutOrStdout())
 				}
-				if values.AcceptsBareKernel() {
-					fmt.Fprintf(cmd.OutOrStdout(), "%s: a kernel that runs ACPI code of its host\n", path)
-				}
-				if values.CheckKernels() != nil {
-					fmt.Fprintf(cmd.OutOrStdout(), "%s: a measurement that covers no kernel: any kernel on that firmware\n", path)
-				}
-				for _, p := range values.Products {
-					minimum := "any TCB: firmware with known flaws passes"
-					if tcb, bounded := p.MinimumTCB.Value(); bounded {
-						minimum = "TCB " + tcb.String() + " or newer"
-					}
-					fmt.Fprintf(cmd.OutOrStdout(), "%s: %s with %s\n", path, p.Name, minimum)
-				}
+			}
+			if asJSON {
+				return cli.PrintJSON(cmd.OutOrStdout(), all)
 			}
 			return nil
 		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// accepts is what a file of reference values accepts.
+type accepts struct {
+	RefVal           string             `json:"refval"`
+	RootOfTrust      refval.RootOfTrust `json:"root_of_trust"`
+	Measurements     int                `json:"measurements"`
+	HostCode         bool               `json:"accepts_host_code"`
+	BareKernel       bool               `json:"accepts_bare_kernel"`
+	UnmeasuredKernel bool               `json:"accepts_unmeasured_kernel"`
+	Products         []refval.Product   `json:"products"`
+}
+
+func acceptedBy(path string, values refval.Values) accepts {
+	return accepts{
+		RefVal: path, RootOfTrust: values.RootOfTrust, Measurements: len(values.Measurements),
+		HostCode: values.AcceptsHostCode(), BareKernel: values.AcceptsBareKernel(), UnmeasuredKernel: values.CheckKernels() != nil,
+		Products: values.Products,
+	}
+}
+
+func (a accepts) print(w io.Writer) {
+	fmt.Fprintf(w, "%s: root of trust %v, %d measurements\n", a.RefVal, a.RootOfTrust, a.Measurements)
+	if a.HostCode {
+		fmt.Fprintf(w, "%s: a firmware that may run code of its host before the kernel\n", a.RefVal)
+	}
+	if a.BareKernel {
+		fmt.Fprintf(w, "%s: a kernel that runs ACPI code of its host\n", a.RefVal)
+	}
+	if a.UnmeasuredKernel {
+		fmt.Fprintf(w, "%s: a measurement that covers no kernel: any kernel on that firmware\n", a.RefVal)
+	}
+	for _, p := range a.Products {
+		minimum := "any TCB: firmware with known flaws passes"
+		if tcb, bounded := p.MinimumTCB.Value(); bounded {
+			minimum = "TCB " + tcb.String() + " or newer"
+		}
+		fmt.Fprintf(w, "%s: %s with %s\n", a.RefVal, p.Name, minimum)
 	}
 }

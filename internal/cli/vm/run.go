@@ -30,7 +30,7 @@ type runFlags struct {
 
 	qemu, asp, log        string
 	times                 string
-	print                 bool
+	print, asJSON         bool
 	startTimeout, timeout time.Duration
 }
 
@@ -66,6 +66,9 @@ initramfs of another maker takes --append. --print shows the QEMU command and do
 run it.
 
 Ctrl-C ends the VM. Nothing is left behind but the log.
+
+With --json the console is not on standard output (--log keeps it): how the VM ended
+is there, as one JSON document, for each end that has an exit status of its own.
 
 Exit status: 0 the guest powered itself off, also after a boot that its PID 1
 refused, 3 the kernel never started, 4 the guest reset itself, as a kernel panic
@@ -108,6 +111,8 @@ func (f *runFlags) bind(cmd *cobra.Command) {
 	flags.StringVar(&f.qemu, "qemu", platform.DefaultQEMU, "QEMU program")
 	flags.StringVar(&f.log, "log", "", "file for the console as it comes; an existing one is replaced")
 	flags.BoolVar(&f.print, "print", false, "print the QEMU command and do not run it")
+	flags.BoolVar(&f.asJSON, "json", false, "print JSON (how the VM ended, in the console's place)")
+	cmd.MarkFlagsMutuallyExclusive("json", "print")
 	flags.DurationVar(&f.startTimeout, "start-timeout", 0, "how long the kernel may take to start (default 30s and 0.5s per MiB of kernel and initramfs)")
 	flags.DurationVar(&f.timeout, "timeout", 0, "how long to wait before giving up (for the VM to end; default: without limit)")
 	flags.StringVar(&f.times, "times", "", "file for the times of the console's lines, for \"vm timeline\" (an existing one is replaced)")
@@ -181,7 +186,7 @@ func (f *runFlags) run(cmd *cobra.Command, g platform.Guest) (err error) {
 	out := cmd.OutOrStdout()
 	o.Console = func(line string) {
 		times.line(line)
-		if broken == nil {
+		if broken == nil && !f.asJSON {
 			_, broken = fmt.Fprintln(out, line)
 		}
 	}
@@ -189,27 +194,29 @@ func (f *runFlags) run(cmd *cobra.Command, g platform.Guest) (err error) {
 	if err != nil {
 		return cli.HintBareKernel(cli.HintHostCode(err))
 	}
-	cli.Say(cmd, "launch digest: %v", vm.Measurement())
-	if id, ok := vm.ReportID(); ok {
-		cli.Say(cmd, "report ID: %v", id)
-	}
-	for _, forward := range vm.Forwards() {
-		cli.Say(cmd, "forward: %v", forward)
-	}
+	said := newEnding(g, vm)
+	said.announce(cmd)
 	ended := make(chan platform.Result, 1)
 	go func() { ended <- vm.Wait() }()
 	var result platform.Result
 	select {
 	case <-vm.Started():
 		times.mark(timeline.Kernel)
-		cli.Say(cmd, "kernel: started after %v", time.Since(begin).Round(time.Millisecond))
+		started := time.Since(begin)
+		said.started(started)
+		cli.Say(cmd, "kernel: started after %v", started.Round(time.Millisecond))
 		result = <-ended
 	case result = <-ended:
+	}
+	took := time.Since(begin)
+	if f.asJSON {
+		said.end(result, took)
+		broken = cli.PrintJSON(out, said)
 	}
 	if err := result.Err(); err != nil {
 		return vmEnd{err, result.Outcome}
 	}
-	cli.Say(cmd, "powered off after %v", time.Since(begin).Round(time.Millisecond))
+	cli.Say(cmd, "powered off after %v", took.Round(time.Millisecond))
 	if broken != nil {
 		return fmt.Errorf("writing the console: %w", broken)
 	}

@@ -56,9 +56,9 @@ type Blob struct {
 
 // Change is one input that differs from what was expected.
 type Change struct {
-	Input string // "vCPUs", "CPU type", …
-	Got   string // what it was
-	Want  string // what the owner expected
+	Input string `json:"input"` // "vCPUs", "CPU type", …
+	Got   string `json:"got"`   // what it was
+	Want  string `json:"want"`  // what the owner expected
 }
 
 func (c Change) String() string { return fmt.Sprintf("%s: %s, not %s", c.Input, c.Got, c.Want) }
