@@ -23,12 +23,12 @@ import (
 	"github.com/rootvouch/rootvouch/refval"
 )
 
-// errNoEvidence is the fault of the zero Evidence.
+// errNoEvidence is the error for the zero Evidence.
 var errNoEvidence = errors.New("there is no evidence")
 
 // Collateral holds the verifier's own certificates, which complete those of the
-// evidence, and its revocation lists. A certificate is not trusted because it is
-// here: the reference values name the roots.
+// evidence, and its revocation lists. Their presence does not make certificates
+// trusted: the reference values name the roots.
 type Collateral struct {
 	Certificates []*x509.Certificate
 	CRLs         []*x509.RevocationList
@@ -51,11 +51,12 @@ const (
 type Request struct {
 	Evidence Evidence
 	Values   refval.Values
-	// ReportData is what the guest must have bound: see package evidence.
+	// ReportData is the REPORT_DATA that the guest must have bound: see package
+	// evidence.
 	ReportData [64]byte
-	// AcceptAnyReportData leaves ReportData unchecked, for a report that is
-	// kept and read later. Such a report proves nothing about its presenter or its
-	// time, so the best outcome is FreshnessUnknown.
+	// AcceptAnyReportData leaves ReportData unchecked, for a report that is stored
+	// and read later. Such a report proves nothing about its presenter or its time,
+	// so the best outcome is FreshnessUnknown.
 	AcceptAnyReportData bool
 	Collateral          Collateral
 	Now                 time.Time
@@ -101,10 +102,10 @@ func Appraise(q Request) Verdict {
 	return v
 }
 
-// Anchors are the roots that may vouch in [Authenticate].
+// Anchors are the roots that [Authenticate] accepts.
 type Anchors struct {
 	what    string
-	allowed map[pins.Digest]bool // :: SHA-256 of an ARK's DER -> it may vouch
+	allowed map[pins.Digest]bool // :: SHA-256 of an ARK's DER -> it is accepted
 }
 
 // AMDAnchors returns AMD's roots of Milan, Genoa and Turin.

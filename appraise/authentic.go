@@ -27,12 +27,12 @@ func (v *Verdict) authenticate(q Request, anchors Anchors) {
 	v.checkReportData(e, q)
 }
 
-// errNoCertificate is the fault of evidence whose endorsement key has no certificate,
-// neither in the evidence nor in the collateral.
+// errNoCertificate is the error for evidence whose endorsement key has a
+// certificate neither in the evidence nor in the collateral.
 var errNoCertificate = errors.New("no certificate of the endorsement key")
 
-// checkEndorsement compares the report with the certificate of the key that is
-// said to have signed it.
+// checkEndorsement compares the report with the certificate of its alleged
+// endorsement key.
 func (v *Verdict) checkEndorsement(r *snp.Report, s *signer) {
 	var missing error
 	switch {

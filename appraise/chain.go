@@ -14,15 +14,15 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// chain is an endorsement key's certificate with those above it.
+// chain is an endorsement key's certificate with its CA and its root.
 type chain struct{ leaf, ca, root *x509.Certificate }
 
 const minRSABits = 2048 // AMD's are 4096; an emulated chain's may be shorter
 
 // buildChain finds the two certificates above leaf among the candidates, and
-// verifies it: exactly leaf, intermediate, root, as AMD issues them, the root
-// being an anchor. RFC 5280 path building is not wanted here: there is one
-// path, and it has no options.
+// verifies the chain: exactly leaf, intermediate and root, as AMD issues them. The
+// root must be an anchor. RFC 5280 path building is not needed, because there is
+// only one path.
 func buildChain(leaf *x509.Certificate, candidates []*x509.Certificate, anchors Anchors, memo *Memo) (chain, error) {
 	var roots, cas []*x509.Certificate
 	for _, c := range candidates {
@@ -126,8 +126,8 @@ func checkIssued(c, parent *x509.Certificate, memo *Memo) error {
 	return nil
 }
 
-// names checks that all three certificates bear the names of product's chain
-// for that kind of key, and returns them.
+// names checks that all three certificates have the names of product's chain for
+// that kind of key, and returns the names.
 func (c chain) names(product snp.Product, kind snp.SigningKey) (string, error) {
 	if product == "" {
 		return "", errors.New("report and certificate agree on no product, so that no names are known")
@@ -162,7 +162,7 @@ func (c chain) valid(now time.Time) error {
 	return nil
 }
 
-// validity returns the time in which all three are valid.
+// validity returns the period in which all three are valid.
 func (c chain) validity() string {
 	from, to := c.leaf.NotBefore, c.leaf.NotAfter
 	for _, cert := range []*x509.Certificate{c.ca, c.root} {
@@ -195,5 +195,5 @@ func describe(certs []*x509.Certificate) string {
 	return "the certificates " + strings.Join(names, ", ")
 }
 
-// errUnknownRevocation marks what AcceptUnknownRevocation lets through.
+// errUnknownRevocation marks the errors that AcceptUnknownRevocation accepts.
 var errUnknownRevocation = errors.New("revocation status is unknown")

@@ -12,8 +12,8 @@ import (
 const (
 	// maxTables bounds the keys that have a table, of 300 KiB each.
 	maxTables = 64
-	// tableAfter is how many reports a key must have signed, in a trusted verdict each,
-	// before it gets a table: making one takes as long as a few verifications.
+	// tableAfter is the number of trusted reports after which a key gets a table. A
+	// table takes as long to make as a few verifications.
 	tableAfter = 3
 	maxCounted = 16 << 10
 )
@@ -64,7 +64,8 @@ func (m *Memo) trust(cert *x509.Certificate) {
 	m.keys.tables[keyDigest(cert)] = table
 }
 
-// wantsTable counts, and reports whether it is time for a table.
+// wantsTable counts a trusted report of the key, and reports whether the key should
+// get a table now.
 func (m *Memo) wantsTable(key [sha256.Size]byte) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

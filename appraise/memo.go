@@ -10,22 +10,21 @@ import (
 // maxMemo bounds what a Memo holds: about 40 bytes for each signature.
 const maxMemo = 16 << 10
 
-// Memo remembers which certificates and revocation lists had a signature that
-// verified, so that a server need not verify AMD's RSA signatures again for
-// each report. It changes no verdict: a signature is remembered by a digest
-// over the signed bytes, the signature, and the certificate of the signer, and
-// only when it verified. Names, constraints, validity and revocation are
-// checked every time. A Memo parses a certificate once, and keeps tables for keys
-// that endorse reports often (see endorsers). Several goroutines may use one Memo;
-// a nil Memo remembers nothing.
+// Memo remembers the verified signatures of certificates and revocation lists, so a
+// server need not verify AMD's RSA signatures again for each report. It changes no
+// verdict. It remembers only signatures that verified, by a digest over the signed
+// bytes, the signature and the signer's certificate. Names, constraints, validity
+// and revocation are checked every time. A Memo parses a certificate once, and
+// keeps tables for keys that endorse reports often (see endorsers). Several
+// goroutines may use one Memo. A nil Memo remembers nothing.
 type Memo struct {
 	mu       sync.Mutex            // guards what follows
-	verified map[[32]byte]struct{} // :: digest of what was signed, signature and signer
+	verified map[[32]byte]struct{} // :: digest of signed bytes, signature and signer
 	keys     endorsers
-	parsed   map[[32]byte]*x509.Certificate // :: SHA-256 of a certificate -> what it says
+	parsed   map[[32]byte]*x509.Certificate // :: SHA-256 of a certificate -> parsed certificate
 }
 
-// maxParsed bounds how many certificates a Memo holds: about 10 KiB each.
+// maxParsed bounds the number of certificates in a Memo, of about 10 KiB each.
 const maxParsed = 1024
 
 // certificate parses a certificate, or returns the one that it parsed from the same

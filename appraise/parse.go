@@ -11,13 +11,13 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// Evidence is parsed evidence. Nothing in it is verified. The zero value is no
-// evidence, and [Appraise] refuses it.
+// Evidence is parsed, unverified evidence. The zero value is no evidence, and
+// [Appraise] refuses it.
 type Evidence struct {
 	report       *snp.Report
 	certificates []*x509.Certificate
 
-	// Of an Azure HCL blob alone.
+	// Set for an Azure HCL blob only.
 	hcl         *evidence.HCL
 	userData    [64]byte
 	userDataErr error
@@ -32,11 +32,10 @@ func (e Evidence) Claims() snp.Report {
 	return *e.report
 }
 
-// Certificates returns those that came with the report, unverified.
+// Certificates returns the certificates that came with the report, unverified.
 func (e Evidence) Certificates() []*x509.Certificate { return slices.Clone(e.certificates) }
 
-// formatError is an error of [Parse]. It names the part that is malformed as
-// checks do.
+// formatError is an error of [Parse]. It names the malformed part as checks do.
 type formatError struct {
 	part string
 	err  error
@@ -63,8 +62,8 @@ func Parse(raw evidence.Evidence, kind evidence.Kind) (Evidence, error) {
 	return parse(raw, kind, x509.ParseCertificate)
 }
 
-// Read is the function [Read] for a server that reads the same certificates often: it
-// parses each certificate once.
+// Read does the same as the function [Read], but parses each certificate once. It
+// is for a server that reads the same certificates often.
 func (m *Memo) Read(document []byte, kind evidence.Kind) (Evidence, error) {
 	e, err := evidence.Decode(document)
 	if err != nil {
@@ -114,13 +113,13 @@ func NotEvidence(err error) Verdict {
 	return malformed("evidence format", err)
 }
 
-// signer is a certificate that may be the endorsement key's, held against the
-// report.
+// signer is a certificate that may be the endorsement key's, with the results of
+// its comparison with the report.
 type signer struct {
 	cert        *x509.Certificate
 	ext         snp.KeyExtensions
 	kind        snp.SigningKey
-	extErr      error           // the certificate has not AMD's extensions
+	extErr      error           // the certificate lacks AMD's extensions
 	endorsement snp.Endorsement // unless extErr
 	verified    error           // nil: its key signed the report
 }
@@ -141,10 +140,10 @@ func newSigner(cert *x509.Certificate, r *snp.Report, memo *Memo) *signer {
 
 func (s *signer) fits() bool { return s.extErr == nil && s.endorsement.OK() && s.verified == nil }
 
-// findSigner returns the certificate of the endorsement key: the first one that
-// fits the report, of the evidence's first and the collateral's. If none fits,
-// it returns the evidence's first, whose faults the verdict then shows; nil if
-// the evidence brings none.
+// findSigner returns the certificate of the endorsement key: the first certificate
+// that fits the report, among the evidence's first and the collateral's. If none
+// fits, it returns the evidence's first, and the verdict shows its faults. If the
+// evidence has no certificate, it returns nil.
 func (e Evidence) findSigner(c Collateral, memo *Memo) *signer {
 	candidates := c.Certificates
 	brings := len(e.certificates) > 0 && !e.certificates[0].IsCA

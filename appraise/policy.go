@@ -14,32 +14,32 @@ import (
 const milanNote = "product: Milan is accepted by name: software on the host can extract the root of its VCEKs, " +
 	"and forge reports of any TCB (arXiv 2605.12990)"
 
-// bareKernelNote is the note of each verdict by reference values that accept a kernel
+// bareKernelNote is the note of each verdict whose reference values accept a kernel
 // with the host's ACPI tables.
 const bareKernelNote = "kernel: one that is not behind the gate is accepted by name: " +
 	"ACPI code of its host runs in it, and can read and change the VM"
 
-// hostCodeNote is the note of each verdict by reference values that accept a firmware
+// hostCodeNote is the note of each verdict whose reference values accept a firmware
 // that may run code of its host.
 const hostCodeNote = "firmware: one that may run code of its host before the kernel is accepted by name: " +
 	"its measurement does not vouch for what runs"
 
-// unmeasuredKernelNote is the note of each verdict by reference values that accept a
+// unmeasuredKernelNote is the note of each verdict whose reference values accept a
 // measurement without a kernel.
 const unmeasuredKernelNote = "kernel: a measurement that covers no kernel is accepted by name: " +
 	"any kernel on that firmware has it, so that the host chooses what runs"
 
-// compromisedChips returns the SHA-256 of the CHIP_IDs whose VCEKs have been
-// published together with their private keys. They are refused under any
-// reference values.
+// compromisedChips returns the SHA-256 of the CHIP_IDs whose VCEKs were published
+// together with their private keys. Every verdict refuses these chips, whatever the
+// reference values say.
 func compromisedChips() []string {
 	return []string{
 		"8a22601e17a52c662bb4c21b1c903f531373b3cf94534f92b4cd66ac5c0a2965", // a Milan; its VCEKs of several TCBs are public
 	}
 }
 
-// checkPolicy compares the report with the reference values, field by field, to
-// the end, but for what checkProduct does.
+// checkPolicy compares every field of the report with the reference values, except
+// those that checkProduct compares.
 func (v *Verdict) checkPolicy(want refval.Values, bits []refval.BitCheck) {
 	v.checkDenied(want)
 	v.checkMeasurement(want)
@@ -47,8 +47,8 @@ func (v *Verdict) checkPolicy(want refval.Values, bits []refval.BitCheck) {
 	v.checkIdentity(want)
 }
 
-// checkProduct checks product, TCBs and kind of key. product is the accepted
-// product of that name, if ok.
+// checkProduct checks product, TCBs and kind of key. If ok is true, product is the
+// accepted product of the report.
 func (v *Verdict) checkProduct(want refval.Values, product refval.Product, ok bool) {
 	r := v.Report
 	var names []string
@@ -93,7 +93,7 @@ func (v *Verdict) checkDenied(want refval.Values) {
 	compromised := slices.Contains(compromisedChips(), fmt.Sprintf("%x", sum))
 	v.addPolicy("chip not compromised", !compromised, r.ChipID.String(), "none whose keys are public")
 	if r.ChipID == (snp.ChipID{}) {
-		// By a VLEK, whose host may hide which chip it is.
+		// The report is signed by a VLEK, and its host may hide the CHIP_ID.
 		if len(want.Deny.ChipIDs) > 0 {
 			v.addPolicy("chip known", false, "CHIP_ID is masked", fmt.Sprintf("one that can be held against %d denied chips", len(want.Deny.ChipIDs)))
 		} else {
@@ -140,7 +140,7 @@ func (v *Verdict) checkIdentity(want refval.Values) {
 	r := v.Report
 	if _, exact := want.VMPL.Value(); exact {
 		equal(v, "VMPL", want.VMPL, r.VMPL)
-	} else { // never a report that the host asked for
+	} else { // refuses a report that the host asked for
 		v.addPolicy("VMPL", r.VMPL <= 3, fmt.Sprint(r.VMPL), "any of 0 to 3")
 	}
 	atLeast(v, "guest SVN", want.MinimumGuestSVN, r.GuestSVN, func(min uint32) bool { return r.GuestSVN >= min })
@@ -151,7 +151,7 @@ func (v *Verdict) checkIdentity(want refval.Values) {
 	equal(v, "HOST_DATA", want.HostData, r.HostData)
 }
 
-// equal checks that got is what is wanted.
+// equal checks that got is the wanted value.
 func equal[T comparable](v *Verdict, name string, want refval.Want[T], got T) {
 	value, exact := want.Value()
 	if !exact {
@@ -161,7 +161,7 @@ func equal[T comparable](v *Verdict, name string, want refval.Want[T], got T) {
 	v.addPolicy(name, got == value, fmt.Sprint(got), fmt.Sprint(value))
 }
 
-// oneOf checks that got is in the list that is wanted.
+// oneOf checks that got is in the wanted list.
 func oneOf[T comparable](v *Verdict, name string, want refval.Want[[]T], got T) {
 	list, exact := want.Value()
 	if !exact {
@@ -171,7 +171,7 @@ func oneOf[T comparable](v *Verdict, name string, want refval.Want[[]T], got T) 
 	v.addPolicy(name, slices.Contains(list, got), fmt.Sprint(got), join(list))
 }
 
-// atLeast checks that got is not below what is wanted.
+// atLeast checks that got is at least the wanted value.
 func atLeast[T any](v *Verdict, name string, want refval.Want[T], got T, reaches func(T) bool) {
 	min, bounded := want.Value()
 	if !bounded {

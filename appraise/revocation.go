@@ -10,23 +10,23 @@ import (
 	"time"
 )
 
-// checkRevocation looks for the chain in the CRLs that its root signed. It
-// returns the list that decided, in words. The error matches
-// errUnknownRevocation when there is no list that can say, and does not when a
-// certificate is revoked.
+// checkRevocation looks for the chain's certificates in the CRLs that its root
+// signed. It returns a text that names the list that decided. If no list can
+// decide, the error matches errUnknownRevocation. If a certificate is revoked, the
+// error does not match it.
 //
 // AMD issues one CRL for each product, signed by its ARK. By RFC 5280 such a
 // list covers only certificates that the ARK issued. Here a serial number in it
 // counts against every certificate of the chain, because no other list could name
 // the leaf.
 //
-// BUG: AMD serves the lists of VCEK and VLEK of one product at two addresses,
-// and nothing inside a list says which of the two it is. If a stale list of VCEKs
-// lies beside a fresh list of VLEKs with a higher number, the stale one goes
-// unnoticed: replace both at once.
+// BUG: AMD serves the lists of VCEK and VLEK of one product at two addresses, and a
+// list does not say which of the two it is. If a stale list of VCEKs lies beside a
+// fresh list of VLEKs with a higher number, checkRevocation does not notice the
+// stale one. Replace both at once.
 func checkRevocation(c chain, crls []*x509.RevocationList, now time.Time, memo *Memo) (string, error) {
 	var newest, future *x509.RevocationList
-	var unfit []error // why a list of this root's name does not count
+	var unfit []error // why lists with this root's name do not count
 	for _, crl := range crls {
 		if !bytes.Equal(crl.RawIssuer, c.root.RawSubject) {
 			continue
@@ -78,14 +78,14 @@ func verifyCRL(crl *x509.RevocationList, root *x509.Certificate, memo *Memo) err
 	return memo.check(crl.RawTBSRevocationList, crl.Signature, root, func() error { return crl.CheckSignatureFrom(root) })
 }
 
-// Extensions by which a list says that it is none of all certificates (RFC 5280,
-// sections 5.2.4 and 5.2.5).
+// Extensions by which a list says that it does not cover all certificates (RFC
+// 5280, sections 5.2.4 and 5.2.5).
 var (
 	deltaCRLIndicator        = asn1.ObjectIdentifier{2, 5, 29, 27}
 	issuingDistributionPoint = asn1.ObjectIdentifier{2, 5, 29, 28}
 )
 
-// checkCRL verifies the form of a list that is to say "not revoked".
+// checkCRL verifies the form of a list that may say "not revoked".
 func checkCRL(crl *x509.RevocationList) error {
 	if crl.Number == nil || crl.NextUpdate.IsZero() {
 		return fmt.Errorf("CRL has no number or no next update, want both")
@@ -98,7 +98,7 @@ func checkCRL(crl *x509.RevocationList) error {
 	return nil
 }
 
-// revokedBy returns an error when the list names a certificate of the chain.
+// revokedBy returns an error if the list names a certificate of the chain.
 func (c chain) revokedBy(crl *x509.RevocationList) error {
 	for _, entry := range crl.RevokedCertificateEntries {
 		for _, cert := range []*x509.Certificate{c.leaf, c.ca, c.root} {

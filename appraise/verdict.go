@@ -16,16 +16,17 @@ type Outcome int
 
 // The outcomes, worst first. The zero value is the worst.
 const (
-	// Malformed: it is not evidence, or the reference values are not complete.
+	// Malformed: the input is not evidence, or the reference values are incomplete.
 	Malformed Outcome = iota
 	// NotAuthentic: signature, chain, validity, binding or revocation failed.
 	NotAuthentic
-	// Refused: authentic, but not what the reference values accept.
+	// Refused: the evidence is authentic, but the reference values do not accept
+	// it.
 	Refused
-	// FreshnessUnknown: every check passed, but nobody compared REPORT_DATA. The
+	// FreshnessUnknown: every check passed, but REPORT_DATA was not compared. The
 	// report may be old, and anyone may present it.
 	FreshnessUnknown
-	// Accepted: every check that was asked for passed. See [Verdict.Trusted].
+	// Accepted: every requested check passed. See [Verdict.Trusted].
 	Accepted
 )
 
@@ -51,26 +52,26 @@ type Group string
 
 // The groups, in the order in which a reader asks.
 const (
-	Hardware  Group = "hardware"  // did the AMD-SP of a chip that is accepted sign this?
+	Hardware  Group = "hardware"  // did the AMD-SP of an accepted chip sign this?
 	Freshness Group = "freshness" // was it signed for this request?
 	Platform  Group = "platform"  // firmware and settings of the host
 	Guest     Group = "guest"     // what was launched, and how
-	Disk      Group = "disk"      // what the guest's boot log says of its disk
+	Disk      Group = "disk"      // the guest's boot log about its disk
 )
 
 // Groups returns all groups in their order.
 func Groups() []Group { return []Group{Hardware, Freshness, Platform, Guest, Disk} }
 
-// Check is one thing that was looked at.
+// Check is one comparison, with its result.
 type Check struct {
 	Group Group
 	Name  string
-	Got   string // what the evidence says
-	Want  string // what it must say
+	Got   string // the evidence's value
+	Want  string // the wanted value
 	OK    bool
 	Err   error // nil exactly when OK
 
-	fails Outcome // what the verdict is at best when the check fails
+	fails Outcome // the best possible outcome if the check fails
 }
 
 // String returns the check on one line.
@@ -104,42 +105,43 @@ func (c Check) MarshalJSON() ([]byte, error) {
 
 // Verdict is the result of an appraisal. Its zero value is not trusted.
 type Verdict struct {
-	// Checks lists everything that was looked at, in order.
+	// Checks lists all comparisons, in order.
 	Checks []Check
-	// Notes say what a reader of a good verdict must still know: what was not
-	// checked, and what was accepted with open eyes.
+	// Notes say what a reader of a good verdict must still know: the values that
+	// were not checked, and the hazards that the owner accepted by name.
 	Notes []string
-	// Report is the report that was judged; nil when it was malformed.
+	// Report is the judged report, or nil if it was malformed.
 	Report *snp.Report
-	// Product is the processor line, as report and certificate agree on it;
-	// empty when they do not.
+	// Product is the processor line that report and certificate both name, or "" if
+	// they disagree.
 	Product snp.Product
 	// TCB is REPORTED_TCB in that product's layout.
 	TCB snp.TCB
-	// Signer is the certificate of the endorsement key: the one whose key signed
-	// the report. It is nil if no certificate's did.
+	// Signer is the certificate of the endorsement key, whose key signed the
+	// report. It is nil if no certificate's key did.
 	Signer *x509.Certificate
-	// Key is the SHA-256 of the endorsement key, as DER SubjectPublicKeyInfo. If
-	// no key signed the report, it is that of the certificate that was looked at.
+	// Key is the SHA-256 of the endorsement key, as DER SubjectPublicKeyInfo. If no
+	// key signed the report, it is the SHA-256 of the checked certificate's key.
 	Key pins.Digest
-	// Values says that reference values were applied, not authenticity alone.
+	// Values says that the verdict is by reference values, and not about
+	// authenticity alone.
 	Values bool
 
-	tcbs          *snp.TCBs // the report's; nil if nobody can read them
-	group         Group     // of the checks that are added
+	tcbs          *snp.TCBs // the report's; nil if the product is unknown
+	group         Group     // of the checks that are added next
 	unbound       bool      // REPORT_DATA was not compared
 	authenticated bool      // all checks of authenticity were made
 	complete      bool      // all checks of policy were made
 
-	otherCertificate bool // the certificate that was looked at is of another chip or TCB
+	otherCertificate bool // the checked certificate is of another chip or TCB
 }
 
 // Trusted reports whether the evidence is authentic and every reference value
-// holds. It is the only thing on which to release anything.
+// holds. Release secrets on this result only.
 func (v Verdict) Trusted() bool { return v.Values && v.complete && v.Outcome() == Accepted }
 
-// Outcome sums up the checks that were made: the worst of them. For
-// [Authenticate], Accepted means no more than authentic.
+// Outcome returns the worst result of the checks. For [Authenticate], Accepted
+// means no more than authentic.
 func (v Verdict) Outcome() Outcome {
 	if !v.authenticated || v.Values && !v.complete {
 		return Malformed
@@ -176,10 +178,11 @@ func (v Verdict) LacksCRL() bool {
 	return lacks
 }
 
-// LacksCertificate reports whether the report could not be verified for want of the
-// endorsement key's certificate: neither evidence nor collateral has it, or the one in
-// the evidence is of another chip or TCB. Then nothing in the report is known to be
-// true, until somebody fetches the certificate and judges again.
+// LacksCertificate reports whether the report could not be verified because the
+// endorsement key's certificate is missing: neither evidence nor collateral has it,
+// or the evidence's certificate is of another chip or TCB. Then every field of the
+// report is unverified until an operator fetches the certificate and appraises
+// again.
 func (v Verdict) LacksCertificate() bool {
 	if v.otherCertificate {
 		return true

@@ -20,15 +20,15 @@ import (
 	"github.com/rootvouch/rootvouch/internal/bounded"
 )
 
-// Answer is what a VM answered. Nothing in it has been looked at.
+// Answer is the unchecked answer of a VM.
 type Answer struct {
-	Nonce    evidence.Nonce // that was asked with
-	TLSKey   []byte         // DER SubjectPublicKeyInfo of the connection that the answer came over
+	Nonce    evidence.Nonce // the nonce of the request
+	TLSKey   []byte         // DER SubjectPublicKeyInfo of the connection that carried the answer
 	Evidence []byte         // encoded
 	BootLog  []byte         // encoded
 }
 
-// ErrProblem is matched by errors that say that attestd has refused to answer.
+// ErrProblem matches the errors for a refusal by attestd.
 var ErrProblem = errors.New("the VM gives no evidence")
 
 // Ask asks the attestd at address, "host:port", with a nonce that is used once. An
@@ -36,16 +36,14 @@ var ErrProblem = errors.New("the VM gives no evidence")
 // came from the VM.
 //
 // Ask does not verify the TLS certificate: its key was made inside the VM, so no CA
-// could sign it. The evidence takes the place of a CA, because it holds the public
-// key of this connection. An attacker in between has another key, and no AMD-SP that
-// vouches for it. Believe nothing that came over the connection until Judge has
-// compared the keys.
+// could sign it. The evidence replaces a CA, because it binds the public key of
+// this connection. An attacker in between has another key, which no AMD-SP has
+// signed. Trust no byte from the connection until Judge has compared the keys.
 //
-// A VM with little processor time misses the time limit that attestd has for a
-// handshake, and closes the connection without a word. Ask then asks again, until ctx
-// ends.
+// If a VM has little processor time, it misses attestd's time limit for a handshake and
+// closes the connection without an answer. Ask then asks again, until ctx ends.
 //
-// Errors have one line, without control characters, for any bytes that the other end
+// Errors have one line, without control characters, whatever bytes the other end
 // sent.
 func Ask(ctx context.Context, address string, nonce evidence.Nonce) (Answer, error) {
 	var cut error // why it asks again
@@ -64,11 +62,11 @@ func Ask(ctx context.Context, address string, nonce evidence.Nonce) (Answer, err
 	}
 }
 
-// errCut is matched by errors that say that the other end took a connection and closed it
+// errCut matches the errors for a connection that the other end accepted and closed
 // without an answer.
 var errCut = errors.New("the connection was closed without an answer")
 
-// pause waits before the next try, and reports whether there is to be one.
+// pause waits before the next try, and reports whether there is a next try.
 func pause(ctx context.Context) bool {
 	select {
 	case <-ctx.Done():
@@ -99,7 +97,7 @@ func ask(ctx context.Context, address string, nonce evidence.Nonce) (Answer, err
 	request.Header.Set("Content-Type", "application/json")
 	response, err := client.Do(request)
 	if err != nil {
-		var inner *url.Error // says the address and the method once more
+		var inner *url.Error // repeats the address and the method
 		if errors.As(err, &inner) {
 			err = inner.Err
 		}

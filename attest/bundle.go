@@ -20,11 +20,12 @@ const (
 	MaxBundleSize = 8 << 20
 )
 
-// Bundle is an answer with what it was judged by, but for the reference values, so
-// that it can be judged again later. The format is docs/spec/owner-attestation.md.
+// Bundle is an answer with all inputs of its judgement except the reference values.
+// So it can be judged again later. The format is docs/spec/owner-attestation.md.
 type Bundle struct {
 	Answer Answer
-	// Time is when the answer was judged. It is the word of the bundle's writer.
+	// Time is the time at which the answer was judged, according to the bundle's
+	// writer.
 	Time       time.Time
 	Collateral appraise.Collateral
 }
@@ -106,9 +107,9 @@ func decodeBundle(data []byte) (Bundle, error) {
 	return b, nil
 }
 
-// Judge judges a kept answer as of the bundle's time, with the bundle's collateral and
-// the certificates and lists of x: a certificate that a later list revokes is refused.
-// Judge ignores x.Now.
+// Judge judges a stored answer as of the bundle's time. It uses the collateral of
+// the bundle and of x, so it refuses a certificate that a later list revokes. Judge
+// ignores x.Now.
 func (b Bundle) Judge(x Expectation) Result {
 	x.Now = b.Time
 	x.Collateral = appraise.Collateral{
@@ -121,7 +122,8 @@ func (b Bundle) Judge(x Expectation) Result {
 	return r
 }
 
-// notes say what was fresh at the bundle's time, and what nobody knows since.
+// notes returns lines that say what was fresh at the bundle's time, and what is
+// unknown since.
 func (b Bundle) notes(r Result) []string {
 	at := b.Time.UTC().Format(time.RFC3339)
 	notes := []string{fmt.Sprintf("kept: judged as of %s. That time and the nonce are the bundle's word: trust it as far as you trust who kept it", at)}

@@ -15,7 +15,7 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// Expectation holds all that Judge compares an answer with.
+// Expectation holds everything that Judge compares an answer with.
 type Expectation struct {
 	Values     refval.Values
 	Collateral appraise.Collateral
@@ -25,28 +25,30 @@ type Expectation struct {
 
 // Result is the judgement on an answer. The zero value is not trusted.
 type Result struct {
-	// Err says that the answer was not even in form; then there is no more.
+	// Err is the error of an answer that has not the right form. The other fields
+	// are then zero.
 	Err error
-	// Verdict is that on the evidence. It binds the nonce, the connection and the
-	// boot log.
+	// Verdict is the verdict on the evidence. The evidence binds the nonce, the
+	// connection and the boot log.
 	Verdict appraise.Verdict
 	// Emulated says that the reference values name an emulated platform.
 	Emulated bool
-	// BootLog is what the VM says that its PID 1 did, and BootLogDigest its SHA-256.
-	// The VM's word: it proves nothing, but one that contradicts the reference
-	// values is a reason to refuse. Unless the verdict is authentic it is nobody's
-	// word: it is not compared, shown or to be kept.
+	// BootLog is the VM's own account of what PID 1 did, and BootLogDigest its
+	// SHA-256. The account proves nothing, but a contradiction with the reference
+	// values is a reason to refuse. If the verdict is not authentic, anyone can
+	// have written the boot log. It is then not compared and not shown, and must
+	// not be stored.
 	BootLog       bootlog.Log
 	BootLogDigest pins.Digest
 	// Disk are comparisons of the boot log with the reference values.
 	Disk []appraise.Check
-	// Instance says whether this is the VM that got the disk's key; nil when
-	// nobody asked.
+	// Instance is the check that this VM got the disk's key. It is nil if the check
+	// was not requested.
 	Instance *appraise.Check
-	// Kept is the time as of which kept evidence was judged; nil for an answer that
-	// came now.
+	// Kept is the time as of which stored evidence was judged. It is nil for a
+	// fresh answer.
 	Kept *time.Time
-	// Notes say what a reader must know beside the verdict's own notes.
+	// Notes say what a reader must know, besides the verdict's own notes.
 	Notes []string
 }
 
@@ -93,7 +95,8 @@ func Judge(a Answer, x Expectation) Result {
 	return r
 }
 
-// describeVolume returns what the boot log says of a volume's freshness at its opening.
+// describeVolume describes the freshness of a volume at its opening, as the boot
+// log has it.
 func describeVolume(v bootlog.Volume) string {
 	what := map[bootlog.Freshness]string{
 		bootlog.New:      "it was new",
@@ -104,12 +107,12 @@ func describeVolume(v bootlog.Volume) string {
 	return fmt.Sprintf("volume %s on %s: %s", v.UUID, v.MountPoint, what)
 }
 
-// Authentic reports whether the evidence is authentic, and so binds the boot log. It
-// does not depend on the reference values.
+// Authentic reports whether the evidence is authentic. Authentic evidence binds the
+// boot log. The result does not depend on the reference values.
 func (r Result) Authentic() bool { return r.Err == nil && r.Verdict.Authentic() }
 
-// compareDisk compares the boot log with the pins of the reference values. After a
-// rekey the header's digest differs, and that is no fault.
+// compareDisk compares the boot log with the pins of the reference values. It
+// accepts another digest of the header, as after a rekey.
 func (r *Result) compareDisk(v refval.Values) {
 	want, ok := v.Pins.Value()
 	if !ok {
@@ -130,7 +133,7 @@ func (r *Result) compareDisk(v refval.Values) {
 	}
 }
 
-// Launch is one launch that got a disk's key, by the KMS's audited word.
+// Launch is one launch that got a disk's key, as the KMS has logged it.
 type Launch struct {
 	ReportID   snp.ReportID
 	Generation uint64 // of the key
@@ -138,16 +141,16 @@ type Launch struct {
 }
 
 // CheckInstance compares the REPORT_ID of the evidence with the launches that got
-// the key of a disk. Evidence alone says what kind of VM answers. The comparison says
-// that this VM got the disk's key: a twin that was launched from the same measured
-// bytes did not.
+// the key of a disk. Evidence alone identifies the kind of VM that answers. The
+// comparison shows that this VM got the disk's key, and not a twin with the same
+// measured bytes.
 func (r *Result) CheckInstance(disk pins.UUID, launches []Launch) {
 	got, err := r.launchOf(disk, launches)
 	c := appraise.NewCheck(appraise.Disk, "instance", got, fmt.Sprintf("a launch that got the key of disk %s", disk), err)
 	r.Instance = &c
 }
 
-// launchOf returns the launch of the evidence, in words.
+// launchOf returns a text that describes the launch of the evidence.
 func (r *Result) launchOf(disk pins.UUID, launches []Launch) (string, error) {
 	if !r.Authentic() || r.Verdict.Report == nil {
 		return "", errors.New("there is no authentic report")

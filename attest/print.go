@@ -16,9 +16,9 @@ import (
 // notConfidential is the warning beside each result of the emulated platform.
 const notConfidential = emulated.Warning
 
-// Print writes which VM answered, how each group of checks went with those that
-// failed, and the notes; with verbose every check and the boot log instead. The
-// last line is "verdict: trusted" or "verdict: refused", alone.
+// Print writes which VM answered, the result of each group of checks with the
+// failed checks, and the notes. With verbose it writes every check, and the boot
+// log. The last line is only "verdict: trusted" or "verdict: refused".
 func (r Result) Print(w io.Writer, verbose bool) error {
 	p := &printer{w: w}
 	if r.Emulated {
@@ -48,7 +48,7 @@ func (r Result) Print(w io.Writer, verbose bool) error {
 	return p.err
 }
 
-// word is the verdict.
+// word returns the verdict in one or two words.
 func (r Result) word() string {
 	switch {
 	case !r.Trusted():
@@ -59,10 +59,10 @@ func (r Result) word() string {
 	return "trusted"
 }
 
-// checks are those of the verdict and of the disk.
+// checks returns the checks of the verdict and of the disk.
 func (r Result) checks() []appraise.Check { return append(slices.Clone(r.Verdict.Checks), r.Disk...) }
 
-// printVM says which VM answered, if the evidence is authentic.
+// printVM prints which VM answered, if the evidence is authentic.
 func (r Result) printVM(p *printer) {
 	if !r.Authentic() {
 		p.line("VM:        unknown: the evidence is %s", r.Verdict.Outcome())
@@ -74,7 +74,7 @@ func (r Result) printVM(p *printer) {
 	p.line("           disk %s, key generation %d", r.BootLog.DiskUUID, r.BootLog.KeyGeneration)
 }
 
-// short is the beginning of a long number.
+// short returns the beginning of a long number.
 func short(number fmt.Stringer) string {
 	const digits = 16
 	s := number.String()
@@ -84,8 +84,7 @@ func short(number fmt.Stringer) string {
 	return s[:digits] + "…"
 }
 
-// printGroup writes one line for a group, and one for each of its checks that
-// failed.
+// printGroup writes one line for a group, and one line for each failed check.
 func (r Result) printGroup(p *printer, g appraise.Group) {
 	var names []string
 	var failed []appraise.Check
@@ -111,7 +110,7 @@ func (r Result) printGroup(p *printer, g appraise.Group) {
 	}
 }
 
-// enumerate names as many as fit on a line of 80 columns behind a label.
+// enumerate lists as many names as fit behind a label on a line of 80 columns.
 func enumerate(names []string) string {
 	const room = 62
 	text := names[0]
@@ -154,8 +153,8 @@ func (r Result) printBootLog(p *printer) {
 	}
 }
 
-// printer writes lines, with nothing in them that a terminal would obey, and keeps
-// the first error.
+// printer writes lines without terminal control sequences, and keeps the first
+// error.
 type printer struct {
 	w   io.Writer
 	err error
@@ -170,9 +169,9 @@ func (p *printer) line(format string, args ...any) {
 // MarshalJSON returns everything that Print shows.
 func (r Result) MarshalJSON() ([]byte, error) {
 	out := struct {
-		Trusted       bool              `json:"trusted"` // never of kept evidence
+		Trusted       bool              `json:"trusted"` // always false for stored evidence
 		Word          string            `json:"result"`
-		AsOf          *time.Time        `json:"as_of,omitempty"` // of kept evidence
+		AsOf          *time.Time        `json:"as_of,omitempty"` // only for stored evidence
 		Emulated      bool              `json:"emulated"`
 		Error         string            `json:"error,omitempty"`
 		Verdict       *appraise.Verdict `json:"verdict,omitempty"`

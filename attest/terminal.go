@@ -7,19 +7,19 @@ import (
 	"unicode/utf8"
 )
 
-// harmless is an error whose text may hold what a peer sent. It is shown to the
-// owner, whose terminal must not take it for commands.
+// harmless is an error whose text may hold bytes from a peer. The owner's terminal
+// shows the text, and must not execute it as control sequences.
 type harmless struct{ error }
 
 func (h harmless) Error() string { return printable(h.error.Error()) }
 func (h harmless) Unwrap() error { return h.error }
 
-// Printable returns text that may hold what a peer sent as one line that a terminal
-// does not take for commands.
+// Printable returns text, which may hold bytes from a peer, as one line without
+// terminal control sequences.
 func Printable(text string) string { return printable(text) }
 
-// printable returns text on one line, and what is not printable escaped. Lines, as
-// those of joined errors, become clauses.
+// printable returns text on one line, with unprintable characters escaped. It joins
+// the lines of a text, such as those of joined errors, into one.
 func printable(text string) string {
 	var b strings.Builder
 	for i, r := range text {

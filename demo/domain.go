@@ -24,8 +24,8 @@ const (
 	KMSID       = "spiffe://" + TrustDomain + "/kms"
 	OwnerAgent  = "spiffe://" + TrustDomain + "/node/owner" // the node alias of the agent on the owner's side
 
-	// hostFromGuest is this machine's loopback as QEMU's user-mode network shows
-	// it to a guest.
+	// hostFromGuest is the address under which a guest on QEMU's user-mode network
+	// reaches this machine's loopback.
 	hostFromGuest = "10.0.2.2"
 
 	startLimit = 30 * time.Second // for a server to be ready
@@ -36,9 +36,9 @@ const (
 type Domain struct {
 	Parts Parts
 	Dir   string // state: keys, databases, sockets
-	Logs  string // what the servers say
-	// Show gets each command before it runs, in the form of a shell's line, and
-	// what is worth telling of its output. May be nil.
+	Logs  string // the servers' logs
+	// Show is called with each command before it runs, written as a line of shell,
+	// and with the parts of its output that a user should see. May be nil.
 	Show func(line string)
 
 	spireAddress string // host:port on loopback
@@ -67,8 +67,8 @@ func NewDomain(parts Parts, dir, logs string) (*Domain, error) {
 	return d, nil
 }
 
-// freePort finds a TCP port of the loopback interface that nobody uses. It has
-// to be known before the server starts, since it is measured.
+// freePort finds a free TCP port of the loopback interface. The port must be known
+// before the server starts, because it is measured.
 func freePort() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -82,38 +82,39 @@ func freePort() (string, error) {
 // Paths of the domain's state.
 func (d *Domain) path(name string) string { return filepath.Join(d.Dir, name) }
 
-// TrustRoot is the certificate that boot.json carries.
+// TrustRoot returns the path of the certificate in boot.json.
 func (d *Domain) TrustRoot() string { return d.path("trust/root.crt") }
 
-// AMDSP is the directory of the software AMD-SP, with its private keys.
+// AMDSP returns the directory of the software AMD-SP, with its private keys.
 func (d *Domain) AMDSP() string { return d.path("asp") }
 
-// Collateral is the directory with the software AMD-SP's certificates and CRL.
+// Collateral returns the directory with the software AMD-SP's certificates and CRL.
 func (d *Domain) Collateral() string { return filepath.Join(d.AMDSP(), "collateral") }
 
-// RefvalDir is where the SPIRE server looks for reference values, and Refval a file
-// in it.
+// RefvalDir returns the directory in which the SPIRE server looks for reference
+// values.
 func (d *Domain) RefvalDir() string { return d.path("refvals") }
 
-// Refval is the file of TrustValues.
+// Refval returns the file in RefvalDir that TrustValues writes.
 func (d *Domain) Refval() string { return filepath.Join(d.RefvalDir(), "all.json") }
 
-// KMSSocket is the key server's admin socket.
+// KMSSocket returns the path of the key server's admin socket.
 func (d *Domain) KMSSocket() string { return d.path("kms.sock") }
 
-// SPIRESocket is the SPIRE server's admin socket.
+// SPIRESocket returns the path of the SPIRE server's admin socket.
 func (d *Domain) SPIRESocket() string { return d.path("spire-server.sock") }
 
-// WorkloadAPI is the Workload API of the agent on the owner's side.
+// WorkloadAPI returns the address of the Workload API of the agent on the owner's
+// side.
 func (d *Domain) WorkloadAPI() string { return d.path("owner-agent.sock") }
 
-// SPIREAddress is where a guest finds the SPIRE server.
+// SPIREAddress returns the address at which a guest reaches the SPIRE server.
 func (d *Domain) SPIREAddress() string { return fromGuest(d.spireAddress) }
 
-// KMSAddress is where a guest finds the KMS, and KMSListen where it listens.
+// KMSAddress returns the address at which a guest reaches the KMS.
 func (d *Domain) KMSAddress() string { return fromGuest(d.kmsAddress) }
 
-// KMSListen is the KMS's address on this machine.
+// KMSListen returns the KMS's address on this machine.
 func (d *Domain) KMSListen() string { return d.kmsAddress }
 
 func fromGuest(address string) string {
@@ -124,12 +125,13 @@ func fromGuest(address string) string {
 	return net.JoinHostPort(hostFromGuest, port)
 }
 
-// Rootvouch runs a command of the owner's tool and returns what it printed.
+// Rootvouch runs a command of the owner's tool and returns its output.
 func (d *Domain) Rootvouch(ctx context.Context, args ...string) ([]byte, error) {
 	return d.rootvouchTo(ctx, "", args...)
 }
 
-// rootvouchTo is Rootvouch for output that the caller keeps in a file, as is shown.
+// rootvouchTo is Rootvouch for output that the caller writes to a file. The shown
+// command redirects its output to that file.
 func (d *Domain) rootvouchTo(ctx context.Context, file string, args ...string) ([]byte, error) {
 	line := "$ rootvouch " + shell.Quote(args...)
 	if file != "" {
@@ -201,7 +203,8 @@ func (d *Domain) SPIREServer(ctx context.Context, args ...string) ([]byte, error
 }
 
 func (d *Domain) startOwnerAgent(ctx context.Context) error {
-	// The token is good once, and by a file it reaches no process list.
+	// The token is good once. It is passed in a file, because process lists show
+	// arguments.
 	tokenFile := d.path("owner-agent.token")
 	token, err := d.rootvouchTo(ctx, tokenFile, "spire", "join-token", "--socket", d.SPIRESocket(), "--trust-domain", TrustDomain)
 	if err != nil {
@@ -238,8 +241,8 @@ func (d *Domain) startOwnerAgent(ctx context.Context) error {
 	})
 }
 
-// StartKMS registers and starts the key server, with an empty store the first
-// time.
+// StartKMS registers and starts the key server. The first time it makes an empty
+// store.
 func (d *Domain) StartKMS(ctx context.Context) error {
 	config := d.path("kms.json")
 	if _, err := os.Stat(config); err != nil {
@@ -287,7 +290,7 @@ func (d *Domain) initKMS(ctx context.Context, config string) error {
 	return err
 }
 
-// KMSLog is the directory of the KMS's log of what it released and refused.
+// KMSLog returns the directory of the KMS's transparency log.
 func (d *Domain) KMSLog() string { return d.path("kms.log") }
 
 // StopKMS ends the key server.

@@ -20,19 +20,19 @@ const (
 	memory  = "1G"
 )
 
-// Guest is what a VM is launched with, each a file in one directory.
+// Guest holds the inputs of a VM's launch, each as a file in one directory.
 type Guest struct {
 	Dir  string
 	Name string // lower-case letters, digits and hyphens
 }
 
-// WorkloadID is the SPIFFE ID that the guest's fetchkey gets, and that the key's
-// record names.
+// WorkloadID returns the SPIFFE ID that the guest's fetchkey gets. The key's record
+// names the same ID.
 func (g Guest) WorkloadID() string { return "spiffe://" + TrustDomain + "/vm/" + g.Name }
 
 func (g Guest) path(name string) string { return filepath.Join(g.Dir, name) }
 
-// The guest's files. Key is a secret, all others can be seen by anyone.
+// The paths of the guest's files. None is secret.
 func (g Guest) Disk() string         { return g.path("disk.img") }
 func (g Guest) Pins() string         { return g.path("pins.json") }
 func (g Guest) BootConfig() string   { return g.path("boot.json") }
@@ -41,7 +41,7 @@ func (g Guest) Kernel() string       { return g.path("gated.efi") }
 func (g Guest) Measurements() string { return g.path("measurements.json") }
 func (g Guest) Refval() string       { return g.path("refval.json") }
 
-// Key is where the domain keeps a disk's key until the KMS has it.
+// Key returns the path at which the domain keeps a disk's key until the KMS has it.
 func (d *Domain) Key(g Guest) string { return d.path(g.Name + ".key") }
 
 // BuildImage makes disk, pins and key from a root tree. Further arguments go to
@@ -58,9 +58,8 @@ func (d *Domain) BuildKernel(ctx context.Context, g Guest) error {
 	return err
 }
 
-// BuildInitramfs makes the initramfs: a base, which is kept compressed in cache, and
-// boot.json. Further
-// arguments go to `initramfs config`.
+// BuildInitramfs makes the initramfs: a base, whose compressed form is kept in
+// cache, and boot.json. Further arguments go to `initramfs config`.
 func (d *Domain) BuildInitramfs(ctx context.Context, g Guest, cache string, config ...string) error {
 	base := d.path(g.Name + ".base.img")
 	if _, err := d.Rootvouch(ctx, "initramfs", "build", "--kernel-tree", d.Parts.KernelTree,
@@ -78,7 +77,7 @@ func (d *Domain) BuildInitramfs(ctx context.Context, g Guest, cache string, conf
 	return err
 }
 
-// cacheDir is where compressed bases of initramfs are kept.
+// cacheDir returns the directory for compressed bases of initramfs.
 func cacheDir(cache string) string { return filepath.Join(cache, "initramfs") }
 
 // Measure makes the guest's reference values.
@@ -98,8 +97,8 @@ func (d *Domain) Measure(ctx context.Context, g Guest) error {
 	return err
 }
 
-// TrustValues replaces the SPIRE server's reference values, which it reads again
-// whenever they change.
+// TrustValues replaces the SPIRE server's reference values. The server reads them
+// again whenever they change.
 func (d *Domain) TrustValues(data []byte) error { return durable.WriteFile(d.Refval(), data, 0o644) }
 
 // Register makes the guest's registration entries.
@@ -147,17 +146,16 @@ func (d *Domain) runVM(onLine func(string), what ...string) (*VM, error) {
 	return &VM{process: p, lines: lines, address: "127.0.0.1:" + port}, nil
 }
 
-// Address is where the VM's attestd is reached.
+// Address returns the address of the VM's attestd.
 func (vm *VM) Address() string { return vm.address }
 
-// Ended is closed when the VM has ended.
+// Ended returns a channel that is closed when the VM has ended.
 func (vm *VM) Ended() <-chan struct{} { return vm.process.done }
 
 // Stop ends the VM.
 func (vm *VM) Stop() { vm.process.stop() }
 
-// Reached waits until a console line contains text, and fails when the VM ends
-// before it.
+// Reached waits until a console line contains text. It fails if the VM ends first.
 func (vm *VM) Reached(ctx context.Context, text string) error {
 	found := vm.lines.find(text)
 	select {
@@ -170,9 +168,9 @@ func (vm *VM) Reached(ctx context.Context, text string) error {
 	}
 }
 
-// Attest asks the VM for evidence and appraises it by reference values; more
-// arguments go to `attest`. The error of a refusal says so; what was printed has each
-// check that failed.
+// Attest asks the VM for evidence and appraises it by reference values. Further
+// arguments go to `attest`. A refusal is an error, and the output has each failed
+// check.
 func (d *Domain) Attest(ctx context.Context, vm *VM, refval string, more ...string) ([]byte, error) {
 	out, err := d.Rootvouch(ctx, append([]string{"attest", "--address", vm.address, "--refval", refval,
 		"--collateral-dir", d.Collateral(), "--release", "--kms-socket", d.KMSSocket()}, more...)...)

@@ -6,13 +6,13 @@ import (
 	"sync"
 )
 
-// maxLine bounds a line of a console that never ends one, in bytes.
+// maxLine bounds a line of the console in bytes. A longer line is cut.
 const maxLine = 16 << 10
 
-// lineWatcher cuts what is written to it into lines, hands each on, and tells
-// those who wait for one.
+// lineWatcher splits its input into lines, passes each line on, and wakes the
+// callers that wait for a line.
 type lineWatcher struct {
-	onLine func(string) // called by the writer; may be nil
+	onLine func(string) // called by Write; may be nil
 
 	mu      sync.Mutex
 	partial []byte                   // guarded by mu
@@ -46,7 +46,7 @@ func (w *lineWatcher) Write(data []byte) (int, error) {
 func (w *lineWatcher) line(line string) {
 	w.seen = append(w.seen, line)
 	if w.onLine != nil {
-		w.onLine(line) // before those who wait for it go on
+		w.onLine(line) // before the callers that wait for the line go on
 	}
 	for text, found := range w.waiting {
 		if strings.Contains(line, text) {
@@ -72,7 +72,7 @@ func (w *lineWatcher) find(text string) <-chan struct{} {
 	return found
 }
 
-// last returns the last line that says something.
+// last returns the last line with text.
 func (w *lineWatcher) last() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()

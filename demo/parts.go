@@ -6,7 +6,8 @@ import (
 	"path/filepath"
 )
 
-// Parts are the files that a chain is made of, all stock or built by `make`.
+// Parts are the files from which the demo makes a chain. They are stock parts or
+// built by `make`.
 type Parts struct {
 	Rootvouch    string // the owner's tool
 	KMS          string // rootvouch-kms
@@ -21,8 +22,8 @@ type Parts struct {
 	Root        string // tar of a Debian root
 }
 
-// FindParts looks for everything in the two places where `make` and
-// scripts/setup put it, and says what is missing.
+// FindParts looks for all parts in the directories of `make` and scripts/setup. Its
+// error names the missing parts.
 func FindParts(bin, cache string) (Parts, error) {
 	p := Parts{
 		Rootvouch:    filepath.Join(bin, "rootvouch"),
@@ -52,7 +53,8 @@ func FindParts(bin, cache string) (Parts, error) {
 	return p, nil
 }
 
-// CacheDir is where scripts/setup puts what it fetches and builds.
+// CacheDir returns the directory for the parts that scripts/setup fetches and
+// builds.
 func CacheDir() (string, error) {
 	if dir := os.Getenv("ROOTVOUCH_CACHE"); dir != "" {
 		return dir, nil
@@ -64,12 +66,12 @@ func CacheDir() (string, error) {
 	return filepath.Join(dir, "rootvouch"), nil
 }
 
-// MissingError is a part that is not there.
+// MissingError is the error for a missing part.
 type MissingError struct{ Path string }
 
 func (e *MissingError) Error() string { return fmt.Sprintf("looking for %s: not found", e.Path) }
 
-// Hint says what makes it.
+// Hint says which command makes the part.
 func (e *MissingError) Hint() string {
 	return "scripts/setup and make build make it; make demo calls both"
 }

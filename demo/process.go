@@ -15,10 +15,10 @@ import (
 	"time"
 )
 
-// stopGrace is how long a process gets to end by itself after SIGTERM.
+// stopGrace is the time after SIGTERM in which a process can end by itself.
 const stopGrace = 5 * time.Second
 
-// process is a server that runs beside us and must not outlive us.
+// process is a server that must not outlive this process.
 type process struct {
 	name string
 	cmd  *exec.Cmd
@@ -27,9 +27,9 @@ type process struct {
 	err  error         // how it ended; read after done
 }
 
-// startProcess starts argv with its output in logDir/name.log. The process gets
-// a session of its own, so that Ctrl-C on the terminal reaches us alone and we
-// end it in order, and the kernel ends it should we be killed.
+// startProcess starts argv with its output in logDir/name.log. The process gets a
+// session of its own: Ctrl-C on the terminal reaches only the demo, which then ends
+// its processes in order. If the demo is killed, the kernel ends the process.
 func startProcess(name, logDir string, argv ...string) (*process, error) {
 	return startProcessTo(name, logDir, nil, argv...)
 }
@@ -105,9 +105,9 @@ func lastLine(path string) string {
 	return "(it said nothing)"
 }
 
-// runCommand runs argv to its end and returns its standard output. On
-// cancellation the command gets SIGTERM and time to clean up. The error of a
-// failed command carries what it said on standard error.
+// runCommand runs argv to its end and returns its standard output. If ctx is
+// cancelled, the command gets SIGTERM and time to clean up. The error of a failed
+// command holds its standard error.
 func runCommand(ctx context.Context, argv ...string) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
@@ -140,7 +140,7 @@ func (e *commandError) Error() string {
 
 func (e *commandError) Unwrap() error { return e.err }
 
-// stopper ends things in the reverse of the order in which they were started.
+// stopper ends processes in the reverse order of their start.
 type stopper struct {
 	mu   sync.Mutex
 	undo []func() // guarded by mu

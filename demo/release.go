@@ -11,8 +11,8 @@ import (
 // Release is a release's directory and the vm.json that it is built from.
 type Release struct{ VM, Dir string }
 
-// WriteVM writes a vm.json for a VM of that name. Change, if not nil, changes what is
-// written.
+// WriteVM writes a vm.json for a VM of that name. If change is not nil, it can
+// change the document first.
 func (d *Domain) WriteVM(path, name string, change func(document map[string]any)) error {
 	document := map[string]any{
 		"version": 1, "name": name, "trust_domain": TrustDomain,
@@ -35,7 +35,7 @@ func (d *Domain) WriteVM(path, name string, change func(document map[string]any)
 	return os.WriteFile(path, append(text, '\n'), 0o644)
 }
 
-// BuildRelease builds a release, whose key goes straight to the key server.
+// BuildRelease builds a release. The disk's key goes straight to the key server.
 func (d *Domain) BuildRelease(ctx context.Context, r Release, cache string) error {
 	_, err := d.Rootvouch(ctx, "release", "build", "--vm", r.VM, "--out-dir", r.Dir, "--key-to", "key-server", "--cache-dir", cacheDir(cache))
 	return err
@@ -46,12 +46,12 @@ func (d *Domain) Apply(ctx context.Context, r Release, more ...string) ([]byte, 
 	return d.Rootvouch(ctx, append([]string{"release", "apply", r.Dir}, more...)...)
 }
 
-// RunRelease launches a VM of a release. More arguments go to `vm run`.
+// RunRelease launches a VM of a release. Further arguments go to `vm run`.
 func (d *Domain) RunRelease(r Release, onLine func(string), more ...string) (*VM, error) {
 	return d.runVM(onLine, append([]string{"--release-dir", r.Dir}, more...)...)
 }
 
-// manifest is what a manifest says of a release.
+// manifest holds the parts of a release's manifest that the demo reads.
 type manifest struct {
 	Release string `json:"release"`
 	Shapes  []struct {

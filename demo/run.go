@@ -13,13 +13,13 @@ import (
 // Options say where the demo finds its parts and leaves its results.
 type Options struct {
 	Parts Parts
-	Cache string        // for what is slow to make and depends on the parts alone
+	Cache string        // for files that are slow to make and depend on the parts only
 	Out   string        // directory for the release, the proof and logs
 	Voice *Voice        // tells the user
-	Until time.Duration // how long the VM may take to come up
+	Until time.Duration // bound on the VM's start
 }
 
-// multiUser is what systemd says when the Debian root is up.
+// multiUser is the text that systemd prints when the Debian root is up.
 const multiUser = "multi-user.target"
 
 // errRefused ends a demo whose verdict was not "trusted".
@@ -72,7 +72,7 @@ func Run(ctx context.Context, o Options) (err error) {
 
 func (o Options) kept(name string) string { return filepath.Join(o.Out, name) }
 
-// clear makes the output directory, without what an earlier run left in it.
+// clear makes the output directory, and removes the files of an earlier run.
 func (o Options) clear() error {
 	if err := os.MkdirAll(o.Out, 0o755); err != nil {
 		return err
@@ -85,13 +85,14 @@ func (o Options) clear() error {
 	return nil
 }
 
-// Names of what the demo keeps.
+// Names of the files that the demo keeps.
 const (
 	proofFile   = "proof.json"
 	bootLogFile = "bootlog.json"
 )
 
-// steps are the demo. Each says what it proved, which is known once it is done.
+// steps returns the steps of the demo. Each can say what it proved, once it is
+// done.
 func (r *run) steps() []step {
 	return []step{
 		{"roots: of the trust domain, and of the software AMD-SP", r.MakeRoots, text(
@@ -112,7 +113,7 @@ func (r *run) steps() []step {
 	}
 }
 
-// text is a proof that is the same each time.
+// text returns a proof with constant text.
 func text(lines ...string) func() ([]string, error) {
 	return func() ([]string, error) { return lines, nil }
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/rootvouch/rootvouch/internal/emulated"
 )
 
-// patience is after how long a step says that it is still at work, and how
-// often then, where nothing can be rewritten.
+// patience is the time after which a step reports that it is still at work, and the
+// interval of further reports if lines cannot be rewritten.
 const (
 	patience      = time.Second
 	plainReminder = 10 * time.Second
@@ -24,19 +24,20 @@ const notConfidential = emulated.Warning
 type step struct {
 	title string
 	do    func(context.Context) error
-	// proved says what the step has shown, in lines; nil: nothing worth telling.
+	// proved returns lines that say what the step has shown. Nil means that the
+	// step has nothing to report.
 	proved func() ([]string, error)
 }
 
 // columns is the width that the demo's own lines fit.
 const columns = 80
 
-// Voice tells the user what happens. Commands begin with "$", what the VM says
-// on its console with "│", and what a step proved with "✓".
+// Voice tells the user what happens. Commands begin with "$", lines of the VM's
+// console with "│", and proofs of a step with "✓".
 type Voice struct {
 	Out      io.Writer
 	Terminal bool // lines can be rewritten
-	Console  bool // all lines of the VM's console, not PID 1's and the last alone
+	Console  bool // all lines of the VM's console, not only PID 1's and the last one
 
 	mu      sync.Mutex
 	waiting bool // the last line is a reminder to be rewritten; guarded by mu
@@ -59,16 +60,16 @@ func (v *Voice) banner() {
 	v.say(notConfidential)
 }
 
-// command shows a command before it runs; $STATE stands for a directory that is
-// gone when the demo ends.
+// command shows a command before it runs. $STATE stands for a directory that is
+// removed when the demo ends.
 func (v *Voice) command(line string) {
 	for _, part := range fold(line, columns-len("     \\ ")) {
 		v.say("   %s", part)
 	}
 }
 
-// fold breaks a command into lines of that width where it has spaces, as a shell takes
-// them.
+// fold breaks a command at its spaces into lines of that width, in a form that a
+// shell accepts.
 func fold(line string, width int) []string {
 	var lines []string
 	current := ""
@@ -86,7 +87,7 @@ func fold(line string, width int) []string {
 	return append(lines, current)
 }
 
-// units are the words of a command, a flag together with its value.
+// units returns the words of a command, each flag together with its value.
 func units(line string) []string {
 	var all []string
 	for _, word := range strings.Split(line, " ") {
@@ -99,8 +100,8 @@ func units(line string) []string {
 	return all
 }
 
-// console shows a line of the VM. What kernel and systemd say is counted, and shown
-// where all lines are asked for.
+// console shows a line of the VM. It counts the lines of kernel and systemd, and
+// shows them only if the user asked for all lines.
 func (v *Voice) console(line string) {
 	if line = strings.TrimRight(line, " "); strings.TrimSpace(line) == "" {
 		return
@@ -118,7 +119,7 @@ func (v *Voice) console(line string) {
 	v.say("   │ %s", line)
 }
 
-// folded says how many lines of the console were not shown.
+// folded prints how many lines of the console were not shown.
 func (v *Voice) folded() {
 	v.mu.Lock()
 	hidden := v.hidden
@@ -136,8 +137,8 @@ func (v *Voice) result(text []byte) {
 	}
 }
 
-// wrap breaks a line that is too wide at its spaces; a word that is wider by itself
-// is cut. Further lines are indented.
+// wrap breaks a line that is too wide at its spaces, and cuts a word that is too
+// wide. Further lines are indented.
 func wrap(line string, width int) []string {
 	const indent = "        "
 	var lines []string
@@ -196,7 +197,7 @@ func (v *Voice) step(ctx context.Context, s step) error {
 	return err
 }
 
-// remind says once a second how long it has been, until done.
+// remind prints the elapsed time once a second, until done is closed.
 func (v *Voice) remind(start time.Time, done <-chan struct{}) {
 	tick := time.NewTicker(patience)
 	defer tick.Stop()

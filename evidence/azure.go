@@ -21,8 +21,8 @@ const (
 	// metal, AWS, GCP.
 	Plain Kind = iota
 	// AzureHCL is the blob in which Azure's paravisor (HCL) keeps a report. The
-	// paravisor fills REPORT_DATA with a hash of runtime data, which contain the
-	// 64 bytes that the guest chose.
+	// paravisor fills REPORT_DATA with a hash of its runtime data. The runtime data
+	// contain the 64 bytes that the guest chose.
 	AzureHCL
 )
 
@@ -48,10 +48,10 @@ func ParseKind(s string) (Kind, error) {
 }
 
 // The layout of an HCL blob, little-endian throughout (Microsoft, OpenHCL's
-// attestation report and IGVM_REQUEST_DATA structures). The versions of header
-// and request data are independent: VMs on Milan write 1 and 1, on Genoa 2 and 1.
-// In version 2 of the request data a bitmap of four bytes may stand between the
-// fields and the runtime data.
+// attestation report and IGVM_REQUEST_DATA structures). The versions of header and
+// request data are independent: VMs on Milan write 1 and 1, on Genoa 2 and 1. In
+// version 2 the request data may have a bitmap of four bytes between the fields and
+// the runtime data.
 const (
 	hclMagic         = "HCLA"
 	hclMaxVersion    = 2  // of header and request data
@@ -90,7 +90,8 @@ func ParseHCL(b []byte) (HCL, error) {
 			return HCL{}, fmt.Errorf("parsing HCL blob: %s at %#x is %d, want 1 to %d", f.name, f.at, v, hclMaxVersion)
 		}
 	}
-	// size bytes of data follow the request data's own, of which there are own.
+	// size is the length of the runtime data, and own the length of the request
+	// data's fields before it.
 	size, own := uint64(u32(hclRuntime+16)), uint64(hclRuntimeHeader)
 	if total := uint64(u32(hclRuntime)); u32(hclRuntime+4) >= 2 && total == own+hclCapabilities+size {
 		own += hclCapabilities
@@ -139,8 +140,8 @@ func runtimeHash(number uint32) (hash func([]byte) []byte, ok bool) {
 	return nil, false
 }
 
-// RuntimeBinding returns the REPORT_DATA that vouches for the runtime data: its
-// hash, then zeros.
+// RuntimeBinding returns the REPORT_DATA that binds the runtime data: its hash,
+// then zeros.
 func (h HCL) RuntimeBinding() [64]byte {
 	var want [64]byte
 	copy(want[:], h.hash(h.RuntimeData))

@@ -19,7 +19,7 @@ const (
 
 	// MaxSize bounds encoded evidence, in bytes.
 	MaxSize = 64 << 10
-	// MaxReport bounds the report, or what a cloud wraps it in, in bytes.
+	// MaxReport bounds the report, or a cloud's wrapper around it, in bytes.
 	MaxReport = 16 << 10
 	// MaxCertificates bounds the number of certificates.
 	MaxCertificates = 8
@@ -77,7 +77,7 @@ func (e Evidence) check() error {
 	return nil
 }
 
-// Encode returns the evidence as JSON, in the one form that [Decode] takes.
+// Encode returns the evidence as JSON, in the one form that [Decode] accepts.
 func (e Evidence) Encode() ([]byte, error) {
 	if err := e.check(); err != nil {
 		return nil, fmt.Errorf("encoding evidence: %v", err)

@@ -36,7 +36,7 @@ const (
 // ID names the gate of this version. It does not depend on the kernel in the gate.
 func ID() pins.Digest { return program.ID() }
 
-// Is reports whether a file says that it is a gate. It needs the first 64 bytes.
+// Is reports whether a file has the marker of a gate. It needs the first 64 bytes.
 func Is(file []byte) bool {
 	return len(file) >= MarkerAt+len(Marker) && string(file[:2]) == "MZ" && string(file[MarkerAt:MarkerAt+len(Marker)]) == Marker
 }

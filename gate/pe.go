@@ -8,8 +8,8 @@ import (
 	"github.com/rootvouch/rootvouch/uki"
 )
 
-// The application is a PE32+ file (Microsoft PE Format, "Overview"): a place in
-// the file is the same place in memory.
+// The application is a PE32+ file (Microsoft PE Format, "Overview"). An offset in
+// the file is the same offset in memory.
 const (
 	pageSize       = 0x1000
 	peAt           = 0x40
@@ -18,7 +18,7 @@ const (
 	sectionSize    = 40
 	machineAMD64   = 0x8664
 	efiApplication = 10
-	// Executable, without line numbers and symbols, may lie above 2 GiB, no debug
+	// Executable, no line numbers, no symbols, may be loaded above 2 GiB, no debug
 	// information.
 	characteristics = 0x0002 | 0x0004 | 0x0008 | 0x0020 | 0x0200
 	nxCompat        = 0x0100
@@ -26,23 +26,25 @@ const (
 	sectionData     = 0x40000040 // data, readable
 )
 
-// The setup header of a Linux kernel (Documentation/arch/x86/boot.rst). QEMU
-// reads it in the file that it is given, and refuses an initramfs without it.
+// The setup header of a Linux kernel (Documentation/arch/x86/boot.rst). QEMU reads
+// it from the kernel's file. Without the header QEMU refuses an initramfs.
 const (
 	setupAt    = 0x1f1
 	setupEnd   = 0x270
 	sizeAt     = 0x1f4 // syssize: what follows the setup sectors, in units of 16 bytes
 	magicAt    = 0x202
 	protocolAt = 0x206
-	// minProtocol has xloadflags, which say that the kernel has 64 bits and a stub.
+	// minProtocol is the first boot protocol with xloadflags, which say that the
+	// kernel has 64 bits and an EFI stub.
 	minProtocol = 0x020c
 	xloadAt     = 0x236
 	xload64     = 1 << 0
 	xloadEFI64  = 1 << 3
 )
 
-// checkKernel refuses what the firmware would not start as a Linux kernel: a bzImage with
-// an EFI stub, or a unified kernel image, which brings an initramfs of its own.
+// checkKernel refuses a file that the firmware would not start as a Linux kernel.
+// It accepts a bzImage with an EFI stub, and a unified kernel image, which has an
+// initramfs of its own.
 func checkKernel(kernel []byte) error {
 	le := binary.LittleEndian
 	if len(kernel) <= MaxKernel && uki.Is(kernel) {
@@ -64,9 +66,9 @@ func checkKernel(kernel []byte) error {
 	return CheckWhole(kernel)
 }
 
-// CheckWhole refuses a bzImage that has fewer bytes than its setup header says: the
-// file was cut off, by a broken download for example. Bytes after the end are a
-// signature, or padding. Other files pass.
+// CheckWhole refuses a bzImage with fewer bytes than its setup header says. Such a
+// file was cut off, for example by a broken download. CheckWhole accepts bytes
+// after the end, which are a signature or padding, and all other kinds of files.
 func CheckWhole(kernel []byte) error {
 	if len(kernel) < setupEnd || string(kernel[magicAt:magicAt+4]) != "HdrS" {
 		return nil
@@ -83,8 +85,8 @@ func CheckWhole(kernel []byte) error {
 	return nil
 }
 
-// headers returns what stands before the code: DOS header with our marker, PE
-// headers, section table, and the kernel's setup header in its place.
+// headers returns the bytes before the code: the DOS header with our marker, PE
+// headers, section table, and the kernel's setup header at its offset.
 func headers(kernel []byte, codeSize, dataSize, kernelAt int) []byte {
 	le := binary.LittleEndian
 	end := align(kernelAt + len(kernel))
@@ -130,7 +132,7 @@ func headers(kernel []byte, codeSize, dataSize, kernelAt int) []byte {
 		le.PutUint32(b[20:], uint32(s.at))
 		le.PutUint32(b[36:], s.kind)
 	}
-	if !uki.Is(kernel) { // which has none
+	if !uki.Is(kernel) { // which has no setup header
 		copy(h[setupAt:setupEnd], kernel[setupAt:setupEnd])
 	}
 	return h

@@ -27,14 +27,14 @@ import (
 
 // Options says what goes into a base.
 type Options struct {
-	// Kernel is where the modules come from.
+	// Kernel is the tree from which the modules come.
 	Kernel *kmod.Tree
-	// Modules are wanted; see DefaultModules.
+	// Modules are the wanted modules; see DefaultModules.
 	Modules []kmod.Want
 	// GuestBin is a directory with the programs of GuestBinaries.
 	GuestBin string
-	// Cache is a directory that keeps compressed bases; "": none. What is in it makes
-	// a build faster, and no base another.
+	// Cache is a directory that keeps compressed bases. "" means no cache. A cache
+	// makes a build faster, and never changes a base.
 	Cache string
 }
 
@@ -42,8 +42,8 @@ type Options struct {
 // Documentation/driver-api/early-userspace/buffer-format.rst).
 const alignment = 4
 
-// windowSize of the base's compression, in bytes: wide enough to find in one Go
-// program what stood in another. The kernel takes up to 128 MiB
+// windowSize of the base's compression, in bytes. The window is large enough to
+// find text of one Go program in another. The kernel accepts up to 128 MiB
 // (ZSTD_WINDOWSIZE_MAX in Linux, lib/decompress_unzstd.c) and allocates as much
 // while it unpacks.
 const windowSize = 64 << 20
@@ -95,14 +95,14 @@ func Build(o Options) ([]byte, Manifest, error) {
 // skeleton holds the entries of every base besides modules and programs.
 func skeleton() []cpio.Entry {
 	entries := []cpio.Entry{
-		// The kernel opens /dev/console for PID 1 before anything is mounted, and
-		// Go's runtime wants /dev/null when it could not.
+		// The kernel opens /dev/console for PID 1 before anything is mounted. If it
+		// cannot, Go's runtime opens /dev/null instead.
 		{Name: "dev/console", Mode: cpio.TypeChar | 0o600, Major: 5, Minor: 1},
 		{Name: "dev/null", Mode: cpio.TypeChar | 0o666, Major: 1, Minor: 3},
 		// SPIRE's unix attestor looks up the names of user and group 0.
 		file("/etc/passwd", 0o644, []byte("root:x:0:0:root:/:/nonexistent\n")),
 		file("/etc/group", 0o644, []byte("root:x:0:\n")),
-		// Without it a resolver asks the network what localhost is.
+		// Without this file a resolver asks the network for localhost.
 		file("/etc/hosts", 0o644, []byte("127.0.0.1 localhost\n::1 localhost\n")),
 		{Name: "tmp", Mode: cpio.TypeDirectory | 0o1777},
 	}
@@ -113,7 +113,7 @@ func skeleton() []cpio.Entry {
 	return entries
 }
 
-// file is a regular file by its path in the guest.
+// file returns the entry of a regular file, by its path in the guest.
 func file(name string, permissions uint32, data []byte) cpio.Entry {
 	return cpio.Entry{Name: strings.TrimPrefix(name, "/"), Mode: cpio.TypeRegular | permissions, Data: data}
 }
@@ -132,9 +132,9 @@ func encode(entries []cpio.Entry) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// compress makes one zstd frame, padded to the alignment. One goroutine and fixed
-// parameters, so that the bytes depend on the archive and the version of the
-// encoder alone.
+// compress makes one zstd frame, padded to the alignment. It uses one goroutine and
+// fixed parameters, so the bytes depend only on the archive and the version of the
+// encoder.
 func compress(archive []byte) ([]byte, error) {
 	w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedBetterCompression),
 		zstd.WithWindowSize(windowSize), zstd.WithEncoderCRC(true), zstd.WithSingleSegment(false))
@@ -148,15 +148,15 @@ func compress(archive []byte) ([]byte, error) {
 	return pad(out), nil
 }
 
-// pad adds zeros up to the next archive's place.
+// pad adds zeros up to the offset of the next archive.
 func pad(b []byte) []byte { return append(b, make([]byte, -len(b)&(alignment-1))...) }
 
-// configMode is type and permissions of boot.json.
+// configMode is the type and the permissions of boot.json.
 const configMode = cpio.TypeRegular | 0o644
 
-// Configure puts boot.json into an initramfs: base is what Build made, or what
-// Configure made of it before, whose boot.json is then replaced. The
-// configuration is checked, trust root included, and written in canonical form.
+// Configure puts boot.json into an initramfs. base is the result of Build, or of an
+// earlier Configure; Configure then replaces its boot.json. Configure checks the
+// configuration, trust root included, and writes it in canonical form.
 func Configure(base []byte, c bootconfig.Config) ([]byte, error) {
 	text, err := c.Encode()
 	if err != nil {

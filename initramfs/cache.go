@@ -12,12 +12,12 @@ import (
 	"github.com/rootvouch/rootvouch/internal/durable"
 )
 
-// cached is how many compressed archives a cache keeps.
+// cached is the number of compressed archives that a cache keeps.
 const cached = 4
 
-// compressCached is compress with a directory that keeps what it made; "" is none.
-// It decompresses what it finds there and compares the result with the archive. So the
-// directory saves time, and cannot change the output.
+// compressCached is compress with a cache directory; "" means no cache. It
+// decompresses a cached file and compares the result with the archive. So the cache
+// saves time, and cannot change the output.
 func compressCached(dir string, archive []byte) ([]byte, error) {
 	if dir == "" {
 		return compress(archive)

@@ -10,15 +10,15 @@ import (
 	"github.com/rootvouch/rootvouch/initramfs/kmod"
 )
 
-// panicOnError is the option of dm-verity by which PID 1 ends the VM when a read
-// of the root fails (Linux, drivers/md/dm-verity-target.c). The module holds it as
-// a string. The first kernel that has it is panicOnErrorSince.
+// panicOnError is the option of dm-verity with which a failed read of the root ends
+// the VM (Linux, drivers/md/dm-verity-target.c). The module contains the option as
+// a string. panicOnErrorSince is the first kernel that has it.
 const panicOnError = "panic_on_error"
 
 var panicOnErrorSince = [2]int{6, 12}
 
-// checkKernel refuses a kernel with which PID 1 would refuse to boot, as far as
-// its modules and its version tell.
+// checkKernel refuses a kernel with which PID 1 would refuse to boot, as far as its
+// modules and its version show.
 func checkKernel(version string, s kmod.Selection) error {
 	able := false
 	if i := slices.IndexFunc(s.Modules, func(m kmod.Module) bool { return m.Name == "dm_verity" }); i >= 0 {

@@ -13,7 +13,7 @@ import (
 )
 
 // BootConfig returns the boot.json of an initramfs, and whether the initramfs has
-// one. Files that do not begin as ours do have none.
+// one. A file that does not begin as ours do has none.
 func BootConfig(data []byte) (c bootconfig.Config, ok bool, err error) {
 	if len(data) < 4 || binary.LittleEndian.Uint32(data) != frameMagic {
 		return c, false, nil
@@ -35,15 +35,15 @@ func BootConfig(data []byte) (c bootconfig.Config, ok bool, err error) {
 	return c, true, nil
 }
 
-// CommandLine returns the kernel command line that boot.json of an initramfs
-// names, and whether the initramfs has a boot.json.
+// CommandLine returns the kernel command line in the boot.json of an initramfs, and
+// whether the initramfs has a boot.json.
 func CommandLine(data []byte) (line string, ok bool, err error) {
 	c, ok, err := BootConfig(data)
 	return c.CommandLine, ok, err
 }
 
-// checkBarred refuses a base with a module that the command line bars: the kernel
-// would not load it.
+// checkBarred refuses a base with a module that the command line bars, because the
+// kernel would not start the module.
 func checkBarred(base []cpio.Entry, line string) error {
 	for _, d := range cmdline.Barred(line) {
 		name := path.Join(bootconfig.ModulesDir, d.Name+".ko")[1:]

@@ -12,8 +12,8 @@ import (
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
 )
 
-// GuestBinaries lists the programs of the initramfs by their paths in it. In the
-// directory that Options.GuestBin names they lie under their base names.
+// GuestBinaries lists the programs of the initramfs by their paths in it. The
+// directory Options.GuestBin has them under their base names.
 func GuestBinaries() []string {
 	return []string{bootconfig.InitPath, bootconfig.AgentPath, bootconfig.AgentPluginPath,
 		bootconfig.FetchkeyPath, bootconfig.AttestdPath}
@@ -33,8 +33,8 @@ func readGuestBinary(dir, guestPath string) ([]byte, error) {
 	return data, nil
 }
 
-// checkStatic accepts a statically linked program for x86-64: in the initramfs
-// there is neither a loader nor a library.
+// checkStatic accepts a statically linked program for x86-64, because the initramfs
+// has neither a loader nor libraries.
 func checkStatic(data []byte) error {
 	f, err := elf.NewFile(bytes.NewReader(data))
 	if err != nil {

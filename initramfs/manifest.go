@@ -8,8 +8,8 @@ import (
 
 const manifestVersion = 1
 
-// Manifest tells what a base is made of. It is information for people and for
-// comparing builds; nothing trusts it.
+// Manifest lists the contents of a base. It is for people, and for comparing
+// builds. No check relies on it.
 type Manifest struct {
 	Version          int            `json:"version"`
 	KernelVersion    string         `json:"kernel_version"`
@@ -17,8 +17,8 @@ type Manifest struct {
 	Size             int            `json:"base_size"`         // bytes
 	UncompressedSize int            `json:"uncompressed_size"` // bytes of the base's archive
 	Modules          []string       `json:"modules"`           // in load order
-	BuiltIn          []string       `json:"built_in"`          // wanted, and in the kernel already
-	Missing          []string       `json:"missing"`           // optional, and not in this kernel
+	BuiltIn          []string       `json:"built_in"`          // wanted modules that are built into the kernel
+	Missing          []string       `json:"missing"`           // optional modules that this kernel lacks
 	Files            []ManifestFile `json:"files"`             // sorted by path
 }
 

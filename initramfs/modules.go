@@ -12,20 +12,21 @@ import (
 func required(names ...string) kmod.Want { return kmod.Want{Names: names} }
 func optional(names ...string) kmod.Want { return kmod.Want{Names: names, Optional: true} }
 
-// DefaultModules lists what the boot chain uses, wherever the kernel has it:
-// as a module or built in. Nothing loads a module later, on demand: the initramfs
-// holds no modprobe. So what a table or mount needs indirectly stands here too.
+// DefaultModules lists everything that the boot chain uses, as a module or built
+// into the kernel. The initramfs has no modprobe, so no module is loaded on demand
+// later. The list therefore includes modules that a table or mount needs
+// indirectly.
 //
-// Optional are faster implementations and drivers of conveniences: without them
-// the chain still works, or PID 1 refuses with the step that needed them.
+// Faster implementations and drivers for conveniences are optional. Without them
+// the chain still works, or PID 1 refuses in the step that needs them.
 func DefaultModules() []kmod.Want {
 	return []kmod.Want{
 		// Ciphers and hashes before their users: a table takes the fastest
 		// implementation registered when it is loaded.
 		required("aesni_intel"),                  // AES-XTS with AES-NI and VAES; the other one reads tables by key
-		optional("sha256_ssse3"),                 // SHA-256 with SHA-NI; gone where it moved into the kernel's library
+		optional("sha256_ssse3"),                 // SHA-256 with SHA-NI; newer kernels have it in their library
 		optional("crc32c_intel", "crc32c-x86"),   // for erofs and ext4
-		optional("ecb"),                          // of xts
+		optional("ecb"),                          // xts needs it
 		required("xts"),                          // aes-xts-plain64
 		required("dm_mod"), required("dm_crypt"), // the disk
 		required("dm_verity"),
@@ -43,14 +44,14 @@ func DefaultModules() []kmod.Want {
 		required("overlay"), // writable layer over the root, in memory
 
 		required("configfs"),          // report device configfs-tsm
-		optional("tsm_report", "tsm"), // as it is called since Linux 6.17, and since 6.7
+		optional("tsm_report", "tsm"), // its names since Linux 6.17, and since 6.7
 		required("sev_guest"),         // report device sev-guest, and provider of the other
 	}
 }
 
-// drivers are modules for disks and networks that the default ones do not know, by
-// where a VM is to run. A module that only some of a target's machines need is
-// optional: older kernels lack it.
+// drivers returns further modules for disks and networks, by the target on which a
+// VM runs. A module that only some of a target's machines need is optional, because
+// older kernels lack it.
 func drivers() map[string][]kmod.Want {
 	nvme := required("nvme")
 	scsi := []kmod.Want{required("virtio_scsi"), required("sd_mod")}
@@ -67,11 +68,11 @@ func drivers() map[string][]kmod.Want {
 	}
 }
 
-// DriverTargets lists what Drivers knows.
+// DriverTargets lists the targets that Drivers accepts.
 func DriverTargets() []string { return slices.Sorted(maps.Keys(drivers())) }
 
-// Drivers returns the modules that a VM needs for its disk and network at a
-// target, beside the default ones.
+// Drivers returns the modules that a VM needs for its disk and network at a target,
+// in addition to the default ones.
 func Drivers(target string) ([]kmod.Want, error) {
 	wants, ok := drivers()[target]
 	if !ok {
@@ -80,8 +81,8 @@ func Drivers(target string) ([]kmod.Want, error) {
 	return wants, nil
 }
 
-// DriverNames returns the names of the modules of targets, for the kernel's command
-// line, which bars what no target needs. Targets that are not known have none.
+// DriverNames returns the names of the modules of targets. The kernel's command
+// line bars drivers that no target needs. An unknown target has no names.
 func DriverNames(targets []string) (names []string) {
 	all := drivers()
 	for _, target := range targets {

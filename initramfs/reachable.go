@@ -7,13 +7,13 @@ import (
 	"strings"
 )
 
-// CheckReachable refuses addresses that, in the guest, are the guest itself. The
-// error calls them what.
+// CheckReachable refuses addresses that mean the guest itself when the guest uses
+// them, such as loopback addresses. what is the name of the addresses in the error.
 func CheckReachable(what string, addresses []string) error {
 	for _, address := range addresses {
 		host, _, err := net.SplitHostPort(address)
 		if err != nil {
-			continue // bootconfig says what is wrong
+			continue // bootconfig reports the fault
 		}
 		ip, err := netip.ParseAddr(host)
 		if err == nil && (ip.Unmap().IsLoopback() || ip.IsUnspecified()) || strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") || strings.HasSuffix(strings.ToLower(host), ".localhost") {

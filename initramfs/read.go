@@ -20,7 +20,7 @@ const maxArchive = 1 << 30
 type parts struct {
 	frame  []byte // the compressed archive of the base
 	base   []byte // frame and its padding
-	config []byte // the archive with boot.json; empty when there is none
+	config []byte // the archive with boot.json; empty if there is none
 }
 
 // Contents is everything in an initramfs of ours.
@@ -28,7 +28,7 @@ type Contents struct {
 	Base        []cpio.Entry
 	BaseSize    int // bytes that the base takes, compressed and padded
 	BaseArchive int // bytes of the base's archive, decompressed
-	// BootConfig is the text of boot.json, or nil when there is none.
+	// BootConfig is the text of boot.json, or nil if there is none.
 	BootConfig []byte
 	ConfigSize int // bytes that the archive with boot.json takes
 }
@@ -53,8 +53,9 @@ func (c Contents) Files() []File {
 }
 
 // Read takes an initramfs apart. It accepts only the files that Build and Configure
-// make. The kernel's parser is more lenient, and could see something else in other
-// files. Read does not check the contents of boot.json; see bootconfig.Decode.
+// make. The kernel's parser is more lenient, and could read other files
+// differently. Read does not check the contents of boot.json; see
+// bootconfig.Decode.
 func Read(data []byte) (Contents, error) {
 	c, err := read(data)
 	if err != nil {
@@ -79,7 +80,7 @@ func read(data []byte) (Contents, error) {
 	return c, nil
 }
 
-// split finds the borders of an initramfs, without decompressing it.
+// split finds the parts of an initramfs, without decompressing it.
 func split(data []byte) (parts, error) {
 	n, err := frameSize(data)
 	if err != nil {
@@ -95,7 +96,7 @@ func split(data []byte) (parts, error) {
 	return parts{frame: data[:n], base: data[:end], config: data[end:]}, nil
 }
 
-// readConfig returns boot.json, or nil when there is none.
+// readConfig returns boot.json, or nil if there is none.
 func (p parts) readConfig() ([]byte, error) {
 	if len(p.config) == 0 {
 		return nil, nil
@@ -138,7 +139,7 @@ func (p parts) readBase() (archive []byte, entries []cpio.Entry, err error) {
 	return archive, entries, nil
 }
 
-// readArchive reads one archive that ends with data.
+// readArchive reads one archive that fills data exactly.
 func readArchive(data []byte) ([]cpio.Entry, error) {
 	r := cpio.NewReader(bytes.NewReader(data))
 	var entries []cpio.Entry
@@ -165,8 +166,8 @@ const (
 	maxBlockSize    = 128 << 10
 )
 
-// frameSize walks the blocks of the zstd frame that data begins with and returns
-// its size in bytes.
+// frameSize walks the blocks of the zstd frame at the start of data and returns the
+// frame's size in bytes.
 func frameSize(data []byte) (int, error) {
 	if len(data) < 4 || binary.LittleEndian.Uint32(data) != frameMagic {
 		return 0, errors.New("file does not begin with a zstd frame; want an initramfs that rootvouch made")
@@ -207,8 +208,8 @@ func frameSize(data []byte) (int, error) {
 	return at, nil
 }
 
-// IsBase reports whether data is what Build makes, without a boot.json. Files that
-// do not begin as ours are not decompressed.
+// IsBase reports whether data is a base as Build makes it, without a boot.json. It
+// does not decompress files that do not begin as ours do.
 func IsBase(data []byte) bool {
 	p, err := split(data)
 	if err != nil || len(p.config) > 0 {

@@ -11,9 +11,10 @@ import (
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
 )
 
-// CheckTrustRoot judges the certificates of a boot configuration, which PID 1
-// does not: each must be a CA that may sign certificates, have signed itself, be valid
-// for a while after the clock floor, and name no other trust domain. All faults are reported.
+// CheckTrustRoot judges the certificates of a boot configuration; PID 1 does not
+// judge them. Each must be a self-signed CA that may sign certificates, must be
+// valid for at least minRootLife after the clock floor, and must name no other
+// trust domain. The error lists all faults.
 func CheckTrustRoot(c bootconfig.Config) error {
 	var errs []error
 	for n, rest := 0, []byte(c.SPIRE.TrustRoot); ; n++ {
@@ -27,11 +28,11 @@ func CheckTrustRoot(c bootconfig.Config) error {
 	}
 }
 
-// minRootLife is how long a root must be valid from the clock floor on. The CA that a
-// stock SPIRE server signs itself lives for a day.
+// minRootLife is the time after the clock floor for which a root must be valid. The
+// self-signed CA of a stock SPIRE server lives for a day.
 const minRootLife = 30 * 24 * time.Hour
 
-// TrustRootEnd returns when the first of the certificates in PEM expires.
+// TrustRootEnd returns the earliest expiry of the certificates in PEM.
 func TrustRootEnd(trustRoot string) (end time.Time, err error) {
 	for rest := []byte(trustRoot); ; {
 		var block *pem.Block
@@ -71,9 +72,9 @@ func checkRoot(der []byte, c bootconfig.Config) error {
 	return nil
 }
 
-// ReadTrustRoot brings certificates in PEM into the form that boot.json wants: it
-// drops text around the blocks, as OpenSSL writes it, and refuses blocks that are
-// no certificates.
+// ReadTrustRoot returns certificates in PEM in the form that boot.json requires. It
+// drops text around the blocks, such as OpenSSL writes, and refuses other kinds of
+// blocks.
 func ReadTrustRoot(data []byte) (string, error) {
 	var out []byte
 	for {

@@ -16,15 +16,15 @@ const PortName = "org.rootvouch.asp"
 // Parts are the inputs of one run besides the guest. The zero value of a field
 // leaves it out.
 type Parts struct {
-	// HashesPage is the path of the kernel-hashes page, and HashesAddress its
-	// guest physical address. Emulated only: for SNP QEMU makes it.
+	// HashesPage is the path of the kernel-hashes page, and HashesAddress its guest
+	// physical address. Emulated only: for SNP, QEMU makes the page.
 	HashesPage    string
 	HashesAddress uint64
 	// AMDSP is a descriptor that QEMU inherits: a socket to the software
 	// AMD-SP. Emulated only.
 	AMDSP int
-	// QMP is a descriptor that QEMU inherits: a socket on which it is
-	// controlled. With one the VM waits for the command "cont".
+	// QMP is a descriptor that QEMU inherits: a socket that takes QEMU's commands.
+	// With such a socket the VM waits for the command "cont".
 	QMP int
 }
 
@@ -40,12 +40,13 @@ func Args(g Guest, p Parts) []string {
 			"-object", "memory-backend-memfd,id=ram0,size="+memory+",share=true,prealloc=false",
 			"-object", sevObject(g))
 	} else {
-		// One thread for all vCPUs: with one for each, QEMU 10.0 aborted once in
-		// some thirty boots (iotlb_to_section, an assertion), and was no faster.
+		// One thread runs all vCPUs. With one thread for each vCPU, QEMU 10.0
+		// aborted in about one of thirty boots (iotlb_to_section, an assertion),
+		// and was no faster.
 		add("-accel", "tcg,thread=single", "-machine", "q35")
 	}
 	add("-cpu", escape(g.CPUType), "-smp", strconv.Itoa(g.VCPUs), "-m", memory,
-		// The launch digest is of one start: a reset ends the VM.
+		// The launch digest covers one start, so a reset ends the VM.
 		"-no-reboot",
 		"-bios", g.Firmware, "-kernel", g.Kernel)
 	if g.Initramfs != "" {
@@ -61,7 +62,8 @@ func Args(g Guest, p Parts) []string {
 			"-device", g.virtio("virtio-blk-pci")+",drive="+node)
 	}
 	for i, volume := range g.Volumes {
-		// The guest's flush is the host's: what it was told is durable is.
+		// A flush of the guest is a flush of the host's file, so data that QEMU
+		// reports as durable is durable.
 		node := "volume" + strconv.Itoa(i)
 		add("-blockdev", "driver=raw,node-name="+node+",file.driver=file,file.filename="+escape(volume),
 			"-device", g.virtio("virtio-blk-pci")+",drive="+node)
@@ -84,7 +86,7 @@ func (g Guest) disks() []string {
 	return append([]string{g.Disk}, g.ExtraDisks...)
 }
 
-// netdev is the host's end of the guest's network.
+// netdev returns the host's end of the guest's network.
 func (g Guest) netdev() string {
 	switch g.Network.Kind {
 	case Bridge:
@@ -99,7 +101,7 @@ func (g Guest) netdev() string {
 	return user
 }
 
-// nic is the guest's end. No ROM of the host's goes with it.
+// nic returns the guest's end of the network, a card without an option ROM.
 func (g Guest) nic() string {
 	device := g.virtio("virtio-net-pci") + ",netdev=net0,romfile="
 	if g.Network.MAC != nil {
@@ -108,8 +110,9 @@ func (g Guest) nic() string {
 	return device
 }
 
-// virtio returns a virtio device as the guest's platform needs it: in an SNP
-// guest the devices reach shared pages only, through the IOMMU's interface.
+// virtio returns a virtio device with the options that the guest's platform needs.
+// In an SNP guest the devices reach shared pages only, through the IOMMU's
+// interface.
 func (g Guest) virtio(device string) string {
 	device += ",disable-legacy=on"
 	if g.Kind == SNP {
@@ -118,7 +121,8 @@ func (g Guest) virtio(device string) string {
 	return device
 }
 
-// sevObject is QEMU's sev-snp-guest (qapi/qom.json, SevSnpGuestProperties).
+// sevObject returns QEMU's object sev-snp-guest (qapi/qom.json,
+// SevSnpGuestProperties).
 func sevObject(g Guest) string {
 	cbit, reduced := g.CBitPosition, g.ReducedPhysBits
 	if cbit == 0 {

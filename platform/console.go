@@ -14,14 +14,14 @@ const (
 	// maxLine bounds a line of the console in bytes; a longer one comes in
 	// pieces.
 	maxLine = 4096
-	// keptLines is how many of the last lines a Result has.
+	// keptLines is the number of last lines in a Result.
 	keptLines = 40
 )
 
 // console reads the serial port of a VM.
 type console struct {
 	log  io.Writer         // every byte as it came; may be nil
-	line func(line string) // every line that says something; may be nil
+	line func(line string) // every line with text; may be nil
 	// started is called at the first sign that the kernel runs, once.
 	started func()
 
@@ -29,9 +29,9 @@ type console struct {
 	last []string // guarded by mu; at most keptLines
 }
 
-// run reads until the other end is closed. A log that cannot be written is an
-// error, but the console is read to its end all the same: QEMU would stop
-// otherwise.
+// run reads until the other end is closed. If the log cannot be written, run
+// returns the error, but still reads the console to its end, because QEMU would
+// stop otherwise.
 func (c *console) run(r io.Reader) error {
 	var logErr error
 	in := bufio.NewReaderSize(r, maxLine)
@@ -73,10 +73,10 @@ func (c *console) lines() []string {
 	return append([]string(nil), c.last...)
 }
 
-// fromFirmware tells the firmware's own lines from the kernel's and those of
-// what follows it. The AmdSev firmware has nothing to say before it has let a
-// kernel start; these are what it and its like say when there is none to start, and
-// what the gate says before it powers off.
+// fromFirmware reports whether a line comes from the firmware or the gate, and not
+// from the kernel or a later program. The AmdSev firmware prints nothing before it
+// lets a kernel start. It and similar firmware print these lines if there is no
+// kernel to start. The gate prints its line before it powers off.
 func fromFirmware(text string) bool {
 	for _, prefix := range []string{"BdsDxe:", "UEFI ", "Shell>", "GNU GRUB", "grub", ">>Start ", "PXE-", program.Refused} {
 		if strings.HasPrefix(text, prefix) {
@@ -86,17 +86,17 @@ func fromFirmware(text string) bool {
 	return false
 }
 
-// printable returns what a line says: without terminal control sequences
-// (ECMA-48), control characters and surrounding blanks, and with what is not
-// UTF-8 replaced. The guest writes the console, so nothing else of it must
-// reach a terminal.
+// printable returns the text of a line, without terminal control sequences
+// (ECMA-48), control characters and surrounding blanks, and with invalid UTF-8
+// replaced. The guest writes the console, so no other bytes of it may reach a
+// terminal.
 func printable(raw []byte) string {
 	var b strings.Builder
 	const (
 		text = iota
 		escape
 		sequence // after ESC [
-		command  // after ESC ] and its like: up to BEL or ESC \
+		command  // after ESC ] and similar: up to BEL or ESC \
 	)
 	state := text
 	for _, r := range string(raw) {
@@ -144,7 +144,7 @@ func isFormat(r rune) bool {
 	return r >= 0x200b && r <= 0x200f || r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0xfeff
 }
 
-// refusal returns the gate's last word, if the console ends with it.
+// refusal returns the gate's refusal, if the console ends with one.
 func (c *console) refusal() string {
 	lines := c.lines()
 	if len(lines) == 0 || !strings.HasPrefix(lines[len(lines)-1], program.Refused) {

@@ -25,7 +25,7 @@ import (
 	"github.com/rootvouch/rootvouch/snp/launch/idblock"
 )
 
-// Kind says what a VM runs on. Its zero value is none.
+// Kind is the platform of a VM. Its zero value is no platform.
 type Kind string
 
 const (
@@ -43,11 +43,11 @@ func ParseKind(s string) (Kind, error) {
 	return "", fmt.Errorf("parsing platform %q: want %q or %q", s, Emulated, SNP)
 }
 
-// Warning is what every command says of the emulated platform.
+// Warning is the text that every command prints on the emulated platform.
 const Warning = emulated.Warning
 
-// Defaults of what the launch digest depends on. Another value needs another
-// digest in the reference values.
+// Defaults of inputs of the launch digest. Another value needs another digest in
+// the reference values.
 const (
 	DefaultCPUType = "EPYC-v4"
 	DefaultPolicy  = snp.PolicyReservedOne | snp.PolicySMT
@@ -64,15 +64,15 @@ type Guest struct {
 	Kind Kind
 
 	Firmware string // path of an AmdSev OVMF image
-	// AcceptHostCode lets a firmware pass that may run code of its host before
-	// the kernel. Then the launch digest vouches for nothing that runs.
+	// AcceptHostCode accepts a firmware that may run code of its host before the
+	// kernel. The launch digest then proves nothing about the programs that run.
 	AcceptHostCode bool
-	// AcceptBareKernel lets a kernel pass that is not behind the gate: it runs ACPI
-	// code of its host.
+	// AcceptBareKernel accepts a kernel that is not behind the gate. Such a kernel
+	// runs ACPI code of its host.
 	AcceptBareKernel bool
 	Kernel           string // path of a kernel behind the gate (package gate)
-	// UKI says that Kernel is a unified kernel image: Initramfs and CommandLine are in it,
-	// and empty here.
+	// UKI says that Kernel is a unified kernel image. The image holds initramfs and
+	// command line, so Initramfs and CommandLine must be empty.
 	UKI         bool
 	Initramfs   string // path
 	CommandLine string // may be empty; cmdline.Default is that of rootvouch's guests
@@ -84,34 +84,36 @@ type Guest struct {
 	// disk. ExtraDisks follow it. Both may be empty.
 	Disk       string
 	ExtraDisks []string
-	// Volumes are paths of raw images that the guest writes; they follow the disks. May
-	// be empty.
+	// Volumes are paths of raw images that the guest writes. They follow the disks,
+	// and may be empty.
 	Volumes  []string
 	Network  Network   // the zero value is QEMU's own network
 	Forwards []Forward // of TCP ports of the host to the guest; may be empty
 
 	Policy   snp.Policy
 	HostData snp.HostData // may be zero
-	// IDBlock says which launch digest and policy the AMD-SP has to insist on,
-	// and what the reports say of the guest's identity. Nil means none.
+	// IDBlock holds the launch digest and policy that the AMD-SP must require, and
+	// the guest's identity in its reports. Nil means no ID block.
 	IDBlock *idblock.Signed
 
-	// CBitPosition is the bit of a page-table entry that says "encrypted", and
-	// ReducedPhysBits how many bits of physical address the host loses by it:
-	// CPUID Fn8000_001F_EBX bits 5:0 and 11:6. Zero means 51 and 1, as on the
-	// EPYC processors from Milan to Turin. Without meaning when emulated.
+	// CBitPosition is the bit of a page-table entry that says "encrypted".
+	// ReducedPhysBits is the number of physical address bits that the host loses by
+	// encryption: CPUID Fn8000_001F_EBX bits 5:0 and 11:6. Zero means 51 and 1, as
+	// on the EPYC processors from Milan to Turin. The emulated platform ignores
+	// both.
 	CBitPosition, ReducedPhysBits int
 }
 
 // Forward lets a process on the host reach a TCP port of the guest.
 type Forward struct {
-	Host      netip.AddrPort // port 0 has QEMU choose a free one
+	Host      netip.AddrPort // with port 0, QEMU chooses a free one
 	GuestPort uint16
 }
 
-// ParseForward reads "127.0.0.1:8444=8444", host address and port, then the
-// guest's port; without an address it is 127.0.0.1. Only loopback addresses are accepted: the host's users are to
-// reach the VM, not its neighbours.
+// ParseForward reads "127.0.0.1:8444=8444": host address and port, then the guest's
+// port. The default address is 127.0.0.1. ParseForward accepts loopback addresses
+// only, because users of the host should reach the VM, and other machines should
+// not.
 func ParseForward(s string) (Forward, error) {
 	host, guest, ok := strings.Cut(s, "=")
 	if !ok {
@@ -148,7 +150,7 @@ func (f Forward) check() error {
 	return nil
 }
 
-// Check refuses a guest that cannot be launched, with all that is wrong.
+// Check refuses a guest that cannot be launched. The error lists every fault.
 func (g Guest) Check() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }

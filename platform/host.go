@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// DefaultQEMU is the name of the program that is looked for in PATH.
+// DefaultQEMU is the name of the QEMU program, which is looked up in PATH.
 const DefaultQEMU = "qemu-system-x86_64"
 
 // qemuVersion is major and minor.
@@ -22,7 +22,8 @@ func (v qemuVersion) less(w qemuVersion) bool {
 	return v[0] < w[0] || v[0] == w[0] && v[1] < w[1]
 }
 
-// neededVersion is the oldest QEMU that can launch a kind of guest, and why.
+// neededVersion returns the oldest QEMU that can launch a kind of guest, and the
+// reason.
 func neededVersion(k Kind) (qemuVersion, string) {
 	if k == SNP {
 		return qemuVersion{9, 1}, "the first with sev-snp-guest"
@@ -57,14 +58,14 @@ func parseVersion(s string) (qemuVersion, error) {
 	return v, nil
 }
 
-// Finding is one thing that a host has or lacks.
+// Finding is one requirement that a host meets or fails.
 type Finding struct {
-	What   string // the thing
-	Err    error  // why it will not do; nil: it does
-	Advice string // what to do then
+	What   string // the requirement
+	Err    error  // why the host fails it; nil if the host meets it
+	Advice string // what to do if the host fails it
 }
 
-// CheckHost looks for all that a host needs to launch a kind of guest, its QEMU
+// CheckHost checks everything that a host needs to launch a kind of guest, QEMU
 // included.
 func CheckHost(ctx context.Context, qemu string, k Kind) []Finding {
 	if qemu == "" {
@@ -73,7 +74,7 @@ func CheckHost(ctx context.Context, qemu string, k Kind) []Finding {
 	return inspectHost(ctx, "/", qemu, k)
 }
 
-// inspectHost is CheckHost with a root that is "/" but in tests.
+// inspectHost is CheckHost with a root directory, which is "/" except in tests.
 func inspectHost(ctx context.Context, root, qemu string, k Kind) []Finding {
 	want, why := neededVersion(k)
 	findings := []Finding{{"QEMU", checkQEMU(ctx, qemu, k), fmt.Sprintf("install QEMU %v or newer, %s, or name it with --qemu", want, why)}}
@@ -101,7 +102,7 @@ func checkDevice(root, path string) error {
 	return err
 }
 
-// snpParameter says whether kvm_amd can launch SEV-SNP guests.
+// snpParameter is the file that shows whether kvm_amd can launch SEV-SNP guests.
 const snpParameter = "sys/module/kvm_amd/parameters/sev_snp"
 
 func checkParameter(root string) error {
@@ -115,7 +116,8 @@ func checkParameter(root string) error {
 	return nil
 }
 
-// checkHost says all that a host lacks for a kind of guest. root is "/" but in tests.
+// checkHost returns an error that lists everything that a host lacks for a kind of
+// guest. root is "/" except in tests.
 func checkHost(ctx context.Context, root, qemu string, k Kind) error {
 	var errs []error
 	for _, f := range inspectHost(ctx, root, qemu, k) {

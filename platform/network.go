@@ -9,28 +9,30 @@ import (
 	"strings"
 )
 
-// NetworkKind says what the guest's network card is connected to.
+// NetworkKind says to what the guest's network card is connected.
 type NetworkKind string
 
 const (
-	// User is QEMU's own network: the guest reaches others through a process of the
-	// host, and nobody reaches it but through a Forward. It is the zero value.
+	// User is QEMU's own network. The guest reaches other machines through a
+	// process of the host. Only a Forward lets a connection reach the guest. User
+	// is the zero value.
 	User NetworkKind = ""
-	// Bridge is a bridge of the host, which qemu-bridge-helper connects the guest to.
+	// Bridge is a bridge of the host. qemu-bridge-helper connects the guest to it.
 	Bridge NetworkKind = "bridge"
 	// Tap is a tap device that the host has made.
 	Tap NetworkKind = "tap"
 )
 
-// Network is the guest's network. All of it is the host's choice: nothing of it is
+// Network is the guest's network. The host chooses all of it, and none of it is
 // measured.
 type Network struct {
 	Kind NetworkKind
 	Name string           // of the bridge or tap device
-	MAC  net.HardwareAddr // of the guest's card; nil: QEMU's default, which is no one guest's
+	MAC  net.HardwareAddr // of the guest's card; nil: QEMU's default, the same for every guest
 }
 
-// interfaceName is what Linux takes for a name, without what would need quoting.
+// interfaceName matches the names that Linux accepts, except those that need
+// quoting.
 var interfaceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$`)
 
 // ParseNetwork reads "user", "bridge=NAME" or "tap=NAME".
@@ -60,8 +62,8 @@ func (n Network) check(forwards int) error {
 	return nil
 }
 
-// MACOf returns a MAC address for a name, always the same: locally administered, with
-// the prefix that QEMU uses.
+// MACOf returns the MAC address of a name, always the same one. It is locally
+// administered, with the prefix that QEMU uses.
 func MACOf(name string) net.HardwareAddr {
 	sum := sha256.Sum256([]byte("rootvouch MAC address v1\x00" + name))
 	return net.HardwareAddr{0x52, 0x54, 0x00, sum[0], sum[1], sum[2]}

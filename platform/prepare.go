@@ -17,7 +17,8 @@ import (
 // maxFirmware bounds a firmware image in bytes, as QEMU does.
 const maxFirmware = 16 << 20
 
-// Measured is what the AMD-SP measures of a guest, read from its files once.
+// Measured holds the parts of a guest that the AMD-SP measures, read from the
+// guest's files once.
 type Measured struct {
 	// Digest is the launch digest: MEASUREMENT of the guest's reports.
 	Digest snp.Measurement
@@ -28,10 +29,10 @@ type Measured struct {
 	toMeasure int64 // bytes of kernel and initramfs
 }
 
-// Measure reads the guest's files and computes its launch digest, on both
-// platforms alike. A firmware that may run code of its host is refused with a
-// *firmware.OpenError, unless the guest accepts it; so is a kernel that is not behind
-// the gate, with gate.ErrBare or gate.ErrOther.
+// Measure reads the guest's files and computes its launch digest, in the same way
+// for both platforms. Unless the guest accepts them, Measure refuses a firmware
+// that may run code of its host (*firmware.OpenError), and a kernel that is not
+// behind the gate (gate.ErrBare or gate.ErrOther).
 func Measure(g Guest) (*Measured, error) {
 	m := &Measured{}
 	var err error
@@ -121,16 +122,17 @@ func (m *Measured) hashFiles(g Guest) (launch.Hashes, error) {
 	return launch.HashKernel(files[0], files[1], g.CommandLine)
 }
 
-// startBound is how long a kernel may take to start: twenty times what the
-// firmware takes to hash kernel and initramfs under TCG on an idle machine.
+// startBound returns the bound on the time until the kernel starts: twenty times as
+// long as the firmware hashes kernel and initramfs under TCG on an idle machine.
 func (m *Measured) startBound() time.Duration {
 	const perMiB = 500 * time.Millisecond
 	return 30*time.Second + time.Duration(m.toMeasure>>20)*perMiB
 }
 
-// Command returns the QEMU command of a guest, for a person to read. On SNP it
-// can be run as it is. On the emulated platform it names what only Start can
-// supply: the kernel-hashes page, and descriptor 3, the software AMD-SP.
+// Command returns the QEMU command of a guest, for a person to read. On SNP the
+// command can be run unchanged. On the emulated platform it names two inputs that
+// only Start can supply: the kernel-hashes page, and descriptor 3, the software
+// AMD-SP.
 func Command(program string, g Guest) ([]string, *Measured, error) {
 	if program == "" {
 		program = DefaultQEMU
@@ -149,7 +151,7 @@ func Command(program string, g Guest) ([]string, *Measured, error) {
 	return append([]string{program}, Args(g, p)...), m, nil
 }
 
-// checkFiles refuses paths that QEMU would refuse only after the start.
+// checkFiles refuses paths that QEMU would otherwise refuse after the start.
 func (g Guest) checkFiles() error {
 	var errs []error
 	for _, disk := range g.disks() {

@@ -15,19 +15,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// endWithin is how long QEMU gets to end after SIGTERM, before SIGKILL.
+// endWithin is the time between SIGTERM and SIGKILL, in which QEMU can end by
+// itself.
 const endWithin = 3 * time.Second
 
 // process is a QEMU that runs.
 type process struct {
 	cmd    *exec.Cmd
 	stderr *tail
-	done   chan struct{} // closed when it has ended; cmd.ProcessState is set then
+	done   chan struct{} // closed when the process has ended and cmd.ProcessState is set
 }
 
-// startProcess starts a program with its standard output and further
-// descriptors, from 3 on. It leads a process group of its own, so that Ctrl-C
-// on the terminal reaches us alone, and the kernel kills it when we die.
+// startProcess starts a program with its standard output and further descriptors,
+// from 3 on. The program leads a process group of its own, so Ctrl-C on the
+// terminal reaches only this process. If this process dies, the kernel kills the
+// program.
 func startProcess(argv []string, stdout *os.File, extra []*os.File) (*process, error) {
 	p := &process{cmd: exec.Command(argv[0], argv[1:]...), stderr: &tail{}, done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.ExtraFiles = stdout, p.stderr, extra
@@ -35,8 +37,8 @@ func startProcess(argv []string, stdout *os.File, extra []*os.File) (*process, e
 	p.cmd.WaitDelay = endWithin
 	started := make(chan error)
 	go func() {
-		// The death that Pdeathsig means is that of the thread that started
-		// the child (prctl(2)), so this one has to stay until the end.
+		// Pdeathsig fires when the thread that started the child ends (prctl(2)),
+		// so this thread has to live as long as the child.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := p.cmd.Start()
@@ -65,7 +67,7 @@ func (p *process) end() {
 	}
 }
 
-// tail keeps the last of what is written to it.
+// tail keeps the last bytes that are written to it.
 type tail struct {
 	mu   sync.Mutex
 	data []byte // guarded by mu; at most maxTail bytes
@@ -114,9 +116,9 @@ func socketPair() (ours net.Conn, qemus *os.File, err error) {
 	return ours, qemus, nil
 }
 
-// memory returns an unnamed file in memory that nobody can change any more: QEMU
-// gets the very bytes that were measured, and nothing is left behind however we
-// end.
+// memory returns an unnamed, sealed file in memory. No process can change it, so
+// QEMU gets exactly the bytes that were measured. The file vanishes when this
+// process ends, however it ends.
 func memory(name string, data []byte) (*os.File, error) {
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {

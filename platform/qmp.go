@@ -10,16 +10,16 @@ import (
 	"strings"
 )
 
-// qmp speaks the QEMU Machine Protocol (QEMU, docs/interop/qmp-spec.rst), as
-// much of it as the runner needs. One goroutine uses it: first for commands,
-// then for events.
+// qmp speaks the part of the QEMU Machine Protocol (QEMU,
+// docs/interop/qmp-spec.rst) that the runner needs. One goroutine uses it, first
+// for commands, then for events.
 type qmp struct {
 	w io.Writer
 	r *json.Decoder
 }
 
-// qmpMessage is any message that QEMU sends. The messages are QEMU's, and new
-// members are no error.
+// qmpMessage is any message that QEMU sends. It ignores unknown members, because a
+// newer QEMU may add some.
 type qmpMessage struct {
 	QMP    json.RawMessage `json:"QMP"`
 	Return json.RawMessage `json:"return"`
@@ -35,7 +35,7 @@ type qmpMessage struct {
 	} `json:"data"`
 }
 
-// The events that the runner looks at.
+// The events that the runner reads.
 const (
 	eventShutdown = "SHUTDOWN"
 	eventPort     = "VSERPORT_CHANGE"
@@ -45,7 +45,7 @@ const (
 	reasonPanic    = "guest-panic"
 )
 
-// newQMP takes QEMU's greeting and leaves negotiation mode.
+// newQMP reads QEMU's greeting and leaves negotiation mode.
 func newQMP(conn io.ReadWriter) (*qmp, error) {
 	q := &qmp{w: conn, r: json.NewDecoder(conn)}
 	var greeting qmpMessage
@@ -59,8 +59,8 @@ func newQMP(conn io.ReadWriter) (*qmp, error) {
 	return q, err
 }
 
-// execute runs a command and returns what it returned. Events that come in
-// between are dropped: the VM does not run yet.
+// execute runs a command and returns its result. It drops events that come in
+// between, because the VM does not run yet.
 func (q *qmp) execute(command string, arguments map[string]any) (json.RawMessage, error) {
 	request := map[string]any{"execute": command}
 	if arguments != nil {
@@ -93,8 +93,8 @@ func (q *qmp) cont() error {
 	return err
 }
 
-// forwards asks which host ports QEMU listens on for these forwards, in the
-// same order. Only the human monitor tells.
+// forwards asks QEMU for the host ports of these forwards, and returns them in the
+// same order. Only the human monitor shows them.
 func (q *qmp) forwards(want []Forward) ([]Forward, error) {
 	if len(want) == 0 {
 		return nil, nil
@@ -147,8 +147,8 @@ func parseForwards(text string, want []Forward) ([]Forward, error) {
 	return found, nil
 }
 
-// events calls started when the guest opens a virtio port, and returns why the
-// VM was shut down, as far as QEMU said it before it ended.
+// events calls started when the guest opens a virtio port. It returns the reason
+// for the shutdown that QEMU gave before it ended, or "".
 func (q *qmp) events(started func()) (reason string) {
 	for {
 		var m qmpMessage

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Outcome says how a VM ended. Its zero value is none.
+// Outcome says how a VM ended. Its zero value is no outcome.
 type Outcome string
 
 const (
@@ -16,15 +16,15 @@ const (
 	// Reset: the guest asked for a reset, which a kernel panic does too. The VM
 	// is not started again.
 	Reset Outcome = "reset"
-	// KernelNeverStarted: the firmware did not let the kernel start in time,
-	// as it does when kernel, initramfs or command line are not those of the
-	// kernel-hashes page; or the gate refused the machine and powered off.
+	// KernelNeverStarted: the firmware did not let the kernel start in time, or the
+	// gate refused the machine and powered off. The firmware starts no kernel if
+	// kernel, initramfs or command line differ from the kernel-hashes page.
 	KernelNeverStarted Outcome = "kernel never started"
 	// TimedOut: the VM reached the end of Options.Timeout.
 	TimedOut Outcome = "timed out"
 	// Cancelled: the context was cancelled, or Stop was called.
 	Cancelled Outcome = "cancelled"
-	// Failed: QEMU ended, and not because the guest asked for it.
+	// Failed: QEMU ended without a request of the guest.
 	Failed Outcome = "QEMU failed"
 )
 
@@ -32,11 +32,12 @@ const (
 type Result struct {
 	Outcome   Outcome
 	ExitCode  int      // of QEMU; -1 when a signal ended it
-	Detail    string   // what QEMU or we have to say about it; may be empty
+	Detail    string   // what QEMU or the runner reports about it; may be empty
 	LastLines []string // of the console
 }
 
-// Err is nil when the guest powered itself off, and otherwise says how it ended.
+// Err returns nil if the guest powered itself off, and otherwise an error that says
+// how the VM ended.
 func (r Result) Err() error {
 	if r.Outcome == PoweredOff && r.Detail == "" {
 		return nil
@@ -44,7 +45,8 @@ func (r Result) Err() error {
 	return &EndError{r}
 }
 
-// EndError is the end of a VM that did not just power itself off.
+// EndError is the error of a VM that ended in another way than by powering itself
+// off.
 type EndError struct{ Result Result }
 
 func (e *EndError) Error() string {
@@ -55,7 +57,7 @@ func (e *EndError) Error() string {
 	return s
 }
 
-// Hint says what to look at.
+// Hint says where to look for the cause.
 func (e *EndError) Hint() string {
 	switch e.Result.Outcome {
 	case KernelNeverStarted:
@@ -66,8 +68,8 @@ func (e *EndError) Hint() string {
 	return "look at the last lines of the console"
 }
 
-// supervise waits until QEMU has ended, ends it when that is due, and returns
-// why it did so; nothing when QEMU ended by itself.
+// supervise waits until QEMU has ended. It ends QEMU at a timeout or a
+// cancellation, and returns the reason. If QEMU ended by itself, it returns "".
 func (v *VM) supervise(ctx context.Context) Outcome {
 	starting := time.NewTimer(v.startFor)
 	defer starting.Stop()
@@ -101,8 +103,8 @@ func (v *VM) supervise(ctx context.Context) Outcome {
 	}
 }
 
-// conclude puts a result together. reason is QEMU's own, and ours is what went
-// wrong on our side meanwhile.
+// conclude makes a result. reason is QEMU's reason for the end, and ours is the
+// error of the runner's own goroutines.
 func (v *VM) conclude(outcome Outcome, reason string, ours error) Result {
 	r := Result{Outcome: outcome, ExitCode: v.process.cmd.ProcessState.ExitCode(), LastLines: v.console.lines()}
 	switch {

@@ -14,27 +14,27 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// Options say how a guest is run. The zero value will do on the SNP platform.
+// Options say how a guest is run. The zero value suffices on the SNP platform.
 type Options struct {
 	QEMU string // the program; empty means DefaultQEMU
 	// AMDSP signs the guest's reports, with randomness from Rand. The emulated
 	// platform requires both; SNP ignores them.
 	AMDSP *asp.Chip
 	Rand  io.Reader
-	// Console gets each line of the serial port that says something, without
-	// control characters, from one goroutine. It must not block for long. May
-	// be nil.
+	// Console is called with each line of the serial port that has text, without
+	// control characters, from one goroutine. It must not block for long. May be
+	// nil.
 	Console func(line string)
 	// Log gets every byte of the serial port. May be nil.
 	Log io.Writer
 	// StartTimeout bounds the time until the kernel starts; 0 means 30 s and
 	// half a second for each MiB of kernel and initramfs.
 	StartTimeout time.Duration
-	// Timeout bounds the VM's whole life; 0 means that it is not bounded.
+	// Timeout bounds the VM's whole life. 0 means no bound.
 	Timeout time.Duration
 }
 
-// handshake bounds how long QEMU may take until it can be controlled.
+// handshake bounds the time until QEMU takes commands.
 const handshake = 60 * time.Second
 
 // VM is a guest that runs, or ran. Its methods can be called at any time, by
@@ -58,11 +58,11 @@ type VM struct {
 	finished chan struct{} // closed when everything has ended
 }
 
-// Measurement is the launch digest of the guest.
+// Measurement returns the launch digest of the guest.
 func (v *VM) Measurement() snp.Measurement { return v.measured.Digest }
 
-// ReportID is REPORT_ID of the guest's reports; ok is false on SNP, where the
-// host does not know it.
+// ReportID returns the REPORT_ID of the guest's reports. On SNP ok is false,
+// because the host does not know the REPORT_ID.
 func (v *VM) ReportID() (id snp.ReportID, ok bool) {
 	if v.session == nil {
 		return snp.ReportID{}, false
@@ -70,24 +70,24 @@ func (v *VM) ReportID() (id snp.ReportID, ok bool) {
 	return v.session.ReportID(), true
 }
 
-// Forwards are the guest's forwards with the host ports that are in use.
+// Forwards returns the guest's forwards, with the host ports that QEMU uses.
 func (v *VM) Forwards() []Forward { return append([]Forward(nil), v.forwards...) }
 
-// Started is closed at the first sign that the firmware has let the kernel
-// start.
+// Started returns a channel that is closed at the first sign that the firmware has
+// let the kernel start.
 func (v *VM) Started() <-chan struct{} { return v.started }
 
 // Stop ends the VM as a power cut would. It does not wait.
 func (v *VM) Stop() { v.stop.Do(func() { close(v.stopped) }) }
 
-// Wait waits until the VM has ended and nothing of it is left.
+// Wait waits until the VM has ended and its processes and sockets are gone.
 func (v *VM) Wait() Result {
 	<-v.finished
 	return v.result
 }
 
-// Start launches a guest. Cancelling ctx ends it. Nothing is left behind when
-// Start fails or the VM has ended, and QEMU does not outlive this process.
+// Start launches a guest. A cancelled ctx ends the guest. If Start fails, or when
+// the VM has ended, nothing is left behind. QEMU does not outlive this process.
 func Start(ctx context.Context, g Guest, o Options) (*VM, error) {
 	if o.QEMU == "" {
 		o.QEMU = DefaultQEMU
@@ -165,7 +165,8 @@ func (v *VM) launch(ctx context.Context, g Guest, program string) error {
 	go func() {
 		defer close(v.finished)
 		outcome := v.supervise(ctx)
-		// QEMU has ended, so its ends are closed: the readers reach theirs.
+		// QEMU has ended, so its ends of the pipe and sockets are closed, and the
+		// readers reach end of file.
 		why := <-reason
 		detail := []error{<-consoleDone}
 		ends.close()
@@ -177,7 +178,7 @@ func (v *VM) launch(ctx context.Context, g Guest, program string) error {
 	return nil
 }
 
-// ends are our ends of what connects us to QEMU.
+// ends are this process's ends of its connections to QEMU.
 type ends struct {
 	console    *os.File
 	qmp, amdsp net.Conn // amdsp is nil on SNP
@@ -194,9 +195,8 @@ func (e *ends) close() {
 	}
 }
 
-// wire starts QEMU with everything connected. The firmware that QEMU is given
-// is a copy of the bytes that were measured; kernel, initramfs and command line
-// are checked by that firmware.
+// wire starts QEMU with all its connections. QEMU gets a copy of the firmware bytes
+// that were measured. That firmware checks kernel, initramfs and command line.
 func (v *VM) wire(g *Guest, program string) (*ends, error) {
 	var qemus []*os.File // QEMU's descriptors, from 3 on
 	defer func() {
@@ -257,8 +257,8 @@ func (v *VM) wire(g *Guest, program string) (*ends, error) {
 	return e, err
 }
 
-// checkPorts refuses forwards whose host port somebody else has: QEMU would say so in words
-// of its own. Port 0 is chosen by QEMU.
+// checkPorts refuses forwards whose host port is in use, because QEMU's own error
+// is harder to read. It skips port 0, for which QEMU chooses a port.
 func checkPorts(all []Forward) error {
 	var errs []error
 	for _, f := range all {

@@ -24,8 +24,8 @@ func guidFromBytes(b []byte) GUID {
 	return GUID(fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:16]))
 }
 
-// bytes returns the 16 bytes of g, and panics when g is not a GUID: those are
-// written by us.
+// bytes returns the 16 bytes of g. It panics if g is not a GUID, because every
+// caller passes a constant.
 func (g GUID) bytes() []byte {
 	b, err := hex.DecodeString(strings.ReplaceAll(string(g), "-", ""))
 	if err != nil || len(b) != 16 || guidFromBytes(b) != g {
@@ -37,7 +37,7 @@ func (g GUID) bytes() []byte {
 // CertEntry is one entry of a certificate table.
 type CertEntry struct {
 	GUID GUID
-	DER  []byte // whatever the host put there: parse before use
+	DER  []byte // any bytes that the host put there: parse before use
 }
 
 const (
@@ -47,7 +47,7 @@ const (
 )
 
 // MarshalCertTable returns the certificate table of an extended report: the
-// entries, one that is all zero, then the contents in the same order.
+// entries, an entry of zeros, then the contents in the same order.
 func MarshalCertTable(entries []CertEntry) []byte {
 	header := make([]byte, certTableEntrySize*(len(entries)+1))
 	var contents []byte
@@ -61,10 +61,10 @@ func MarshalCertTable(entries []CertEntry) []byte {
 	return append(header, contents...)
 }
 
-// ParseCertTable decodes a certificate table, which is the host's word, not
-// the AMD-SP's. No bytes at all, or all zero, are an empty table. It refuses
-// more than 16 entries, two with one GUID, and contents outside the table;
-// padding after the contents is let through, since hosts give whole pages.
+// ParseCertTable decodes a certificate table. The table comes from the host, not
+// from the AMD-SP. No bytes, or only zeros, are an empty table. ParseCertTable
+// refuses more than 16 entries, two entries with one GUID, and contents outside the
+// table. It accepts padding after the contents, because hosts give whole pages.
 func ParseCertTable(b []byte) ([]CertEntry, error) {
 	if len(b) > maxCertTable {
 		return nil, fmt.Errorf("parsing certificate table: got %d bytes, want at most %d", len(b), maxCertTable)

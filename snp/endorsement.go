@@ -19,13 +19,13 @@ func (r *Report) TCBs(p Product) (TCBs, error) {
 	return t, nil
 }
 
-// Endorsement says how far the certificate of an endorsement key and a report
-// agree. Each error is nil where they do.
+// Endorsement is the comparison of an endorsement key's certificate with a report.
+// Each error is nil if the two agree.
 type Endorsement struct {
 	// Product is the product of both; empty if ProductErr is not nil.
 	Product Product
-	// TCBs are the report's, in the layout of Product; nil if there is no
-	// product, or if they cannot be decoded.
+	// TCBs are the report's TCBs, in the layout of Product. It is nil if there is
+	// no product, or if the TCBs cannot be decoded.
 	TCBs *TCBs
 
 	KeyErr     error // SIGNING_KEY is another kind than the certificate's
@@ -64,8 +64,8 @@ func (k KeyExtensions) Endorse(r *Report) Endorsement {
 	return e
 }
 
-// agreedProduct returns the product that the certificate names, unless the
-// report names another. A version 2 report names none.
+// agreedProduct returns the product that the certificate names, or an error if the
+// report names another. A version 2 report names no product.
 func (k KeyExtensions) agreedProduct(r *Report) (Product, error) {
 	product, err := k.Product()
 	if err != nil {

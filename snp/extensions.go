@@ -8,9 +8,9 @@ import (
 	"fmt"
 )
 
-// KeyExtensions are the extensions that AMD puts into the certificate of an
-// endorsement key: which product, chip or provider, and TCB it stands for
-// (57230, section 3; OIDs 1.3.6.1.4.1.3704.1.*).
+// KeyExtensions are AMD's extensions in the certificate of an endorsement key. They
+// name the key's product, chip or provider, and TCB (57230, section 3; OIDs
+// 1.3.6.1.4.1.3704.1.*).
 type KeyExtensions struct {
 	// StructVersion is 0 for Milan and Genoa, 1 for Turin.
 	StructVersion uint8
@@ -21,8 +21,8 @@ type KeyExtensions struct {
 	TCB TCB
 	// HWID is the chip of a VCEK: 64 bytes, on Turin 8. A VLEK has none.
 	HWID []byte
-	// HWIDWrapped says that HWID is inside an OCTET STRING of its own, as in
-	// some certificates, not the bare content of the extension.
+	// HWIDWrapped says that HWID is inside an OCTET STRING of its own, as in some
+	// certificates. Otherwise HWID is the bare content of the extension.
 	HWIDWrapped bool
 	// CSPID is the cloud provider of a VLEK. A VCEK has none.
 	CSPID string
@@ -51,8 +51,8 @@ func amdArc() asn1.ObjectIdentifier { return asn1.ObjectIdentifier{1, 3, 6, 1, 4
 // Product returns the product that ProductName names.
 func (k KeyExtensions) Product() (Product, error) { return ParseProductName(k.ProductName) }
 
-// Kind returns which key the extensions belong to: a VCEK names a chip, a VLEK
-// a provider.
+// Kind returns the kind of key: the extensions of a VCEK name a chip, those of a
+// VLEK a provider.
 func (k KeyExtensions) Kind() SigningKey {
 	if k.CSPID != "" {
 		return VLEK
@@ -60,8 +60,8 @@ func (k KeyExtensions) Kind() SigningKey {
 	return VCEK
 }
 
-// MatchesChip reports whether HWID is the chip of a report's CHIP_ID. Turin's
-// 8 bytes stand at its start, and the rest must be zero.
+// MatchesChip reports whether HWID is the chip of a report's CHIP_ID. On Turin the
+// 8 bytes of HWID are the start of CHIP_ID, and the rest of CHIP_ID must be zero.
 func (k KeyExtensions) MatchesChip(id ChipID) bool {
 	var want ChipID
 	if len(k.HWID) == 0 || copy(want[:], k.HWID) != len(k.HWID) {
@@ -122,7 +122,8 @@ func parseKeyExtensions(cert *x509.Certificate) (KeyExtensions, error) {
 	return k, nil
 }
 
-// structVersion returns what the structVersion extension of p's keys holds.
+// structVersion returns the value of the structVersion extension in certificates of
+// p.
 func (p Product) structVersion() uint8 {
 	if p == Turin {
 		return 1
@@ -180,7 +181,7 @@ func takeTCB(values map[string][]byte, product Product) (TCB, error) {
 	return t, nil
 }
 
-// takeHolder reads who holds the key: a chip or a provider, never both.
+// takeHolder reads the holder of the key: a chip or a provider, never both.
 func (k *KeyExtensions) takeHolder(values map[string][]byte, product Product) error {
 	if csp, ok := values[oidCSPID]; ok {
 		if _, both := values[oidHWID]; both {

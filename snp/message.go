@@ -8,7 +8,7 @@ import (
 const (
 	// ReportRequestSize is the size in bytes of MSG_REPORT_REQ.
 	ReportRequestSize = 0x60
-	// ReportResponseHeader is the size in bytes of what precedes the report in
+	// ReportResponseHeader is the size in bytes of the header before the report in
 	// MSG_REPORT_RSP.
 	ReportResponseHeader = 0x20
 )
@@ -24,7 +24,7 @@ const (
 // (56860, section 7.3, table 22).
 type ReportRequest struct {
 	ReportData ReportData // 0x00
-	VMPL       uint32     // 0x40, 0 to 3, not above the privilege of the asker
+	VMPL       uint32     // 0x40, 0 to 3, not above the requester's privilege
 	KeySel     uint32     // 0x44 bits 1:0: 0 firmware's choice, 1 VCEK, 2 VLEK
 }
 
@@ -73,9 +73,9 @@ func (p ReportResponse) Marshal() []byte {
 	return append(b, p.Report...)
 }
 
-// ParseReportResponse decodes exactly one response. A status other than 0 is
-// not an error of the encoding: the caller looks at Status. The report is not
-// parsed, but has the size of one.
+// ParseReportResponse decodes exactly one response. A status other than 0 is no
+// parse error: the caller checks Status. ParseReportResponse checks the size of the
+// report, and does not parse it.
 func ParseReportResponse(b []byte) (ReportResponse, error) {
 	if len(b) < ReportResponseHeader {
 		return ReportResponse{}, fmt.Errorf("parsing MSG_REPORT_RSP: got %d bytes, want at least %d", len(b), ReportResponseHeader)

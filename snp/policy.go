@@ -53,7 +53,7 @@ func (p Policy) ABI() (major, minor uint8) { return uint8(p >> 8), uint8(p) }
 // Has reports whether every bit of bit is set in p.
 func (p Policy) Has(bit Policy) bool { return p&bit == bit }
 
-// Check refuses a policy with a reserved bit that is not as 56860 wants it.
+// Check refuses a policy with a reserved bit that is not as 56860 requires.
 func (p Policy) Check() error {
 	if !p.Has(PolicyReservedOne) {
 		return fmt.Errorf("checking POLICY: bit 17 of %#x is 0, want 1", uint64(p))
@@ -76,7 +76,7 @@ func (p Policy) String() string {
 	return fmt.Sprintf("%#x (abi>=%d.%d %s)", uint64(p), major, minor, strings.Join(names, " "))
 }
 
-// PlatformInfo is PLATFORM_INFO, what the AMD-SP says of the host (56860,
+// PlatformInfo is PLATFORM_INFO, the AMD-SP's statement about the host (56860,
 // section 7.3).
 type PlatformInfo uint64
 
@@ -89,7 +89,7 @@ const (
 	PlatformECC              PlatformInfo = 1 << 2 // memory has error correction
 	PlatformRAPLDisabled     PlatformInfo = 1 << 3 // running average power limit is off
 	PlatformCiphertextHiding PlatformInfo = 1 << 4 // the host sees no ciphertext of DRAM
-	PlatformAliasCheckDone   PlatformInfo = 1 << 5 // memory aliases were looked for since reset (BadRAM)
+	PlatformAliasCheckDone   PlatformInfo = 1 << 5 // the check for memory aliases ran since reset (BadRAM)
 	PlatformIOMMUWriteSafe   PlatformInfo = 1 << 6 // the IOMMU's writes are safe
 	PlatformTIO              PlatformInfo = 1 << 7 // trusted I/O is on
 	platformInfoReserved     PlatformInfo = ^PlatformInfo(0xff)

@@ -81,15 +81,15 @@ func (c CPUID) Product() (Product, error) {
 	}
 	if c.Family == 0x1a && (c.Model >= 0x50 && c.Model <= 0x57 || c.Model >= 0x90 && c.Model <= 0xaf || c.Model >= 0xc0 && c.Model <= 0xc7) {
 		// Its TCB_VERSION has no versions of boot loader and microcode (virtee/sev,
-		// pull request 396, after 56860, section 2.3). Where the others stand, and
-		// which ARK signs, no file at hand says.
+		// pull request 396, after 56860, section 2.3). The layout of the other
+		// versions, and the ARK that signs, are not known.
 		return "", fmt.Errorf("naming product: CPUID family/model/stepping is %s, a Venice, whose TCB_VERSION and root key this version does not know", c)
 	}
 	return "", fmt.Errorf("naming product: CPUID family/model/stepping is %s, want one of Milan, Genoa, Turin", c)
 }
 
-// Example returns a CPUID of product p, for software that poses as it. The
-// zero CPUID means that p is not known.
+// Example returns a CPUID of product p, for software that imitates the product. The
+// zero CPUID means that p is unknown.
 func (p Product) Example() CPUID {
 	switch p {
 	case Milan:

@@ -10,14 +10,14 @@ const (
 	// included (56860, section 7.3, table 23, ATTESTATION_REPORT).
 	ReportSize = 0x4a0
 
-	// signedSize is how many bytes of a report its signature covers.
+	// signedSize is the number of bytes of a report that its signature covers.
 	signedSize = 0x2a0
 
-	// MinVersion and MaxVersion bound the report versions that are understood.
-	// Version 1 was never given by production firmware.
+	// MinVersion and MaxVersion bound the supported report versions. Production
+	// firmware never wrote version 1.
 	MinVersion, MaxVersion = 2, 5
 
-	// VMPLHost is the VMPL of a report that the host asked for, not the guest.
+	// VMPLHost is the VMPL of a report that the host requested, not the guest.
 	VMPLHost = 0xffffffff
 
 	// signatureECDSAP384 is the only SIGNATURE_ALGO: ECDSA P-384 with SHA-384
@@ -25,11 +25,11 @@ const (
 	signatureECDSAP384 = 1
 )
 
-// SigningKey says which of its keys the AMD-SP signed a report with.
+// SigningKey names the key of the AMD-SP that signed a report.
 type SigningKey uint8
 
 // The values of SIGNING_KEY (56860, table 23). Values 2 to 6 are reserved, and 7
-// says that the report is not signed: such a report is refused by [ParseReport].
+// means that the report is not signed. [ParseReport] refuses all of them.
 const (
 	// VCEK is the versioned chip endorsement key, of one chip at one TCB.
 	VCEK SigningKey = 0
@@ -105,7 +105,7 @@ type Report struct {
 	ReportedTCB      TCBVersion   `json:"reported_tcb"`       // 0x180, the TCB of the signing key
 	CPUID            CPUID        `json:"cpuid"`              // 0x188, version 3 and above
 	ChipID           ChipID       `json:"chip_id"`            // 0x1a0
-	CommittedTCB     TCBVersion   `json:"committed_tcb"`      // 0x1e0, no rollback below it
+	CommittedTCB     TCBVersion   `json:"committed_tcb"`      // 0x1e0, the lowest TCB that a rollback can reach
 	Current          Firmware     `json:"current_firmware"`   // 0x1e8
 	Committed        Firmware     `json:"committed_firmware"` // 0x1ec
 	LaunchTCB        TCBVersion   `json:"launch_tcb"`         // 0x1f0
@@ -214,9 +214,10 @@ func (r *Report) check(b []byte) error {
 	return r.checkTCBs()
 }
 
-// checkTCBs refuses reserved TCB bytes that are not zero. Version 2 does not
-// name its product; then the bytes that are reserved on every product are
-// checked here, and the rest where the certificate has named it.
+// checkTCBs refuses reserved TCB bytes that are not zero. A version 2 report does
+// not name its product. For such a report checkTCBs checks only the bytes that are
+// reserved on every product; the rest is checked once the certificate names the
+// product.
 func (r *Report) checkTCBs() error {
 	product, err := r.Product()
 	for _, t := range r.tcbs() {
@@ -248,9 +249,8 @@ func (r *Report) tcbs() []namedTCB {
 	}
 }
 
-// Product returns the product that the report's CPUID names. A version 2
-// report carries no CPUID: there the certificate alone says it, and the error
-// says so.
+// Product returns the product that the report's CPUID names. A version 2 report has
+// no CPUID, so Product returns an error: only the certificate names the product.
 func (r *Report) Product() (Product, error) {
 	if r.Version < 3 {
 		return "", fmt.Errorf("naming product: a version %d report carries no CPUID", r.Version)

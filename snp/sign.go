@@ -11,8 +11,8 @@ import (
 	"slices"
 )
 
-// signatureSize is the size in bytes of the two components of a signature;
-// the rest of the 512 bytes that a report has for it is zero.
+// signatureSize is the size in bytes of the two components of a signature. The rest
+// of a report's 512 bytes for the signature is zero.
 const signatureSize = 2 * 72
 
 // Signature is an ECDSA P-384 signature as the AMD-SP writes it: each
@@ -22,8 +22,7 @@ type Signature struct {
 	R, S [72]byte
 }
 
-// ErrSignature is returned by [Report.Verify] when the key did not sign the
-// report.
+// ErrSignature is returned by [Report.Verify] if the key did not sign the report.
 var ErrSignature = errors.New("signature does not verify")
 
 // check refuses components that are not in the range 1 to n-1.
@@ -40,8 +39,8 @@ func (s Signature) check() error {
 	return nil
 }
 
-// Sign signs r with key, a P-384 key, and keeps the signature in r. It is for
-// software that plays the AMD-SP, and for tests.
+// Sign signs r with key, a P-384 key, and keeps the signature in r. It is for the
+// software AMD-SP, and for tests.
 func (r *Report) Sign(rand io.Reader, key *ecdsa.PrivateKey) error {
 	if key.Curve != elliptic.P384() {
 		return fmt.Errorf("signing report: key is on %s, want P-384", key.Curve.Params().Name)
@@ -65,8 +64,9 @@ func (r *Report) Verify(pub *ecdsa.PublicKey) error {
 	})
 }
 
-// VerifyBy is Verify with another way to verify a signature of what has a SHA-384: verify
-// must say what crypto/ecdsa says of pub.
+// VerifyBy is Verify with another implementation of the signature check, which gets
+// the SHA-384 of the signed bytes. verify must return the same result as
+// crypto/ecdsa for pub.
 func (r *Report) VerifyBy(pub *ecdsa.PublicKey, verify func(digest [sha512.Size384]byte, sigR, sigS *big.Int) bool) error {
 	if pub.Curve != elliptic.P384() {
 		return fmt.Errorf("verifying report: key is on %s, want P-384", pub.Curve.Params().Name)

@@ -19,14 +19,14 @@ const (
 	// Version is the only version of the messages.
 	Version = 1
 
-	// Path is what is asked, by POST, over HTTPS.
+	// Path is the path of a request, sent by POST over HTTPS.
 	Path = "/v1/attestation"
 
 	// Port is where attestd listens inside a VM.
 	Port = 8444
 
 	// MaxRequest and MaxResponse bound the messages in bytes. A response is two
-	// documents in base64, and a little around them.
+	// documents in base64, with short JSON around them.
 	MaxRequest  = 1 << 10
 	MaxResponse = (evidence.MaxSize+bootlog.MaxSize)*4/3 + 1<<10
 
@@ -37,7 +37,7 @@ const (
 // Request asks for evidence.
 type Request struct {
 	Version int `json:"version"`
-	// Nonce is the owner's, drawn for this request.
+	// Nonce is the owner's nonce, drawn for this request.
 	Nonce evidence.Nonce `json:"nonce"`
 }
 
@@ -48,8 +48,8 @@ type Response struct {
 	// is evidence.OwnerAttestation over the nonce, the public key of the TLS
 	// connection, and the SHA-256 of BootLog.
 	Evidence []byte `json:"evidence"` // base64
-	// BootLog is one boot log (docs/spec/bootlog.md). It is carried as bytes, since
-	// it is bytes that a digest is over.
+	// BootLog is one boot log (docs/spec/bootlog.md). It is carried as bytes,
+	// because its digest covers bytes.
 	BootLog []byte `json:"boot_log"` // base64
 }
 

@@ -1,8 +1,8 @@
 // Package attestd answers the owner of a booted VM: it takes a nonce and returns
 // evidence, bound to the TLS connection that carries it.
 //
-// attestd makes its TLS key when it starts, and only the AMD-SP vouches for the key:
-// the REPORT_DATA of each answer holds the public key of this connection. So an
+// attestd makes its TLS key when it starts. No CA signs the key. Instead, the
+// REPORT_DATA of each answer binds the public key of this connection. So an
 // attacker between owner and VM cannot answer in the VM's name.
 //
 // An answer does not show that the OS that booted still runs. Root inside the VM can
@@ -34,7 +34,7 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// Limits of what strangers can make attestd do.
+// Limits on the load from strangers.
 const (
 	maxConnections     = 32      // at once
 	maxPeerConnections = 8       // of one peer
@@ -47,7 +47,7 @@ const (
 	stopTimeout  = 2 * time.Second
 )
 
-// Config is what attestd needs. Every field is required.
+// Config holds the inputs of attestd. Every field is required.
 type Config struct {
 	// BootLog is the encoded boot log of this VM.
 	BootLog []byte
@@ -55,11 +55,11 @@ type Config struct {
 	Evidence func(reportData [64]byte) (evidence.Evidence, error)
 	// Rand makes the TLS key.
 	Rand io.Reader
-	// Now is when the TLS certificate is made. It has no meaning for a verifier.
+	// Now is the time at which the TLS certificate is made. Verifiers ignore it.
 	Now time.Time
-	// Log gets a line when the AMD-SP gives no evidence: at most maxFailures lines
-	// of bounded length, because the log is in memory. Errors of clients go to the
-	// clients, and are not logged.
+	// Log gets a line when the AMD-SP gives no evidence. It gets at most
+	// maxFailures lines of bounded length, because the log is in memory. Clients
+	// get their own errors, which are not logged.
 	Log *slog.Logger
 }
 
@@ -73,7 +73,7 @@ type Server struct {
 	spki          []byte // DER of the certificate's public key
 
 	waiting *shares       // a place for each request under way
-	asking  chan struct{} // one place: the AMD-SP takes one question at a time
+	asking  chan struct{} // one place: the AMD-SP takes one request at a time
 }
 
 // New checks the boot log and makes the TLS key.
@@ -95,8 +95,8 @@ func New(c Config) (*Server, error) {
 	return s, nil
 }
 
-// makeCertificate makes a certificate that nobody signed: what vouches for its
-// key is the evidence.
+// makeCertificate makes a self-signed certificate. The evidence vouches for its
+// key.
 func (s *Server) makeCertificate(rand io.Reader, now time.Time) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand)
 	if err != nil {
@@ -136,9 +136,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		ReadTimeout:    readTimeout,
 		WriteTimeout:   writeTimeout,
 		MaxHeaderBytes: maxHeader,
-		ErrorLog:       log.New(io.Discard, "", 0), // handshakes and requests that fail: a stranger could fill the log
+		ErrorLog:       log.New(io.Discard, "", 0), // a stranger could fill the log with failed handshakes and requests
 	}
-	server.SetKeepAlivesEnabled(false) // one answer, and the place is free
+	server.SetKeepAlivesEnabled(false) // the place is free after one answer
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
 		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
@@ -146,14 +146,13 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		stopped <- errors.Join(server.Shutdown(limit), server.Close())
 	})
 	err := server.ServeTLS(limitConnections(l, maxConnections, maxPeerConnections), "", "")
-	if stop() { // nobody asked for an end
+	if stop() { // ctx has not ended
 		return err
 	}
 	return <-stopped
 }
 
-// attest answers one request. Each way out that is not an answer goes through
-// refuse.
+// attest answers one request. Every error goes through refuse.
 func (s *Server) attest(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, attestapi.MaxRequest))
 	if err != nil {
@@ -184,7 +183,7 @@ func (s *Server) attest(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	w.Write(answer.Encode()) // an owner who is gone gets nothing, and needs nothing
+	w.Write(answer.Encode()) // the owner may be gone; nothing is left to do
 }
 
 func (s *Server) answer(nonce evidence.Nonce) (attestapi.Response, error) {

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// Bounds of attestd's log over its whole life: the log is on a tmpfs that the
-// booted system needs.
+// Bounds of attestd's log over its whole life. The log lies on a tmpfs whose space
+// the booted system needs.
 const (
 	maxFailures    = 1000 // lines
 	maxFailureText = 300  // bytes of an error's text
@@ -18,11 +18,11 @@ type failures struct {
 
 	mu      sync.Mutex // guards what follows
 	failing bool       // the last outcome was a failure
-	lines   int        // written
+	lines   int        // written so far
 }
 
 // note writes the first failure after a success. It drops further failures until
-// something succeeds.
+// the next success.
 func (c *failures) note(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -6,10 +6,10 @@ import (
 	"sync"
 )
 
-// limited is a listener with at most so many connections open at once, and at
-// most a share of them to one peer. Above the whole, connections wait in the
-// kernel's queue; above its share, a peer's connection is closed at once, so that
-// those behind it in the queue have their turn.
+// limited is a listener that bounds the number of open connections, and the share
+// of one peer. If all places are taken, connections wait in the kernel's queue. If
+// a peer has its share, limited closes the peer's next connection at once, so that
+// it does not delay the connections behind it in the queue.
 type limited struct {
 	net.Listener
 	places chan struct{}
@@ -36,7 +36,7 @@ func (l *limited) Accept() (net.Conn, error) {
 		}
 		leave, ok := l.peers.take(c.RemoteAddr().String())
 		if !ok {
-			_ = c.Close() // nothing was said
+			_ = c.Close() // no byte was sent
 			continue
 		}
 		return &counted{Conn: c, leave: sync.OnceFunc(func() { leave(); <-l.places })}, nil
@@ -48,7 +48,7 @@ func (l *limited) Close() error {
 	return l.Listener.Close()
 }
 
-// counted gives its place back when it is closed.
+// counted is a connection that gives its place back when it is closed.
 type counted struct {
 	net.Conn
 	leave func()
@@ -59,7 +59,8 @@ func (c *counted) Close() error {
 	return c.Conn.Close()
 }
 
-// shares are places that nobody waits for, of which one peer has at most a part.
+// shares is a number of places, of which one peer gets at most a part. A caller
+// never waits for a place.
 type shares struct {
 	whole, each int
 
@@ -72,8 +73,8 @@ func newShares(whole, each int) *shares {
 	return &shares{whole: whole, each: each, held: map[netip.Prefix]int{}}
 }
 
-// take takes a place for the peer at that address ("host:port"), and returns what
-// gives it back, to be called once. It reports false when there is none.
+// take takes a place for the peer at address ("host:port"). It returns a function
+// that gives the place back, to be called once. If there is no place, ok is false.
 func (s *shares) take(address string) (leave func(), ok bool) {
 	peer := peerOf(address)
 	s.mu.Lock()

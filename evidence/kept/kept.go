@@ -1,8 +1,10 @@
-// Package kept keeps the latest evidence that nobody could verify for want of a certificate.
+// Package kept keeps the latest evidence that could not be verified because a
+// certificate was missing.
 //
-// An operator feeds it to "collateral fetch --report", and the next boot of the same
-// host passes. Nothing in it was verified, and strangers choose how much there is: one
-// file for a chip at a TCB, and no more than so many, of which the oldest gives way.
+// An operator gives the evidence to "collateral fetch --report", and the next boot
+// of the same host passes. The evidence is unverified, and strangers can send any
+// amount of it. So the directory has one file for each chip and TCB, and a bound on
+// the number of files. A new file replaces the oldest.
 package kept
 
 import (
@@ -19,7 +21,7 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// max is how many files a directory holds.
+// max bounds the number of files in a directory.
 const max = 64
 
 const prefix, suffix = "evidence-", ".json"
@@ -29,10 +31,11 @@ const prefix, suffix = "evidence-", ".json"
 type Dir struct {
 	path string
 
-	mu sync.Mutex // one at a time changes what the directory holds
+	mu sync.Mutex // guards the directory's files
 }
 
-// Open returns the directory at path, and makes it if it is missing; "" keeps nothing.
+// Open returns the directory at path, and makes it if it is missing. If path is "",
+// the Dir keeps nothing.
 func Open(path string) (*Dir, error) {
 	if path == "" {
 		return &Dir{}, nil
@@ -50,8 +53,8 @@ func Open(path string) (*Dir, error) {
 	return &Dir{path: path}, nil
 }
 
-// Keep writes encoded evidence, unless some of that chip at that TCB is there, and
-// returns the file's name; "" if nothing is kept here.
+// Keep writes encoded evidence, unless the directory has evidence of the same chip
+// and TCB, and returns the file's name. If d keeps nothing, the name is "".
 func (d *Dir) Keep(encoded []byte, report *snp.Report) (string, error) {
 	if d.path == "" {
 		return "", nil
@@ -71,14 +74,14 @@ func (d *Dir) Keep(encoded []byte, report *snp.Report) (string, error) {
 	return path, nil
 }
 
-// name is the file's of a chip at a TCB.
+// name returns the file name for a chip and TCB.
 func name(r *snp.Report) string {
 	chip := sha256.Sum256(r.ChipID[:])
 	return fmt.Sprintf("%s%x-%s%s", prefix, chip[:8], r.ReportedTCB, suffix)
 }
 
-// makeRoom removes the oldest files, until there is room for one. Other files are left
-// alone.
+// makeRoom removes the oldest files until there is room for one more. It leaves
+// files with other names alone.
 func (d *Dir) makeRoom() error {
 	for {
 		entries, err := os.ReadDir(d.path)

@@ -52,8 +52,8 @@ func Integer(n uint64) Data {
 	return binary.LittleEndian.AppendUint64(Data{opQWord}, n)
 }
 
-// EISAID encodes an identifier such as "PNP0A08" as the integer that _HID takes
-// for it (19.6.36). Another form is a fault of the caller.
+// EISAID encodes an identifier such as "PNP0A08" as an integer for _HID (19.6.36).
+// It panics at another form.
 func EISAID(id string) Data {
 	var vendor, product uint32
 	var letters string
@@ -93,7 +93,7 @@ func Name(name string, value Data) Term {
 	return append(append(Term{opName}, nameString(name)...), value...)
 }
 
-// Scope puts terms into a scope that exists.
+// Scope adds terms to an existing scope.
 func Scope(name string, terms ...Term) Term {
 	return Term(block([]byte{opScope}, named(name, terms)))
 }
@@ -135,14 +135,15 @@ func nameString(name string) []byte {
 	return []byte(segment)
 }
 
-// block encodes opcode, package length and body. The length counts itself
+// block encodes opcode, package length and body. The length includes its own bytes
 // (20.2.4).
 func block(opcode, body []byte) []byte {
 	return append(append(opcode, pkgLength(len(body))...), body...)
 }
 
-// pkgLength encodes a length in one byte up to 63, else in two to four: the first
-// byte holds how many follow (bits 7:6) and the low four bits.
+// pkgLength encodes a length up to 63 in one byte, and a larger one in two to four
+// bytes. The first byte then holds the number of bytes that follow (bits 7:6) and
+// the low four bits of the length.
 func pkgLength(body int) []byte {
 	if body+1 <= 0x3f {
 		return []byte{byte(body + 1)}

@@ -1,6 +1,6 @@
 package program
 
-// program is the assembly. Nothing calls it here.
+// program is the assembly code. No Go code calls it.
 func program()
 
 // assembled returns the first byte of the assembly, for the test that compares it

@@ -33,7 +33,8 @@ const (
 	dTables       = 0x600 // the template
 )
 
-// The steps, in order. When one fails its message is the gate's last word.
+// The steps, in order. If a step fails, the gate prints the step's message and
+// powers off.
 const (
 	sMemory = iota
 	sBridge
@@ -46,15 +47,17 @@ const (
 	steps
 )
 
-// messageSize is the room of one message in bytes; a shift in the assembly.
+// messageSize is the size of one message's slot in bytes. The assembly multiplies
+// by it with a shift.
 const (
 	messageShift = 7
 	messageSize  = 1 << messageShift
 )
 
-// The constants that the checks compare with.
+// The constants of the checks.
 const (
-	// tablePages is the room for the tables: they take one, processors the rest.
+	// tablePages is the number of pages for the tables: one for the constant
+	// tables, the rest for processors.
 	tablePages    = 16
 	tableBytes    = tablePages * 4096
 	maxTables     = 0xffffffff // the highest address of a table
@@ -65,7 +68,7 @@ const (
 	fourGiB       = tables.FourGiB
 	windowMaximum = tables.WindowMaximum
 	pageMask      = 0xfff
-	x2APIC        = 255 // from this number on a processor needs the longer entry
+	x2APIC        = 255 // from this APIC ID on, a processor needs the longer entry
 )
 
 // The slots on the stack. The first 32 bytes belong to the called function, the

@@ -13,7 +13,7 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// code is what the pinned toolchain makes of program_amd64.s.
+// code is the output of the pinned toolchain for program_amd64.s.
 //
 //go:embed program.bin
 var code string
@@ -37,8 +37,8 @@ var (
 	acpi20      = guid{0x8868e871, 0xe4f1, 0x11d3, [8]byte{0xbc, 0x22, 0x00, 0x80, 0xc7, 0x3c, 0x88, 0x81}}
 )
 
-// kept are the configuration tables that stay. The firmware makes them all, and
-// none is a copy of what the host said.
+// kept are the configuration tables that stay. The firmware makes all of them, and
+// none is a copy of the host's data.
 var kept = []guid{
 	// The table that names an SNP guest's secrets and CPUID pages (AMD 56860).
 	{0x067b1f5f, 0xcf26, 0x44c5, [8]byte{0x85, 0x54, 0x93, 0xd7, 0x77, 0x91, 0x2d, 0x42}},
@@ -50,7 +50,8 @@ var kept = []guid{
 	{0x05ad34ba, 0x6f02, 0x4214, [8]byte{0x95, 0x2e, 0x4d, 0xa0, 0x39, 0x8e, 0x2b, 0xb9}},
 }
 
-// registers are the PCI registers that say for which machine the tables are.
+// registers are the PCI registers that identify the machine for which the tables
+// are made.
 var registers = []struct {
 	device, register uint64
 	value            uint32
@@ -62,7 +63,7 @@ var registers = []struct {
 	{31, 0x40, tables.PowerPorts | 1}, // PMBASE: the ports of power management
 }
 
-// messages are the last words of each step.
+// messages are the refusals of the steps.
 var messages = [steps]string{
 	sMemory:        "no memory for the tables",
 	sBridge:        "there is not exactly one PCI root bridge",
@@ -77,8 +78,8 @@ var messages = [steps]string{
 // Refused begins the line that a gate prints before it powers off.
 const Refused = "gate: refused: "
 
-// Data returns the data section of a gate with a kernel of that size at that
-// place in the application.
+// Data returns the data section of a gate whose application has a kernel of this
+// size at this offset.
 func Data(kernelAt, kernelSize uint64) []byte {
 	t := tables.New()
 	d := make([]byte, dTables)
@@ -124,8 +125,8 @@ func Data(kernelAt, kernelSize uint64) []byte {
 	return append(d, t.Bytes...)
 }
 
-// room returns the place of one entry of a list that must fill its room exactly:
-// the assembly knows no other end.
+// room returns the slot of entry i of a list. The list must fill its slots exactly,
+// because the assembly has no other end mark.
 func room(d []byte, from, to, i, n int) []byte {
 	size := (to - from) / n
 	if size*n != to-from {
@@ -141,8 +142,9 @@ func (g guid) put(b []byte) {
 	copy(b[8:16], g.d[:])
 }
 
-// ID names this gate: the SHA-256 of a label, the code and the data section, in which
-// the kernel's place and size are zero. So the ID does not depend on the kernel.
+// ID returns the name of this gate: the SHA-256 over a label, the code and the data
+// section. The data section then has zeros for the kernel's offset and size, so the
+// ID does not depend on the kernel.
 func ID() pins.Digest {
 	h := sha256.New()
 	h.Write([]byte("rootvouch gate v1\n"))

@@ -6,12 +6,12 @@ import (
 	"slices"
 )
 
-// Names are the tables that the kernel shows behind the gate, and no others, in
-// /sys/firmware/acpi/tables. It does not show RSDP and XSDT.
+// Names returns the names of the tables that a kernel behind the gate shows in
+// /sys/firmware/acpi/tables. The kernel does not show RSDP and XSDT.
 func Names() []string { return []string{"APIC", "DSDT", "FACP", "FACS", "HPET", "MCFG"} }
 
-// Check compares a table as the kernel shows it with the template. The constants
-// must be equal; what the gate fills in must be what it fills in.
+// Check compares a table, as the kernel shows it, with the template. Constants must
+// be equal. Fields that the gate fills in must have values that the gate can write.
 func Check(name string, got []byte) error {
 	if !slices.Contains(Names(), name) {
 		return fmt.Errorf("table %q is none of the gate's", name)
@@ -28,7 +28,8 @@ func Check(name string, got []byte) error {
 	if name != "APIC" && len(got) > len(want) {
 		return fmt.Errorf("table %s has %d bytes, want %d", name, len(got), len(want))
 	}
-	// A copy in which everything that the gate filled in is empty again.
+	// blank is a copy of the table in which the fields that the gate filled in are
+	// zero again.
 	blank := slices.Clone(got[:len(want)])
 	var err error
 	switch name {
@@ -57,7 +58,7 @@ func Check(name string, got []byte) error {
 	return nil
 }
 
-// find returns where the table of that name begins.
+// find returns the offset of the table with this name.
 func (t Template) find(name string) uint16 {
 	at := bytes.Index(t.Bytes, []byte(name))
 	if at < 0 || at%alignment != 0 {
@@ -73,8 +74,9 @@ func sum(b []byte) (s byte) {
 	return s
 }
 
-// checkPointers checks that the addresses in a FADT are of one template on a page
-// of its own below 4 GiB, and replaces them by the template's offsets.
+// checkPointers checks that the addresses in a FADT point into one template, which
+// begins on a page below 4 GiB. It replaces the addresses by the template's
+// offsets.
 func (t Template) checkPointers(fadt []byte, at uint16) error {
 	for _, field := range t.Pointers {
 		if field < at || int(field) >= int(at)+len(fadt) {
@@ -91,7 +93,7 @@ func (t Template) checkPointers(fadt []byte, at uint16) error {
 	return nil
 }
 
-// checkWindows checks the memory windows of a DSDT and empties them.
+// checkWindows checks the memory windows of a DSDT and sets them to zero.
 func checkWindows(dsdt []byte) error {
 	unused := false
 	for _, at := range windowOffsets() {
@@ -115,7 +117,7 @@ func checkWindows(dsdt []byte) error {
 }
 
 // inBounds reports whether a window may have this first byte and this end. The
-// assembly has the same rule.
+// assembly uses the same rule.
 func inBounds(first, end uint64) bool {
 	switch {
 	case end <= first || first%pageSize != 0 || end%pageSize != 0:
@@ -134,8 +136,8 @@ const (
 	shortIDs               = 255
 )
 
-// checkProcessors checks that a MADT's own entries are followed by processors
-// alone, numbered from 0, each with an APIC ID of its own.
+// checkProcessors checks that only processors follow the MADT's own entries. They
+// must be numbered from 0 and have distinct APIC IDs.
 func checkProcessors(madt []byte, at int) error {
 	if n := le.Uint32(madt[4:]); int64(n) != int64(len(madt)) {
 		return fmt.Errorf("its length is %d, want %d", n, len(madt))

@@ -6,8 +6,9 @@ import (
 	"github.com/rootvouch/rootvouch/gate/aml"
 )
 
-// dsdtTable is the differentiated system description table, revision 2, whose
-// integers have 64 bits. It holds the values of power-off and one PCI root bridge.
+// dsdtTable returns the differentiated system description table, revision 2, whose
+// integers have 64 bits. It holds the values for power-off, and one PCI root
+// bridge.
 func dsdtTable() []byte {
 	zero := aml.Integer(0)
 	return header("DSDT", 2, aml.TermList(
@@ -27,8 +28,8 @@ func dsdtTable() []byte {
 	))
 }
 
-// windowSlots is how many memory windows the root bridge can have. The firmware
-// reports at most four kinds: below and above 4 GiB, prefetchable and not.
+// windowSlots is the number of memory windows that the root bridge can have. The
+// firmware reports at most four kinds: below and above 4 GiB, prefetchable and not.
 const windowSlots = 4
 
 // Resource descriptors (6.4.2, 6.4.3).
@@ -51,7 +52,7 @@ const (
 	configPortsEnd = 0xd00
 )
 
-// bridgeResources is _CRS: bus numbers, ports, and the empty memory windows.
+// bridgeResources returns _CRS: bus numbers, ports, and the empty memory windows.
 func bridgeResources() []byte {
 	word := func(kind, flags byte, first, last, length uint16) []byte {
 		d := []byte{tagWordRange, 13, 0, kind, producerFixed, flags}
@@ -73,14 +74,14 @@ func bridgeResources() []byte {
 	return append(r, 0x79, 0) // end; no checksum
 }
 
-// emptyWindow is a memory descriptor of length 0, which the kernel ignores.
+// emptyWindow returns a memory descriptor of length 0, which the kernel ignores.
 func emptyWindow() []byte {
 	d := make([]byte, memoryDescriptorSize)
 	copy(d, []byte{tagQWordRange, memoryDescriptorSize - 3, 0, rangeMemory, producerFixed, readWrite})
 	return d
 }
 
-// windowOffsets are the places of the memory descriptors in the DSDT.
+// windowOffsets returns the offsets of the memory descriptors in the DSDT.
 func windowOffsets() []uint16 {
 	first := bytes.Index(dsdtTable(), emptyWindow())
 	var at []uint16
@@ -90,9 +91,9 @@ func windowOffsets() []uint16 {
 	return at
 }
 
-// interruptRoutes is _PRT: for each device and pin of bus 0 the input of the
-// I/O APIC, as the q35 is wired. Devices 0 to 24 share inputs 20 to 23 in turns,
-// devices 25 to 31 have inputs 16 to 19.
+// interruptRoutes returns _PRT: for each device and pin of bus 0, the input of the
+// I/O APIC to which the q35 connects it. Devices 0 to 24 share inputs 20 to 23 in
+// turns, devices 25 to 31 have inputs 16 to 19.
 func interruptRoutes() aml.Data {
 	var routes []aml.Data
 	for device := range uint64(32) {

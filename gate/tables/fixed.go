@@ -1,7 +1,7 @@
 package tables
 
-// rsdpTable is the root system description pointer, revision 2 (5.2.5.3). It has
-// no RSDT, so there is one list of tables.
+// rsdpTable returns the root system description pointer, revision 2 (5.2.5.3). It
+// has no RSDT, so there is only one list of tables.
 func rsdpTable() []byte {
 	t := make([]byte, rsdpSize)
 	copy(t, "RSD PTR ")
@@ -11,8 +11,9 @@ func rsdpTable() []byte {
 	return t
 }
 
-// facsTable is the firmware ACPI control structure, version 2 (5.2.10). It is
-// required, and nobody uses it: there is no sleep state but power-off.
+// facsTable returns the firmware ACPI control structure, version 2 (5.2.10). ACPI
+// requires it. The kernel does not use it, because power-off is the only sleep
+// state.
 func facsTable() []byte {
 	t := make([]byte, 64)
 	copy(t, "FACS")
@@ -21,8 +22,8 @@ func facsTable() []byte {
 	return t
 }
 
-// mcfgTable says where PCI configuration space stands in memory (PCI Firmware
-// Specification 3.3, 4.1.2): one segment, buses 0 to 255.
+// mcfgTable returns the table that says where PCI configuration space is in memory
+// (PCI Firmware Specification 3.3, 4.1.2): one segment, buses 0 to 255.
 func mcfgTable() []byte {
 	body := make([]byte, 24)
 	le.PutUint64(body[8:], ECAM)
@@ -30,8 +31,8 @@ func mcfgTable() []byte {
 	return header("MCFG", 1, body)
 }
 
-// hpetTable describes the HPET (IA-PC HPET Specification 1.0a, 3.2.4). The kernel
-// compares the TSC with it.
+// hpetTable returns the table that describes the HPET (IA-PC HPET Specification
+// 1.0a, 3.2.4). The kernel compares the TSC with it.
 func hpetTable() []byte {
 	body := make([]byte, 20)
 	le.PutUint32(body, hpetID)
@@ -49,13 +50,14 @@ const (
 	bootNoVGA         = 1 << 2 // IAPC_BOOT_ARCH; bit 1 off says that there is no 8042
 )
 
-// fadtTable is the fixed ACPI description table, revision 3 (5.2.9). Every
-// register that it names is an I/O port: the kernel writes to what a FADT calls
-// its event registers, and one that lies in memory is a way to write there.
-// SMI_CMD is zero, which says that the firmware has switched to ACPI mode.
+// fadtTable returns the fixed ACPI description table, revision 3 (5.2.9). Every
+// register in it is an I/O port. The kernel writes to the event registers that a
+// FADT names, so a register in memory would let the table's author write to memory.
+// SMI_CMD is zero: the firmware has already switched to ACPI mode.
 func fadtTable() []byte {
 	t := header("FACP", 3, make([]byte, 244-headerSize))
-	// A generic address: space 1 is I/O, then width in bits, offset, access size.
+	// A generic address has the space (1 is I/O), the width in bits, the offset and
+	// the access size.
 	port := func(at int, bits byte, address uint64) {
 		t[at], t[at+1] = 1, bits
 		le.PutUint64(t[at+4:], address)
@@ -80,8 +82,8 @@ func fadtTable() []byte {
 	return t
 }
 
-// madtTable is the multiple APIC description table, revision 3 (5.2.12), without
-// processors.
+// madtTable returns the multiple APIC description table, revision 3 (5.2.12),
+// without processors.
 func madtTable() []byte {
 	body := make([]byte, 8)
 	le.PutUint32(body, localAPIC)

@@ -1,8 +1,8 @@
-// Package tables holds the ACPI tables that the gate puts in place of the host's.
+// Package tables holds the ACPI tables with which the gate replaces the host's.
 //
-// Every byte is a constant, except for what only the running machine can say: the
-// addresses of the tables, the memory windows of the PCI root bridge and the list
-// of processors. docs/spec/gate.md lists each field with its reason.
+// Every byte is a constant, except for values that only the running machine has:
+// the addresses of the tables, the memory windows of the PCI root bridge and the
+// list of processors. docs/spec/gate.md lists each field with its reason.
 package tables
 
 import (
@@ -27,8 +27,8 @@ const (
 
 	// PowerPorts is PMBASE of the ICH9.
 	PowerPorts = 0x600
-	// ECAM is where PCI configuration space stands (PcdPciExpressBaseAddress of
-	// AmdSevX64.dsc), and ECAMEnd where it ends.
+	// ECAM is the address of PCI configuration space (PcdPciExpressBaseAddress of
+	// AmdSevX64.dsc), and ECAMEnd its end.
 	ECAM    = 0xe0000000
 	ECAMEnd = ECAM + 256<<20
 )
@@ -39,7 +39,7 @@ const (
 	WindowMinimum = 0x80000000
 	WindowLowEnd  = ioAPIC
 	FourGiB       = 1 << 32
-	WindowMaximum = 1 << 47 // where page tables of four levels end
+	WindowMaximum = 1 << 47 // the end of page tables with four levels
 )
 
 const (
@@ -51,20 +51,20 @@ const (
 
 var le = binary.LittleEndian
 
-// Template is the tables in the order in which they stand in memory, and what the
-// gate fills in. Offsets count from the first byte of the RSDP.
+// Template holds the tables in their order in memory, and the places that the gate
+// fills in. Offsets count from the first byte of the RSDP.
 type Template struct {
 	// Bytes begin with the RSDP and end with the MADT, to which the gate appends
 	// the processors.
 	Bytes []byte
-	// Pointers are fields of 8 bytes that hold an offset; the gate adds the
-	// address of the tables.
+	// Pointers are fields of 8 bytes that hold an offset. The gate adds the address
+	// of the tables.
 	Pointers []uint16
 	// Windows are the unused memory descriptors of the PCI root bridge.
 	Windows []uint16
-	// Sums are the checksums that are missing.
+	// Sums are the checksums that the gate computes.
 	Sums []Sum
-	// MADT is where the last table begins.
+	// MADT is the offset of the MADT, the last table.
 	MADT uint16
 }
 
@@ -97,12 +97,12 @@ func New() Template {
 	for _, table := range []uint16{xsdt, mcfg, timer, fadt, dsdt, madt} {
 		t.Sums = append(t.Sums, Sum{table, 0, table + checksumAt})
 	}
-	// The short checksum of the RSDP is part of what the long one covers.
+	// The long checksum of the RSDP covers the short one.
 	t.Sums = append(t.Sums, Sum{rsdp, 20, rsdp + 8}, Sum{rsdp, 36, rsdp + 32})
 	return t
 }
 
-// add appends a table and returns where it begins.
+// add appends a table and returns its offset.
 func (t *Template) add(table []byte) uint16 {
 	for len(t.Bytes)%alignment != 0 {
 		t.Bytes = append(t.Bytes, 0)
@@ -118,11 +118,11 @@ func (t *Template) point(field, to uint16) {
 	t.Pointers = append(t.Pointers, field)
 }
 
-// checksumAt is the checksum's place in a table's header.
+// checksumAt is the checksum's offset in a table's header.
 const checksumAt = 9
 
-// header puts the header of a system description table (ACPI 6.5, table 5.4)
-// before a body. The checksum is left 0.
+// header returns body with the header of a system description table (ACPI 6.5,
+// table 5.4) before it. The checksum is 0.
 func header(signature string, revision byte, body []byte) []byte {
 	t := make([]byte, headerSize, headerSize+len(body))
 	copy(t, signature)
@@ -142,8 +142,8 @@ type Table struct {
 	Bytes []byte
 }
 
-// Tables returns the tables of a template in the order in which they stand, as
-// they are before the gate fills them in.
+// Tables returns the tables of a template in their order, before the gate fills
+// them in.
 func (t Template) Tables() []Table {
 	all := []Table{{"RSDP", t.Bytes[:rsdpSize]}}
 	for at := alignment; at < len(t.Bytes); {

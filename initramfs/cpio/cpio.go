@@ -27,9 +27,9 @@ const (
 
 const permissionMask = 0o7777
 
-// The kernel's limits: longer names and link targets are skipped in silence
-// (PATH_MAX in Linux, init/initramfs.c), and sizes have eight hex digits. Both
-// in bytes, without the final NUL.
+// The kernel's limits in bytes, without the final NUL. The kernel skips longer
+// names and link targets without a message (PATH_MAX in Linux, init/initramfs.c),
+// and sizes have eight hex digits.
 const (
 	MaxName = 4095
 	MaxSize = 1<<32 - 1
@@ -51,7 +51,7 @@ const (
 	magic       = "070701"
 	headerSize  = 110 // bytes: magic, then 13 fields of 8 hex digits
 	trailerName = "TRAILER!!!"
-	align       = 4 // bytes; the kernel wants headers, data and archives to begin so
+	align       = 4 // bytes; the kernel wants headers, data and archives to begin at a multiple
 )
 
 // header holds the 13 fields of a newc header in their order.
@@ -79,7 +79,7 @@ func trailer() header {
 	return header{nlink: 1, nameSize: uint32(len(trailerName) + 1)}
 }
 
-// check reports whether e can stand in an archive after an entry named previous.
+// check returns an error if e cannot follow an entry named previous in an archive.
 func (e Entry) check(previous string) error {
 	if err := checkName(e.Name); err != nil {
 		return err

@@ -7,7 +7,7 @@ import (
 	"io"
 )
 
-// Reader reads one archive, entry by entry, and not a byte further.
+// Reader reads one archive, entry by entry. It reads no byte after the archive.
 type Reader struct {
 	r        io.Reader
 	previous string // name of the last entry
@@ -16,15 +16,16 @@ type Reader struct {
 	err      error  // once set, every Next returns it
 }
 
-// NewReader reads the archive that r begins with.
+// NewReader returns a Reader of the archive at the start of r.
 func NewReader(r io.Reader) *Reader { return &Reader{r: r} }
 
-// Offset is the number of bytes read so far; after io.EOF, the archive's size.
+// Offset returns the number of bytes read so far. After io.EOF that is the
+// archive's size.
 func (r *Reader) Offset() int64 { return r.offset }
 
-// Next returns the next entry, or io.EOF itself after the last one. An archive
-// that ends early gives an error that matches io.ErrUnexpectedEOF. Memory grows
-// with what was read, not with what a header claims.
+// Next returns the next entry, or io.EOF itself after the last one. If the archive
+// ends early, the error matches io.ErrUnexpectedEOF. Memory use follows the bytes
+// that were read, not the sizes that a header claims.
 func (r *Reader) Next() (Entry, error) {
 	if r.err != nil {
 		return Entry{}, r.err

@@ -15,12 +15,12 @@ type Writer struct {
 	closed   bool
 }
 
-// NewWriter starts an archive. If w is an initramfs that has bytes already, their
-// number must be a multiple of 4, or the kernel does not see the archive.
+// NewWriter starts an archive. If w already holds bytes of an initramfs, their
+// number must be a multiple of 4. Otherwise the kernel does not find the archive.
 func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
 
-// Add appends an entry. Entries come sorted by name, so that a directory stands
-// before what is in it; the kernel skips a file whose directory does not exist.
+// Add appends an entry. Entries must come sorted by name, so a directory comes
+// before its contents. The kernel skips a file whose directory does not exist.
 func (w *Writer) Add(e Entry) error {
 	if w.closed {
 		panic("cpio: internal error: Add after Close")

@@ -14,20 +14,20 @@ type Want struct {
 	Optional bool
 }
 
-// Selection is what came of a list of wants.
+// Selection is the result for a list of wants.
 type Selection struct {
-	// Modules stand in an order in which they can be loaded.
+	// Modules are in an order in which they can be loaded.
 	Modules []Module
-	// BuiltIn are the wants that the kernel has without a module.
+	// BuiltIn are the wants that are built into the kernel.
 	BuiltIn []string
-	// Missing are the optional wants, and the soft dependencies, that this
-	// kernel does not have under that name.
+	// Missing are the optional wants and the soft dependencies that this kernel
+	// lacks.
 	Missing []string
 }
 
-// Select finds the modules that were asked for and everything they depend on,
-// hard or soft. A want that is not optional and is neither a module nor built in
-// is an error, and so is a hard dependency; all of the former are reported.
+// Select finds the wanted modules and their hard and soft dependencies. It returns
+// an error if the kernel has a required want, or a hard dependency, neither as a
+// module nor built in. The error lists all missing wants.
 func (t *Tree) Select(wants []Want) (Selection, error) {
 	c := closure{tree: t, state: map[string]state{}}
 	var lost []string
@@ -60,7 +60,7 @@ func (t *Tree) Select(wants []Want) (Selection, error) {
 type state int
 
 const (
-	loading state = iota + 1 // somewhere above in the walk
+	loading state = iota + 1 // further up in the current walk
 	loaded
 )
 
@@ -106,8 +106,8 @@ func (c *closure) add(name string) error {
 	return c.addSoft(m.post)
 }
 
-// addSoft adds soft dependencies. A soft dependency on a module that is being
-// added already is satisfied soon enough; one that is not in the tree is noted.
+// addSoft adds soft dependencies. It skips a module that is being added already,
+// and notes one that is not in the tree.
 func (c *closure) addSoft(names []string) error {
 	for _, name := range names {
 		switch {

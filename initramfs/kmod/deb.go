@@ -19,7 +19,7 @@ const (
 	arFileMagic  = "`\n"
 )
 
-// addDeb takes the kernels of a Debian package, which r begins with.
+// addDeb adds the kernels of the Debian package at the start of r.
 func (s *source) addDeb(r io.Reader, name string) error {
 	if _, err := io.CopyN(io.Discard, r, int64(len(arMagic))); err != nil {
 		return fmt.Errorf("reading Debian package: %w", err)
@@ -68,7 +68,7 @@ func arHeader(r io.Reader) (name string, size int64, err error) {
 	return strings.TrimSuffix(strings.TrimRight(string(header[:16]), " "), "/"), int64(n), nil
 }
 
-// addDebData takes the package's files.
+// addDebData adds the package's files.
 func (s *source) addDebData(r io.Reader, suffix, name string) error {
 	data, done, err := decompress(r, suffix)
 	if err != nil {
@@ -78,7 +78,7 @@ func (s *source) addDebData(r io.Reader, suffix, name string) error {
 	return s.addTar(tar.NewReader(data), name)
 }
 
-// addControl reads what the package says of itself (deb-control(5)).
+// addControl reads the package's description of itself (deb-control(5)).
 func (s *source) addControl(r io.Reader, suffix string) error {
 	data, done, err := decompress(r, suffix)
 	if err != nil {

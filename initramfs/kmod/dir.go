@@ -11,9 +11,9 @@ import (
 	"strings"
 )
 
-// addTree takes the kernels of a directory: a root, a directory like
-// /lib/modules, or one kernel's in there. Symbolic links are followed: the owner
-// named the tree.
+// addTree adds the kernels of a directory: a root, a directory like /lib/modules,
+// or the directory of one kernel in it. It follows symbolic links, because the
+// owner named the tree.
 func (s *source) addTree(dir string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -60,8 +60,8 @@ func isKernel(dir string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// addKernel takes one kernel's module directory, and the images in the boot
-// directory of the root that lib/modules or usr/lib/modules belongs to.
+// addKernel adds one kernel's module directory, and the images in the boot
+// directory of the same root.
 func (s *source) addKernel(dir, version string) error {
 	root := filepath.Dir(filepath.Dir(filepath.Dir(dir)))
 	if filepath.Base(root) == "usr" {
@@ -73,11 +73,11 @@ func (s *source) addKernel(dir, version string) error {
 	return s.addFiles(dir, "", version, nil)
 }
 
-// addImages takes the kernel images of a boot directory.
+// addImages adds the kernel images of a boot directory.
 func (s *source) addImages(boot string) error {
 	entries, err := os.ReadDir(boot)
 	if err != nil {
-		return nil // not there, or not ours to read: the image is for convenience
+		return nil // missing or unreadable: the image is optional
 	}
 	for _, e := range entries {
 		file := filepath.Join(boot, e.Name())
@@ -90,8 +90,9 @@ func (s *source) addImages(boot string) error {
 	return nil
 }
 
-// addFiles takes the files below dir, which is at below in the module directory.
-// above are the directories on the way, so that a link to one of them ends.
+// addFiles adds the files below dir, which is at the path below in the module
+// directory. above lists the parent directories; a link to one of them is not
+// followed.
 func (s *source) addFiles(dir, below, version string, above []os.FileInfo) error {
 	here, err := os.Stat(dir)
 	if err != nil {

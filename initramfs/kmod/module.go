@@ -21,15 +21,15 @@ const maxModule = 64 << 20
 // Module is one module, decompressed; the signature at its end is kept.
 type Module struct {
 	Name string // as the kernel prints it, with underscores
-	Path string // where it was found, below the kernel's module directory
+	Path string // its path below the kernel's module directory
 	Data []byte // the ELF file
 
-	depends   []string // modules that must be there first
+	depends   []string // modules that must be loaded first
 	pre, post []string // soft dependencies: names or aliases, wanted before and after
 }
 
-// compressions are those that the kernel's build can give modules
-// (CONFIG_MODULE_COMPRESS), by the suffix of the file, and those of deb(5).
+// compressions are the compressions of modules (CONFIG_MODULE_COMPRESS) and of
+// deb(5), by the suffix of the file.
 var compressions = [...]struct {
 	suffix string
 	open   func(io.Reader) (r io.Reader, done func(), err error)
@@ -52,7 +52,8 @@ var compressions = [...]struct {
 	}},
 }
 
-// decompress opens a stream by the suffix of its file; done frees it.
+// decompress opens a stream by the suffix of its file. The caller calls done to
+// free it.
 func decompress(r io.Reader, suffix string) (out io.Reader, done func(), err error) {
 	for _, c := range compressions {
 		if c.suffix == suffix {
@@ -62,7 +63,7 @@ func decompress(r io.Reader, suffix string) (out io.Reader, done func(), err err
 	return nil, nil, fmt.Errorf("compression is %q, want .xz, .zst, .gz or none", suffix)
 }
 
-// load reads the module of that file.
+// load reads the module in a file.
 func (t *Tree) load(name, file string) (*Module, error) {
 	packed, err := t.read(file)
 	if err != nil {

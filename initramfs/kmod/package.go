@@ -18,8 +18,8 @@ import (
 // maxPackagedFile bounds one file of a package that is kept in memory, in bytes.
 const maxPackagedFile = 64 << 20
 
-// addPackage takes the kernels of a package, into memory: Debian's, RPM, Arch
-// Linux's or Alpine's. Its content tells which.
+// addPackage reads the kernels of a package of Debian, RPM, Arch Linux or Alpine
+// into memory. It recognises the kind of package by its content.
 func (s *source) addPackage(name string) error {
 	f, err := os.Open(name)
 	if err != nil {
@@ -49,7 +49,7 @@ func (s *source) addPackage(name string) error {
 	}
 }
 
-// unpacked opens a stream whose compression its content tells.
+// unpacked opens a compressed stream. It recognises the compression by the content.
 func unpacked(r *bufio.Reader) (io.Reader, func(), error) {
 	head, err := r.Peek(512)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -62,8 +62,8 @@ func unpacked(r *bufio.Reader) (io.Reader, func(), error) {
 	return decompress(r, suffix)
 }
 
-// addPacked takes a package that is one packed tar: Arch Linux's, and Alpine's,
-// which is several of them without an end between.
+// addPacked adds a package that is a compressed tar: Arch Linux's, and Alpine's,
+// which consists of several tars without end marks between them.
 func (s *source) addPacked(r *bufio.Reader, name string) error {
 	unpacked, done, err := unpacked(r)
 	if err != nil {
@@ -73,8 +73,8 @@ func (s *source) addPacked(r *bufio.Reader, name string) error {
 	return s.addTar(tar.NewReader(unpacked), name)
 }
 
-// addTar takes the files of a package, and what it says of itself (PKGINFO of
-// pacman and of Alpine).
+// addTar adds the files of a package, and reads the package's description of itself
+// (PKGINFO of pacman and of Alpine).
 func (s *source) addTar(r *tar.Reader, pack string) error {
 	for {
 		h, err := r.Next()
@@ -99,7 +99,7 @@ func (s *source) addTar(r *tar.Reader, pack string) error {
 	}
 }
 
-// addData takes one file of a package into memory.
+// addData reads one file of a package into memory.
 func (s *source) addData(r io.Reader, size int64, pack, name string) error {
 	if size > maxPackagedFile {
 		return fmt.Errorf("size of %s is %d bytes, want at most %d", name, size, maxPackagedFile)
@@ -111,7 +111,7 @@ func (s *source) addData(r io.Reader, size int64, pack, name string) error {
 	return s.add(pack+":"+name, name, func() ([]byte, error) { return data, nil })
 }
 
-// maxInfo bounds what a package says of itself, in bytes.
+// maxInfo bounds a package's description of itself, in bytes.
 const maxInfo = 1 << 20
 
 // addInfo reads a .PKGINFO: lines of "key = value".
@@ -134,8 +134,9 @@ func (s *source) addInfo(r io.Reader) error {
 	return nil
 }
 
-// need notes a dependency if it is one of a kernel's other parts, whose names
-// begin like the kernel's own and say its version or what they hold.
+// need notes a dependency if it is another part of the kernel. The names of such
+// parts begin like the kernel's own name, and contain its version or their
+// contents.
 func (p *part) need(dependency string) {
 	name := strings.TrimSpace(dependency)
 	if end := strings.IndexAny(name, " <>=(:|"); end >= 0 {

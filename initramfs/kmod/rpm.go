@@ -13,18 +13,18 @@ import (
 )
 
 // Parts of an RPM package (RPM, docs/manual/format_v4.md): a lead, a header with
-// signatures, a header with what the package says of itself, and the files.
+// signatures, a header that describes the package, and the files.
 const (
 	rpmLeadSize   = 96 // bytes
 	rpmMagic      = "\x8e\xad\xe8\x01"
 	rpmMaxEntries = 1 << 16
 	rpmMaxStore   = 64 << 20 // bytes
-	rpmAlignment  = 8        // of what follows the signatures, in bytes
+	rpmAlignment  = 8        // of the part after the signatures, in bytes
 
 	rpmTagName     = 1000
 	rpmTagRequires = 1049
 
-	// Names, types and sizes of the files of a stripped payload, which has none itself.
+	// Names, types and sizes of the files. A stripped payload does not have them.
 	rpmTagSizes     = 1028
 	rpmTagModes     = 1030
 	rpmTagInodes    = 1096
@@ -34,7 +34,7 @@ const (
 	rpmTagLongSizes = 5008
 )
 
-// addRPM takes the kernels of an RPM package.
+// addRPM adds the kernels of an RPM package.
 func (s *source) addRPM(r *bufio.Reader, name string) error {
 	if _, err := io.CopyN(io.Discard, r, rpmLeadSize); err != nil {
 		return fmt.Errorf("reading RPM lead: %w", err)
@@ -69,7 +69,7 @@ func (s *source) addRPM(r *bufio.Reader, name string) error {
 	return nil
 }
 
-// rpmHeader is a header: entries of 16 bytes, and what they point into.
+// rpmHeader is a header: entries of 16 bytes, and the data that they point into.
 type rpmHeader struct{ index, store []byte }
 
 func readRPMHeader(r io.Reader) (rpmHeader, error) {
@@ -92,7 +92,7 @@ func readRPMHeader(r io.Reader) (rpmHeader, error) {
 	return h, err
 }
 
-// strings returns the value of a tag that is text: one or several.
+// strings returns the value of a tag with one or several texts.
 func (h rpmHeader) strings(tag uint32) []string {
 	for at := 0; at+16 <= len(h.index); at += 16 {
 		entry := h.index[at:]
@@ -113,7 +113,7 @@ func (h rpmHeader) strings(tag uint32) []string {
 	return nil
 }
 
-// numbers returns the value of a tag that is integers of 2, 4 or 8 bytes.
+// numbers returns the value of a tag with integers of 2, 4 or 8 bytes.
 func (h rpmHeader) numbers(tag uint32) []int64 {
 	for at := 0; at+16 <= len(h.index); at += 16 {
 		entry := h.index[at:]
@@ -137,13 +137,14 @@ func (h rpmHeader) numbers(tag uint32) []int64 {
 	return nil
 }
 
-// rpmFile is what the header says of a file.
+// rpmFile is a file as the header describes it.
 type rpmFile struct {
 	name       string
 	mode, size int64
 }
 
-// files lists the package's files. Of names of one file the last has its data.
+// files lists the package's files. If a file has several names, the last name has
+// its data.
 func (h rpmHeader) files() []rpmFile {
 	names, dirs, index := h.strings(rpmTagBaseNames), h.strings(rpmTagDirNames), h.numbers(rpmTagDirIndex)
 	modes, inodes, sizes := h.numbers(rpmTagModes), h.numbers(rpmTagInodes), h.numbers(rpmTagLongSizes)
@@ -167,7 +168,7 @@ func (h rpmHeader) files() []rpmFile {
 	return files
 }
 
-// Parts of a cpio archive of the form that RPM has (cpio(5), "New ASCII Format").
+// Parts of a cpio archive in RPM's form (cpio(5), "New ASCII Format").
 const (
 	cpioHeaderSize = 110 // bytes
 	cpioAlignment  = 4   // bytes
@@ -184,7 +185,7 @@ const (
 	cpioStrippedSize = 16 // bytes
 )
 
-// addCpio takes the files of an RPM package's payload.
+// addCpio adds the files of an RPM package's payload.
 func (s *source) addCpio(r io.Reader, pack string, files []rpmFile) error {
 	for {
 		var header [cpioHeaderSize]byte
@@ -234,7 +235,7 @@ func (s *source) addCpio(r io.Reader, pack string, files []rpmFile) error {
 	}
 }
 
-// addEntry takes the data of a file, or goes past it.
+// addEntry adds the data of a file, or skips it.
 func (s *source) addEntry(r io.Reader, pack string, f rpmFile) error {
 	rest := f.size + (-f.size)&(cpioAlignment-1)
 	if f.mode&cpioTypeMask == cpioRegular && f.size > 0 && interesting(f.name) {

@@ -14,28 +14,28 @@ type opener func() ([]byte, error)
 
 // image is a kernel image.
 type image struct {
-	where string // as a message names it
+	where string // its name in messages
 	open  opener
 }
 
-// part is a package that a source was read from.
+// part is one package of a source.
 type part struct {
 	name  string
 	needs []string // packages of the same kernel that it depends on
 }
 
-// source is what directories and packages hold together: files of several
-// kernels, perhaps.
+// source is the joint content of directories and packages. It may hold files of
+// several kernels.
 type source struct {
 	kernels map[string]map[string]opener // :: version -> path below its module directory -> contents
 	images  map[string]image             // :: version -> image beside the modules
-	boot    map[string]image             // :: what follows "vmlinuz-" in /boot -> image
+	boot    map[string]image             // :: name in /boot without "vmlinuz-" -> image
 	parts   []part
 	taken   int // files that add took
 }
 
-// parted counts what is known of a kernel's parts: files, and packages that say
-// which others they need, as an empty one does.
+// parted counts the known parts of kernels: files, and packages that need other
+// packages. An empty package can be such a part.
 func (s *source) parted() int {
 	count := s.taken
 	for _, p := range s.parts {
@@ -48,8 +48,8 @@ func newSource() *source {
 	return &source{kernels: map[string]map[string]opener{}, images: map[string]image{}, boot: map[string]image{}}
 }
 
-// add takes a file by its path below a root; where is how a message names it.
-// Files that no kernel needs are left.
+// add adds a file by its path below a root. where is the file's name in messages.
+// add ignores files that no kernel needs.
 func (s *source) add(where, name string, open opener) error {
 	if suffix, ok := strings.CutPrefix(name, "boot/vmlinuz-"); ok {
 		s.boot[suffix] = image{where, open}
@@ -79,7 +79,7 @@ func (s *source) add(where, name string, open opener) error {
 	return nil
 }
 
-// interesting reports whether add would take a file of that name.
+// interesting reports whether add would add a file of that name.
 func interesting(name string) bool {
 	if strings.HasPrefix(name, "boot/vmlinuz-") {
 		return true
@@ -89,7 +89,8 @@ func interesting(name string) bool {
 	return ok && isFile && (file == "vmlinuz" || wanted(file))
 }
 
-// image finds the image of a kernel. Alpine names it by the kernel's flavour only.
+// image finds the image of a kernel. Alpine names the image by the kernel's flavour
+// only.
 func (s *source) image(version string) image {
 	if i, ok := s.images[version]; ok {
 		return i
@@ -126,8 +127,8 @@ func (s *source) choose(version string) (string, error) {
 	return version, nil
 }
 
-// hint names the packages that the ones read depend on and that are not among
-// them: distributions split a kernel into several.
+// hint adds to an error the packages on which the given packages depend and that
+// were not given. Distributions split a kernel into several packages.
 func (s *source) hint(err error) error {
 	var lacking []string
 	for _, p := range s.parts {
@@ -153,10 +154,10 @@ func wanted(name string) bool {
 	return ok
 }
 
-// rank says which of several files of one module is taken, the lowest first, as
-// depmod.d(5) has it by default and in distributions: updates, such as those of
-// DKMS, win over what came with the kernel, which wins over modules made for
-// another one.
+// rank orders several files of one module; the lowest rank is used. The order is
+// the default of depmod.d(5) and of distributions: updates, such as those of DKMS,
+// come before the kernel's own modules, and these before modules made for another
+// kernel.
 func rank(file string) int {
 	dir, _, _ := strings.Cut(path.Clean(file), "/")
 	switch dir {

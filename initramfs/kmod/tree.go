@@ -15,8 +15,8 @@ import (
 	"strings"
 )
 
-// builtinList is in every kernel's module directory, and only there: it marks
-// one. A directory that a removed kernel left behind has none.
+// builtinList is a file in every kernel's module directory and nowhere else, so it
+// marks such a directory. A directory that a removed kernel left behind lacks it.
 const builtinList = "modules.builtin"
 
 // Tree is the module directory of one kernel.
@@ -24,18 +24,18 @@ type Tree struct {
 	version string
 	image   image
 	files   map[string]opener   // :: path below the module directory -> its contents
-	modules map[string][]string // :: module name -> paths below the module directory, the one to take first
-	builtin map[string]bool     // :: names and aliases of what is built into the kernel
+	modules map[string][]string // :: module name -> paths below the module directory, by rank
+	builtin map[string]bool     // :: names and aliases of built-in modules
 	from    *source
 }
 
-// Open reads the module directory of a kernel from all that is named together:
-// distributions split a kernel into several packages. Each name is one of: the
-// root of an unpacked kernel package or of an installed system, with lib/modules
-// or usr/lib/modules in it; a directory like /lib/modules; one kernel's directory
-// in there; a package of Debian (.deb), Fedora or SUSE (.rpm), Arch Linux
-// (.pkg.tar.zst) or Alpine (.apk), which is read as it is. When there are several
-// kernels, version says which one; otherwise it may be empty.
+// Open reads the module directory of a kernel from the given names together,
+// because distributions split a kernel into several packages. Each name is a root
+// of an unpacked kernel package or of an installed system, with lib/modules or
+// usr/lib/modules in it; a directory like /lib/modules; the directory of one kernel
+// in it; or a package of Debian (.deb), Fedora or SUSE (.rpm), Arch Linux
+// (.pkg.tar.zst) or Alpine (.apk), which need not be unpacked. If there are several
+// kernels, version selects one. Otherwise version may be empty.
 func Open(names []string, version string) (*Tree, error) {
 	t, err := open(names, version)
 	if err != nil {
@@ -82,11 +82,11 @@ func open(names []string, version string) (*Tree, error) {
 	return t, nil
 }
 
-// Version is the kernel's version, as uname -r prints it.
+// Version returns the kernel's version, as uname -r prints it.
 func (t *Tree) Version() string { return t.version }
 
-// KernelPath says where the image of the same kernel is, or is empty when it is
-// not in the tree. Inside a package it has the form "PACKAGE:boot/vmlinuz-…".
+// KernelPath returns the path of the same kernel's image, or "" if the tree has no
+// image. For an image inside a package the form is "PACKAGE:boot/vmlinuz-…".
 func (t *Tree) KernelPath() string { return t.image.where }
 
 // Kernel returns the image of the same kernel.
@@ -101,7 +101,7 @@ func (t *Tree) Kernel() ([]byte, error) {
 	return data, nil
 }
 
-// read returns a file of the module directory, or nil when there is none.
+// read returns a file of the module directory, or nil if there is none.
 func (t *Tree) read(name string) ([]byte, error) {
 	open := t.files[name]
 	if open == nil {
@@ -152,5 +152,5 @@ func moduleName(file string) (name string, ok bool) {
 	return "", false
 }
 
-// normal is the form in which the kernel compares module names.
+// normal returns a module name in the form that the kernel compares.
 func normal(name string) string { return strings.ReplaceAll(name, "-", "_") }

@@ -20,11 +20,11 @@ import (
 )
 
 const (
-	// product is what the software AMD-SP poses as.
+	// product is the product of the processor whose AMD-SP is imitated.
 	product = snp.Genoa
 
-	// crlValidity is how long a CRL of ours is fresh. One is issued whenever a
-	// VM is launched.
+	// crlValidity is the time for which a CRL is fresh. Each launch of a VM issues
+	// one.
 	crlValidity = 30 * 24 * time.Hour
 
 	// backdate is subtracted from the issuing time of certificates and CRL, so
@@ -32,30 +32,31 @@ const (
 	backdate = time.Hour
 )
 
-// tcb is the TCB that the software AMD-SP reports, of the size that a Genoa
-// host of 2026 has.
+// tcb returns the TCB that the software AMD-SP reports. Its numbers are those of a
+// Genoa host of 2026.
 func tcb() snp.TCB { return snp.TCB{Bootloader: 10, TEE: 0, SNP: 26, Microcode: 84} }
 
-// firmware is the SEV-SNP firmware version that it reports.
+// firmware returns the SEV-SNP firmware version that the software AMD-SP reports.
 func firmware() snp.Firmware { return snp.Firmware{Major: 1, Minor: 55, Build: 39} }
 
-// cpuid is EPYC Genoa, stepping B1.
+// cpuid returns the CPUID of EPYC Genoa, stepping B1.
 func cpuid() snp.CPUID { return snp.CPUID{Family: 0x19, Model: 0x11, Stepping: 1} }
 
-// Chip is one software AMD-SP with its keys: what a processor is on real
-// hardware. It is safe for concurrent use, and outlives the VMs it vouches for.
+// Chip is one software AMD-SP with its keys. It corresponds to one processor on
+// real hardware, is safe for concurrent use, and outlives the VMs for which it
+// signs.
 type Chip struct {
 	chain  *emuchain.Chain
 	chipID snp.ChipID
 }
 
-// New makes a chip with fresh keys, which takes seconds: its roots are RSA keys
-// of 4096 bits, as AMD's are.
+// New makes a chip with fresh keys. That takes seconds, because the roots are RSA
+// keys of 4096 bits, as AMD's are.
 func New(rand io.Reader, now time.Time) (*Chip, error) {
 	return newChip(rand, now, emuchain.DefaultRSABits)
 }
 
-// NewWeak is New with RSA keys of 2048 bits, for tests, which make many.
+// NewWeak is New with RSA keys of 2048 bits, for tests, which make many chips.
 func NewWeak(rand io.Reader, now time.Time) (*Chip, error) { return newChip(rand, now, 2048) }
 
 func newChip(rand io.Reader, now time.Time, bits int) (*Chip, error) {
@@ -76,7 +77,7 @@ func newChip(rand io.Reader, now time.Time, bits int) (*Chip, error) {
 	return &Chip{chain: chain, chipID: id}, nil
 }
 
-// fromChain takes up a chip whose chain was kept.
+// fromChain returns the chip of a stored chain.
 func fromChain(chain *emuchain.Chain) (*Chip, error) {
 	e, err := snp.ParseKeyExtensions(chain.VCEK)
 	if err != nil {
@@ -95,8 +96,8 @@ func fromChain(chain *emuchain.Chain) (*Chip, error) {
 	return &Chip{chain: chain, chipID: snp.ChipID(e.HWID)}, nil
 }
 
-// ARKDigest names the chip's root of trust, as reference values do: the SHA-256
-// of the ARK's DER.
+// ARKDigest returns the name of the chip's root of trust in reference values: the
+// SHA-256 of the ARK's DER.
 func (c *Chip) ARKDigest() pins.Digest { return c.chain.ARKDigest() }
 
 // Certificates returns the DER of VCEK, ASK and ARK.
@@ -106,6 +107,6 @@ func (c *Chip) Certificates() [][]byte { return c.chain.Certificates() }
 // is fresh for 30 days.
 func (c *Chip) CRL(rand io.Reader, now time.Time) ([]byte, error) {
 	from := now.Add(-backdate).UTC().Truncate(time.Second)
-	// Numbers only ever grow (RFC 5280, section 5.2.3): seconds do.
+	// CRL numbers must increase (RFC 5280, section 5.2.3), and seconds do.
 	return c.chain.CRL(rand, now.Unix(), from, now.Add(crlValidity).UTC().Truncate(time.Second))
 }

@@ -15,17 +15,17 @@ import (
 )
 
 const (
-	// reportVersion is VERSION of our reports: the first with the processor's
-	// family, model and stepping.
+	// reportVersion is VERSION of the reports. Version 3 is the first with the
+	// processor's family, model and stepping.
 	reportVersion = 3
 
-	// wholeWithin is how long a request may take from its first byte to its
-	// last. A guest writes one at once; what stays a fragment was left by a
-	// process that ended, and must not be taken for the start of the next.
+	// wholeWithin is the longest time from the first byte of a request to its last.
+	// A guest writes a request at once. A process that ended may leave a fragment,
+	// which must not become the start of the next request.
 	wholeWithin = time.Second
 )
 
-// Launch is what the AMD-SP learns about a guest when it is launched (56860,
+// Launch holds the values that the AMD-SP gets when a guest is launched (56860,
 // sections 8.16 SNP_LAUNCH_START and 8.18 SNP_LAUNCH_FINISH).
 type Launch struct {
 	Measurement snp.Measurement
@@ -34,7 +34,7 @@ type Launch struct {
 	IDBlock     *idblock.Signed // nil: none
 }
 
-// check refuses what the AMD-SP would not launch.
+// check refuses a launch that the AMD-SP would refuse.
 func (l Launch) check() error {
 	if err := l.Policy.Check(); err != nil {
 		return err
@@ -63,8 +63,8 @@ type Session struct {
 	reportID snp.ReportID
 }
 
-// Launch starts a session, which gets a REPORT_ID of its own. rand is kept to
-// sign with.
+// Launch starts a session with a REPORT_ID of its own. The session keeps rand, for
+// its signatures.
 func (c *Chip) Launch(rand io.Reader, l Launch) (*Session, error) {
 	if err := l.check(); err != nil {
 		return nil, fmt.Errorf("launching under the software AMD-SP: %v", err)
@@ -76,7 +76,7 @@ func (c *Chip) Launch(rand io.Reader, l Launch) (*Session, error) {
 	return s, nil
 }
 
-// ReportID is REPORT_ID of all the session's reports.
+// ReportID returns the REPORT_ID of all the session's reports.
 func (s *Session) ReportID() snp.ReportID { return s.reportID }
 
 // Report makes the signed report that q asks for.
@@ -119,9 +119,9 @@ func (s *Session) Report(q snp.ReportRequest) (*snp.Report, error) {
 	return r, nil
 }
 
-// Answer answers one request: MSG_REPORT_RSP, followed by the certificate table
-// when there is a report. A request that is malformed, or for a key that we do
-// not have, is answered with a status.
+// Answer returns the answer to one request: MSG_REPORT_RSP, followed by the
+// certificate table if there is a report. If the request is malformed, or asks for
+// a key that the chip does not have, the answer has an error status.
 func (s *Session) Answer(request []byte) ([]byte, error) {
 	q, err := snp.ParseReportRequest(request)
 	if err != nil {
@@ -145,8 +145,8 @@ func (s *Session) Answer(request []byte) ([]byte, error) {
 
 func refuse(status uint32) []byte { return snp.ReportResponse{Status: status}.Marshal() }
 
-// Serve answers the requests that come in over conn, one after the other, until
-// either side closes conn. A closed conn is no error. Serve does not close conn.
+// Serve answers the requests on conn, one after the other, until either side closes
+// conn. A closed conn is no error. Serve does not close conn.
 func (s *Session) Serve(conn net.Conn) error {
 	for {
 		request, err := receive(conn)
@@ -172,8 +172,7 @@ func (s *Session) Serve(conn net.Conn) error {
 	}
 }
 
-// ended tells a connection that somebody closed, on either side, from one that
-// failed.
+// ended reports whether err means that either side closed the connection.
 func ended(err error) bool {
 	for _, end := range []error{io.EOF, io.ErrClosedPipe, net.ErrClosed, syscall.EPIPE, syscall.ECONNRESET} {
 		if errors.Is(err, end) {
@@ -183,7 +182,7 @@ func ended(err error) bool {
 	return false
 }
 
-// receive reads one request. It drops a fragment and returns nil for it.
+// receive reads one request. For a fragment it returns nil, and drops the fragment.
 func receive(conn net.Conn) ([]byte, error) {
 	request := make([]byte, snp.ReportRequestSize)
 	if err := conn.SetReadDeadline(time.Time{}); err != nil {
@@ -193,7 +192,7 @@ func receive(conn net.Conn) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	deadline := time.Now().Add(wholeWithin) //nolint:forbidigo // a socket deadline, not a time that anything is judged by
+	deadline := time.Now().Add(wholeWithin) //nolint:forbidigo // a socket deadline, not a time that decides a verdict
 	if err := conn.SetReadDeadline(deadline); err != nil {
 		return nil, err
 	}
@@ -208,8 +207,8 @@ func receive(conn net.Conn) ([]byte, error) {
 	return request, nil
 }
 
-// send writes an answer with its length in front. It waits as long as nobody in
-// the guest takes it: QEMU holds it back while the port is not open.
+// send writes an answer with its length in front. It waits until a process in the
+// guest opens the port, because QEMU holds the bytes back until then.
 func send(conn net.Conn, answer []byte) error {
 	message := binary.LittleEndian.AppendUint32(nil, uint32(len(answer)))
 	_, err := conn.Write(append(message, answer...))

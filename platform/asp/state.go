@@ -13,11 +13,11 @@ import (
 	"github.com/rootvouch/rootvouch/snp/emuchain"
 )
 
-// The files of a chip that is kept in a directory.
+// The files of a chip that is stored in a directory.
 const (
 	stateFile = "chain.pem" // certificates and private keys, mode 0600
 
-	// CollateralDir is the subdirectory for verifiers: no private key is in it.
+	// CollateralDir is the subdirectory for verifiers. It holds no private key.
 	CollateralDir = "collateral"
 
 	arkFile = "ark.der"
@@ -25,10 +25,10 @@ const (
 	crlFile = "ark.crl"
 )
 
-// Create keeps the chip in dir, which it makes with mode 0700, and writes the
-// collateral. An existing dir is refused with an error that matches os.ErrExist:
-// its root of trust may stand in somebody's reference values. When it fails it
-// leaves nothing.
+// Create makes dir with mode 0700, and writes the chip and the collateral to it. If
+// dir exists, Create returns an error that matches os.ErrExist, because reference
+// values may name the root of trust in dir. If Create fails, it leaves nothing
+// behind.
 func (c *Chip) Create(dir string, rand io.Reader, now time.Time) error {
 	state, err := c.chain.MarshalState()
 	if err != nil {
@@ -48,9 +48,9 @@ func (c *Chip) Create(dir string, rand io.Reader, now time.Time) error {
 	return nil
 }
 
-// Open takes up the chip that Create kept in dir, and nothing else: the keys
-// must be readable by their owner only. It changes nothing. The error of a
-// missing one matches os.ErrNotExist.
+// Open reads the chip that Create wrote to dir. It refuses a file of keys that
+// users other than its owner can read. Open changes nothing. If the chip is
+// missing, the error matches os.ErrNotExist.
 func Open(dir string) (*Chip, error) {
 	path := filepath.Join(dir, stateFile)
 	f, err := os.Open(path)
@@ -80,12 +80,13 @@ func Open(dir string) (*Chip, error) {
 	return c, nil
 }
 
-// maxState bounds the file of a kept chip in bytes; a true one has about 20000.
+// maxState bounds the file of a stored chip in bytes. A genuine file has about
+// 20000.
 const maxState = 64 << 10
 
-// WriteCollateral writes what a verifier needs besides the evidence into dir,
-// made when it is missing: the ARK and ASK as DER, and a fresh CRL. Files there
-// are replaced, each whole or not at all.
+// WriteCollateral writes the verifier's collateral to dir: the ARK and ASK as DER,
+// and a fresh CRL. It makes dir if it is missing, and replaces each existing file
+// whole or not at all.
 func (c *Chip) WriteCollateral(dir string, rand io.Reader, now time.Time) error {
 	crl, err := c.CRL(rand, now)
 	if err != nil {

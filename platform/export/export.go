@@ -1,10 +1,10 @@
-// Package export writes a guest as launchers other than ours take it: libvirt, and those
-// that stand on it or beside it.
+// Package export writes a guest's configuration for launchers other than ours, such
+// as libvirt.
 //
-// The text says what "vm run" would do: the same firmware, kernel, initramfs, command
-// line, CPUs and policy, so that the launch digest is the same. It names its digest.
-// libvirt's is judged by libvirt's own translation to QEMU's arguments; the others are
-// checked as text, and none was tried on hardware.
+// A configuration has the same firmware, kernel, initramfs, command line, CPUs and
+// policy as "vm run" would use, so the launch digest is the same. It names that
+// digest. A test has libvirt translate its configuration to QEMU's arguments. The
+// other configurations are checked as text only, and none was tried on hardware.
 package export
 
 import (
@@ -20,10 +20,10 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// VM is a guest with what a launcher wants besides. It must be of the SNP platform.
+// VM is a guest of the SNP platform, with the further values that a launcher needs.
 type VM struct {
 	platform.Guest
-	// Name is the launcher's for it: letters, digits and hyphens.
+	// Name is the VM's name at the launcher: letters, digits and hyphens.
 	Name string
 	// Digest is the launch digest of Guest.
 	Digest snp.Measurement
@@ -32,20 +32,20 @@ type VM struct {
 	BootImage string
 }
 
-// writers are what each launcher is written by :: name -> writer.
+// writers :: name of a launcher -> function that writes its configuration.
 var writers = map[string]func(VM) (string, error){
 	"libvirt": libvirt, "openstack": openstack, "kubevirt": kubevirt, "proxmox": proxmox, "vmspawn": vmspawn, "qemu": qemu,
 }
 
-// Launchers returns the names that Text takes.
+// Launchers returns the names that Text accepts.
 func Launchers() []string {
 	return []string{"libvirt", "openstack", "kubevirt", "proxmox", "vmspawn", "qemu"}
 }
 
-// name is a DNS label, which every launcher takes.
+// name matches a DNS label, which every launcher accepts.
 var name = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
-// Text writes a VM for a launcher.
+// Text returns a VM's configuration for a launcher.
 func Text(launcher string, vm VM) (string, error) {
 	write, ok := writers[launcher]
 	if !ok {
@@ -86,7 +86,8 @@ func optional(path string) []string {
 
 func (vm VM) disks() []string { return append(optional(vm.Disk), vm.ExtraDisks...) }
 
-// cbit returns the C-bit position and the physical address bits that encryption takes.
+// cbit returns the position of the C-bit, and the number of physical address bits
+// that encryption uses up.
 func (vm VM) cbit() (position, reduced int) {
 	position, reduced = vm.CBitPosition, vm.ReducedPhysBits
 	if position == 0 {
@@ -98,7 +99,7 @@ func (vm VM) cbit() (position, reduced int) {
 	return position, reduced
 }
 
-// mac is the guest's MAC address: the one that was given, or one made of its name.
+// mac returns the guest's MAC address: the given one, or one made from its name.
 func (vm VM) mac() net.HardwareAddr {
 	if vm.Network.MAC != nil {
 		return vm.Network.MAC
@@ -106,7 +107,7 @@ func (vm VM) mac() net.HardwareAddr {
 	return platform.MACOf(vm.Name)
 }
 
-// bridge is the bridge that was named, or a launcher's usual one.
+// bridge returns the named bridge, or the launcher's usual one.
 func (vm VM) bridge(usual string) (string, error) {
 	switch {
 	case len(vm.Forwards) > 0:
@@ -119,7 +120,7 @@ func (vm VM) bridge(usual string) (string, error) {
 	return usual, nil
 }
 
-// plain refuses what a launcher has no setting for.
+// plain refuses values for which a launcher has no setting.
 func (vm VM) plain() error {
 	switch {
 	case vm.IDBlock != nil || vm.HostData != (snp.HostData{}):
@@ -130,7 +131,7 @@ func (vm VM) plain() error {
 	return nil
 }
 
-// tested is what each text but libvirt's says of itself.
+// tested is the note in each configuration except libvirt's.
 const tested = "Checked as text only: it was not tried on hardware."
 
 // comment writes lines as comments of a shell or configuration file.

@@ -10,8 +10,9 @@ import (
 	"github.com/rootvouch/rootvouch/platform"
 )
 
-// hook is what KubeVirt's sidecar runs on the domain before it starts: KubeVirt's API has
-// no word for kernel hashes, and without them the digest covers no kernel.
+// hook is a program that KubeVirt's sidecar runs on the domain before the domain
+// starts. KubeVirt's API has no setting for kernel hashes, and without them the
+// digest covers no kernel.
 //
 //go:embed kubevirt-hook.sh
 var hook string
@@ -103,7 +104,8 @@ func kubevirt(vm VM) (string, error) {
 	return b.String(), nil
 }
 
-// quoteYAML writes a string for YAML: in double quotes, JSON's form is YAML's.
+// quoteYAML writes a string for YAML. A double-quoted JSON string is a YAML string,
+// too.
 func quoteYAML(s string) string {
 	var b strings.Builder
 	encoder := json.NewEncoder(&b)

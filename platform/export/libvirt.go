@@ -41,7 +41,7 @@ func libvirt(vm VM) (string, error) {
 		e("features", e("acpi"), e("apic")),
 		e("cpu", "mode", "custom", "match", "exact", "check", "none", say("model", vm.CPUType, "fallback", "forbid")),
 		e("clock", "offset", "utc"),
-		// The launch digest is of one start: a reset ends the VM.
+		// The launch digest covers one start, so a reset ends the VM.
 		say("on_poweroff", "destroy"), say("on_reboot", "destroy"), say("on_crash", "destroy"),
 		e("devices", devices),
 		vm.launchSecurity())

@@ -14,7 +14,8 @@ type element struct {
 	children   []element
 }
 
-// e makes an element. Of parts, strings are attributes, in pairs, and elements children.
+// e makes an element. Strings in parts are attributes, in pairs. Elements in parts
+// are children.
 func e(name string, parts ...any) element {
 	made := element{name: name}
 	for _, p := range parts {

@@ -3,9 +3,9 @@
 //
 // A chain has the form of AMD's own: RSA roots that sign with PSS and SHA-384, an
 // ECDSA P-384 endorsement key, AMD's names and OIDs. A verifier of AMD's chains can
-// judge it when it is told the root. Every name in the chain carries the
-// serialNumber attribute [Mark]. The chain vouches for nothing, because its state
-// holds every private key. Emulated: NOT CONFIDENTIAL.
+// judge it if the verifier is given the root. Every name in the chain carries the
+// serialNumber attribute [Mark]. The chain proves nothing, because its state holds
+// every private key. Emulated: NOT CONFIDENTIAL.
 package emuchain
 
 import (
@@ -27,20 +27,21 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// Mark stands in every name of an emulated chain, where AMD has nothing.
+// Mark is an attribute in every name of an emulated chain. AMD's names lack this
+// attribute.
 const Mark = emulated.Warning
 
 const (
 	rootValidity = 25 * 365 * 24 * time.Hour // as AMD's ARK and ASK
 	leafValidity = 7 * 365 * 24 * time.Hour  // as AMD's VCEK
 
-	// DefaultRSABits is the size of AMD's ARK and ASK keys. Making two takes
-	// seconds; tests take 2048.
+	// DefaultRSABits is the size of AMD's ARK and ASK keys. Two such keys take
+	// seconds to make, so tests use 2048 bits.
 	DefaultRSABits = 4096
 )
 
-// Options say what a chain stands for. Product, ChipID and NotBefore are
-// required.
+// Options are the values in a chain's certificates. Product, ChipID and NotBefore
+// are required.
 type Options struct {
 	Product   snp.Product
 	ChipID    snp.ChipID // on Turin only the first 8 bytes, the rest zero
@@ -209,7 +210,7 @@ func (c *Chain) Certificates() [][]byte {
 	return [][]byte{c.VCEK.Raw, c.ASK.Raw, c.ARK.Raw}
 }
 
-// name returns an AMD name with our mark.
+// name returns one of AMD's names, with Mark.
 func name(common string) pkix.Name {
 	return pkix.Name{
 		OrganizationalUnit: []string{"Engineering"},

@@ -17,9 +17,9 @@ const (
 	blockKey         = "PRIVATE KEY"
 )
 
-// MarshalState returns the whole chain, private keys included, as PEM: ARK,
-// ASK, VCEK, each a certificate and its key. A reader of the state can forge
-// reports that this chain vouches for.
+// MarshalState returns the whole chain, private keys included, as PEM: ARK, ASK,
+// VCEK, each a certificate and its key. Anyone who reads the state can forge
+// reports of this chain.
 func (c *Chain) MarshalState() ([]byte, error) {
 	var out bytes.Buffer
 	for _, pair := range []struct {
@@ -39,8 +39,8 @@ func (c *Chain) MarshalState() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// ParseState reads what [Chain.MarshalState] returned, and nothing else: each
-// key must belong to its certificate, and each certificate to its issuer.
+// ParseState accepts only bytes that [Chain.MarshalState] returns. Each key must
+// belong to its certificate, and each certificate to its issuer.
 func ParseState(data []byte) (*Chain, error) {
 	c, err := parseState(data)
 	if err != nil {

@@ -7,8 +7,9 @@ import (
 	"github.com/rootvouch/rootvouch/snp/firmware/lzma"
 )
 
-// nowhere is the GUID that [Harden] gives a path: no file system has it, so the
-// firmware's LoadImage finds nothing and goes on to the verified kernel.
+// nowhere is the GUID that [Harden] writes into a path. No file system has this
+// GUID, so the firmware's LoadImage finds nothing, and the firmware goes on to the
+// verified kernel.
 var nowhere [16]byte
 
 // Harden returns a copy of an image in which the device path of the optional
@@ -42,7 +43,7 @@ func Harden(data []byte) ([]byte, error) {
 // apply puts edited spaces back into the sections that they came from, the
 // innermost first, and returns the image.
 func (i *image) apply(edits map[*space][]byte) ([]byte, error) {
-	for n := len(i.spaces) - 1; n > 0; n-- { // a space comes after the one that holds it
+	for n := len(i.spaces) - 1; n > 0; n-- { // a space comes after the space that contains it
 		s := i.spaces[n]
 		content := edits[s]
 		if content == nil {
@@ -65,8 +66,8 @@ func (i *image) apply(edits map[*space][]byte) ([]byte, error) {
 	return bytes.Clone(i.spaces[0].data), nil
 }
 
-// replace writes a section's new stream. The file grows into the free space of
-// its volume, or shrinks and leaves more of it.
+// replace writes a section's new stream. A larger file takes free space of its
+// volume. A smaller one adds to the free space.
 func (p *packed) replace(data []byte, with lzma.Stream) error {
 	stream := with.Encode()
 	grown := len(stream) - (p.stream.end - p.stream.start)
@@ -93,8 +94,8 @@ func (p *packed) replace(data []byte, with lzma.Stream) error {
 	return nil
 }
 
-// sumFiles corrects the data checksum of the files that hold offset at, if they
-// have one.
+// sumFiles corrects the data checksum of the files that contain offset at, if they
+// have a checksum.
 func (s *space) sumFiles(data []byte, at int) error {
 	for _, f := range s.files {
 		if !f.has(at) || data[f.start+19]&fileChecksum == 0 {

@@ -7,8 +7,7 @@ import (
 	"strings"
 )
 
-// Answer says whether a way for the host's code is open. Its zero value is that
-// nobody knows.
+// Answer says whether a way for the host's code is open. Its zero value is Unknown.
 type Answer int
 
 // The answers.
@@ -28,7 +27,7 @@ func (a Answer) String() string {
 	return "unknown"
 }
 
-// Finding is what was found of one way.
+// Finding is the result for one way.
 type Finding struct {
 	Way    string
 	Answer Answer
@@ -50,7 +49,7 @@ const (
 	programName = "shim"
 )
 
-// Judgement is what was found of an image.
+// Judgement is the result for an image.
 type Judgement struct {
 	Findings []Finding // one for each way, or one of WayAny
 }
@@ -86,8 +85,8 @@ func (e *OpenError) Error() string {
 	return "judging firmware: it may run code of the host: " + strings.Join(ways, "; ")
 }
 
-// Inspect judges an image. An image that cannot be taken apart is judged all
-// the same: it may run anything.
+// Inspect judges an image. If Inspect cannot take the image apart, the judgement is
+// that the image may run anything.
 func Inspect(data []byte) Judgement {
 	i, err := parse(data)
 	if err != nil {
@@ -139,7 +138,7 @@ func (i *image) kernelFinding() Finding {
 	return Finding{WayKernel, Closed, loaderName + " compares kernel, initramfs and command line with the kernel-hashes page"}
 }
 
-// path is a device path into the file system that holds the host's files.
+// path is a device path into the file system of the host's files.
 type path struct {
 	space *space
 	at    int // of the GUID
@@ -174,7 +173,7 @@ func (i *image) paths() (found []path) {
 	return found
 }
 
-// programs are the paths of everything that is not the verified kernel.
+// programs returns the paths of all files except the verified kernel.
 func (i *image) programs() (found []path) {
 	for _, p := range i.paths() {
 		if p.name != "kernel" {
@@ -192,7 +191,7 @@ func (i *image) programFinding() Finding {
 		}
 		return Finding{WayProgram, Open, "the host's file " + strings.Join(names, " and ") + " is started before the kernel, and compared with nothing"}
 	}
-	// A path that is put together while the firmware runs needs the name alone.
+	// The firmware may build a path at run time, so the name alone counts, too.
 	for _, s := range i.spaces {
 		for _, at := range allIndexes(lower(s.data), utf16Bytes(programName+"\x00")) {
 			if f := s.fileOf(at); f.guid != guidLoader && !s.deadPath(at) {
@@ -206,18 +205,18 @@ func (i *image) programFinding() Finding {
 	return Finding{WayProgram, Closed, "the only device path into the host's files is that of the verified kernel"}
 }
 
-// deadPath reports whether the name at offset at ends a device path that
-// [Harden] has led nowhere.
+// deadPath reports whether the name at offset at is the end of a device path to
+// nowhere, as [Harden] writes it.
 func (s *space) deadPath(at int) bool {
 	node := append([]byte{nodeMedia, nodeVendor, vendorSize, 0}, nowhere[:]...)
 	start := at - len(node) - 4
 	return start >= 0 && bytes.Equal(s.data[start:start+len(node)], node)
 }
 
-// romFinding looks for the guest type's check in the driver that tells the PCI
-// bus whether to read option ROMs. With edk2's CcProbeLibNull, which every
-// stable release of the AmdSev build linked until edk2-stable202502, there is
-// none, and they run.
+// romFinding looks for the check of the guest type in the driver that tells the PCI
+// bus whether to read option ROMs. Until edk2-stable202502 every stable release of
+// the AmdSev build linked edk2's CcProbeLibNull. That driver has no check, and
+// option ROMs run.
 func (i *image) romFinding() Finding {
 	if _, ok := i.module(guidPCIBus); !ok {
 		return Finding{WayROM, Unknown, "no PciBusDxe"}
@@ -254,10 +253,10 @@ func readsGuestType(code []byte) (address uint32, ok bool) {
 	return 0, false
 }
 
-// flashFinding goes by age: the driver of the host's flash gives way in SNP
-// guests since edk2 f0d2bc3ab2 of 2024-11-18. The AmdSev build, which alone
-// compares kernels, has its option ROM policy since 8b87eb9dfb of 2025-01-13;
-// other builds have it from before. Both came with edk2-stable202502.
+// flashFinding decides by age. Since edk2 f0d2bc3ab2 of 2024-11-18 the driver of
+// the host's flash is off in SNP guests. Only the AmdSev build compares kernels,
+// and it has its option ROM policy since 8b87eb9dfb of 2025-01-13; other builds had
+// it before. Both changes came with edk2-stable202502.
 func (i *image) flashFinding(kernel, rom Finding) Finding {
 	_, found := i.module(guidFlash)
 	switch {

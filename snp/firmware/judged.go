@@ -5,8 +5,8 @@ import (
 	"encoding/hex"
 )
 
-// Judged is an image that was judged, and how. docs/firmware.md has the same
-// list for readers.
+// Judged is an image with its judgement. docs/firmware.md has the same list for
+// readers.
 type Judged struct {
 	SHA256 string // hex
 	Name   string
@@ -14,8 +14,8 @@ type Judged struct {
 	Why    string
 }
 
-// Images returns the images that were judged. A person looked at each: an entry
-// outweighs what [Inspect] finds.
+// Images returns the judged images. A person judged each of them, and an entry
+// overrides the result of [Inspect].
 func Images() []Judged {
 	return []Judged{
 		{"3e4fd0b3fe3b2dbe481c3d9e99418a034174f26cbe1f55aa212b0f18c12d2d6f", "Debian ovmf-amdsev 2026.08+ds-2, OVMF.amdsev.fd", Open,
@@ -26,8 +26,8 @@ func Images() []Judged {
 }
 
 // Check returns nil if no way for code of the host is open in an image, else an
-// error of type *OpenError. An image of the list costs one hash, any other a
-// full inspection.
+// error of type *OpenError. For an image of the list Check computes one hash. For
+// any other image it makes a full inspection.
 func Check(data []byte) error {
 	sum := sha256.Sum256(data)
 	for _, known := range Images() {

@@ -37,8 +37,8 @@ const (
 	maxDepth   = 4        // of volumes in volumes
 )
 
-// space is a run of bytes in which offsets count: the image itself, or what a
-// compressed section holds.
+// space is a sequence of bytes with its own offsets: the image itself, or the
+// content of a compressed section.
 type space struct {
 	data   []byte
 	packed *packed // nil: the image itself
@@ -78,7 +78,7 @@ func (f file) String() string {
 // image is a firmware image, taken apart.
 type image struct {
 	spaces []*space // the image itself first
-	// unread are sections that cannot be taken apart, in words.
+	// unread describes the sections that cannot be taken apart.
 	unread  []string
 	content int // bytes decompressed so far
 }
@@ -87,7 +87,8 @@ func parseError(offset int, format string, args ...any) error {
 	return fmt.Errorf("parsing firmware volume at offset %#x: %s", offset, fmt.Sprintf(format, args...))
 }
 
-// parse takes an image apart. Bytes outside of its volumes are kept, not judged.
+// parse takes an image apart. It keeps bytes outside of volumes, and does not judge
+// them.
 func parse(data []byte) (*image, error) {
 	i := &image{}
 	top := &space{data: data}
@@ -106,8 +107,8 @@ func parse(data []byte) (*image, error) {
 	return i, nil
 }
 
-// volumeAt reports whether a volume starts at offset at. Its header's checksum
-// tells it from bytes that look like one.
+// volumeAt reports whether a volume starts at offset at. The checksum of the header
+// rules out bytes that only look like a volume.
 func volumeAt(data []byte, at int) (extent, bool) {
 	if at+volumeHeader > len(data) || string(data[at+volumeSignature:at+volumeSignature+4]) != "_FVH" {
 		return extent{}, false
@@ -123,8 +124,8 @@ func volumeAt(data []byte, at int) (extent, bool) {
 	return extent{at, at + int(length)}, sum == 0
 }
 
-// filesStart returns where the first file of a volume is; ok is false if the
-// volume has no files, as one of variables.
+// filesStart returns the offset of a volume's first file. If the volume has no
+// files, such as a volume of variables, ok is false.
 func filesStart(data []byte, v extent) (start int, ok bool, err error) {
 	switch guidAt(data, v.start+16) {
 	case guidFFS2, guidFFS3:
@@ -192,8 +193,8 @@ func fileAt(data []byte, at, end int) (file, error) {
 	return f, nil
 }
 
-// headerSum is the sum of a file's header, in which the data's checksum and the
-// state count as 0.
+// headerSum returns the sum of a file's header. The data's checksum and the state
+// count as 0.
 func headerSum(header []byte) (sum byte) {
 	for n, b := range header {
 		if n != 17 && n != 23 {
@@ -243,7 +244,8 @@ func (i *image) section(s *space, v extent, f *file, kind byte, whole, body exte
 	return nil
 }
 
-// guided opens a section that something made of other sections.
+// guided opens a GUID-defined section, which contains other sections in an encoded
+// form.
 func (i *image) guided(s *space, v extent, f *file, whole, body extent, depth int) error {
 	if body.end-body.start < guidedHeader {
 		return parseError(whole.start, "section of %v has %#x bytes, want at least %#x", f, body.end-body.start, guidedHeader)
@@ -272,7 +274,7 @@ func (i *image) guided(s *space, v extent, f *file, whole, body extent, depth in
 	return i.sections(inner, extent{}, &none, extent{0, len(inner.data)}, depth+1)
 }
 
-// fileOf returns the innermost file that has offset.
+// fileOf returns the innermost file that contains offset.
 func (s *space) fileOf(offset int) file {
 	var found file
 	for _, f := range s.files {

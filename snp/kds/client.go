@@ -19,29 +19,30 @@ import (
 // AMDBaseURL is AMD's key distribution service (57230).
 const AMDBaseURL = "https://kdsintf.amd.com"
 
-// Config says where a [Client] asks, and how patiently. Zero durations mean
-// the default that is named.
+// Config says where a [Client] asks, and how long it waits. A zero duration means
+// the default in parentheses.
 type Config struct {
 	// BaseURL is AMDBaseURL or a mirror with the same paths. Required.
 	BaseURL string
-	// CacheDir keeps what was got; [LoadDir] reads it as it is, so it serves an
-	// offline verifier too. Empty: nothing is kept.
+	// CacheDir keeps the collateral. [LoadDir] can read the directory, so it serves
+	// an offline verifier too. If CacheDir is empty, nothing is kept.
 	CacheDir string
-	// Roots are the ARKs by which revocation lists are verified before they are
-	// kept; nil: AMD's. An appraisal verifies again.
+	// Roots are the ARKs by which the client verifies revocation lists before it
+	// keeps them. Nil means AMD's. An appraisal verifies the lists again.
 	Roots []*x509.Certificate
 	// CRLMaxAge is how long a kept CRL is used without asking again (1 hour).
 	CRLMaxAge time.Duration
 	// ChipInterval is the least time between two requests for VCEKs of one chip
 	// (10 seconds: the service refuses more).
 	ChipInterval time.Duration
-	// Attempt bounds one exchange (10 seconds), Total all of them with the waits
-	// between (60 seconds).
+	// Attempt bounds one exchange (10 seconds). Total bounds all exchanges of one
+	// request, with the waits between them (60 seconds).
 	Attempt, Total time.Duration
-	// HTTP makes the requests. Required: which proxy and which roots of TLS is
-	// the caller's choice.
+	// HTTP makes the requests. It is required, because the caller chooses the proxy
+	// and the roots of TLS.
 	HTTP *http.Client
-	// Retry, when not nil, is told why the service is asked again, and in how long.
+	// Retry, if not nil, is called before each further exchange with the reason and
+	// the pause.
 	Retry func(why error, pause time.Duration)
 	// Now is the clock, Wait sleeps until a time has passed or ctx ends; nil:
 	// the real ones.
@@ -49,8 +50,8 @@ type Config struct {
 	Wait func(ctx context.Context, d time.Duration) error
 }
 
-// Client gets collateral from AMD's service. Equal requests at one time are
-// one request. Its methods may be called at the same time.
+// Client gets collateral from AMD's service. It joins concurrent equal requests
+// into one. Its methods may be called concurrently.
 type Client struct {
 	config Config
 	flight singleflight.Group
@@ -103,8 +104,8 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// VCEK returns the certificate of a chip's VCEK at a TCB. A certificate that
-// stands for another chip, TCB or product is refused.
+// VCEK returns the certificate of a chip's VCEK at a TCB. It refuses a certificate
+// of another chip, TCB or product.
 func (c *Client) VCEK(ctx context.Context, product snp.Product, chip snp.ChipID, tcb snp.TCB) (*x509.Certificate, error) {
 	path, err := vcekPath(product, chip, tcb)
 	if err != nil {
@@ -171,9 +172,9 @@ func (c *Client) CRL(ctx context.Context, product snp.Product, kind snp.SigningK
 	return nil, fmt.Errorf("getting CRL: %w", err)
 }
 
-// once runs fetch, or waits for one that runs already under the same key. The
-// fetch has a time of its own, Total, and is told when that ends: a caller that
-// gives up does not end it for the others.
+// once runs fetch, or waits for a fetch that already runs under the same key. The
+// fetch has its own bound, Total, and is told its end. So a caller that gives up
+// does not end the fetch for other callers.
 func (c *Client) once(ctx context.Context, key string, fetch func(context.Context, time.Time) (any, error)) (any, error) {
 	result := c.flight.DoChan(key, func() (any, error) {
 		fetchCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.config.Total)
@@ -188,11 +189,11 @@ func (c *Client) once(ctx context.Context, key string, fetch func(context.Contex
 	}
 }
 
-// takeTurn waits until a chip may be asked for.
+// takeTurn waits until the client may ask for a chip again.
 func (c *Client) takeTurn(ctx context.Context, chip snp.ChipID) error {
 	now := c.config.Now()
 	c.mu.Lock()
-	for other, at := range c.next { // those that are over are forgotten
+	for other, at := range c.next { // drop entries whose time has passed
 		if !at.After(now) {
 			delete(c.next, other)
 		}

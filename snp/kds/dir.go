@@ -1,6 +1,6 @@
-// Package kds gets the collateral that an appraisal needs: AMD's certificates
-// and revocation lists, from a directory, from AMD's key distribution service
-// or a mirror of it, or from what is built in.
+// Package kds gets the collateral for an appraisal: AMD's certificates and
+// revocation lists. The collateral comes from a directory, from AMD's key
+// distribution service or a mirror of it, or is built in.
 //
 // The package verifies nothing. An appraisal verifies all certificates and lists,
 // from the root that its reference values name.
@@ -33,9 +33,9 @@ const (
 //go:embed roots/amd.pem
 var amdPEM []byte
 
-// AMDCertificates returns AMD's ARK, ASK and ASVK of every product, which are
-// built in. They save looking them up; what makes a root a root is the digest
-// in the reference values.
+// AMDCertificates returns the built-in ARK, ASK and ASVK of every AMD product. They
+// save a request. Their presence does not make them trusted: the reference values
+// name the root by its digest.
 func AMDCertificates() []*x509.Certificate {
 	certs, _, err := parsePEM(amdPEM)
 	if err != nil {
@@ -45,9 +45,9 @@ func AMDCertificates() []*x509.Certificate {
 }
 
 // LoadDir reads the collateral of a directory: certificates from *.der, *.crt,
-// *.cer and *.pem, revocation lists from *.crl and *.pem. Other names and
-// sub-directories are passed over; a file of these that does not parse is an
-// error, since its absence could hide a revocation.
+// *.cer and *.pem, revocation lists from *.crl and *.pem. LoadDir ignores other
+// names and sub-directories. If one of these files does not parse, LoadDir returns
+// an error, because the missing content could be a revocation.
 func LoadDir(dir string) (certs []*x509.Certificate, crls []*x509.RevocationList, err error) {
 	names, err := list(dir)
 	if err != nil {
@@ -113,8 +113,8 @@ func Parse(data []byte, list bool) ([]*x509.Certificate, []*x509.RevocationList,
 	return []*x509.Certificate{cert}, nil, nil
 }
 
-// parseCRL reads exactly one revocation list: x509.ParseRevocationList lets bytes
-// after it through, which x509.ParseCertificate does not.
+// parseCRL reads exactly one revocation list. x509.ParseRevocationList accepts
+// bytes after the list, so parseCRL refuses them itself.
 func parseCRL(der []byte) (*x509.RevocationList, error) {
 	crl, err := x509.ParseRevocationList(der)
 	if err != nil {
@@ -160,20 +160,20 @@ func parsePEM(data []byte) (certs []*x509.Certificate, crls []*x509.RevocationLi
 }
 
 // Dir is a directory of collateral that is read again when it has changed. Its
-// methods may be called at the same time.
+// methods may be called concurrently.
 type Dir struct {
 	path string
-	now  func() time.Time // only held against the times of files
+	now  func() time.Time // compared with the times of files only
 
 	mu    sync.Mutex
-	seen  []fileStamp // guarded by mu, as are those below: of the last good load
+	seen  []fileStamp // guarded by mu, like the fields below; all of the last good load
 	certs []*x509.Certificate
 	crls  []*x509.RevocationList
 }
 
-// fileStamp tells one state of a file from another. A file that replaced another
-// has another inode; one that was written in place has another change time, unless
-// both were within one tick of the clock. See settled for that.
+// fileStamp identifies one state of a file. A file that replaced another has
+// another inode. A file that was written in place has another change time, unless
+// both changes were within one tick of the clock; see settled.
 type fileStamp struct {
 	name            string
 	device, inode   uint64
@@ -184,11 +184,11 @@ type fileStamp struct {
 // NewDir returns the directory at path, not yet read.
 func NewDir(path string) *Dir { return &Dir{path: path, now: time.Now} }
 
-// Load returns the collateral of the directory as it is now, reading it only if
-// a name or what the kernel says of a file is another, or if a file was so new at
-// the last reading that a later change need not show. A directory that cannot be read is an error, not the former state: a
-// revocation that was put there must not go unseen. The slices are shared: do not
-// change them.
+// Load returns the present collateral of the directory. It reads the directory
+// again only if a file's name or fileStamp changed, or if a file was so new at the
+// last reading that a later change may not show. If the directory cannot be read,
+// Load returns an error and not the former collateral, because it must not miss a
+// new revocation. The slices are shared: do not change them.
 func (d *Dir) Load() ([]*x509.Certificate, []*x509.RevocationList, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -242,12 +242,12 @@ func stampOf(path string) (fileStamp, error) {
 	}, nil
 }
 
-// settleTime is longer than a tick of any kernel's clock for files, or of a
-// filesystem's that has whole seconds or two.
+// settleTime is longer than one tick of any clock for file times. Some filesystems
+// store times in steps of one or two seconds.
 const settleTime = 3 * time.Second
 
-// settled reports whether each file was last changed long enough before a moment
-// that any later change gives the file another time.
+// settled reports whether every file's last change is so long before moment that
+// any later change gives the file another time.
 func settled(stamps []fileStamp, moment time.Time) bool {
 	return !slices.ContainsFunc(stamps, func(s fileStamp) bool { return moment.Sub(s.change) < settleTime })
 }

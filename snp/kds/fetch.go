@@ -21,18 +21,18 @@ import (
 const (
 	firstBackoff = time.Second
 	maxBackoff   = 5 * time.Second
-	lastAttempt  = time.Second // what is left of the time for the last attempt
+	lastAttempt  = time.Second // the least time for the last attempt
 )
 
-// errLater says that the service wants to be asked again later.
+// errLater is the error of a request that can be repeated later.
 type errLater struct {
 	error
-	after time.Duration // 0: it did not say when
+	after time.Duration // 0: the service named no time
 }
 
-// get asks for a path until an answer passes check or until is reached, and keeps
-// the answer under name. It gives up before only if the service asks to be left
-// alone for longer than that.
+// get asks for a path until an answer passes check or the time until has come, and
+// keeps the answer under name. It gives up earlier only if the service asks for a
+// pause that ends after until.
 func (c *Client) get(ctx context.Context, until time.Time, path, name string, check func([]byte) (any, error)) (any, error) {
 	backoff := firstBackoff
 	for {
@@ -66,7 +66,8 @@ func (c *Client) get(ctx context.Context, until time.Time, path, name string, ch
 	}
 }
 
-// ask makes one exchange. A fault that may pass by itself gives an errLater.
+// ask makes one exchange. For a fault that may pass by itself it returns an
+// errLater.
 func (c *Client) ask(ctx context.Context, path string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.Attempt)
 	defer cancel()
@@ -96,7 +97,7 @@ func (c *Client) ask(ctx context.Context, path string) ([]byte, error) {
 	return data, nil
 }
 
-// retryAfter returns the wait that the service asks for, in whole seconds.
+// retryAfter returns the pause that the service asks for, in whole seconds.
 func retryAfter(r *http.Response) time.Duration {
 	seconds, err := strconv.ParseUint(r.Header.Get("Retry-After"), 10, 16)
 	if err != nil {
@@ -126,7 +127,7 @@ func vcekName(product snp.Product, chip snp.ChipID, tcb snp.TCB) string {
 	return fmt.Sprintf("vcek-%s-%x-%d-%d-%d-%d-%d.der", product, sum[:8], tcb.FMC, tcb.Bootloader, tcb.TEE, tcb.SNP, tcb.Microcode)
 }
 
-// checkVCEK refuses a certificate that stands for something else.
+// checkVCEK refuses a certificate of another product, chip or TCB.
 func checkVCEK(data []byte, product snp.Product, chip snp.ChipID, tcb snp.TCB) (*x509.Certificate, error) {
 	cert, err := x509.ParseCertificate(data)
 	if err != nil {
@@ -150,7 +151,8 @@ func checkVCEK(data []byte, product snp.Product, chip snp.ChipID, tcb snp.TCB) (
 	return cert, nil
 }
 
-// checkCertChain wants ASK or ASVK, and the ARK that signed it, by name.
+// checkCertChain checks that data holds an ASK or ASVK, and the ARK that its issuer
+// name refers to.
 func checkCertChain(data []byte, product snp.Product, kind snp.SigningKey) ([]*x509.Certificate, error) {
 	certs, _, err := parsePEM(data)
 	if err != nil {
@@ -169,8 +171,8 @@ func checkCertChain(data []byte, product snp.Product, kind snp.SigningKey) ([]*x
 	return certs, nil
 }
 
-// checkCRL wants a list that one of the roots signed, of that product, and not
-// older than kept.
+// checkCRL checks that data is a list of the product, that one of the roots signed
+// it, and that it is not older than kept.
 func (c *Client) checkCRL(data []byte, product snp.Product, kept *x509.RevocationList) (*x509.RevocationList, error) {
 	_, crls, err := Parse(data, true)
 	if err != nil {
@@ -191,7 +193,7 @@ func (c *Client) checkCRL(data []byte, product snp.Product, kept *x509.Revocatio
 	return nil, fmt.Errorf("CRL of %q is not signed by the root of %s", crl.Issuer.CommonName, product)
 }
 
-// cached returns what is kept under name, if it passes check.
+// cached returns the data that is kept under name, if it passes check.
 func (c *Client) cached(name string, check func([]byte) (any, error)) (any, error) {
 	if c.config.CacheDir == "" {
 		return nil, os.ErrNotExist
@@ -219,8 +221,8 @@ func (c *Client) keep(name string, data []byte) error {
 	return nil
 }
 
-// age returns how long ago name was got; it is negative when the clock went
-// back, or when there is none.
+// age returns the age of the data under name. It is negative if the clock went
+// back, or if there is no data.
 func (c *Client) age(name string) time.Duration {
 	info, err := os.Stat(filepath.Join(c.config.CacheDir, name))
 	if err != nil {

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// CPU is the model of a guest's vCPUs. The launch digest knows it by its CPUID
-// signature only: at reset EDX holds it (24593, section 14.1.3, table 14-1),
-// and QEMU's VMSA has it there.
+// CPU is the model of a guest's vCPUs. Only its CPUID signature affects the launch
+// digest: at reset EDX holds the signature (24593, section 14.1.3, table 14-1), and
+// QEMU's VMSA has it in RDX.
 type CPU struct {
 	Name      string // QEMU's name, or how the signature was given
 	Signature uint32 // CPUID Fn0000_0001_EAX (25481, "Family, Model, Stepping Identifiers")

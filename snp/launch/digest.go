@@ -8,30 +8,30 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// Inputs is everything that a launch digest depends on.
+// Inputs holds everything that a launch digest depends on.
 type Inputs struct {
 	Mode     Mode
 	Firmware *Firmware
-	// FirmwareDigest, if not nil, is the launch digest after the firmware's
-	// pages; only the firmware's metadata is used then. Mode SNP only.
+	// FirmwareDigest, if not nil, is the launch digest after the firmware's pages.
+	// The computation then uses only the firmware's metadata. Mode SNP only.
 	FirmwareDigest *[sha512.Size384]byte
 	// SVSM and VarsSize, the size of the firmware's variable store in bytes,
 	// are required in mode SNPSVSM and refused in the others.
 	SVSM     *Firmware
 	VarsSize uint64
-	// Hashes are those of the kernel, or nil for a launch without kernel
-	// hashes: then neither kernel nor command line is measured.
+	// Hashes are the hashes of kernel, initramfs and command line. Nil means a
+	// launch without kernel hashes, in which none of the three is measured.
 	Hashes *Hashes
 	VCPU
-	VCPUs int // without meaning in mode SEV
+	VCPUs int // ignored in mode SEV
 }
 
 // Files says which inputs of a launch are read from files, for Inputs.Check.
 type Files struct{ Kernel, SVSM bool }
 
-// Check checks whether the inputs go together before any file is read: Firmware,
-// SVSM and Hashes are not looked at, files says whether there will be any. An
-// *InputError names the field that is wrong.
+// Check checks that the inputs fit together, before any file is read. It ignores
+// Firmware, SVSM and Hashes; files says which of them will be set. An *InputError
+// names the wrong field.
 func (in Inputs) Check(files Files) error {
 	if err := in.VCPU.Check(in.Mode); err != nil {
 		return err
@@ -57,7 +57,7 @@ func (in Inputs) Check(files Files) error {
 	return nil
 }
 
-// Base is the first stage of the digest.
+// Base returns the first stage of the digest.
 func (in Inputs) Base() (*Base, error) {
 	if err := in.Check(Files{Kernel: in.Hashes != nil, SVSM: in.SVSM != nil}); err != nil {
 		return nil, err
@@ -73,8 +73,8 @@ func (in Inputs) Base() (*Base, error) {
 	return NewBase(in.Mode, in.Firmware)
 }
 
-// Digest returns the launch digest of an SNP guest, modes SNP and SNPSVSM: what
-// MEASUREMENT of its reports will be.
+// Digest returns the launch digest of an SNP guest, modes SNP and SNPSVSM. It is
+// MEASUREMENT in the guest's reports.
 func Digest(in Inputs) (snp.Measurement, error) {
 	if in.Mode != SNP && in.Mode != SNPSVSM {
 		return snp.Measurement{}, inputError("Mode", "mode is %v, want %v or %v", in.Mode, SNP, SNPSVSM)
@@ -103,9 +103,9 @@ type Entry struct {
 }
 
 // Matrix returns the launch digests of all combinations of vCPU counts and CPU
-// models, ordered by model, then by count, each in the order given. in.VCPUs
-// and in.CPU are not looked at. Everything is measured once: per model two
-// VMSAs are hashed, per digest one step of the chain is made.
+// models, ordered by model, then by count, each in the order given. Matrix ignores
+// in.VCPUs and in.CPU. It measures everything once: it hashes two VMSAs for each
+// model, and makes one step of the chain for each digest.
 func Matrix(in Inputs, vcpus []int, cpus []CPU) ([]Entry, error) {
 	if len(cpus) > 0 {
 		in.CPU = cpus[0]
@@ -117,8 +117,8 @@ func Matrix(in Inputs, vcpus []int, cpus []CPU) ([]Entry, error) {
 	return base.Matrix(in.Hashes, in.VCPU, vcpus, cpus)
 }
 
-// Matrix is the function Matrix on a firmware that was measured before; vcpu.CPU
-// is not looked at.
+// Matrix is the function Matrix on a firmware that is already measured. It ignores
+// vcpu.CPU.
 func (b *Base) Matrix(hashes *Hashes, vcpu VCPU, vcpus []int, cpus []CPU) ([]Entry, error) {
 	if len(vcpus) == 0 || len(cpus) == 0 {
 		return nil, fmt.Errorf("checking launch inputs: %d vCPU counts and %d CPU models, want at least 1 each", len(vcpus), len(cpus))

@@ -94,10 +94,10 @@ type field struct {
 	ok     bool
 }
 
-// ParseFirmware parses the GUIDed table and the SEV metadata of image. It accepts an
-// image without a table or without metadata, because a plain SEV guest needs neither;
-// a computation that needs them returns a *FormatError. If a part that the image has
-// makes no sense, ParseFirmware returns a *FormatError.
+// ParseFirmware parses the GUIDed table and the SEV metadata of image. It accepts
+// an image without a table or without metadata, because a plain SEV guest needs
+// neither. A computation that needs one of them returns a *FormatError. If the
+// image has a malformed part, ParseFirmware returns a *FormatError.
 func ParseFirmware(image []byte) (*Firmware, error) {
 	switch {
 	case len(image) == 0:
@@ -139,7 +139,8 @@ func (f *Firmware) ResetEIP() (uint32, error) {
 	return f.resetEIP.value, nil
 }
 
-// require turns a missing entry into an error that names where it was sought.
+// require returns an error for a missing entry. The error names the place where the
+// entry should be.
 func (f *Firmware) require(entry field, name string) error {
 	if entry.ok {
 		return nil

@@ -26,12 +26,12 @@ const (
 // initramfs and command line it is given.
 type Hashes struct {
 	Kernel      [sha256.Size]byte // of the kernel file
-	Initrd      [sha256.Size]byte // of the initramfs file; without one, of nothing
+	Initrd      [sha256.Size]byte // of the initramfs file, or of no bytes without one
 	CommandLine [sha256.Size]byte // of the command line with one NUL at its end
 }
 
-// HashKernel hashes kernel, initrd and command line, reading each once. A nil
-// initrd means that there is none, which hashes as an empty one does.
+// HashKernel hashes kernel, initrd and command line, and reads each once. A nil
+// initrd means no initramfs. Its hash is that of an empty one.
 func HashKernel(kernel, initrd io.Reader, commandLine string) (Hashes, error) {
 	var h Hashes
 	var err error
@@ -59,7 +59,7 @@ func HashCommandLine(s string) ([sha256.Size]byte, error) {
 	return sha256.Sum256(append([]byte(s), 0)), nil
 }
 
-// HashBlob returns the SHA-256 of what r holds, as Hashes keeps it.
+// HashBlob returns the SHA-256 of r's bytes, in the form of Hashes.
 func HashBlob(r io.Reader) (sum [sha256.Size]byte, err error) {
 	h := sha256.New()
 	// The reader's own WriteTo would choose a small buffer for files.
@@ -69,7 +69,7 @@ func HashBlob(r io.Reader) (sum [sha256.Size]byte, err error) {
 	return [sha256.Size]byte(h.Sum(nil)), nil
 }
 
-// check refuses the zero value: no file is known to have it as its digest.
+// check refuses a zero digest. No file is known to have it.
 func (h Hashes) check() error {
 	zero := [sha256.Size]byte{}
 	switch zero {
@@ -106,9 +106,9 @@ func (h Hashes) page(offset int) *[PageSize]byte {
 	return page
 }
 
-// HashesPage returns the page with the kernel-hashes table as an SNP launch
-// places it in guest memory, PageSize bytes, and its guest physical address. A
-// firmware that cannot check a kernel gives a *FormatError.
+// HashesPage returns the page with the kernel-hashes table as an SNP launch places
+// it in guest memory, PageSize bytes, and its guest physical address. If the
+// firmware cannot check a kernel, the error is a *FormatError.
 func HashesPage(f *Firmware, h Hashes) (page []byte, gpa uint64, err error) {
 	if err := h.check(); err != nil {
 		return nil, 0, err

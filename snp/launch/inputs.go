@@ -35,11 +35,12 @@ type Generation int
 
 // The generations.
 const (
-	// CurrentVMSA is what KVM makes since Linux 6.10 (KVM_SEV_INIT2), and the
-	// only one of EC2 and GCE.
+	// CurrentVMSA is the form that KVM makes since Linux 6.10 (KVM_SEV_INIT2). EC2
+	// and GCE have this form only.
 	CurrentVMSA Generation = iota + 1
-	// PreLinux610 is what KVM made before, and makes for an SEV-ES guest with
-	// QEMU's legacy-vm-type: MXCSR and the x87 control word are 0.
+	// PreLinux610 is the form that KVM made before Linux 6.10. KVM still makes it
+	// for an SEV-ES guest with QEMU's legacy-vm-type. In this form MXCSR and the
+	// x87 control word are 0.
 	PreLinux610
 )
 
@@ -86,19 +87,19 @@ func parseName(names []string, what, s string) (int, error) {
 	return 0, fmt.Errorf("parsing %s %q: want one of %s", what, s, strings.Join(names[1:], ", "))
 }
 
-// VCPU is what a launcher puts into the VMSAs of a guest. Plain SEV has none.
+// VCPU holds the launcher's inputs to the VMSAs of a guest. Plain SEV has no VMSAs.
 type VCPU struct {
 	VMM  VMM
 	VMSA Generation // required; CurrentVMSA unless VMM is QEMU
-	CPU  CPU        // required if VMM is QEMU, otherwise without meaning
-	// Features is SEV_FEATURES (24593, table B-4) of an SNP guest, 1 on most
-	// hosts; bit 0, SNPActive, must be set. The other modes do not look at it:
-	// QEMU gives SEV-ES guests 0 and the vCPUs of an SVSM 1.
+	CPU  CPU        // required if VMM is QEMU, otherwise ignored
+	// Features is SEV_FEATURES (24593, table B-4) of an SNP guest, 1 on most hosts;
+	// bit 0, SNPActive, must be set. The other modes ignore it: QEMU gives SEV-ES
+	// guests 0 and the vCPUs of an SVSM 1.
 	Features uint64
 }
 
-// Check says whether a guest in mode can have such vCPUs. An *InputError names
-// the field that is wrong.
+// Check returns an error if a guest in mode cannot have such vCPUs. An *InputError
+// names the wrong field.
 func (v VCPU) Check(mode Mode) error {
 	switch {
 	case mode < SNP || mode > SNPSVSM:
@@ -121,8 +122,8 @@ func (v VCPU) Check(mode Mode) error {
 	return nil
 }
 
-// InputError is an input of a launch that is missing, or does not go with the
-// others.
+// InputError is the error for an input of a launch that is missing or does not fit
+// the other inputs.
 type InputError struct {
 	Field  string // of Inputs or VCPU
 	Reason string

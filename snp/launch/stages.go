@@ -11,7 +11,7 @@ import (
 // further stages can share it. It is safe for concurrent use.
 type Base struct {
 	mode     Mode
-	measured *Firmware // whose metadata and entry points count: the SVSM, if there is one
+	measured *Firmware // the image whose metadata and entry points are used: the SVSM, if there is one
 	gpa      uint64    // of measured
 	snp      chain
 	sev      cloner // SEV and SEV-ES
@@ -39,8 +39,8 @@ func NewBase(mode Mode, firmware *Firmware) (*Base, error) {
 	return b, nil
 }
 
-// NewBaseFromDigest takes the launch digest after the firmware's pages (see
-// Base.FirmwareDigest) as known, so that of firmware only the metadata counts.
+// NewBaseFromDigest returns a Base with a known launch digest after the firmware's
+// pages (see Base.FirmwareDigest). It uses only the metadata of firmware.
 func NewBaseFromDigest(firmware *Firmware, digest [sha512.Size384]byte) (*Base, error) {
 	b, err := newBase(SNP, firmware)
 	if err != nil {
@@ -98,7 +98,7 @@ func (b *Base) checkSections(gpa uint64) error {
 }
 
 // FirmwareDigest returns the launch digest after the firmware's pages, for
-// NewBaseFromDigest; modes SEV and SEVES have none.
+// NewBaseFromDigest. Modes SEV and SEVES have no such digest.
 func (b *Base) FirmwareDigest() ([sha512.Size384]byte, error) {
 	if b.sev != nil {
 		return chain{}, fmt.Errorf("measuring firmware: mode %v has no digest of the firmware alone", b.mode)
@@ -139,8 +139,8 @@ func (b *Base) Metadata(vmm VMM) (*Metadata, error) {
 	return m, nil
 }
 
-// extend measures one section. A nil hashes stands for a kernel-hashes page
-// that the launcher left empty.
+// extend measures one section. A nil hashes means that the launcher left the
+// kernel-hashes page empty.
 func (m *Metadata) extend(c *chain, s Section, hashes *[sha512.Size384]byte) {
 	gpa, size := uint64(s.GPA), uint64(s.Size)
 	switch s.Type {
@@ -176,8 +176,8 @@ type Prefix struct {
 
 // Prefix measures the kernel hashes and the rest of the metadata. A nil hashes
 // means a launch without kernel hashes: without a kernel, or with QEMU's
-// kernel-hashes=off. A firmware that cannot check a kernel gives a
-// *FormatError if there are hashes.
+// kernel-hashes=off. If there are hashes and the firmware cannot check a kernel,
+// the error is a *FormatError.
 func (m *Metadata) Prefix(hashes *Hashes) (Prefix, error) {
 	p := Prefix{mode: m.base.mode, snp: m.snp}
 	if hashes != nil {
@@ -218,7 +218,7 @@ func (m *Metadata) Prefix(hashes *Hashes) (Prefix, error) {
 	return p, nil
 }
 
-// Prefix is Metadata and its Prefix in one.
+// Prefix calls Metadata, and Prefix on its result.
 func (b *Base) Prefix(vmm VMM, hashes *Hashes) (Prefix, error) {
 	m, err := b.Metadata(vmm)
 	if err != nil {

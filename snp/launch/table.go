@@ -30,8 +30,8 @@ const (
 	hashesTableEntry = 8
 )
 
-// parseTable walks the table from its end to its start. It returns where the
-// table starts and the entry that says where the SEV metadata is.
+// parseTable walks the table from its end to its start. It returns the start of the
+// table, and the entry that points to the SEV metadata.
 func (f *Firmware) parseTable() (start int, metadata field, err error) {
 	f.footer = len(f.image) - tableEnd - entryHeader
 	if f.guidAt(f.footer+2) != guidTableFooter {
@@ -68,7 +68,8 @@ func (f *Firmware) parseTable() (start int, metadata field, err error) {
 	return start, metadata, nil
 }
 
-// tableEntry keeps the entry whose data is image[data:header], if we know it.
+// tableEntry keeps the entry whose data is image[data:header], if its GUID is
+// known.
 func (f *Firmware) tableEntry(guid string, data, header int, metadata *field) error {
 	want := 4
 	var to *field
@@ -82,7 +83,7 @@ func (f *Firmware) tableEntry(guid string, data, header int, metadata *field) er
 	case guidHashesTable:
 		to, want = &f.hashesTable, hashesTableEntry
 	default:
-		return nil // SEV secret block, TDX metadata and others: nothing that we measure
+		return nil // SEV secret block, TDX metadata and others, which are not measured
 	}
 	if header-data != want {
 		return formatError(data, "table entry %s has %d bytes of data, want %d", guid, header-data, want)

@@ -10,10 +10,10 @@ import (
 // (hw/i386/pc_q35.c, pc_q35_machine_options).
 const MaxVCPUs = 4096
 
-// VMSAs are the register states of a guest's vCPUs: one for the first, one for
+// VMSAs are the register states of a guest's vCPUs: one for the first vCPU, one for
 // all others.
 type VMSAs struct {
-	first, other       *[PageSize]byte // other is nil if the firmware says of no address
+	first, other       *[PageSize]byte // other is nil if the firmware names no start address
 	firstSum, otherSum [sha512.Size384]byte
 	missing            error // why other is nil
 }

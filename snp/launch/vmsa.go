@@ -32,13 +32,13 @@ const (
 )
 
 const (
-	// bspEIP is where the first vCPU starts: the reset vector (24593, section
-	// 14.1.5, "Fetching the First Instruction").
+	// bspEIP is the start address of the first vCPU, the reset vector (24593,
+	// section 14.1.5, "Fetching the First Instruction").
 	bspEIP = 0xfffffff0
 	// patReset is the PAT MSR after reset (24593, section A.3, table A-3,
 	// "Memory-Typing MSR Cross-Reference").
 	patReset = 0x0007040600070406
-	// patGCE is what GCE's hypervisor has there (sev-snp-measure, vmsa.py).
+	// patGCE is the PAT MSR under GCE's hypervisor (sev-snp-measure, vmsa.py).
 	patGCE = 0x00070106
 	// mxcsrReset and fcwInit are MXCSR after reset (24593, table 14-1) and the
 	// x87 control word after FNINIT (24593, table 14-3), which QEMU gives a
@@ -46,15 +46,14 @@ const (
 	// see PreLinux610).
 	mxcsrReset = 0x1f80
 	fcwInit    = 0x037f
-	// rdxNoModel is what EC2 and GCE have in RDX in place of a CPUID signature
-	// (sev-snp-measure, vmsa.py). For EC2 it is confirmed by a hardware
-	// measurement (see docs/spec/launch-digest.md).
+	// rdxNoModel is the value of RDX under EC2 and GCE, which have no CPUID
+	// signature there (sev-snp-measure, vmsa.py). For EC2 it is confirmed by a
+	// hardware measurement (see docs/spec/launch-digest.md).
 	rdxNoModel = 0x600
 )
 
-// Registers that have one value in every VMSA: the state after reset (24593,
-// table 14-1, "Initial Processor State") but for what KVM changes. XCR0 has
-// x87 enabled.
+// Registers that have one value in every VMSA: the state after reset (24593, table
+// 14-1, "Initial Processor State"), except for KVM's changes. XCR0 has x87 enabled.
 const (
 	eferSVME    = 0x1000 // KVM svm.c, svm_set_efer; 0 after reset
 	cr4MCE      = 0x40   // KVM svm.c, svm_set_cr4; 0 after reset
@@ -98,7 +97,7 @@ type segment struct {
 	base                 uint64
 }
 
-// registers are what differs between the VMSAs of launchers and modes.
+// registers holds the values that differ between the VMSAs of launchers and modes.
 type registers struct {
 	cs, ss, data, gs, tr segment // data: DS, ES, FS
 	cr0, rip, pat, rdx   uint64
@@ -107,7 +106,8 @@ type registers struct {
 	fcw                  uint16
 }
 
-// page lays the registers out. Fields that it does not set are zero in every VMSA.
+// page returns the VMSA of the registers. Fields that page does not set are zero in
+// every VMSA.
 func (r registers) page() *[PageSize]byte {
 	p := new([PageSize]byte)
 	le := binary.LittleEndian
@@ -177,9 +177,9 @@ func realMode(eip uint32, vcpu VCPU) registers {
 	return r
 }
 
-// svsmMode returns the registers of a vCPU that starts an SVSM at eip, in
-// protected mode with flat segments. QEMU for the COCONUT SVSM gives all vCPUs
-// the same.
+// svsmMode returns the registers of a vCPU that starts an SVSM at eip, in protected
+// mode with flat segments. QEMU for the COCONUT SVSM gives all vCPUs the same
+// registers.
 func svsmMode(eip uint32, vcpu VCPU) registers {
 	flat := segment{selector: 0x10, attributes: attrFlat | attrData | attrAccessed, limit: limitFlat}
 	r := registers{

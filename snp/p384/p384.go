@@ -21,9 +21,9 @@ import (
 const Size = 48
 
 const (
-	window  = 4 // bits of a scalar that one addition takes
+	window  = 4 // bits of a scalar for each addition
 	windows = 8 * Size / window
-	entries = 1<<window - 1 // multiples of a window; that by 0 needs none
+	entries = 1<<window - 1 // multiples of a window; the multiple by 0 needs no entry
 )
 
 // Key is a public key with its table, some 300 KiB.
@@ -37,7 +37,7 @@ func New(pub *ecdsa.PublicKey) (*Key, error) {
 	if pub.Curve != elliptic.P384() {
 		return nil, fmt.Errorf("key is on %s, want P-384", pub.Curve.Params().Name)
 	}
-	data, err := pub.Bytes() // refuses what is not on the curve
+	data, err := pub.Bytes() // refuses a point that is not on the curve
 	if err != nil {
 		return nil, fmt.Errorf("key: %v", err)
 	}
@@ -55,12 +55,13 @@ func New(pub *ecdsa.PublicKey) (*Key, error) {
 			sum.Add(sum, base)
 			k.table[i][j] = nistec.NewP384Point().Set(sum)
 		}
-		base = nistec.NewP384Point().Add(sum, base) // 2^window times what it was
+		base = nistec.NewP384Point().Add(sum, base) // now 2^window times its former value
 	}
 	return k, nil
 }
 
-// Verify reports whether (r, s) is the key's signature of what has this SHA-384.
+// Verify reports whether (r, s) is the key's signature of a message with this
+// SHA-384.
 func (k *Key) Verify(digest [Size]byte, r, s *big.Int) bool {
 	n := elliptic.P384().Params().N
 	for _, v := range []*big.Int{r, s} {

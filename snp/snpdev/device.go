@@ -2,13 +2,13 @@
 //
 // There are three interfaces: configfs-tsm (Linux 6.7 and later), the ioctls of
 // /dev/sev-guest, and, on the emulated platform only, a virtio port to a software
-// AMD-SP. Each gives the same: a report, with the certificates that the host has for
-// it. Callers see no difference.
+// AMD-SP. Each gives a report, with the certificates that the host has for it.
+// Callers see no difference.
 //
-// The host stands between guest and AMD-SP. It can refuse service, and it chooses
-// the certificates. It cannot change a report without breaking the signature, which
-// package appraise verifies elsewhere. This package only compares the report with the
-// question: it refuses a report for other REPORT_DATA.
+// The host is between guest and AMD-SP. It can refuse service, and it chooses the
+// certificates. It cannot change a report without breaking the signature, which a
+// verifier checks with package appraise. This package only refuses a report with
+// other REPORT_DATA than it asked for.
 package snpdev
 
 import (
@@ -35,7 +35,7 @@ const (
 	virtioPorts    = "/sys/class/virtio-ports"
 	virtioPortName = "org.rootvouch.asp"
 
-	// vmpl is the privilege level that reports are asked for. Everything of a
+	// vmpl is the privilege level of the requested reports. All software of a
 	// rootvouch guest runs at VMPL 0.
 	vmpl = 0
 
@@ -43,14 +43,14 @@ const (
 	// of Linux's drivers/virt/coco/sev-guest.
 	maxCertificates = 0x4000
 
-	// deadline bounds one question to the software AMD-SP, all retries included. It is
-	// that of the other two interfaces, which the kernel bounds itself: it stops asking
-	// a throttling host after 60 s.
+	// deadline bounds one question to the software AMD-SP, all retries included.
+	// The other two interfaces have the same bound: the kernel stops asking a
+	// throttling host after 60 s.
 	deadline = 60 * time.Second
 )
 
-// ErrNotFound is matched by the errors of Open when the kernel of this guest
-// does not have the device.
+// ErrNotFound matches the errors of Open if the kernel of this guest does not have
+// the device.
 var ErrNotFound = errors.New("no such report device")
 
 // Device is one interface to the AMD-SP. It holds nothing open between questions.
@@ -68,14 +68,14 @@ type answer struct {
 	certificates []byte
 }
 
-// Open finds the report device of the given kind at its usual place. An error
-// that matches ErrNotFound says what is missing.
+// Open finds the report device of the given kind at its usual path. An error that
+// matches ErrNotFound says what is missing.
 func Open(kind string) (*Device, error) { return OpenPath(kind, "") }
 
-// OpenPath is Open for a device at another place: the directory
-// "tsm/report" of a configfs for ConfigfsTSM, the character device otherwise.
-// For VirtioPort it may also be a unix socket, on which a software AMD-SP
-// listens without any VM around. An empty path is the usual place.
+// OpenPath is Open for a device at another path: the directory "tsm/report" of a
+// configfs for ConfigfsTSM, the character device otherwise. For VirtioPort the path
+// may also be a unix socket, on which a software AMD-SP listens without a VM. An
+// empty path means the usual one.
 func OpenPath(kind, path string) (*Device, error) {
 	switch kind {
 	case ConfigfsTSM:
@@ -95,16 +95,16 @@ func OpenPath(kind, path string) (*Device, error) {
 	return nil, fmt.Errorf("report device is %q, want %s, %s or %s", kind, ConfigfsTSM, SEVGuest, VirtioPort)
 }
 
-// Kind is the name that the device was opened by.
+// Kind returns the kind with which the device was opened.
 func (d *Device) Kind() string { return d.kind }
 
-// Emulated says that reports come from a software AMD-SP: NOT CONFIDENTIAL.
+// Emulated reports whether reports come from a software AMD-SP: NOT CONFIDENTIAL.
 func (d *Device) Emulated() bool { return d.kind == VirtioPort }
 
-// Evidence asks for a fresh report over reportData at VMPL 0, and joins it with
-// the certificates that came along: the key that signed it first. When the host
-// has no certificate for that key there are none, and the verifier has to have
-// them.
+// Evidence asks for a fresh report over reportData at VMPL 0, and returns it with
+// the host's certificates, that of the signing key first. If the host has no
+// certificate of that key, the evidence has no certificates, and the verifier must
+// have its own.
 func (d *Device) Evidence(reportData [64]byte) (evidence.Evidence, error) {
 	got, err := d.ask(snp.ReportRequest{ReportData: reportData, VMPL: vmpl})
 	if err != nil {

@@ -27,9 +27,9 @@ const (
 	attempt = 4 * time.Second
 )
 
-// findPort returns the device node of the virtio port that the software AMD-SP
-// answers on. class is /sys/class/virtio-ports: a directory for each port, with
-// a file "name" when the hypervisor named it.
+// findPort returns the device node of the virtio port on which the software AMD-SP
+// answers. class is /sys/class/virtio-ports. It has a directory for each port, with
+// a file "name" if the hypervisor named the port.
 func findPort(class, dev string) (string, error) {
 	ports, err := os.ReadDir(class)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -51,7 +51,7 @@ func openPort(path string, limit time.Duration) (*Device, error) {
 	return &Device{kind: VirtioPort, ask: port{path, limit}.ask}, nil
 }
 
-// port asks the software AMD-SP of the emulated platform, by
+// port asks the software AMD-SP of the emulated platform, with the protocol of
 // docs/spec/emulated-asp.md.
 type port struct {
 	path  string
@@ -62,7 +62,7 @@ type port struct {
 // answers are normal here: the kernel lets one process open the port at a time, and
 // the next process gets the answer for one that closed the port too early.
 func (p port) ask(request snp.ReportRequest) (answer, error) {
-	end := time.Now().Add(p.limit) //nolint:forbidigo // a device deadline, not a time that anything is judged by
+	end := time.Now().Add(p.limit) //nolint:forbidigo // a device deadline, not a time that decides a verdict
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		got, err := p.exchange(request, time.Now().Add(min(attempt, p.limit/3))) //nolint:forbidigo // as above
 		var refused *statusError

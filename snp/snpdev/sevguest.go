@@ -23,7 +23,7 @@ const (
 
 	reportResponseSize = snp.ReportResponseHeader + snp.ReportSize // bytes of a MSG_REPORT_RSP with a report
 
-	vmmInvalidLength = 1 // SNP_GUEST_VMM_ERR_INVALID_LEN: more certificates than there was room for
+	vmmInvalidLength = 1 // SNP_GUEST_VMM_ERR_INVALID_LEN: the certificates do not fit into the buffer
 	vmmBusy          = 2 // SNP_GUEST_VMM_ERR_BUSY
 )
 
@@ -41,7 +41,7 @@ type guestRequest struct {
 type extReportRequest struct {
 	data         [snp.ReportRequestSize]byte // struct snp_report_req
 	certsAddress uint64
-	certsLen     uint32 // bytes of room; the kernel says how many are wanted
+	certsLen     uint32 // bytes of the buffer; the kernel writes the needed size
 	_            [4]byte
 }
 
@@ -74,18 +74,19 @@ func (s sevGuest) ask(request snp.ReportRequest) (answer, error) {
 	defer f.Close()
 	got, err := s.extended(f.Fd(), request)
 	if errors.Is(err, errTooManyCertificates) {
-		// The host's table does not fit into what the kernel takes. A verifier
-		// that has the certificates itself can still judge the report.
+		// The host's table is larger than the kernel accepts. A verifier that has
+		// the certificates itself can still judge the report.
 		return s.plain(f.Fd(), request)
 	}
 	return got, err
 }
 
-// extended is SNP_GET_EXT_REPORT: the report with the host's certificates.
+// extended makes the request SNP_GET_EXT_REPORT: the report with the host's
+// certificates.
 func (s sevGuest) extended(fd uintptr, request snp.ReportRequest) (answer, error) {
 	certificates := make([]byte, maxCertificates)
 	ext := &extReportRequest{data: [snp.ReportRequestSize]byte(request.Marshal()), certsLen: maxCertificates}
-	var pins runtime.Pinner // the kernel gets addresses as numbers, which the collector does not see
+	var pins runtime.Pinner // the kernel gets addresses as numbers, which the garbage collector does not see
 	defer pins.Unpin()
 	pins.Pin(&certificates[0])
 	ext.certsAddress = uint64(uintptr(unsafe.Pointer(&certificates[0])))
@@ -100,7 +101,7 @@ func (s sevGuest) extended(fd uintptr, request snp.ReportRequest) (answer, error
 	return answer{report: report, certificates: certificates}, nil
 }
 
-// plain is SNP_GET_REPORT: the report alone.
+// plain makes the request SNP_GET_REPORT: the report alone.
 func (s sevGuest) plain(fd uintptr, request snp.ReportRequest) (answer, error) {
 	data := [snp.ReportRequestSize]byte(request.Marshal())
 	response, err := s.call(fd, snpGetReport, unsafe.Pointer(&data))
@@ -113,7 +114,7 @@ func (s sevGuest) plain(fd uintptr, request snp.ReportRequest) (answer, error) {
 
 var errTooManyCertificates = errors.New("the host has more certificates than the kernel takes")
 
-// call does one guest request and returns struct snp_report_resp.
+// call makes one guest request and returns struct snp_report_resp.
 func (s sevGuest) call(fd uintptr, operation uint, request unsafe.Pointer) ([]byte, error) {
 	response := make([]byte, responseSize)
 	var pins runtime.Pinner
@@ -139,8 +140,8 @@ func (s sevGuest) call(fd uintptr, operation uint, request unsafe.Pointer) ([]by
 	return nil, err
 }
 
-// reportOf takes the report out of a MSG_REPORT_RSP at the start of response.
-// The bytes after the report are the rest of a buffer, not part of the message.
+// reportOf returns the report of the MSG_REPORT_RSP at the start of response. The
+// bytes after the report are unused buffer, not part of the message.
 func reportOf(response []byte) ([]byte, error) {
 	if len(response) < snp.ReportResponseHeader {
 		return nil, fmt.Errorf("MSG_REPORT_RSP has %d bytes, want at least %d", len(response), snp.ReportResponseHeader)
@@ -158,7 +159,7 @@ func reportOf(response []byte) ([]byte, error) {
 	return parsed.Report, nil
 }
 
-// statusError says that the AMD-SP understood the question and refused it.
+// statusError is the error of a request that the AMD-SP understood and refused.
 type statusError struct{ status uint32 }
 
 func (e *statusError) Error() string {

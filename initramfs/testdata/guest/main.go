@@ -1,4 +1,4 @@
-// Guest stands in for PID 1 in a test: it reports what the kernel made of the
+// Guest stands in for PID 1 in a test. It reports how the kernel unpacked the
 // initramfs, loads its modules, and powers off.
 package main
 

@@ -31,8 +31,8 @@ type Properties struct {
 type Op struct {
 	Length   int
 	Distance int // 0: a literal
-	// Fresh says that the distance is written out although it is one of the last
-	// four.
+	// Fresh says that the distance is written in full, although it is one of the
+	// last four.
 	Fresh bool
 }
 
@@ -43,8 +43,8 @@ type Stream struct {
 	Content []byte
 }
 
-// Decode reads a stream whose content has at most max bytes. It returns how
-// many bytes of data the stream takes.
+// Decode reads a stream whose content has at most max bytes. It returns the
+// stream's length in data.
 func Decode(data []byte, max int) (s Stream, used int, err error) {
 	if len(data) < headerSize {
 		return s, 0, fmt.Errorf("decoding LZMA: got %d bytes, want at least %d", len(data), headerSize)
@@ -118,9 +118,9 @@ func (s Stream) Encode() []byte {
 	return append(header, e.finish()...)
 }
 
-// With returns the stream with other content of the same length. Operations
-// whose effect is still right stay; the others give way to literals and to the
-// parts of their copies that are right.
+// With returns the stream with other content of the same length. It keeps
+// operations that still give the right bytes. It replaces the others by literals,
+// and by the parts of their copies that are right.
 func (s Stream) With(content []byte) Stream {
 	if len(content) != len(s.Content) {
 		panic(fmt.Sprintf("lzma: internal error: content of %d bytes for %d", len(content), len(s.Content)))

@@ -22,9 +22,9 @@ const (
 
 type prob = uint16
 
-// coder is one direction of the range coder. Each method takes the bits that
-// stand there, and returns them: an encoder writes what it is given, a decoder
-// ignores it and returns what it reads. So one model serves both.
+// coder is one direction of the range coder. An encoder writes the bits of the
+// argument and returns them. A decoder ignores the argument and returns the bits
+// that it reads. So one model serves both.
 type coder interface {
 	bit(p *prob, b uint32) uint32
 	direct(n int, v uint32) uint32
@@ -123,8 +123,8 @@ func (m *model) repOf(o Op) int {
 	return -1
 }
 
-// codeRep codes which distance is repeated, and, for the last one, whether
-// more than one byte is copied.
+// codeRep codes which distance is repeated. For the last distance it also codes
+// whether more than one byte is copied.
 func (m *model) codeRep(c coder, at, rep int, long *uint32) int {
 	if c.bit(&m.isRepG0[m.state], flag(rep != 0)) == 0 {
 		*long = c.bit(&m.isRep0Long[m.state][at], *long)
@@ -153,8 +153,8 @@ func (m *model) codeMatch(c coder, at int, o Op) Op {
 	return got
 }
 
-// codeLiteral codes one byte. After a match the byte that the match would have
-// gone on with chooses the probabilities.
+// codeLiteral codes one byte. After a match, the next byte of the match's source
+// selects the probabilities.
 func (m *model) codeLiteral(c coder, done []byte, literal byte) byte {
 	previous := 0
 	if len(done) > 0 {
@@ -195,7 +195,7 @@ func (m *model) codeDistance(c coder, lenState int, distance uint32) uint32 {
 	return base + high<<alignBits + reverse(c, m.align[:], alignBits, rest)
 }
 
-// slotOf returns the top two bits of a distance and where they stand.
+// slotOf returns the slot of a distance: its top two bits and their position.
 func slotOf(distance uint32) uint32 {
 	if distance < 4 {
 		return distance

@@ -2,8 +2,8 @@ package lzma
 
 const topValue = 1 << 24
 
-// decoder reads bits. Behind the end of its input it reads zeros and counts
-// them, so that the loop that asks for bits need not look for errors.
+// decoder reads bits. After the end of its input it reads zeros and counts them, so
+// its callers need not check for errors.
 type decoder struct {
 	in         []byte
 	next       int
@@ -65,8 +65,8 @@ func (d *decoder) direct(n int, _ uint32) uint32 {
 	return v
 }
 
-// encoder writes bits. The last byte and the run of 0xff before it wait, since
-// a carry may still change them.
+// encoder writes bits. It holds back the last byte and the run of 0xff after it,
+// because a carry may still change them.
 type encoder struct {
 	out     []byte
 	low     uint64

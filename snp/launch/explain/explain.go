@@ -1,5 +1,5 @@
-// Package explain finds which input of a launch differs when a launch digest is
-// not the one that was expected.
+// Package explain finds which input of a launch differs when a launch digest is not
+// the expected one.
 //
 // It computes the digests near the expected inputs: for every single change and for
 // every pair of changes that it knows. A digest does not show how far away it is, so
@@ -29,13 +29,13 @@ const maxChanges = 2
 
 // Question asks what led to a digest.
 type Question struct {
-	Got    launch.Sum    // the digest that was seen
-	Inputs launch.Inputs // what the owner expected to lead to it
-	// CommandLine is the text that Inputs.Hashes.CommandLine was made of;
-	// without Hashes it has no meaning.
+	Got    launch.Sum    // the observed digest
+	Inputs launch.Inputs // the inputs that the owner expected
+	// CommandLine is the text whose hash is Inputs.Hashes.CommandLine. Without
+	// Hashes it is ignored.
 	CommandLine string
 
-	// Other values that the inputs might have had, to be tried as well.
+	// Further values of the inputs, to be tried as well.
 	Firmware     []Firmware
 	Kernels      []Blob
 	Initrds      []Blob
@@ -57,23 +57,23 @@ type Blob struct {
 // Change is one input that differs from what was expected.
 type Change struct {
 	Input string `json:"input"` // "vCPUs", "CPU type", …
-	Got   string `json:"got"`   // what it was
-	Want  string `json:"want"`  // what the owner expected
+	Got   string `json:"got"`   // the value that leads to the digest
+	Want  string `json:"want"`  // the value that the owner expected
 }
 
 func (c Change) String() string { return fmt.Sprintf("%s: %s, not %s", c.Input, c.Got, c.Want) }
 
-// Answer is what a search found.
+// Answer is the result of a search.
 type Answer struct {
-	// Explanations are the sets of changes that lead to the digest, all of the
-	// smallest size that does. Empty: none was found. One empty set: the
-	// inputs lead to the digest as they are.
+	// Explanations are the smallest sets of changes that lead to the digest. If it
+	// is empty, the search found none. If it holds one empty set, the inputs lead
+	// to the digest without a change.
 	Explanations [][]Change
 	Tried        int      // digests compared
 	Unusable     []string // candidates that no launch can have, and why
 }
 
-// String is one line for each explanation, or says that there is none.
+// String returns one line for each explanation, or says that there is none.
 func (a Answer) String() string {
 	var b strings.Builder
 	switch {

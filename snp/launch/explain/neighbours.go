@@ -16,7 +16,7 @@ type option[T any] struct {
 	label string
 }
 
-// launcher is a VMM with the VMSAs it makes.
+// launcher is a VMM with the generation of its VMSAs.
 type launcher struct {
 	vmm        launch.VMM
 	generation launch.Generation
@@ -29,7 +29,7 @@ func (l launcher) String() string {
 	return l.vmm.String()
 }
 
-// neighbourhood is the options of every input.
+// neighbourhood holds the options of every input.
 type neighbourhood struct {
 	question     Question
 	firmware     []option[*firmware]
@@ -123,8 +123,8 @@ func (n *neighbourhood) addKernel() error {
 	return nil
 }
 
-// commandLines lists what a launcher may have hashed in place of given: values
-// with their NUL, where they have one.
+// commandLines lists the values that a launcher may have hashed instead of given,
+// with their NUL if they have one.
 func commandLines(given string, others []string) []option[string] {
 	var all []option[string]
 	text := func(s string) { all = append(all, option[string]{s + "\x00", fmt.Sprintf("%q", s)}) }
@@ -205,7 +205,7 @@ func describeCPU(c launch.CPU) string {
 	return fmt.Sprintf("%s (%#x)", c.Name, c.Signature)
 }
 
-// modelCPUs are QEMU's models, those with one signature as one option.
+// modelCPUs returns QEMU's models. Models with the same signature are one option.
 func modelCPUs() []option[launch.CPU] {
 	var all []option[launch.CPU]
 	for _, c := range launch.CPUTypes() {
@@ -216,7 +216,7 @@ func modelCPUs() []option[launch.CPU] {
 	return all
 }
 
-// hostCPUs are the signatures of real parts, which a guest has under "-cpu
+// hostCPUs returns the signatures of real processors, which a guest has under "-cpu
 // host". linux-firmware's amd-ucode has microcode for each; four of them are in
 // genuine reports (docs/spec/launch-digest.md). QEMU has the signatures of Naples,
 // Rome and most of Milan, too.
@@ -241,7 +241,7 @@ func hostCPUs() []option[launch.CPU] {
 	return all
 }
 
-// distinct drops options whose value came before.
+// distinct drops options whose value occurred before.
 func distinct[T comparable](all []option[T]) []option[T] {
 	var kept []option[T]
 	for _, o := range all {

@@ -12,7 +12,7 @@ import (
 	"github.com/rootvouch/rootvouch/snp/launch"
 )
 
-// firmware is a measured firmware with what follows from it, each made once.
+// firmware is a measured firmware with values that are computed from it, each once.
 type firmware struct {
 	base     *launch.Base
 	metadata map[launch.VMM]func() (*launch.Metadata, error)
@@ -28,7 +28,7 @@ func newFirmware(base *launch.Base) *firmware {
 	return f
 }
 
-// vmsasOf returns the VMSAs of v, keeping them for the next candidate.
+// vmsasOf returns the VMSAs of v, and keeps them for the next candidate.
 func (f *firmware) vmsasOf(v launch.VCPU) (*launch.VMSAs, error) {
 	f.mu.Lock()
 	once, ok := f.vmsas[v]
@@ -61,17 +61,18 @@ func newKernel(f *firmware, hashes *launch.Hashes, changes []Change) *kernel {
 	return k
 }
 
-// task is a run of candidates that differ in their vCPU count, or one candidate.
+// task is a series of candidates that differ in their vCPU count, or one candidate.
 type task struct {
 	kernel  *kernel
 	vcpu    launch.VCPU
 	changes []Change
-	// swept means that the VMSAs are needed once only, and that how vcpu
-	// differs from what is given is not among changes.
+	// swept means that the VMSAs are needed only once, and that changes does not
+	// say how vcpu differs from the given one.
 	swept bool
 }
 
-// search tries what can be named first, and sweeps if that explains nothing.
+// search first tries the candidates with names. If none explains the digest, it
+// sweeps.
 func (n *neighbourhood) search(ctx context.Context) (Answer, error) {
 	kernels := n.allKernels()
 	explanations, tried, err := n.tryAll(ctx, n.tasks(kernels))
@@ -120,8 +121,8 @@ func (n *neighbourhood) tryAll(ctx context.Context, tasks []task) ([][]Change, i
 	return slices.Concat(found...), int(tried.Load()), nil
 }
 
-// try compares the digests of one task. A combination that no launch can have,
-// such as kernel hashes in a firmware that cannot check them, is none.
+// try compares the digests of one task. It does not count a combination that no
+// launch can have, such as kernel hashes with a firmware that cannot check them.
 func (n *neighbourhood) try(t task) (found [][]Change, tried int) {
 	prefix, err := t.kernel.prefixes[t.vcpu.VMM]()
 	if err != nil {
@@ -171,8 +172,8 @@ func (n *neighbourhood) try(t task) (found [][]Change, tried int) {
 	return found, tried
 }
 
-// allKernels combines firmware, kernel, initramfs and command line; the first
-// is the given one.
+// allKernels combines firmware, kernel, initramfs and command line. The first
+// combination is the given one.
 func (n *neighbourhood) allKernels() []*kernel {
 	var all []*kernel
 	for f, firmware := range n.firmware {
@@ -222,9 +223,10 @@ func (n *neighbourhood) tasks(kernels []*kernel) []task {
 	return all
 }
 
-// sweep tries every CPUID signature of the families with SEV, and every set of
-// guest features, each with the vCPU counts up to sweptVCPUs and the given one,
-// and everything else as given: too many to combine further.
+// sweep returns tasks for every CPUID signature of the families with SEV, and for
+// every set of guest features. Each is tried with the vCPU counts up to sweptVCPUs
+// and the given one. All other inputs are as given, because there are too many
+// signatures to combine further.
 func (n *neighbourhood) sweep(given *kernel) []task {
 	in := n.question.Inputs
 	var all []task
@@ -257,7 +259,7 @@ func (n *neighbourhood) sweep(given *kernel) []task {
 	}
 }
 
-// sweptChange says how v differs from what is given.
+// sweptChange returns the difference between v and the given vCPU.
 func (n *neighbourhood) sweptChange(v launch.VCPU) Change {
 	if v.CPU != n.question.Inputs.CPU {
 		return Change{"CPU type", fmt.Sprintf("signature %#x", v.CPU.Signature), n.cpus[0].label}
@@ -265,7 +267,7 @@ func (n *neighbourhood) sweptChange(v launch.VCPU) Change {
 	return Change{"guest features", launch.DescribeFeatures(v.Features), n.features[0].label}
 }
 
-// pick is option i of an input as a change; ok is false for the given one.
+// pick returns option i of an input as a change, or nil for the given option.
 func pick[T any](options []option[T], i int, input string) *Change {
 	if i == 0 {
 		return nil

@@ -35,8 +35,8 @@ const (
 	authorKeyEnd = authorKeyAt + keySize
 )
 
-// Signed is an ID block with its authentication information, as a launcher
-// hands both to the AMD-SP. Its signatures were checked.
+// Signed is an ID block with its authentication information, as a launcher hands
+// both to the AMD-SP. Its signatures are verified.
 type Signed struct {
 	Block     Block
 	IDKey     *ecdsa.PublicKey
@@ -135,10 +135,10 @@ func (s *Signed) parseAuth(block []byte) (err error) {
 // Auth returns the ID authentication information in its AuthSize bytes.
 func (s *Signed) Auth() []byte { return bytes.Clone(s.auth) }
 
-// IDKeyDigest is what reports will have in ID_KEY_DIGEST.
+// IDKeyDigest returns the ID_KEY_DIGEST of the guest's reports.
 func (s *Signed) IDKeyDigest() snp.KeyDigest { return mustDigest(s.IDKey) }
 
-// AuthorKeyDigest is what reports will have in AUTHOR_KEY_DIGEST: all zero
+// AuthorKeyDigest returns the AUTHOR_KEY_DIGEST of the guest's reports, all zero
 // without an author key.
 func (s *Signed) AuthorKeyDigest() snp.KeyDigest {
 	if s.AuthorKey == nil {

@@ -34,11 +34,11 @@ const blockVersion = 1
 
 // Block is an ID block.
 type Block struct {
-	LaunchDigest snp.Measurement // that the guest must have
+	LaunchDigest snp.Measurement // of the guest
 	FamilyID     snp.GuestID     // the owner's, without meaning to the AMD-SP
 	ImageID      snp.GuestID     // the owner's, without meaning to the AMD-SP
 	GuestSVN     uint32          // security version number of the guest
-	Policy       snp.Policy      // that the guest must have; 0x30000 is QEMU's default
+	Policy       snp.Policy      // of the guest; 0x30000 is QEMU's default
 }
 
 // Check refuses a block that no launch can satisfy.

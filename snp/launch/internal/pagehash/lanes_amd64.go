@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/cpu"
 )
 
-// hasLanes says whether sum8 works here: AVX-512 F and BW, and an operating
-// system that keeps its registers.
+// hasLanes says whether sum8 works on this machine. It needs AVX-512 F and BW, and
+// an operating system that saves the registers.
 var hasLanes = cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW
 
 // sum8 writes the SHA-384 of eight pages at once.

@@ -1,5 +1,5 @@
-// Package pagehash computes the SHA-384 of many pages: most of the work of an SNP
-// launch digest.
+// Package pagehash computes the SHA-384 of many pages, which is most of the work
+// for an SNP launch digest.
 package pagehash
 
 import (
@@ -15,11 +15,11 @@ import (
 const PageSize = 4096
 
 // Sums returns the SHA-384 of each page of image, whose size is a multiple of
-// PageSize. It works on all cores. A panic on one of them is the caller's, and what
-// the caller has of debug.SetPanicOnFault holds on all.
+// PageSize. It works on all cores. If one core panics, Sums panics. The caller's
+// setting of debug.SetPanicOnFault holds on all cores.
 func Sums(image []byte) [][sha512.Size384]byte {
-	// Parts are taken up one by one: which of them take time is not known, since
-	// most of a firmware is one long run of equal pages.
+	// Each worker takes the next part. Parts differ in their cost in an unknown
+	// way, because most of a firmware is one long run of equal pages.
 	const part = 64
 	sums := make([][sha512.Size384]byte, len(image)/PageSize)
 	var next atomic.Int64
@@ -52,10 +52,10 @@ func Sums(image []byte) [][sha512.Size384]byte {
 	return sums
 }
 
-// failure is what one of several goroutines panicked with.
+// failure is the panic value of one of several goroutines.
 type failure struct{ panic any }
 
-// lanes is how many pages sum8 takes.
+// lanes is the number of pages that sum8 hashes at once.
 const lanes = 8
 
 // sumPart hashes pages on one core, eight at a time. It does not hash a page that
@@ -92,7 +92,7 @@ func sumPages(sums [][sha512.Size384]byte, image []byte, pages []int) {
 	var out [lanes]*[sha512.Size384]byte
 	var in [lanes]*[PageSize]byte
 	for lane := range lanes {
-		i := pages[min(lane, len(pages)-1)] // the last one fills up
+		i := pages[min(lane, len(pages)-1)] // the last page fills the unused lanes
 		out[lane], in[lane] = &sums[i], page(image, i)
 	}
 	sum8(&out, &in)
