@@ -184,14 +184,19 @@ func serve(ctx context.Context, c config, log *slog.Logger, hangups <-chan os.Si
 		return a.Serve(ctx, owner)
 	})
 	group.Go(func() error {
+		var err error
 		select {
 		case <-b.failed():
-			return errors.New("the store failed: not serving any more")
-		case err := <-published:
+		case err = <-published:
 			published <- err
-			return err
 		case <-ctx.Done():
 			return nil
+		}
+		select { // the publisher may have noticed first
+		case <-b.failed():
+			return errors.New("the store failed: not serving any more")
+		default:
+			return err
 		}
 	})
 	if err := notify("READY=1"); err != nil {

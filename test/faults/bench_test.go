@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -138,6 +139,7 @@ func TestFigures(t *testing.T) {
 		before := time.Now()
 		s.start()
 		figure(t, fmt.Sprintf("start with %d records", records), time.Since(before).Seconds(), 2, "s")
+		t.Logf("bench: kms: that was %.2f s of the processor's time, on %d processors", s.processorTime().Seconds(), runtime.NumCPU())
 		for _, c := range []struct {
 			name string
 			keep bool

@@ -1,7 +1,8 @@
 // Package boltkv keeps the key server's book in one bbolt file.
 //
-// Every item has a checksum over its key, revision and value, and the file knows how
-// many there are: Open reads them all and refuses a file in which a bit was changed.
+// Every item has a checksum over its key, revision and value, and the file knows how many
+// items there are and the sum of their checksums. Open reads the whole file, and refuses one
+// in which a bit was changed or a page is an older one.
 package boltkv
 
 import (
@@ -26,13 +27,12 @@ var (
 	bucketItems = []byte("items") // :: key -> revision, checksum, value
 	bucketMeta  = []byte("meta")
 
-	metaFormat = []byte("format")   // :: the label format
-	metaRev    = []byte("revision") // :: of the last transaction, big-endian uint64
-	metaCount  = []byte("count")    // :: of items, big-endian uint64
+	metaFormat = []byte("format") // :: the label fileFormat
+	metaState  = []byte("state")  // :: a state, packed as an item is
 )
 
 const (
-	format = "rootvouch kms store v2"
+	fileFormat = "rootvouch kms store v3"
 	// overhead is what an item has before its value: revision (8 bytes), checksum (4).
 	overhead = 12
 )
@@ -90,7 +90,7 @@ func (s *Store) Commit(_ context.Context, conditions []kv.Cond, writes []kv.Writ
 	err := s.update(func(tx *bbolt.Tx) error {
 		items := tx.Bucket(bucketItems)
 		for _, c := range conditions {
-			mod, _, err := unpack(c.Key, items.Get([]byte(c.Key)))
+			mod, _, err := get(items, c.Key)
 			if err != nil {
 				return err
 			}
@@ -131,55 +131,80 @@ func full(err error) bool {
 
 func apply(tx *bbolt.Tx, items *bbolt.Bucket, writes []kv.Write) error {
 	meta := tx.Bucket(bucketMeta)
-	rev, count := number(meta, metaRev)+1, number(meta, metaCount)
-	for _, w := range writes {
-		key := []byte(w.Key)
-		had := items.Get(key) != nil
-		switch {
-		case w.Delete && had:
-			count--
-			if err := items.Delete(key); err != nil {
-				return err
-			}
-		case !w.Delete:
-			if !had {
-				count++
-			}
-			if err := items.Put(key, pack(w.Key, int64(rev), w.Value)); err != nil {
-				return err
-			}
-		}
-	}
-	if err := meta.Put(metaRev, binary.BigEndian.AppendUint64(nil, rev)); err != nil {
+	s, err := decodeState(meta.Get(metaState))
+	if err != nil {
 		return err
 	}
-	return meta.Put(metaCount, binary.BigEndian.AppendUint64(nil, count))
+	s.rev++
+	for _, w := range writes {
+		key := []byte(w.Key)
+		had := items.Get(key)
+		if _, _, err := unpack(key, had); err != nil {
+			return err
+		}
+		if had != nil {
+			s.count, s.sum = s.count-1, s.sum-sumOf(had)
+		}
+		switch {
+		case w.Delete && had != nil:
+			err = items.Delete(key)
+		case !w.Delete:
+			item := pack(key, s.rev, w.Value)
+			s.count, s.sum = s.count+1, s.sum+sumOf(item)
+			err = items.Put(key, item)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return meta.Put(metaState, s.encode())
 }
 
-func number(b *bbolt.Bucket, key []byte) uint64 {
-	value := b.Get(key)
-	if len(value) != 8 {
-		return 0
+// state is what the newest transaction left, or what some items come to.
+type state struct {
+	rev   uint64 // the transaction's revision, or the highest of the items
+	count uint64 // how many items there are
+	sum   uint64 // of the items' checksums, modulo 2^64
+}
+
+func (s *state) add(t state) {
+	s.rev, s.count, s.sum = max(s.rev, t.rev), s.count+t.count, s.sum+t.sum
+}
+
+// encode packs a state with a checksum of its own.
+func (s state) encode() []byte {
+	value := binary.BigEndian.AppendUint64(nil, s.count)
+	return pack(metaState, s.rev, binary.BigEndian.AppendUint64(value, s.sum))
+}
+
+func decodeState(data []byte) (state, error) {
+	rev, value, err := unpack(metaState, data)
+	if err == nil && len(value) != 16 {
+		err = fmt.Errorf("state has %d bytes, want 16: %w", len(value), errDamaged)
 	}
-	return binary.BigEndian.Uint64(value)
+	if err != nil {
+		return state{}, err
+	}
+	return state{uint64(rev), binary.BigEndian.Uint64(value), binary.BigEndian.Uint64(value[8:])}, nil
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-func checksum(key string, mod, value []byte) uint32 {
-	sum := crc32.Update(0, castagnoli, binary.BigEndian.AppendUint32(nil, uint32(len(key))))
-	sum = crc32.Update(sum, castagnoli, []byte(key))
+func checksum(key, mod, value []byte) uint32 {
+	var size [4]byte
+	binary.BigEndian.PutUint32(size[:], uint32(len(key)))
+	sum := crc32.Update(crc32.Update(0, castagnoli, size[:]), castagnoli, key)
 	return crc32.Update(crc32.Update(sum, castagnoli, mod), castagnoli, value)
 }
 
-func pack(key string, mod int64, value []byte) []byte {
-	out := binary.BigEndian.AppendUint64(make([]byte, 0, overhead+len(value)), uint64(mod))
+func pack(key []byte, mod uint64, value []byte) []byte {
+	out := binary.BigEndian.AppendUint64(make([]byte, 0, overhead+len(value)), mod)
 	out = binary.BigEndian.AppendUint32(out, checksum(key, out, value))
 	return append(out, value...)
 }
 
 // unpack reads what pack made; Mod is 0 where there is nothing. The value is the file's.
-func unpack(key string, data []byte) (mod int64, value []byte, err error) {
+func unpack(key, data []byte) (mod int64, value []byte, err error) {
 	if data == nil {
 		return 0, nil, nil
 	}
@@ -187,6 +212,15 @@ func unpack(key string, data []byte) (mod int64, value []byte, err error) {
 		return 0, nil, fmt.Errorf("item %q: its checksum is wrong: %w", key, errDamaged)
 	}
 	return int64(binary.BigEndian.Uint64(data)), data[overhead:], nil
+}
+
+// sumOf is what an item that unpack has read adds to the state's sum.
+func sumOf(data []byte) uint64 { return uint64(binary.BigEndian.Uint32(data[8:])) }
+
+// get finds an item.
+func get(items *bbolt.Bucket, key string) (mod int64, value []byte, err error) {
+	k := []byte(key)
+	return unpack(k, items.Get(k))
 }
 
 // Get implements kv.Engine.
@@ -198,7 +232,7 @@ func (s *Store) Get(_ context.Context, keys ...string) ([]kv.Item, error) {
 	err := s.view(func(tx *bbolt.Tx) error {
 		items := tx.Bucket(bucketItems)
 		for i, key := range keys {
-			mod, value, err := unpack(key, items.Get([]byte(key)))
+			mod, value, err := get(items, key)
 			if err != nil {
 				return err
 			}
@@ -221,7 +255,7 @@ func (s *Store) List(_ context.Context, prefix, after string, limit int) ([]kv.I
 			if string(k) == after {
 				continue
 			}
-			mod, value, err := unpack(string(k), v)
+			mod, value, err := unpack(k, v)
 			if err != nil {
 				return err
 			}
@@ -235,8 +269,9 @@ func (s *Store) List(_ context.Context, prefix, after string, limit int) ([]kv.I
 // Revision implements kv.Engine.
 func (s *Store) Revision(context.Context) (rev int64, err error) {
 	err = s.view(func(tx *bbolt.Tx) error {
-		rev = int64(number(tx.Bucket(bucketMeta), metaRev))
-		return nil
+		s, err := decodeState(tx.Bucket(bucketMeta).Get(metaState))
+		rev = int64(s.rev)
+		return err
 	})
 	return rev, err
 }
@@ -283,7 +318,7 @@ func (s *Store) inPlace() error {
 	case !os.SameFile(open, named):
 		return errors.New("another file is at its path")
 	}
-	_, err = metas(s.file)
+	_, _, err = metas(s.file)
 	return err
 }
 

@@ -1,7 +1,6 @@
 package boltkv
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,10 +9,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // lockTimeout is how long Open waits for another process to let the file go.
@@ -68,7 +65,8 @@ func create(path string) error {
 				return err
 			}
 		}
-		return tx.Bucket(bucketMeta).Put(metaFormat, []byte(format))
+		meta := tx.Bucket(bucketMeta)
+		return errors.Join(meta.Put(metaFormat, []byte(fileFormat)), meta.Put(metaState, state{}.encode()))
 	})
 	return errors.Join(err, db.Close())
 }
@@ -77,10 +75,7 @@ func create(path string) error {
 // ErrLocked where another process has it open.
 func Open(path string) (*Store, error) {
 	s := &Store{path: path, failed: make(chan struct{})}
-	err := guarded(func() error { return s.open() })
-	if err == nil {
-		err = guarded(func() error { return s.db.View(whole) })
-	}
+	err := guarded(s.open)
 	if err != nil && s.file != nil {
 		s.letGo() // bbolt may have panicked with it open
 	}
@@ -99,34 +94,48 @@ func (s *Store) letGo() error {
 	return errors.Join(syscall.Flock(int(s.file.Fd()), syscall.LOCK_UN), s.file.Close())
 }
 
-func (s *Store) open() error {
-	if err := checkFile(s.path); err != nil {
-		return err
-	}
-	var err error
+// open lets bbolt see only a file that verify has read, under the lock. bbolt takes the same
+// lock again, which succeeds: it uses the same open file.
+func (s *Store) open() (err error) {
 	s.db, err = bbolt.Open(s.path, 0o600, &bbolt.Options{
 		Timeout:         lockTimeout,
 		PreLoadFreelist: true,
 		FreelistType:    bbolt.FreelistMapType,
-		OpenFile: func(name string, flag int, perm os.FileMode) (*os.File, error) {
-			f, err := os.OpenFile(name, flag&^os.O_CREATE, perm)
+		OpenFile: func(name string, flag int, _ os.FileMode) (*os.File, error) {
+			f, err := os.OpenFile(name, flag&^os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+			if err != nil {
+				return nil, err
+			}
 			s.file = f
-			return f, err
+			if err := lock(f); err != nil {
+				return nil, err
+			}
+			if err := checkFile(f); err != nil {
+				return nil, err
+			}
+			return f, nil
 		},
 	})
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return ErrLocked
-	}
 	return err
 }
 
-// checkFile looks at a file before bbolt maps it.
-func checkFile(path string) error {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return err
+// lock takes the lock of a file, within lockTimeout.
+func lock(f *os.File) error {
+	for start := time.Now(); ; time.Sleep(lockTimeout / 40) {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case err != syscall.EWOULDBLOCK:
+			return fmt.Errorf("locking: %w", err)
+		case time.Since(start) > lockTimeout:
+			return ErrLocked
+		}
 	}
-	defer f.Close()
+}
+
+// checkFile looks at a file before bbolt maps it.
+func checkFile(f *os.File) error {
 	info, err := f.Stat()
 	switch {
 	case err != nil:
@@ -136,60 +145,8 @@ func checkFile(path string) error {
 	case info.Mode().Perm()&0o077 != 0:
 		return fmt.Errorf("its mode is %04o, want none of 0077", info.Mode().Perm())
 	}
-	valid, err := metas(f)
-	if err == nil && valid < 2 {
-		err = fmt.Errorf("one of its two meta pages is not valid, and so the last transaction may be missing: %w", errDamaged)
-	}
-	return err
+	return verify(f)
 }
-
-// whole reads every item, in order, and finds it by its key: what is there must not be hidden
-// by a way to it that is not.
-func whole(tx *bbolt.Tx) error {
-	items, meta := tx.Bucket(bucketItems), tx.Bucket(bucketMeta)
-	if items == nil || meta == nil {
-		return errors.New("it is no store of a key server")
-	}
-	if got := meta.Get(metaFormat); string(got) != format {
-		return fmt.Errorf("format is %q, want %q", got, format)
-	}
-	// Keys that are in one page, in order, are found if the first and the last of them
-	// are: each comparison on the way there says the same of both, and so of all between.
-	found := func(key []byte) error {
-		if key != nil && items.Get(key) == nil {
-			return fmt.Errorf("item %q is not found by its key: %w", key, errDamaged)
-		}
-		return nil
-	}
-	var count uint64
-	var last []byte
-	cursor := items.Cursor()
-	for k, v := cursor.First(); k != nil; k, v = cursor.Next() {
-		if _, _, err := unpack(string(k), v); err != nil {
-			return err
-		}
-		if last != nil && bytes.Compare(last, k) >= 0 {
-			return fmt.Errorf("item %q comes after %q: %w", k, last, errDamaged)
-		}
-		if last == nil || page(last) != page(k) {
-			if err := errors.Join(found(last), found(k)); err != nil {
-				return err
-			}
-		}
-		last = k
-		count++
-	}
-	if err := found(last); err != nil {
-		return err
-	}
-	if want := number(meta, metaCount); count != want {
-		return fmt.Errorf("%d items, want %d: %w", count, want, errDamaged)
-	}
-	return nil
-}
-
-// page is where in memory the page is that holds a key: the file is mapped.
-func page(key []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(key))) / pageSize }
 
 // A bbolt file begins with two meta pages (bbolt, internal/common/meta.go): the valid one
 // with the higher transaction ID counts. Offsets in bytes within a page.
@@ -198,20 +155,25 @@ const (
 	metaStart    = 16   // behind the page's header
 	metaMagic    = 0xED0CDAED
 	metaPageSize = metaStart + 8
-	metaPgid     = metaStart + 40 // how many pages there are
+	metaRoot     = metaStart + 16
+	metaFreelist = metaStart + 32
+	metaPages    = metaStart + 40 // how many there are
 	metaTxid     = metaStart + 48
 	metaSum      = metaStart + 56
 	metaEnd      = metaStart + 64
 )
 
-// metas says how many of the two meta pages are valid: one while a transaction ends. The
-// error says that there is none, or that the file has fewer pages than it says.
-func metas(f *os.File) (valid int, err error) {
+// meta is a valid meta page.
+type meta struct{ root, freelist, pages, txid uint64 }
+
+// metas returns the meta page that counts, and how many of the two are valid: one while a
+// transaction ends. The error says that there is none, or that the file has fewer pages than
+// it says.
+func metas(f *os.File) (newest meta, valid int, err error) {
 	info, err := f.Stat()
 	if err != nil {
-		return 0, err
+		return meta{}, 0, err
 	}
-	var want, newest uint64
 	for _, at := range []int64{0, pageSize} {
 		page := make([]byte, metaEnd)
 		if _, err := f.ReadAt(page, at); err != nil {
@@ -223,17 +185,20 @@ func metas(f *os.File) (valid int, err error) {
 		if little.Uint32(page[metaStart:]) != metaMagic || little.Uint64(page[metaSum:]) != sum.Sum64() {
 			continue
 		}
+		if size := little.Uint32(page[metaPageSize:]); size != pageSize {
+			return meta{}, 0, fmt.Errorf("its pages have %d bytes, want %d", size, pageSize)
+		}
 		valid++
-		if txid := little.Uint64(page[metaTxid:]); valid == 1 || txid > newest {
-			newest = txid
-			want = little.Uint64(page[metaPgid:]) * uint64(little.Uint32(page[metaPageSize:]))
+		m := meta{little.Uint64(page[metaRoot:]), little.Uint64(page[metaFreelist:]), little.Uint64(page[metaPages:]), little.Uint64(page[metaTxid:])}
+		if valid == 1 || m.txid > newest.txid {
+			newest = m
 		}
 	}
 	switch {
 	case valid == 0:
-		return 0, fmt.Errorf("neither of its two meta pages is valid: %w", errDamaged)
-	case uint64(info.Size()) < want:
-		return 0, fmt.Errorf("it has %d bytes, want at least %d: it was cut: %w", info.Size(), want, errDamaged)
+		return meta{}, 0, fmt.Errorf("neither of its two meta pages is valid: %w", errDamaged)
+	case uint64(info.Size())/pageSize < newest.pages:
+		return meta{}, 0, fmt.Errorf("it has %d bytes, want at least %d pages of %d: it was cut: %w", info.Size(), newest.pages, pageSize, errDamaged)
 	}
-	return valid, nil
+	return newest, valid, nil
 }
