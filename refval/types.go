@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/rootvouch/rootvouch/internal/emulated"
 	"github.com/rootvouch/rootvouch/internal/strictjson"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/snp"
@@ -82,7 +83,7 @@ func (r RootOfTrust) String() string {
 		return "AMD"
 	}
 	if ark, ok := r.Emulated(); ok {
-		return "emulated ARK " + ark.String() + " (NOT CONFIDENTIAL)"
+		return "emulated ARK " + ark.String() + " (" + emulated.NotConfidential + ")"
 	}
 	return "none"
 }

@@ -22,7 +22,7 @@ func (v TCBVersion) String() string {
 	return b.String()
 }
 
-// MarshalText returns what String does.
+// MarshalText returns the text of String.
 func (v TCBVersion) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
 
 // UnmarshalText sets v from 16 lower-case hex digits, in the report's order.
@@ -58,13 +58,13 @@ func (t TCB) String() string {
 	return fmt.Sprintf("fmc=%d bootloader=%d tee=%d snp=%d microcode=%d", t.FMC, t.Bootloader, t.TEE, t.SNP, t.Microcode)
 }
 
-// AtLeast reports whether every version in t is that of min or newer.
+// AtLeast reports whether every version in t is at least that of min.
 func (t TCB) AtLeast(min TCB) bool {
 	return t.FMC >= min.FMC && t.Bootloader >= min.Bootloader && t.TEE >= min.TEE &&
 		t.SNP >= min.SNP && t.Microcode >= min.Microcode
 }
 
-// Lowest returns of every version the lower one of t and other.
+// Lowest returns the lower of t and other for every version.
 func (t TCB) Lowest(other TCB) TCB {
 	return TCB{
 		FMC: min(t.FMC, other.FMC), Bootloader: min(t.Bootloader, other.Bootloader), TEE: min(t.TEE, other.TEE),

@@ -1,9 +1,10 @@
-// Package uki makes and reads unified kernel images: one EFI application with kernel, initramfs and command line.
+// Package uki makes and reads unified kernel images: one EFI application with kernel,
+// initramfs and command line.
 //
-// A launch digest covers such a file whole, as the kernel, so that a launcher needs one
-// file and no command line. The program that runs first is systemd's stub. Build writes
-// the bytes that systemd's ukify writes for the same parts; docs/launchers.md says what
-// of ukify it leaves out.
+// A launch digest covers the whole file, as the kernel. So a launcher needs one file and
+// no command line. The program that runs first is systemd's stub. Build writes the same
+// bytes as systemd's ukify for the same parts; docs/launchers.md lists the features of
+// ukify that Build lacks.
 package uki
 
 import (

@@ -1,6 +1,10 @@
-// Package emulated holds what every command says of the emulated platform.
+// Package emulated holds the warning that every command prints about the emulated
+// platform.
 package emulated
 
-// Warning is that a VM, a root of trust or evidence is emulated: the host holds every
-// key of it.
-const Warning = "emulated: NOT CONFIDENTIAL"
+// NotConfidential says that the host holds every key of a VM, a root of trust or
+// evidence.
+const NotConfidential = "NOT CONFIDENTIAL"
+
+// Warning says that a VM, a root of trust or evidence is emulated.
+const Warning = "emulated: " + NotConfidential

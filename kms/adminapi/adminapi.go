@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rootvouch/rootvouch/internal/emulated"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/snp"
@@ -153,8 +154,8 @@ type Record struct {
 	Before          []Record        `json:"before,omitempty"`
 }
 
-// Emulated reports whether the record's root of trust is an emulated one, by its words.
-func (r Record) Emulated() bool { return strings.Contains(r.RootOfTrust, "NOT CONFIDENTIAL") }
+// Emulated reports whether the record's root of trust is an emulated one, by its text.
+func (r Record) Emulated() bool { return strings.Contains(r.RootOfTrust, emulated.NotConfidential) }
 
 // Release is one launch that got a disk's key.
 type Release struct {

@@ -1,7 +1,7 @@
 #!/bin/sh
-# onDefineDomain --vmi JSON --domain XML: prints the domain with kernel hashes, so that the
-# launch digest covers kernel, initramfs and command line. A domain that is not an SEV-SNP
-# one with a kernel of its own is refused.
+# onDefineDomain --vmi JSON --domain XML: prints the domain with kernel hashes, so
+# that the launch digest covers kernel, initramfs and command line. It refuses a
+# domain without SEV-SNP or without a kernel of its own.
 set -eu
 domain=
 while [ $# -gt 0 ]; do

@@ -18,8 +18,9 @@ import (
 const (
 	tsmProvider = "sev_guest"
 
-	// tsmWrites is how many attributes a question writes; each adds one to the
-	// entry's generation (Linux, Documentation/ABI/testing/configfs-tsm).
+	// tsmWrites is the number of attributes that a request writes. Each write adds
+	// one to the entry's generation (Linux,
+	// Documentation/ABI/testing/configfs-tsm).
 	tsmWrites = 2
 )
 
@@ -30,9 +31,8 @@ func openTSM(dir string) (*Device, error) {
 	return &Device{kind: ConfigfsTSM, ask: tsm{dir, os.Mkdir, os.Remove, readAttribute, writeAttribute}.ask}, nil
 }
 
-// tsm asks through configfs, by the protocol of Linux's
-// Documentation/ABI/testing/configfs-tsm: a directory made under "report" is a
-// question, whose answer stands in its files.
+// tsm asks through configfs (Linux, Documentation/ABI/testing/configfs-tsm). A new
+// directory below "report" is a request, and its files hold the answer.
 type tsm struct {
 	dir    string
 	mkdir  func(path string, perm os.FileMode) error
@@ -42,7 +42,7 @@ type tsm struct {
 }
 
 func (t tsm) ask(request snp.ReportRequest) (got answer, err error) {
-	// The name is random, so that nobody else's question is the same entry.
+	// The name is random, so no other process uses the same entry.
 	entry := filepath.Join(t.dir, "rootvouch-"+rand.Text())
 	if err := t.mkdir(entry, 0o700); err != nil {
 		if errors.Is(err, unix.ENXIO) {
@@ -78,8 +78,8 @@ func (t tsm) ask(request snp.ReportRequest) (got answer, err error) {
 	if got.certificates, err = t.read(filepath.Join(entry, "auxblob"), maxCertificates); err != nil {
 		return answer{}, err
 	}
-	// Nothing else writes to this entry, unless somebody plays with it: then
-	// outblob and auxblob may belong to another question, or to two.
+	// If another process wrote to this entry, outblob and auxblob may belong to
+	// another request, or to two.
 	after, err := t.generation(entry)
 	if err != nil {
 		return answer{}, err
@@ -102,7 +102,7 @@ func (t tsm) generation(entry string) (uint64, error) {
 	return n, nil
 }
 
-// writeAttribute hands value over in one write, as configfs wants it.
+// writeAttribute writes value in one write, as configfs requires.
 func writeAttribute(path string, value []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
@@ -118,7 +118,7 @@ func writeAttribute(path string, value []byte) error {
 	return nil
 }
 
-// readAttribute reads at most limit bytes; more is an error.
+// readAttribute reads at most limit bytes. A longer attribute is an error.
 func readAttribute(path string, limit int) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -35,13 +35,13 @@ type issue struct {
 	fwError  uint32 // SNP firmware ABI 56860 and SEV API 55766, status codes
 }
 
-// Device is the AMD-SP as the host's kernel shows it.
+// Device is the AMD-SP as the host's kernel exposes it.
 type Device struct {
-	root  string // "/" but in tests: dev/sev and proc/cpuinfo are below it
+	root  string // "/" except in tests: dev/sev and proc/cpuinfo are below it
 	ioctl func(fd uintptr, argument *issue) error
 }
 
-// Open finds the device of this host. Nothing is opened before it is asked.
+// Open returns the device of this host. It opens no file; Identify does.
 func Open() *Device { return &Device{root: "/", ioctl: ioctl} }
 
 func ioctl(fd uintptr, argument *issue) error {
@@ -52,7 +52,7 @@ func ioctl(fd uintptr, argument *issue) error {
 	return nil
 }
 
-// Identify asks which chip this is and which firmware it runs.
+// Identify asks the AMD-SP for its chip ID and its firmware version.
 func (d *Device) Identify() (Identity, error) {
 	id := Identity{Version: version}
 	cpuinfo, err := os.ReadFile(filepath.Join(d.root, "proc/cpuinfo"))
@@ -83,10 +83,10 @@ func (d *Device) Identify() (Identity, error) {
 }
 
 // status asks for struct sev_user_data_snp_status (56860, SNP_PLATFORM_STATUS,
-// structure STATUS): 0 API major, 1 API minor, 2 state (0 UNINIT, 1 INIT), 3 bit 0 RMP
-// initialized, 4-7 build, 8-11 bit 0 MASK_CHIP_ID, bit 1 MASK_CHIP_KEY, bit 2 VLEK_EN,
-// 12-15 guests, 16-23 current TCB, 24-31 reported TCB. Bits that are reserved today are
-// left alone: newer firmware has given some of them a meaning.
+// structure STATUS): 0 API major, 1 API minor, 2 state (0 UNINIT, 1 INIT), 3 bit 0
+// RMP initialized, 4-7 build, 8-11 bit 0 MASK_CHIP_ID, bit 1 MASK_CHIP_KEY, bit 2
+// VLEK_EN, 12-15 guests, 16-23 current TCB, 24-31 reported TCB. status ignores
+// reserved bits, because newer firmware has given some of them a meaning.
 func (d *Device) status(fd uintptr, id *Identity) error {
 	s := make([]byte, statusSize)
 	if err := d.issue(fd, snpPlatformStatus, s); err != nil {
@@ -102,7 +102,7 @@ func (d *Device) status(fd uintptr, id *Identity) error {
 }
 
 // chipIDs asks for the IDs of all sockets, one after the other (55766, GET_ID). The
-// firmware says how long they are: when there is too little room, or for what it wrote.
+// firmware returns their length, whether the buffer was large enough or not.
 func (d *Device) chipIDs(fd uintptr) ([]snp.ChipID, error) {
 	ids, length, err := d.getID(fd, 2*chipIDSize)
 	var refused *firmwareError
@@ -125,11 +125,11 @@ func (d *Device) chipIDs(fd uintptr) ([]snp.ChipID, error) {
 	return chips, nil
 }
 
-// getID is GET_ID2 with room for so many bytes. It returns what came, and what the
-// firmware says of its length, also with an error.
+// getID makes the request GET_ID2 with a buffer of room bytes. It returns the
+// bytes, and the length that the firmware reports, also with an error.
 func (d *Device) getID(fd uintptr, room int) ([]byte, int, error) {
 	ids := make([]byte, room)
-	var pins runtime.Pinner // the kernel gets the address as a number, which the collector does not see
+	var pins runtime.Pinner // the kernel gets the address as a number, which the garbage collector does not see
 	defer pins.Unpin()
 	pins.Pin(&ids[0])
 	// struct sev_user_data_get_id2: 0-7 address, 8-11 length.
@@ -139,7 +139,7 @@ func (d *Device) getID(fd uintptr, room int) ([]byte, int, error) {
 	return ids, int(binary.LittleEndian.Uint32(request[8:])), err
 }
 
-// issue has the AMD-SP do one command on data.
+// issue makes the AMD-SP execute one command on data.
 func (d *Device) issue(fd uintptr, command uint32, data []byte) error {
 	var pins runtime.Pinner
 	defer pins.Unpin()

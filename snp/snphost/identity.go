@@ -1,9 +1,11 @@
-// Package snphost asks the AMD-SP of a host which chip it is and which firmware it runs.
+// Package snphost asks the AMD-SP of a host for its chip ID and its firmware
+// version.
 //
 // The answer tells an owner, before any VM has run there, which VCEK to fetch and
-// which TCB to ask for. It is the host's word and no evidence: a host that lies about
-// its chip gets a certificate that no report of its fits, and one that lies about its
-// TCB offers a minimum that AMD's security bulletins have to be held against.
+// which TCB to ask for. The answer is the host's own statement and no evidence. If
+// a host lies about its chip, the fetched certificate fits none of its reports. A
+// host can also lie about its TCB, so an owner has to compare that TCB with AMD's
+// security bulletins.
 package snphost
 
 import (
@@ -26,12 +28,13 @@ const (
 // Identity is a host as its AMD-SP describes it: host.json, docs/hardware.md.
 type Identity struct {
 	Version int `json:"version"`
-	// Product is that of CPUID, which the kernel reads from the processor.
+	// Product is the product of CPUID. The kernel reads CPUID from the processor.
 	Product snp.Product `json:"product"`
 	CPUID   snp.CPUID   `json:"cpuid"`
-	// ChipIDs are CHIP_ID of each socket, at least one.
+	// ChipIDs holds the CHIP_ID of each socket, at least one.
 	ChipIDs []snp.ChipID `json:"chip_ids"`
-	// CurrentTCB is what runs, ReportedTCB what reports say and VCEKs are made of.
+	// CurrentTCB is the TCB that runs. ReportedTCB is the TCB in reports, for which
+	// VCEKs are derived.
 	CurrentTCB  snp.TCBVersion `json:"current_tcb"`
 	ReportedTCB snp.TCBVersion `json:"reported_tcb"`
 	// Firmware is the version of the SEV-SNP firmware.
@@ -55,11 +58,11 @@ type Firmware struct {
 // String returns major, minor and build.
 func (f Firmware) String() string { return fmt.Sprintf("%d.%d build %d", f.Major, f.Minor, f.Build) }
 
-// Reported is ReportedTCB in the layout of the product.
+// Reported returns ReportedTCB in the layout of the product.
 func (id Identity) Reported() (snp.TCB, error) { return id.Product.DecodeTCB(id.ReportedTCB) }
 
-// Notes say what of this host stands in the way of its VMs' attestation, or is worth
-// a look before it.
+// Notes returns lines about properties of this host that prevent the attestation of
+// its VMs, or that the owner should check first.
 func (id Identity) Notes() []string {
 	var notes []string
 	if !id.Initialized {
@@ -115,7 +118,7 @@ func (id Identity) Check() error {
 	return errors.Join(errs...)
 }
 
-// Encode writes an identity that was checked.
+// Encode checks an identity and encodes it.
 func (id Identity) Encode() ([]byte, error) {
 	if err := id.Check(); err != nil {
 		return nil, fmt.Errorf("encoding a host's identity: %w", err)

@@ -1,4 +1,4 @@
-// Package acpitest hands a VM ACPI tables as a malicious host would.
+// Package acpitest gives a VM ACPI tables as a malicious host would.
 package acpitest
 
 import (
@@ -17,14 +17,16 @@ import (
 
 var le = binary.LittleEndian
 
-// Host is the tables of a host. The firmware passes them on as it does QEMU's.
+// Host holds the tables of a host. The firmware passes them on like QEMU's own
+// tables.
 type Host struct {
 	FADT, FACS, DSDT []byte
-	Others           [][]byte // what the XSDT lists besides the FADT
+	Others           [][]byte // the XSDT's further tables, besides the FADT
 }
 
-// Q35 returns the tables of a q35 with so many processors: the gate's own, with
-// memory windows for all that the firmware may place there. An attack is an edit.
+// Q35 returns the tables of a q35 with vcpus processors: the gate's own tables,
+// with memory windows for everything that the firmware may place there. An attack
+// edits them.
 func Q35(vcpus int) *Host {
 	h := &Host{}
 	for name, table := range Gated(vcpus) {
@@ -78,8 +80,9 @@ func Gated(vcpus int) map[string][]byte {
 	return all
 }
 
-// WriteByFADT makes a block of event registers of memory: the kernel writes
-// length/2 bytes ff there, and length/2 bytes 00 behind them. No bytecode runs.
+// WriteByFADT declares memory at address as a block of event registers. The kernel
+// then writes length/2 bytes ff there, followed by length/2 bytes 00. No bytecode
+// runs.
 func (h *Host) WriteByFADT(address uint64, length byte) {
 	h.FADT[93], h.FADT[94] = length, 0x80 // GPE1_BLK_LEN and GPE1_BASE
 	copy(h.FADT[232:244], []byte{0, length * 8, 0, 0})
@@ -93,15 +96,15 @@ func Table(name string, body []byte) []byte {
 	return table
 }
 
-// Longer returns a table with more at its end.
+// Longer returns a table with more bytes at its end.
 func Longer(table, more []byte) []byte {
 	table = append(slices.Clone(table), more...)
 	le.PutUint32(table[4:], uint32(len(table)))
 	return table
 }
 
-// Args returns the arguments by which QEMU gives these tables to the firmware in
-// place of its own.
+// Args returns the arguments with which QEMU gives these tables to the firmware
+// instead of its own.
 func (h *Host) Args(t testing.TB) []string {
 	t.Helper()
 	const tablesFile, rsdpFile = "etc/acpi/tables", "etc/acpi/rsdp"

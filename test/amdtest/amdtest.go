@@ -29,7 +29,7 @@ import (
 //go:embed testdata
 var files embed.FS
 
-// A Vector is a report with what must be found in it.
+// A Vector is a report with its expected results.
 type Vector struct {
 	Name, Generation, Signer string
 	Version, VMPL            uint32
@@ -41,14 +41,14 @@ type Vector struct {
 	Report []byte `json:"-"`
 	Leaf   []byte `json:"-"` // nil if no certificate is known
 
-	Malformed bool `json:"-"` // the report is refused as such
+	Malformed bool `json:"-"` // the report does not parse
 	Signed    bool `json:"-"` // the leaf's key signed the report
 	Bound     bool `json:"-"` // the leaf names the report's chip, TCB and kind of key
 	Valid     bool `json:"-"` // signed, bound, and the leaf is AMD's
 }
 
-// Vectors returns every report: genuine ones, forgeries of them, and those of
-// ../shared/vectors that are not here.
+// Vectors returns every report: genuine ones, forgeries of them, and further
+// reports of ../shared/vectors.
 func Vectors(t testing.TB) []Vector {
 	t.Helper()
 	all := genuine(t)
@@ -119,9 +119,9 @@ func forged(t testing.TB, from []Vector) []Vector {
 		v.Report[0x90] ^= 1
 		v.Measurement, v.Signed = hex.EncodeToString(v.Report[0x90:0xc0]), false
 	})
-	// The chip's ID stands in a VCEK as it stands in the report, raw in older
-	// certificates and inside an OCTET STRING in newer ones. Either way the
-	// certificate then names another chip.
+	// A VCEK contains the chip's ID as the report has it, raw in older certificates
+	// and inside an OCTET STRING in newer ones. The edit makes either form name
+	// another chip.
 	for _, of := range []string{"trustee-milan-vcek", "ars-genoa-v5"} {
 		forge("forged-chip-of-"+of, of, func(v *Vector) {
 			at := bytes.Index(v.Leaf, v.Report[0x1a0:0x1e0])

@@ -1,10 +1,9 @@
-// Package attack is the attack suite: what a host, a network or a stranger may
-// try, one row for each, with what has to come of it.
+// Package attack is the attack suite: one row for each attack by a host, a network
+// or a stranger, with the expected outcome.
 //
-// A row is shown by a test of its own in this package, or by one elsewhere that
-// it cites. `make attack` runs all of them and writes docs/ATTACKS.md, the table
-// with what each run saw. A row that only hardware can show says so, and has no
-// result.
+// A row cites the test that shows it, in this package or in another. `make attack`
+// runs all these tests and writes docs/ATTACKS.md, a table with the results that
+// the run saw. If only hardware can show a row, the row says so and has no result.
 package attack
 
 // Row is one attack.
@@ -13,9 +12,10 @@ type Row struct {
 	Input    string // what the attacker controls
 	Attack   string
 	Expected string
-	Claim    string // words of docs/THREATS.md that this row bears on
-	// Shown is the test that shows it, as "directory.TestName" or
-	// "directory.TestName/subtest". Empty: only hardware can, and Hardware says why.
+	Claim    string // words of the claim in docs/THREATS.md that the attack is against
+	// Shown is the test that shows the row, as "directory.TestName" or
+	// "directory.TestName/subtest". If it is empty, only hardware can show the row,
+	// and Hardware says why.
 	Shown    string
 	Hardware string
 }

@@ -1,7 +1,7 @@
 package attack
 
-// What a host does to the machine: what it gives the firmware to read, what it
-// plugs, pulls and changes while the VM runs, and what it asks of the kernel.
+// Attacks of a host on the machine: on the firmware's input, on devices that it
+// plugs, pulls and changes while the VM runs, and on the kernel.
 
 const (
 	inClock  = "clock"

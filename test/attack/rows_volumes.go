@@ -9,13 +9,13 @@ const (
 	unclean = "A volume that was written to and not closed is refused, or opened as its record says"
 )
 
-// volumeRow is a row of this group.
+// volumeRow returns a row of this group.
 func volumeRow(id, attack, expected, claim, shown string) Row {
 	return Row{ID: "volume-" + id, Input: inVolumes, Attack: attack, Expected: expected, Claim: claim, Shown: shown}
 }
 
-// heldVolumes is what a host may do to a volume while no VM has it open, and what it
-// may do to the launch that opens it.
+// heldVolumes returns attacks of a host on a volume that no VM has open, and on the
+// launch that opens it.
 func heldVolumes() []Row {
 	const once = "Nothing is formatted because of what is on the disk"
 	const other = "Another VM's volume, two copies of one, one that was truncated or grown, and the key of a disk in a volume's place are refused"
@@ -44,7 +44,8 @@ func heldVolumes() []Row {
 	}
 }
 
-// keyedVolumes is what launches, callers and the key server's disk may say of a volume.
+// keyedVolumes returns attacks by launches and callers of the key server, and on
+// the key server's disk.
 func keyedVolumes() []Row {
 	const closes = "A close counts for one launch, one generation and one digest"
 	const word = "Each word of the operator about a volume is on the log"
@@ -64,8 +65,8 @@ func keyedVolumes() []Row {
 	}
 }
 
-// usedVolumes is what a host may do to sectors, and what power cuts, lost messages and lost
-// servers may do at any moment.
+// usedVolumes returns attacks of a host on sectors, and power cuts, lost messages
+// and lost servers at any moment.
 func usedVolumes() []Row {
 	const durable = "No durable write is lost by a power cut or a lost message"
 	row := func(id, attack, expected, claim, shown string) Row {

@@ -16,8 +16,8 @@ import (
 )
 
 // TestAttacks runs the tests of all rows whose ID matches ROOTVOUCH_ATTACK, a
-// regular expression, and writes what they saw to docs/ATTACKS.md. Without it,
-// that is in `make test`, each of them runs in its own package.
+// regular expression, and writes the results to docs/ATTACKS.md. In `make test` the
+// variable is not set, and each test runs in its own package.
 func TestAttacks(t *testing.T) {
 	pattern := os.Getenv("ROOTVOUCH_ATTACK")
 	if pattern == "" {
@@ -77,15 +77,15 @@ func write(t *testing.T, document string, results map[string]string) {
 // passed begins the result of a test that passed.
 const passed = "as expected"
 
-// split takes "directoryectory.TestName/subtest" apart.
+// split splits "directory.TestName/subtest" into its parts.
 func split(shown string) (dir, name, sub string) {
 	dot := strings.Index(shown, ".Test")
 	name, sub, _ = strings.Cut(shown[dot+1:], "/")
 	return shown[:dot], name, sub
 }
 
-// runTests runs the tests that show rows, and returns what became of each test
-// and subtest.
+// runTests runs the tests that show rows, and returns the result of each test and
+// subtest.
 func runTests(t *testing.T, dir string, rows []Row) map[string]string {
 	t.Helper()
 	var names []string
@@ -137,7 +137,7 @@ func outcomes(t *testing.T, output []byte) map[string]string {
 	return seen
 }
 
-// clean makes a cell of a table of a line.
+// clean makes a line fit for a cell of a table.
 func clean(s string) string {
 	return strings.ReplaceAll(strings.TrimSpace(s), "|", "/")
 }

@@ -8,18 +8,18 @@ import (
 	"strings"
 )
 
-// Secret is bytes that must not be found where the host can read.
+// Secret is a value that must not appear where the host can read it.
 type Secret struct {
 	Name  string
 	Bytes []byte // at least 32
 }
 
-// piece is how many bytes of a secret in a row count as the secret.
+// piece is the number of consecutive bytes of a secret that count as the secret.
 const piece = 16
 
-// Find returns the names of the secrets of which data has a piece, with the form
-// in which it has it: raw, hexadecimal, base64 at any alignment, or the words of
-// a register dump, whose bytes are in reverse order.
+// Find returns the names of the secrets of which data contains a piece, with the
+// form of the piece: raw, hexadecimal, base64 at any alignment, or the words of a
+// register dump, whose bytes are in reverse order.
 func Find(data []byte, secrets []Secret) (found []string) {
 	lower := bytes.ToLower(data)
 	tight := removeSpace(lower)
@@ -50,7 +50,7 @@ func word(b []byte) []byte {
 	return []byte(hex.EncodeToString(b))
 }
 
-// removeSpace drops what stands between the bytes of a hexadecimal dump.
+// removeSpace drops the separators between the bytes of a hexadecimal dump.
 func removeSpace(b []byte) []byte {
 	return []byte(strings.NewReplacer(" ", "", ":", "", "\n", "", "\r", "", "\t", "").Replace(string(b)))
 }

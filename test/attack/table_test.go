@@ -11,7 +11,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/needs"
 )
 
-// TestRows checks that each row can be shown, and bears on a claim.
+// TestRows checks that each row names an existing test and an existing claim.
 func TestRows(t *testing.T) {
 	root := needs.Repository(t)
 	threats, err := os.ReadFile(filepath.Join(root, "docs", "THREATS.md"))
@@ -65,7 +65,8 @@ func declared(t *testing.T, dir, name, sub string) bool {
 			t.Fatal(err)
 		}
 		function = function || bytes.Contains(text, []byte("\nfunc "+name+"("))
-		// A subtest is a string, in which the name of a test has underscores for spaces.
+		// The sources have the name of a subtest as a string. The name of a test
+		// has underscores in place of its spaces.
 		subtest = subtest || strings.Contains(strings.ReplaceAll(string(text), " ", "_"), `"`+sub+`"`)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "testdata", "script", sub+".txtar")); err == nil {

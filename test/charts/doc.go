@@ -1,2 +1,3 @@
-// Package charts has helm render what is in deploy, and Kubernetes' own description judge it.
+// Package charts renders the charts of deploy with helm, and checks the result
+// against Kubernetes' own description.
 package charts

@@ -1,2 +1,2 @@
-// Package commands holds the trees of commands of all programs against each other.
+// Package commands compares the command trees of all programs with each other.
 package commands

@@ -13,14 +13,14 @@ import (
 // A citation is one test that a claim names.
 type citation struct {
 	line int
-	text string // as the document has it
+	text string // its text in the document
 	// pkg ends the path of a package; name is a test or fuzz target, or empty for
 	// all tests of the package; sub is a subtest, or empty.
 	pkg, name, sub string
 	prefix         bool // name is the beginning of several names
 }
 
-// spans are what stands in backticks.
+// spans matches text in backticks.
 var spans = regexp.MustCompile("`([^`]+)`")
 
 // citations reads the last cell of every row of a table that is headed "shown by".
@@ -102,8 +102,8 @@ func TestClaims(t *testing.T) {
 	}
 }
 
-// TestHelpersDoNotSkip checks that what tests share skips only through
-// internal/needs, which knows whether something may be missing.
+// TestHelpersDoNotSkip checks that shared helpers skip tests only through
+// internal/needs, which decides whether a part may be missing.
 func TestHelpersDoNotSkip(t *testing.T) {
 	for _, s := range parseSuites(t, needs.Repository(t)) {
 		if !strings.HasPrefix(s.dir, "test/") {
@@ -134,7 +134,7 @@ func TestCitations(t *testing.T) {
 	}
 }
 
-// TestCheckCanFail holds the checks to citations that must fail.
+// TestCheckCanFail checks that the checks fail for bad citations.
 func TestCheckCanFail(t *testing.T) {
 	s := suites{{dir: "a/b", functions: map[string]*function{
 		"TestGood":    {test: true, literals: map[string]bool{"a case": true}},

@@ -10,7 +10,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/needs"
 )
 
-// columns is where prose is wrapped (CONTRIBUTING.md).
+// columns is the width of wrapped prose (CONTRIBUTING.md).
 const columns = 100
 
 // long returns the numbers of the lines of prose in a document that are too long.
@@ -64,7 +64,7 @@ func TestDocumentsAreWrapped(t *testing.T) {
 	}
 }
 
-// TestReadmeIsShort keeps the README to what a newcomer reads at once.
+// TestReadmeIsShort keeps the README short enough for a newcomer to read at once.
 func TestReadmeIsShort(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join(needs.Repository(t), "README.md"))
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// A suite is what the tests of one package consist of.
+// A suite holds the tests of one package.
 type suite struct {
 	dir       string               // below the repository
 	functions map[string]*function // :: name -> function of a test file, or of a helper package
@@ -78,8 +78,8 @@ func suiteOf(byDir map[string]*suite, dir string) *suite {
 	return byDir[dir]
 }
 
-// add takes the functions of a file. Methods go by their name alone, so that two
-// of one name count as one.
+// add adds the functions of a file. It ignores the receiver of a method, so two
+// methods of one name count as one.
 func (s *suite) add(file *ast.File, helper bool) {
 	for _, declaration := range file.Decls {
 		f, ok := declaration.(*ast.FuncDecl)
@@ -96,7 +96,7 @@ func (s *suite) add(file *ast.File, helper bool) {
 	}
 }
 
-// look notes what matters of one node of a function's body.
+// look notes the relevant parts of one node of a function's body.
 func (f *function) look(n ast.Node) bool {
 	switch n := n.(type) {
 	case *ast.Ident:
@@ -117,7 +117,7 @@ func (f *function) look(n ast.Node) bool {
 	return true
 }
 
-// check says what is wrong with a citation.
+// check returns the faults of a citation.
 func (all suites) check(c citation) []string {
 	if c.pkg == "" {
 		return []string{"no test is named"}

@@ -18,8 +18,8 @@ import (
 	"github.com/rootvouch/rootvouch/test/vmtest"
 )
 
-// A VM knows the long-lived root alone, so it boots after the SPIRE server has
-// taken a new CA.
+// A VM knows only the long-lived root, so it boots even after the SPIRE server has
+// changed its CA.
 func TestBootAfterCARotation(t *testing.T) {
 	c := setUp(t)
 	must(t)(c.SPIREServer(t.Context(), "localauthority", "x509", "prepare"))
@@ -38,9 +38,9 @@ func TestBootAfterCARotation(t *testing.T) {
 	m.Expect("multi-user.target")
 }
 
-// systemd would take units from SMBIOS, which is the host's and not measured,
-// and run them as root in a VM that is trusted. The stock firmware would run a
-// program of the host's before the kernel (platform.TestVMHostProgram).
+// systemd would read units from SMBIOS, and run them as root in a trusted VM. The
+// host writes SMBIOS, and no measurement covers it. The stock firmware would run a
+// program of the host before the kernel (platform.TestVMHostProgram).
 func TestHostCredentials(t *testing.T) {
 	c := setUp(t)
 	unit := base64.StdEncoding.EncodeToString([]byte("[Service]\nExecStartPre=+/bin/sh -c 'echo the host was here >/dev/console'\n"))
@@ -60,7 +60,7 @@ func TestHostCredentials(t *testing.T) {
 	}
 }
 
-// TestDemo is what a newcomer runs first.
+// TestDemo runs the demo, which a newcomer runs first.
 func TestDemo(t *testing.T) {
 	needs.Boot(t)
 	newDemo(t).trusted(t)
@@ -115,7 +115,7 @@ func (d demoRun) trusted(t *testing.T) {
 	d.leftNothing(t)
 }
 
-// TestDemoInterrupted presses Ctrl-C where most is running.
+// TestDemoInterrupted presses Ctrl-C while most processes run.
 func TestDemoInterrupted(t *testing.T) {
 	needs.Boot(t)
 	d := newDemo(t)
@@ -150,7 +150,7 @@ func newDemo(t *testing.T) demoRun {
 	return d
 }
 
-// leftNothing fails the test when the demo left a process or a file behind.
+// leftNothing fails the test if the demo left a process or a file behind.
 func (d demoRun) leftNothing(t *testing.T) {
 	t.Helper()
 	left, err := os.ReadDir(d.tmp)

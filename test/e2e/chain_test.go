@@ -21,8 +21,8 @@ import (
 	"github.com/rootvouch/rootvouch/test/vmtest"
 )
 
-// chain is a trust domain with everything that it takes to boot a VM. All tests
-// of this package share one, and leave it as they found it.
+// chain is a trust domain with everything that a VM needs to boot. All tests of
+// this package share one chain, and leave it as they found it.
 type chain struct {
 	*demo.Domain
 	web  demo.Guest // a Debian root, its key registered
@@ -162,7 +162,7 @@ func (c *chain) register(ctx context.Context, g demo.Guest) error {
 	return c.PutKey(ctx, g)
 }
 
-// machine is the VM that a guest is launched as.
+// machine returns the VM of a guest.
 func (c *chain) machine(t *testing.T, g demo.Guest) platform.Guest {
 	t.Helper()
 	vm := vmtest.Guest(t)
@@ -245,7 +245,8 @@ func (c *chain) audited(t *testing.T, since int, texts ...string) {
 	t.Errorf("no leaf with %q in:\n%s", texts, log)
 }
 
-// auditLog is what the KMS's log has by now, in the lines of `audit export`.
+// auditLog returns the present content of the KMS's log, as lines of `audit
+// export`.
 func (c *chain) auditLog(t *testing.T) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), c.Parts.KMS, "audit", "export", "--jsonl", c.KMSLog()).Output()

@@ -1,3 +1,3 @@
 // Package e2e boots VMs through the whole chain, stock SPIRE and key server
-// included, and holds the refusals to what they must be.
+// included, and checks the successes and the refusals.
 package e2e

@@ -9,16 +9,15 @@ import (
 	"github.com/rootvouch/rootvouch/test/vmtest"
 )
 
-// A clock of the host's that is ahead makes certificates that are not valid yet, or
-// no longer.
+// If the host's clock is ahead, certificates are not valid yet, or no longer valid.
 func TestClockAhead(t *testing.T) {
 	needs.Matrix(t)
 	c := setUp(t)
 	c.watch(t, c.machine(t, c.web), "-rtc", "base=2045-01-01T00:00:00").Refused("agent", "expired")
 }
 
-// A slow network delays a boot and does not end it: each packet, in each direction,
-// waits for up to half a second.
+// A slow network, on which each packet in each direction waits for up to half a
+// second, delays a boot and does not end it.
 func TestSlowNetwork(t *testing.T) {
 	needs.Matrix(t)
 	c := setUp(t)
@@ -28,8 +27,8 @@ func TestSlowNetwork(t *testing.T) {
 	t.Log("observed: it boots")
 }
 
-// A network that takes every packet and delivers none, with the link up and the
-// connections open, ends the boot at the step's bound.
+// If a network accepts every packet and delivers none, with the link up and the
+// connections open, the boot ends at the step's bound.
 func TestStalledNetwork(t *testing.T) {
 	needs.Matrix(t)
 	c := setUp(t)
@@ -45,8 +44,8 @@ func TestStalledNetwork(t *testing.T) {
 	}
 }
 
-// Servers that go when their step is done are not missed, and a server that comes
-// back within its step's bound costs no boot.
+// A boot does not need a server after the server's step. If a server comes back
+// within its step's bound, the boot goes on.
 func TestServersKilled(t *testing.T) {
 	needs.Matrix(t)
 	c := setUp(t)
@@ -74,7 +73,7 @@ func TestServersKilled(t *testing.T) {
 	t.Run("before they are asked, and back", func(t *testing.T) {
 		spireBack, kmsBack := sync.OnceFunc(func() { startSPIRE(t) }), sync.OnceFunc(func() { startKMS(t) })
 		c.StopSPIREServer()
-		defer spireBack() // whatever fails here: other tests share the servers
+		defer spireBack() // even if this test fails: other tests share the servers
 		c.StopKMS()
 		defer kmsBack()
 		m := c.boot(t, c.web)

@@ -25,8 +25,8 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// A key server that is not ours, or is no longer, cannot have the VM boot
-// anything but the measured root.
+// A key server of an attacker cannot make the VM boot another root than the
+// measured one.
 func TestImpostorKMS(t *testing.T) {
 	c := setUp(t)
 	p := c.pins(t, c.web)
@@ -58,7 +58,7 @@ func TestImpostorKMS(t *testing.T) {
 		c.impostor(t, demo.KMSID, otherPin)
 		c.boot(t, c.web).Refused("key", "luks2_header_sha256")
 	})
-	// Where the header pin is left to the KMS, another one names another disk.
+	// If the header pin comes from the KMS, an impostor can name another disk.
 	t.Run("that sends another header pin to a guest that has none", func(t *testing.T) {
 		g := c.guest(t, "unpinned")
 		c.sameDisk(t, g)
@@ -75,8 +75,9 @@ func TestImpostorKMS(t *testing.T) {
 	})
 }
 
-// impostor serves the key server's protocol at its address, as a workload of the
-// owner's agent with this SPIFFE ID, and releases to everybody.
+// impostor serves the key server's protocol at the key server's address. It is a
+// workload of the owner's agent with this SPIFFE ID, and releases the key to every
+// caller.
 func (c *chain) impostor(t *testing.T, id string, release keyapi.Released) {
 	t.Helper()
 	self, err := os.Executable()
@@ -168,8 +169,8 @@ func impostorHandler(t *testing.T, release keyapi.Released) http.Handler {
 	return mux
 }
 
-// Who stands at the SPIRE server's address without its certificate gets no evidence,
-// whether it lies or is silent.
+// A server at the SPIRE server's address without that server's certificate gets no
+// evidence, whether it lies or stays silent.
 func TestImpostorSPIRE(t *testing.T) {
 	needs.Matrix(t)
 	c := setUp(t)

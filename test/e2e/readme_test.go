@@ -13,7 +13,7 @@ import (
 	"github.com/rootvouch/rootvouch/test/libvirttest"
 )
 
-// TestWalk types docs/walk.md into a shell, as it stands there.
+// TestWalk runs docs/walk.md in a shell, unchanged.
 func TestWalk(t *testing.T) {
 	needs.Boot(t)
 	script := walk(t)
@@ -43,7 +43,8 @@ func TestWalk(t *testing.T) {
 	}
 }
 
-// judgeDomain has libvirt judge the domain that the walk printed, and translate it.
+// judgeDomain checks the domain that the walk printed with libvirt, which also
+// translates it.
 func judgeDomain(t *testing.T, printed string) {
 	t.Helper()
 	_, domain, found := strings.Cut(printed, "<domain ")

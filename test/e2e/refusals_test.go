@@ -14,7 +14,7 @@ import (
 	"github.com/rootvouch/rootvouch/test/vmtest"
 )
 
-// A disk that is not, to the bit, the pinned one never becomes a root.
+// A disk that differs from the pinned one in a single bit never becomes a root.
 func TestChangedDisk(t *testing.T) {
 	c := setUp(t)
 	p := c.pins(t, c.web)
@@ -37,7 +37,7 @@ func TestChangedDisk(t *testing.T) {
 	}
 }
 
-// Another disk may say that it is the right one.
+// Another disk may claim the UUID of the right one.
 func TestOtherDiskWithSameUUID(t *testing.T) {
 	c := setUp(t)
 	p := c.pins(t, c.web)
@@ -52,8 +52,9 @@ func TestOtherDiskWithSameUUID(t *testing.T) {
 	c.bootDisk(t, other.Disk()).Refused("header", p.HeaderSHA256.String())
 }
 
-// A host that starts other bytes than it had measured gets no kernel: the
-// firmware itself compares them with the measured hashes, and stops in silence.
+// If a host starts other bytes than the AMD-SP measured, no kernel starts: the
+// firmware compares the bytes with the measured hashes, and stops without a
+// message.
 func TestOtherBytesThanMeasured(t *testing.T) {
 	c := setUp(t)
 	measured := c.machine(t, c.web)
@@ -70,10 +71,10 @@ func TestOtherBytesThanMeasured(t *testing.T) {
 	}
 }
 
-// A host that has other bytes measured, and starts them, gets no identity.
+// If a host has other bytes measured and starts them, the VM gets no identity.
 func TestOtherMeasurement(t *testing.T) {
 	c := setUp(t)
-	// The same guest but for one second of its clock floor: another measurement.
+	// The same guest with a clock floor one second later has another measurement.
 	g := c.guest(t, "web")
 	c.sameDisk(t, g)
 	before := c.values
@@ -102,7 +103,8 @@ func TestDisabledRecord(t *testing.T) {
 	c.audited(t, since, disk, "disabled")
 }
 
-// A record of production accepts no emulated evidence, whatever else is right.
+// A production record accepts no emulated evidence, even if everything else is
+// right.
 func TestEmulatedEvidenceForProduction(t *testing.T) {
 	c := setUp(t)
 	ctx := t.Context()
@@ -135,7 +137,7 @@ func TestEmulatedEvidenceForProduction(t *testing.T) {
 	c.audited(t, since, "which is not AMD's ARK")
 }
 
-// Servers that are not there are asked for a bounded time.
+// The guest asks absent servers for a bounded time.
 func TestUnreachable(t *testing.T) {
 	c := setUp(t)
 	t.Run("KMS", func(t *testing.T) {
@@ -158,8 +160,8 @@ func TestUnreachable(t *testing.T) {
 	})
 }
 
-// Root in the booted system can have fresh evidence of the same launch and the
-// same SVID, and gets no key all the same.
+// Root in the booted system can get fresh evidence of the same launch and the same
+// SVID, but gets no key.
 func TestSecondRequestFromBootedSystem(t *testing.T) {
 	c := setUp(t)
 	ctx := t.Context()

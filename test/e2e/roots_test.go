@@ -54,13 +54,14 @@ func rootTar(t *testing.T, files ...file) string {
 	return path
 }
 
-// smallRoot is a root that nobody should reach.
+// smallRoot returns a root that no boot should reach.
 func (c *chain) smallRoot(t *testing.T) string {
 	t.Helper()
 	return rootTar(t, file{"sbin/init", 0o755, []byte("not reached\n")})
 }
 
-// attackerRoot is a root whose init is the attacker, with all that PID 1 had.
+// attackerRoot returns a root whose init is the attacker, with all files that PID 1
+// had.
 func (c *chain) attackerRoot(t *testing.T, diskUUID string) string {
 	t.Helper()
 	init := filepath.Join(t.TempDir(), "init")
@@ -74,7 +75,7 @@ func (c *chain) attackerRoot(t *testing.T, diskUUID string) string {
 		{"jail/etc/disk-uuid", 0o644, []byte(diskUUID)},
 		{"jail/etc/passwd", 0o644, []byte("root:x:0:0:root:/:/bin/false\n")},
 		{"jail/etc/group", 0o644, []byte("root:x:0:\n")},
-		// Its pins are another disk's, which fetchkey does not look at.
+		// Its pins are those of another disk. fetchkey does not read them.
 		{"jail/etc/rootvouch/boot.json", 0o644, read(t, c.web.BootConfig())},
 		{"jail/etc/trust_root.pem", 0o644, read(t, c.TrustRoot())},
 		{"jail/etc/agent.conf", 0o644, c.attackerAgentConfig(t)},

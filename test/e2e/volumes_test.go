@@ -17,7 +17,7 @@ import (
 	"github.com/rootvouch/rootvouch/test/vmtest"
 )
 
-// volumeUnit writes to the volume, says what was there before, and powers off.
+// volumeUnit prints the volume's former content, writes to it, and powers off.
 const volumeUnit = `[Unit]
 Description=a service that writes to its volume
 DefaultDependencies=yes
@@ -31,7 +31,7 @@ TTYPath=/dev/console
 ExecStart=/bin/sh -c 'echo "volume has: $(cat /data/count 2>/dev/null)."; echo "$(cat /data/count 2>/dev/null)x" >/data/count; sync; systemctl --no-block poweroff'
 `
 
-// toolRoot is the Debian root with a mkfs, and the unit.
+// toolRoot returns the Debian root with a mkfs and the unit.
 func (c *chain) toolRoot(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "root.tar")

@@ -1,4 +1,5 @@
-// Package etcdtest runs stock etcd members on this machine, and does to them what machines do.
+// Package etcdtest runs stock etcd members on this machine, and makes them fail as
+// machines do.
 package etcdtest
 
 import (
@@ -30,7 +31,7 @@ type Cluster struct {
 	dir     string
 	files   files
 	options []string
-	network *network // nil: all are on loopback
+	network *network // nil: all members are on loopback
 	Members []*Member
 }
 
@@ -45,8 +46,8 @@ type Member struct {
 	output *bytes.Buffer
 }
 
-// Start starts so many members, and waits until they answer. The options go to each of
-// them. The test is skipped where there is no etcd.
+// Start starts a cluster of members, and waits until they answer. The options go to
+// each member. If there is no etcd, Start skips the test.
 func Start(t testing.TB, members int, options ...string) *Cluster {
 	t.Helper()
 	needs.Boot(t)
@@ -88,7 +89,7 @@ func (c *Cluster) member(name string, at int) *Member {
 	return m
 }
 
-// free is an address that nobody listens on.
+// free returns a free address.
 func (c *Cluster) free() string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -146,7 +147,7 @@ func (c *Cluster) WaitReady() {
 	}
 }
 
-// Endpoints are the members' URLs.
+// Endpoints returns the members' URLs.
 func (c *Cluster) Endpoints() []string {
 	var all []string
 	for _, m := range c.Members {
@@ -155,12 +156,12 @@ func (c *Cluster) Endpoints() []string {
 	return all
 }
 
-// Source is where a book is that has a prefix.
+// Source returns the source of the book with a prefix.
 func (c *Cluster) Source(prefix string) etcdkv.Source {
 	return etcdkv.Source{Endpoints: c.Endpoints(), Prefix: prefix, CAFile: c.files.ca, CertFile: c.files.cert, KeyFile: c.files.key}
 }
 
-// Open is a new client of the book with a prefix.
+// Open returns a new client of the book with a prefix.
 func (c *Cluster) Open(prefix string) *etcdkv.Store {
 	c.t.Helper()
 	s, err := etcdkv.Open(context.Background(), c.Source(prefix))
@@ -181,19 +182,19 @@ func (c *Cluster) Kill(m *Member) {
 	m.cmd = nil
 }
 
-// Restart starts a member that was killed, with what it had.
+// Restart starts a killed member again, with its old data.
 func (c *Cluster) Restart(m *Member) {
 	c.t.Helper()
 	c.run(m, c.initial(c.Members), "existing")
 }
 
-// Pause stops a member in its tracks: its connections stay, and it answers nothing.
+// Pause stops a member: its connections stay open, and it answers nothing.
 func (c *Cluster) Pause(m *Member) { m.cmd.Process.Signal(syscall.SIGSTOP) }
 
-// Resume lets it go on.
+// Resume lets a paused member go on.
 func (c *Cluster) Resume(m *Member) { m.cmd.Process.Signal(syscall.SIGCONT) }
 
-// Client is etcd's own client of all members.
+// Client returns etcd's own client of all members.
 func (c *Cluster) Client() *clientv3.Client {
 	c.t.Helper()
 	client, err := clientv3.New(clientv3.Config{Endpoints: c.Endpoints(), TLS: c.files.config(c.t), Logger: zap.NewNop()})
@@ -203,7 +204,7 @@ func (c *Cluster) Client() *clientv3.Client {
 	return client
 }
 
-// Leader is the member that leads.
+// Leader returns the cluster's leader.
 func (c *Cluster) Leader() *Member {
 	c.t.Helper()
 	client := c.Client()
@@ -227,7 +228,7 @@ func (c *Cluster) Leader() *Member {
 	return nil
 }
 
-// Replace removes a member with all that it had, and adds another one in its place.
+// Replace removes a member with its data, and adds a new member.
 func (c *Cluster) Replace(m *Member) {
 	c.t.Helper()
 	client := c.Client()

@@ -54,7 +54,7 @@ func certify(t testing.TB, dir string) files {
 	return files{write("ca.pem", "CERTIFICATE", caDER), write("cert.pem", "CERTIFICATE", der), write("key.pem", "PRIVATE KEY", keyDER)}
 }
 
-// config is that of etcd's own client.
+// config returns the TLS configuration of etcd's own client.
 func (f files) config(t testing.TB) *tls.Config {
 	t.Helper()
 	pair, err := tls.LoadX509KeyPair(f.cert, f.key)

@@ -13,16 +13,15 @@ import (
 	"github.com/vishvananda/netns"
 )
 
-// members is how many a cluster with a network of its own has.
+// members is the number of members of a cluster with its own network.
 const members = 3
 
 func memberIP(i int) net.IP { return net.IPv4(10, 9, 1, byte(i+1)).To4() }
 
 const insideNamespace = "ROOTVOUCH_ETCD_NAMESPACE"
 
-// InOwnNetwork runs the calling test again in a network namespace of its own, where a
-// cluster can be made whose members have cables. It reports whether this process is the
-// one inside.
+// InOwnNetwork runs the calling test again in a network namespace of its own, in
+// which StartWired can be used. It reports whether this process is the one inside.
 func InOwnNetwork(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv(insideNamespace) != "" {
@@ -97,7 +96,7 @@ func newNetwork(t testing.TB) *network {
 	return n
 }
 
-// newSpace makes a network namespace, and stays in this one.
+// newSpace makes a network namespace, and stays in the present one.
 func newSpace(t testing.TB) netns.NsHandle {
 	t.Helper()
 	runtime.LockOSThread()
@@ -136,10 +135,10 @@ func (n *network) start(cmd *exec.Cmd, member int) error {
 	return err
 }
 
-// Unplug takes a member's cable out.
+// Unplug unplugs a member's cable.
 func (c *Cluster) Unplug(m *Member) { c.cable(m, netlink.LinkSetDown) }
 
-// Plug puts it in again.
+// Plug plugs a member's cable in again.
 func (c *Cluster) Plug(m *Member) { c.cable(m, netlink.LinkSetUp) }
 
 func (c *Cluster) cable(m *Member, do func(netlink.Link) error) {

@@ -1,4 +1,4 @@
-// Package faults runs key servers as processes, under load, and does to them what machines
-// do. Whether a key was lost or released twice is said by a program of its own, which
-// reads what the guests say that they got, and the log.
+// Package faults runs key servers as processes, under load, and makes them fail as
+// machines do. A separate program decides whether a key was lost or released twice.
+// It reads the guests' results and the log.
 package faults

@@ -2,9 +2,9 @@
 // OVMF's are: metadata, then the table that points to it, then 32 bytes.
 //
 // AmdSev, OVMF and SVSM describe the same memory as the builds of those names in
-// edk2-stable202405 and COCONUT-SVSM. A digest that was published for such a
-// build therefore holds for the image here as well, if the published digest of
-// the firmware's contents stands for the contents.
+// edk2-stable202405 and COCONUT-SVSM. So a digest that was published for such a
+// build is also valid for the image here, if the published digest of the firmware's
+// contents replaces the contents.
 package firmwaretest
 
 import (
@@ -37,20 +37,20 @@ type TableEntry struct {
 // A Section is one range of the metadata; Kind is the number in the file.
 type Section struct{ GPA, Size, Kind uint32 }
 
-// Image is what a test wants in an image.
+// Image describes the image that a test wants.
 type Image struct {
 	Pages    int
 	Entries  []TableEntry
 	Sections []Section
-	// Seed fills the rest of the image; without it the rest is zero.
+	// Seed fills the rest of the image. Without a seed the rest is zero.
 	Seed string
-	// The next three, where set, spoil the image.
+	// If set, the next three fields damage the image.
 	Metadata func(b []byte) []byte       // changes the metadata
 	Table    func(b []byte)              // changes the table
 	Pointer  func(fromEnd uint32) uint32 // changes the distance of the metadata from the end
 }
 
-// U32 is the little-endian form of values.
+// U32 returns the little-endian form of values.
 func U32(values ...uint32) []byte {
 	var b []byte
 	for _, v := range values {
@@ -59,12 +59,12 @@ func U32(values ...uint32) []byte {
 	return b
 }
 
-// memory is what the builds of edk2-stable202405 describe alike.
+// memory returns the sections that all builds of edk2-stable202405 describe.
 func memory() []Section {
 	return []Section{{0x800000, 0x9000, 1}, {0x80a000, 0x3000, 1}, {0x80d000, 0x1000, 2}, {0x80e000, 0x1000, 3}, {0x80f000, 0x1000, 4}}
 }
 
-// AmdSev is a firmware that checks kernel, initramfs and command line.
+// AmdSev returns a firmware that checks kernel, initramfs and command line.
 func AmdSev() Image {
 	return Image{
 		Pages: 1, Seed: "AmdSev",
@@ -73,7 +73,7 @@ func AmdSev() Image {
 	}
 }
 
-// OVMF is a firmware that cannot check a kernel.
+// OVMF returns a firmware that cannot check a kernel.
 func OVMF() Image {
 	return Image{
 		Pages: 2, Seed: "OvmfX64",
@@ -82,7 +82,7 @@ func OVMF() Image {
 	}
 }
 
-// SVSM is a program that runs below a firmware.
+// SVSM returns an SVSM, a program that runs below a firmware.
 func SVSM() Image {
 	return Image{
 		Pages: 16, Seed: "SVSM",
@@ -121,7 +121,8 @@ func (f Image) Bytes() []byte {
 	return image
 }
 
-// filling is SHA-256 over seed, colon and a decimal counter, page for page.
+// filling returns the rest of the image: for each page, SHA-256 over the seed, a
+// colon and a decimal counter.
 func (f Image) filling() []byte {
 	image := make([]byte, f.Pages*PageSize)
 	if f.Seed == "" {

@@ -21,7 +21,7 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// Version is the kernel version of everything here.
+// Version is the kernel version of all trees and packages here.
 const Version = "6.12.1-fake"
 
 // ELF makes an ELF file of that type with one section, .modinfo, of these records.
@@ -81,7 +81,7 @@ func (f Files) WriteTo(t testing.TB, dir string) {
 	}
 }
 
-// Pack compresses data as a file with that suffix would be.
+// Pack compresses data by the compression of a file suffix.
 func Pack(t testing.TB, suffix string, data []byte) []byte {
 	t.Helper()
 	var buf bytes.Buffer
@@ -111,8 +111,8 @@ func Pack(t testing.TB, suffix string, data []byte) []byte {
 	return buf.Bytes()
 }
 
-// Deb makes a Debian package whose data.tar is compressed as the suffix says; the
-// lines are those of its control file.
+// Deb makes a Debian package whose data.tar is compressed as the suffix says.
+// control holds the lines of its control file.
 func (f Files) Deb(t testing.TB, suffix string, control ...string) []byte {
 	t.Helper()
 	about := Files{"control": []byte(strings.Join(control, "\n") + "\n")}
@@ -142,8 +142,8 @@ func (f Files) Tar(t testing.TB, end bool) []byte {
 	return data.Bytes()
 }
 
-// RPM makes an RPM package whose payload is compressed as the suffix says. Its
-// lead and its signatures say nothing.
+// RPM makes an RPM package whose payload is compressed as the suffix says. Its lead
+// and its signatures are empty.
 func (f Files) RPM(t testing.TB, suffix, name string, requires ...string) []byte {
 	t.Helper()
 	header := func(tags map[uint32][]string) []byte {

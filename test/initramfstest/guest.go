@@ -12,7 +12,7 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// Kernel writes an unpacked kernel package that has everything which
+// Kernel writes an unpacked kernel package with all modules that
 // initramfs.DefaultModules requires, and returns its directory.
 func Kernel(t testing.TB) string {
 	t.Helper()
@@ -62,7 +62,7 @@ func GuestBin(t testing.TB, names ...string) string {
 	return dir
 }
 
-// Pins are those of no disk.
+// Pins returns made-up pins, which are those of no disk.
 func Pins() pins.Pins {
 	return pins.New(
 		pins.Verity{RootHash: pins.Digest{1}, Salt: pins.HexBytes{2}, DataBlocks: 10, HashOffset: 40960, PayloadOffset: 1 << 20, PayloadSize: 49152},

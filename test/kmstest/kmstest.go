@@ -25,7 +25,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/tlogdir"
 )
 
-// RetryWindow is that of a book's ledger.
+// RetryWindow is the retry window of a book's ledger.
 const RetryWindow = 30 * time.Second
 
 // Book is the store, the ledger and the log of one server.
@@ -39,7 +39,7 @@ type Book struct {
 	publisher *publish.Publisher
 }
 
-// KEK is the key-encryption key of every book.
+// KEK returns the key-encryption key of every book.
 func KEK(t testing.TB) *kek.Ring {
 	t.Helper()
 	k, err := kek.New(bytes.Repeat([]byte{1}, kek.Size))
@@ -99,7 +99,7 @@ func (b *Book) Open() error {
 	return nil
 }
 
-// Replica is the ledger of another server with the same book.
+// Replica returns the ledger of another server with the same book.
 func (b *Book) Replica(lane string, engine kv.Engine) *ledger.Ledger {
 	return ledger.New(b.Store.On(engine), lane, b.Clock, rand.Reader, RetryWindow)
 }
@@ -131,19 +131,19 @@ func (b *Book) Restore(t testing.TB, from string) (restore.Result, error) {
 	return result, b.Open()
 }
 
-// Close ends what uses the book.
+// Close closes the store.
 func (b *Book) Close() { b.Engine.Close() }
 
-// State is where the log stands.
+// State returns the state of the log.
 func (b *Book) State() publish.State { return b.publisher.State() }
 
-// Publish brings all leaves into the log.
+// Publish publishes all leaves in the log.
 func (b *Book) Publish(t testing.TB) {
 	t.Helper()
 	must(t, b.publisher.Publish(context.Background()))
 }
 
-// Leaves publishes, verifies the log, and returns what it has.
+// Leaves publishes, verifies the log, and returns its leaves.
 func (b *Book) Leaves(t testing.TB) []audit.Leaf {
 	t.Helper()
 	var all []audit.Leaf
@@ -151,7 +151,7 @@ func (b *Book) Leaves(t testing.TB) []audit.Leaf {
 	return all
 }
 
-// Text is what the log says, a line for each leaf.
+// Text returns the log as text, one line for each leaf.
 func (b *Book) Text(t testing.TB) string {
 	t.Helper()
 	var out bytes.Buffer
@@ -172,7 +172,7 @@ func (b *Book) read(t testing.TB, visit func(audit.Leaf, []byte)) error {
 	})
 }
 
-// Log is the log as it was published last.
+// Log returns the log as it was last published.
 func (b *Book) Log(t testing.TB) (tlogdir.Dir, tlogdir.Tree) {
 	t.Helper()
 	dir := tlogdir.Dir(b.path("log"))
@@ -185,7 +185,7 @@ func (b *Book) Log(t testing.TB) (tlogdir.Dir, tlogdir.Tree) {
 	return dir, tree
 }
 
-// Judge publishes, and has every release judged again.
+// Judge publishes, and judges every release again.
 func (b *Book) Judge(t testing.TB) *replay.Judge {
 	t.Helper()
 	b.Publish(t)

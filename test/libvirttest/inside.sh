@@ -11,7 +11,7 @@ for node in null zero random urandom net/tun; do
   : >"$root/dev/$node"
   mount --bind "/dev/$node" "$root/dev/$node"
 done
-# libvirt looks whether KVM is there; nothing opens it.
+# libvirt checks that KVM exists. No program opens it.
 : >"$root/dev/kvm"
 chmod 666 "$root/dev/kvm"
 touch -d @0 "$root/dev/kvm"

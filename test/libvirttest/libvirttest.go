@@ -1,8 +1,10 @@
-// Package libvirttest has libvirt judge domains: its schema, and its translation to QEMU's arguments.
+// Package libvirttest checks domains with libvirt: its schema, and its translation
+// to QEMU's arguments.
 //
-// libvirt translates a domain for SEV-SNP only where it has found KVM and SEV. Here it runs
-// in a root of its own (scripts/setup launchers), in namespaces without a network, where
-// what it knows of its QEMU is what a host with both would have told it. No VM starts.
+// libvirt translates a domain for SEV-SNP only if it has found KVM and SEV. Here it
+// runs in a root of its own (scripts/setup launchers), in namespaces without a
+// network. Its data about QEMU are edited to those of a host with KVM and SEV. No
+// VM starts.
 package libvirttest
 
 import (
@@ -74,9 +76,9 @@ func run(t *testing.T, what, root, work string) {
 	}
 }
 
-// forge adds to what libvirt found out about QEMU what it would have found with KVM and
-// SEV-SNP: for each CPU model and machine of TCG the same of KVM. The processor and the
-// kernel are this machine's: libvirt compares them.
+// forge adds to libvirt's data about QEMU the data that it would find with KVM and
+// SEV-SNP: for each CPU model and machine of TCG the same one of KVM. The processor
+// and the kernel stay this machine's, because libvirt compares them.
 func forge(t *testing.T, probed string) string {
 	t.Helper()
 	var added strings.Builder
@@ -123,8 +125,8 @@ func processor(t *testing.T) map[string]string {
 	return fields
 }
 
-// words splits a line as a POSIX shell does, as far as libvirt quotes: single quotes, and
-// a backslash outside of them.
+// words splits a line as a POSIX shell does. It knows only libvirt's forms of
+// quoting: single quotes, and a backslash outside of them.
 func words(t *testing.T, line string) []string {
 	t.Helper()
 	var all []string

@@ -1,5 +1,5 @@
-// Package snpdevtest serves a software AMD-SP on a unix socket, for tests of its
-// callers.
+// Package snpdevtest serves a software AMD-SP on a unix socket, for tests of code
+// that asks it for reports.
 //
 // It signs true reports with a throw-away chain, over the protocol of
 // docs/spec/emulated-asp.md, so a test can use the real code above the device.
@@ -21,17 +21,17 @@ import (
 	"github.com/rootvouch/rootvouch/test/snptest"
 )
 
-// SP is a chip with a chain of its own, and what verifiers need to believe it.
+// SP is a chip with a chain of its own, and the collateral for its verifiers.
 type SP struct {
 	*snptest.Signer
-	// Collateral is a directory with the chain's CRL, as verifiers want it.
+	// Collateral is a directory with the chain's CRL, in the form for verifiers.
 	Collateral string
 
 	t   testing.TB
 	now time.Time
 }
 
-// New makes a chip that poses as Genoa, whose CRL is fresh at now.
+// New makes a chip that imitates Genoa. Its CRL is fresh at now.
 func New(t testing.TB, now time.Time) *SP {
 	t.Helper()
 	s := &SP{Signer: snptest.New(t, snp.Genoa), t: t, now: now, Collateral: t.TempDir()}
@@ -65,8 +65,8 @@ func (s *SP) Launch(measurement snp.Measurement, id snp.ReportID) Launch {
 	return Launch{s, r}
 }
 
-// Values are reference values that accept exactly a measurement, vouched for by
-// this chip's root.
+// Values returns reference values that accept exactly these measurements under this
+// chip's root.
 func (s *SP) Values(measurements ...snp.Measurement) refval.Values {
 	var all []refval.Measurement
 	for _, m := range measurements {
@@ -95,7 +95,8 @@ func RewriteValues(t testing.TB, path string, v refval.Values) {
 	}
 }
 
-// Launch answers report requests. Report may be changed before anything is asked.
+// Launch answers report requests. A test may change Report before the first
+// request.
 type Launch struct {
 	sp     *SP
 	Report snp.Report

@@ -14,7 +14,7 @@ import (
 	"github.com/rootvouch/rootvouch/snp/emuchain"
 )
 
-// Signer is a chip that signs whatever it is told.
+// Signer is a chip that signs any report.
 type Signer struct {
 	Product snp.Product
 	ChipID  snp.ChipID
@@ -22,11 +22,11 @@ type Signer struct {
 	Chain   *emuchain.Chain
 }
 
-// Now is the time at which everything here is valid.
+// Now returns the time at which all certificates and CRLs here are valid.
 func Now() time.Time { return time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC) }
 
-// New returns a signer with a chain of its own, which takes a fraction of a
-// second: tests share one where they can.
+// New returns a signer with a chain of its own. That takes a fraction of a second,
+// so tests share a signer if they can.
 func New(t testing.TB, product snp.Product) *Signer {
 	t.Helper()
 	s := &Signer{Product: product, ChipID: snp.ChipID{0xc1, 2, 3, 4, 5, 6, 7, 8}, TCB: snp.TCB{Bootloader: 10, TEE: 1, SNP: 23, Microcode: 84}}
@@ -79,7 +79,8 @@ func (s *Signer) Evidence(t testing.TB, reportData [64]byte) evidence.Evidence {
 	return s.Sign(t, s.Unsigned(t, reportData))
 }
 
-// CRL returns a CRL of the chain's ARK, fresh at Now, that revokes those.
+// CRL returns a CRL of the chain's ARK, fresh at Now, that revokes the given
+// certificates.
 func (s *Signer) CRL(t testing.TB, revoked ...*x509.Certificate) *x509.RevocationList {
 	t.Helper()
 	return s.CRLAt(t, 1, Now().Add(-time.Hour), Now().Add(time.Hour), revoked...)

@@ -23,7 +23,7 @@ import (
 // Domain is the trust domain of most tests.
 var Domain = spiffeid.RequireTrustDomainFromString("example.org")
 
-// Forever is when certificates end if a test does not say otherwise: in 2242.
+// Forever is the expiry of certificates if a test does not set another: in 2242.
 var Forever = time.Unix(1<<33, 0)
 
 // An Authority is the CA of a trust domain.
@@ -33,8 +33,8 @@ type Authority struct {
 	domain      spiffeid.TrustDomain
 }
 
-// New makes an Authority of Domain. Each change is applied to its certificate
-// before that is signed.
+// New makes an Authority of Domain. It applies each change to the certificate
+// before it signs the certificate.
 func New(t testing.TB, changes ...func(*x509.Certificate)) *Authority {
 	t.Helper()
 	template := &x509.Certificate{
@@ -53,27 +53,28 @@ func (a *Authority) Issue(t testing.TB, id spiffeid.ID, changes ...func(*x509.Ce
 	return &x509svid.SVID{ID: id, Certificates: []*x509.Certificate{cert}, PrivateKey: key}
 }
 
-// Until makes a certificate end at a time.
+// Until returns a change that makes a certificate expire at end.
 func Until(end time.Time) func(*x509.Certificate) {
 	return func(c *x509.Certificate) { c.NotAfter = end }
 }
 
-// Usage gives a certificate another key usage.
+// Usage returns a change that gives a certificate another key usage.
 func Usage(usage x509.KeyUsage) func(*x509.Certificate) {
 	return func(c *x509.Certificate) { c.KeyUsage = usage }
 }
 
-// Bundle is the trust bundle of the domain.
+// Bundle returns the trust bundle of the domain.
 func (a *Authority) Bundle() *x509bundle.Bundle {
 	return x509bundle.FromX509Authorities(a.domain, []*x509.Certificate{a.Certificate})
 }
 
-// PEM is the CA's certificate as SPIRE and boot.json take it.
+// PEM returns the CA's certificate in the form that SPIRE and boot.json accept.
 func (a *Authority) PEM() string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Certificate.Raw}))
 }
 
-// Response is the answer of a Workload API: a new SVID of each ID, with the bundle.
+// Response returns the answer of a Workload API: a new SVID of each ID, with the
+// bundle.
 func (a *Authority) Response(t testing.TB, ids ...spiffeid.ID) *workload.X509SVIDResponse {
 	t.Helper()
 	response := &workload.X509SVIDResponse{}
@@ -90,8 +91,8 @@ func (a *Authority) Response(t testing.TB, ids ...spiffeid.ID) *workload.X509SVI
 	return response
 }
 
-// Stream answers FetchX509SVID of a Workload API until the caller goes. next returns an answer,
-// and what is closed when there is another one.
+// Stream answers FetchX509SVID of a Workload API until the caller disconnects. next
+// returns an answer, and a channel that is closed when there is a new answer.
 func Stream(stream workload.SpiffeWorkloadAPI_FetchX509SVIDServer, next func() (*workload.X509SVIDResponse, <-chan struct{})) error {
 	for {
 		answer, changed := next()

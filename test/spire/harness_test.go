@@ -47,7 +47,7 @@ func stock(t testing.TB, name string) string {
 // rig is a trust domain with a stock server, our plugin, and one chip.
 type rig struct {
 	testing.TB
-	dir     string // everything of it
+	dir     string // all its files
 	sp      *snpdevtest.SP
 	refval  string // accepts wanted
 	address string // of the server
@@ -58,7 +58,7 @@ type rig struct {
 	nextID  byte
 }
 
-// build makes our plugins and the chip; nothing runs yet.
+// build makes our plugins and the chip. It starts no server.
 func build(t testing.TB) *rig {
 	t.Helper()
 	needs.Boot(t)
@@ -129,7 +129,7 @@ func (w *rig) start(edit func(string) string) {
 	})
 }
 
-// entries makes those of the VM, for this test as its workload.
+// entries makes the entries of the VM. This test is its workload.
 func (w *rig) entries(values ...refval.Values) []admin.Change {
 	w.Helper()
 	if len(values) == 0 {
@@ -150,12 +150,12 @@ func (w *rig) values(m ...snp.Measurement) []refval.Values {
 	return []refval.Values{w.sp.Values(m...)}
 }
 
-// agentID is an agent's: our chip is emulated.
+// agentID returns the ID of an agent. Our chip is emulated.
 func (w *rig) agentID(rest string) spiffeid.ID {
 	return spiffeid.RequireFromPath(domain, "/spire/agent/amd_sev_snp/emulated/"+w.sp.Chain.ARKDigest().String()+"/"+rest)
 }
 
-// newLaunch is a launch of the VM with a REPORT_ID of its own.
+// newLaunch makes a launch of the VM with a REPORT_ID of its own.
 func (w *rig) newLaunch(m snp.Measurement) string {
 	w.nextID++
 	return w.sp.Launch(m, snp.ReportID{w.nextID}).Serve()
@@ -288,7 +288,7 @@ func (p *process) output() string {
 	return b.String()
 }
 
-// said returns when the child first said something.
+// said returns the time at which the child first printed text.
 func (p *process) said(text string) (time.Time, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

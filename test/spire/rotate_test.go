@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A VM knows the long-lived root alone. It attests to a server whose own CA is
-// another one than when the VM was measured, and gets an SVID of the new CA.
+// A VM knows only the long-lived root. It attests to a server that has changed its
+// CA since the VM was measured, and gets an SVID of the new CA.
 func TestRotatedCA(t *testing.T) {
 	w := build(t)
 	w.start(nil)
@@ -29,7 +29,7 @@ func TestRotatedCA(t *testing.T) {
 	}
 }
 
-// rotate has the server prepare a new CA and take it.
+// rotate makes the server prepare and activate a new CA.
 func (w *rig) rotate() {
 	w.Helper()
 	w.authority("prepare")

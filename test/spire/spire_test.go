@@ -54,7 +54,7 @@ func TestInlineRefval(t *testing.T) {
 			t.Fatalf("no %s in:\n%s", files, conf)
 		}
 		conf = strings.Replace(conf, files, "", 1)
-		// Last of all, as who writes it by hand would have it.
+		// The member comes last, as in a file that a person writes.
 		head, tail, _ := strings.Cut(conf, "      selectors = ")
 		line, tail, _ := strings.Cut(tail, "\n")
 		return head + "      selectors = " + line + "\n      refval = <<END\n" + string(values) + "END\n" + tail
@@ -154,7 +154,8 @@ func (w *rig) testRevoked(t *testing.T) {
 	w.refused(t, w.newLaunch(wanted), "evidence is refused: revocation")
 }
 
-// No server is asked for a CRL on the way: whoever fetches it has failed to.
+// The plugin asks no server for a CRL. The operator's timer has failed to fetch
+// one.
 func (w *rig) testNoCRL(t *testing.T) {
 	if err := os.Remove(filepath.Join(w.sp.Collateral, "ark.crl")); err != nil {
 		t.Fatal(err)
@@ -167,7 +168,7 @@ func (w *rig) testNoCRL(t *testing.T) {
 	}
 }
 
-// Accepted by the reference values is not yet entitled to anything.
+// An agent that the reference values accept gets no SVID without an entry.
 func (w *rig) testNoEntry(t *testing.T) {
 	other := snp.Measurement{4}
 	snpdevtest.RewriteValues(t, w.refval, w.sp.Values(wanted, other))
@@ -239,8 +240,8 @@ func (w *rig) testMany(t *testing.T) {
 	waiting.Wait()
 }
 
-// testOwner has the agent on the owner's side attest by join token, restart with
-// the one that is used up, and give the KMS (this test) its SVID.
+// testOwner makes the agent on the owner's side attest by join token, restart with
+// the used token, and give the KMS (this test) its SVID.
 func (w *rig) testOwner(t *testing.T) {
 	id := spiffeid.RequireFromPath(domain, "/kms")
 	alias := spiffeid.RequireFromPath(domain, "/node/owner")

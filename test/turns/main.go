@@ -3,9 +3,9 @@
 //
 //	turns RUNS COMMAND [ARGUMENT…] [-- COMMAND [ARGUMENT…]]…
 //
-// A shell forks itself for each command, which takes as long as a fifth of what
-// is to be measured; this does not. Each command runs once before, to warm the
-// page cache. Its output is thrown away. An exit status above 1 is an error.
+// A shell forks itself for each command, which takes a fifth of the time to
+// measure. Turns does not fork itself. Each command first runs once, to warm the
+// page cache. Its output is discarded. An exit status above 1 is an error.
 package main
 
 import (

@@ -8,15 +8,17 @@ import (
 	"testing"
 )
 
-// EFIProgram writes an EFI program that says a line on the firmware's console
-// and powers off: what a host might want to run in the guest before the kernel.
+// EFIProgram writes an EFI program that prints a line on the firmware's console and
+// powers off. It stands for a program that a host wants to run in the guest before
+// the kernel.
 func EFIProgram(t testing.TB, line string) string {
 	t.Helper()
 	return mustWrite(t, filepath.Join(t.TempDir(), "program.efi"), efiImage(efiCode(line)))
 }
 
-// efiCode is the program: position-independent, entered with the system table in
-// RDX (UEFI Specification 2.10, sections 2.3.4.2, 4.3 and 12.4.3).
+// efiCode returns the program's code. It is position-independent, and is entered
+// with the system table in RDX (UEFI Specification 2.10, sections 2.3.4.2, 4.3 and
+// 12.4.3).
 func efiCode(line string) []byte {
 	code := []byte{
 		0x53,                   // push rbx: the stack is aligned now

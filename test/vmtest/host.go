@@ -22,8 +22,8 @@ func Monitored(t testing.TB) (args []string, socket string) {
 	return []string{"-qmp", "unix:" + socket + ",server=on,wait=off"}, socket
 }
 
-// Command has the host say something to a running QEMU (QMP, "QEMU Machine
-// Protocol"), and fails the test unless QEMU does it.
+// Command sends a command of the host to a running QEMU (QMP, "QEMU Machine
+// Protocol"), and fails the test unless QEMU executes it.
 func Command(t testing.TB, socket, name string, arguments map[string]any) {
 	t.Helper()
 	conn, err := net.Dial("unix", socket)

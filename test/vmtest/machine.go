@@ -1,4 +1,4 @@
-// Package vmtest boots VMs in tests and says what is expected of them.
+// Package vmtest boots VMs in tests and checks expectations about them.
 //
 //	m := vmtest.Boot(t, guest, nil)
 //	m.Expect("rootvouch: dm-verity:")
@@ -43,14 +43,14 @@ type Machine struct {
 	result platform.Result
 }
 
-// Boot launches a guest. c vouches for it; nil means the chip of [Chip].
+// Boot launches a guest. c signs its reports; nil means the chip of [Chip].
 func Boot(t testing.TB, g platform.Guest, c *asp.Chip) *Machine {
 	t.Helper()
 	return BootWith(t, g, platform.Options{AMDSP: c})
 }
 
-// BootWith is Boot with options of the test's own. Its Console is not used, and
-// zero options get defaults.
+// BootWith is Boot with the test's own options. It ignores o.Console, and zero
+// options get defaults.
 func BootWith(t testing.TB, g platform.Guest, o platform.Options) *Machine {
 	t.Helper()
 	if o.AMDSP == nil {
@@ -105,7 +105,7 @@ func (m *Machine) snapshot() (lines []string, more <-chan struct{}) {
 // VM gives access to the launch digest, the REPORT_ID and the like.
 func (m *Machine) VM() *platform.VM { return m.vm }
 
-// Port returns where the host reaches a TCP port of the guest.
+// Port returns the address at which the host reaches a TCP port of the guest.
 func (m *Machine) Port(guest uint16) netip.AddrPort {
 	m.t.Helper()
 	for _, f := range m.vm.Forwards() {
@@ -117,8 +117,8 @@ func (m *Machine) Port(guest uint16) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// Expect waits for a line that contains text, after the one that the last
-// Expect found, and returns it.
+// Expect waits for a line that contains text, and returns the line. It starts after
+// the line that the last Expect found.
 func (m *Machine) Expect(text string) string {
 	m.t.Helper()
 	timeout := time.NewTimer(patience)
@@ -172,8 +172,8 @@ func (m *Machine) Panicked() {
 	m.never(func(lines []string) bool { return !contains(lines, "Kernel panic") }, "no kernel panic on the console")
 }
 
-// NeverStarted waits until the VM has ended, and fails unless the firmware
-// refused to start the kernel, in silence.
+// NeverStarted waits until the VM has ended, and fails unless the firmware refused
+// to start the kernel, without a message.
 func (m *Machine) NeverStarted() {
 	m.t.Helper()
 	m.endsWith(platform.KernelNeverStarted)
@@ -184,9 +184,9 @@ func (m *Machine) NeverStarted() {
 // refusal begins the line with which PID 1 refuses to boot.
 const refusal = "rootvouch: refused: "
 
-// Refused waits until the VM has ended, and fails unless PID 1 refused to boot
-// at this step for a reason that contains this text, in exactly one line, and
-// powered off without a step after it, an operating system or a shell.
+// Refused waits until the VM has ended. It fails unless PID 1 refused to boot at
+// this step, with exactly one line whose reason contains this text, and then
+// powered off without a further step, an operating system or a shell.
 func (m *Machine) Refused(step, reason string) {
 	m.t.Helper()
 	m.endsWith(platform.PoweredOff)

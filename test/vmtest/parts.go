@@ -30,7 +30,7 @@ func StockFirmware(t testing.TB) string {
 	return needs.Part(t, "firmware/usr/share/ovmf/OVMF.amdsev.fd")
 }
 
-// BareKernel returns the stock kernel, which takes its ACPI tables from the host.
+// BareKernel returns the stock kernel, which reads the host's ACPI tables.
 func BareKernel(t testing.TB) string {
 	t.Helper()
 	return needs.Part(t, "kernel/boot/vmlinuz-*")
@@ -48,8 +48,8 @@ func Gated(t testing.TB, kernel string) string {
 
 // Guest returns an emulated guest with the hardened firmware, the stock kernel
 // behind the gate, the default command line, two vCPUs and 1 GiB, and without
-// initramfs and disk. It
-// skips the test, loudly, when a part is missing or this is not `make test`.
+// initramfs and disk. It skips the test, with a message, if a part is missing or if
+// this is not `make test`.
 func Guest(t testing.TB) platform.Guest {
 	t.Helper()
 	needs.Boot(t)
@@ -66,11 +66,12 @@ func Guest(t testing.TB) platform.Guest {
 	}
 }
 
-// chip is one software AMD-SP for all tests of a binary: making one takes time.
+// chip is one software AMD-SP for all tests of a binary, because a chip takes time
+// to make.
 var chip = sync.OnceValues(func() (*asp.Chip, error) { return asp.NewWeak(rand.Reader, time.Now()) })
 
-// Chip returns the software AMD-SP that vouches for VMs of this test binary,
-// and a directory with its collateral for verifiers.
+// Chip returns the software AMD-SP for the VMs of this test binary, and a directory
+// with its collateral for verifiers.
 func Chip(t testing.TB) (c *asp.Chip, collateral string) {
 	t.Helper()
 	c, err := chip()
@@ -165,8 +166,8 @@ func mustWrite(t testing.TB, path string, data []byte) string {
 	return path
 }
 
-// Swapped returns a QEMU that a malicious host would run: whatever it is told to
-// load of measured, it loads that of given instead.
+// Swapped returns a QEMU as a malicious host would run it: instead of the files of
+// measured, it loads those of given.
 func Swapped(t testing.TB, measured, given platform.Guest) string {
 	t.Helper()
 	var script strings.Builder
@@ -188,8 +189,8 @@ func Swapped(t testing.TB, measured, given platform.Guest) string {
 	return path
 }
 
-// Adding returns a QEMU that a malicious host would run: it is given these
-// arguments besides the ones that it is told.
+// Adding returns a QEMU as a malicious host would run it, with these arguments in
+// addition to the given ones.
 func Adding(t testing.TB, args ...string) string {
 	t.Helper()
 	script := "#!/bin/sh\nexec " + platform.DefaultQEMU + " \"$@\" " + shell.Quote(args...) + "\n"

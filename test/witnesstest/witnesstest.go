@@ -1,4 +1,5 @@
-// Package witnesstest is a witness of transparency logs, as https://c2sp.org/tlog-witness has it.
+// Package witnesstest implements a witness of transparency logs
+// (https://c2sp.org/tlog-witness).
 package witnesstest
 
 import (
@@ -23,7 +24,7 @@ import (
 
 // Witness cosigns the log of one key.
 type Witness struct {
-	// URL is where it is asked, and Key verifies its cosignatures.
+	// URL is the witness's address, and Key verifies its cosignatures.
 	URL, Key string
 
 	name string
@@ -54,14 +55,14 @@ func New(t testing.TB, name, logKey string) *Witness {
 	return w
 }
 
-// Seen is the tree that the witness cosigned last.
+// Seen returns the tree that the witness cosigned last.
 func (w *Witness) Seen() tlogdir.Tree {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.seen
 }
 
-// Asks is how often it was asked.
+// Asks returns the number of requests to the witness.
 func (w *Witness) Asks() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -101,7 +102,7 @@ func (w *Witness) add(out http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// parse reads what comes before the checkpoint.
+// parse reads the part of a request before the checkpoint.
 func parse(head string) (old int64, proof tlog.TreeProof, err error) {
 	lines := strings.Split(head, "\n")
 	if _, err := fmt.Sscanf(lines[0], "old %d", &old); err != nil {

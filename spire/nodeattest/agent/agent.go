@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/rootvouch/rootvouch/evidence"
+	"github.com/rootvouch/rootvouch/internal/emulated"
 	"github.com/rootvouch/rootvouch/snp/snpdev"
 	"github.com/rootvouch/rootvouch/spire/nodeattest"
 )
@@ -74,7 +75,7 @@ func (p *Plugin) Configure(_ context.Context, request *configv1.ConfigureRequest
 	defer p.mu.Unlock()
 	p.config = c
 	if c.kind == snpdev.VirtioPort && p.log != nil {
-		p.log.Warn("Reports come from a software AMD-SP. Emulated: NOT CONFIDENTIAL")
+		p.log.Warn("Reports come from a software AMD-SP. Emulated: " + emulated.NotConfidential)
 	}
 	return &configv1.ConfigureResponse{}, nil
 }

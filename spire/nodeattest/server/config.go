@@ -9,6 +9,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/evidence/kept"
+	"github.com/rootvouch/rootvouch/internal/emulated"
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/spire/nodeattest"
 )
@@ -146,8 +147,8 @@ func (c *config) remarks(all []namedValues, revocation appraise.RevocationMode) 
 		notes = append(notes, "revocation is accept-unknown: a certificate that AMD has revoked may be accepted")
 	}
 	for _, v := range all {
-		if ark, emulated := v.values.RootOfTrust.Emulated(); emulated {
-			notes = append(notes, fmt.Sprintf("%s accepts an emulated root of trust, %s. Emulated: NOT CONFIDENTIAL", v.file, ark))
+		if ark, ok := v.values.RootOfTrust.Emulated(); ok {
+			notes = append(notes, fmt.Sprintf("%s accepts an emulated root of trust, %s. Emulated: %s", v.file, ark, emulated.NotConfidential))
 		}
 		if _, ok := v.values.Accepts(snp.Milan); ok {
 			notes = append(notes, fmt.Sprintf("%s accepts Milan, whose keys software on the host can extract (arXiv 2605.12990)", v.file))

@@ -1,6 +1,6 @@
-// Attacker is the init of a booted system whose root wants the disk's key again. It
-// starts the same agent and fetchkey as PID 1, at the same paths, with fresh evidence
-// of the same launch.
+// Attacker is the init of a booted system. As root it asks for the disk's key a
+// second time. It starts the same agent and fetchkey as PID 1, at the same paths,
+// with fresh evidence of the same launch.
 package main
 
 import (
@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	jail   = "/jail" // has /bin and /etc as the initramfs had them
+	jail   = "/jail" // has the /bin and /etc of the initramfs
 	socket = "/run/spire/agent.sock"
 )
 

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// machine prints what the kernel took over from the firmware, one long line for
-// each thing: "machine KIND NAME base64".
+// machine prints everything that the kernel got from the firmware, one long line
+// for each item: "machine KIND NAME base64".
 func machine() {
 	show := func(kind, name string, data []byte) {
 		long(fmt.Sprintf("machine %s %s %s", kind, name, base64.StdEncoding.EncodeToString(data)))
@@ -46,8 +46,8 @@ func machine() {
 	show("text", "unassigned", unassigned())
 }
 
-// banner returns how far the text of /proc/version stands behind the kernel's
-// first byte.
+// banner returns the distance from the kernel's first byte to the text of
+// /proc/version.
 func banner() []byte {
 	data, err := os.ReadFile("/proc/kallsyms")
 	if err != nil {

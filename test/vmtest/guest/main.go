@@ -1,5 +1,5 @@
-// Guest is PID 1 of a VM that tests the launcher: it says that it runs, asks
-// for evidence, and ends the VM in the way that the command line names.
+// Guest is PID 1 of a VM that tests the launcher. It prints that it runs, asks for
+// evidence, and ends the VM in the way that the command line names.
 package main
 
 import (
@@ -49,7 +49,7 @@ func main() {
 	fmt.Println("guest: error:", unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF))
 }
 
-// report asks several times at once, and prints the last evidence.
+// report asks for several reports at once, and prints the last evidence.
 func report() {
 	device, err := snpdev.Open(snpdev.VirtioPort)
 	if err != nil {
@@ -78,7 +78,7 @@ func report() {
 	}
 }
 
-// long prints text in pieces: the console is read by lines of bounded length.
+// long prints text in pieces, because the launcher reads lines of bounded length.
 func long(text string) {
 	const piece = 1000
 	for len(text) > piece {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// power loads the driver of the power button, says what the machine has, and waits
+// power loads the driver of the power button, prints the machine's parts, and waits
 // until the host presses the button.
 func power() {
 	modules, _ := filepath.Glob("/lib/modules/*.ko")
@@ -41,7 +41,7 @@ func power() {
 	fmt.Println("guest: then has", parts())
 }
 
-// parts counts what a host can plug.
+// parts counts the parts that a host can plug.
 func parts() string {
 	devices, _ := filepath.Glob("/sys/bus/pci/devices/*")
 	processors, _ := filepath.Glob("/sys/devices/system/cpu/cpu[0-9]*")

@@ -108,7 +108,7 @@ seccompProfile:
   mountPath: /spiffe-workload-api
   readOnly: true
 {{- if .Values.kek.secret.name }}
-# By subPath it is a file and no link: the server follows none to a key.
+# With subPath the key is a file and no link: the server follows no link to a key.
 - name: kek
   mountPath: /run/credentials/kms.kek
   subPath: kms.kek
