@@ -21,8 +21,8 @@ import (
 	"github.com/rootvouch/rootvouch/test/snptest"
 )
 
-// signers holds a signer of each product: making their RSA keys takes longer
-// than all the tests. No test changes one.
+// signers holds a signer of each product, because their RSA keys take longer to
+// make than all tests take to run. No test changes a signer.
 var signers sync.Map // :: snp.Product -> *snptest.Signer
 
 func newSigner(t testing.TB, p snp.Product) *snptest.Signer {
@@ -212,7 +212,7 @@ func TestRefusals(t *testing.T) {
 			if !failed[row.check] {
 				t.Errorf("check %q passed\n%s", row.check, got)
 			}
-			// What follows from a broken link may fail with it.
+			// Checks that depend on a broken link may fail with it.
 			also := map[string]bool{"names": true, "product accepted": true, "minimum TCB": true, "signing key": true}
 			for name := range failed {
 				if name != row.check && (row.outcome == appraise.Refused || !also[name]) {
@@ -226,7 +226,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestMinimumTCBNote wants a verdict to say when old firmware would have passed.
+// TestMinimumTCBNote checks that a verdict says when old firmware would pass.
 func TestMinimumTCBNote(t *testing.T) {
 	s := newSigner(t, snp.Genoa)
 	for min, noted := range map[refval.Want[snp.TCB]]bool{refval.Any[snp.TCB](): true, refval.Exactly(s.TCB): false} {
@@ -237,7 +237,7 @@ func TestMinimumTCBNote(t *testing.T) {
 	}
 }
 
-// TestAllMismatchesAtOnce wants the whole list in one verdict.
+// TestAllMismatchesAtOnce checks that one verdict has all mismatches.
 func TestAllMismatchesAtOnce(t *testing.T) {
 	s := newSigner(t, snp.Turin)
 	r := s.Unsigned(t, [64]byte{})
@@ -252,7 +252,7 @@ func TestAllMismatchesAtOnce(t *testing.T) {
 	}
 }
 
-// TestMalformedStandsAlone wants the first parse error and nothing else.
+// TestMalformedStandsAlone checks that a verdict has only the first parse error.
 func TestMalformedStandsAlone(t *testing.T) {
 	s := newSigner(t, snp.Genoa)
 	for _, change := range []func(*asked){
@@ -320,8 +320,8 @@ func TestRevocation(t *testing.T) {
 	}
 }
 
-// TestCollateralCompletes lets the verifier's certificates stand in for those
-// that the evidence lacks, the endorsement key's included.
+// TestCollateralCompletes uses the verifier's certificates for those that the
+// evidence lacks, including the endorsement key's.
 func TestCollateralCompletes(t *testing.T) {
 	for _, p := range []snp.Product{snp.Genoa, snp.Turin} {
 		s, other := newSigner(t, p), snptest.New(t, p)
@@ -330,7 +330,8 @@ func TestCollateralCompletes(t *testing.T) {
 			e := s.Evidence(t, [64]byte{})
 			e.Certificates = e.Certificates[:n]
 			q := request(t, s, e, func(q *asked) { q.Collateral.Certificates = all })
-			// Both VCEKs stand for this chip and TCB: the one that signed is taken.
+			// Both VCEKs are of this chip and TCB. The verdict names the one that
+			// signed.
 			if got := q.judge(); !got.Trusted() || !got.Signer.Equal(s.Chain.VCEK) {
 				t.Errorf("%s with %d certificates in the evidence: refused\n%s", p, n, got)
 			}
@@ -338,9 +339,9 @@ func TestCollateralCompletes(t *testing.T) {
 	}
 }
 
-// TestStaleCertificate brings the certificate of an older TCB with the report, as a
-// host does after a firmware update: the collateral's is taken. Without that, the
-// verdict shows the fault of the one that came.
+// TestStaleCertificate presents a certificate of an older TCB with the report, as a
+// host does after a firmware update. Appraise uses the collateral's certificate.
+// Without one, the verdict shows the fault of the presented certificate.
 func TestStaleCertificate(t *testing.T) {
 	s := newSigner(t, snp.Genoa)
 	older := s.TCB
@@ -361,7 +362,7 @@ func TestStaleCertificate(t *testing.T) {
 	}
 }
 
-// TestErrorsNameTheFault wants each fault in its own words.
+// TestErrorsNameTheFault checks that each fault has its own error text.
 func TestErrorsNameTheFault(t *testing.T) {
 	s, milan := newSigner(t, snp.Genoa), newSigner(t, snp.Milan)
 	broken := s.CRL(t)
@@ -426,7 +427,7 @@ func TestVLEK(t *testing.T) {
 	}
 }
 
-// TestAnyReportData trusts nothing whose freshness nobody looked at.
+// TestAnyReportData checks that evidence of unknown freshness is never trusted.
 func TestAnyReportData(t *testing.T) {
 	s := newSigner(t, snp.Genoa)
 	got := request(t, s, s.Evidence(t, [64]byte{5}), func(q *asked) { q.AcceptAnyReportData = true }).judge()
@@ -504,8 +505,8 @@ func TestMemo(t *testing.T) {
 	}
 }
 
-// TestHostCodeNote wants every verdict to say when the reference values accept a
-// firmware that may run code of its host.
+// TestHostCodeNote checks that every verdict says so if the reference values accept
+// a firmware that may run code of its host.
 func TestHostCodeNote(t *testing.T) {
 	s := newSigner(t, snp.Genoa)
 	for code, noted := range map[refval.HostCode]bool{refval.HostCodeAccepted: true, refval.HostCodeNone: false} {
@@ -523,8 +524,8 @@ func TestHostCodeNote(t *testing.T) {
 	}
 }
 
-// TestBareKernelNote wants every verdict to say when the reference values accept a
-// kernel that is not behind the gate.
+// TestBareKernelNote checks that every verdict says so if the reference values
+// accept a kernel that is not behind the gate.
 func TestBareKernelNote(t *testing.T) {
 	s := newSigner(t, snp.Genoa)
 	for gate, noted := range map[refval.Gate]bool{refval.GateNone: true, refval.Gate(strings.Repeat("9a", 32)): false} {
@@ -542,8 +543,8 @@ func TestBareKernelNote(t *testing.T) {
 	}
 }
 
-// TestUnmeasuredKernelNote wants every verdict to say when the reference values
-// accept a measurement that covers no kernel.
+// TestUnmeasuredKernelNote checks that every verdict says so if the reference
+// values accept a measurement that covers no kernel.
 func TestUnmeasuredKernelNote(t *testing.T) {
 	s := newSigner(t, snp.Genoa)
 	for kernel, noted := range map[refval.Kernel]bool{refval.KernelUnmeasured: true, refval.KernelMeasured: false} {

@@ -55,8 +55,8 @@ func BenchmarkAppraiseAMD(b *testing.B) {
 	}
 }
 
-// BenchmarkGoSevGuestSignature is what others do at least: the report's
-// signature alone.
+// BenchmarkGoSevGuestSignature measures the least work of another verifier: the
+// report's signature alone.
 func BenchmarkGoSevGuestSignature(b *testing.B) {
 	q := benchRequest(b)
 	leaf, err := x509.ParseCertificate(q.Evidence.Certificates[0])

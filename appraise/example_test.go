@@ -15,8 +15,8 @@ import (
 	"github.com/rootvouch/rootvouch/snp/kds"
 )
 
-// genoa is the report of a VM on a Genoa processor, with the certificate of the key
-// that signed it.
+// genoa returns the report of a VM on a Genoa processor, with the certificate of
+// the key that signed it.
 func genoa() (*snp.Report, appraise.Evidence) {
 	dir := filepath.Join("..", "test", "amdtest", "testdata")
 	text, err := os.ReadFile(filepath.Join(dir, "msteeav-genoa.report.hex"))
@@ -61,8 +61,8 @@ func ExampleAuthenticate() {
 	// authentic: true trusted: false
 }
 
-// A report is appraised by the reference values of its owner, and by those of
-// somebody who measured something else.
+// A report is appraised by the reference values of its owner, and by those of an
+// owner who measured another guest.
 func ExampleAppraise() {
 	report, parsed := genoa()
 	for _, measurement := range []snp.Measurement{report.Measurement, {1}} {
@@ -72,7 +72,7 @@ func ExampleAppraise() {
 		values.IDKeyDigests = refval.Any[[]snp.KeyDigest]() // this cloud launches with an ID block
 		verdict := appraise.Appraise(appraise.Request{
 			Evidence: parsed, Values: values,
-			ReportData: report.ReportData, // what the guest was asked to bind
+			ReportData: report.ReportData, // the value that the guest was asked to bind
 			Collateral: appraise.Collateral{Certificates: kds.AMDCertificates()},
 			Now:        signedAt, Revocation: appraise.AcceptUnknownRevocation,
 		})

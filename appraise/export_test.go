@@ -1,6 +1,6 @@
 package appraise
 
-// Tables is how many endorsement keys have one.
+// Tables returns the number of endorsement keys with a table.
 func (m *Memo) Tables() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()

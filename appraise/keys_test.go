@@ -11,8 +11,8 @@ import (
 	"github.com/rootvouch/rootvouch/test/snptest"
 )
 
-// TestTables: a key that endorses again and again gets a table, and nothing is judged
-// otherwise by it. A key that no root vouches for gets none.
+// TestTables: a key that signs many reports gets a table, which changes no verdict.
+// A key without a chain to a root gets none.
 func TestTables(t *testing.T) {
 	s, other := newSigner(t, snp.Genoa), snptest.New(t, snp.Genoa)
 	memo := &appraise.Memo{}
@@ -60,8 +60,8 @@ func TestTables(t *testing.T) {
 	}
 }
 
-// TestMemoRead: evidence that is read with a memo is what it is without, also the second time,
-// and what is no evidence is none.
+// TestMemoRead: Read gives the same evidence with a memo as without, also the
+// second time, and the same refusals.
 func TestMemoRead(t *testing.T) {
 	s := newSigner(t, snp.Genoa)
 	memo := &appraise.Memo{}

@@ -105,8 +105,8 @@ func TestMutatedVectors(t *testing.T) {
 	}
 }
 
-// FuzzAppraise throws changed evidence at the judge: it may accept only the
-// very report and leaf that were signed.
+// FuzzAppraise appraises changed evidence. Only the exact report and leaf that were
+// signed may be accepted.
 func FuzzAppraise(f *testing.F) {
 	s := newSigner(f, snp.Genoa)
 	e := s.Evidence(f, [64]byte{})

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestPartialCRL: a list of a part of all certificates cannot say "not revoked",
-// whether or not it calls the extension that says so critical.
+// TestPartialCRL: a list that does not cover all certificates cannot say "not
+// revoked", whether or not its extension is critical.
 func TestPartialCRL(t *testing.T) {
 	whole := x509.RevocationList{Number: big.NewInt(1), NextUpdate: time.Unix(1, 0)}
 	if err := checkCRL(&whole); err != nil {

@@ -55,8 +55,8 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-// appraiseVector judges a genuine report by reference values that fit it, but
-// for what no owner should accept.
+// appraiseVector judges a genuine report by reference values that fit it, except
+// for values that no owner should accept.
 func appraiseVector(t *testing.T, v amdtest.Vector, raw evidence.Evidence, q appraise.AuthenticityRequest, authentic appraise.Verdict) {
 	r := authentic.Report
 	values := refval.New(refval.AMD(), []refval.Measurement{{Digest: r.Measurement, HostCode: refval.HostCodeNone, Kernel: refval.KernelMeasured, Provenance: refval.Provenance{KernelSHA256: [32]byte{1}}, Gate: "9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a9a", VCPUs: 1, CPUType: "EPYC"}}, anyTCB(snp.Genoa), anyTCB(snp.Turin))
@@ -129,8 +129,8 @@ func TestVectorCRL(t *testing.T) {
 	}
 }
 
-// TestVectorAzure judges a report inside its HCL blob: what the guest chose is
-// in the runtime data, and a plain report is not taken for one.
+// TestVectorAzure judges a report inside its HCL blob. The guest's own value is in
+// the runtime data, and a plain report is not accepted as a blob.
 func TestVectorAzure(t *testing.T) {
 	for _, name := range []string{"trustee-azure-v0", "trustee-azure-hcl", "trustee-azure-genoa"} {
 		blob := amdtest.HCL(t, name)

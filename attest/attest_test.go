@@ -56,7 +56,7 @@ type vm struct {
 	address string
 }
 
-// boot runs one until the test ends; change may spoil it.
+// boot runs a VM until the test ends. change may damage it.
 func boot(t *testing.T, change func(*snp.Report, *bootlog.Log)) *vm {
 	t.Helper()
 	v := &vm{T: t, sp: snpdevtest.New(t, time.Now())}
@@ -174,8 +174,8 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// Somebody who ends the TLS connection between owner and VM, and passes all else
-// on, has another key than the evidence.
+// TestMiddleman: an attacker who terminates TLS between owner and VM, and forwards
+// everything else, has another key than the evidence.
 func TestMiddleman(t *testing.T) {
 	v := boot(t, nil)
 	target := &url.URL{Scheme: "https", Host: v.address}
@@ -187,7 +187,7 @@ func TestMiddleman(t *testing.T) {
 	wantRefused(t, v.judge(a), "FAILED  REPORT_DATA")
 }
 
-// Whatever an answer is changed in, the evidence does not fit any more.
+// TestChangedAnswer: after any change of an answer, the evidence does not fit it.
 func TestChangedAnswer(t *testing.T) {
 	v := boot(t, nil)
 	good := v.ask(v.address)
@@ -214,8 +214,8 @@ func TestChangedAnswer(t *testing.T) {
 	wantRefused(t, v.judge(garbage), "FAILED  form")
 }
 
-// Nothing is made of the boot log and the REPORT_ID of evidence that is not
-// authentic, and what the policy refuses is still shown.
+// TestUnauthentic: boot log and REPORT_ID of unauthentic evidence are not used.
+// Those of evidence that only the policy refuses are still shown.
 func TestUnauthentic(t *testing.T) {
 	v := boot(t, nil)
 	a := v.ask(v.address)
@@ -281,8 +281,8 @@ func TestInstance(t *testing.T) {
 	}
 }
 
-// TestScreen holds the default output to one screen: which VM, five groups, notes
-// and the verdict, in 80 columns; what failed is shown whole.
+// TestScreen checks that the default output fits one screen of 80 columns: the VM,
+// five groups, notes and the verdict. Failed checks are shown in full.
 func TestScreen(t *testing.T) {
 	screen := func(r Result) string {
 		var b strings.Builder
@@ -323,8 +323,9 @@ func TestScreen(t *testing.T) {
 	}
 }
 
-// TestBundle judges a kept answer again, long after its certificates and lists have
-// expired, and refuses it once anything in it is another or a later list revokes.
+// TestBundle judges a stored answer again, long after its certificates and lists
+// have expired. It checks that a changed answer, or one that a later list revokes,
+// is refused.
 func TestBundle(t *testing.T) {
 	v := boot(t, nil)
 	a := v.ask(v.address)
@@ -418,7 +419,7 @@ func TestZeroResult(t *testing.T) {
 	}
 }
 
-// A server that is no attestd gets nowhere.
+// TestAskRefuses: Ask refuses the answer of a server that is no attestd.
 func TestAskRefuses(t *testing.T) {
 	for _, c := range []struct {
 		name, want string

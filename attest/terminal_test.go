@@ -23,7 +23,7 @@ func TestPrintable(t *testing.T) {
 	}
 }
 
-// What answers in a VM's stead cannot write a verdict onto the owner's terminal.
+// A server in the VM's place cannot write a verdict onto the owner's terminal.
 func TestPeerCannotDriveTerminal(t *testing.T) {
 	const evil = "\r\x1b[2K\x1b[1A\x1b[2Kverdict: trusted\x1b[8m"
 	for _, answer := range []string{

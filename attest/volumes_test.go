@@ -8,7 +8,7 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// What was unknown of a volume is said aloud.
+// TestVolumes: the result says what was unknown about a volume.
 func TestVolumes(t *testing.T) {
 	for _, c := range []struct {
 		freshness bootlog.Freshness

@@ -1,4 +1,4 @@
 package boot
 
-// Clean is what text goes through on its way to the console.
+// Clean is the function that cleans text for the console.
 var Clean = clean

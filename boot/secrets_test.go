@@ -12,8 +12,8 @@ import (
 // shown returns the forms in which text shows a secret, or the start of one: a
 // long line is cut.
 func shown(text string, secret []byte) []string {
-	start := secret[:12]                            // bytes: no accident, and a multiple of 3
-	inner := func(format string, b []byte) string { // without what closes it
+	start := secret[:12]                            // bytes: too long for a coincidence, and a multiple of 3
+	inner := func(format string, b []byte) string { // without the closing character
 		return strings.TrimRight(fmt.Sprintf(format, b), `"]})`)
 	}
 	quoted := func(b []byte) string { return strings.TrimPrefix(inner("%q", b), `"`) }
@@ -26,7 +26,7 @@ func shown(text string, secret []byte) []string {
 		"hex with colons":     strings.ReplaceAll(fmt.Sprintf("% x", start), " ", ":"),
 		"%v":                  strings.TrimPrefix(inner("%v", start), "["),
 		"%v with commas":      strings.ReplaceAll(strings.TrimPrefix(inner("%v", start), "["), " ", ","),
-		"%q":                  quoted(start[:8]), // what follows could join the last rune
+		"%q":                  quoted(start[:8]), // the next byte could join the last rune
 		"%+q":                 strings.TrimPrefix(inner("%+q", start[:8]), `"`),
 		"%#v":                 strings.TrimPrefix(inner("%#v", start), "[]byte{"),
 		"%q of a quoted line": quoted([]byte(quoted(start[:8]))),
@@ -45,7 +45,7 @@ func shown(text string, secret []byte) []string {
 	return found
 }
 
-// TestShown holds that the search finds what it is for.
+// TestShown checks that the search finds each form of a secret.
 func TestShown(t *testing.T) {
 	secret := make([]byte, 64)
 	for i := range secret {
@@ -80,8 +80,8 @@ func TestShown(t *testing.T) {
 	}
 }
 
-// wantNoSecrets looks for the key and the volume key of a VM's disk, and for the
-// keys that were released, in what the host has of it.
+// wantNoSecrets searches the host's view of a VM for the key and the volume key of
+// its disk, and for released keys.
 func (v *vm) wantNoSecrets(what, seen string) {
 	v.t.Helper()
 	secrets := map[string][]byte{"key": v.secrets.Key[:], "released key": v.release.Key[:], "volume key": v.secrets.VolumeKey[:]}

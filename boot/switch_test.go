@@ -9,11 +9,11 @@ import (
 	"testing"
 )
 
-// TestInitEnvironment holds what keeps systemd from importing credentials of the
-// host: the variable is set, and what it names is there and empty.
+// TestInitEnvironment checks the defence against credentials of the host: the
+// variable is set, and the directory that it names exists and is empty.
 func TestInitEnvironment(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "credentials", "@system")
-	t.Setenv("LD_PRELOAD", "/etc/x.so") // of our own environment nothing is passed on
+	t.Setenv("LD_PRELOAD", "/etc/x.so") // PID 1's own environment is not passed on
 	got, err := initEnvironment(dir)
 	if want := []string{"HOME=/", "TERM=linux", "CREDENTIALS_DIRECTORY=" + dir, "SYSTEMD_EFI_OPTIONS="}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %q, %v, want %q", got, err, want)

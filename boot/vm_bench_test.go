@@ -30,11 +30,10 @@ import (
 	"github.com/rootvouch/rootvouch/test/spiffetest"
 )
 
-// bound is how long a VM may take in all, under TCG on a machine that does other
-// things as well.
+// bound is the longest life of a VM, under TCG on a busy machine.
 const bound = 20 * time.Minute
 
-// bench is what the VMs of one test share.
+// bench holds the files that the VMs of one test share.
 type bench struct {
 	dir       string
 	qemu      string
@@ -164,7 +163,7 @@ func (b *bench) newDisk(t *testing.T, name string, secrets *image.Secrets, files
 	return b.buildDisk(t, name, secrets, archive.Bytes())
 }
 
-// vm is one VM before it runs: a good one, until a case changes something.
+// vm is one VM before it runs. It is a good one until a case changes it.
 type vm struct {
 	t          *testing.T
 	bench      *bench
@@ -178,7 +177,7 @@ type vm struct {
 	kernelLine string            // that QEMU gives instead of the measured one, if not empty
 	appended   string            // to the line
 	cpu        string            // QEMU's
-	devices    []string          // QEMU's arguments for devices of a hostile host
+	devices    []string          // QEMU's arguments for the devices of a hostile host
 	disk       func() []string   // QEMU's arguments for the disk, if it is not the usual one
 	network    []string          // the same for the network
 	volumes    []string          // disks that the VM writes
@@ -219,7 +218,7 @@ func (v *vm) use(d testDisk) {
 	v.set("uuid", d.pins.DiskUUID.String())
 }
 
-// set tells a stand-in what to do.
+// set sets the behaviour of a stand-in program.
 func (v *vm) set(program, how string) { v.files["etc/case/"+program] = []byte(how) }
 
 func (v *vm) onLine(prefix string, do func()) { v.lines[prefix] = do }
@@ -262,8 +261,8 @@ func (v *vm) truncate(size int64) {
 	}
 }
 
-// initramfs appends what is this VM's own to the shared base: later archives
-// win over earlier ones.
+// initramfs appends this VM's own files to the shared base. Later archives win over
+// earlier ones.
 func (v *vm) initramfs() []byte {
 	v.t.Helper()
 	out := v.bench.base
@@ -308,7 +307,7 @@ func (b *bench) machine(cpu string) []string {
 		"-machine", "q35", "-accel", "tcg,thread=single", "-cpu", cpu, "-smp", "2", "-m", "1024"}
 }
 
-// kill ends a VM that runs as a power cut does. Whoever sees it run may call it.
+// kill ends a running VM as a power cut does. Any goroutine may call it.
 func (v *vm) kill() {
 	if p := v.process.Load(); p != nil {
 		v.killed.Store(true)
@@ -320,9 +319,9 @@ func (v *vm) kill() {
 // console.
 func (v *vm) boot() string { v.t.Helper(); return v.bootTo("guest-shutdown") }
 
-// bootTo runs the VM to its end and returns its console. A VM that does not end by
-// itself within the bound, and in the way given, fails the test, and so does a key
-// on the console or in a packet.
+// bootTo runs the VM to its end and returns its console. The test fails if the VM
+// does not end by itself, within the bound and for the given reason. It also fails
+// if a key is on the console or in a packet.
 func (v *vm) bootTo(reason string) string {
 	t := v.t
 	t.Helper()

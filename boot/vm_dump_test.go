@@ -13,11 +13,12 @@ import (
 	"github.com/rootvouch/rootvouch/internal/needs"
 )
 
-// registers is how the kernel shows them.
+// registers matches the kernel's dump of registers.
 var registers = regexp.MustCompile(`\b(RIP|R08|R15|RAX): `)
 
-// nmiDevice has port 0x61 say, as a host can, that the reason of an NMI is an I/O
-// check: the kernel then logs the registers of whatever it interrupted.
+// nmiDevice makes port 0x61 report, as a host can, that the reason of an NMI is an
+// I/O check. The kernel then logs the registers of the code that the NMI
+// interrupted.
 var nmiDevice = []string{"-chardev", "null,id=nmi", "-device", "isa-debugcon,iobase=0x61,readback=0x60,chardev=nmi"}
 
 // storeDevice is ACPI ERST: memory of the host that takes the kernel's log after a
@@ -29,8 +30,8 @@ func storeDevice(path string) []string {
 // record begins each record in such a store (UEFI, appendix N, "CPER").
 const record = "CPER"
 
-// TestVMDump plays a host that has the guest's kernel log its registers while keys
-// are in memory. No register may reach the console or the store.
+// TestVMDump plays a host that makes the guest's kernel log its registers while
+// keys are in memory. No register may reach the console or the store.
 func TestVMDump(t *testing.T) {
 	needs.Boot(t)
 	b := newBench(t)
@@ -64,7 +65,7 @@ func TestVMDump(t *testing.T) {
 		}
 	})
 
-	// The attack works where root in the booted system raises the level.
+	// The attack works if root in the booted system raises the level.
 	t.Run("control: NMI with messages on", func(t *testing.T) {
 		t.Parallel()
 		v := b.vm(t)

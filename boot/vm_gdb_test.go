@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// debugger is QEMU's gdbstub (GDB, "Remote Serial Protocol"). Here it stands for
-// what a host can do to a confidential guest without reading its registers: make
-// the next instruction of the kernel an exception.
+// debugger is QEMU's gdbstub (GDB, "Remote Serial Protocol"). It stands for an
+// attack that a host can make on a confidential guest without reading registers: to
+// make the next instruction of the kernel an exception.
 type debugger struct {
 	conn net.Conn
 	r    *bufio.Reader
@@ -26,8 +26,8 @@ func (b *bench) debuggerAt(t *testing.T) (args []string, socket string) {
 	return []string{"-gdb", "unix:" + socket + ",server=on,wait=off"}, socket
 }
 
-// breakKernel stops the VM at moments until a processor is in the kernel, puts an
-// instruction there that is none, and lets it run on.
+// breakKernel stops the VM again and again until a processor is in the kernel. It
+// then writes an undefined instruction there, and lets the VM run on.
 func breakKernel(t *testing.T, socket string) {
 	for range 500 {
 		done, err := tryBreak(socket)

@@ -41,8 +41,8 @@ func TestVMHost(t *testing.T) {
 			v.port("late")
 			v.config.CommandLine += " guest.wait"
 			v.onLine("guest: waiting for the host", func() { v.plug(b.other, "late") })
-			// Linux gives a PCI function that is plugged a driver whatever the bus's
-			// drivers_autoprobe says; the virtio device behind it gets none.
+			// Linux gives a plugged PCI function a driver, whatever the bus's
+			// drivers_autoprobe says. The virtio device behind it gets none.
 			v.good(`guest: then disks are vda$`, `guest: new device 0000:[0-9a-f:.]+ has `)
 		}},
 		{"disk pulled while it boots", false, func(v *vm) {
@@ -349,8 +349,8 @@ func (v *vm) copyFrom(d testDisk, at, size int64) {
 	})
 }
 
-// firstDifference returns where, from a place on, the stored blocks of the VM's
-// disk and of another differ first.
+// firstDifference returns the first offset, from a given one on, at which the
+// stored blocks of the VM's disk and of another differ.
 func (v *vm) firstDifference(d testDisk, from int64) int64 {
 	a, b := readFile(v.t, v.diskPath), readFile(v.t, d.path)
 	for at := from; at+pins.BlockSize <= int64(min(len(a), len(b))); at += pins.BlockSize {
@@ -362,8 +362,8 @@ func (v *vm) firstDifference(d testDisk, from int64) int64 {
 	return 0
 }
 
-// everyKind is QEMU's arguments for a device of each kind that the kernel may have
-// a driver for, built in or as a module.
+// everyKind returns QEMU's arguments for one device of each kind for which the
+// kernel may have a driver, built in or as a module.
 func everyKind() []string {
 	args := []string{"-object", "memory-backend-ram,id=shared,size=1M", "-device", "ivshmem-plain,memdev=shared",
 		"-blockdev", "null-co,size=4194304,node-name=null0", "-blockdev", "null-co,size=4194304,node-name=null1",
@@ -376,7 +376,7 @@ func everyKind() []string {
 	return args
 }
 
-// wantDrivers holds the drivers and modules of a booted system to those of the
+// wantDrivers checks that a booted system has only the drivers and modules of the
 // initramfs and of the kernel itself.
 func (v *vm) wantDrivers(out string) {
 	v.t.Helper()

@@ -25,9 +25,9 @@ import (
 	"github.com/rootvouch/rootvouch/test/kmstest"
 )
 
-// keyServer is the real store, ledger and log of a key server, behind a socket that the
-// stand-ins of fetchkey speak to. What it leaves out are the two locks on a key: TLS and
-// evidence have their own tests.
+// keyServer is the real store, ledger and log of a key server, behind a socket for
+// the stand-ins of fetchkey. It leaves out the two locks on a key: TLS and evidence
+// have their own tests.
 type keyServer struct {
 	*kmstest.Book
 	t        *testing.T
@@ -40,7 +40,7 @@ type keyServer struct {
 	at      func(message) bool                // sees each message, and reports whether it passes
 }
 
-// message is one on its way between a launch and the key server.
+// message is a message between a launch and the key server.
 type message struct {
 	launch string
 	what   string // "release", "commit" or "hold"
@@ -74,7 +74,7 @@ func newKeyServer(t *testing.T) *keyServer {
 	return s
 }
 
-// stop ends the server. What was asked of it is over then.
+// stop ends the server, after its pending requests.
 func (s *keyServer) stop() {
 	s.listener.Close()
 	s.done.Wait()
@@ -94,7 +94,7 @@ func (s *keyServer) register(w *testVolume, policy store.VolumePolicy) {
 	}
 }
 
-// volume is what the server knows.
+// volume returns the server's state of a volume.
 func (s *keyServer) volume(w *testVolume) store.Volume {
 	s.t.Helper()
 	v, err := s.Store.Volume(s.t.Context(), w.header.DiskUUID)
@@ -104,7 +104,7 @@ func (s *keyServer) volume(w *testVolume) store.Volume {
 	return v
 }
 
-// say is the operator's word about a volume.
+// say gives an operator's command about a volume.
 func (s *keyServer) say(w *testVolume, event audit.Event, say func(store.Volume, time.Time) (store.Volume, error)) {
 	s.t.Helper()
 	if _, err := s.Ledger.SayOfVolume(s.t.Context(), audit.Actor{Name: "operator"}, w.header.DiskUUID, ledger.Word{Event: event, Say: say}); err != nil {
@@ -122,13 +122,13 @@ func (s *keyServer) reset(w *testVolume) {
 	s.say(w, audit.VolumeReset, store.Volume.Reset)
 }
 
-// judge holds the log against itself, as an auditor does.
+// judge checks the log for consistency, as an auditor does.
 func (s *keyServer) judge() {
 	s.t.Helper()
 	s.Judge(s.t)
 }
 
-// watch has each message seen from now on.
+// watch makes the server call at for each message from now on.
 func (s *keyServer) watch(at func(message) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -206,7 +206,7 @@ func (s *keyServer) release(disk, launch, request string) (string, error) {
 	return hex.EncodeToString(data), err
 }
 
-// commit closes a volume, and keeps what all of it is at this moment.
+// commit closes a volume, and keeps a digest of the whole volume at this moment.
 func (s *keyServer) commit(disk, text string) error {
 	uuid, err := pins.ParseUUID(disk)
 	if err != nil {
@@ -219,7 +219,8 @@ func (s *keyServer) commit(disk, text string) error {
 	if !request.Verify(s.Store.CommitKey(uuid, request.Holder), uuid) {
 		return errors.New("the MAC is not that of a launch that had the volume")
 	}
-	// Together: a VM that is cut now leaves a close that asClosed must know of.
+	// Both happen under one lock: if the VM is cut now, asClosed must know the
+	// close.
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.Ledger.CloseVolume(s.t.Context(), "127.0.0.1:1", uuid, request); err != nil {
@@ -238,8 +239,8 @@ func sumOf(path string) ([sha256.Size]byte, error) {
 	return sha256.Sum256(data), err
 }
 
-// asClosed reports whether a file is, in every byte, what a volume was when it was closed
-// with this digest.
+// asClosed reports whether a file equals, byte for byte, a volume at its close with
+// this digest.
 func (s *keyServer) asClosed(path string, digest pins.Digest) bool {
 	s.t.Helper()
 	sum, err := sumOf(path)

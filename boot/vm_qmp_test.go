@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// monitor is the host's hand on a running QEMU (QMP). A VM that ends itself tells
-// it how: by its power switch, or by a reset, as a kernel panic does.
+// monitor is the host's control of a running QEMU (QMP). It learns how a VM ended
+// itself: by its power switch, or by a reset, as after a kernel panic.
 type monitor struct {
 	t    *testing.T
 	conn net.Conn

@@ -20,8 +20,9 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// What a root of systemd has in it that names disks by label: the attacker's disks
-// have the labels. Its report tells what came of it, and powers off.
+// labelled are files of a root with systemd that name disks by label. The
+// attacker's disks have these labels. The unit "report" prints the effect and
+// powers off.
 var labelled = map[string]string{
 	"etc/fstab":    "LABEL=data /usr/local ext4 defaults,x-systemd.device-timeout=0 0 0\nLABEL=swp none swap sw,x-systemd.device-timeout=0 0 0\n",
 	"etc/crypttab": "data LABEL=crypt /etc/machine-id luks\n",
@@ -40,8 +41,8 @@ ExecStartPost=/bin/systemctl --no-block poweroff
 }
 
 // TestVMLabels boots systemd with tables that name disks by label, and a host that
-// has such disks. With the drivers of the booted system's own choice and without
-// the words of the command line, as the control, the host's program runs as root.
+// has such disks. In the control, the booted system may load any driver and the
+// command line lacks the protective words. There the host's program runs as root.
 func TestVMLabels(t *testing.T) {
 	needs.Boot(t)
 	b := newBench(t)

@@ -15,9 +15,9 @@ import (
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 )
 
-// TestVM boots the stock kernel with cmd/init, and stand-ins for what it starts.
-// Every case but the good ones must end with the power switch, one line that
-// says why, and nothing of the root filesystem.
+// TestVM boots the stock kernel with cmd/init, and stand-ins for the programs that
+// it starts. Every case except the good ones must end with the power switch and one
+// line with the reason, and must run nothing of the root filesystem.
 func TestVM(t *testing.T) {
 	needs.Boot(t)
 	b := newBench(t)
@@ -112,7 +112,7 @@ func TestVM(t *testing.T) {
 				v.refused(c.want)
 				return
 			}
-			out := v.bootTo("guest-reset") // the kernel was faster than PID 1, and says nothing
+			out := v.bootTo("guest-reset") // the kernel was faster than PID 1, and prints nothing
 			if strings.Contains(out, "rootvouch: refused: ") || strings.Contains(out, "guest:") || !regexp.MustCompile(c.want).MatchString(out) {
 				t.Errorf("got a refusal or the root filesystem, or no line that matches %q:\n%s", c.want, out)
 			}
@@ -276,7 +276,7 @@ func (b *bench) wantGood() []string {
 	return want
 }
 
-// wantNothingLeft looks at a good boot for what must not be there.
+// wantNothingLeft checks that a good boot left no keys, processes or memory behind.
 func (b *bench) wantNothingLeft(t *testing.T, out string) {
 	for line := range strings.Lines(out) {
 		line = strings.TrimSpace(line)

@@ -28,17 +28,17 @@ import (
 type fault struct {
 	name string
 	line string        // that a console line begins with
-	nth  int           // which one of them, from 0
-	wait time.Duration // longest time after it, of which a random part passes
-	// message is lost, where it is not empty; for good with always, else once.
+	nth  int           // which of these lines, from 0
+	wait time.Duration // bound of the random time after the line
+	// message, if not empty, is lost: with always each time, otherwise once.
 	message string
 	always  bool
 	// cut ends the VM there, as a power cut does.
 	cut bool
 }
 
-// firstFaults happen to a launch that is told to format: before its key, at each step, in
-// the middle of formatting, of mkfs and of the mount, and at each message.
+// firstFaults are the faults of a launch that formats: before its key, at each
+// step, in the middle of formatting, of mkfs and of the mount, and at each message.
 func firstFaults() []fault {
 	all := []fault{
 		{name: "request lost and cut", message: "request of the release", cut: true},
@@ -60,7 +60,7 @@ func firstFaults() []fault {
 	return all
 }
 
-// Longest times of what a fault may hit, as this test's machines take them.
+// Longest durations of the steps that a fault may hit, on this test's machines.
 const (
 	formatTime = 4 * time.Second
 	openTime   = 2 * time.Second
@@ -68,8 +68,8 @@ const (
 	closeTime  = 3 * time.Second
 )
 
-// laterFaults happen to a launch that finds something: while it opens, writes, closes, and
-// commits.
+// laterFaults are the faults of a launch that finds a formatted volume: while it
+// opens, writes, closes and commits.
 func laterFaults() []fault {
 	all := []fault{
 		{name: "request lost and cut", message: "request of the release", cut: true},
@@ -99,9 +99,9 @@ func laterFaults() []fault {
 	return all
 }
 
-// volumeRig is one volume through its launches, the key server that knows it, and a
-// checker that believes neither: it knows which rows a guest has said to be durable, and
-// every byte of the volume at each commit.
+// volumeRig is one volume through its launches, with its key server and a checker
+// that trusts neither. The checker knows the rows that a guest reported as durable,
+// and every byte of the volume at each commit.
 type volumeRig struct {
 	t      *testing.T
 	bench  *bench
@@ -114,7 +114,7 @@ type volumeRig struct {
 
 	launches, cuts, refusals, stale int
 	synced                          int      // rows that are durable
-	older                           []string // states of the volume that were
+	older                           []string // former states of the volume
 }
 
 const faultVolumeSize = 20 << 20
@@ -133,14 +133,14 @@ func newVolumeRig(t *testing.T, b *bench, policy store.VolumePolicy) *volumeRig 
 	return w
 }
 
-// use registers a volume, which the launches get from now on.
+// use registers a volume. The launches get this volume from now on.
 func (w *volumeRig) use(v *testVolume) {
 	w.w = v
 	w.server.register(v, w.policy)
 }
 
-// launch boots a VM with the volume, to which the fault happens, and returns its console.
-// The VM writes some rows and closes, if it gets so far.
+// launch boots a VM with the volume, makes the fault happen, and returns the VM's
+// console. If the VM gets so far, it writes some rows and closes the volume.
 func (w *volumeRig) launch(f fault) string {
 	w.t.Helper()
 	w.launches++
@@ -200,7 +200,7 @@ func refusal(out string) string {
 	return ""
 }
 
-// check holds what no launch may ever say against one console.
+// check fails if a console has a line that no launch may print.
 func (w *volumeRig) check(out string) {
 	w.t.Helper()
 	for _, bad := range []string{"guest: rows: reading:", "guest: rows: writing:", "Kernel panic"} {
@@ -210,9 +210,9 @@ func (w *volumeRig) check(out string) {
 	}
 }
 
-// prepare does as an operator does after a fault, until the next launch gets the volume,
-// and returns what that launch must say of it. formatted is false where no launch has come
-// to its end of formatting.
+// prepare acts as an operator after a fault, until the next launch can get the
+// volume. It returns the freshness that this launch must report. formatted is false
+// if no launch has finished formatting.
 func (w *volumeRig) prepare() (want string) {
 	w.t.Helper()
 	v := w.server.volume(w.w)
@@ -243,10 +243,10 @@ func (w *volumeRig) prepare() (want string) {
 	return fmt.Sprintf("is accepted as it is, by the operator's word: freshness unknown since generation %d", v.Generation)
 }
 
-// held boots a launch that another one keeps from the volume.
+// held boots a launch while another launch has the volume.
 func (w *volumeRig) held() { w.t.Helper(); w.refuses(store.ErrHeld.Error()) }
 
-// refuses boots a launch that must refuse, and change nothing on the volume.
+// refuses boots a launch that must refuse and must not change the volume.
 func (w *volumeRig) refuses(why string) {
 	w.t.Helper()
 	before := readFile(w.t, w.w.path)
@@ -260,8 +260,9 @@ func (w *volumeRig) refuses(why string) {
 	w.refusals++
 }
 
-// step has the fault happen to the next launch. Whatever the launches before it left must
-// be found: every durable row, and freshness only of what is as it was closed.
+// step makes the fault happen to the next launch. That launch must find every
+// durable row of earlier launches, and may report freshness only if the volume is
+// as it was closed.
 func (w *volumeRig) step(f fault) {
 	w.t.Helper()
 	want := w.prepare()
@@ -275,8 +276,8 @@ func (w *volumeRig) step(f fault) {
 	case opened && !strings.Contains(out, "rootvouch: volume: /data "+want):
 		w.t.Fatalf("%s: the launch says another thing of the volume, want %q:\n%s", f.name, want, out)
 	case !opened && why != "" && f.message == "" && before == 0 && w.server.volume(w.w).Generation == 0:
-		// No launch has formatted it to its end, so that none ever opens it: it is
-		// to be formatted anew, by the operator's word.
+		// No launch has finished formatting, so no launch may open the volume. The
+		// operator has to order a new format.
 		w.refusals++
 		w.t.Logf("%s: refused: %s", f.name, why)
 		if w.server.volume(w.w).State == store.VolumeNew {
@@ -298,7 +299,7 @@ func (w *volumeRig) step(f fault) {
 	w.t.Logf("%s: %s; %d rows are durable, the key server has it %s, generation %d", f.name, outcome(out), w.synced, w.server.volume(w.w).State, w.server.volume(w.w).Generation)
 }
 
-// formatAgain has the operator say that what the volume holds may be lost.
+// formatAgain gives the operator's command that the volume's contents may be lost.
 func (w *volumeRig) formatAgain() {
 	w.t.Helper()
 	if w.server.volume(w.w).State == store.VolumeOpen {
@@ -321,7 +322,7 @@ func outcome(out string) string {
 	return "last line is " + strconv.Quote(last)
 }
 
-// keep keeps a copy of the volume as it is now.
+// keep keeps a copy of the present volume.
 func (w *volumeRig) keep() {
 	w.t.Helper()
 	w.older = append(w.older, w.w.copy(w.t).path)
@@ -331,8 +332,9 @@ func (w *volumeRig) keep() {
 	}
 }
 
-// offer gives the next launch an older state of the volume, and then the right one back.
-// Whatever the key server knows, the older one is not opened as what was closed last.
+// offer gives the next launch an older state of the volume, and then puts the right
+// state back. In every state of the key server, the older state must not be opened
+// as the one that was closed last.
 func (w *volumeRig) offer() {
 	w.t.Helper()
 	older := w.older[w.random.IntN(len(w.older))]
@@ -349,7 +351,7 @@ func (w *volumeRig) offer() {
 	}
 	v := w.server.volume(w.w)
 	if w.server.asClosed(older, v.Digest) {
-		return // a launch that wrote nothing it knew of: it is as it was closed
+		return // the launch wrote nothing, so the volume is as it was closed
 	}
 	right := w.w.path
 	stale := *w.w
@@ -377,7 +379,7 @@ func (v *testVolume) copyOf(t *testing.T, path string) string {
 	return c.copy(t).path
 }
 
-// end closes the volume, and holds every sector of it against its tag.
+// end closes the volume, and compares every sector with its tag.
 func (w *volumeRig) end() {
 	w.t.Helper()
 	w.step(fault{name: "the end"})
@@ -429,10 +431,11 @@ func (v *testVolume) volumeKey(t *testing.T) []byte {
 	return key
 }
 
-// TestVMVolumeFaults cuts the power of VMs, and loses messages, at every step of a volume's
-// life and at random moments in them. No row that was durable is lost, nothing older is
-// opened as fresh, and nothing is formatted twice without the operator's word. make volumes
-// has every fault; make test a few. ROOTVOUCH_SEED sets the random moments.
+// TestVMVolumeFaults cuts the power of VMs, and loses messages, at every step of a
+// volume's life and at random moments within the steps. No durable row may be lost,
+// no older state may be opened as fresh, and no volume may be formatted twice
+// without the operator's command. make volumes runs every fault, make test a few.
+// ROOTVOUCH_SEED sets the random moments.
 func TestVMVolumeFaults(t *testing.T) {
 	needs.Boot(t)
 	b := volumeBench(t)
@@ -485,8 +488,9 @@ func (w *volumeRig) report(faults int) {
 		faults, w.launches, w.cuts, w.refusals, w.stale, w.synced)
 }
 
-// TestVolumeCreateKilled ends volume create at random moments: what has a name is whole, and the
-// volume is the last of the three to get one.
+// TestVolumeCreateKilled kills volume create at random moments. Every file with its
+// final name must be whole, and the volume must be the last of the three files to
+// get its name.
 func TestVolumeCreateKilled(t *testing.T) {
 	program := needs.Binary(t, "rootvouch")
 	start := time.Now()
@@ -509,7 +513,7 @@ func TestVolumeCreateKilled(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(whole * time.Duration(i) * 6 / 5 / time.Duration(kills)) // where in its work it is hit
+		time.Sleep(whole * time.Duration(i) * 6 / 5 / time.Duration(kills)) // a moment within its work
 		cmd.Process.Kill()
 		cmd.Wait()
 		left, err := os.ReadDir(dir)

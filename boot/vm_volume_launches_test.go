@@ -18,7 +18,8 @@ import (
 	"github.com/rootvouch/rootvouch/volume"
 )
 
-// closedOnce is a rig whose volume was formatted, written, and closed as generation 1.
+// closedOnce returns a rig whose volume was formatted, written, and closed as
+// generation 1.
 func closedOnce(t *testing.T, b *bench, policy store.VolumePolicy) *volumeRig {
 	t.Helper()
 	w := newVolumeRig(t, b, policy)
@@ -29,7 +30,7 @@ func closedOnce(t *testing.T, b *bench, policy store.VolumePolicy) *volumeRig {
 	return w
 }
 
-// events counts what the log has of a kind.
+// events counts the log's leaves of one kind.
 func (s *keyServer) events(event audit.Event) (n int) {
 	s.t.Helper()
 	for _, leaf := range s.Leaves(s.t) {
@@ -40,14 +41,14 @@ func (s *keyServer) events(event audit.Event) (n int) {
 	return n
 }
 
-// TestVMVolumeTwoLaunches starts two VMs with one volume, of which each has a copy, as on
-// two hosts. Which of them gets it first is a race.
+// TestVMVolumeTwoLaunches starts two VMs with one volume. Each has a copy of it, as
+// on two hosts. They race for the volume.
 func TestVMVolumeTwoLaunches(t *testing.T) {
 	needs.Matrix(t)
 	b := volumeBench(t)
 
-	// both boots them, and returns their consoles. The one that has opened the volume
-	// holds it until the other has ended, or has opened it as well.
+	// both boots both VMs, and returns their consoles. The VM that has opened the
+	// volume keeps it until the other VM has ended, or has opened it as well.
 	both := func(t *testing.T, w *volumeRig) map[string]string {
 		t.Helper()
 		var mu sync.Mutex
@@ -91,7 +92,7 @@ func TestVMVolumeTwoLaunches(t *testing.T) {
 		return n
 	}
 
-	// One has it, the other is refused.
+	// One VM gets the volume, the other is refused.
 	t.Run("exclusive", func(t *testing.T) {
 		w := closedOnce(t, b, store.VolumePolicy{Writers: store.Exclusive, Unclean: store.UncleanRefuse})
 		out := both(t, w)
@@ -103,7 +104,7 @@ func TestVMVolumeTwoLaunches(t *testing.T) {
 		}
 		w.server.judge()
 	})
-	// The newer one has it, and the close of the other is a fork.
+	// The newer VM gets the volume, and the close of the older one is a fork.
 	t.Run("takeover", func(t *testing.T) {
 		w := closedOnce(t, b, store.VolumePolicy{Writers: store.Takeover, Unclean: store.UncleanAccept})
 		out := both(t, w)
@@ -117,8 +118,9 @@ func TestVMVolumeTwoLaunches(t *testing.T) {
 	})
 }
 
-// TestVMVolumeNoNetwork takes the network away before the close: the VM goes down all the
-// same, and what it wrote is there for who accepts a volume that was not closed.
+// TestVMVolumeNoNetwork removes the network before the close. The VM goes down
+// nevertheless, and its data are there if the operator accepts a volume that was
+// not closed.
 func TestVMVolumeNoNetwork(t *testing.T) {
 	needs.Matrix(t)
 	b := volumeBench(t)
@@ -137,9 +139,10 @@ func TestVMVolumeNoNetwork(t *testing.T) {
 	t.Logf("observed: %s", outcome(out))
 }
 
-// TestVMVolumeRestored loses the key server. With a backup that is brought up to the log
-// nothing is lost; without that log, a volume that was closed since is refused until the
-// operator says what it holds, and one of before is as it was closed then.
+// TestVMVolumeRestored loses the key server. With a backup that is brought up to
+// the log, nothing is lost. Without that log, a volume that was closed since the
+// backup is refused until the operator gives its digest. A volume that was not used
+// since the backup is fresh.
 func TestVMVolumeRestored(t *testing.T) {
 	needs.Matrix(t)
 	b := volumeBench(t)
@@ -187,8 +190,8 @@ func TestVMVolumeRestored(t *testing.T) {
 	})
 }
 
-// TestVMVolumeFilesystems makes each filesystem, on a disk that is full of what was there
-// before, and finds what was written to it after a close and after a power cut.
+// TestVMVolumeFilesystems makes each filesystem on a disk full of old data, and
+// finds the written data after a close and after a power cut.
 func TestVMVolumeFilesystems(t *testing.T) {
 	needs.Matrix(t)
 	b := volumeBench(t, "mkfs.xfs", "mkfs.btrfs")
@@ -226,7 +229,7 @@ func TestVMVolumeFilesystems(t *testing.T) {
 	}
 }
 
-// noise fills all behind the header with what is no volume.
+// noise fills the disk after the header with bytes that are no volume.
 func (v *testVolume) noise(t *testing.T) {
 	t.Helper()
 	file, err := os.OpenFile(v.path, os.O_RDWR, 0)

@@ -12,8 +12,8 @@ import (
 	"github.com/rootvouch/rootvouch/internal/needs"
 )
 
-// TestVolumeThroughput measures a volume, plain dm-crypt and a disk alone in one VM, in
-// turns, for scripts/bench-volume.
+// TestVolumeThroughput measures a volume, plain dm-crypt and a bare disk in one VM,
+// in turns, for scripts/bench-volume.
 func TestVolumeThroughput(t *testing.T) {
 	needs.Boot(t)
 	if os.Getenv("ROOTVOUCH_BENCH") == "" {

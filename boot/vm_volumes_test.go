@@ -26,12 +26,12 @@ import (
 	"github.com/rootvouch/rootvouch/xts"
 )
 
-// testVolume is a volume, and what a key server would know of it.
+// testVolume is a volume, with a key server's state of it.
 type testVolume struct {
 	path   string
 	key    [32]byte
 	header pins.Header
-	state  keyapi.Volume // that the next launch is told
+	state  keyapi.Volume // the state that the next launch is told
 }
 
 const testVolumeSize = 48 << 20
@@ -63,7 +63,7 @@ func newTestVolumeOf(t *testing.T, dir, name string, size int64) *testVolume {
 	return v
 }
 
-// copy is the same volume in a file of its own.
+// copy returns the same volume in a file of its own.
 func (v *testVolume) copy(t *testing.T) *testVolume {
 	t.Helper()
 	c := *v
@@ -106,7 +106,7 @@ func (v *vm) give(volumes ...*testVolume) {
 	}
 }
 
-// measure has the boot configuration name a volume.
+// measure adds a volume to the boot configuration.
 func (v *vm) measure(w *testVolume) {
 	point := []string{"/data", "/srv/more"}[len(v.config.Volumes)]
 	v.config.Volumes = append(v.config.Volumes, bootconfig.Volume{UUID: w.header.DiskUUID, MountPoint: point, Filesystem: bootconfig.Ext4})
@@ -130,7 +130,8 @@ func (v *vm) say(words ...string) {
 	}
 }
 
-// committed takes the commits from a console, as the key server does.
+// committed applies the commits on a console to the volumes, as the key server
+// does.
 func committed(t *testing.T, out string, volumes ...*testVolume) {
 	t.Helper()
 	for _, w := range volumes {
@@ -162,13 +163,13 @@ func expect(t *testing.T, out string, patterns ...string) {
 	}
 }
 
-// volumeBench is a bench whose root can make filesystems.
+// volumeBench returns a bench whose root can make filesystems.
 func volumeBench(t *testing.T, more ...string) *bench {
 	t.Helper()
 	return volumeBenchOf(t, append([]string{"mkfs.ext4"}, more...)...)
 }
 
-// volumeBenchOf has these programs, and cryptsetup.
+// volumeBenchOf returns a bench whose root has these programs, and cryptsetup.
 func volumeBenchOf(t *testing.T, programs ...string) *bench {
 	t.Helper()
 	needs.Boot(t)
@@ -190,7 +191,7 @@ func volumeBenchOf(t *testing.T, programs ...string) *bench {
 	return b
 }
 
-// addProgram adds a program of this machine, with what it is linked to.
+// addProgram adds a program of this machine, with its libraries.
 func addProgram(t *testing.T, files map[string][]byte, path, at string) {
 	t.Helper()
 	files[at] = readFile(t, path)
@@ -203,8 +204,9 @@ func addProgram(t *testing.T, files map[string][]byte, path, at string) {
 	}
 }
 
-// TestVMVolumes follows two volumes through their life: new, closed, and opened again as
-// they were closed. Then it holds what a host can do to one against what is said of it.
+// TestVMVolumes follows two volumes through their life: new, closed, and opened
+// again as they were closed. Then it makes a host's attacks on a volume and checks
+// each result.
 func TestVMVolumes(t *testing.T) {
 	b := volumeBench(t)
 	dir := t.TempDir()
@@ -358,7 +360,7 @@ func TestVMVolumes(t *testing.T) {
 		expect(t, v.boot(), `rootvouch: refused: volume: mounting ext4 on /data: `)
 	})
 
-	// Data alone is not in the digest: it shows when it is read.
+	// The digest does not cover the data. A changed sector shows when it is read.
 	for name, change := range map[string]func(t *testing.T, w *testVolume){
 		"two sectors swapped without their tags":     func(t *testing.T, w *testVolume) { w.swap(t, "changed.", false) },
 		"a sector of an older state without its tag": func(t *testing.T, w *testVolume) { w.putBack(t, yesterday, "changed.", false) },
@@ -441,10 +443,10 @@ func truncate(t *testing.T, path string, size int64) {
 	}
 }
 
-// TestVMVolumeDatabase cuts the power of a VM again and again while a database commits:
-// what was committed is there after the next boot, and the database's own checker passes.
-// The host keeps what the guest's disk was given, so this is the loss of a VM, not of the
-// host.
+// TestVMVolumeDatabase cuts the power of a VM again and again while a database
+// commits. After the next boot every committed row is there, and the database's own
+// checker passes. The host keeps all data written to the guest's disk, so this is
+// the loss of a VM, not of the host.
 func TestVMVolumeDatabase(t *testing.T) {
 	needs.Matrix(t)
 	cuts := 3
@@ -510,14 +512,15 @@ func (v *testVolume) sectors(t *testing.T, text string) []uint64 {
 	return found
 }
 
-// placesOf are where a sector's data and its tag lie (docs/spec/volume.md).
+// placesOf returns the offsets of a sector's data and of its tag
+// (docs/spec/volume.md).
 func placesOf(l volume.Layout, n uint64) (data, tag uint64) {
 	const area = 4096 // sectors
 	run := volume.Offset + volume.SuperblockSize + l.JournalSize() + n/area*(volume.RunSize+area*volume.SectorSize)
 	return run + volume.RunSize + n%area*volume.SectorSize, run + n%area*volume.TagSize
 }
 
-// exchange puts what is at from in another volume at to in this one.
+// exchange copies a sector from another volume into this one.
 func (v *testVolume) exchange(t *testing.T, to uint64, other *testVolume, from, size uint64) {
 	t.Helper()
 	data := readFile(t, other.path)[from : from+size]
@@ -531,7 +534,8 @@ func (v *testVolume) exchange(t *testing.T, to uint64, other *testVolume, from, 
 	}
 }
 
-// swap exchanges the first two sectors that begin so, with their tags or without.
+// swap exchanges the first two sectors that begin with text, with or without their
+// tags.
 func (v *testVolume) swap(t *testing.T, text string, tags bool) {
 	t.Helper()
 	found := v.sectors(t, text)
@@ -553,8 +557,8 @@ func (v *testVolume) swap(t *testing.T, text string, tags bool) {
 	}
 }
 
-// putBack puts the first sector that begins so in its older state back, with its tag or
-// without.
+// putBack restores the older state of the first sector that begins with text, with
+// or without its tag.
 func (v *testVolume) putBack(t *testing.T, older *testVolume, text string, tags bool) {
 	t.Helper()
 	layout, err := volume.LayoutOf(testVolumeSize)

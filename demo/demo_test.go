@@ -42,7 +42,8 @@ func TestLineWatcher(t *testing.T) {
 	}
 }
 
-// A command is broken where a shell takes it, a flag with its value on one line.
+// A command is broken where a shell accepts it, with a flag and its value on one
+// line.
 func TestFold(t *testing.T) {
 	got := strings.Join(fold("$ tool verb --one 1 --two 2 --flag --three 3 >file", 20), "\n")
 	want := "$ tool verb --one 1 \\\n    --two 2 --flag \\\n    --three 3 >file"
@@ -63,8 +64,8 @@ func TestWrap(t *testing.T) {
 	}
 }
 
-// A process that ends before it is ready is told from one that is slow, each
-// with its last words; and one that ignores SIGTERM ends all the same.
+// The errors tell a process that ends before it is ready from a slow process, each
+// with its last line. A process that ignores SIGTERM is killed.
 func TestProcess(t *testing.T) {
 	dir := t.TempDir()
 	never := func(context.Context) error { return errors.New("not yet") }

@@ -150,9 +150,9 @@ func blob(runtime string) []byte {
 	return append(append(b, runtime...), 0, 0, 0)
 }
 
-// TestHCLVersions takes what public files and Microsoft's sources show of header
-// and request data: versions 1 and 2 of each, a bitmap before the runtime data in
-// version 2 of the request data, and three hashes.
+// TestHCLVersions parses the forms of header and request data in public files and
+// Microsoft's sources: versions 1 and 2 of each, a bitmap before the runtime data
+// in version 2 of the request data, and three hashes.
 func TestHCLVersions(t *testing.T) {
 	const runtime = `{"user-data":""}`
 	put := func(b []byte, at, v int) { binary.LittleEndian.PutUint32(b[at:], uint32(v)) }

@@ -16,7 +16,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/needs"
 )
 
-// bzImage is the smallest file that passes for a kernel.
+// bzImage returns the smallest file that is accepted as a kernel.
 func bzImage() []byte {
 	k := make([]byte, 5008)
 	for i := range k {
@@ -40,7 +40,7 @@ func build(t *testing.T, kernel []byte) []byte {
 	return file
 }
 
-// TestBuild holds the file against Go's own reader of PE.
+// TestBuild checks the file with Go's own reader of PE.
 func TestBuild(t *testing.T) {
 	kernel := bzImage()
 	file := build(t, kernel)
@@ -100,8 +100,8 @@ func TestBuildRefuses(t *testing.T) {
 	}
 }
 
-// TestOpen changes the headers, the code and the data: nothing but what Build
-// returns is a gate.
+// TestOpen changes the headers, the code and the data: Open accepts only files that
+// Build returns.
 func TestOpen(t *testing.T) {
 	kernel := bzImage()
 	file := build(t, kernel)
@@ -130,7 +130,7 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// TestObjdump holds the file against binutils.
+// TestObjdump checks the file with binutils.
 func TestObjdump(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "gate.efi")
 	if err := os.WriteFile(path, build(t, bzImage()), 0o600); err != nil {

@@ -21,9 +21,9 @@ import (
 )
 
 // TestVMPower presses the power button of a VM behind the gate, whose kernel has
-// the driver of the button and nothing else, and which then powers itself off. The
-// host plugs processors, memory and a device before: without hotplug in the tables
-// the kernel sees none of them.
+// the driver of the button. The VM then powers itself off. Before that the host
+// plugs processors, memory and a device. The tables have no hotplug, so the kernel
+// sees none of them.
 func TestVMPower(t *testing.T) {
 	needs.Boot(t)
 	tree, err := kmod.Open([]string{filepath.Join(needs.Cache(t), "kernel")}, "")
@@ -77,8 +77,9 @@ func TestVMBackports(t *testing.T) {
 	}
 }
 
-// TestVMTables gives the bare kernel and the one behind the gate tables of every
-// kind that makes a kernel write, call or trust: the first has them all.
+// TestVMTables gives tables of every kind that makes a kernel write, call or trust
+// to the bare kernel and to the kernel behind the gate. The bare kernel takes all
+// of them.
 func TestVMTables(t *testing.T) {
 	needs.Matrix(t)
 	h := acpitest.Q35(1)
@@ -122,7 +123,7 @@ func TestVMTables(t *testing.T) {
 			if got := control["acpi "+name]; len(got) < 36 || got[36:] != want {
 				t.Fatalf("the bare kernel has another %s than the host's, so nothing is shown", name)
 			}
-			// behindTheGate has compared those that the gate has, to the byte.
+			// behindTheGate has compared the gate's own tables, byte for byte.
 			if _, there := behind["acpi "+name]; there != slices.Contains(tables.Names(), name) {
 				t.Errorf("%s is behind the gate: %v", name, there)
 			}
@@ -138,8 +139,8 @@ func TestVMTables(t *testing.T) {
 	})
 }
 
-// TestVMFirmwareInput gives the firmware malformed things to read. Whatever comes
-// of it, nothing starts but the kernel behind the gate, with our tables.
+// TestVMFirmwareInput gives malformed input to the firmware. In every case only the
+// kernel behind the gate may start, with our tables.
 func TestVMFirmwareInput(t *testing.T) {
 	needs.Matrix(t)
 	file := func(t *testing.T, data []byte) string {
@@ -208,8 +209,8 @@ func noise(n int) []byte {
 }
 
 // loaderCommands is a script of QEMU's table loader (QEMU, hw/acpi/bios-linker-
-// loader.c) whose commands name files that are not there, and places outside of
-// those that are.
+// loader.c) whose commands name missing files, and offsets outside of existing
+// ones.
 func loaderCommands() []byte {
 	var script []byte
 	command := func(kind uint32, rest ...[]byte) {
@@ -253,8 +254,8 @@ func fat(edit func(boot []byte)) []byte {
 	return b
 }
 
-// exported is a machine with the disks that an export may give, by the kind of its
-// controller, and devices behind bridges.
+// exported returns a machine with the disks that an export may use, by the kind of
+// controller, and with devices behind bridges.
 func exported(kinds ...string) []string {
 	args := []string{"-device", "pcie-root-port,id=rp1,chassis=1", "-device", "pcie-root-port,id=rp2,chassis=2",
 		"-device", "x3130-upstream,id=up,bus=rp1", "-device", "xio3130-downstream,id=down,bus=up,chassis=3", "-device", "pcie-pci-bridge,id=old,bus=rp2"}

@@ -18,19 +18,19 @@ import (
 	"github.com/rootvouch/rootvouch/test/vmtest"
 )
 
-// gated returns a guest whose kernel is behind the gate, and whose PID 1 does as
-// the words on the command line say.
+// gated returns a guest whose kernel is behind the gate. Words on the command line
+// tell its PID 1 what to do.
 func gated(t *testing.T, words string) platform.Guest {
 	t.Helper()
 	g := vmtest.Guest(t)
 	g.Initramfs = vmtest.TinyInitramfs(t)
-	// A busy machine gives the VM its timer interrupts late; the kernel then takes the
-	// timer for broken.
+	// On a busy machine the VM's timer interrupts are late, and the kernel would
+	// then declare the timer broken.
 	g.CommandLine = "console=ttyS0 loglevel=4 panic=-1 efi=noruntime no_timer_check " + words
 	return g
 }
 
-// seen is what a guest said of its machine: "acpi DSDT" and so on.
+// seen holds a guest's output about its machine: "acpi DSDT" and so on.
 type seen map[string]string
 
 func machine(t *testing.T, m *vmtest.Machine) seen {
@@ -76,8 +76,8 @@ func (s seen) acpi() (names []string) {
 	return names
 }
 
-// behindTheGate checks what a kernel behind the gate saw: our tables, to the
-// byte, and none of the EFI tables that the host has a say in.
+// behindTheGate checks the view of a kernel behind the gate: our tables, byte for
+// byte, and none of the EFI tables that the host can influence.
 func (s seen) behindTheGate(t *testing.T) {
 	t.Helper()
 	names := s.acpi()
@@ -104,7 +104,7 @@ func (s seen) behindTheGate(t *testing.T) {
 //go:embed testdata/badaml.asl
 var badAML string
 
-// hostile is a host that attacks by bytecode and by a FADT without any.
+// hostile returns a host that attacks by bytecode, and by a FADT without bytecode.
 func hostile(t *testing.T, banner, at uint64, vcpus int) platform.Options {
 	t.Helper()
 	h := acpitest.Q35(vcpus)
@@ -113,8 +113,8 @@ func hostile(t *testing.T, banner, at uint64, vcpus int) platform.Options {
 	return adding(t, h.Args(t)...)
 }
 
-// adding is a host that gives QEMU these arguments besides. A machine that does
-// other things as well takes its time until the kernel starts.
+// adding returns a host that gives QEMU further arguments. On a busy machine the
+// kernel starts late, so the bound is long.
 func adding(t *testing.T, args ...string) platform.Options {
 	t.Helper()
 	return platform.Options{QEMU: vmtest.Adding(t, args...), StartTimeout: 3 * time.Minute}
@@ -123,8 +123,8 @@ func adding(t *testing.T, args ...string) platform.Options {
 // Where the attacks write, in bytes behind the text of /proc/version.
 const fadtAt = 48
 
-// TestVM is what make test boots: an honest host, both attacks with the bare kernel
-// and with the gate, and a machine that the gate was not made for.
+// TestVM holds the boots of make test: an honest host, both attacks with the bare
+// kernel and with the gate, and a machine for which the gate was not made.
 func TestVM(t *testing.T) {
 	needs.Boot(t)
 	g := gated(t, "nokaslr oops=panic guest=machine")
@@ -140,7 +140,7 @@ func TestVM(t *testing.T) {
 		m := vmtest.BootWith(t, bare, attack)
 		m.Expect("guest: off")
 		m.Ended()
-		// This is the control: without the gate the host writes where it likes.
+		// This is the control: without the gate the host writes anywhere.
 		s := parse(t, m)
 		if _, there := s.kernel(t); there != at {
 			t.Fatalf("the bare kernel is at %#x, the one behind the gate at %#x: the attack aims at one place", there, at)
@@ -164,8 +164,8 @@ func TestVM(t *testing.T) {
 	})
 }
 
-// refuses boots a guest with these arguments of the host's, and expects the gate's
-// one line and the end of the VM.
+// refuses boots a guest with these arguments of a host, and expects the gate's one
+// line and the end of the VM.
 func refuses(t *testing.T, g platform.Guest, why string, args ...string) {
 	t.Helper()
 	m := vmtest.BootWith(t, g, adding(t, args...))
@@ -176,7 +176,7 @@ func refuses(t *testing.T, g platform.Guest, why string, args ...string) {
 	}
 }
 
-// TestVMMachines is for make vm: the machines that the gate is made for.
+// TestVMMachines is for make vm. It boots the machines for which the gate is made.
 func TestVMMachines(t *testing.T) {
 	needs.Matrix(t)
 	for name, c := range map[string]struct {
@@ -213,7 +213,7 @@ func TestVMMachines(t *testing.T) {
 	}
 }
 
-// TestVMRefuses is for make vm: what the gate was not made for.
+// TestVMRefuses is for make vm. It boots machines for which the gate is not made.
 func TestVMRefuses(t *testing.T) {
 	needs.Matrix(t)
 	t.Run("another machine", func(t *testing.T) {
@@ -235,8 +235,8 @@ func TestVMRefuses(t *testing.T) {
 	})
 }
 
-// kernel returns how far /proc/version's text stands behind the kernel's first
-// byte, and where that is in memory.
+// kernel returns the distance from the kernel's first byte to the text of
+// /proc/version, and the address of that byte in memory.
 func (s seen) kernel(t *testing.T) (banner, at uint64) {
 	t.Helper()
 	for line := range strings.Lines(s["text iomem"]) {

@@ -13,7 +13,7 @@ import (
 	"github.com/rootvouch/rootvouch/initramfs/cpio"
 )
 
-// testArchive is the archive of a base that is complete.
+// testArchive returns the archive of a complete base.
 func testArchive(t *testing.T, text string) []byte {
 	t.Helper()
 	entries := skeleton()
@@ -28,8 +28,8 @@ func testArchive(t *testing.T, text string) []byte {
 	return archive
 }
 
-// A cache gives what compressing gives, whatever is in it, and does not grow without
-// end.
+// A cache gives the same result as compression, whatever it contains, and its size
+// is bounded.
 func TestCache(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "cache")
 	archive := testArchive(t, "one")

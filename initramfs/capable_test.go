@@ -11,8 +11,8 @@ import (
 	"github.com/rootvouch/rootvouch/test/initramfstest"
 )
 
-// TestOldKernel: a kernel with which PID 1 would refuse to boot gets no initramfs,
-// whatever its version says when the module itself tells.
+// TestOldKernel: a kernel with which PID 1 would refuse to boot gets no initramfs.
+// The content of the module counts more than the kernel's version.
 func TestOldKernel(t *testing.T) {
 	o := fakeOptions(t)
 	dir := initramfstest.Kernel(t)

@@ -198,7 +198,7 @@ func replace(t *testing.T, o *Options, name string, data []byte) {
 	initramfstest.Files{name: data}.WriteTo(t, o.GuestBin)
 }
 
-// TestStaticCheck asks about programs that Go's tool chain and the machine made.
+// TestStaticCheck checks programs of Go's tool chain and of the machine.
 func TestStaticCheck(t *testing.T) {
 	sh, err := os.ReadFile("/bin/sh")
 	if err != nil {
@@ -256,8 +256,8 @@ func TestConfigure(t *testing.T) {
 	}
 }
 
-// TestConfigureRefusesBarredModule: what the base is to load, the command line must
-// not bar.
+// TestConfigureRefusesBarredModule: the command line must not bar a module that the
+// base loads.
 func TestConfigureRefusesBarredModule(t *testing.T) {
 	o := fakeOptions(t)
 	dir := initramfstest.Kernel(t)
@@ -376,8 +376,8 @@ func TestReadRefuses(t *testing.T) {
 	}
 }
 
-// TestReadDamaged flips bits all over a base: the checksum of the frame notices
-// whatever changes the contents.
+// TestReadDamaged flips bits all over a base. The checksum of the frame detects
+// every change of the contents.
 func TestReadDamaged(t *testing.T) {
 	base, _ := mustBuild(t, fakeOptions(t))
 	want := mustRead(t, base)
@@ -399,7 +399,7 @@ func TestReadDamaged(t *testing.T) {
 	}
 }
 
-// FuzzSplit shows that the borders found cover the whole input.
+// FuzzSplit checks that the parts cover the whole input.
 func FuzzSplit(f *testing.F) {
 	for _, size := range []int{0, 1, 1000, 300 << 10} {
 		data, err := compress(bytes.Repeat([]byte("rootvouch"), size))

@@ -18,8 +18,8 @@ import (
 	"github.com/rootvouch/rootvouch/test/spiffetest"
 )
 
-// stockOptions takes the stock kernel, and the guest program of this package's
-// test data in the place of every program.
+// stockOptions returns options with the stock kernel, and with the guest program of
+// this package's test data as every program.
 func stockOptions(t testing.TB) Options {
 	t.Helper()
 	kernel := needs.Part(t, "kernel")
@@ -49,8 +49,8 @@ func TestStockKernelModules(t *testing.T) {
 	}
 }
 
-// TestAESNIIsRequired holds that no kernel gets an initramfs which would let AES
-// read tables by key.
+// TestAESNIIsRequired checks that a kernel whose AES would use tables gets no
+// initramfs.
 func TestAESNIIsRequired(t *testing.T) {
 	for _, w := range DefaultModules() {
 		if slices.Contains(w.Names, "aesni_intel") && !w.Optional {
@@ -60,9 +60,9 @@ func TestAESNIIsRequired(t *testing.T) {
 	t.Error("a kernel without aesni_intel is taken")
 }
 
-// TestKernelUnpacks boots the stock kernel with an initramfs of ours: both
-// archives must be unpacked, every module must load, and the ciphers and
-// filesystems that PID 1 needs must be there.
+// TestKernelUnpacks boots the stock kernel with our initramfs: both archives must
+// be unpacked, every module must load, and the ciphers and filesystems that PID 1
+// needs must be there.
 func TestKernelUnpacks(t *testing.T) {
 	needs.Boot(t)
 	o := stockOptions(t)

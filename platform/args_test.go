@@ -60,7 +60,7 @@ func firstKey(t *testing.T) *ecdsa.PrivateKey {
 	return key
 }
 
-// The golden files are what a reviewer reads: one argument to a line.
+// A reviewer reads the golden files, which have one argument on a line.
 func TestArgs(t *testing.T) {
 	plain := snpGuest(t)
 	plain.HostData, plain.IDBlock, plain.CBitPosition, plain.ReducedPhysBits = snp.HostData{}, nil, 0, 0
@@ -162,7 +162,7 @@ func TestParseNetwork(t *testing.T) {
 	}
 }
 
-// TestForwardInUse: a port that somebody else has is named before anything starts.
+// TestForwardInUse: a port that is in use is named before any program starts.
 func TestForwardInUse(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

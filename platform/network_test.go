@@ -8,8 +8,8 @@ import (
 	"github.com/rootvouch/rootvouch/internal/needs"
 )
 
-// TestTap: QEMU connects a guest to a tap device as our arguments say, in a network of its
-// own.
+// TestTap: with our arguments QEMU connects a guest to a tap device. The test runs
+// in a network namespace of its own.
 func TestTap(t *testing.T) {
 	needs.Boot(t)
 	needs.Root(t)

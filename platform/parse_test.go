@@ -74,7 +74,7 @@ type fullDisk struct{}
 
 func (fullDisk) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
 
-// A log that cannot be written must not stop the VM, and must not go unsaid.
+// A log that cannot be written must not stop the VM, and must be reported.
 func TestConsoleGoesOnWithoutItsLog(t *testing.T) {
 	var lines int
 	c := &console{log: fullDisk{}, line: func(string) { lines++ }, started: func() {}}
@@ -83,7 +83,7 @@ func TestConsoleGoesOnWithoutItsLog(t *testing.T) {
 	}
 }
 
-// usernet is what QEMU 10.0.2 prints.
+// usernet is the output of QEMU 10.0.2.
 const usernet = "Hub -1 (n):\r\n" +
 	"  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n" +
 	"  TCP[ESTABLISHED]  23       10.0.2.15   8444      10.0.2.2  5000     0     0\r\n" +
@@ -171,7 +171,7 @@ func TestParseVersion(t *testing.T) {
 	}
 }
 
-// Each thing that a host lacks has its own line.
+// Each unmet requirement of a host has its own line.
 func TestCheckHost(t *testing.T) {
 	root := t.TempDir()
 	qemu := filepath.Join(root, "qemu")

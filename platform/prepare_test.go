@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestCheckFiles: a qcow2 that is attached as a raw disk would get its key and
-// then be refused inside the VM.
+// TestCheckFiles: a qcow2 is refused as a raw disk. Otherwise the VM would get its
+// key and then refuse the disk.
 func TestCheckFiles(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{"raw": "LUKS\xba\xbe", "short": "QF", "qcow2": "QFI\xfb\x00\x00\x00\x03"} {

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// orphanage is the environment variable that makes the test binary a launcher
-// which is then killed.
+// orphanage is the environment variable that makes the test binary a launcher,
+// which the test then kills.
 const orphanage = "ROOTVOUCH_TEST_LAUNCHER"
 
 func TestMain(m *testing.M) {
@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	<-p.done
 }
 
-// QEMU ends with us, even when we had no time for it.
+// QEMU ends with its launcher, even if the launcher is killed.
 func TestProcessDoesNotOutliveUs(t *testing.T) {
 	launcher := exec.Command(os.Args[0])
 	launcher.Env = append(os.Environ(), orphanage+"=1")

@@ -29,8 +29,8 @@ func tiny(t *testing.T, words string) platform.Guest {
 	return g
 }
 
-// The guest gets reports over the virtio port, one asker after the other, and
-// they say what was launched.
+// The guest's processes get reports over the virtio port, one after the other, and
+// the reports describe the launch.
 func TestVMReports(t *testing.T) {
 	g := tiny(t, "guest=report")
 	g.HostData = snp.HostData{1, 2, 3}
@@ -94,9 +94,9 @@ func checkEvidence(t *testing.T, m *vmtest.Machine, g platform.Guest, text strin
 	}
 }
 
-// The firmware refuses what is not in the kernel-hashes page: one case for each
-// thing that it checks. As a host would, QEMU is given other things than those
-// that were measured.
+// The firmware refuses inputs that are not in the kernel-hashes page, with one case
+// for each input that it checks. QEMU gets other inputs than the measured ones, as
+// from a hostile host.
 func TestVMFirmwareRefuses(t *testing.T) {
 	good := tiny(t, "guest=off")
 	for _, c := range []struct {
@@ -117,9 +117,9 @@ func TestVMFirmwareRefuses(t *testing.T) {
 	}
 }
 
-// TestVMHostProgram gives both firmwares a program of the host's. The stock one
-// runs it before the kernel that it verified; the launch digest says nothing of
-// it. The hardened one starts the kernel.
+// TestVMHostProgram gives both firmwares a program of the host. The stock firmware
+// runs it before the kernel that it verified, although the launch digest does not
+// cover the program. The hardened firmware starts the kernel.
 func TestVMHostProgram(t *testing.T) {
 	const said = "the host's program runs"
 	evil := func(t *testing.T) platform.Options {

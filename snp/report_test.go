@@ -76,7 +76,7 @@ func TestReportRoundTrip(t *testing.T) {
 	}
 }
 
-// TestReservedBytes sets each byte that is reserved; every one must be refused.
+// TestReservedBytes sets each reserved byte. Each such report must be refused.
 func TestReservedBytes(t *testing.T) {
 	key := newKey(t)
 	ranges := map[uint32][][2]int{

@@ -99,8 +99,8 @@ func bind(report *snp.Report, cert *x509.Certificate) error {
 	return nil
 }
 
-// TestVectorWrongSize wants exactly one report's size; the field's library
-// takes more.
+// TestVectorWrongSize checks that only the exact size of a report is accepted.
+// go-sev-guest accepts more bytes.
 func TestVectorWrongSize(t *testing.T) {
 	raw := append(amdtest.Find(t, "cmc-milan").Report, make([]byte, 32)...)
 	if _, err := snp.ParseReport(raw); err == nil || !strings.Contains(err.Error(), "got 1216 bytes, want 1184") {

@@ -64,7 +64,7 @@ func echo(data [64]byte) (evidence.Evidence, error) { return evidence.Evidence{R
 
 func client() *http.Client { return clientAt("127.0.0.1") }
 
-// clientAt is a client with that address of the loopback as its own.
+// clientAt returns a client with a source address of the loopback.
 func clientAt(ip string) *http.Client {
 	return &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
 		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
@@ -157,8 +157,8 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
-// TestTooManyWait has peers ask until one of them asks too much for itself, and
-// then until there is no place for anybody.
+// TestTooManyWait sends requests until one peer exceeds its share, and then until
+// all places are taken.
 func TestTooManyWait(t *testing.T) {
 	release := make(chan struct{})
 	asked := make(chan struct{}, maxWaiting)

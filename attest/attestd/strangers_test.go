@@ -19,7 +19,7 @@ import (
 	"github.com/rootvouch/rootvouch/evidence"
 )
 
-// asOwner asks once from an address of its own, and wants its answer soon.
+// asOwner asks once from an address of its own, and fails if no answer comes soon.
 func asOwner(t *testing.T, address string) {
 	t.Helper()
 	c := clientAt("127.0.0.9")
@@ -35,8 +35,8 @@ func asOwner(t *testing.T, address string) {
 	}
 }
 
-// TestIdleClients has one peer take every place and hold it, with connections
-// that say nothing, and with ones that had their answer.
+// TestIdleClients lets one peer take all its places and hold them, with silent
+// connections and with connections that had their answer.
 func TestIdleClients(t *testing.T) {
 	body := attestapi.Request{Version: 1}.Encode()
 	request := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", attestapi.Path, len(body), body)
@@ -65,7 +65,7 @@ func TestIdleClients(t *testing.T) {
 	}
 }
 
-// TestNoKeepAlive holds that an answer gives the place back.
+// TestNoKeepAlive checks that an answer gives the place back.
 func TestNoKeepAlive(t *testing.T) {
 	c := clientAt("127.0.0.1")
 	c.Transport.(*http.Transport).DisableKeepAlives = false // what the client would like
@@ -118,7 +118,7 @@ func TestStrangersDoNotFillTheLog(t *testing.T) {
 	}
 }
 
-// TestFailuresAreBounded has the AMD-SP fail, and recover, for ever.
+// TestFailuresAreBounded lets the AMD-SP fail and recover again and again.
 func TestFailuresAreBounded(t *testing.T) {
 	var out safeLog
 	c := failures{log: slog.New(slog.NewTextHandler(&out, nil))}
@@ -143,7 +143,8 @@ func TestFailuresAreBounded(t *testing.T) {
 	}
 }
 
-// TestFailureIsLogged holds that the booted system does learn of the AMD-SP's.
+// TestFailureIsLogged checks that a failure of the AMD-SP is logged in the booted
+// system.
 func TestFailureIsLogged(t *testing.T) {
 	var out safeLog
 	fails := func([64]byte) (evidence.Evidence, error) {

@@ -30,7 +30,7 @@ func TestAgentConfig(t *testing.T) {
 		`server_address    = "2001:db8::1"`, `server_port       = "8081"`, `trust_domain      = "example.org"`,
 		`trust_bundle_path = "/run/spire/trust_root.pem"`, `socket_path       = "/run/spire/agent.sock"`, `retry_bootstrap   = false`,
 		`plugin_cmd = "/bin/snp-agent-plugin"`, `device = "configfs-tsm"`, `discover_workload_path = true`,
-		`sync_interval = "100ms"`, // docs/spire.md has what it costs
+		`sync_interval = "100ms"`, // docs/spire.md has the cost
 	} {
 		if !strings.Contains(string(got), want) {
 			t.Errorf("got no %s in:\n%s", want, got)

@@ -30,7 +30,7 @@ func marshal(t *testing.T, r *keyapi.Released) []byte {
 	return b
 }
 
-// TestReadReleaseWipes looks at the very array that the reply was read into.
+// TestReadReleaseWipes checks the array that held the reply.
 func TestReadReleaseWipes(t *testing.T) {
 	good := marshal(t, sampleRelease())
 	for _, c := range []struct {

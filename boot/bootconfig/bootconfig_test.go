@@ -94,7 +94,8 @@ func TestEmulated(t *testing.T) {
 	}
 }
 
-// TestDecodeRefusesText changes the text, as whoever writes the file by hand would.
+// TestDecodeRefusesText changes the text as a person could who writes the file by
+// hand.
 func TestDecodeRefusesText(t *testing.T) {
 	for _, c := range []struct{ name, old, new, want string }{
 		{"unknown member", `"version": 1,`, `"version": 1, "debug": true,`, "unknown member"},
@@ -272,8 +273,8 @@ func TestSplitAddress(t *testing.T) {
 	}
 }
 
-// FuzzDecode shows that what was decoded encodes, decodes to the same, and has no
-// character that HCL, resolv.conf or a shell would take for syntax.
+// FuzzDecode checks that a decoded configuration encodes, decodes to the same
+// value, and has no character that is syntax in HCL, resolv.conf or a shell.
 func FuzzDecode(f *testing.F) {
 	f.Add(mustEncode(f, sample()))
 	f.Add(mustEncode(f, sampleStatic()))

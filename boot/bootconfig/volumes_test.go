@@ -65,7 +65,8 @@ func TestVolumesRefused(t *testing.T) {
 	}
 }
 
-// The programs' own bounds: a first boot would end with the key released and nothing made.
+// TestCheckSize checks the mkfs programs' own bounds. Otherwise a first boot would
+// get the key and then fail.
 func TestCheckSize(t *testing.T) {
 	for _, c := range []struct {
 		filesystem VolumeFilesystem

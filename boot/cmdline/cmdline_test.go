@@ -19,8 +19,8 @@ func TestDefault(t *testing.T) {
 	}
 }
 
-// TestDrivers: the default line bars each driver but those that are needed, in one
-// word, for the kernel takes the last of several.
+// TestDrivers: the default line bars every driver except the needed ones. It does
+// so in one word, because the kernel uses only the last of several such words.
 func TestDrivers(t *testing.T) {
 	all := Drivers()
 	for _, d := range all {
@@ -101,7 +101,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// TestDocs holds the table of docs/boot.md against the words.
+// TestDocs compares the table of docs/boot.md with the words.
 func TestDocs(t *testing.T) {
 	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "boot.md"))
 	if err != nil {

@@ -73,8 +73,8 @@ func TestCheckHeader(t *testing.T) {
 	}
 }
 
-// TestCheckSuperblock plays a host that has other sectors decrypted in the place
-// of the superblock: the error must be one and the same.
+// TestCheckSuperblock plays a host that puts other sectors in place of the
+// superblock, so the VM decrypts those. The error must always be the same.
 func TestCheckSuperblock(t *testing.T) {
 	v := sampleVerity()
 	good := verity.Superblock{UUID: pins.UUID{3}, DataBlocks: 10, Salt: []byte{1, 2}}
@@ -128,7 +128,7 @@ func TestTables(t *testing.T) {
 	}
 }
 
-// TestUnlockWipes looks at the arrays of both keys after unlock.
+// TestUnlockWipes checks the arrays of both keys after unlock.
 func TestUnlockWipes(t *testing.T) {
 	var key [luks2.PassphraseSize]byte
 	var volumeKey [luks2.VolumeKeySize]byte
@@ -176,8 +176,8 @@ func TestUnlockWipes(t *testing.T) {
 	}
 }
 
-// TestReadAll reads a file; O_DIRECT is what the device gets, and most
-// filesystems take it as well.
+// TestReadAll reads a file. readAll uses O_DIRECT, which most filesystems support
+// as well as devices.
 func TestReadAll(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "device")
 	const size = 5*readSize/2 + 4096

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// good is what the files of a guest's kernel say when every setting holds.
+// good returns the files of a guest's kernel when every setting is in force.
 func good() map[string]string {
 	return map[string]string{
 		"/proc/sys/kernel/printk":                       "0\t4\t1\t7\n",
@@ -82,7 +82,7 @@ func TestEnforce(t *testing.T) {
 	}
 }
 
-// TestNoDriver: a driver that the command line bars must not be there.
+// TestNoDriver: a kernel with a driver that the command line bars is refused.
 func TestNoDriver(t *testing.T) {
 	o := NoDriver("pci", "nvme")
 	if err := Enforce(tree(t, map[string]string{"/sys/bus/pci/drivers/serial/uevent": ""}), o); err != nil {
@@ -107,7 +107,8 @@ func TestEnforceSets(t *testing.T) {
 	}
 	files["/sys/kernel/security/lockdown"] = "[none] integrity confidentiality"
 	root := tree(t, files)
-	// A plain file shows what was written, which is not how lockdown shows it.
+	// A plain file shows the written value. The kernel shows lockdown in another
+	// form.
 	err := Enforce(root, set...)
 	if err == nil || !strings.Contains(err.Error(), "/sys/kernel/security/lockdown") {
 		t.Errorf("got error %v, want one about lockdown, the last", err)
@@ -133,7 +134,7 @@ func TestEnforceAbsent(t *testing.T) {
 	}
 }
 
-// TestDocs holds the table of docs/boot.md against the options.
+// TestDocs compares the table of docs/boot.md with the options.
 func TestDocs(t *testing.T) {
 	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "boot.md"))
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// inOwnNamespace runs the calling test in a network namespace of its own, where it may
-// make interfaces. It reports whether this process is the one inside.
+// inOwnNamespace runs the calling test in a network namespace of its own, in which
+// the test may make interfaces. It reports whether this process is the one inside.
 func inOwnNamespace(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv("ROOTVOUCH_TEST_NAMESPACE") != "" {
@@ -38,7 +38,8 @@ func inOwnNamespace(t *testing.T) bool {
 	return false
 }
 
-// wire makes two interfaces that are one cable, and sets the far end up.
+// wire makes two interfaces that are the ends of one cable, and sets the far end
+// up.
 func wire(t *testing.T, near, far string) netlink.Link {
 	t.Helper()
 	attrs := netlink.NewLinkAttrs()
@@ -61,8 +62,8 @@ func link(t *testing.T, name string) netlink.Link {
 	return l
 }
 
-// serve answers DHCP at the far end. answer is told how many messages of a type came
-// before, and says what to answer, or nothing.
+// serve answers DHCP at the far end. It calls answer with the number of earlier
+// messages of a type. answer returns the answer, or nil for none.
 func serve(t *testing.T, far string, answer func(kind dhcpv4.MessageType, before int64) dhcpv4.MessageType) *[2]atomic.Int64 {
 	t.Helper()
 	own := net.IPv4(10, 9, 0, 1).To4()
@@ -102,7 +103,7 @@ func serve(t *testing.T, far string, answer func(kind dhcpv4.MessageType, before
 	return &seen
 }
 
-// quick is a pace at which silences that take half a minute take a second.
+// quick is a pace that shortens a silence of half a minute to a second.
 var quick = pace{first: 10 * time.Millisecond, most: 80 * time.Millisecond}
 
 func always(links ...netlink.Link) func() ([]netlink.Link, error) {
@@ -116,7 +117,8 @@ func plain(kind dhcpv4.MessageType, _ int64) dhcpv4.MessageType {
 	return dhcpv4.MessageTypeAck
 }
 
-// TestPatience asks servers that are silent, deaf or in a mood until they give a lease.
+// TestPatience asks servers that stay silent, ignore messages or refuse, until they
+// give a lease.
 func TestPatience(t *testing.T) {
 	if !inOwnNamespace(t) {
 		return
@@ -204,7 +206,7 @@ func TestInterfaces(t *testing.T) {
 	}
 }
 
-// TestNoLease says, when the bound of the step ends it, what the last try met.
+// TestNoLease checks that at the step's bound the error is that of the last try.
 func TestNoLease(t *testing.T) {
 	if !inOwnNamespace(t) {
 		return
@@ -232,7 +234,8 @@ func TestNoLease(t *testing.T) {
 	}
 }
 
-// TestPace is what the bound of the step has room for: a bridge is silent for 30 s.
+// TestPace checks that the bound of the step leaves room for a bridge that is
+// silent for 30 s.
 func TestPace(t *testing.T) {
 	var at []time.Duration
 	for sent, patience := time.Duration(0), dhcpPace.first; sent < 45*time.Second; patience = min(2*patience, dhcpPace.most) {

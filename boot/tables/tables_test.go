@@ -12,7 +12,8 @@ import (
 	"github.com/rootvouch/rootvouch/test/acpitest"
 )
 
-// sysfs is what the kernel of a gated guest with two processors shows.
+// sysfs makes the directory that the kernel of a gated guest with two processors
+// shows.
 func sysfs(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -14,7 +14,7 @@ import (
 	"github.com/rootvouch/rootvouch/boot/bootlog"
 )
 
-// events are those of a boot as a launcher writes them.
+// events returns the events of a boot, as a launcher writes them.
 func events(t *testing.T) []Event {
 	t.Helper()
 	var file []byte
@@ -67,7 +67,7 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// Text fits a terminal, and the picture is XML without anything active in it.
+// The text fits a terminal, and the picture is XML without active content.
 func TestPictures(t *testing.T) {
 	b, err := New(events(t), nil)
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 	"github.com/rootvouch/rootvouch/volume"
 )
 
-// memory is a disk.
+// memory is a disk in memory.
 type memory []byte
 
 func (m memory) ReadAt(b []byte, at int64) (int, error) { return bytes.NewReader(m).ReadAt(b, at) }
@@ -33,7 +33,7 @@ func (m memory) WriteAt(b []byte, at int64) (int, error) {
 
 func none(string, uint64, uint64) {}
 
-// found is a volume of 16 MiB that was formatted and closed as generation 3.
+// found returns a volume of 16 MiB that was formatted and closed as generation 3.
 func found(t *testing.T) (*Found, memory) {
 	t.Helper()
 	layout, err := volume.LayoutOf(volume.MinSize)
@@ -52,8 +52,8 @@ func found(t *testing.T) (*Found, memory) {
 	return &Found{Layout: layout, Released: &keyapi.Released{Volume: v}}, m
 }
 
-// What is opened hangs on what the key server says, and on what is there; and nothing is
-// written but to a volume that is new.
+// TestPrepare: the key server's state and the disk's contents decide whether a
+// volume is opened. PID 1 writes only to a new volume.
 func TestPrepare(t *testing.T) {
 	damage := func(m memory) { m[len(m)-1-(1<<20)] ^= 1; m[volume.Offset+volume.SuperblockSize+9] ^= 1 }
 	for _, c := range []struct {
@@ -116,7 +116,8 @@ func TestMountsOf(t *testing.T) {
 	}
 }
 
-// A root cannot lead the mount point, or mkfs's /dev, out of itself.
+// TestMakeDirectories: no link in a root leads the mount point, or mkfs's /dev, out
+// of the root.
 func TestMakeDirectories(t *testing.T) {
 	root := t.TempDir()
 	if err := os.Symlink("/tmp", filepath.Join(root, "link")); err != nil {
@@ -136,7 +137,8 @@ func TestMakeDirectories(t *testing.T) {
 	}
 }
 
-// The mkfs is the root's: a link leads to no other, and what is no program is none.
+// TestMkfsOf: mkfs comes from the root. A link cannot lead to a program outside,
+// and a file that is not executable is no mkfs.
 func TestMkfsOf(t *testing.T) {
 	root := t.TempDir()
 	outside := filepath.Join(t.TempDir(), "mkfs.ext4")

@@ -21,7 +21,7 @@ func TestKeep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What is kept of a chip at a TCB stays: nobody who asks later can replace it.
+	// The evidence of a chip at a TCB stays. A later caller cannot replace it.
 	if again, err := d.Keep([]byte("two"), first); err != nil || again != path {
 		t.Errorf("got %q, %v, want %q", again, err, path)
 	}
@@ -35,7 +35,8 @@ func TestKeep(t *testing.T) {
 	}
 }
 
-// Strangers decide how much comes: the oldest gives way, and only to its like.
+// Strangers decide how much evidence comes. A new file replaces only the oldest
+// file of evidence.
 func TestBound(t *testing.T) {
 	dir := t.TempDir()
 	mine := filepath.Join(dir, "notes.txt")

@@ -41,7 +41,7 @@ func TestEncoding(t *testing.T) {
 	}
 }
 
-// TestOracle has the reference compiler write the same objects.
+// TestOracle compares the objects with those of the reference compiler.
 func TestOracle(t *testing.T) {
 	iasl := needs.Tool(t, "iasl")
 	source := `DefinitionBlock ("", "SSDT", 2, "AAAAAA", "BBBBBBBB", 1) {
@@ -80,7 +80,7 @@ func TestOracle(t *testing.T) {
 	}
 }
 
-// TestRefuses: what has no encoding is a fault of the caller.
+// TestRefuses: a value without an encoding panics.
 func TestRefuses(t *testing.T) {
 	for name, f := range map[string]func(){
 		"long name":     func() { Name("ABCDE", Integer(0)) },

@@ -35,7 +35,7 @@ func newRig(t *testing.T) rig {
 	return r
 }
 
-// run returns what the program did, line by line.
+// run returns the program's actions, line by line.
 func (r rig) run(t *testing.T, settings ...string) []string {
 	t.Helper()
 	out, err := exec.Command(r.firmware, append([]string{r.code, r.data}, settings...)...).Output()
@@ -111,7 +111,7 @@ func byName(t *testing.T, address uint64, memory []byte) map[string][]byte {
 			t.Error(err)
 		}
 	}
-	// What follows the last table is zero.
+	// The bytes after the last table are zero.
 	madt := all["APIC"]
 	end := bytes.Index(memory, madt) + len(madt)
 	if rest := bytes.Trim(memory[end:], "\x00"); len(rest) > 0 {
@@ -234,8 +234,7 @@ func TestProgramRefuses(t *testing.T) {
 	})
 }
 
-// Of the configuration tables only those stay that are on the list, wherever they
-// stand.
+// Only the configuration tables on the list stay, in any order.
 func TestProgramConfiguration(t *testing.T) {
 	r := newRig(t)
 	for _, c := range [][]string{

@@ -14,11 +14,11 @@ import (
 
 var update = flag.Bool("update", false, "write program.bin anew")
 
-// pinned is the toolchain that program.bin is made with. Another one may choose
-// other encodings of the same instructions.
+// pinned is the toolchain that makes program.bin. Another toolchain may encode the
+// same instructions differently.
 const pinned = "go1.26"
 
-// TestAssembly compares the committed bytes with what the toolchain makes of the
+// TestAssembly compares the committed bytes with the toolchain's output for the
 // source.
 func TestAssembly(t *testing.T) {
 	if v := runtime.Version(); v != pinned && !strings.HasPrefix(v, pinned+".") {

@@ -12,7 +12,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/needs"
 )
 
-// filled is what the gate makes of the template at an address.
+// filled returns the template at an address as the gate fills it in.
 func filled(t *testing.T, address uint64, windows [][2]uint64, processors ...[]byte) map[string][]byte {
 	t.Helper()
 	tpl := New()
@@ -87,8 +87,8 @@ func TestCheckRefuses(t *testing.T) {
 				if err == nil {
 					t.Errorf("%s: bit %d of byte %d may change", name, bit, i)
 				}
-				// The same with a checksum that is right: what the gate fills in
-				// may have other values then.
+				// The same with a right checksum. Fields that the gate fills in may
+				// then have other values.
 				if name != "FACS" && i != checksumAt && len(data) == int(le.Uint32(data[4:])) {
 					old := data[checksumAt]
 					data[checksumAt] -= sum(data)
@@ -159,12 +159,12 @@ func TestCheckFilled(t *testing.T) {
 	}
 }
 
-// TestIASL has the reference compiler of ACPI read every table.
+// TestIASL reads every table with the reference compiler of ACPI.
 func TestIASL(t *testing.T) {
 	iasl := needs.Tool(t, "iasl")
 	dir := t.TempDir()
-	// All four windows: an empty descriptor, which the kernel ignores, is an error
-	// to the compiler.
+	// All four windows are used, because the compiler reports an empty descriptor
+	// as an error. The kernel ignores it.
 	windows := append(slices.Clone(twoWindows), [2]uint64{0xf0000000, 0xfec00000}, [2]uint64{1 << 32, 1 << 40})
 	made := filled(t, 0x3d9fb000, windows, lapic(0, 0), lapic(1, 1))
 	for name, data := range made {
@@ -187,8 +187,8 @@ func TestIASL(t *testing.T) {
 			t.Errorf("%s: iasl says\n%s", name, text)
 		}
 	}
-	// What it read of the DSDT, it makes the same bytes of: the AML means what the
-	// compiler reads in it, and holds nothing that runs.
+	// From its reading of the DSDT the compiler makes the same bytes again. So the
+	// AML means what the compiler reads, and holds nothing that runs.
 	text, err := os.ReadFile(filepath.Join(dir, "DSDT.dsl"))
 	if err != nil {
 		t.Fatal(err)

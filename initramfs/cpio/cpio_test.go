@@ -229,7 +229,7 @@ func TestWriterReportsErrors(t *testing.T) {
 	}
 }
 
-// TestReference asks a cpio of the machine what it sees in our archive.
+// TestReference lists our archive with the machine's cpio.
 func TestReference(t *testing.T) {
 	for _, command := range [][]string{{"cpio", "-t", "--quiet"}, {"bsdtar", "-tf", "-"}} {
 		t.Run(command[0], func(t *testing.T) {
@@ -251,7 +251,8 @@ func TestReference(t *testing.T) {
 	}
 }
 
-// FuzzRoundTrip shows that whatever Reader takes, Writer writes the same.
+// FuzzRoundTrip checks that Writer writes the same bytes for every archive that
+// Reader accepts.
 func FuzzRoundTrip(f *testing.F) {
 	f.Add(mustWrite(f, nil))
 	f.Add(mustWrite(f, sample()))

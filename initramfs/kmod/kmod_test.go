@@ -12,8 +12,8 @@ import (
 	"github.com/rootvouch/rootvouch/test/initramfstest"
 )
 
-// fakeKernel is a module directory: a needs b, b softly c first and d after, and
-// hard e and the built-in x.
+// fakeKernel returns a module directory. Module a needs b. b needs e and the
+// built-in x, and softly c before and d after itself.
 func fakeKernel(t testing.TB) initramfstest.Files {
 	return initramfstest.Files{
 		"modules.builtin":         []byte("kernel/x.ko\nkernel/y-y.ko\n"),
@@ -36,7 +36,7 @@ func names(s Selection) []string {
 	return out
 }
 
-// TestSources opens the same kernel in every way there is.
+// TestSources opens the same kernel in every supported form.
 func TestSources(t *testing.T) {
 	kernel := fakeKernel(t)
 	image := initramfstest.Files{"boot/vmlinuz-" + initramfstest.Version: []byte("kernel")}

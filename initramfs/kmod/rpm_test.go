@@ -41,8 +41,8 @@ func rpmbuild(t *testing.T, files initramfstest.Files) map[string]string {
 	return made
 }
 
-// TestOracleRPM: packages that RPM's own tool makes are taken, and the same in the
-// form that large packages and those of version 6 have.
+// TestOracleRPM: packages of RPM's own tool are accepted, also in the form of large
+// packages and of version 6.
 func TestOracleRPM(t *testing.T) {
 	files := fakeKernel(t).Under("lib/modules/" + initramfstest.Version)
 	files["boot/vmlinuz-"+initramfstest.Version] = []byte("kernel")
@@ -56,7 +56,8 @@ func TestOracleRPM(t *testing.T) {
 	}
 }
 
-// stripped gives a package headers in its payload that name files by their number.
+// stripped changes the headers in a package's payload to the form that names files
+// by number.
 func stripped(t *testing.T, name string) string {
 	t.Helper()
 	data, err := os.ReadFile(name)

@@ -14,8 +14,8 @@ import (
 	"github.com/rootvouch/rootvouch/test/initramfstest"
 )
 
-// splitKernel is fakeKernel in two parts with its image: what marks a kernel, and
-// its modules.
+// splitKernel returns fakeKernel in two parts: the files that mark a kernel, with
+// its image, and its modules.
 func splitKernel(t testing.TB, image string) (base, modules initramfstest.Files) {
 	base, modules = initramfstest.Files{image: []byte("kernel")}, initramfstest.Files{}
 	for name, data := range fakeKernel(t) {
@@ -35,9 +35,9 @@ func writeFile(t testing.TB, name string, data []byte) string {
 	return filepath.Join(dir, name)
 }
 
-// packed makes a package of Arch Linux or Alpine: what it says of itself, and its
-// files. Alpine's are three streams of gzip: signatures, control data and files. Only
-// the last tar has an end.
+// packed makes a package of Arch Linux or Alpine, with its description and its
+// files. Alpine's packages are three streams of gzip: signatures, control data and
+// files. Only the last tar has an end mark.
 func packed(t testing.TB, alpine bool, files initramfstest.Files, info string) []byte {
 	if alpine {
 		signatures := initramfstest.Files{".SIGN.RSA.a@b.pub": make([]byte, 256), ".SIGN.RSA256.a@b.pub": make([]byte, 512)}
@@ -56,8 +56,8 @@ func pacman(t testing.TB, files initramfstest.Files, info string) []byte {
 	return all.Tar(t, true)
 }
 
-// TestPacman opens a package that makepkg would make, in each of its compressions
-// that we take; one of zstd with the window of "zstd --long".
+// TestPacman opens a package like makepkg's in each supported compression, and one
+// of zstd with the window of "zstd --long".
 func TestPacman(t *testing.T) {
 	const version = initramfstest.Version
 	files := fakeKernel(t).Under("usr/lib/modules/" + version)
@@ -151,7 +151,8 @@ func openFake(t *testing.T, parts ...string) *Tree {
 	return tree
 }
 
-// TestMissingParts: who names one part of a split kernel is told the others.
+// TestMissingParts: if only one part of a split kernel is named, the error lists
+// the others.
 func TestMissingParts(t *testing.T) {
 	const version = initramfstest.Version
 	base, modules := splitKernel(t, "boot/x")
@@ -192,8 +193,8 @@ func TestMissingParts(t *testing.T) {
 	}
 }
 
-// TestLinks: a tree of links is as good as the tree itself, and a link to nothing
-// is named.
+// TestLinks: a tree of links gives the same result as the tree itself, and the
+// error names a dangling link.
 func TestLinks(t *testing.T) {
 	const version = initramfstest.Version
 	real := t.TempDir()
@@ -256,8 +257,8 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestUpdates: what DKMS built wins over what came with the kernel, which wins
-// over what was built for another.
+// TestUpdates: modules of DKMS win over the kernel's own modules, and these over
+// modules built for another kernel.
 func TestUpdates(t *testing.T) {
 	for _, c := range []struct{ first, second string }{
 		{"updates/dkms/f.ko", "kernel/f.ko"}, {"updates/f.ko", "extra/f.ko"}, {"extra/f.ko", "kernel/f.ko"}, {"kernel/f.ko", "weak-updates/f.ko"},

@@ -23,7 +23,8 @@ import (
 
 var issued = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
-// shared is one chip for all tests that need no other: making one takes time.
+// shared is one chip for all tests that need no other, because a chip takes time to
+// make.
 var shared = sync.OnceValues(func() (*Chip, error) { return NewWeak(rand.Reader, issued) })
 
 func mustChip(t testing.TB) *Chip {
@@ -155,7 +156,7 @@ func TestLaunchRefuses(t *testing.T) {
 	}
 }
 
-// An ID block binds the launch, and is in every report.
+// TestIDBlock: an ID block binds the launch, and its values are in every report.
 func TestIDBlock(t *testing.T) {
 	chip := mustChip(t)
 	key := func() *ecdsa.PrivateKey {
@@ -244,8 +245,8 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// A process in the guest may end in the middle of its request. What it left
-// must not become the start of the next one.
+// A process in the guest may end in the middle of its request. The fragment must
+// not become the start of the next request.
 func TestServeDropsAFragment(t *testing.T) {
 	guest, _ := serve(t, mustLaunch(t, mustChip(t)))
 	if _, err := guest.Write(make([]byte, 10)); err != nil {

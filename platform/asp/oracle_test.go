@@ -13,8 +13,8 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// go-sev-guest, which knows nothing of us, accepts our reports when it is given
-// our ARK, and refuses them when it is given another.
+// go-sev-guest, an independent verifier, accepts the reports if it is given the
+// chip's ARK, and refuses them if it is given another.
 func TestOracle(t *testing.T) {
 	chip := mustChip(t)
 	other, err := NewWeak(rand.Reader, issued)

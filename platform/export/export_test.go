@@ -27,7 +27,7 @@ import (
 	"github.com/rootvouch/rootvouch/test/libvirttest"
 )
 
-// web is a VM that every launcher takes.
+// web returns a VM that every launcher accepts.
 func web() VM {
 	return VM{
 		Guest: platform.Guest{
@@ -68,7 +68,8 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// A launcher that cannot say what was asked for is given no text that leaves it out.
+// If a launcher has no setting for a requested property, there is no text that
+// silently leaves it out.
 func TestRefusals(t *testing.T) {
 	for _, c := range []struct {
 		launchers string
@@ -109,7 +110,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// hostile has characters that every syntax here gives a meaning to.
+// hostile returns a VM with characters that are special in every syntax here.
 func hostile() VM {
 	vm := web()
 	vm.Firmware, vm.Kernel, vm.Initramfs = `/a'b"c/&<f>;fd`, `/$HOME/k,k`, "/`x`/i i"
@@ -118,7 +119,7 @@ func hostile() VM {
 	return vm
 }
 
-// TestQuoting: the reader of each syntax gets back what went in.
+// TestQuoting: a reader of each syntax gets the original values.
 func TestQuoting(t *testing.T) {
 	vm := hostile()
 	text, err := Text("libvirt", vm)
@@ -183,7 +184,8 @@ func shellWords(t *testing.T, script string) []string {
 	return strings.Split(strings.TrimSuffix(string(words), "\x00"), "\x00")
 }
 
-// launch is what decides the launch digest and who may read the guest's memory.
+// launch holds the settings that decide the launch digest and the protection of the
+// guest's memory.
 type launch struct {
 	Firmware, Kernel, Initramfs, CommandLine, CPU string
 	VCPUs                                         int
@@ -267,8 +269,9 @@ func properties(t *testing.T, text string) map[string]string {
 	return p
 }
 
-// TestLibvirt: libvirt's schema takes our domains, and its own translation launches what
-// "vm run" launches. It takes what the hook of KubeVirt makes, too, and measures the kernel.
+// TestLibvirt: libvirt's schema accepts our domains, and its own translation
+// launches the same VM as "vm run". It also accepts the output of KubeVirt's hook,
+// and measures the kernel.
 func TestLibvirt(t *testing.T) {
 	bridged := hostile()
 	bridged.Network = platform.Network{Kind: platform.Bridge, Name: "br0", MAC: net.HardwareAddr{0x52, 0x54, 0, 1, 2, 3}}
@@ -343,8 +346,8 @@ func runHook(t *testing.T, domain string) (string, error) {
 	return string(out), err
 }
 
-// TestHook: the hook of KubeVirt asks for kernel hashes, changes nothing else, and refuses
-// domains for which that would be no measurement.
+// TestHook: the hook of KubeVirt asks for kernel hashes, changes nothing else, and
+// refuses domains whose kernel the hashes would not cover.
 func TestHook(t *testing.T) {
 	got, err := runHook(t, kubevirtDomain)
 	if want := strings.Replace(kubevirtDomain, "<launchSecurity ", `<launchSecurity kernelHashes="yes" `, 1) + "\n"; err != nil || got != want {

@@ -30,8 +30,8 @@ func newChain(t *testing.T, p snp.Product) *emuchain.Chain {
 	return c
 }
 
-// TestGoSevGuestAccepts shows that the field's own library believes a report
-// of an emulated chain, given its root.
+// TestGoSevGuestAccepts shows that go-sev-guest accepts a report of an emulated
+// chain if it is given the chain's root.
 func TestGoSevGuestAccepts(t *testing.T) {
 	c := newChain(t, snp.Genoa)
 	tcb, err := snp.Genoa.EncodeTCB(snp.TCB{Bootloader: 10, SNP: 23, Microcode: 200})

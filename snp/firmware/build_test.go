@@ -99,7 +99,7 @@ func ffsVolume(free int, files ...[]byte) []byte {
 	return v
 }
 
-// compress is another LZMA encoder than ours.
+// compress compresses with another LZMA encoder than ours.
 func compress(t testing.TB, content []byte) []byte {
 	t.Helper()
 	var out bytes.Buffer
@@ -116,7 +116,7 @@ func compress(t testing.TB, content []byte) []byte {
 	return out.Bytes()
 }
 
-// shape is how build wraps the modules.
+// shape says how build wraps the modules.
 type shape struct {
 	free       int                     // bytes after the file that holds them all
 	attributes byte                    // of that file and of each module

@@ -16,7 +16,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/needs"
 )
 
-// answers is a judgement in short.
+// answers returns a judgement in short form.
 func answers(j Judgement) string {
 	var words []string
 	for _, f := range j.Findings {
@@ -74,7 +74,7 @@ func TestInspect(t *testing.T) {
 	}
 }
 
-// TestInspectUnknown holds that nothing passes for being unreadable.
+// TestInspectUnknown checks that an unreadable image does not pass.
 func TestInspectUnknown(t *testing.T) {
 	good := build(t, stock(), shape{free: 4096})
 	start := bytes.Index(good, guidBytes(guidFFS2)) - 16
@@ -149,8 +149,8 @@ func TestHarden(t *testing.T) {
 	}
 }
 
-// checkHardened compares two images as another decoder sees them: the GUIDs of
-// the paths and checksums differ, nothing else.
+// checkHardened compares two images with another decoder. Only the GUIDs of the
+// paths and the checksums may differ.
 func checkHardened(t *testing.T, name string, stock, hard []byte) {
 	t.Helper()
 	want, got := unpacked(t, stock), unpacked(t, hard)
@@ -203,8 +203,8 @@ func TestHardenRefuses(t *testing.T) {
 	if _, err := Harden([]byte("no firmware")); !errors.As(err, &open) {
 		t.Errorf("no firmware: got %v", err)
 	}
-	// The GUID of the path is in the image twice, so that a copy of it becomes
-	// more literals than there is room for.
+	// The GUID of the path is in the image twice. Its copy becomes literals, for
+	// which there is no room.
 	if _, err := Harden(build(t, stock(), shape{})); err == nil || !strings.Contains(err.Error(), "more bytes") {
 		t.Errorf("no room: got %v", err)
 	}
@@ -214,7 +214,8 @@ func TestHardenRefuses(t *testing.T) {
 	}
 }
 
-// TestImages holds the list to what Inspect and Harden say of the stock part.
+// TestImages compares the list with the results of Inspect and Harden for the stock
+// firmware.
 func TestImages(t *testing.T) {
 	stock, err := os.ReadFile(needs.Part(t, "firmware/usr/share/ovmf/OVMF.amdsev.fd"))
 	if err != nil {
@@ -249,7 +250,7 @@ func TestImages(t *testing.T) {
 	}
 }
 
-// TestImagesDocument holds docs/firmware.md to the list.
+// TestImagesDocument compares docs/firmware.md with the list.
 func TestImagesDocument(t *testing.T) {
 	text, err := os.ReadFile("../../docs/firmware.md")
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 	"github.com/rootvouch/rootvouch/test/snptest"
 )
 
-// service is a stand-in for AMD's, with an emulated chain behind it.
+// service is a stand-in for AMD's service, with an emulated chain.
 type service struct {
 	*httptest.Server
 	signer *snptest.Signer
@@ -185,8 +185,8 @@ func TestThrottled(t *testing.T) {
 	}
 }
 
-// TestAsksUntilBound has a service that fails and names no time: it is asked until a
-// second before the bound.
+// TestAsksUntilBound asks a service that fails and names no time. The client asks
+// until a second before the bound.
 func TestAsksUntilBound(t *testing.T) {
 	s := newService(t, snp.Genoa)
 	client, clock := newClient(t, s, func(c *kds.Config) { c.Total = time.Minute })
@@ -232,8 +232,7 @@ func TestCoalesced(t *testing.T) {
 	}
 }
 
-// TestLies wants every answer that is not the one asked for to be refused, and
-// none of them kept.
+// TestLies checks that the client refuses every wrong answer, and keeps none.
 func TestLies(t *testing.T) {
 	s := newService(t, snp.Genoa)
 	other := snptest.New(t, snp.Genoa)
@@ -272,8 +271,8 @@ func TestLies(t *testing.T) {
 	}
 }
 
-// TestCRLOverTime follows a list through its cache age, a service that goes
-// away, one that serves an older list, and its next update.
+// TestCRLOverTime follows a list through its cache age, a service that becomes
+// unreachable, a service that serves an older list, and the list's next update.
 func TestCRLOverTime(t *testing.T) {
 	s := newService(t, snp.Genoa)
 	client, clock := newClient(t, s, func(c *kds.Config) { c.CRLMaxAge = 10 * time.Minute })

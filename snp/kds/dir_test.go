@@ -61,8 +61,8 @@ func TestLoadDir(t *testing.T) {
 	}
 }
 
-// TestDirFollowsChanges wants a revocation that was put in place to be seen,
-// and a directory that went away to be an error.
+// TestDirFollowsChanges checks that a new revocation is seen, and that a removed
+// directory is an error.
 func TestDirFollowsChanges(t *testing.T) {
 	s := snptest.New(t, snp.Genoa)
 	dir := t.TempDir()
@@ -97,8 +97,8 @@ func TestDirFollowsChanges(t *testing.T) {
 	}
 }
 
-// TestDirSeesEqualSizes puts a revocation list of the same size and modification
-// time into the place of another, by renaming and by writing.
+// TestDirSeesEqualSizes replaces a revocation list by another of the same size and
+// modification time, by renaming and by writing.
 func TestDirSeesEqualSizes(t *testing.T) {
 	s, other := snptest.New(t, snp.Genoa), snptest.New(t, snp.Genoa)
 	lists := [][]byte{s.CRL(t, s.Chain.ASK).Raw, s.CRL(t, other.Chain.ASK).Raw}
@@ -126,7 +126,8 @@ func TestDirSeesEqualSizes(t *testing.T) {
 	}
 }
 
-// TestAMDCertificates compares what is built in with the published digests.
+// TestAMDCertificates compares the built-in certificates with the published
+// digests.
 func TestAMDCertificates(t *testing.T) {
 	want := map[string]string{ // :: common name -> SHA-256; each was found in at least three repositories, and no other
 		"ARK-Milan":      "69d063b45344d26a2e94e1f4210de49ef555308287d4c174445c95639a540bcd",

@@ -2,5 +2,5 @@ package kds
 
 import "time"
 
-// SetClock has d take its time from now.
+// SetClock sets the clock of d.
 func (d *Dir) SetClock(now func() time.Time) { d.now = now }

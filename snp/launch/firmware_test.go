@@ -227,9 +227,9 @@ func TestFirmwareUse(t *testing.T) {
 	}
 }
 
-// FuzzOVMFMetadata holds that no image makes the parser or a digest panic, and
+// FuzzOVMFMetadata checks that no image makes the parser or a digest panic, and
 // that every refusal of an image names an offset. The input is the end of the
-// image, zeros up to whole pages are before it.
+// image. Zeros before it fill up whole pages.
 func FuzzOVMFMetadata(f *testing.F) {
 	good := goodFirmware().Bytes()
 	f.Add(good[len(good)-256:])

@@ -33,7 +33,8 @@ type figure struct {
 	Refused         bool // because the firmware cannot check a kernel
 }
 
-// figures is testdata/figures.json; ORIGIN.md beside it says where they are from.
+// figures is testdata/figures.json. ORIGIN.md beside it names the origin of each
+// figure.
 type figures struct {
 	Published, Computed []figure
 	Pages               []struct {
@@ -155,8 +156,8 @@ func (f figure) check(t *testing.T, in launch.Inputs) {
 	}
 }
 
-// TestPublished computes the digests that another program's authors published,
-// and those that it computes for our firmware.
+// TestPublished computes the digests that another program's authors published, and
+// the digests of that program for our firmware.
 func TestPublished(t *testing.T) {
 	all := readFigures(t)
 	if len(all.Published) != 17 || len(all.Computed) != 22 {
@@ -171,8 +172,8 @@ func TestPublished(t *testing.T) {
 	}
 }
 
-// TestSharedVectors computes every published digest over the very firmware that
-// it was published for, where ../shared/vectors has it.
+// TestSharedVectors computes every published digest over the firmware for which it
+// was published, if ../shared/vectors has that firmware.
 func TestSharedVectors(t *testing.T) {
 	read := func(name string) []byte {
 		data, err := os.ReadFile(needs.Vectors(t, "launch-digest/"+name))

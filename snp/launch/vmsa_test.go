@@ -51,8 +51,8 @@ func TestVMSAPages(t *testing.T) {
 	}
 }
 
-// TestGenerations holds that the older VMSA differs in MXCSR and the x87
-// control word only.
+// TestGenerations checks that the older VMSA differs only in MXCSR and the x87
+// control word.
 func TestGenerations(t *testing.T) {
 	base, err := launch.NewBase(launch.SNP, mustFirmware(t, firmwaretest.AmdSev()))
 	if err != nil {
@@ -107,7 +107,7 @@ func TestCPUSignatures(t *testing.T) {
 	}
 }
 
-// TestOracleQEMU asks QEMU for its EPYC models: we have to know each, with its
+// TestOracleQEMU asks QEMU for its EPYC models. CPUTypes must have each, with its
 // signature.
 func TestOracleQEMU(t *testing.T) {
 	qemu := needs.Tool(t, "qemu-system-x86_64")

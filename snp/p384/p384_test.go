@@ -27,7 +27,7 @@ func newKey(t testing.TB) (*ecdsa.PrivateKey, *Key) {
 	return private, k
 }
 
-// fixed is a private key of a number.
+// fixed returns the private key with the number d.
 func fixed(t testing.TB, d int64) *ecdsa.PrivateKey {
 	t.Helper()
 	private, err := ecdsa.ParseRawPrivateKey(elliptic.P384(), big.NewInt(d).FillBytes(make([]byte, Size)))
@@ -37,7 +37,7 @@ func fixed(t testing.TB, d int64) *ecdsa.PrivateKey {
 	return private
 }
 
-// same holds a verdict against crypto/ecdsa's.
+// same compares a verdict with that of crypto/ecdsa.
 func same(t testing.TB, pub *ecdsa.PublicKey, k *Key, digest [Size]byte, r, s *big.Int) bool {
 	t.Helper()
 	got, want := k.Verify(digest, r, s), ecdsa.Verify(pub, digest[:], r, s)
@@ -49,7 +49,7 @@ func same(t testing.TB, pub *ecdsa.PublicKey, k *Key, digest [Size]byte, r, s *b
 
 func add(v *big.Int, d int64) *big.Int { return new(big.Int).Add(v, big.NewInt(d)) }
 
-// TestSame goes through true signatures, each with its numbers changed.
+// TestSame verifies true signatures, and each of them with changed numbers.
 func TestSame(t *testing.T) {
 	for range 5 {
 		private, k := newKey(t)
@@ -76,8 +76,8 @@ func TestSame(t *testing.T) {
 	}
 }
 
-// TestEdges has keys and numbers for which the sum meets the same point, its negative, or
-// infinity: where incomplete formulas go wrong.
+// TestEdges uses keys and numbers for which the sum meets the same point, its
+// negative, or infinity. Incomplete formulas fail there.
 func TestEdges(t *testing.T) {
 	small := []*big.Int{big.NewInt(1), big.NewInt(2), big.NewInt(16), add(n, -1), add(n, -16), new(big.Int).Lsh(big.NewInt(1), 383)}
 	for _, d := range []int64{1, 2, 16} {
@@ -116,7 +116,7 @@ func TestEdges(t *testing.T) {
 	}
 }
 
-// TestTable: every entry is the multiple that it should be.
+// TestTable: every entry is the right multiple.
 func TestTable(t *testing.T) {
 	private := fixed(t, 1)
 	k, err := New(&private.PublicKey)
@@ -168,8 +168,8 @@ type vectors struct {
 	} `json:"testGroups"`
 }
 
-// TestWycheproof takes the project's vectors of signatures as two numbers of 48 bytes
-// (testdata/ORIGIN.md).
+// TestWycheproof runs the project's vectors of signatures with two numbers of 48
+// bytes (testdata/ORIGIN.md).
 func TestWycheproof(t *testing.T) {
 	data, err := os.ReadFile("testdata/ecdsa_secp384r1_sha384_p1363_test.json")
 	if err != nil {
@@ -215,8 +215,8 @@ func unhex(t *testing.T, s string) []byte {
 	return data
 }
 
-// FuzzVerify holds both against each other, for signatures by a key that the input chooses,
-// with changes that it chooses.
+// FuzzVerify compares both implementations, with keys, signatures and changes that
+// the input chooses.
 func FuzzVerify(f *testing.F) {
 	f.Add([]byte{1}, []byte("message"), []byte{}, []byte{}, byte(0))
 	f.Add([]byte{2}, []byte{}, []byte{1}, []byte{2}, byte(1))

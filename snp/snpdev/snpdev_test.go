@@ -22,8 +22,8 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// sp is an AMD-SP without certificates of its own: it signs reports with a key
-// that nobody vouches for, since nothing here judges them.
+// sp is an AMD-SP without certificates. It signs reports with an uncertified key,
+// because no test here judges them.
 type sp struct {
 	t              testing.TB
 	key            *ecdsa.PrivateKey
@@ -137,7 +137,7 @@ func TestPort(t *testing.T) {
 	}
 }
 
-// A port is not a stream of one's own: what somebody else left in it comes first.
+// A port is shared: bytes that another process left in it come first.
 func TestPortRetries(t *testing.T) {
 	s := newSP(t)
 	whole := s.answer(snp.ReportData{1, 2, 3})
@@ -235,7 +235,7 @@ type kernelTSM struct {
 	generation int
 	inblob     []byte
 	privlevel  string
-	disturb    bool // somebody else writes before outblob is read
+	disturb    bool // another process writes before outblob is read
 }
 
 func (k *kernelTSM) device() tsm {

@@ -25,7 +25,7 @@ type model struct {
 	asked                   []uint32
 }
 
-// genoa is a host with one socket and nothing remarkable about it.
+// genoa returns an ordinary host with one socket.
 func genoa() *model {
 	m := &model{vendor: "AuthenticAMD", family: 0x19, model: 0x11, stepping: 1, status: make([]byte, statusSize), ids: make([]byte, chipIDSize)}
 	for i := range m.ids {
@@ -75,7 +75,8 @@ func (m *model) ioctl(_ uintptr, argument *issue) error {
 	return unix.EINVAL
 }
 
-// getID is the firmware's GET_ID: it says how much room it wants, or how much it took.
+// getID is the firmware's GET_ID. It returns the size that it needs, or the size
+// that it wrote.
 func (m *model) getID(request []byte, raw *[16]byte) error {
 	room := binary.LittleEndian.Uint32(request[8:])
 	binary.LittleEndian.PutUint32(request[8:], uint32(len(m.ids)))

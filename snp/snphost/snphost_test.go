@@ -14,7 +14,7 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// The structure is the kernel's: packed, 16 bytes, the address at offset 4.
+// The structure is packed as in the kernel: 16 bytes, with the address at offset 4.
 func TestIssueIsPacked(t *testing.T) {
 	if size := unsafe.Sizeof(issue{}); size != 16 || unsafe.Offsetof(issue{}.dataLow) != 4 || unsafe.Offsetof(issue{}.fwError) != 12 {
 		t.Errorf("%d bytes, data at %d, error at %d, want 16, 4, 12", size, unsafe.Offsetof(issue{}.dataLow), unsafe.Offsetof(issue{}.fwError))
@@ -119,7 +119,7 @@ func TestTurin(t *testing.T) {
 	}
 }
 
-// Whatever a host answers that is no identity is refused, with what was wrong.
+// Every malformed answer of a host is refused, with the fault.
 func TestRefusals(t *testing.T) {
 	for name, c := range map[string]struct {
 		edit func(*model)

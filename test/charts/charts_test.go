@@ -22,7 +22,8 @@ trustDomain: example.org
 kek: {secret: {name: kms-kek}}
 `
 
-// helm renders the key server's chart with values, and returns what helm says if it does not.
+// helm renders the key server's chart with values. If helm fails, the error has its
+// output.
 func helm(t *testing.T, values ...string) (string, error) {
 	t.Helper()
 	needs.Boot(t)
@@ -44,8 +45,8 @@ func helm(t *testing.T, values ...string) (string, error) {
 	return stdout.String(), nil
 }
 
-// conforms has kubeconform judge objects by Kubernetes' OpenAPI description, in which an
-// unknown member is an error.
+// conforms checks objects with kubeconform against Kubernetes' OpenAPI description.
+// An unknown member is an error.
 func conforms(t *testing.T, objects string) error {
 	t.Helper()
 	schemas := filepath.Join(filepath.Dir(needs.Part(t, "charts/RECIPE")), "schemas")
@@ -58,10 +59,10 @@ func conforms(t *testing.T, objects string) error {
 	return nil
 }
 
-// object is a Kubernetes object as it came out of the chart.
+// object is a Kubernetes object that the chart rendered.
 type object = map[string]any
 
-// objects are the rendered ones :: Kind/name -> object.
+// objects returns the rendered objects :: Kind/name -> object.
 func objects(t *testing.T, rendered string) map[string]object {
 	t.Helper()
 	all := map[string]object{}
@@ -100,7 +101,8 @@ func at(t *testing.T, value any, path ...any) any {
 	return value
 }
 
-// TestConforms: what the chart makes is what Kubernetes describes, for each way of use.
+// TestConforms: for each use, the rendered objects conform to Kubernetes'
+// description.
 func TestConforms(t *testing.T) {
 	for _, c := range []struct{ name, values string }{
 		{"least", ""},
@@ -131,7 +133,8 @@ func TestConforms(t *testing.T) {
 	}
 }
 
-// TestConformsRefuses: the judge finds a member that there is not, and one of the wrong type.
+// TestConformsRefuses: kubeconform finds an unknown member, and a member of the
+// wrong type.
 func TestConformsRefuses(t *testing.T) {
 	rendered, err := helm(t, least)
 	if err != nil {
@@ -153,7 +156,7 @@ func TestConformsRefuses(t *testing.T) {
 	}
 }
 
-// TestRefuses: values that cannot be meant render nothing, and the error says what is wanted.
+// TestRefuses: senseless values render nothing, and the error says what is wanted.
 func TestRefuses(t *testing.T) {
 	for _, c := range []struct{ name, values, want string }{
 		{"no image", `image: {repository: ""}`, "image.repository"},

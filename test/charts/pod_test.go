@@ -20,11 +20,11 @@ import (
 	"github.com/rootvouch/rootvouch/spire/nodeattest/server"
 )
 
-// user is the pod's.
+// user is the pod's user.
 const user = 65532
 
-// pod is a directory with the programs of the image and the volumes of the pod, as a
-// cluster makes them: root's, and open to the pod's group.
+// pod is a directory with the programs of the image and the volumes of the pod. As
+// in a cluster, root owns the volumes, and the pod's group may write them.
 type pod struct {
 	root string
 	spec any
@@ -119,9 +119,9 @@ func strs(all []any) []string {
 	return out
 }
 
-// TestPod: the pod's first container makes the store once, with the volumes' owners and the
-// key of the Secret, and leaves it alone after that. Past the time that was given it makes
-// none, and the server without one does not start.
+// TestPod: the pod's first container makes the store once, with the volumes' owners
+// and the key of the Secret, and does not change it later. After the given time it
+// makes no store, and a server without a store does not start.
 func TestPod(t *testing.T) {
 	p := newPod(t, `createStoreBefore: "2126-12-01T12:00:00Z"`)
 	create := at(t, p.spec, "initContainers", 0)
@@ -135,7 +135,7 @@ func TestPod(t *testing.T) {
 	if !slices.Equal(store, read(t, filepath.Join(p.root, "var/lib/rootvouch-kms/kms.db"))) {
 		t.Error("create-store changed a store that was there")
 	}
-	// All that is missing is the SPIRE agent and a revocation list.
+	// Only the SPIRE agent and a revocation list are missing.
 	out, err := p.run(t, map[string]any{"args": []any{"check", "--config", "/etc/rootvouch-kms/kms.json"}, "env": at(t, p.spec, "containers", 0, "env")})
 	if err == nil || strings.Contains(out, "kek") && strings.Contains(out, "mode") {
 		t.Errorf("check: %v\n%s", err, out)
@@ -151,8 +151,8 @@ func TestPod(t *testing.T) {
 	}
 }
 
-// TestCRLJob: the job's command is one that the owner's tool takes; it fails for want of a
-// service.
+// TestCRLJob: the owner's tool accepts the job's command, which fails because there
+// is no service.
 func TestCRLJob(t *testing.T) {
 	p := newPod(t)
 	rendered, err := helm(t, least, `crl: {baseURL: "http://127.0.0.1:1"}`)
@@ -175,9 +175,9 @@ func TestCRLJob(t *testing.T) {
 	}
 }
 
-// TestSPIREValues: our plugin takes the plugin_data of the values for SPIRE's chart, with
-// reference values in a directory as a ConfigMap makes it, and its sidecar's command is one
-// of the owner's tool.
+// TestSPIREValues: our plugin accepts the plugin_data of the values for SPIRE's
+// chart, with reference values in a directory as a ConfigMap makes it. The owner's
+// tool accepts the sidecar's command.
 func TestSPIREValues(t *testing.T) {
 	var values any
 	if err := yaml.Unmarshal(read(t, filepath.Join(needs.Repository(t), "deploy/spire-values.yaml")), &values); err != nil {

@@ -14,18 +14,17 @@ import (
 	"github.com/rootvouch/rootvouch/internal/needs"
 )
 
-// use is a flag where a command has it.
+// use is one flag of one command.
 type use struct{ command, name, help string }
 
-// thing is the help of a flag without what a command adds in parentheses: what the
-// flag is, apart from its default and what the command makes of it.
+// thing returns the help of a flag without the text in parentheses, which holds the
+// default and details of the command.
 func (u use) thing() string {
 	thing, _, _ := strings.Cut(u.help, " (")
 	return thing
 }
 
-// conflicts lists flags of one name that are two things, and things with two
-// names.
+// conflicts lists flags of one name with two meanings, and meanings with two names.
 func conflicts(all []use) []string {
 	var found []string
 	things, names := map[string]use{}, map[string]use{} // :: name -> its first use; thing -> its first use
@@ -76,7 +75,7 @@ func TestTrees(t *testing.T) {
 	})
 }
 
-// TestConflictsCanBeFound holds the test itself to cases that must be found.
+// TestConflictsCanBeFound checks that the test finds known conflicts.
 func TestConflictsCanBeFound(t *testing.T) {
 	good := []use{{"a", "disk", "path of a disk (of a VM)"}, {"b", "disk", "path of a disk"}, {"b", "uuid", "UUID of a disk"}}
 	if got := conflicts(good); len(got) > 0 {

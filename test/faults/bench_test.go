@@ -38,7 +38,7 @@ import (
 	"github.com/rootvouch/rootvouch/test/snptest"
 )
 
-// client is a guest that does no more than it must: what is measured is the server.
+// client is a guest that does the least work, because the test measures the server.
 type client struct {
 	rig  *rig
 	svid *x509svid.SVID
@@ -67,7 +67,7 @@ func (c *client) post(path string, body []byte) ([]byte, error) {
 	return data, err
 }
 
-// boot is what a launch asks of the server: a nonce and a release.
+// boot makes a launch's requests to the server: a nonce and a release.
 func (c *client) boot(report snp.ReportID) error {
 	data, err := c.post(keyapi.PathNonce, keyapi.Encode(keyapi.NonceRequest{Version: keyapi.Version}))
 	if err != nil {
@@ -91,7 +91,7 @@ func (c *client) boot(report snp.ReportID) error {
 	return err
 }
 
-// processorTime is what a process has used.
+// processorTime returns the processor time that the server has used.
 func (s *server) processorTime() time.Duration {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
 	must(s.rig.t, err)
@@ -105,7 +105,7 @@ func (s *server) processorTime() time.Duration {
 	return time.Duration(ticks) * (time.Second / 100) // USER_HZ
 }
 
-// anonymous is the anonymous memory of a process, in KiB.
+// anonymous returns the anonymous memory of the server, in KiB.
 func (s *server) anonymous() (kib int64) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
 	must(s.rig.t, err)
@@ -128,8 +128,8 @@ func figure(t *testing.T, what string, got, bar float64, unit string) {
 	t.Logf("bench: kms: %s: %.2f %s (bar %g: %s)", what, got, unit, bar, verdict)
 }
 
-// TestFigures measures what a boot costs the server, by its own processor time: that the
-// machine has other work, the guests among it, does not count.
+// TestFigures measures the server's processor time for a boot. Other work on the
+// machine, such as the guests, does not count.
 func TestFigures(t *testing.T) {
 	measuring(t)
 	for _, records := range []int{1_000, 1_000_000} {
@@ -160,7 +160,7 @@ func measuring(t *testing.T) {
 	}
 }
 
-// boots has launches ask, and says what each costs the server.
+// boots makes launches ask, and returns the server's time for each.
 func (w *rig) boots(keep bool) (each time.Duration, rate float64, p99 time.Duration) {
 	const boots, clients = 2000, 16
 	s := w.servers[0]
@@ -188,7 +188,8 @@ func (w *rig) boots(keep bool) (each time.Duration, rate float64, p99 time.Durat
 	return (s.processorTime() - before) / boots, boots / time.Since(start).Seconds(), took[boots*99/100]
 }
 
-// fill registers records of other VMs, past the server, which does not run yet.
+// fill registers records of other VMs directly in the store, before the server
+// runs.
 func (w *rig) fill(records int) {
 	w.t.Helper()
 	ctx := w.t.Context()
@@ -219,8 +220,8 @@ func (w *rig) fill(records int) {
 	}
 }
 
-// TestClusterFigures has three ledgers with one cluster release as fast as they can: what
-// certificates and TLS cost is not in it.
+// TestClusterFigures lets three ledgers with one cluster release as fast as they
+// can. The figure leaves out certificates and TLS.
 func TestClusterFigures(t *testing.T) {
 	measuring(t)
 	c := etcdtest.Start(t, 3)
@@ -285,7 +286,7 @@ func (c *counting) Commit(ctx context.Context, conditions []kv.Cond, writes []kv
 	return ok, err
 }
 
-// TestStorm boots VMs all at once: each gets its key once, and nobody gives up.
+// TestStorm boots VMs all at once. Each gets its key once, and no VM gives up.
 func TestStorm(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -299,7 +300,7 @@ func TestStorm(t *testing.T) {
 	}
 }
 
-// TestStormCluster does so with three servers and a cluster.
+// TestStormCluster is TestStorm with three servers and a cluster.
 func TestStormCluster(t *testing.T) {
 	n := stormSize(t)
 	w := newRig(t, etcdtest.Start(t, 3))
@@ -315,7 +316,7 @@ func stormSize(t *testing.T) int {
 	return n
 }
 
-// alike are VMs of one image.
+// alike returns VMs of one image.
 func (w *rig) alike(n int) (all []guest) {
 	for range n {
 		all = append(all, guest{newReportID(w.t), disk, w.identity})
@@ -323,7 +324,7 @@ func (w *rig) alike(n int) (all []guest) {
 	return all
 }
 
-// apart are VMs of which each has its own image.
+// apart returns VMs, each with its own image.
 func (w *rig) apart(n int) []guest {
 	all := make([]guest, n)
 	var wg sync.WaitGroup

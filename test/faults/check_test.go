@@ -21,7 +21,7 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// outcome is what somebody who asked got.
+// outcome is the result of a guest's request.
 type outcome string
 
 const (
@@ -29,10 +29,10 @@ const (
 	gotRefusal outcome = "refused" // a VM powers off
 	gaveUp     outcome = "gave up"
 	wrongKey   outcome = "wrong key"
-	gotNothing outcome = "lost a race" // and was to
+	gotNothing outcome = "lost a race" // as expected
 )
 
-// result is a line of what the guests and owners say.
+// result is one line of the results of guests and owners.
 type result struct {
 	Launch     snp.ReportID `json:"launch,omitzero"` // of a guest
 	Put        pins.UUID    `json:"put,omitzero"`    // of an owner whose put was acknowledged
@@ -41,7 +41,7 @@ type result struct {
 	Reason     string       `json:"reason,omitempty"`
 }
 
-// results is the file of them.
+// results is the file of results.
 type results struct {
 	path string
 	mu   sync.Mutex // guards file
@@ -66,7 +66,7 @@ func (r *results) write(one result) {
 	r.file.Write(append(data, '\n'))
 }
 
-// checker makes this program the checker.
+// checker is the environment variable that makes this program the checker.
 const checker = "ROOTVOUCH_FAULTS_CHECKER"
 
 func TestMain(m *testing.M) {
@@ -81,7 +81,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// check runs the checker as a process that gets nothing but two paths.
+// check runs the checker as a process that gets only the paths.
 func check(results string, logs ...string) (string, error) {
 	cmd := exec.Command("/proc/self/exe", append([]string{results}, logs...)...)
 	cmd.Env = []string{checker + "=1"}
@@ -89,7 +89,8 @@ func check(results string, logs ...string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// decide holds what the guests say against the log. Every copy of it must say the same.
+// decide compares the guests' results with the log. Every copy of the log must
+// agree.
 func decide(path string, logs []string) (string, error) {
 	said, err := readResults(path)
 	if err != nil {
@@ -112,7 +113,7 @@ func decide(path string, logs []string) (string, error) {
 		events["put"], events["refusal"], refusals, said.count()), errors.Join(errs...)
 }
 
-// saying is what the guests say.
+// saying holds the guests' results.
 type saying struct {
 	launches map[snp.ReportID][]result
 	puts     []result
@@ -149,7 +150,7 @@ func readResults(path string) (saying, error) {
 	return s, nil
 }
 
-// theLog is what the log says.
+// theLog holds the log's content.
 type theLog struct {
 	size     int
 	events   map[string]int
@@ -201,7 +202,7 @@ func readLog(path string) (theLog, error) {
 	return l, err
 }
 
-// against finds what was lost, and what was released twice.
+// against returns an error for each key that was lost or released twice.
 func (l theLog) against(said saying) []error {
 	errs := l.bad
 	for launch, all := range said.launches {
@@ -232,7 +233,7 @@ func (l theLog) against(said saying) []error {
 	return errs
 }
 
-// TestChecker: the checker finds what it is there for.
+// TestChecker checks that the checker finds lost and doubled releases.
 func TestChecker(t *testing.T) {
 	w := newRig(t, nil)
 	l := w.load(2)

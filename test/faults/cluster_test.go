@@ -18,7 +18,8 @@ import (
 	"github.com/rootvouch/rootvouch/test/etcdtest"
 )
 
-// TestCluster does to the members of a cluster what machines do, while releases run.
+// TestCluster makes the members of a cluster fail as machines do, while releases
+// run.
 func TestCluster(t *testing.T) {
 	c := etcdtest.Start(t, 3)
 	w := newRig(t, c)
@@ -54,7 +55,7 @@ func TestCluster(t *testing.T) {
 			{"the majority stands still", func(t *testing.T) {
 				c.Pause(c.Members[0])
 				c.Pause(c.Members[1])
-				time.Sleep(2 * time.Second) // long enough for transactions whose outcome nobody knows
+				time.Sleep(2 * time.Second) // long enough for transactions with an unknown outcome
 				c.Resume(c.Members[0])
 				c.Resume(c.Members[1])
 				l.more(t, 5)
@@ -126,8 +127,8 @@ func TestPartition(t *testing.T) {
 	w.judge(l)
 }
 
-// TestNoSpace fills the cluster until it takes no more: servers say so, nobody's boot
-// ends, and all goes on when there is room.
+// TestNoSpace fills the cluster until it takes no more data. The servers report it,
+// no boot ends, and everything goes on when there is room.
 func TestNoSpace(t *testing.T) {
 	c := etcdtest.Start(t, 3, "--quota-backend-bytes", fmt.Sprint(24<<20))
 	w := newRig(t, c)
@@ -150,7 +151,7 @@ func TestNoSpace(t *testing.T) {
 		}
 		return nil
 	})
-	time.Sleep(2 * time.Second) // guests ask meanwhile, and go on asking
+	time.Sleep(2 * time.Second) // guests ask repeatedly meanwhile
 	reply, err := client.Delete(ctx, "else/", clientv3.WithPrefix())
 	must(t, err)
 	_, err = client.Compact(ctx, reply.Header.Revision, clientv3.WithCompactPhysical())
@@ -171,7 +172,7 @@ func TestNoSpace(t *testing.T) {
 	w.judge(l)
 }
 
-// ready asks a server how it is.
+// ready asks a server whether it is ready.
 func (w *rig) ready(s *server) (int, string) {
 	response, err := http.Get("http://" + s.health + "/ready")
 	if err != nil {

@@ -15,18 +15,20 @@ import (
 	"github.com/rootvouch/rootvouch/test/etcdtest"
 )
 
-// engines are the rigs that each fault of a server happens in.
+// engines runs a test in a rig of each engine.
 func engines(t *testing.T, do func(*testing.T, *rig)) {
 	t.Run("file", func(t *testing.T) { do(t, newRig(t, nil)) })
 	t.Run("etcd", func(t *testing.T) { do(t, newRig(t, etcdtest.Start(t, 3))) })
 }
 
-// rolled is a disk whose record is replaced again and again, beside the one that boots.
+// rolled is a disk whose record is replaced again and again, beside the disk that
+// boots.
 var rolled = pins.UUID{0xd2}
 
-// TestKill ends servers with SIGKILL at moments of their work that nobody chose: while they
-// release, register, replace and confirm records, publish the log, seal keys anew under
-// another key-encryption key, and get another CA. All of it goes on meanwhile.
+// TestKill ends servers with SIGKILL at random moments of their work: while they
+// release, register, replace and confirm records, publish the log, seal keys under
+// another key-encryption key, and get another CA. All of this work goes on
+// meanwhile.
 func TestKill(t *testing.T) {
 	engines(t, func(t *testing.T, w *rig) {
 		must(t, w.put(w.servers[0], rolled, rolledID))
@@ -58,12 +60,12 @@ func other(name string) string {
 	return secondKEK
 }
 
-// aim brings a server to the middle of something, and returns when it is to be killed. Who asked
-// for it may be waited for afterwards.
+// aim brings a server to the middle of some work, and returns when the server is to
+// be killed. The returned group waits for the requests that started the work.
 type aim func(*server) *sync.WaitGroup
 
-// aims are what servers are killed at. Each happens in the background, if it is not the load
-// itself.
+// aims returns the kinds of work at which servers are killed. Each runs in the
+// background, except the load itself.
 func (w *rig) aims(t *testing.T) []aim {
 	begin := func(most time.Duration, act func(*server)) aim {
 		return func(s *server) *sync.WaitGroup {
@@ -83,8 +85,9 @@ func (w *rig) aims(t *testing.T) []aim {
 	}
 }
 
-// roll registers a new key of a disk: in place of the old one, or beside it until it is
-// confirmed. The server may be killed at any moment; what it answered must be on the log.
+// roll registers a new key of a disk, instead of the old one, or beside it until it
+// is confirmed. The server may be killed at any moment. Every change that it
+// acknowledged must be in the log.
 func (w *rig) roll(s *server) {
 	if rand.IntN(2) == 0 {
 		w.put(s, rolled, rolledID, func(p *adminapi.Put) { p.Replace = true })
@@ -99,7 +102,7 @@ func (w *rig) roll(s *server) {
 	}
 }
 
-// rewrap seals all secrets anew, unless the server is killed before.
+// rewrap seals all secrets again, unless the server is killed first.
 func rewrap(s *server) (inUse []string, err error) {
 	for next := ""; ; {
 		step, err := adminapi.NewClient(s.admin).Rewrap(context.Background(), next)
@@ -123,11 +126,12 @@ func (w *rig) publishing(t *testing.T, s *server) *sync.WaitGroup {
 	return new(sync.WaitGroup)
 }
 
-// newest is when a file or directory below a directory was changed last.
+// newest returns the time of the last change of a file or directory below a
+// directory.
 func newest(dir string) (at time.Time) {
 	filepath.WalkDir(dir, func(_ string, entry os.DirEntry, err error) error {
 		if err != nil {
-			return nil // it is gone meanwhile
+			return nil // the file is gone meanwhile
 		}
 		if info, err := entry.Info(); err == nil && info.ModTime().After(at) {
 			at = info.ModTime()
@@ -137,8 +141,8 @@ func newest(dir string) (at time.Time) {
 	return at
 }
 
-// retire seals all under one key-encryption key, and takes the other one away: servers start,
-// and release, so nothing was left under it.
+// retire seals all secrets under one key-encryption key, and takes the other key
+// away. The servers start and release, so no secret was left under the removed key.
 func (w *rig) retire(t *testing.T, gone, stays string) {
 	for _, s := range w.servers {
 		s.configure(stays, gone)
@@ -168,8 +172,8 @@ func (w *rig) retire(t *testing.T, gone, stays string) {
 	}
 }
 
-// TestRotate: the trust domain's CA changes, and changes again, while releases run, and the old
-// one leaves the bundle. Who comes with an SVID of the old one then gets nothing.
+// TestRotate: the trust domain's CA changes twice while releases run, and the old
+// CA leaves the bundle. A caller with an SVID of the old CA then gets nothing.
 func TestRotate(t *testing.T) {
 	w := newRig(t, nil)
 	l := w.load(4)
@@ -195,8 +199,8 @@ func TestRotate(t *testing.T) {
 	must(t, fresh())
 }
 
-// TestKillRestore ends a restore with SIGKILL at any moment: there is no store, or a whole
-// one, and the next restore makes it.
+// TestKillRestore ends a restore with SIGKILL at any moment. It leaves no store or
+// a whole one, and the next restore makes the store.
 func TestKillRestore(t *testing.T) {
 	w := newRig(t, nil)
 	s := w.servers[0]
@@ -244,15 +248,15 @@ func TestKillRestore(t *testing.T) {
 	w.judge(l)
 }
 
-// TestRace has two servers asked for one launch's key at once, by two that each have
-// evidence of it: one gets it.
+// TestRace asks two servers at once for one launch's key. Both callers have
+// evidence of the launch, and only one gets the key.
 func TestRace(t *testing.T) {
 	w := newRig(t, etcdtest.Start(t, 3))
 	w.race(t, rounds(10, 200))
 	w.judge(w.load(0))
 }
 
-// race has so many launches raced for.
+// race runs the race for a number of launches.
 func (w *rig) race(t *testing.T, launches int) {
 	for range launches {
 		report := newReportID(t)

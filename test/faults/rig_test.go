@@ -50,16 +50,18 @@ var (
 	key      = bytes.Repeat([]byte{7}, 32)
 )
 
-// patience is a guest's (cmd/fetchkey). No fault lasts as long: who gives up was lost.
+// patience is a guest's bound (cmd/fetchkey). No fault lasts as long, so a guest
+// that gives up counts as lost.
 const patience = 3 * time.Minute
 
-// retryWindow is the server's: it answers a request again for so long, which is longer.
+// retryWindow is the time in which the server answers a request again. It is longer
+// than patience.
 const retryWindow = 210 * time.Second
 
 // all reports whether this is `make faults`, with all rounds.
 func all() bool { return os.Getenv("ROOTVOUCH_FAULTS") == "all" }
 
-// rounds is how often a fault is made.
+// rounds returns the number of times that a fault is made.
 func rounds(few, many int) int {
 	if all() {
 		return many
@@ -83,8 +85,8 @@ func (a agent) FetchX509SVID(_ *workload.X509SVIDRequest, stream workload.Spiffe
 	})
 }
 
-// rig is one key server with a file, or three with an etcd cluster, and all that is
-// around them.
+// rig is one key server with a file, or three with an etcd cluster, with their
+// SPIRE agent, guests and owners.
 type rig struct {
 	t       *testing.T
 	dir     string
@@ -116,7 +118,8 @@ func newRig(t *testing.T, cluster *etcdtest.Cluster) *rig {
 	return newRigAfter(t, cluster, func(*rig) {})
 }
 
-// newRigAfter has something done between init and the start of the first server.
+// newRigAfter is newRig with a function that runs between init and the start of the
+// first server.
 func newRigAfter(t *testing.T, cluster *etcdtest.Cluster, prepare func(*rig)) *rig {
 	t.Helper()
 	needs.Boot(t)
@@ -170,8 +173,8 @@ func newRigAfter(t *testing.T, cluster *etcdtest.Cluster, prepare func(*rig)) *r
 	return w
 }
 
-// valuesFor is a refval.json that accepts the guests of a chip, by a launch digest. 1 is that
-// of the guests.
+// valuesFor returns a refval.json that accepts the guests of a chip with a launch
+// digest. Digest 1 is that of the rig's guests.
 func valuesFor(t testing.TB, chip *snptest.Signer, launch byte) []byte {
 	t.Helper()
 	data, err := refval.New(refval.EmulatedARK(chip.Chain.ARKDigest()), []refval.Measurement{{Digest: snp.Measurement{0x4d, launch},
@@ -208,12 +211,13 @@ func (w *rig) cp(from, to string) {
 	}
 }
 
-// prepared is how many CAs are in the bundle before they sign. SPIRE has one, and changes it
-// less often than a boot takes: a guest has the bundle of its beginning.
+// prepared is the number of CAs that are in the bundle before they sign. A guest
+// keeps the bundle of its start. SPIRE prepares one CA, because its CA lives longer
+// than a boot takes.
 const prepared = 10
 
-// rotate has the CA that was prepared sign from now on, and prepares another one. SVIDs of
-// the CAs before it stay valid until drop.
+// rotate makes the prepared CA sign from now on, and prepares another one. SVIDs of
+// earlier CAs stay valid until drop.
 func (w *rig) rotate() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -228,7 +232,7 @@ func (w *rig) rotate() {
 	w.changedLocked()
 }
 
-// drop takes the CAs that sign no more out of the bundle.
+// drop removes the CAs that no longer sign from the bundle.
 func (w *rig) drop() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -249,8 +253,8 @@ func (w *rig) authoritiesLocked() []*x509.Certificate {
 	return all
 }
 
-// bundleLocked is the bundle as the Workload API has it: certificates in DER, one after the
-// other.
+// bundleLocked returns the bundle in the form of the Workload API: certificates in
+// DER, one after the other.
 func (w *rig) bundleLocked() (data []byte) {
 	for _, cert := range w.authoritiesLocked() {
 		data = append(data, cert.Raw...)
@@ -281,11 +285,11 @@ func (w *rig) server(name string) *server {
 	return s
 }
 
-// secondKEK is the name of the key-encryption key that the first one is replaced by.
+// secondKEK is the name of the key-encryption key that replaces the first one.
 const secondKEK = "second"
 
-// configure writes the server's configuration: one key-encryption key seals, and the others
-// open.
+// configure writes the server's configuration. One key-encryption key seals, and
+// the others only open.
 func (s *server) configure(seals string, opens ...string) {
 	w := s.rig
 	old := []map[string]string{}
@@ -376,7 +380,8 @@ func (w *rig) put(s *server, disk pins.UUID, id spiffeid.ID, changes ...func(*ad
 	return err
 }
 
-// launch is a VM that boots: it asks until it has its key, and says what it got.
+// launch plays a VM that boots. It asks until it has its key, and records the
+// result.
 func (w *rig) launch(report snp.ReportID, addresses []string) outcome {
 	return w.fetch(report, addresses, gotRefusal)
 }
@@ -414,12 +419,13 @@ func (w *rig) fetchAs(g guest, addresses []string, refused outcome) outcome {
 	return got.Outcome
 }
 
-// contend is one of several that race for a launch: who is refused has lost.
+// contend plays one of several callers that race for a launch's key. A refused
+// caller has lost.
 func (w *rig) contend(report snp.ReportID, addresses []string) {
 	w.fetch(report, addresses, gotNothing)
 }
 
-// addresses are all servers', another one first each time.
+// addresses returns the addresses of all servers, with another one first each time.
 func (w *rig) addresses(first int) []string {
 	var list []string
 	for i := range w.servers {
@@ -428,7 +434,7 @@ func (w *rig) addresses(first int) []string {
 	return list
 }
 
-// load is guests that boot, and owners that register disks, until it is stopped.
+// load runs guests that boot, and owners that register disks, until it is stopped.
 type load struct {
 	done   atomic.Int64 // launches that have their key
 	puts   atomic.Int64
@@ -497,7 +503,7 @@ func newReportID(t testing.TB) snp.ReportID {
 	return id
 }
 
-// judge stops all, and has the checker decide.
+// judge stops the load and the servers, and runs the checker.
 func (w *rig) judge(l *load) {
 	w.t.Helper()
 	l.stop()

@@ -17,7 +17,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/needs"
 )
 
-// stranger is a user that the image does not know, as clusters choose one.
+// stranger is a user that the image does not list, such as a cluster assigns.
 const stranger = 54321
 
 // write makes an image of programs in /usr/bin.
@@ -43,7 +43,7 @@ func write(t *testing.T, programs []string, words ...string) []byte {
 	return data
 }
 
-// unpack has umoci unpack an image, and returns its root and its process.
+// unpack unpacks an image with umoci, and returns its root and its process.
 func unpack(t *testing.T, image []byte) (root string, process map[string]any) {
 	t.Helper()
 	work := t.TempDir()
@@ -89,7 +89,7 @@ func unpack(t *testing.T, image []byte) (root string, process map[string]any) {
 	return filepath.Join(bundle, "rootfs"), config.Process
 }
 
-// run runs a program of an image as the stranger, with nothing but the image.
+// run runs a program of an image as the stranger, with only the image's files.
 func run(t *testing.T, root string, argv ...string) (string, error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
@@ -99,8 +99,8 @@ func run(t *testing.T, root string, argv ...string) (string, error) {
 	return string(out), err
 }
 
-// TestKeyServer: the key server's image holds its programs alone, is the same when it is
-// written again, and makes its store as a user that nobody knows.
+// TestKeyServer: the key server's image holds only its programs, has the same bytes
+// when it is written again, and makes its store as an unlisted user.
 func TestKeyServer(t *testing.T) {
 	needs.Root(t)
 	words := []string{"serve", "--config", "/etc/rootvouch-kms/kms.json"}
@@ -155,8 +155,8 @@ func TestKeyServer(t *testing.T) {
 	}
 }
 
-// TestPlugin: the plugin's image holds what SPIRE's chart copies out of it, which starts as
-// any user and wants to be started by SPIRE.
+// TestPlugin: the plugin's image holds the program that SPIRE's chart copies. It
+// starts as any user, and asks to be started by SPIRE.
 func TestPlugin(t *testing.T) {
 	needs.Root(t)
 	root, _ := unpack(t, write(t, []string{"snp-server-plugin"}))

@@ -42,7 +42,7 @@ func mustHashes(t testing.TB, kernel, initrd, commandLine string) *launch.Hashes
 	return &h
 }
 
-// expected is what the owner believes in.
+// expected returns the inputs that the owner expects.
 func expected(t testing.TB, mode launch.Mode) launch.Inputs {
 	t.Helper()
 	in := launch.Inputs{

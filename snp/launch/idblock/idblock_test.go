@@ -51,7 +51,7 @@ func block() idblock.Block {
 	return idblock.Block{LaunchDigest: snp.Measurement{1}, FamilyID: snp.GuestID{2}, ImageID: snp.GuestID{3}, GuestSVN: 4, Policy: 0x30000}
 }
 
-// TestPublished makes the ID block that another program makes of the same keys.
+// TestPublished makes the same ID block as another program with the same keys.
 func TestPublished(t *testing.T) {
 	var want struct {
 		LaunchDigest    snp.Measurement `json:"launch_digest"`
@@ -240,7 +240,7 @@ func TestParsePrivateKey(t *testing.T) {
 	}
 }
 
-// FuzzParse holds that whatever parses re-encodes to the same bytes.
+// FuzzParse checks that every parsed block encodes to the same bytes.
 func FuzzParse(f *testing.F) {
 	s, err := idblock.Sign(block(), newKey(f), newKey(f))
 	if err != nil {
