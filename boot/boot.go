@@ -44,7 +44,7 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		Network: 45 * time.Second,
-		Agent:   60 * time.Second,
+		Agent:   180 * time.Second, // a report alone may take a minute
 		Key:     240 * time.Second,
 		Disk:    15 * time.Second,
 	}
