@@ -21,6 +21,11 @@ func (e *PeerError) Error() string {
 	return fmt.Sprintf("%s is served by user ID %d, want one of %d", e.Path, e.UID, e.Want)
 }
 
+// Hint says what to do, at a terminal.
+func (e *PeerError) Hint() string {
+	return "nothing was sent; --kms-user names the user that rootvouch-kms runs as"
+}
+
 // Peer returns the user at the other end of a unix socket, as the kernel has it
 // (SO_PEERCRED, unix(7)). For a client that is the process that called listen(2).
 func Peer(conn net.Conn) (unix.Ucred, error) {

@@ -115,7 +115,7 @@ the seed like the key; other users may see it on a command line.`,
 	flags.StringVar(&f.key, "key", "", "key file of the disk (32 bytes that were made elsewhere; in place of --key-out)")
 	flags.StringVar(&f.files.Pins, "pins-out", "", "pins file to write")
 	flags.BoolVar(&f.files.Force, "force", false, "replace existing files")
-	flags.Var(&f.size, "size", "size of the disk, such as 10G (default: as small as can be)")
+	flags.Var(&f.size, "size", "size of the disk, such as 10G (default: as small as can be; the VM cannot write to it)")
 	flags.StringVar(&f.format, "format", string(image.Raw), "form of the output (raw or qcow2)")
 	flags.StringArrayVar(&f.exclude, "exclude", nil, "leave out names that match this pattern (repeatable)")
 	flags.StringArrayVar(&f.dropXattrs, "drop-xattr", nil, "leave out extended attributes whose name matches this pattern (repeatable)")

@@ -91,9 +91,6 @@ func hintForKeys(err error) error {
 	if refused, ok := errors.AsType[*adminapi.Error](err); ok && refused.Status == http.StatusForbidden {
 		return command.WithHint(err, "the server's configuration says who may do what (admin_roles), and whom keys may be exported to (break_glass)")
 	}
-	if _, ok := errors.AsType[*adminapi.PeerError](err); ok {
-		return command.WithHint(err, "nothing was sent; --kms-user names the user that rootvouch-kms runs as")
-	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return command.WithHint(err, "rootvouch-kms makes the socket when it serves; its own user and root may use it")
 	}
