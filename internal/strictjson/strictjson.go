@@ -1,9 +1,9 @@
 // Package strictjson decodes JSON that must have exactly one meaning, and writes such JSON.
 //
-// encoding/json takes members whose names differ only in case, keeps the last
-// of two members with one name, and leaves absent fields at zero. Two readers
-// of such a document can see two things in it, and a misspelt security option
-// is one that is not set. Here each of these is an error.
+// encoding/json accepts members whose names differ only in case, keeps the last of two members
+// with one name, and leaves absent fields at zero. So two readers of such a document can read
+// two meanings, and a misspelt security option is silently unset. In this package each of these
+// is an error.
 package strictjson
 
 import (
@@ -21,11 +21,11 @@ import (
 	"unicode/utf8"
 )
 
-// maxDepth bounds nesting; no document of ours comes near.
+// maxDepth bounds nesting. None of our documents comes close.
 const maxDepth = 32
 
-// MarshalIndent writes what people read too: indented, with a newline at its end, and
-// without the escapes that HTML wants.
+// MarshalIndent writes JSON for people: indented, with a final newline, and without HTML
+// escapes.
 func MarshalIndent(v any) ([]byte, error) {
 	var out bytes.Buffer
 	e := json.NewEncoder(&out)
@@ -39,11 +39,11 @@ func MarshalIndent(v any) ([]byte, error) {
 
 // Unmarshal decodes data into the value that v points to.
 //
-// Refused are: members unknown to v or spelt in another case, two members with
-// one name, absent members (unless the field says omitempty or omitzero), null,
-// a value of another kind than v's, anything after the value, invalid UTF-8, and
-// more than 32 levels. A type that decodes itself (json.Unmarshaler,
-// encoding.TextUnmarshaler) checks its own inside. The error names the member.
+// It refuses: members unknown to v or spelt in another case, two members with one name, absent
+// members (unless the field says omitempty or omitzero), null, a value of another kind than
+// v's, anything after the value, invalid UTF-8, and more than 32 levels. A type that decodes
+// itself (json.Unmarshaler, encoding.TextUnmarshaler) checks its own content. The error names
+// the member.
 func Unmarshal(data []byte, v any) error {
 	target := reflect.TypeOf(v)
 	if target == nil || target.Kind() != reflect.Pointer {
@@ -66,9 +66,10 @@ func Unmarshal(data []byte, v any) error {
 	return strict.Decode(v)
 }
 
-// UnmarshalCanonical decodes data that must be in the one form that again writes of the
-// value which v points to. It takes just what Unmarshal takes and again gives back the same
-// bytes of, at a fraction of the cost: bytes that an encoder has written are unambiguous.
+// UnmarshalCanonical decodes data into the value that v points to. again must encode that value
+// to the same bytes. UnmarshalCanonical accepts exactly the data that Unmarshal accepts and
+// that again reproduces. It costs a fraction of Unmarshal, because bytes that an encoder wrote
+// have only one meaning.
 func UnmarshalCanonical(data []byte, v any, again func() ([]byte, error)) error {
 	if err := json.Unmarshal(data, v); err == nil && !mayHaveNull(data) {
 		if encoded, err := again(); err == nil && bytes.Equal(encoded, data) {
@@ -84,13 +85,13 @@ func UnmarshalCanonical(data []byte, v any, again func() ([]byte, error)) error 
 		return err
 	}
 	if !bytes.Equal(encoded, data) {
-		return errors.New("got another form than the canonical one")
+		return errors.New("form is not canonical")
 	}
 	return nil
 }
 
-// mayHaveNull reports whether null may be a value in data. An encoder writes it of a nil
-// slice, which it may then look the same as.
+// mayHaveNull reports whether null may be a value in data. An encoder writes null for a nil
+// slice, and would then reproduce it.
 func mayHaveNull(data []byte) bool {
 	for _, before := range []string{":null", ",null", "[null"} {
 		if bytes.Contains(data, []byte(before)) {
@@ -100,23 +101,23 @@ func mayHaveNull(data []byte) bool {
 	return bytes.Equal(data, []byte("null"))
 }
 
-// located adds to a syntax error where in data it is.
+// located adds to a syntax error its position in data.
 func located(err error, data []byte) error {
 	if _, ok := errors.AsType[*json.SyntaxError](err); !ok {
 		return err
 	}
 	var whole json.RawMessage
 	if syntax, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(data, &whole)); ok {
-		return fmt.Errorf("at byte %d: %w", syntax.Offset-1, syntax) // Offset is behind what is wrong
+		return fmt.Errorf("at byte %d: %w", syntax.Offset-1, syntax) // Offset is one past the error
 	}
 	return err
 }
 
-// walker compares the tokens of one document with the type it is meant for.
+// walker compares the tokens of one document with the type of the target.
 type walker struct{ decoder *json.Decoder }
 
-// path is the way to a value. It is written out for errors alone: a document of
-// many values would else take the square of its size.
+// path is the path to a value. It is written out only for errors. Otherwise a document of many
+// values would take time quadratic in its size.
 type path struct {
 	parent *path  // nil above the outermost value
 	member string // or, in an array,
@@ -140,8 +141,8 @@ func (p *path) String() string {
 	return strings.Join(steps, "")
 }
 
-// value walks one JSON value meant for type t; t is nil inside a type that
-// decodes itself, where only duplicates and depth are checked.
+// value walks one JSON value for type t. t is nil inside a type that decodes itself; then only
+// duplicates and depth are checked.
 func (w walker) value(at *path, t reflect.Type, depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("%s: nested more than %d levels deep", name(at), maxDepth)
@@ -175,7 +176,7 @@ func (w walker) value(at *path, t reflect.Type, depth int) error {
 	return nil
 }
 
-// wanted says what type t is written as, unless token is, or begins, just that.
+// wanted describes the JSON form of type t. It returns "" if token is, or begins, that form.
 func wanted(token json.Token, t reflect.Type) string {
 	if t == nil {
 		return ""
@@ -208,7 +209,7 @@ func wanted(token json.Token, t reflect.Type) string {
 	return want
 }
 
-// isBytes tells whether encoding/json writes t in base64.
+// isBytes reports whether encoding/json writes t in base64.
 func isBytes(t reflect.Type) bool {
 	return t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8 && !decodesItself(t.Elem())
 }
@@ -218,7 +219,7 @@ func isNumber(token json.Token, parse func(string) error) bool {
 	return ok && parse(number.String()) == nil
 }
 
-// described names a token. What a string holds may be secret.
+// described describes a token without the content of a string, which may be secret.
 func described(token json.Token) string {
 	switch v := token.(type) {
 	case string:
@@ -253,7 +254,7 @@ func (w walker) array(at *path, t reflect.Type, depth int) error {
 }
 
 func (w walker) object(at *path, t reflect.Type, depth int) error {
-	var known map[string]field // :: member name -> what it is for
+	var known map[string]field // :: member name -> its field
 	var element reflect.Type
 	if t != nil && t.Kind() == reflect.Struct {
 		known = fields(t)

@@ -192,7 +192,7 @@ func FuzzCanonical(f *testing.F) {
 		slowErr := Unmarshal(data, &slow)
 		if slowErr == nil {
 			if again, err := json.Marshal(slow); err != nil || !bytes.Equal(again, data) {
-				slowErr = errors.New("got another form than the canonical one")
+				slowErr = errors.New("form is not canonical")
 			}
 		}
 		if (quickErr == nil) != (slowErr == nil) || quickErr != nil && quickErr.Error() != slowErr.Error() {

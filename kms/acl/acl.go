@@ -1,8 +1,8 @@
 // Package acl decides whether a caller may have the key of a disk.
 //
-// Two locks (docs/DESIGN.md): the caller's SPIFFE ID is the one on the record, and
-// its evidence, which binds this very request, satisfies the record's reference
-// values. It is pure: it changes nothing.
+// Decide opens two locks (docs/DESIGN.md). The caller's SPIFFE ID must be the one on the
+// record. The caller's evidence must bind this very request and satisfy the record's reference
+// values. The package is pure: it changes no state.
 package acl
 
 import (
@@ -21,36 +21,35 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// Caller is who asks, as its verified SVID says.
+// Caller is the requester, as its verified SVID names it.
 type Caller struct {
 	ID spiffeid.ID
 	// SPKI is the SVID's public key, DER SubjectPublicKeyInfo.
 	SPKI []byte
 }
 
-// Case is what is to be decided.
+// Case has everything that Decide decides from.
 type Case struct {
 	Caller Caller
 	Record store.Record
-	Values refval.Values // one that Record accepts; not looked at where evidence is not required
+	Values refval.Values // reference values that Record accepts; ignored if evidence is not required
 	// ReferenceValues is the SHA-256 of Values as they were registered.
 	ReferenceValues pins.Digest
 	Request         keyapi.ReleaseRequest
-	Evidence        appraise.Evidence // of Request
-	Malformed       error             // why Evidence is zero
+	Evidence        appraise.Evidence // binds Request
+	Malformed       error             // the error that left Evidence zero
 	Collateral      appraise.Collateral
 	Memo            *appraise.Memo // may be nil
 	Now             time.Time
 }
 
-// Launch is the launch that the evidence is of. It is zero where no evidence was
-// looked at.
+// Launch is the launch that the evidence describes. It is zero if no evidence was examined.
 type Launch struct {
 	ReportID    snp.ReportID
 	Measurement snp.Measurement
 }
 
-// Refusal says what kept a lock shut.
+// Refusal says which checks kept a lock shut.
 type Refusal struct {
 	// Checks names what failed: "state", "spiffe_id", "form", or checks of the appraisal.
 	Checks []string
@@ -64,17 +63,18 @@ func refuse(check, format string, args ...any) error {
 	return &Refusal{[]string{check}, fmt.Errorf(format, args...)}
 }
 
-// ErrCannotJudge says that the evidence fits, but for a fresh CRL, which the server lacks.
+// ErrCannotJudge says that the evidence passes every other check, but the server lacks a fresh
+// CRL.
 var ErrCannotJudge = errors.New("the key server cannot judge now")
 
 // ErrNoCertificate says that the server lacks the certificate of the key that signed the
 // evidence, so it cannot verify the evidence.
 var ErrNoCertificate = errors.New("no certificate")
 
-// Decide returns nil when both locks open. The error matches ErrCannotJudge where it is no
-// refusal, and is a *Refusal where it is one, which matches ErrNoCertificate where a
-// certificate may mend it. The launch is what the evidence says,
-// also with an error: then it may be forged.
+// Decide returns nil when both locks open. If the server cannot judge, the error matches
+// ErrCannotJudge. Otherwise the error is a *Refusal, and it matches ErrNoCertificate if a
+// certificate may help. The launch is what the evidence says. With an error the launch may be
+// forged.
 func Decide(c Case) (Launch, error) {
 	claims := c.Evidence.Claims()
 	launch := Launch{ReportID: claims.ReportID, Measurement: claims.Measurement}
@@ -134,10 +134,10 @@ func appraised(c Case) error {
 	return nil
 }
 
-// CheckApart refuses a second record that one launch could use for another disk:
-// the same SPIFFE ID, and a measurement that both accept. The owner's word that
-// both disks belong to one VM, on the new record, lets it pass; on the record of a volume
-// it stands from the beginning, for the VM that has the volume has a root too.
+// CheckApart refuses a second record whose key one launch could get as well as the first: both
+// records have the same SPIFFE ID and accept a common measurement. CheckApart lets the second
+// record pass if it has the owner's statement that both disks belong to one VM. The record of a
+// volume always has that statement, because a VM with a volume also has a root disk.
 func CheckApart(fresh, old store.Record, freshValues, oldValues refval.Values) error {
 	if fresh.DiskUUID == old.DiskUUID || fresh.SPIFFEID != old.SPIFFEID || fresh.SameVM || old.Volume != nil && old.SameVM {
 		return nil

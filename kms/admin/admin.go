@@ -1,7 +1,8 @@
-// Package admin lets the key server's owner register, see and withdraw records over a unix socket.
+// Package admin lets the key server's owner register, see and withdraw records over a unix
+// socket.
 //
-// A peer may do what its role allows, and nobody may read a key. Each change is on the
-// log, with who asked for it, before it takes effect.
+// A peer may do what its role allows. No role may read a key. Before a change takes effect, the
+// change and its author are on the log.
 package admin
 
 import (
@@ -27,7 +28,7 @@ import (
 	"github.com/rootvouch/rootvouch/refval"
 )
 
-// Bounds in time.
+// Time limits.
 const (
 	requestTimeout = 30 * time.Second
 	shutdownGrace  = 10 * time.Second
@@ -35,22 +36,22 @@ const (
 
 // Admin answers on an admin socket.
 type Admin struct {
-	id     spiffeid.ID // the key server's own
+	id     spiffeid.ID // of the key server itself
 	ledger *ledger.Ledger
-	log    func() publish.State // where the transparency log stands
+	log    func() publish.State // the state of the transparency log
 	notes  *slog.Logger
 	gists  gists
 
-	// Watch is what can be told of the rest of the server.
+	// Watch reads the state of the rest of the server.
 	Watch Watch
-	// Recipients are whom keys may be exported to.
+	// Recipients are the age recipients to which keys may be exported.
 	Recipients Recipients
-	// Lack says which other servers of this store live, and cannot open what is sealed under
-	// a key-encryption key. It stays nil where there are no others.
+	// Lack lists the other live servers of this store that cannot open secrets sealed under a
+	// key-encryption key. Lack is nil if this server is the only one.
 	Lack func(kek string) []string
 }
 
-// New makes an Admin for the server with a SPIFFE ID.
+// New makes an Admin for the server with the SPIFFE ID id.
 func New(id spiffeid.ID, l *ledger.Ledger, log func() publish.State, notes *slog.Logger) *Admin {
 	return &Admin{id: id, ledger: l, log: log, notes: notes}
 }
@@ -82,7 +83,7 @@ func (a *Admin) Serve(ctx context.Context, l net.Listener) error {
 
 type peerKey struct{}
 
-// handle answers a request of somebody whose role allows it.
+// handle answers a request from a peer whose role allows it.
 type handle func(by audit.Actor, r *http.Request) (any, error)
 
 func (a *Admin) handler() http.Handler {
@@ -106,7 +107,7 @@ func (a *Admin) handler() http.Handler {
 		{"POST " + disk + "/disable", Operate, a.setState(store.Disabled)},
 		{"POST " + disk + "/retire", Operate, a.setState(store.Retired)},
 		{"POST " + disk + "/revive", Operate, a.change((*ledger.Ledger).Revive)},
-		{"POST " + disk + "/confirm", Operate, a.changeOf((*ledger.Ledger).Confirm)}, // of what booted, and of no later record
+		{"POST " + disk + "/confirm", Operate, a.changeOf((*ledger.Ledger).Confirm)}, // the record that booted, and no later one
 		{"POST " + disk + "/withdraw", Operate, a.change((*ledger.Ledger).Withdraw)},
 		{"POST " + disk + "/restore", Operate, a.changeOf((*ledger.Ledger).Restore)},
 		{"POST " + disk + "/purge", Destroy, a.purge},
@@ -123,14 +124,14 @@ func (a *Admin) handler() http.Handler {
 }
 
 var (
-	// errInvalid says that a request cannot be meant.
+	// errInvalid marks a request that is malformed or contradicts itself.
 	errInvalid = errors.New("invalid request")
-	// errRole says that the peer's role does not allow it.
+	// errRole marks a request that the peer's role does not allow.
 	errRole = errors.New("not allowed")
 )
 
-// statusOf is the one table from errors to HTTP statuses. The owner gets the
-// error's text as well.
+// statusOf is the one table from errors to HTTP statuses. The reply also has the error's text,
+// because the reader is the owner.
 func statusOf(err error) int {
 	for _, row := range []struct {
 		err    error
@@ -153,7 +154,7 @@ func statusOf(err error) int {
 	return http.StatusServiceUnavailable
 }
 
-// admit returns the caller, if the caller's role allows the request.
+// admit returns the caller if the caller's role allows the request.
 func admit(role Role, r *http.Request) (audit.Actor, error) {
 	p, ok := r.Context().Value(peerKey{}).(peer)
 	if !ok {
@@ -169,7 +170,7 @@ func admit(role Role, r *http.Request) (audit.Actor, error) {
 	return by, nil
 }
 
-// serve answers with one document.
+// serve answers with one JSON document.
 func (a *Admin) serve(role Role, handle handle) http.HandlerFunc {
 	return a.serveRaw(role, func(w http.ResponseWriter, r *http.Request, by audit.Actor) {
 		reply, err := handle(by, r)
@@ -181,7 +182,7 @@ func (a *Admin) serve(role Role, handle handle) http.HandlerFunc {
 	})
 }
 
-// serveRaw answers somebody whose role allows it.
+// serveRaw lets handle write the answer itself, for a peer whose role allows the request.
 func (a *Admin) serveRaw(role Role, handle func(http.ResponseWriter, *http.Request, audit.Actor)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, adminapi.MaxDocument+1024)
@@ -227,7 +228,7 @@ func (a *Admin) get(_ audit.Actor, r *http.Request) (any, error) {
 	current, staged, err := a.ledger.Records.Both(ctx, disk)
 	kept, keptErr := a.ledger.Records.KeptOf(ctx, disk)
 	switch {
-	case errors.Is(err, store.ErrNotFound) && len(kept) > 0: // it was deleted
+	case errors.Is(err, store.ErrNotFound) && len(kept) > 0: // the record was deleted
 		last := ledger.LastKept(kept)
 		deleted := kept[last]
 		current, kept = &deleted, slices.Delete(kept, last, last+1)
@@ -284,16 +285,16 @@ func (a *Admin) put(by audit.Actor, r *http.Request) (any, error) {
 	return view, nil
 }
 
-// lacks says what keeps a key from being released by these reference values.
+// lacks lists what keeps a key from being released with these reference values.
 func (a *Admin) lacks(text []byte) []string {
 	values, err := refval.Decode(text)
 	if err != nil || a.Watch.Lacks == nil {
-		return nil // there are none, where evidence is not required
+		return nil // without required evidence there are none
 	}
 	return a.Watch.Lacks(values)
 }
 
-// build checks a put, and makes a record of it.
+// build checks a put and makes a record from it.
 func (a *Admin) build(p adminapi.Put, disk pins.UUID, key []byte) (store.Record, error) {
 	id, err := spiffeid.FromString(p.SPIFFEID)
 	if err != nil {
@@ -307,7 +308,7 @@ func (a *Admin) build(p adminapi.Put, disk pins.UUID, key []byte) (store.Record,
 	case !id.MemberOf(a.id.TrustDomain()) || id.Path() == "":
 		return store.Record{}, fmt.Errorf("spiffe_id is %s, want a workload of trust domain %s", id, a.id.TrustDomain())
 	case (p.MadeKey == "") != (key != nil):
-		return store.Record{}, errors.New("want a key, or the name of one that the server has made, and not both")
+		return store.Record{}, errors.New("want either a key or the name of a key that the server has made")
 	case p.MadeKey != "" && store.CheckMadeID(p.MadeKey) != nil:
 		return store.Record{}, store.CheckMadeID(p.MadeKey)
 	case p.MadeKey == "" && slices.Max(key) == 0:
@@ -327,7 +328,7 @@ func (a *Admin) build(p adminapi.Put, disk pins.UUID, key []byte) (store.Record,
 	switch r.Evidence = store.EvidenceRule(p.Evidence); r.Evidence {
 	case store.EvidenceNotRequired:
 		if p.ReferenceValues != nil {
-			return store.Record{}, errors.New("evidence is not required, so reference values would go unused")
+			return store.Record{}, errors.New("evidence is not required, so reference values would be unused")
 		}
 		return r, nil
 	case store.EvidenceRequired:
@@ -336,8 +337,8 @@ func (a *Admin) build(p adminapi.Put, disk pins.UUID, key []byte) (store.Record,
 	return store.Record{}, fmt.Errorf("evidence is %q, want %q or %q", p.Evidence, store.EvidenceRequired, store.EvidenceNotRequired)
 }
 
-// checkValues holds the reference values against the header pin of a record. A volume's is
-// not the one that they have, which is of the VM's root.
+// checkValues compares the header pin of a record with the header pin in the reference values.
+// For a volume the two differ: the reference values pin the header of the VM's root disk.
 func checkValues(data []byte, r store.Record) error {
 	values, err := refval.Decode(data)
 	if err != nil {
@@ -345,7 +346,7 @@ func checkValues(data []byte, r store.Record) error {
 	}
 	header := r.Header
 	if want, ok := values.Pins.Value(); ok && r.Volume == nil && want.Header != header {
-		return fmt.Errorf("header pin is %s of disk %s, but the reference values have %s of disk %s: a disk that was rekeyed has new pins, which the reference values have to be made with (refval new --pins)",
+		return fmt.Errorf("header pin is %s of disk %s, but the reference values have %s of disk %s: a rekeyed disk has new pins: make new reference values with them (refval new --pins)",
 			header.HeaderSHA256, header.DiskUUID, want.HeaderSHA256, want.DiskUUID)
 	}
 	return nil

@@ -197,12 +197,12 @@ func TestPutRefuses(t *testing.T) {
 		{"no rule", func(p *adminapi.Put) { p.Evidence = "" }, key, 400, `evidence is ""`},
 		{"no reference values", func(p *adminapi.Put) { p.ReferenceValues = nil }, key, 400, "reference values"},
 		{"broken reference values", func(p *adminapi.Put) { p.ReferenceValues = []byte(`{"version":1}`) }, key, 400, "reference values"},
-		{"useless reference values", func(p *adminapi.Put) { p.Evidence = "not-required" }, key, 400, "go unused"},
+		{"useless reference values", func(p *adminapi.Put) { p.Evidence = "not-required" }, key, 400, "be unused"},
 		{"reference values of another disk", func(p *adminapi.Put) {
 			p.ReferenceValues = values(t, func(v *refval.Values) { v.Pins = refval.Exactly(otherPins) })
 		}, key, 400, "of disk 09000000"},
 		{"key of zeros", func(*adminapi.Put) {}, make([]byte, keyapi.KeySize), 400, "key is all zero"},
-		{"second time", func(p *adminapi.Put) { p.DiskUUID = pins.UUID{2} }, key, 409, "has a record already"},
+		{"second time", func(p *adminapi.Put) { p.DiskUUID = pins.UUID{2} }, key, 409, "already has a record"},
 		{"overlap", func(p *adminapi.Put) { p.DiskUUID = pins.UUID{3} }, key, 409, "one VM could have both keys"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

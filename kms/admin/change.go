@@ -16,7 +16,7 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// update changes what a record accepts.
+// update changes the reference values or bounds that a record accepts.
 func (a *Admin) update(by audit.Actor, r *http.Request) (any, error) {
 	disk, err := diskOf(r)
 	if err != nil {
@@ -34,7 +34,7 @@ func (a *Admin) update(by audit.Actor, r *http.Request) (any, error) {
 	case u.Version != adminapi.Version:
 		return nil, fmt.Errorf("%w: version is %d, want %d", errInvalid, u.Version, adminapi.Version)
 	case u.ReferenceValues == nil && u.MaxReleases == nil:
-		return nil, fmt.Errorf("%w: nothing is to be updated", errInvalid)
+		return nil, fmt.Errorf("%w: the update has nothing to change", errInvalid)
 	case u.ReferenceValues == nil && (u.KeepBefore != 0 || u.ChangeRootOfTrust):
 		return nil, fmt.Errorf("%w: keep_before_seconds and change_root_of_trust go with reference_values", errInvalid)
 	}
@@ -54,7 +54,7 @@ func (a *Admin) update(by audit.Actor, r *http.Request) (any, error) {
 	return a.shown(r.Context(), disk, err)
 }
 
-// shown is what became of a disk's record.
+// shown returns a disk's record after a change.
 func (a *Admin) shown(ctx context.Context, disk pins.UUID, err error) (any, error) {
 	if err != nil {
 		return nil, err
@@ -66,7 +66,7 @@ func (a *Admin) shown(ctx context.Context, disk pins.UUID, err error) (any, erro
 	return a.view(ctx, record), nil
 }
 
-// change makes a handler of a change that needs nothing but the disk.
+// change makes a handler for a change that needs only the disk.
 func (a *Admin) change(do func(*ledger.Ledger, context.Context, audit.Actor, pins.UUID) error) handle {
 	return func(by audit.Actor, r *http.Request) (any, error) {
 		disk, err := diskOf(r)
@@ -83,7 +83,7 @@ func (a *Admin) setState(state store.State) handle {
 	})
 }
 
-// changeOf makes a handler of a change of one generation.
+// changeOf makes a handler for a change of one generation.
 func (a *Admin) changeOf(do func(*ledger.Ledger, context.Context, audit.Actor, pins.UUID, uint64) error) handle {
 	return func(by audit.Actor, r *http.Request) (any, error) {
 		generation, err := generationOf(r)
@@ -121,12 +121,12 @@ func (a *Admin) purge(by audit.Actor, r *http.Request) (any, error) {
 	return adminapi.Purged{Version: adminapi.Version, Records: n}, err
 }
 
-// rewrap seals some secrets anew. If a server that lives could not open them then, rewrap
-// refuses: that server would release nothing.
+// rewrap seals some secrets anew. It refuses if a live server could not open them afterwards,
+// because that server could release no key.
 func (a *Admin) rewrap(by audit.Actor, r *http.Request) (any, error) {
 	if a.Lack != nil {
 		if lack := a.Lack(a.ledger.Records.KEK()); len(lack) > 0 {
-			return nil, fmt.Errorf("%w: replicas %q have no key-encryption key %q: add it to their configuration and start them anew",
+			return nil, fmt.Errorf("%w: replicas %q have no key-encryption key %q: add it to their configuration and restart them",
 				ledger.ErrConflict, lack, a.ledger.Records.KEK())
 		}
 	}

@@ -18,8 +18,8 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// A page of a list ends when it is full, or when looking for more would take too long: who
-// asked goes on where it ended.
+// A page of a list ends when it is full, or when the search takes too long. The client then
+// asks for the next page, which begins where this page ended.
 const (
 	scanStep  = 200
 	scanLimit = 50 * time.Millisecond
@@ -59,7 +59,7 @@ func (a *Admin) list(_ audit.Actor, r *http.Request) (any, error) {
 	}
 }
 
-// listOf lists the records that name a SPIFFE ID, which an index has.
+// listOf lists the records with a given SPIFFE ID. It reads them from an index.
 func (a *Admin) listOf(ctx context.Context, q adminapi.Query, reply *adminapi.Records) error {
 	id, err := spiffeid.FromString(q.SPIFFEID)
 	if err != nil {
@@ -89,7 +89,7 @@ func matches(q adminapi.Query, r adminapi.Record) bool {
 		(q.Measurement == snp.Measurement{} || slices.ContainsFunc(r.Measurements, func(m adminapi.Measurement) bool { return m.Digest == q.Measurement }))
 }
 
-// kept lists the records that count no more.
+// kept lists the records that are no longer in force.
 func (a *Admin) kept(_ audit.Actor, r *http.Request) (any, error) {
 	after := ""
 	if v := r.URL.Query(); v.Has("after") {

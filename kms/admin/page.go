@@ -19,15 +19,17 @@ import (
 	"github.com/rootvouch/rootvouch/refval"
 )
 
-// Watch is what can be told of the rest of the server. What is nil is not told.
+// Watch reads the state of the rest of the server. The page leaves out each part whose field is
+// nil.
 type Watch struct {
-	// Log is the directory of the log.
+	// Log is the directory of the transparency log.
 	Log tlogdir.Dir
-	// CRLs are the newest list of each issuer.
+	// CRLs returns the newest revocation list of each issuer.
 	CRLs func() ([]CRL, error)
-	// Lacks says which revocation lists an appraisal by reference values would lack now.
+	// Lacks lists the revocation lists that an appraisal with these reference values would lack
+	// now.
 	Lacks func(refval.Values) []string
-	// Ill says what keeps the server from releasing keys.
+	// Ill returns what keeps the server from releasing keys.
 	Ill func() error
 }
 
@@ -37,12 +39,12 @@ type CRL struct {
 	From, Ends time.Time
 }
 
-// Bounds of what the page shows.
+// Limits of the page.
 const (
 	pageDisks    = 50
-	pageLeaves   = 2000 // of the log are looked at
+	pageLeaves   = 2000 // that the page reads from the log
 	pageRefusals = 25
-	pageReleases = 1000 // of a disk are looked at
+	pageReleases = 1000 // that the page reads for a disk
 )
 
 //go:embed page.html
@@ -53,7 +55,7 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"ago":  ago,
 }).Parse(pageText))
 
-// ago says how far a time is from now, roughly.
+// ago returns the rough distance between a time and now, in words.
 func ago(t, now time.Time) string {
 	d, word := now.Sub(t), "ago"
 	if d < 0 {
@@ -70,7 +72,7 @@ func ago(t, now time.Time) string {
 	return fmt.Sprintf("%d days %s", int(d.Hours()/24), word)
 }
 
-// pageData is what the template gets.
+// pageData is the input of the template.
 type pageData struct {
 	Now      time.Time
 	ID       string
@@ -93,7 +95,7 @@ type pageDisk struct {
 	adminapi.Record
 	Staged       bool
 	Last         *store.Lease // the newest release
-	Releases     string       // how many there were
+	Releases     string       // their number
 	Measurements []string
 }
 
@@ -108,8 +110,8 @@ type pageCRL struct {
 	Stale bool
 }
 
-// page answers with the operator's page. Nothing on it can be changed, it has no script, and
-// it loads nothing.
+// page answers with the operator's page. The page is read-only, has no script, and loads no
+// other resource.
 func (a *Admin) page(w http.ResponseWriter, r *http.Request) {
 	data, err := a.pageData(r)
 	if err != nil {
@@ -168,7 +170,7 @@ func (a *Admin) pageData(r *http.Request) (pageData, error) {
 	return d, nil
 }
 
-// lines are the errors that one joins.
+// lines returns the texts of the errors that err joins.
 func lines(err error) []string {
 	if err == nil {
 		return nil
@@ -221,7 +223,7 @@ func (a *Admin) pageDisks(ctx context.Context, d *pageData, after pins.UUID) err
 	return nil
 }
 
-// pageRefusals are the newest refusals among the newest leaves of the log.
+// pageRefusals returns the newest refusals among the newest leaves of the log.
 func (a *Admin) pageRefusals(t tlogdir.Tree) ([]pageRefusal, error) {
 	var all []pageRefusal
 	err := a.Watch.Log.Read(t, max(0, t.Size-pageLeaves), func(_ int64, data []byte) error {

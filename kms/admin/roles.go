@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Role is what a peer may do. Each has all that the ones below it have.
+// Role is what a peer may do. Each role includes all lower roles.
 type Role int
 
 // The roles.
@@ -28,30 +28,30 @@ func (r Role) String() string {
 	return [...]string{"nobody", "read", "operate", "destroy"}[r]
 }
 
-// Members are the users and groups that have a role.
+// Members are the users and groups with a role.
 type Members struct {
 	Users  []uint32
 	Groups []uint32
 }
 
-// Roles lists the members of each role. The server's own user and root have all roles. The
-// zero value gives no other user a role.
+// Roles lists the members of each role. Root and the server's own user have all roles. The zero
+// value gives no other user a role.
 type Roles struct{ Read, Operate, Destroy Members }
 
-// RolesByName is Roles as a configuration has it.
+// RolesByName is Roles as it is written in a configuration.
 type RolesByName struct {
 	Read    *Names `json:"read,omitempty"`
 	Operate *Names `json:"operate,omitempty"`
 	Destroy *Names `json:"destroy,omitempty"`
 }
 
-// Names are users and groups, each by name or number.
+// Names are users and groups. Each is a name or a number.
 type Names struct {
 	Users  []string `json:"users,omitempty"`
 	Groups []string `json:"groups,omitempty"`
 }
 
-// Resolve looks the names up. A name that the system does not know is an error.
+// Resolve looks the names up. A name unknown to the system is an error.
 func (r RolesByName) Resolve() (Roles, error) {
 	var roles Roles
 	var errs []error
@@ -97,7 +97,7 @@ func role(name string, err error) error {
 	return nil
 }
 
-// number reads an ID, or looks a name up.
+// number parses an ID, or looks a name up.
 func number(name string, lookup func() (string, error)) (uint32, error) {
 	text := name
 	if _, err := strconv.ParseUint(name, 10, 32); err != nil {
@@ -109,12 +109,12 @@ func number(name string, lookup func() (string, error)) (uint32, error) {
 	return uint32(id), err
 }
 
-// open reports whether anybody but root and the server's own user has a role.
+// open reports whether a user other than root and the server's own user has a role.
 func (r Roles) open() bool {
 	return slices.ContainsFunc([]Members{r.Read, r.Operate, r.Destroy}, func(m Members) bool { return len(m.Users)+len(m.Groups) > 0 })
 }
 
-// of is the role of a user with groups.
+// of returns the role of a user with these groups.
 func (r Roles) of(uid uint32, groups []uint32) Role {
 	if uid == 0 || uid == uint32(os.Geteuid()) {
 		return Destroy
@@ -133,7 +133,7 @@ func (r Roles) of(uid uint32, groups []uint32) Role {
 // maxGroups bounds a process's groups (NGROUPS_MAX, limits.h of Linux).
 const maxGroups = 65536
 
-// peerGroups are the supplementary groups of a peer as it connected (SO_PEERGROUPS,
+// peerGroups returns the supplementary groups that a peer had when it connected (SO_PEERGROUPS,
 // unix(7)).
 func peerGroups(fd int) ([]uint32, error) {
 	for n := 64; n <= maxGroups; n *= 4 {
@@ -152,8 +152,8 @@ func peerGroups(fd int) ([]uint32, error) {
 	return nil, errors.New("asking for a peer's groups: there are too many")
 }
 
-// describe says who a peer is: its user, who logged in (loginuid, which a change of the user
-// leaves), and its process. The last two are for the log alone, and decide nothing.
+// describe names a peer for the log: its user, its login user (loginuid, which stays when a
+// process changes its user), and its process. No decision depends on the last two.
 func describe(cred unix.Ucred) string {
 	text := "uid=" + named(cred.Uid)
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/loginuid", cred.Pid))

@@ -16,7 +16,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/store"
 )
 
-// makeKey answers with a key that was made here, and is in the book already.
+// makeKey makes a key, stores it, and then answers with it.
 func (a *Admin) makeKey(w http.ResponseWriter, r *http.Request, by audit.Actor) {
 	id, key, err := a.ledger.MakeKey(r.Context(), by)
 	if err != nil {
@@ -33,14 +33,14 @@ func (a *Admin) makeKey(w http.ResponseWriter, r *http.Request, by audit.Actor) 
 	w.Write(body)
 }
 
-// Recipients are whom keys may be exported to, as age has them. They come from the server's
-// configuration alone: whoever asks for an export cannot name another one.
+// Recipients are the age recipients to which keys may be exported. They come from the server's
+// configuration alone: a request cannot name another recipient.
 type Recipients struct {
 	names []string
 	all   []age.Recipient
 }
 
-// ParseRecipients reads age recipients, "age1…".
+// ParseRecipients parses age recipients, "age1…".
 func ParseRecipients(names []string) (Recipients, error) {
 	if len(names) > audit.MaxRecipients {
 		return Recipients{}, fmt.Errorf("there are %d recipients, want at most %d", len(names), audit.MaxRecipients)
@@ -56,11 +56,11 @@ func ParseRecipients(names []string) (Recipients, error) {
 	return r, nil
 }
 
-// errNoRecipients says that nothing may be exported.
-var errNoRecipients = errors.New("break_glass in the server's configuration names nobody whom a key could be exported to")
+// errNoRecipients says that no recipient is configured, so no key may be exported.
+var errNoRecipients = errors.New("break_glass in the server's configuration names no recipient for an exported key")
 
-// export answers with a disk's key, sealed to the recipients of the configuration. The leaf
-// for the log is durable before it leaves.
+// export answers with a disk's key, sealed to the configured recipients. The leaf for the log
+// is durable before the key leaves the server.
 func (a *Admin) export(by audit.Actor, r *http.Request) (any, error) {
 	disk, err := diskOf(r)
 	if err != nil {
@@ -83,7 +83,7 @@ func (a *Admin) export(by audit.Actor, r *http.Request) (any, error) {
 	return adminapi.Exported{Version: adminapi.Version, DiskUUID: disk, Generation: generation, Recipients: a.Recipients.names, Sealed: out.String()}, nil
 }
 
-// seal writes an armored age file.
+// seal writes key as an armored age file.
 func (r Recipients) seal(out *bytes.Buffer, key []byte) error {
 	out.Reset()
 	armored := armor.NewWriter(out)
@@ -100,17 +100,18 @@ func (r Recipients) seal(out *bytes.Buffer, key []byte) error {
 	return armored.Close()
 }
 
-// backuper is an engine that can be copied while it is used.
+// backuper is an engine that can be copied while it is in use.
 type backuper interface{ Backup(io.Writer) error }
 
 // backupStep bounds the time for each piece of a backup.
 const backupStep = 30 * time.Second
 
-// backup answers with a copy of the store. It is whole if the answer ends as HTTP says.
+// backup answers with a copy of the store. The copy is complete if the HTTP answer ends
+// properly.
 func (a *Admin) backup(w http.ResponseWriter, r *http.Request, by audit.Actor) {
 	engine, ok := a.ledger.Records.Engine.(backuper)
 	if !ok {
-		a.fail(w, r, by, fmt.Errorf("%w: this store's engine has a way of its own to make a copy", errInvalid))
+		a.fail(w, r, by, fmt.Errorf("%w: copy this store with its engine's own tool", errInvalid))
 		return
 	}
 	if err := a.ledger.Note(r.Context(), audit.Entry{Event: audit.Backup, About: audit.AboutBackup{Actor: by.Name, Ticket: by.Ticket}}); err != nil {
@@ -120,11 +121,11 @@ func (a *Admin) backup(w http.ResponseWriter, r *http.Request, by audit.Actor) {
 	w.Header().Set("Content-Type", "application/octet-stream")
 	if err := engine.Backup(&patient{w, http.NewResponseController(w)}); err != nil {
 		a.notes.Warn("backup", "actor", by.Name, "err", err)
-		panic(http.ErrAbortHandler) // so that the reader knows that it is not whole
+		panic(http.ErrAbortHandler) // tells the reader that the copy is incomplete
 	}
 }
 
-// patient lets an answer take its time, as long as its reader takes pieces of it.
+// patient lets an answer take long, as long as its reader keeps reading.
 type patient struct {
 	w       io.Writer
 	control *http.ResponseController

@@ -10,9 +10,9 @@ import (
 	"github.com/rootvouch/rootvouch/kms/adminapi"
 )
 
-// Listen makes the admin socket at path. Its mode is 0600, or 0666 where others than the
-// server's own user and root have a role: the kernel says who they are. A socket that no
-// process serves any more is replaced.
+// Listen makes the admin socket at path. The mode is 0600, or 0666 if users other than root and
+// the server's own user have a role: the kernel then tells the server who connects. Listen
+// replaces a socket that no process serves.
 func Listen(path string, roles Roles) (net.Listener, error) {
 	l, err := net.Listen("unix", path)
 	if errors.Is(err, syscall.EADDRINUSE) && deserted(path) {
@@ -28,7 +28,7 @@ func Listen(path string, roles Roles) (net.Listener, error) {
 	if roles.open() {
 		mode = 0o666
 	}
-	// Until here others may connect, but Accept takes only peers who have a role.
+	// Other users may connect before this line, but Accept takes only peers with a role.
 	if err := os.Chmod(path, mode); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("making admin socket: %w", err)
@@ -36,7 +36,7 @@ func Listen(path string, roles Roles) (net.Listener, error) {
 	return &listener{l, roles}, nil
 }
 
-// deserted reports whether path is a socket that nobody serves.
+// deserted reports whether path is a socket that no process serves.
 func deserted(path string) bool {
 	info, err := os.Lstat(path)
 	if err != nil || info.Mode().Type() != os.ModeSocket {
@@ -50,14 +50,14 @@ func deserted(path string) bool {
 	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// listener accepts peers who have a role, by the user and the groups that the kernel knew
-// them by when they connected (SO_PEERCRED and SO_PEERGROUPS, unix(7)).
+// listener accepts peers that have a role. It reads the user and groups that the kernel
+// recorded when the peer connected (SO_PEERCRED and SO_PEERGROUPS, unix(7)).
 type listener struct {
 	net.Listener
 	roles Roles
 }
 
-// peer is a connection with the user at its other end.
+// peer is a connection, and the user at its other end.
 type peer struct {
 	net.Conn
 	role Role

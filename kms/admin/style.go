@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// pageStyle is the digest of the page's one style sheet, which the page's policy allows.
+// pageStyle is the digest of the page's one style sheet, which the page's content security
+// policy allows.
 var pageStyle = func() string {
 	_, rest, found := strings.Cut(pageText, "<style>")
 	sheet, _, ends := strings.Cut(rest, "</style>")

@@ -12,16 +12,17 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// maxGists bounds the cache of what reference values say.
+// maxGists bounds the number of summaries in the cache.
 const maxGists = 4096
 
-// gist is what a list shows of reference values.
+// gist is the summary of reference values that a list shows.
 type gist struct {
 	root         string
 	measurements []snp.Measurement
 }
 
-// gists keeps them by the digest of the reference values, which never stand for others.
+// gists caches the summaries by the digest of the reference values. An entry never goes stale,
+// because the digest fixes its content.
 type gists struct {
 	mu  sync.Mutex           // guards all
 	all map[pins.Digest]gist // :: SHA-256 of refval.json -> what it says
@@ -58,8 +59,8 @@ func (a *Admin) gist(ctx context.Context, digest pins.Digest) (gist, error) {
 	return g, nil
 }
 
-// view returns a record as clients see it. If a part cannot be read, that part says so, and
-// the other parts are there.
+// view returns a record as clients see it. If a part cannot be read, that part has the error,
+// and the other parts are complete.
 func (a *Admin) view(ctx context.Context, r store.Record) adminapi.Record {
 	shown := adminapi.Record{
 		Header: r.Header, SPIFFEID: r.SPIFFEID.String(), Evidence: string(r.Evidence),

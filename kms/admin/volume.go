@@ -15,7 +15,7 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// volume answers a question about a volume's state.
+// volume answers with the state of a volume.
 func (a *Admin) volume(_ audit.Actor, r *http.Request) (any, error) {
 	disk, err := diskOf(r)
 	if err != nil {
@@ -28,7 +28,7 @@ func (a *Admin) volume(_ audit.Actor, r *http.Request) (any, error) {
 	return a.viewVolume(r, v)
 }
 
-// sayVolume takes the operator's word about a volume.
+// sayVolume carries out the operator's word about a volume.
 func (a *Admin) sayVolume(by audit.Actor, r *http.Request) (any, error) {
 	disk, err := diskOf(r)
 	if err != nil {
@@ -53,14 +53,14 @@ func (a *Admin) sayVolume(by audit.Actor, r *http.Request) (any, error) {
 	return a.viewVolume(r, v)
 }
 
-// wordOf checks what was said.
+// wordOf checks an operator's word and its digest.
 func wordOf(word adminapi.VolumeWord, said adminapi.SayVolume) (ledger.Word, error) {
 	none := said.Digest == pins.Digest{}
 	switch {
 	case said.Version != adminapi.Version:
 		return ledger.Word{}, fmt.Errorf("version is %d, want %d", said.Version, adminapi.Version)
 	case none == (word == adminapi.VolumeRestore):
-		return ledger.Word{}, errors.New("a digest goes with restore, and with nothing else")
+		return ledger.Word{}, errors.New("digest is set, want one only with restore")
 	}
 	switch word {
 	case adminapi.VolumeFree:
@@ -84,7 +84,7 @@ func (a *Admin) viewVolume(r *http.Request, v store.Volume) (any, error) {
 		Version: adminapi.Version, DiskUUID: v.DiskUUID, State: string(v.State), Generation: v.Generation, Digest: v.Digest,
 		Launch: v.Launch, Found: v.Found, Accepted: v.Accepted, Changed: v.Changed,
 	}
-	// The state outlives the record, which has the policy.
+	// The state outlives the record, but only the record has the policy.
 	switch record, err := a.ledger.Records.Get(r.Context(), v.DiskUUID); {
 	case errors.Is(err, store.ErrNotFound):
 	case err != nil:
@@ -95,7 +95,7 @@ func (a *Admin) viewVolume(r *http.Request, v store.Volume) (any, error) {
 	return reply, nil
 }
 
-// policyOf checks the policy of a put.
+// policyOf checks the volume policy of a put.
 func policyOf(p adminapi.Put) (*store.VolumePolicy, error) {
 	if p.Volume == nil {
 		return nil, nil

@@ -1,8 +1,8 @@
 // Package adminapi is how the owner's tool speaks to a key server over its admin socket.
 //
-// HTTP and JSON over a unix socket; the server knows its peers by user and group, as the
-// kernel has them. A key goes to the server and never comes back in the clear. The format is
-// described in docs/spec/keyapi.md.
+// The protocol is HTTP and JSON over a unix socket. The kernel tells the server the user and
+// groups of each peer. Keys enter the server and never leave it in the clear.
+// docs/spec/keyapi.md describes the format.
 package adminapi
 
 import (
@@ -26,20 +26,21 @@ const Version = 1
 // MaxDocument bounds a document in bytes: a refval.json of 4 MiB fits.
 const MaxDocument = 5 << 20
 
-// PathDisks is where the records are.
+// PathDisks is the path of the records.
 const PathDisks = "/v1/disks"
 
-// Where the rest is.
+// The other paths.
 const (
 	PathStatus = "/v1/status" // Status
-	PathKept   = "/v1/kept"   // records that count no more
+	PathKept   = "/v1/kept"   // records that are no longer in force
 	PathPage   = "/v1/page"   // the operator's page, HTML
-	PathBackup = "/v1/backup" // the store, as it is
+	PathBackup = "/v1/backup" // a copy of the store
 	PathRewrap = "/v1/rewrap" // Rewrapped
 	PathKeys   = "/v1/keys"   // a key that the server makes
 )
 
-// TicketHeader says in a request what a change is for; it goes on the log.
+// TicketHeader is the request header that gives the reason for a change. The reason goes on the
+// log.
 const TicketHeader = "Rootvouch-Ticket"
 
 // MaxTicket bounds a ticket in bytes.
@@ -58,7 +59,7 @@ func CheckTicket(ticket string) error {
 	return nil
 }
 
-// What a record says of the second lock, as the store writes it.
+// The values of Put.Evidence, as the store writes them.
 const (
 	EvidenceRequired    = "required"
 	EvidenceNotRequired = "not-required"
@@ -71,39 +72,39 @@ type Put struct {
 	SPIFFEID string `json:"spiffe_id"`
 	// Evidence is EvidenceRequired or EvidenceNotRequired.
 	Evidence string `json:"evidence"`
-	// ReferenceValues is a refval.json; absent only where evidence is not required.
+	// ReferenceValues is a refval.json. It is absent only if evidence is not required.
 	ReferenceValues json.RawMessage `json:"reference_values,omitempty"`
-	// SameVM is the owner's word that every disk with this SPIFFE ID belongs to one
-	// VM.
+	// SameVM is the owner's statement that all disks with this SPIFFE ID belong to one VM.
 	SameVM bool `json:"same_vm"`
-	// Volume is there for a volume that is written, and absent for a disk.
+	// Volume is set for a writable volume and absent for a disk.
 	Volume *VolumePolicy `json:"volume,omitempty"`
-	// Replace takes the place of the record that the disk has.
+	// Replace lets the record replace the one that the disk has.
 	Replace bool `json:"replace"`
-	// Beside lets the record stand beside the one that the disk has, until a boot
+	// Beside keeps the disk's present record, and lets the new one stand beside it until a boot
 	// confirms it.
 	Beside bool `json:"beside"`
-	// ChangeRootOfTrust lets the new record have another root of trust than the one
-	// that it replaces.
+	// ChangeRootOfTrust lets the new record have a different root of trust than the record that
+	// it replaces.
 	ChangeRootOfTrust bool `json:"change_root_of_trust"`
-	// MaxReleases is how many launches may have the key within an hour; 0: no bound.
+	// MaxReleases is how many launches may have the key within an hour; 0: no limit.
 	MaxReleases uint32 `json:"max_releases_per_hour"`
-	// MadeKey names a key that the server has made (MadeKey.ID): then none is sent.
+	// MadeKey names a key that the server has made (MadeKey.ID). The put then has no key.
 	MadeKey string `json:"made_key,omitempty"`
 }
 
-// MadeKey answers a request for a new key: this document, framed as that of a put, and the key.
+// MadeKey answers a request for a new key. The reply is this document, framed like a put, and
+// the key.
 type MadeKey struct {
 	Version int       `json:"version"`
 	ID      string    `json:"id"`    // for Put.MadeKey
-	Until   time.Time `json:"until"` // it waits for its disk
+	Until   time.Time `json:"until"` // the server keeps it for its disk
 }
 
-// Update changes what a record accepts, without its key. What is absent stays.
+// Update changes what a record accepts, and keeps its key. Absent fields stay as they are.
 type Update struct {
 	Version int `json:"version"`
-	// ReferenceValues is a refval.json. For KeepBefore seconds the ones of now count
-	// beside it.
+	// ReferenceValues is a refval.json. The present values stay in force beside it for
+	// KeepBefore seconds.
 	ReferenceValues   json.RawMessage `json:"reference_values,omitempty"`
 	KeepBefore        uint32          `json:"keep_before_seconds"`
 	ChangeRootOfTrust bool            `json:"change_root_of_trust"`
@@ -113,42 +114,43 @@ type Update struct {
 // Measurement is a launch digest that a record accepts.
 type Measurement struct {
 	Digest snp.Measurement `json:"digest"`
-	Until  time.Time       `json:"until,omitzero"` // absent: no end
+	Until  time.Time       `json:"until,omitzero"` // absent: for good
 }
 
-// Kept says why a record counts no more.
+// Kept says why a record is no longer in force.
 type Kept struct {
 	Why   string    `json:"why"` // "replaced", "deleted" or "withdrawn"
 	At    time.Time `json:"at"`
-	Until time.Time `json:"until"` // it is kept at least
+	Until time.Time `json:"until"` // the server keeps it at least until then
 }
 
-// Record is what the server tells about a record.
+// Record is the server's description of a record.
 type Record struct {
 	pins.Header
 	SPIFFEID              string      `json:"spiffe_id"`
 	Evidence              string      `json:"evidence"`
 	ReferenceValuesSHA256 pins.Digest `json:"reference_values_sha256,omitzero"`
-	// RootOfTrust is that of the reference values, in words: "none" where evidence is
-	// not required, "unreadable" where they are of another version of the format.
+	// RootOfTrust describes the reference values' root of trust in words. It is "none" if
+	// evidence is not required, and "unreadable" if the values have another version of the
+	// format.
 	RootOfTrust string `json:"root_of_trust"`
-	// Measurements are the launch digests that it accepts.
+	// Measurements are the launch digests that the record accepts.
 	Measurements []Measurement `json:"measurements"`
-	// MaxReleases is how many launches may have the key within an hour; 0: no bound.
+	// MaxReleases is how many launches may have the key within an hour; 0: no limit.
 	MaxReleases uint32 `json:"max_releases_per_hour"`
 	SameVM      bool   `json:"same_vm"`
-	// Volume is there for a volume that is written.
+	// Volume is set for a writable volume.
 	Volume     *VolumePolicy `json:"volume,omitempty"`
 	State      string        `json:"state"` // "enabled", "disabled" or "retired"
 	Generation uint64        `json:"generation"`
 	Created    time.Time     `json:"created"`
 	Changed    time.Time     `json:"changed"`
-	// Kept is there with a record that counts no more.
+	// Kept is set for a record that is no longer in force.
 	Kept *Kept `json:"kept,omitempty"`
-	// Notes say, of a record that was just registered, what keeps its key from being released.
+	// Notes list what keeps the key of a newly registered record from being released.
 	Notes []string `json:"notes,omitempty"`
-	// ReferenceValues is there in the answer about one record, and so is what stands
-	// beside it: the record that waits for a boot, and those that count no more.
+	// ReferenceValues is set in the answer about one record. That answer also has the records
+	// beside it: the one that waits for a boot, and those that are no longer in force.
 	ReferenceValues json.RawMessage `json:"reference_values,omitempty"`
 	Staged          *Record         `json:"staged,omitempty"`
 	Before          []Record        `json:"before,omitempty"`
@@ -160,8 +162,8 @@ func (r Record) Emulated() bool { return strings.Contains(r.RootOfTrust, emulate
 // Release is one launch that got a disk's key.
 type Release struct {
 	DiskUUID pins.UUID `json:"disk_uuid"`
-	// ReportID is REPORT_ID of the launch, 32 bytes: what an attestation report of
-	// the VM that has the key says too.
+	// ReportID is the launch's REPORT_ID, 32 bytes. Each attestation report of the VM that has
+	// the key carries the same value.
 	ReportID   snp.ReportID `json:"report_id"`
 	SPIFFEID   string       `json:"spiffe_id"`
 	Generation uint64       `json:"generation"`
@@ -169,17 +171,17 @@ type Release struct {
 	Leaf       string       `json:"leaf"` // of the log: "LANE/SEQUENCE"
 }
 
-// Query asks for records, in the order of their disks' UUIDs. What is zero filters nothing.
+// Query asks for records, ordered by the UUIDs of their disks. Zero fields filter nothing.
 type Query struct {
-	After       pins.UUID       // the last one of the page before
+	After       pins.UUID       // the last UUID of the previous page
 	Limit       int             // at most MaxPage; 0: DefaultPage
 	SPIFFEID    string          // exactly
 	State       string          // exactly
 	Measurement snp.Measurement // among those that the record accepts
-	RootOfTrust string          // in words
+	RootOfTrust string          // in words, as in Record
 }
 
-// Bounds of a page of records.
+// Limits of a page of records.
 const (
 	DefaultPage = 100
 	MaxPage     = 1000
@@ -189,10 +191,10 @@ const (
 type Records struct {
 	Version int      `json:"version"`
 	Records []Record `json:"records"`
-	// Next is where the next page begins (Query.After); absent on the last. A page may be
-	// short, and even empty, before the last one.
+	// Next is Query.After for the next page. It is absent on the last page. A page before the
+	// last one may be short or empty.
 	Next pins.UUID `json:"next,omitzero"`
-	// Total is how many disks have a record, whatever was asked for.
+	// Total is the number of disks with a record, whatever the query asks for.
 	Total uint64 `json:"total"`
 }
 
@@ -202,24 +204,24 @@ type Exported struct {
 	DiskUUID   pins.UUID `json:"disk_uuid"`
 	Generation uint64    `json:"generation"`
 	Recipients []string  `json:"recipients"`
-	Sealed     string    `json:"sealed"` // an age file with ASCII armor
+	Sealed     string    `json:"sealed"` // an armored age file
 }
 
 // Rewrapped answers a step of a rewrap.
 type Rewrapped struct {
 	Version int    `json:"version"`
-	KEK     string `json:"kek"`    // under which secrets are sealed now
-	Sealed  int    `json:"sealed"` // how many in this step
-	Next    string `json:"next"`   // where the next step begins; "": it is done
-	// InUse are the key-encryption keys that something may be sealed under, when it is
-	// done.
+	KEK     string `json:"kek"`    // the key that now seals the secrets
+	Sealed  int    `json:"sealed"` // secrets sealed in this step
+	Next    string `json:"next"`   // the start of the next step; "": the rewrap is done
+	// InUse names the key-encryption keys that may still seal a secret. It is set when the
+	// rewrap is done.
 	InUse []string `json:"in_use"`
 }
 
 // Purged answers a purge.
 type Purged struct {
 	Version int `json:"version"`
-	Records int `json:"records"` // that were destroyed
+	Records int `json:"records"` // the number destroyed
 }
 
 // Releases answers a question about a disk's releases.
@@ -228,7 +230,7 @@ type Releases struct {
 	Releases []Release `json:"releases"`
 }
 
-// Status is what the server tells about itself.
+// Status is the server's description of itself.
 type Status struct {
 	Version  int    `json:"version"`
 	SPIFFEID string `json:"spiffe_id"`
@@ -236,14 +238,14 @@ type Status struct {
 	LogKey string `json:"log_key"`
 	// LogSize is how many leaves the log has.
 	LogSize uint64 `json:"log_size"`
-	// Checkpoint is signed. Kept elsewhere, it proves later that no leaf up to it was
-	// changed or cut off.
+	// Checkpoint is signed. Whoever keeps it elsewhere can prove later that no leaf before it
+	// was changed or cut off.
 	Checkpoint string `json:"checkpoint"`
-	// KEK is the name of the key-encryption key that seals.
+	// KEK names the key-encryption key that seals now.
 	KEK string `json:"kek"`
-	// Records is how many disks have one.
+	// Records is the number of disks with a record.
 	Records uint64 `json:"records"`
-	// Published is when the log had all that there was to have.
+	// Published is the last time when the log was complete.
 	Published time.Time `json:"published"`
 }
 
@@ -253,9 +255,9 @@ type Failure struct {
 	Error   string `json:"error"`
 }
 
-// The body of a put is the document's size in bytes as a big-endian uint32, the
-// document, and the key as it is: a key in JSON would leave copies that nobody can
-// wipe. There is no key where the document names one that the server has made.
+// The body of a put has three parts: the document's size in bytes as a big-endian uint32, the
+// document, and the raw key. A key in JSON would leave copies that nobody can wipe. If the
+// document names a key that the server has made, the body has no key.
 
 // EncodePut writes the body of a put. The caller wipes it.
 func EncodePut(p Put, key []byte) ([]byte, error) {
@@ -265,7 +267,7 @@ func EncodePut(p Put, key []byte) ([]byte, error) {
 	return EncodeKeyed(p, key)
 }
 
-// keySize is how many bytes of a key go with p.
+// keySize returns the size in bytes of the key in the body of p.
 func (p Put) keySize() int {
 	if p.MadeKey != "" {
 		return 0
@@ -273,7 +275,7 @@ func (p Put) keySize() int {
 	return keyapi.KeySize
 }
 
-// EncodeKeyed writes a document and the key that goes with it. The caller wipes it.
+// EncodeKeyed writes a document and its key. The caller wipes the result.
 func EncodeKeyed(v any, key []byte) ([]byte, error) {
 	document, err := json.Marshal(v)
 	if err != nil {
@@ -288,8 +290,8 @@ func EncodeKeyed(v any, key []byte) ([]byte, error) {
 	return append(body, key...), nil
 }
 
-// ReadPut reads the body of a put: its document, and the key, which the caller
-// wipes; nil where there is none.
+// ReadPut reads the body of a put. It returns the document and the key. The caller wipes the
+// key, which is nil if the body has none.
 func ReadPut(r io.Reader) (document, key []byte, err error) {
 	if document, key, err = ReadKeyed(r); err != nil {
 		return nil, nil, fmt.Errorf("reading a put: %w", err)
@@ -297,8 +299,8 @@ func ReadPut(r io.Reader) (document, key []byte, err error) {
 	return document, key, nil
 }
 
-// ReadKeyed reads what EncodeKeyed writes. The caller wipes the key, which is nil where there
-// is none.
+// ReadKeyed reads what EncodeKeyed writes. The caller wipes the key, which is nil if the input
+// has none.
 func ReadKeyed(r io.Reader) (document, key []byte, err error) {
 	var size [4]byte
 	if _, err := io.ReadFull(r, size[:]); err != nil {

@@ -32,7 +32,7 @@ func (e *Error) Error() string { return "key server: " + e.Message }
 
 // Client speaks to the server behind one admin socket.
 type Client struct {
-	// Ticket says what changes are for; it goes on the log. It may be empty.
+	// Ticket gives the reason for changes. The reason goes on the log. Ticket may be empty.
 	Ticket string
 
 	http *http.Client
@@ -43,7 +43,7 @@ type Client struct {
 // requests fail with a *PeerError, and the client sends nothing.
 func NewClient(path string, users ...uint32) *Client { return newClient(path, Peer, users) }
 
-// newClient asks peer who serves a connection.
+// newClient makes a client that calls peer to find out who serves a connection.
 func newClient(path string, peer func(net.Conn) (unix.Ucred, error), users []uint32) *Client {
 	var dialer net.Dialer
 	return &Client{http: &http.Client{
@@ -65,8 +65,8 @@ func newClient(path string, peer func(net.Conn) (unix.Ucred, error), users []uin
 	}}
 }
 
-// Put registers a record with its key. The error is an *Error with status 409 when
-// the disk has a record, or when another disk's overlaps.
+// Put registers a record with its key. The error is an *Error with status 409 if the disk
+// already has a record, or if another disk's record overlaps.
 func (c *Client) Put(ctx context.Context, p Put, key []byte) (Record, error) {
 	p.Version = Version
 	body, err := EncodePut(p, key)
@@ -79,7 +79,7 @@ func (c *Client) Put(ctx context.Context, p Put, key []byte) (Record, error) {
 	return r, err
 }
 
-// MakeKey has the server make a key for a disk that is to be built. The caller wipes it.
+// MakeKey asks the server to make a key for a disk that will be built. The caller wipes it.
 func (c *Client) MakeKey(ctx context.Context) (MadeKey, []byte, error) {
 	response, err := c.ask(ctx, c.http, http.MethodPost, PathKeys, nil)
 	if err != nil {
@@ -92,7 +92,7 @@ func (c *Client) MakeKey(ctx context.Context) (MadeKey, []byte, error) {
 		err = strictjson.Unmarshal(document, &made)
 	}
 	if err == nil && key == nil {
-		err = errors.New("there is no key")
+		err = errors.New("answer has no key")
 	}
 	if err != nil {
 		clear(key)
@@ -101,7 +101,7 @@ func (c *Client) MakeKey(ctx context.Context) (MadeKey, []byte, error) {
 	return made, key, nil
 }
 
-// Get returns one record, with its reference values.
+// Get returns one record with its reference values.
 func (c *Client) Get(ctx context.Context, disk pins.UUID) (Record, error) {
 	var r Record
 	err := c.do(ctx, http.MethodGet, PathDisks+"/"+disk.String(), nil, &r)
@@ -131,7 +131,8 @@ func (c *Client) Page(ctx context.Context, q Query) (Records, error) {
 	return r, err
 }
 
-// Kept returns a page of the records that count no more, of all disks, after one (or "").
+// Kept returns a page of the records of all disks that are no longer in force. The page begins
+// after the given record, or at the start if after is "".
 func (c *Client) Kept(ctx context.Context, after pins.UUID, generation uint64) (Records, error) {
 	v := url.Values{}
 	if after != (pins.UUID{}) {
@@ -168,23 +169,24 @@ func (c *Client) Disable(ctx context.Context, disk pins.UUID) (Record, error) {
 	return c.change(ctx, disk, "disable", nil)
 }
 
-// Retire disables a disk's record for good: it stands in no other's way any more.
+// Retire disables a disk's record for good. A retired record overlaps with no other.
 func (c *Client) Retire(ctx context.Context, disk pins.UUID) (Record, error) {
 	return c.change(ctx, disk, "retire", nil)
 }
 
-// Confirm lets the record that stands beside a disk's own take its place: the one of a
-// generation, or with 0 whichever stands there.
+// Confirm lets the record that waits beside a disk's own replace it. generation names the
+// waiting record; 0 means any.
 func (c *Client) Confirm(ctx context.Context, disk pins.UUID, generation uint64) (Record, error) {
 	return c.change(ctx, disk, "confirm?generation="+strconv.FormatUint(generation, 10), nil)
 }
 
-// Withdraw takes back the record that stands beside a disk's own.
+// Withdraw takes back the record that waits beside a disk's own.
 func (c *Client) Withdraw(ctx context.Context, disk pins.UUID) (Record, error) {
 	return c.change(ctx, disk, "withdraw", nil)
 }
 
-// Restore lets a record that counts no more count again; generation 0 is the newest.
+// Restore puts a record back in force. generation names it; 0 means the newest record that is
+// out of force.
 func (c *Client) Restore(ctx context.Context, disk pins.UUID, generation uint64) (Record, error) {
 	return c.change(ctx, disk, "restore?generation="+strconv.FormatUint(generation, 10), nil)
 }
@@ -195,8 +197,9 @@ func (c *Client) change(ctx context.Context, disk pins.UUID, verb string, body [
 	return r, err
 }
 
-// Purge destroys records of a disk that count no more, with their keys: one generation, or
-// all with 0; early also those whose time has not come. It returns how many.
+// Purge destroys records of a disk that are no longer in force, with their keys. generation
+// names one; 0 means all. With early it also destroys records whose time has not come. Purge
+// returns the number destroyed.
 func (c *Client) Purge(ctx context.Context, disk pins.UUID, generation uint64, early bool) (int, error) {
 	v := url.Values{"generation": {strconv.FormatUint(generation, 10)}, "early": {strconv.FormatBool(early)}}
 	var r Purged
@@ -204,8 +207,8 @@ func (c *Client) Purge(ctx context.Context, disk pins.UUID, generation uint64, e
 	return r.Records, err
 }
 
-// Delete removes a disk's record, which the server keeps for a while. It keeps its releases
-// for good.
+// Delete removes a disk's record. The server keeps the record for a while, and the list of its
+// releases for good.
 func (c *Client) Delete(ctx context.Context, disk pins.UUID) error {
 	return c.do(ctx, http.MethodDelete, PathDisks+"/"+disk.String(), nil, nil)
 }
@@ -217,29 +220,29 @@ func (c *Client) Releases(ctx context.Context, disk pins.UUID) ([]Release, error
 	return r.Releases, err
 }
 
-// Status returns what the server tells about itself.
+// Status returns the server's description of itself.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
 	err := c.do(ctx, http.MethodGet, PathStatus, nil, &s)
 	return s, err
 }
 
-// Export returns a disk's key, sealed to the recipients of the server's configuration: of one
-// generation, or with 0 of the record that counts.
+// Export returns a disk's key, sealed to the recipients in the server's configuration.
+// generation names the record; 0 means the one in force.
 func (c *Client) Export(ctx context.Context, disk pins.UUID, generation uint64) (Exported, error) {
 	var e Exported
 	err := c.do(ctx, http.MethodPost, PathDisks+"/"+disk.String()+"/export?generation="+strconv.FormatUint(generation, 10), nil, &e)
 	return e, err
 }
 
-// Rewrap makes one step of a rewrap, which begins after another one ended.
+// Rewrap makes one step of a rewrap. The step begins where the previous one ended.
 func (c *Client) Rewrap(ctx context.Context, after string) (Rewrapped, error) {
 	var r Rewrapped
 	err := c.do(ctx, http.MethodPost, PathRewrap+"?"+url.Values{"after": {after}}.Encode(), nil, &r)
 	return r, err
 }
 
-// PageOf returns the operator's page, and the header that goes with it.
+// PageOf returns the operator's page and its HTTP header.
 func (c *Client) PageOf(ctx context.Context, query string) (http.Header, []byte, error) {
 	response, err := c.ask(ctx, c.http, http.MethodGet, PathPage+"?"+query, nil)
 	if err != nil {
@@ -250,8 +253,8 @@ func (c *Client) PageOf(ctx context.Context, query string) (http.Header, []byte,
 	return response.Header, data, err
 }
 
-// Backup writes a copy of the server's store, and says its size. It may take long, and is
-// bounded by ctx alone.
+// Backup writes a copy of the server's store and returns its size in bytes. Only ctx bounds the
+// time.
 func (c *Client) Backup(ctx context.Context, w io.Writer) (int64, error) {
 	patient := *c.http
 	patient.Timeout = 0
@@ -286,7 +289,7 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte, reply
 	return nil
 }
 
-// ask sends a request, and returns the answer if it is a good one. The caller closes its body.
+// ask sends a request, and returns the answer if its status is 2xx. The caller closes the body.
 func (c *Client) ask(ctx context.Context, client *http.Client, method, path string, body []byte) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(ctx, method, "http://admin"+path, bytes.NewReader(body))
 	if err != nil {
@@ -297,7 +300,7 @@ func (c *Client) ask(ctx context.Context, client *http.Client, method, path stri
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		// Neither the method nor the URL means anything to who reads this.
+		// The reader of the error does not need the method and the URL.
 		if in, ok := errors.AsType[*url.Error](err); ok {
 			err = in.Err
 		}

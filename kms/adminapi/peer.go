@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// PeerError says that another user than is expected serves the admin socket.
+// PeerError says that an unexpected user serves the admin socket.
 type PeerError struct {
 	Path string
-	UID  uint32   // who serves it
-	Want []uint32 // who may
+	UID  uint32   // the server's user
+	Want []uint32 // the users that may serve it
 }
 
 func (e *PeerError) Error() string {
@@ -31,7 +31,7 @@ func (e *PeerError) Hint() string {
 func Peer(conn net.Conn) (unix.Ucred, error) {
 	c, ok := conn.(*net.UnixConn)
 	if !ok {
-		return unix.Ucred{}, errors.New("no unix socket")
+		return unix.Ucred{}, errors.New("connection is not a unix socket")
 	}
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -48,12 +48,12 @@ func Peer(conn net.Conn) (unix.Ucred, error) {
 	return *cred, nil
 }
 
-// checkServer refuses a server that does not run as root, as this process's own user or as
-// one of users: the client sends it keys, and believes its answers.
+// checkServer refuses a server unless it runs as root, as this process's own user or as one of
+// users. The client sends keys to the server and believes its answers.
 func checkServer(conn net.Conn, peer func(net.Conn) (unix.Ucred, error), path string, users []uint32) error {
 	cred, err := peer(conn)
 	if err != nil {
-		return fmt.Errorf("asking who serves %s: %v", path, err)
+		return fmt.Errorf("reading the user that serves %s: %v", path, err)
 	}
 	want := []uint32{0}
 	for _, u := range append([]uint32{uint32(os.Geteuid())}, users...) {

@@ -48,7 +48,7 @@ func ParseQuery(v url.Values) (q Query, err error) {
 		case "root_of_trust":
 			q.RootOfTrust = value
 		default:
-			err = fmt.Errorf("got %q, want a member of the query", name)
+			err = fmt.Errorf("got %q, want a known parameter", name)
 		}
 		if err != nil {
 			return Query{}, fmt.Errorf("reading the query: %s: %w", name, err)

@@ -10,8 +10,8 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// VolumePolicy says how launches share a volume that is written, and what becomes of one
-// that was not closed. The words are package store's.
+// VolumePolicy says how launches share a writable volume, and what happens to a volume that was
+// not closed. The words are those of package store.
 type VolumePolicy struct {
 	// Writers is "exclusive" or "takeover".
 	Writers string `json:"writers"`
@@ -19,45 +19,45 @@ type VolumePolicy struct {
 	Unclean string `json:"unclean"`
 }
 
-// Volume is what the server tells of a volume's contents.
+// Volume is the server's description of a volume's state.
 type Volume struct {
 	Version  int       `json:"version"`
 	DiskUUID pins.UUID `json:"disk_uuid"`
 	VolumePolicy
 	// State is "new", "open", "closed", "unclean" or "retired".
 	State string `json:"state"`
-	// Generation counts the closes, and Digest is of the last one.
+	// Generation counts the closes. Digest is the digest of the last close.
 	Generation uint64      `json:"generation"`
 	Digest     pins.Digest `json:"digest,omitzero"`
-	// Launch has it open, or closed it last.
+	// Launch names the launch that has the volume open, or that closed it last.
 	Launch string `json:"launch,omitempty"`
-	// Found is what the launch that has it open was told.
+	// Found is what the server told the launch that has the volume open.
 	Found keyapi.Found `json:"found,omitzero"`
-	// Accepted says that the next launch may open it whatever it holds.
+	// Accepted says that the next launch may open the volume with any contents.
 	Accepted bool      `json:"accepted"`
 	Changed  time.Time `json:"changed"`
 }
 
-// VolumeWord is what the operator says of a volume.
+// VolumeWord is an operator's word about a volume.
 type VolumeWord string
 
 // The words.
 const (
-	VolumeFree    VolumeWord = "free"    // the launch that has it is gone
-	VolumeAccept  VolumeWord = "accept"  // the next launch may open it whatever it holds
-	VolumeRestore VolumeWord = "restore" // it holds what has this digest
-	VolumeRetire  VolumeWord = "retire"  // no launch gets it any more
+	VolumeFree    VolumeWord = "free"    // the launch that had it open is gone
+	VolumeAccept  VolumeWord = "accept"  // the next launch may open it with any contents
+	VolumeRestore VolumeWord = "restore" // its contents have this digest
+	VolumeRetire  VolumeWord = "retire"  // no further launch gets it
 	VolumeReset   VolumeWord = "reset"   // the next launch formats it
 )
 
-// SayVolume is the body of a POST that says a word.
+// SayVolume is the body of a POST that gives an operator's word.
 type SayVolume struct {
 	Version int `json:"version"`
 	// Digest goes with VolumeRestore alone.
 	Digest pins.Digest `json:"digest,omitzero"`
 }
 
-// PathVolume is where the state of a volume is; the words are below it.
+// PathVolume returns the path of a volume's state. The words are below it.
 func PathVolume(disk pins.UUID) string { return PathDisks + "/" + disk.String() + "/volume" }
 
 // Volume returns the state of a volume.
@@ -67,8 +67,8 @@ func (c *Client) Volume(ctx context.Context, disk pins.UUID) (Volume, error) {
 	return v, err
 }
 
-// SayVolume says a word about a volume, and returns its state afterwards. The error is an
-// *Error with status 409 when it does not fit the state.
+// SayVolume gives the operator's word about a volume and returns the state after it. The error
+// is an *Error with status 409 if the word does not fit the state.
 func (c *Client) SayVolume(ctx context.Context, disk pins.UUID, word VolumeWord, digest pins.Digest) (Volume, error) {
 	body, err := json.Marshal(SayVolume{Version, digest})
 	if err != nil {

@@ -4,12 +4,12 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// AboutMadeKey is about a key that was made here.
+// AboutMadeKey is about a key that the server made.
 type AboutMadeKey struct {
 	nothing
 	Actor  string `json:"actor"`
 	Ticket string `json:"ticket,omitempty"`
-	ID     string `json:"id"` // under which it waits for its disk
+	ID     string `json:"id"` // names the key until a put claims it
 }
 
 func (a AboutMadeKey) bounded() Body {
@@ -17,7 +17,7 @@ func (a AboutMadeKey) bounded() Body {
 	return a
 }
 
-// AboutBackup is about a copy of the book that left the server.
+// AboutBackup is about a copy of the store that left the server.
 type AboutBackup struct {
 	nothing
 	Actor  string `json:"actor"`
@@ -29,18 +29,18 @@ func (a AboutBackup) bounded() Body {
 	return a
 }
 
-// AboutRecovery is about a book that was made from a backup, and brought up to the log.
+// AboutRecovery is about a store that was made from a backup and brought up to the log.
 type AboutRecovery struct {
 	nothing
-	Leaves   uint64    `json:"leaves"`   // that the backup lacked
-	Releases uint64    `json:"releases"` // among them
-	Lost     []LostKey `json:"lost"`     // keys that were registered since the backup
+	Leaves   uint64    `json:"leaves"`   // leaves that the backup lacked
+	Releases uint64    `json:"releases"` // releases among them
+	Lost     []LostKey `json:"lost"`     // keys registered since the backup
 }
 
 // MaxLost bounds AboutRecovery.Lost.
 const MaxLost = 500
 
-// LostKey is a key that is in no backup.
+// LostKey is a key that no backup has.
 type LostKey struct {
 	Disk       pins.UUID `json:"disk_uuid"`
 	Generation uint64    `json:"generation"`
@@ -48,8 +48,7 @@ type LostKey struct {
 
 func (a AboutRecovery) bounded() Body { return a }
 
-// AboutExport is about a key that left the server, sealed to the recipients of its
-// configuration.
+// AboutExport is about a key that left the server, sealed to the configured recipients.
 type AboutExport struct {
 	nothing
 	Actor      string    `json:"actor"`
@@ -74,7 +73,7 @@ type AboutRewrap struct {
 	nothing
 	Actor  string `json:"actor"`
 	Ticket string `json:"ticket,omitempty"`
-	KEK    string `json:"kek"` // under which they are sealed now
+	KEK    string `json:"kek"` // the key that seals them now
 	Items  uint64 `json:"items"`
 }
 

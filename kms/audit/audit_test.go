@@ -95,10 +95,10 @@ func TestNextRefuses(t *testing.T) {
 		want   string
 	}{
 		{"in order, with another lane between", [][]byte{one, foreign, two, three}, ""},
-		{"one missing", [][]byte{one, three}, "some are missing"},
-		{"the first missing", [][]byte{two}, "some are missing"},
-		{"swapped", [][]byte{one, three, two}, "some are missing"},
-		{"twice", [][]byte{one, one}, "some are missing"},
+		{"one missing", [][]byte{one, three}, "leaves are missing"},
+		{"the first missing", [][]byte{two}, "leaves are missing"},
+		{"swapped", [][]byte{one, three, two}, "leaves are missing"},
+		{"twice", [][]byte{one, one}, "leaves are missing"},
 		{"one in place of another", [][]byte{one, other, three}, "previous is"},
 	} {
 		lanes := Lanes{}

@@ -22,37 +22,37 @@ const (
 	Start        Event = "start"         // a server begins to serve
 	Release      Event = "release"       // a key was released to a launch for the first time
 	ReleaseAgain Event = "release again" // the very same request was answered again
-	Refusal      Event = "refusal"       // no key
-	LeftOut      Event = "left out"      // refusals that are on no leaf
+	Refusal      Event = "refusal"       // a request got no key
+	LeftOut      Event = "left out"      // refusals without a leaf of their own
 	Put          Event = "put"           // a record was registered or replaced
 	Enable       Event = "enable"
 	Disable      Event = "disable"
 	Retire       Event = "retire"
 	Update       Event = "update"   // other reference values or bounds, the same key
 	Stage        Event = "stage"    // a record stands beside the disk's own
-	Confirm      Event = "confirm"  // it took its place
-	Withdraw     Event = "withdraw" // it was taken back
+	Confirm      Event = "confirm"  // the staged record replaced the disk's own
+	Withdraw     Event = "withdraw" // the staged record was taken back
 	Delete       Event = "delete"
 	Restore      Event = "restore"  // a record that was replaced or deleted counts again
-	Purge        Event = "purge"    // one was destroyed for good
+	Purge        Event = "purge"    // a record was destroyed for good
 	Join         Event = "join"     // a replica's copy of the log was registered
-	Leave        Event = "leave"    // and is so no more
-	MakeKey      Event = "make key" // one was made here, for a disk that is to be built
+	Leave        Event = "leave"    // its registration ended
+	MakeKey      Event = "make key" // the server made a key for a disk that will be built
 	Backup       Event = "backup"
 	Recovery     Event = "recovery" // the store was made from a backup
-	Export       Event = "export"   // a key left, sealed
-	Rewrap       Event = "rewrap"   // secrets are sealed under another key-encryption key
+	Export       Event = "export"   // a key left the server, sealed
+	Rewrap       Event = "rewrap"   // secrets were sealed under another key-encryption key
 
-	VolumeClose   Event = "volume close"   // a launch has closed a volume
-	VolumeFork    Event = "volume fork"    // one wanted to that has it no more
-	VolumeFree    Event = "volume free"    // the operator's word: the launch that had it is gone
-	VolumeAccept  Event = "volume accept"  // ... the next launch may open it whatever it holds
-	VolumeRestore Event = "volume restore" // ... it holds what has this digest
-	VolumeRetire  Event = "volume retire"  // ... no launch gets it any more
+	VolumeClose   Event = "volume close"   // a launch closed a volume
+	VolumeFork    Event = "volume fork"    // a launch that no longer has the volume tried to close it
+	VolumeFree    Event = "volume free"    // the operator says: the launch that had it is gone
+	VolumeAccept  Event = "volume accept"  // ... the next launch may open it with any contents
+	VolumeRestore Event = "volume restore" // ... its contents have this digest
+	VolumeRetire  Event = "volume retire"  // ... no further launch gets it
 	VolumeReset   Event = "volume reset"   // ... the next launch formats it
 )
 
-// kinds says which Body goes with an event.
+// kinds maps each event to the type of its Body.
 var kinds = map[Event]reflect.Type{
 	Init:         reflect.TypeFor[AboutInit](),
 	Start:        reflect.TypeFor[AboutStart](),
@@ -90,31 +90,32 @@ var kinds = map[Event]reflect.Type{
 
 // Body is what a leaf says about its event.
 type Body interface {
-	// Contents are the SHA-256 digests that the body names; their contents stand beside the log.
+	// Contents are the SHA-256 digests that the body names. Their contents stand beside the
+	// log.
 	Contents() []pins.Digest
-	// bounded returns the body with bounded text.
+	// bounded returns a copy whose text is cut to its bounds.
 	bounded() Body
 }
 
-// nothing refers to nothing.
+// nothing has no contents.
 type nothing struct{}
 
 // Contents implements Body.
 func (nothing) Contents() []pins.Digest { return nil }
 
-// Bounds in bytes of text that comes from elsewhere.
+// Bounds in bytes on text from peers.
 const (
 	maxReason   = 4 << 10
 	maxSPIFFEID = 2048
 	maxShort    = 256
-	maxChecks   = 20 // how many names
-	maxCheck    = 64 // of each
+	maxChecks   = 20 // number of names
+	maxCheck    = 64 // bytes of each
 )
 
 // AboutInit is about a new store.
 type AboutInit struct {
 	nothing
-	Origin string `json:"origin"` // the log's
+	Origin string `json:"origin"` // of the log
 }
 
 func (a AboutInit) bounded() Body { return a }
@@ -122,12 +123,12 @@ func (a AboutInit) bounded() Body { return a }
 // AboutStart is about a server that starts.
 type AboutStart struct {
 	nothing
-	SPIFFEID string `json:"spiffe_id"` // its own
+	SPIFFEID string `json:"spiffe_id"` // of the server
 }
 
 func (a AboutStart) bounded() Body { return a }
 
-// AboutReplica is about a server of several that share a store.
+// AboutReplica is about one of several servers that share a store.
 type AboutReplica struct {
 	nothing
 	Replica string `json:"replica"` // its lane
@@ -135,15 +136,15 @@ type AboutReplica struct {
 
 func (a AboutReplica) bounded() Body { return a }
 
-// Request is a request for a key, as far as it was understood.
+// Request is a request for a key, as far as the server understood it.
 type Request struct {
-	// SPIFFEID is the caller's; empty where its SVID was refused.
+	// SPIFFEID is the caller's. It is empty if the caller's SVID was refused.
 	SPIFFEID string `json:"spiffe_id,omitempty"`
 	// Remote is the caller's network address.
 	Remote string `json:"remote"`
-	// Disk is the UUID that was asked for.
+	// Disk is the UUID in the request.
 	Disk pins.UUID `json:"disk_uuid,omitzero"`
-	// SHA256 is over the body.
+	// SHA256 is the digest of the request's body.
 	SHA256 pins.Digest `json:"request_sha256,omitzero"`
 	// ReportID and Measurement are those of the caller's report. In a refusal the report
 	// may be forged.
@@ -159,10 +160,10 @@ func (r Request) bounded() Request {
 // AboutRelease is about a key that was released.
 type AboutRelease struct {
 	Request
-	Generation uint64 `json:"generation"` // the record's
-	// Volume is there where the key is of a volume that is written.
+	Generation uint64 `json:"generation"` // of the record
+	// Volume is set for the key of a writable volume.
 	Volume *OpenedVolume `json:"volume,omitempty"`
-	// Proof is what the release was decided by; absent where evidence was not required.
+	// Proof has the inputs of the decision. It is absent if evidence was not required.
 	Proof *Proof `json:"proof,omitempty"`
 }
 
@@ -171,27 +172,26 @@ func (a AboutRelease) bounded() Body {
 	return a
 }
 
-// OpenedVolume is what a launch was told of a volume.
+// OpenedVolume is what the server told a launch about a volume.
 type OpenedVolume struct {
 	Found      keyapi.Found  `json:"found"`
-	Generation uint64        `json:"generation"` // closes of the volume
+	Generation uint64        `json:"generation"` // number of closes
 	Digest     pins.Digest   `json:"digest,omitzero"`
 	Holder     keyapi.Holder `json:"holder"` // names the launch
-	// Before is the launch that had it open; absent where none had.
+	// Before names the launch that had the volume open. It is absent if none had.
 	Before string `json:"before,omitempty"`
 }
 
-// AboutVolume is about a volume, and who says something of it: the launch that has it, or
-// the operator.
+// AboutVolume is about a volume, and names the launch or the operator that changed it.
 type AboutVolume struct {
 	nothing
-	Actor  string        `json:"actor,omitempty"` // who asked for it at the admin socket
+	Actor  string        `json:"actor,omitempty"` // the user at the admin socket
 	Ticket string        `json:"ticket,omitempty"`
 	Remote string        `json:"remote,omitempty"` // the launch's network address
 	Holder keyapi.Holder `json:"holder,omitzero"`  // the launch
 	Disk   pins.UUID     `json:"disk_uuid"`
-	// State, Generation and Digest are the volume's afterwards. With a fork Generation
-	// and Digest are what was wanted.
+	// State, Generation and Digest are the volume's after the event. In a fork, Generation and
+	// Digest are the ones that the launch asked for.
 	State      string      `json:"state"`
 	Generation uint64      `json:"generation"`
 	Digest     pins.Digest `json:"digest,omitzero"`
@@ -210,27 +210,27 @@ func (a AboutRelease) Contents() []pins.Digest {
 	return append([]pins.Digest{a.Proof.ReferenceValues, a.Proof.Collateral}, a.Proof.Certificates...)
 }
 
-// Proof is all that the appraisal of a release hung on. Contents that are
-// named by their SHA-256 stand beside the log.
+// Proof has all inputs of the appraisal behind a release. The contents that it names by SHA-256
+// stand beside the log.
 type Proof struct {
 	Time            time.Time        `json:"time"` // of the appraisal; the leaf's is later
 	Nonce           evidence.Nonce   `json:"nonce"`
 	SPKI            []byte           `json:"spki"` // DER: the public key of the caller's SVID
 	HPKEPublicKey   keyapi.PublicKey `json:"hpke_public_key"`
 	Report          []byte           `json:"report"`
-	Certificates    []pins.Digest    `json:"certificates_sha256"` // that came with the report
+	Certificates    []pins.Digest    `json:"certificates_sha256"` // that the guest sent with the report
 	ReferenceValues pins.Digest      `json:"reference_values_sha256"`
-	Collateral      pins.Digest      `json:"collateral_sha256"` // of a CollateralList
+	Collateral      pins.Digest      `json:"collateral_sha256"` // digest of a CollateralList
 }
 
-// CollateralList names the collateral that the server had. It stands beside the log, as
+// CollateralList names the collateral that the server had. The list stands beside the log, as
 // compact JSON.
 type CollateralList struct {
 	Certificates []pins.Digest `json:"certificates_sha256"`
 	CRLs         []pins.Digest `json:"crls_sha256"`
 }
 
-// Encode writes it.
+// Encode writes the list as compact JSON.
 func (l CollateralList) Encode() []byte {
 	data, err := json.Marshal(l)
 	if err != nil {
@@ -252,10 +252,10 @@ func DecodeCollateral(data []byte) (CollateralList, error) {
 type AboutRefusal struct {
 	nothing
 	Request
-	Code       string   `json:"code"`   // what the caller learnt
-	Checks     []string `json:"checks"` // what the request failed at
+	Code       string   `json:"code"`   // the code in the reply
+	Checks     []string `json:"checks"` // the checks that failed
 	Reason     string   `json:"reason"`
-	Suppressed uint64   `json:"suppressed,omitempty"` // refusals of this caller before it that are on no leaf
+	Suppressed uint64   `json:"suppressed,omitempty"` // earlier refusals of this caller without a leaf
 }
 
 func (a AboutRefusal) bounded() Body {
@@ -268,10 +268,10 @@ func (a AboutRefusal) bounded() Body {
 	return a
 }
 
-// AboutLeftOut is about refusals that were too many to write down.
+// AboutLeftOut counts refusals that were too many to get a leaf each.
 type AboutLeftOut struct {
 	nothing
-	SPIFFEID string `json:"spiffe_id"` // empty: of many callers
+	SPIFFEID string `json:"spiffe_id"` // empty: many callers
 	Count    uint64 `json:"count"`
 }
 
@@ -280,43 +280,44 @@ func (a AboutLeftOut) bounded() Body {
 	return a
 }
 
-// Actor is the user that asks for a change.
+// Actor is the user that asked for a change.
 type Actor struct {
-	Name   string // as the kernel has it
+	Name   string // as the kernel knows it
 	Ticket string // the reason, in the actor's own words; may be empty
 }
 
 // AboutChange is about a record that was changed.
 type AboutChange struct {
-	Actor  string `json:"actor"` // who asked for it at the admin socket
+	Actor  string `json:"actor"` // the user at the admin socket
 	Ticket string `json:"ticket,omitempty"`
-	// Disk and what follows are the record's: with a delete, withdraw or purge that of
-	// before, else of after.
+	// Disk and the following fields describe the record after the change. For a delete,
+	// withdraw or purge they describe it before the change.
 	Disk            pins.UUID   `json:"disk_uuid"`
 	SPIFFEID        string      `json:"spiffe_id"`
 	Generation      uint64      `json:"generation"`
 	Evidence        string      `json:"evidence"`                         // "required" or "not-required"
-	ReferenceValues pins.Digest `json:"reference_values_sha256,omitzero"` // absent where evidence is not required
-	// Before are earlier reference values that count until they expire.
+	ReferenceValues pins.Digest `json:"reference_values_sha256,omitzero"` // absent if evidence is not required
+	// Before are earlier reference values, in force until they expire.
 	Before      []Expiring  `json:"before,omitempty"`
-	MaxReleases uint32      `json:"max_releases_per_hour,omitempty"` // 0: no bound
+	MaxReleases uint32      `json:"max_releases_per_hour,omitempty"` // 0: no limit
 	Header      pins.Digest `json:"luks2_header_sha256"`
 	SameVM      bool        `json:"same_vm"`
 	State       string      `json:"state"` // "enabled", "disabled" or "retired"
-	// Writers and Unclean are there for a volume that is written.
+	// Writers and Unclean are set for a writable volume.
 	Writers string `json:"writers,omitempty"`
 	Unclean string `json:"unclean,omitempty"`
-	// RootOfTrust is that of the reference values, in words; only where they may be new.
+	// RootOfTrust describes the reference values' root of trust in words. It is set only in
+	// events that may bring new reference values.
 	RootOfTrust string `json:"root_of_trust,omitempty"`
 }
 
-// Expiring are reference values that count for a while.
+// Expiring are reference values that stay in force until a time.
 type Expiring struct {
 	ReferenceValues pins.Digest `json:"reference_values_sha256"`
 	Until           time.Time   `json:"until"` // UTC
 }
 
-// Accepts reports whether reference values count at a time.
+// Accepts reports whether reference values are in force at a time.
 func (a AboutChange) Accepts(values pins.Digest, now time.Time) bool {
 	for _, b := range a.Before {
 		if b.ReferenceValues == values && now.Before(b.Until) {

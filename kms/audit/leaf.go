@@ -24,8 +24,8 @@ import (
 const (
 	version = 1
 
-	// MaxLeaf bounds a leaf in bytes. Encode bounds texts so that a leaf stays below, even if
-	// JSON escapes every byte of them by six.
+	// MaxLeaf bounds a leaf in bytes. Encode cuts texts so that a leaf stays below the bound
+	// even if JSON writes six bytes for each of their bytes.
 	MaxLeaf = 1<<16 - 1
 
 	chainLabel = "rootvouch kms audit v2\n"
@@ -37,7 +37,7 @@ type Head struct {
 	Digest   pins.Digest `json:"digest"`   // of the last leaf
 }
 
-// Place is where a leaf stands in its lane. Its text form is "LANE/SEQUENCE".
+// Place is the position of a leaf in its lane. Its text form is "LANE/SEQUENCE".
 type Place struct {
 	Lane     string `json:"lane"`
 	Sequence uint64 `json:"sequence"`
@@ -56,10 +56,10 @@ type Leaf struct {
 // Entry is an event with its details.
 type Entry struct {
 	Event Event
-	About Body // of the type that goes with the event
+	About Body // has the type that belongs to the event
 }
 
-// document is a leaf as it is written.
+// document is the JSON form of a leaf.
 type document struct {
 	Version  int         `json:"version"`
 	Lane     string      `json:"lane"`
@@ -67,13 +67,13 @@ type document struct {
 	Previous pins.Digest `json:"previous"`
 	Time     time.Time   `json:"time"`
 	Event    Event       `json:"event"`
-	// About is a Body. The member's name is not its type's: one name for all events.
+	// About is a Body. The member has the same name for all events.
 	About json.RawMessage `json:"about"`
 }
 
 var laneName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 
-// CheckLane reports whether name can be a lane's.
+// CheckLane returns an error unless name is valid for a lane.
 func CheckLane(name string) error {
 	if !laneName.MatchString(name) {
 		return fmt.Errorf("lane is %q, want lower-case letters, digits, dots and dashes, at most 63", name)
@@ -89,7 +89,7 @@ func digest(leaf []byte) pins.Digest {
 	return pins.Digest(h.Sum(nil))
 }
 
-// Encode writes the leaf that follows head in a lane, and says the head after it.
+// Encode writes the leaf that follows head in a lane, and returns the head after it.
 func Encode(lane string, after Head, now time.Time, e Entry) ([]byte, Head) {
 	if err := e.check(); err != nil {
 		panic("audit: internal error: " + err.Error())
@@ -99,7 +99,7 @@ func Encode(lane string, after Head, now time.Time, e Entry) ([]byte, Head) {
 	if err != nil {
 		panic("audit: internal error: " + err.Error())
 	}
-	if len(data) > MaxLeaf { // nobody could read the log any more
+	if len(data) > MaxLeaf { // no reader could decode the log
 		panic(fmt.Sprintf("audit: internal error: a leaf of %d bytes, want at most %d", len(data), MaxLeaf))
 	}
 	return data, Head{after.Sequence + 1, digest(data)}
@@ -113,7 +113,7 @@ func encode(l Leaf) ([]byte, error) {
 	return json.Marshal(document{version, l.Lane, l.Sequence, l.Previous, l.Time, l.Event, about})
 }
 
-// Decode reads one leaf in the one form that Encode writes.
+// Decode reads one leaf, in the canonical form that Encode writes.
 func Decode(data []byte) (Leaf, error) {
 	var d document
 	if err := strictjson.Unmarshal(data, &d); err != nil {
@@ -127,7 +127,7 @@ func Decode(data []byte) (Leaf, error) {
 	}
 	kind, ok := kinds[d.Event]
 	if !ok {
-		return Leaf{}, fmt.Errorf("decoding a leaf: event is %q, want one that is known", d.Event)
+		return Leaf{}, fmt.Errorf("decoding a leaf: event is %q, want a known event", d.Event)
 	}
 	about := reflect.New(kind)
 	if err := strictjson.Unmarshal(d.About, about.Interface()); err != nil {
@@ -139,28 +139,28 @@ func Decode(data []byte) (Leaf, error) {
 	}
 	again, err := encode(l)
 	if err != nil || !bytes.Equal(again, data) {
-		return Leaf{}, fmt.Errorf("decoding a leaf: got another form than the canonical one")
+		return Leaf{}, fmt.Errorf("decoding a leaf: form is not canonical")
 	}
 	return l, nil
 }
 
-// check reports whether the event is known, and what is said is of its type.
+// check returns an error unless the event is known and its body has the right type.
 func (e Entry) check() error {
 	kind, ok := kinds[e.Event]
 	if !ok {
-		return fmt.Errorf("event is %q, want one that is known", e.Event)
+		return fmt.Errorf("event is %q, want a known event", e.Event)
 	}
 	if got := reflect.TypeOf(e.About); got != kind {
-		return fmt.Errorf("event %q is said to be about %v, want %v", e.Event, got, kind)
+		return fmt.Errorf("event %q has a body of type %v, want %v", e.Event, got, kind)
 	}
 	return nil
 }
 
-// Lanes are the heads of all lanes of a log, as far as it was read.
+// Lanes are the heads of all lanes of a log, up to the last leaf read.
 type Lanes map[string]Head // :: lane -> its head
 
-// Next reads the leaf that comes next in the log: it must follow the head of its lane,
-// which moves on.
+// Next reads the next leaf of the log. The leaf must follow the head of its lane, and becomes
+// the new head.
 func (l Lanes) Next(data []byte) (Leaf, error) {
 	leaf, err := Decode(data)
 	if err != nil {
@@ -169,15 +169,15 @@ func (l Lanes) Next(data []byte) (Leaf, error) {
 	head := l[leaf.Lane]
 	switch {
 	case leaf.Sequence != head.Sequence+1:
-		return Leaf{}, fmt.Errorf("leaf is %s, want %s: some are missing or in another order", leaf.Place, Place{leaf.Lane, head.Sequence + 1})
+		return Leaf{}, fmt.Errorf("leaf is %s, want %s: leaves are missing or out of order", leaf.Place, Place{leaf.Lane, head.Sequence + 1})
 	case leaf.Previous != head.Digest:
-		return Leaf{}, fmt.Errorf("leaf %s: previous is %s, want %s: the one before it was changed", leaf.Place, leaf.Previous, head.Digest)
+		return Leaf{}, fmt.Errorf("leaf %s: previous is %s, want %s: the leaf before it was changed", leaf.Place, leaf.Previous, head.Digest)
 	}
 	l[leaf.Lane] = Head{leaf.Sequence, digest(data)}
 	return leaf, nil
 }
 
-// text bounds what came from a peer, and makes it valid UTF-8, so that every leaf has one
+// text cuts text from a peer to its limit and makes it valid UTF-8, so that every leaf has one
 // form.
 func text(s string, limit int) string {
 	s = strings.ToValidUTF8(s, "\uFFFD")

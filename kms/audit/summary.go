@@ -8,12 +8,12 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// Summary is a leaf for a table. Columns that do not apply are empty.
+// Summary is one row of a table of leaves. Columns that do not apply are empty.
 type Summary struct {
 	Disk, SPIFFEID, What string
 }
 
-// Summary says in short what a leaf is about.
+// Summary summarizes the leaf.
 func (l Leaf) Summary() Summary {
 	switch a := l.About.(type) {
 	case AboutInit:
@@ -69,7 +69,7 @@ func (r Request) diskText() string {
 	return r.Disk.String()
 }
 
-// Known reports whether there is such an event.
+// Known reports whether e is a known event.
 func Known(e Event) bool {
 	_, ok := kinds[e]
 	return ok

@@ -21,31 +21,31 @@ import (
 // Bounds of one request.
 const (
 	dialTimeout    = 3 * time.Second
-	requestTimeout = 30 * time.Second // a server that has much to do answers in turn
+	requestTimeout = 30 * time.Second // a busy server answers in turn
 )
 
-// retryError is a failure that may pass: a server that cannot be reached or cannot
-// answer now, another end in its place, a TLS stack that does not take our SVID yet.
+// retryError is a failure that may pass: the server is unreachable or cannot answer now,
+// another server is at its address, or its TLS stack does not accept our SVID yet.
 type retryError struct{ err error }
 
 func (e *retryError) Error() string { return e.err.Error() }
 func (e *retryError) Unwrap() error { return e.err }
 
-// staleError says that the server does not take the nonce any more: what comes next
-// is another nonce and new evidence.
+// staleError says that the server no longer accepts the nonce. The guest then needs a new nonce
+// and new evidence.
 type staleError struct{ err error }
 
 func (e *staleError) Error() string { return e.err.Error() }
 func (e *staleError) Unwrap() error { return e.err }
 
-// peerError says that the other end is not the key server.
+// peerError says that the peer is not the key server.
 type peerError struct{ err error }
 
 func (e *peerError) Error() string { return e.err.Error() }
 func (e *peerError) Unwrap() error { return e.err }
 
-// client speaks to one address of the key server. All of them have the same SVID,
-// so that the public key which the evidence binds is the one of every connection.
+// client speaks to one address of the key server. All clients have the same SVID, so the public
+// key that the evidence binds is the one of every connection.
 type client struct {
 	http *http.Client
 	base string
@@ -68,7 +68,7 @@ func newClient(address string, server spiffeid.ID, id Identity) *client {
 	return newHTTP(address, config)
 }
 
-// newHTTP makes a client with its way to know the other end.
+// newHTTP makes a client that verifies the server as config says.
 func newHTTP(address string, config *tls.Config) *client {
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	return &client{
@@ -94,8 +94,8 @@ func newHTTP(address string, config *tls.Config) *client {
 
 func (c *client) close() { c.http.CloseIdleConnections() }
 
-// checkLeaf refuses a leaf that may not sign. go-spiffe asks this of our own SVID
-// and not of the other end's (X509-SVID, section 4.3).
+// checkLeaf refuses a leaf certificate that may not sign. go-spiffe checks this for our own
+// SVID but not for the peer's (X509-SVID, section 4.3).
 func checkLeaf(der []byte) error {
 	leaf, err := x509.ParseCertificate(der)
 	if err != nil {
@@ -113,7 +113,7 @@ func (c *client) post(ctx context.Context, path string, body []byte) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
-	// Without GetBody net/http does not send a request again by itself.
+	// Without GetBody net/http does not resend a request by itself.
 	request.GetBody = nil
 	request.Header.Set("Content-Type", "application/json")
 	response, err := c.http.Do(request)
@@ -133,8 +133,8 @@ func (c *client) post(ctx context.Context, path string, body []byte) ([]byte, er
 	return data, nil
 }
 
-// classify says what was wrong below HTTP. All of it may pass: only an answer of the
-// key server is final.
+// classify gives the meaning of an error below HTTP. All these errors may pass: only an answer
+// from the key server is final.
 func classify(err error) error {
 	var peer *peerError
 	if errors.As(err, &peer) {
@@ -142,7 +142,7 @@ func classify(err error) error {
 	}
 	var op *net.OpError
 	switch {
-	// crypto/tls reports an alert that the other end sent under this name.
+	// crypto/tls reports an alert from the peer under this name.
 	case errors.As(err, &op) && op.Op == "remote error":
 		return &retryError{fmt.Errorf("key server refuses the TLS connection: %w", op.Err)}
 	case errors.As(err, &op) && op.Op == "dial":
@@ -151,7 +151,7 @@ func classify(err error) error {
 	return &retryError{err}
 }
 
-// refusal gives the meaning of a reply other than 200.
+// refusal gives the meaning of a reply whose status is not 200.
 func refusal(status int, data []byte) error {
 	reply, err := keyapi.Decode[keyapi.ErrorReply](data)
 	if err != nil {
@@ -164,7 +164,7 @@ func refusal(status int, data []byte) error {
 	case keyapi.CodeNonce:
 		return &staleError{fmt.Errorf("key server refuses the nonce: %s (HTTP status %d)", reply.Error, status)}
 	case keyapi.CodeHeld:
-		return &retryError{errors.New("another launch has the volume open: it closes it, or the operator frees it")}
+		return &retryError{errors.New("another launch has the volume open: wait until it closes the volume, or ask the operator to free it")}
 	case keyapi.CodeBusy, keyapi.CodeUnavailable:
 		return &retryError{fmt.Errorf("key server cannot answer now: %s (HTTP status %d)", reply.Error, status)}
 	}

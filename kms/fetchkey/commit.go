@@ -16,7 +16,7 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// Commit says which volume was closed, and to whom it is said. Every field must be set.
+// Commit tells the key server that a volume was closed. Every field must be set.
 type Commit struct {
 	Disk    pins.UUID
 	Request keyapi.CommitRequest
@@ -24,15 +24,16 @@ type Commit struct {
 	Addresses []string
 	// ServerID is the SPIFFE ID that the key server must prove.
 	ServerID spiffeid.ID
-	// Bundles has the long-lived roots of the trust domain: there is no agent any more.
+	// Bundles has the long-lived roots of the trust domain, because the SPIRE agent has stopped
+	// by then.
 	Bundles x509bundle.Source
-	// Patience is how long the addresses are asked again.
+	// Patience is how long Send keeps asking the addresses.
 	Patience time.Duration
 }
 
-// Send tells the key server, and returns nil when the volume is closed there. It shows no
-// SVID: the request has the MAC of a key that came with the release. The error matches
-// ErrRefused when the key server refused.
+// Send tells the key server, and returns nil when the key server has recorded the close. Send
+// shows no SVID: the request carries a MAC under a key that came with the release. The error
+// matches ErrRefused if the key server refused.
 func (c Commit) Send(ctx context.Context) error {
 	if c.Disk == (pins.UUID{}) || len(c.Addresses) == 0 || c.ServerID.IsZero() || c.Bundles == nil || c.Patience <= 0 {
 		panic("fetchkey: internal error: Send with an incomplete Commit")
@@ -58,7 +59,7 @@ func (c Commit) Send(ctx context.Context) error {
 	return nil
 }
 
-// client is one that knows the key server, and that the key server does not know.
+// client makes a client that verifies the key server and shows no identity of its own.
 func (c Commit) client(address string) *client {
 	config := &tls.Config{MinVersion: tls.VersionTLS13}
 	tlsconfig.HookTLSClientConfig(config, c.Bundles, tlsconfig.AuthorizeID(c.ServerID))

@@ -22,34 +22,34 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// Identity is who this guest is, and whom it believes.
+// Identity is this guest's SVID and the roots that it trusts.
 type Identity struct {
 	SVID    *x509svid.SVID
 	Bundles x509bundle.Source
 }
 
-// Config says what to ask for, and whom. Every field must be set.
+// Config says which key to ask for, and from whom. Every field must be set.
 type Config struct {
-	// Disk is the UUID of the disk whose key is asked for.
+	// Disk is the UUID of the disk whose key Fetch asks for.
 	Disk pins.UUID
-	// Addresses are the key server's, "host:port", at least one. They are asked in
-	// turn; each must prove ServerID.
+	// Addresses are the key server's, "host:port", at least one. Fetch asks them in turn. The
+	// server at each must prove ServerID.
 	Addresses []string
 	// ServerID is the SPIFFE ID that the key server must prove.
 	ServerID spiffeid.ID
-	// Identity gets the SVID; WorkloadAPI makes the one that asks the agent.
+	// Identity gets the SVID. WorkloadAPI makes a function that asks the agent.
 	Identity func(context.Context) (Identity, error)
-	// Evidence gets a report with this REPORT_DATA and its certificates.
+	// Evidence gets a report with this REPORT_DATA, and its certificates.
 	Evidence func(reportData [64]byte) (evidence.Evidence, error)
-	// Patience is how long the addresses are asked again when none can be reached,
-	// or when the server says that it cannot answer now.
+	// Patience is how long Fetch keeps asking the addresses if it reaches none of them, or if
+	// the server cannot answer now.
 	Patience time.Duration
 	// Log, unless nil, gets a line for each step, without secrets.
 	Log func(line string)
 }
 
-// ErrRefused says that the key server's answer is no, and final. Why is in its
-// audit log.
+// ErrRefused says that the key server's answer is a final no. The key server's audit log has
+// the reason.
 var ErrRefused = errors.New("key server refuses")
 
 // StepError says at which step fetching failed.
@@ -98,7 +98,7 @@ func (c Config) log(format string, args ...any) {
 	}
 }
 
-// giveUp says how often was tried, inside the step, where err might have passed.
+// giveUp adds the number of tries to the error of a step, if the error might have passed.
 func giveUp(err error, tries int) error {
 	var step *StepError
 	var again *retryError
@@ -109,8 +109,8 @@ func giveUp(err error, tries int) error {
 	return err
 }
 
-// exchange is nonce, evidence, release. Its error is a *StepError; one that holds a
-// *staleError is worth another exchange.
+// exchange gets a nonce, makes evidence and asks for the release. Its error is a *StepError. If
+// it holds a *staleError, another exchange may succeed.
 func (c Config) exchange(ctx context.Context, servers *servers, id Identity) (*keyapi.Released, error) {
 	start := time.Now()
 	nonce, err := servers.nonce(ctx)

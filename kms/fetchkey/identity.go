@@ -12,19 +12,19 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// step is the wait between two tries of the Workload API. It counts for the time to
-// boot: an agent says PermissionDenied until it has synced the entry, and has no
-// socket until it has attested the node.
+// step is the wait between two tries of the Workload API. The step adds to the boot time: an
+// agent has no socket until it has attested the node, and answers PermissionDenied until it has
+// synced the entry.
 const step = 50 * time.Millisecond
 
-// WorkloadAPI returns a function that gets this process's SVID from the SPIFFE
-// Workload API at address (unix:///path), and asks again for as long as patience
-// while there is no agent or no entry yet.
+// WorkloadAPI returns a function that gets this process's SVID from the SPIFFE Workload API at
+// address (unix:///path). While there is no agent or no entry yet, the function asks again for
+// as long as patience.
 func WorkloadAPI(address string, patience time.Duration) func(context.Context) (Identity, error) {
 	return func(ctx context.Context) (Identity, error) {
 		ctx, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
-		// gRPC by itself waits a second after the first failure to connect.
+		// By default gRPC waits a second after the first failure to connect.
 		dial := workloadapi.WithDialOptions(grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: step, Multiplier: 1, MaxDelay: step},
 			MinConnectTimeout: time.Second,
@@ -41,7 +41,7 @@ func WorkloadAPI(address string, patience time.Duration) func(context.Context) (
 				return Identity{got.DefaultSVID(), got.Bundles}, nil
 			}
 			if last == nil || ctx.Err() == nil && status.Code(err) != codes.DeadlineExceeded {
-				last = err // once the time is over, what was wrong before says more
+				last = err // an error of the expired context would say less
 			}
 			if !passes(err) || !pause(ctx, step) {
 				return Identity{}, fmt.Errorf("asking the Workload API, %d tries: %w", tries, last)

@@ -11,21 +11,21 @@ import (
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 )
 
-// Bounds of the wait after each round of the addresses.
+// Bounds of the wait after each round of addresses.
 const (
 	firstWait = 50 * time.Millisecond
 	maxWait   = 2 * time.Second
 )
 
-// servers are the addresses of the key server, asked one after the other, and the
-// patience with them. The address that answered last is asked first.
+// servers asks the addresses of the key server one after the other, as long as patience lasts.
+// It asks the address that answered last first.
 type servers struct {
 	clients []*client
-	at      int           // which is asked next
+	at      int           // index of the address to ask next
 	failed  int           // failures since the last answer
 	tries   int           // failures in all
-	wait    time.Duration // after the next whole round of failures
-	last    error         // the newest failure that was not the end of our patience
+	wait    time.Duration // the wait after the next round in which all fail
+	last    error         // the newest failure before patience ended
 }
 
 func newServers(addresses []string, server spiffeid.ID, id Identity) *servers {
@@ -46,9 +46,9 @@ func (s *servers) close() {
 	}
 }
 
-// post sends the same bytes to one address after the other until a server answers
-// or ctx ends. So a request whose reply was lost reaches the server again as it was,
-// and a server that released answers it again.
+// post sends the same bytes to one address after the other until a server answers or ctx ends.
+// So if a reply was lost, the server gets the same request again. A server that released the
+// key gives the same answer again.
 func (s *servers) post(ctx context.Context, path string, body []byte) ([]byte, error) {
 	for {
 		data, err := s.clients[s.at].post(ctx, path, body)
@@ -58,7 +58,7 @@ func (s *servers) post(ctx context.Context, path string, body []byte) ([]byte, e
 			return data, err
 		}
 		if ctx.Err() == nil || s.last == nil {
-			s.last = err // what ends with our patience says less than what was wrong before
+			s.last = err // an error of the expired context would say less
 		}
 		if !s.next(ctx) {
 			return nil, s.last
@@ -66,8 +66,8 @@ func (s *servers) post(ctx context.Context, path string, body []byte) ([]byte, e
 	}
 }
 
-// next moves on to the next address, after a wait when all have failed. It reports
-// whether there is time for it.
+// next moves to the next address, after a wait if all have failed. It reports whether time is
+// left.
 func (s *servers) next(ctx context.Context) bool {
 	s.at = (s.at + 1) % len(s.clients)
 	s.tries++
@@ -100,7 +100,7 @@ func (s *servers) release(ctx context.Context, path string, request keyapi.Relea
 	return reply.Sealed, err
 }
 
-// pause waits for d, and reports whether ctx still lives.
+// pause waits for d, and reports whether ctx is still live.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

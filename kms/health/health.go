@@ -1,9 +1,9 @@
 // Package health shows whether a key server is well.
 //
-// It answers GET /live (is the process of any use?), /ready (would it release a key now?)
-// and /metrics (Prometheus' text format) over plain HTTP. Nothing there is secret, and
-// nothing there changes anything; the address is the operator's choice, as a rule of the
-// machine itself.
+// It answers GET /live (should the process keep running?), /ready (would it release a key now?)
+// and /metrics (Prometheus text format) over plain HTTP. The answers are not secret and the
+// requests change nothing. The operator chooses the address; it is usually local to the
+// machine.
 package health
 
 import (
@@ -25,24 +25,24 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// Check is one thing that can be ill.
+// Check is one condition that can fail.
 type Check struct {
 	Name string
-	// Fatal says that the process has to be started anew: /live tells too.
+	// Fatal says that a failure needs a restart of the process: /live fails too.
 	Fatal bool
-	// Warning says that it is not ill yet: it is logged and counted, and /ready does not tell.
+	// Warning says that a failure is only logged and counted: /ready stays good.
 	Warning bool
-	// Do returns what is wrong. It is called often, from several goroutines.
+	// Do returns what is wrong, or nil. It is called often, from several goroutines.
 	Do func() error
 }
 
-// Gauge is a number that is read when somebody asks.
+// Gauge is a number that is read on demand.
 type Gauge struct {
 	Name, Help string
 	Read       func() float64
 }
 
-// Health has the checks and the figures of one server.
+// Health has the checks and the metrics of one server.
 type Health struct {
 	checks   []Check
 	log      *slog.Logger
@@ -50,9 +50,9 @@ type Health struct {
 	answers  *prometheus.HistogramVec
 	refusals *prometheus.CounterVec
 
-	mu     sync.Mutex        // guards what follows
-	said   map[string]string // :: name of a check -> what it said last
-	capped struct {          // the newest refusal at a record's bound
+	mu     sync.Mutex        // guards the fields below
+	said   map[string]string // :: name of a check -> its last text
+	capped struct {          // the newest refusal at a record's limit
 		disk pins.UUID
 		at   time.Time
 	}
@@ -64,7 +64,7 @@ func New(log *slog.Logger, checks []Check, gauges []Gauge) *Health {
 	h.answers = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "rootvouch_kms_answer_seconds",
 		Help: "Time that an answer took, by request (nonce, release) and code (ok, or that of the refusal).",
-		// An answer takes some milliseconds, and the guest waits for seconds.
+		// An answer takes some milliseconds, but a guest waits for seconds.
 		Buckets: []float64{.002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30},
 	}, []string{"request", "code"})
 	h.refusals = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -98,10 +98,10 @@ func (h *Health) Answered(request string, code keyapi.Code, took time.Duration) 
 	h.answers.WithLabelValues(request, label).Observe(took.Seconds())
 }
 
-// capCheck is what a refusal at a record's bound failed at.
+// capCheck is the check that fails when a record's limit is reached.
 const capCheck = "cap"
 
-// Refused counts a refusal of a disk's key.
+// Refused counts a refused request for a disk's key.
 func (h *Health) Refused(disk pins.UUID, checks []string) {
 	for _, check := range checks {
 		h.refusals.WithLabelValues(check).Inc()
@@ -113,7 +113,7 @@ func (h *Health) Refused(disk pins.UUID, checks []string) {
 	}
 }
 
-// checkCapped says for an hour that a disk's launches were too many.
+// checkCapped fails for an hour after a disk's launches exceeded its limit.
 func (h *Health) checkCapped() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -123,10 +123,10 @@ func (h *Health) checkCapped() error {
 	return fmt.Errorf("disk %s is launched more often than its record allows (max_releases_per_hour): does its host launch it again and again?", h.capped.disk)
 }
 
-// Live says what keeps the process from being of any use.
+// Live returns what makes the process useless, or nil.
 func (h *Health) Live() error { return h.run(true) }
 
-// Ready says what keeps it from releasing a key.
+// Ready returns what keeps the server from releasing a key, or nil.
 func (h *Health) Ready() error { return h.run(false) }
 
 func (h *Health) run(fatal bool) error {
@@ -142,11 +142,11 @@ func (h *Health) run(fatal bool) error {
 	return errors.Join(all...)
 }
 
-// watchInterval is the time between two checks of its own.
+// watchInterval is the time between two rounds of checks.
 const watchInterval = 10 * time.Second
 
-// Watch makes all checks now and then until ctx is done, and logs what changes: an operator
-// without a monitor reads it there.
+// Watch makes all checks at an interval until ctx is done, and logs what changes, so that an
+// operator without a monitor can read it in the log.
 func (h *Health) Watch(ctx context.Context) {
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
@@ -160,7 +160,7 @@ func (h *Health) Watch(ctx context.Context) {
 	}
 }
 
-// Note makes all checks once, and logs what changed since the last time.
+// Note makes all checks once, and logs what changed since the last round.
 func (h *Health) Note() {
 	for _, c := range h.checks {
 		now := ""
@@ -177,7 +177,7 @@ func (h *Health) Note() {
 	}
 }
 
-// say remembers what a check says, and returns what it said before.
+// say remembers a check's text and returns the text before it.
 func (h *Health) say(check, now string) (before string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -1,19 +1,19 @@
 // Package history follows the records and the volumes of disks through the leaves of the log.
 //
-// It judges nothing: package replay compares what it says with what happened next, and
-// package restore writes it into a book.
+// It judges nothing. Package replay compares its state with the next event. Package restore
+// writes its state into a store.
 package history
 
 import "github.com/rootvouch/rootvouch/kms/audit"
 
-// Records are those of one disk, as the log has them. Leaves are not changed: what a leaf
-// says of two records at once is in copies.
+// Records are the records of one disk, as the log shows them. Records never changes a leaf: it
+// works on copies.
 type Records struct {
-	Current *audit.AboutChange // nil: there is none
-	Staged  *audit.AboutChange // beside Current; nil: there is none
+	Current *audit.AboutChange // nil: no record
+	Staged  *audit.AboutChange // beside Current; nil: no record
 }
 
-// Change takes the next change of the disk's records.
+// Change applies the next change of the disk's records.
 func (r *Records) Change(event audit.Event, about audit.AboutChange) {
 	switch event {
 	case audit.Put, audit.Restore, audit.Confirm:
@@ -28,7 +28,7 @@ func (r *Records) Change(event audit.Event, about audit.AboutChange) {
 		r.Current = &about
 	case audit.Enable, audit.Disable, audit.Retire:
 		r.Current = &about
-		if r.Staged != nil { // it follows
+		if r.Staged != nil { // the staged record takes the same state
 			staged := *r.Staged
 			staged.State = about.State
 			r.Staged = &staged

@@ -9,40 +9,40 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// Volume is what is known of a volume. The zero Volume is of one that no leaf spoke of.
+// Volume is the known state of a volume. The zero Volume is one that no leaf mentions.
 type Volume struct {
 	store.Volume
-	Writers store.Writers // of the record that counts
+	Writers store.Writers // of the record in force
 }
 
-// Known reports whether anything is known.
+// Known reports whether a leaf has mentioned the volume.
 func (v *Volume) Known() bool { return v.DiskUUID != (pins.UUID{}) }
 
-// Register takes a change of the volume's records. A put of another header begins a new
-// volume. Any other record that counts says how the volume is shared, and nothing of what it
-// holds.
+// Register applies a change of the volume's records. A put with another header begins a new
+// volume. Any other record in force changes how launches share the volume, but not its
+// contents.
 func (v *Volume) Register(event audit.Event, about audit.AboutChange, now time.Time) {
 	if about.Writers == "" {
-		return // of a disk
+		return // the record of a disk
 	}
 	same := v.Known() && v.Header == about.Header
 	switch {
 	case !same && event == audit.Put:
 		v.Volume = store.NewVolume(pins.Header{DiskUUID: about.Disk, HeaderSHA256: about.Header}, now)
 	case !same || event == audit.Stage || event == audit.Withdraw || event == audit.Purge || event == audit.Delete:
-		return // it does not count now
+		return // the record is not in force
 	}
 	v.Writers = store.Writers(about.Writers)
 }
 
-// Open takes a release of the volume's key: its launch has the volume now. launch is its
-// name, empty where the log has none.
+// Open applies a release of the volume's key: the launch now has the volume. launch is its
+// name, empty if the log has none.
 func (v *Volume) Open(told audit.OpenedVolume, launch string, now time.Time) {
 	v.State, v.Generation, v.Digest, v.Changed = store.VolumeOpen, told.Generation, told.Digest, now
 	v.Holder, v.Launch, v.Found, v.Accepted = told.Holder, launch, told.Found, false
 }
 
-// Say takes a close, or the operator's word. A fork changes nothing.
+// Say applies a close or an operator's word. A fork changes nothing.
 func (v *Volume) Say(event audit.Event, about audit.AboutVolume, now time.Time) {
 	if event == audit.VolumeFork {
 		return

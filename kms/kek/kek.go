@@ -1,8 +1,8 @@
 // Package kek seals small secrets under the key server's key-encryption key.
 //
-// What it does not protect: whoever holds both the store and the key-encryption
-// key holds every disk's key. Keep them on different media, or give the key as a
-// systemd credential, which systemd keeps encrypted at rest.
+// A key-encryption key protects no one from a thief who has it together with the store: the
+// thief then has every disk's key. Keep the two on different media, or give the key as a
+// systemd credential, which systemd encrypts at rest.
 package kek
 
 import (
@@ -23,11 +23,11 @@ const (
 	tagSize   = 16
 )
 
-// Overhead is how many bytes a sealed secret is longer than the secret.
+// Overhead is the difference in bytes between a sealed secret and the secret.
 const Overhead = nonceSize + tagSize
 
-// ErrWrongKey says that a sealed secret does not open: another key-encryption
-// key, other associated data, or changed bytes.
+// ErrWrongKey says that a sealed secret does not open: the key-encryption key or the associated
+// data differ, or bytes were changed.
 var ErrWrongKey = errors.New("sealed under another key-encryption key, or changed")
 
 // KEK is a key-encryption key: AES-256-GCM with random nonces, good for 2^32
@@ -53,7 +53,7 @@ func New(key []byte) (*KEK, error) {
 	return &KEK{aead}, nil
 }
 
-// Seal seals secret for what about says; only Open with an equal about opens it.
+// Seal seals secret with the associated data about. Only Open with an equal about opens it.
 func (k *KEK) Seal(rand io.Reader, secret []byte, about AAD) ([]byte, error) {
 	sealed := make([]byte, nonceSize, nonceSize+len(secret)+tagSize)
 	if _, err := io.ReadFull(rand, sealed); err != nil {
@@ -75,11 +75,11 @@ func (k *KEK) Open(sealed []byte, about AAD) ([]byte, error) {
 	return secret, nil
 }
 
-// AAD says what a secret is sealed for.
+// AAD is the associated data of a seal. It says what the secret is for.
 type AAD []byte
 
-// About makes the associated data of a seal: a label with its version, then each
-// field, each with its size in bytes as a big-endian uint32 before it.
+// About makes associated data from a label with a version, and fields. Each field follows its
+// size in bytes as a big-endian uint32.
 func About(label string, fields ...[]byte) AAD {
 	var aad AAD
 	for _, field := range append([][]byte{[]byte(label)}, fields...) {

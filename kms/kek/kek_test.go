@@ -104,7 +104,7 @@ func TestLoad(t *testing.T) {
 		{"short", Source{File: write("short", key[1:], 0o600)}, "", "31 bytes, want 32"},
 		{"long", Source{File: write("long", append(key, 1), 0o600)}, "", "33 bytes, want 32"},
 		{"zero", Source{File: write("zero", make([]byte, Size), 0o600)}, "", "all zero"},
-		{"directory", Source{File: dir}, "", "no regular file"},
+		{"directory", Source{File: dir}, "", "not a regular file"},
 		{"symbolic link", Source{File: link}, "", "symbolic link"},
 		{"no credentials", Source{Credential: "kek"}, "", "$CREDENTIALS_DIRECTORY"},
 		{"credential outside", Source{Credential: "../kek"}, dir, "want a name"},

@@ -15,26 +15,26 @@ import (
 	"github.com/rootvouch/rootvouch/kms/kek/provider"
 )
 
-// programLimit bounds one answer of a program, its start included.
+// programLimit bounds the time for one answer of a program, its start included.
 const programLimit = 20 * time.Second
 
-// program is a provider: a process that seals and opens, one request at a time. It is started
-// when it is needed, and again after it failed.
+// program is a provider process that seals and opens, one request at a time. It is started on
+// demand, and again after a failure.
 type program struct {
 	argv []string
 
-	mu  sync.Mutex // guards what follows: one request at a time
-	run *running   // nil: none runs
+	mu  sync.Mutex // guards run, and admits one request at a time
+	run *running   // nil: no process runs
 }
 
-// running is a process of a program.
+// running is one process of a program.
 type running struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *bufio.Reader
 }
 
-// Seal implements Sealer. The program has its own randomness.
+// Seal implements Sealer. The program uses its own randomness.
 func (p *program) Seal(_ io.Reader, secret []byte, about AAD) ([]byte, error) {
 	return p.ask(provider.OpSeal, secret, about)
 }
@@ -56,7 +56,7 @@ func (p *program) stop() {
 	if p.run == nil {
 		return
 	}
-	p.run.in.Close() // it ends at the end of its input
+	p.run.in.Close() // the program ends at the end of its input
 	done := make(chan struct{})
 	go func() { p.run.cmd.Wait(); close(done) }()
 	select {
@@ -68,7 +68,7 @@ func (p *program) stop() {
 	p.run = nil
 }
 
-// ask sends one request. A program that is found dead is started once more.
+// ask sends one request. If the program has died, ask starts it once more.
 func (p *program) ask(op byte, data []byte, about AAD) ([]byte, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -83,7 +83,7 @@ func (p *program) ask(op byte, data []byte, about AAD) ([]byte, error) {
 	return reply, nil
 }
 
-// programError says that the program does not do what the protocol says.
+// programError says that the program breaks the protocol.
 type programError struct{ error }
 
 func (e *programError) Unwrap() error { return e.error }
@@ -120,8 +120,7 @@ func (p *program) try(op byte, data []byte, about AAD) ([]byte, error) {
 	return nil, fmt.Errorf("answers with status %d, want 0 to 2", status)
 }
 
-// start starts a program, and waits for its greeting. What it says on its standard error goes
-// to ours.
+// start starts a program and waits for its greeting. The program shares our standard error.
 func start(argv []string) (*running, error) {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env, cmd.Stderr = programEnvironment(), os.Stderr
@@ -144,13 +143,13 @@ func start(argv []string) (*running, error) {
 		in.Close()
 		cmd.Process.Kill()
 		cmd.Wait()
-		return nil, fmt.Errorf("begins with %q, want %q", greeting, provider.Greeting)
+		return nil, fmt.Errorf("greeting is %q, want %q", greeting, provider.Greeting)
 	}
 	return run, nil
 }
 
-// programEnvironment keeps what a provider may be told by its operator, and nothing of
-// systemd's towards the server.
+// programEnvironment returns our environment without the variables that systemd sets for the
+// server.
 func programEnvironment() []string {
 	var kept []string
 	for _, v := range os.Environ() {

@@ -172,7 +172,7 @@ func TestProgramFails(t *testing.T) {
 	if err := open("token is away"); err == nil || errors.Is(err, ErrWrongKey) || !strings.Contains(err.Error(), "the token is away") {
 		t.Errorf("got error %v", err)
 	}
-	if err := open("another"); err == nil || errors.Is(err, ErrWrongKey) || !strings.Contains(err.Error(), "begins with") {
+	if err := open("another"); err == nil || errors.Is(err, ErrWrongKey) || !strings.Contains(err.Error(), "greeting is") {
 		t.Errorf("got error %v", err)
 	}
 	if err := open("dies"); err != nil {
@@ -309,8 +309,8 @@ func TestSourceRefuses(t *testing.T) {
 		want   string
 	}{
 		{"name", Source{Name: "A b", File: "x"}, "name of a key-encryption key"},
-		{"relative program", Source{Program: []string{"provider"}, PerRelease: true}, "path from the root"},
-		{"no program", Source{Program: []string{}, PerRelease: true}, "path from the root"},
+		{"relative program", Source{Program: []string{"provider"}, PerRelease: true}, "absolute path"},
+		{"no program", Source{Program: []string{}, PerRelease: true}, "absolute path"},
 		{"neither way", Source{Transit: &good}, "exactly one of wrapped_file and per_release"},
 		{"both ways", Source{Transit: &good, WrappedFile: "w", PerRelease: true}, "exactly one of wrapped_file and per_release"},
 		{"file per release", Source{File: "x", PerRelease: true}, "go with program or transit"},

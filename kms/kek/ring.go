@@ -8,39 +8,40 @@ import (
 	"slices"
 )
 
-// Sealer seals small secrets: a KEK that is here, or one that somebody else keeps.
+// Sealer seals small secrets. It is a KEK in this process, or a provider that keeps its key
+// elsewhere.
 type Sealer interface {
-	// Seal seals secret for what about says.
+	// Seal seals secret with the associated data about.
 	Seal(rand io.Reader, secret []byte, about AAD) ([]byte, error)
-	// Open opens what Seal made, for an equal about alone. The error matches ErrWrongKey
-	// where that can never be; any other may pass. The caller wipes the result.
+	// Open opens what Seal made, if about is equal. The error matches ErrWrongKey if the secret
+	// can never be opened; any other error may pass. The caller wipes the result.
 	Open(sealed []byte, about AAD) ([]byte, error)
 }
 
 var _ Sealer = (*KEK)(nil)
 
-// ErrUnknownKEK says that a secret is sealed under a key-encryption key that is not there.
+// ErrUnknownKEK says that the key-encryption key of a secret is not configured.
 var ErrUnknownKEK = errors.New("key-encryption key is not in the configuration")
 
-// Sealed is a sealed secret, with the name of the key-encryption key that opens it.
+// Sealed is a sealed secret, with the name of its key-encryption key.
 type Sealed struct {
 	KEK  string `json:"kek"`
 	Data []byte `json:"data"`
 }
 
-// Ring has key-encryption keys by name. One of them seals; all of them open.
+// Ring has key-encryption keys by name. One of them seals. All of them open.
 type Ring struct {
 	current string
 	names   []string
 	keys    map[string]Sealer // :: name -> the key
 }
 
-// DefaultName is the name of a key-encryption key that was given none.
+// DefaultName is the name of a key-encryption key without a name in the configuration.
 const DefaultName = "main"
 
 var keyName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 
-// CheckName reports whether name can be a key-encryption key's.
+// CheckName returns an error unless name is valid for a key-encryption key.
 func CheckName(name string) error {
 	if !keyName.MatchString(name) {
 		return fmt.Errorf("name of a key-encryption key is %q, want lower-case letters, digits, dots and dashes, at most 63", name)
@@ -48,12 +49,12 @@ func CheckName(name string) error {
 	return nil
 }
 
-// NewRing makes a Ring whose one key seals.
+// NewRing makes a Ring with one key, which seals.
 func NewRing(name string, key Sealer) *Ring {
 	return &Ring{name, []string{name}, map[string]Sealer{name: key}}
 }
 
-// Add adds a key that opens what it sealed before.
+// Add adds a key that opens older seals.
 func (r *Ring) Add(name string, key Sealer) error {
 	if r.Has(name) {
 		return fmt.Errorf("there are two key-encryption keys %q", name)
@@ -62,13 +63,13 @@ func (r *Ring) Add(name string, key Sealer) error {
 	return nil
 }
 
-// Current is the name of the key that seals.
+// Current returns the name of the key that seals.
 func (r *Ring) Current() string { return r.current }
 
-// Names are those of all keys; the first one seals.
+// Names returns the names of all keys. The first one seals.
 func (r *Ring) Names() []string { return slices.Clone(r.names) }
 
-// Has reports whether there is a key with a name.
+// Has reports whether the ring has a key with this name.
 func (r *Ring) Has(name string) bool { return r.keys[name] != nil }
 
 // Seal seals secret under the current key.
@@ -80,8 +81,9 @@ func (r *Ring) Seal(rand io.Reader, secret []byte, about AAD) (Sealed, error) {
 	return Sealed{r.current, data}, nil
 }
 
-// Open opens a sealed secret. The error matches ErrWrongKey where it was changed, or sealed
-// for something else, and ErrUnknownKEK where its key is not there; any other may pass.
+// Open opens a sealed secret. The error matches ErrWrongKey if the seal was changed or its
+// associated data differ, and ErrUnknownKEK if the ring lacks its key. Any other error may
+// pass.
 func (r *Ring) Open(s Sealed, about AAD) ([]byte, error) {
 	key := r.keys[s.KEK]
 	if key == nil {

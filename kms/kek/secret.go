@@ -7,9 +7,8 @@ import (
 	"syscall"
 )
 
-// readSecret reads a file of Size bytes with none of the forbidden permissions.
-// Everything is checked on the opened file, so the name cannot be swapped between
-// check and use.
+// readSecret reads a file of Size bytes without any of the forbidden permissions. All checks
+// are made on the open file, so nobody can swap the file between check and read.
 func readSecret(path string, forbidden os.FileMode) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -23,9 +22,9 @@ func readSecret(path string, forbidden os.FileMode) ([]byte, error) {
 	owner := info.Sys().(*syscall.Stat_t).Uid
 	switch {
 	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is no regular file", path)
+		return nil, fmt.Errorf("%s is not a regular file", path)
 	case info.Mode().Perm()&forbidden != 0:
-		return nil, fmt.Errorf("%s has mode %04o, want none of %04o", path, info.Mode().Perm(), forbidden)
+		return nil, fmt.Errorf("%s has mode %04o, want no bit of %04o", path, info.Mode().Perm(), forbidden)
 	case owner != 0 && int(owner) != os.Geteuid():
 		return nil, fmt.Errorf("%s belongs to user %d, want %d or 0", path, owner, os.Geteuid())
 	case info.Size() != Size:

@@ -12,13 +12,13 @@ import (
 	"github.com/rootvouch/rootvouch/internal/durable"
 )
 
-// Source says where a key-encryption key is: exactly one of File, Credential, Program and
-// Transit.
+// Source says where a key-encryption key is. Exactly one of File, Credential, Program and
+// Transit is set.
 type Source struct {
-	// Name is what seals are marked with; absent: DefaultName.
+	// Name is stored with each seal; absent: DefaultName.
 	Name string `json:"name,omitempty"`
-	// File is a file of Size bytes that nobody but its owner can read; the owner is
-	// this process's user, or root.
+	// File is a file of Size bytes that only its owner can read. The owner is this process's
+	// user or root.
 	File string `json:"file,omitempty"`
 	// Credential is the name of a systemd credential (systemd.exec(5),
 	// LoadCredentialEncrypted=) of Size bytes.
@@ -28,13 +28,14 @@ type Source struct {
 	// Transit is a server with the transit API of Vault and OpenBao.
 	Transit *Transit `json:"transit,omitempty"`
 
-	// WrappedFile has a key-encryption key, sealed by Program or Transit, which open it
-	// once, at the start. Without it they open each key that is released: PerRelease.
+	// WrappedFile has a key-encryption key that Program or Transit sealed. The provider opens
+	// it once, at start. The alternative is PerRelease: the provider opens the key of each
+	// release.
 	WrappedFile string `json:"wrapped_file,omitempty"`
 	PerRelease  bool   `json:"per_release,omitempty"`
 }
 
-// Title is the name of the key.
+// Title returns the name of the key.
 func (s Source) Title() string {
 	if s.Name == "" {
 		return DefaultName
@@ -42,7 +43,7 @@ func (s Source) Title() string {
 	return s.Name
 }
 
-// Check reports whether s names one source.
+// Check returns an error unless s names exactly one source.
 func (s Source) Check() error {
 	if err := CheckName(s.Title()); err != nil {
 		return err
@@ -60,7 +61,7 @@ func (s Source) Check() error {
 	case s.Credential != "" && (s.Credential != filepath.Base(s.Credential) || strings.HasPrefix(s.Credential, ".")):
 		return fmt.Errorf("credential is %q, want a name", s.Credential)
 	case s.Program != nil && (len(s.Program) == 0 || !filepath.IsAbs(s.Program[0])):
-		return fmt.Errorf("program is %q, want a path from the root, and arguments", s.Program)
+		return fmt.Errorf("program is %q, want an absolute path, and arguments", s.Program)
 	case !provided && (s.WrappedFile != "" || s.PerRelease):
 		return errors.New("wrapped_file and per_release go with program or transit")
 	case provided && (s.WrappedFile != "") == s.PerRelease:
@@ -71,7 +72,7 @@ func (s Source) Check() error {
 	return nil
 }
 
-// Loaded is a key-encryption key that can be used, until Close.
+// Loaded is a key-encryption key that is ready for use until Close.
 type Loaded struct {
 	Sealer
 	io.Closer
@@ -81,8 +82,8 @@ type nothing struct{}
 
 func (nothing) Close() error { return nil }
 
-// Load makes the key-encryption key ready. credentials is systemd's $CREDENTIALS_DIRECTORY,
-// or empty. Where a provider opens it, ctx bounds that.
+// Load makes the key-encryption key ready. credentials is systemd's $CREDENTIALS_DIRECTORY, or
+// empty. ctx bounds the time for a provider to open the key.
 func (s Source) Load(ctx context.Context, credentials string) (Loaded, error) {
 	k, err := s.load(ctx, credentials)
 	if err != nil {
@@ -117,7 +118,7 @@ func (s Source) load(ctx context.Context, credentials string) (Loaded, error) {
 	return Loaded{k, nothing{}}, err
 }
 
-// openWithin has a keeper open a secret, unless ctx is done before.
+// openWithin lets a keeper open a secret, unless ctx ends first.
 func openWithin(ctx context.Context, k keeper, sealed []byte, about AAD) ([]byte, error) {
 	type result struct {
 		key []byte
@@ -136,10 +137,10 @@ func openWithin(ctx context.Context, k keeper, sealed []byte, about AAD) ([]byte
 	}
 }
 
-// wrappedLabel is what a key-encryption key is sealed for by a provider.
+// wrappedLabel begins the associated data of a key-encryption key that a provider seals.
 const wrappedLabel = "rootvouch kms key-encryption key v1"
 
-// keeper is somebody else who keeps a key.
+// keeper is a provider that keeps a key elsewhere.
 type keeper interface {
 	Sealer
 	io.Closer
@@ -152,15 +153,15 @@ func (s Source) keeper() keeper {
 	return &program{argv: s.Program}
 }
 
-// loadHere reads a key that is in a file.
+// loadHere reads a key from a file or a credential.
 func (s Source) loadHere(credentials string) (*KEK, error) {
 	path, forbidden := s.File, os.FileMode(0o077)
 	if s.Credential != "" {
 		if credentials == "" {
 			return nil, fmt.Errorf("credential %q: $CREDENTIALS_DIRECTORY is not set", s.Credential)
 		}
-		// systemd gives a service's user access by an ACL, whose mask shows as
-		// group permissions.
+		// systemd gives a service's user access by an ACL. The ACL's mask shows as group
+		// permissions.
 		path, forbidden = filepath.Join(credentials, s.Credential), 0o007
 	}
 	key, err := readSecret(path, forbidden)
@@ -175,9 +176,9 @@ func (s Source) loadHere(credentials string) (*KEK, error) {
 	return k, nil
 }
 
-// Create makes a new key-encryption key where it is missing: in a file of mode 0600, or
-// sealed by a provider. It returns the file's path, or "" where there is nothing to make. The
-// error matches os.ErrExist when there is one already.
+// Create makes a new key-encryption key: in a file of mode 0600, or sealed by a provider. It
+// returns the file's path, or "" if the source needs no file. The error matches os.ErrExist if
+// the file exists.
 func (s Source) Create(rand io.Reader) (made string, err error) {
 	if err := s.Check(); err != nil {
 		return "", fmt.Errorf("making key-encryption key: %w", err)

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// Transit is a key of a server with the transit API of Vault and OpenBao. The key's type
-// there is aes256-gcm96, which takes associated data.
+// Transit is a key in a server with the transit API of Vault and OpenBao. The key's type is
+// aes256-gcm96, which takes associated data.
 type Transit struct {
 	Address   string `json:"address"`         // https://host:port
 	Mount     string `json:"mount,omitempty"` // absent: transit
@@ -47,11 +47,11 @@ func (t Transit) check() error {
 	return nil
 }
 
-// transit asks such a server.
+// transit is a client of such a server.
 type transit struct {
 	Transit
 	client *http.Client
-	bad    error // why it cannot be asked
+	bad    error // the error that makes it unusable
 }
 
 func newTransit(t Transit) *transit {
@@ -73,7 +73,7 @@ func newTransit(t Transit) *transit {
 		Transport: &http.Transport{
 			TLSClientConfig: config, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute,
 		},
-		// A redirect would take the token elsewhere.
+		// A redirect would send the token elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}, bad}
 }
@@ -94,7 +94,7 @@ type transitReply struct {
 	Errors []string `json:"errors"`
 }
 
-// Seal implements Sealer. The server has its own randomness.
+// Seal implements Sealer. The server uses its own randomness.
 func (t *transit) Seal(_ io.Reader, secret []byte, about AAD) ([]byte, error) {
 	reply, err := t.ask("encrypt", transitRequest{Plaintext: secret, AssociatedData: about})
 	if err != nil {
@@ -163,7 +163,7 @@ func (t *transit) post(what string, r transitRequest) (reply transitReply, err e
 		return reply, fmt.Errorf("reading the answer: %w", err)
 	}
 	if err := json.Unmarshal(data, &reply); err != nil {
-		return reply, fmt.Errorf("status %s, and the answer is no JSON", response.Status)
+		return reply, fmt.Errorf("status %s, and the answer is not JSON", response.Status)
 	}
 	said := strings.Join(reply.Errors, "; ")
 	switch {

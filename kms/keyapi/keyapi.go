@@ -1,12 +1,12 @@
 // Package keyapi holds the messages between a guest that asks for its disk's key and the key server.
 //
-// A guest makes two requests, each a POST of one JSON document over mutual TLS: PathNonce
-// returns a nonce, ReleasePath returns the key. HPKE (RFC 9180) seals the key in the reply
-// to a public key that the caller's evidence binds. So the TLS session alone is not enough
-// to read the key. docs/spec/keyapi.md describes the format.
+// A guest makes two requests over mutual TLS. Each is a POST of one JSON document: PathNonce
+// returns a nonce, ReleasePath returns the key. HPKE (RFC 9180) seals the key in the reply to a
+// public key that the caller's evidence binds. So the TLS session alone is not enough to read
+// the key. docs/spec/keyapi.md describes the format.
 //
-// A guest that closes a volume sends a third request, to CommitPath, without an SVID: it
-// has a MAC with a key that came with the release.
+// A guest that closes a volume sends a third request, to CommitPath. That request has no SVID.
+// It carries a MAC under a key that came with the release.
 //
 // Every document has one form: compact JSON, members in the order of the type. Decode
 // refuses every other form. So two requests are the same if their bytes are equal.
@@ -28,12 +28,12 @@ const Version = 1
 
 // Limits in bytes, checked before anything is decoded.
 const (
-	// MaxRequestSize bounds both requests. The evidence is the largest part of
-	// one: at most 64 KiB, 88 KiB in base64.
+	// MaxRequestSize bounds both requests. Evidence is the largest part: at most 64 KiB, which
+	// is 88 KiB in base64.
 	MaxRequestSize = 96 << 10
 	// MaxEvidenceSize bounds ReleaseRequest.Evidence; docs/spec/evidence.md.
 	MaxEvidenceSize = 64 << 10
-	// MaxCommitSize bounds a commit, which anyone can send.
+	// MaxCommitSize bounds a commit. The server reads commits from anyone.
 	MaxCommitSize = 1 << 10
 	// MaxReplySize bounds every reply.
 	MaxReplySize = 8 << 10
@@ -67,8 +67,8 @@ type NonceRequest struct {
 	Version int `json:"version"`
 }
 
-// NonceReply answers it. The nonce serves one release, asked for with the same
-// SVID, within the time that the server keeps it (a minute by default).
+// NonceReply answers it. The nonce is good for one release with the same SVID, within the time
+// that the server keeps it (by default a minute).
 type NonceReply struct {
 	Version int            `json:"version"`
 	Nonce   evidence.Nonce `json:"nonce"`
@@ -77,14 +77,14 @@ type NonceReply struct {
 // ReleaseRequest is the body of a POST to ReleasePath.
 type ReleaseRequest struct {
 	Version int `json:"version"`
-	// Nonce is the one that the evidence binds.
+	// Nonce is the nonce that the evidence binds.
 	Nonce evidence.Nonce `json:"nonce"`
-	// HPKEPublicKey is the ephemeral key that the reply is sealed to.
+	// HPKEPublicKey is the ephemeral key to which the server seals the reply.
 	HPKEPublicKey PublicKey `json:"hpke_public_key"`
-	// Evidence is one evidence document (docs/spec/evidence.md), in base64. Its
-	// REPORT_DATA binds the nonce, the disk's UUID, the public key of the
-	// caller's SVID and HPKEPublicKey. A guest sends it always; the server decides
-	// by the record whether it may be empty.
+	// Evidence is one evidence document (docs/spec/evidence.md), in base64. Its REPORT_DATA
+	// binds the nonce, the disk's UUID, the public key of the caller's SVID and HPKEPublicKey.
+	// A guest always sends evidence. The record says whether the server accepts a request
+	// without it.
 	Evidence []byte `json:"evidence"`
 }
 
@@ -101,15 +101,15 @@ type Code string
 
 // The codes, each with the one HTTP status that carries it.
 const (
-	CodeMalformed   Code = "malformed"   // 400: the request is not one of this package's
-	CodeDenied      Code = "denied"      // 403: no key for this caller, this disk, this evidence; final
-	CodeNonce       Code = "nonce"       // 409: nonce unknown, used or too old; get another and new evidence
+	CodeMalformed   Code = "malformed"   // 400: the request has another form
+	CodeDenied      Code = "denied"      // 403: this caller gets no key of this disk with this evidence; final
+	CodeNonce       Code = "nonce"       // 409: nonce unknown, used or too old; get a new nonce and new evidence
 	CodeBusy        Code = "busy"        // 429: too many nonces outstanding for this caller; wait
 	CodeHeld        Code = "held"        // 423: another launch has the volume open; wait, or ask the operator
-	CodeUnavailable Code = "unavailable" // 503: the server cannot do it now; wait
+	CodeUnavailable Code = "unavailable" // 503: the server cannot answer now; wait
 )
 
-// UnmarshalText accepts the codes above and nothing else.
+// UnmarshalText accepts only the codes above.
 func (c *Code) UnmarshalText(text []byte) error {
 	switch code := Code(text); code {
 	case CodeMalformed, CodeDenied, CodeNonce, CodeBusy, CodeHeld, CodeUnavailable:
@@ -130,9 +130,9 @@ type Message interface {
 	NonceRequest | NonceReply | ReleaseRequest | ReleaseReply | CommitRequest | CommitReply | ErrorReply
 }
 
-// Encode writes m in its one form.
+// Encode writes m in its canonical form.
 func Encode[M Message](m M) []byte {
-	// encoding/json writes a nil slice as null; here no bytes are "".
+	// encoding/json writes a nil slice as null; the canonical form is "".
 	switch m := any(&m).(type) {
 	case *ReleaseRequest:
 		m.Evidence = append([]byte{}, m.Evidence...)
@@ -146,7 +146,7 @@ func Encode[M Message](m M) []byte {
 	return data
 }
 
-// Decode reads one message: strict JSON, in the one form that Encode writes.
+// Decode reads one message: strict JSON, in the canonical form that Encode writes.
 func Decode[M Message](data []byte) (M, error) {
 	var m, none M
 	if limit := maxSize(m); len(data) > limit {

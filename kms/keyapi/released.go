@@ -18,8 +18,8 @@ const maxKMSID = 2048
 
 // Offsets of a Released, in bytes; integers are big-endian.
 const (
-	releasedMagic   = "rvkey\x00\x00\x01" // 0x00: what it is, and version 1
-	volumeMagic     = "rvkey\x00\x00\x02" // the same of a volume: its part follows the SPIFFE ID
+	releasedMagic   = "rvkey\x00\x00\x01" // 0x00: magic and version 1
+	volumeMagic     = "rvkey\x00\x00\x02" // magic of a volume, whose part follows the SPIFFE ID
 	offKey          = 0x08                // the disk's key
 	offDiskUUID     = 0x28                // header pin: LUKS2 UUID
 	offHeaderSHA256 = 0x38                // header pin: SHA-256 of the LUKS2 header region
@@ -28,24 +28,21 @@ const (
 	offKMSID        = 0x62                // SPIFFE ID of the key server
 )
 
-// MaxReleasedSize is the size in bytes of the longest Released, for whoever reads
-// one from a pipe.
+// MaxReleasedSize is the size in bytes of the longest Released. A reader of a pipe needs it.
 const MaxReleasedSize = offKMSID + maxKMSID + volumeSize
 
-// Released is what a release gives: the key, and which disk it is for. It is both
-// what the key server's reply seals and what fetchkey hands to PID 1.
+// Released is the result of a release: the key, and the disk that it opens. The key server's
+// reply seals a Released, and fetchkey hands one to PID 1.
 type Released struct {
-	// Key is the passphrase of the disk's keyslot. Whoever holds a Released wipes
-	// it.
+	// Key is the passphrase of the disk's keyslot. The holder of a Released wipes it.
 	Key [KeySize]byte
-	// Header pins the LUKS2 header: no other header is to be parsed.
+	// Header pins the LUKS2 header: the guest parses no other header.
 	Header pins.Header
-	// Generation counts the keys and pins that the owner has registered for this
-	// disk, from 1.
+	// Generation counts the keys and pins that the owner has registered for this disk, from 1.
 	Generation uint64
-	// KMSID is the SPIFFE ID of the key server that released it.
+	// KMSID is the SPIFFE ID of the key server that released the key.
 	KMSID string
-	// Volume is there for a volume that is written, and nil for a disk.
+	// Volume is set for a writable volume and nil for a disk.
 	Volume *Volume
 }
 
@@ -57,7 +54,7 @@ func (r *Released) Wipe() {
 	}
 }
 
-// Check reports whether every field is set. It says nothing about the key itself.
+// Check returns an error unless every field is set. It does not test the key against the disk.
 func (r *Released) Check() error {
 	if err := r.Header.Check(); err != nil {
 		return err
@@ -105,8 +102,7 @@ func (r *Released) Marshal() ([]byte, error) {
 	return b, nil
 }
 
-// ParseReleased reads what Marshal writes and nothing else. The caller wipes both
-// b and the result.
+// ParseReleased reads exactly what Marshal writes. The caller wipes both b and the result.
 func ParseReleased(b []byte) (*Released, error) {
 	if len(b) < offKMSID || len(b) > MaxReleasedSize {
 		return nil, fmt.Errorf("parsing a release: got %d bytes, want %d to %d", len(b), offKMSID, MaxReleasedSize)

@@ -19,9 +19,8 @@ func aead() hpke.AEAD { return hpke.AES256GCM() }
 
 const sealLabel = "rootvouch key release reply v1"
 
-// sealInfo is HPKE's info: the label, then each field, each with its size in bytes
-// as a big-endian uint32 before it. So a reply opens only in the exchange that it
-// answers.
+// sealInfo is HPKE's info: the label, then the fields. Each field follows its size in bytes as
+// a big-endian uint32. So a reply opens only in the exchange that it answers.
 func sealInfo(nonce evidence.Nonce, disk pins.UUID) []byte {
 	var info []byte
 	for _, field := range [][]byte{[]byte(sealLabel), nonce[:], disk[:]} {
@@ -31,12 +30,12 @@ func sealInfo(nonce evidence.Nonce, disk pins.UUID) []byte {
 	return info
 }
 
-// Recipient is the guest's ephemeral HPKE key pair: one per request. The private
-// key cannot be wiped (crypto/hpke keeps it); it ends with the process.
+// Recipient is the guest's ephemeral HPKE key pair, one per request. crypto/hpke holds the
+// private key, so it cannot be wiped. It ends with the process.
 type Recipient struct{ private hpke.PrivateKey }
 
-// NewRecipient makes a key pair with crypto/hpke's own randomness: the
-// kernel's, which crypto/hpke does not let a caller replace.
+// NewRecipient makes a key pair. crypto/hpke takes its randomness from the kernel, and a caller
+// cannot replace that source.
 func NewRecipient() (*Recipient, error) {
 	private, err := kem().GenerateKey()
 	if err != nil {
@@ -45,14 +44,13 @@ func NewRecipient() (*Recipient, error) {
 	return &Recipient{private}, nil
 }
 
-// PublicKey is what the evidence binds.
+// PublicKey returns the public key, which the evidence binds.
 func (r *Recipient) PublicKey() PublicKey {
 	return PublicKey(r.private.PublicKey().Bytes())
 }
 
-// Open opens the Sealed of a ReleaseReply to the request that had nonce, for disk.
-// A reply whose header pin names another disk is refused. The caller wipes the
-// result.
+// Open opens the sealed part of the ReleaseReply to the request with this nonce and disk. It
+// refuses a reply whose header pin names another disk. The caller wipes the result.
 func (r *Recipient) Open(nonce evidence.Nonce, disk pins.UUID, sealed []byte) (*Released, error) {
 	plain, err := hpke.Open(r.private, kdf(), aead(), sealInfo(nonce, disk), sealed)
 	if err != nil {
@@ -70,8 +68,8 @@ func (r *Recipient) Open(nonce evidence.Nonce, disk pins.UUID, sealed []byte) (*
 	return released, nil
 }
 
-// Seal seals released to the public key of the request that had nonce, for disk.
-// The result is HPKE's encapsulated key (32 bytes), then its ciphertext.
+// Seal seals released to the public key of the request with this nonce and disk. The result is
+// HPKE's encapsulated key (32 bytes), then its ciphertext.
 func Seal(to PublicKey, nonce evidence.Nonce, disk pins.UUID, released *Released) ([]byte, error) {
 	public, err := kem().NewPublicKey(to[:])
 	if err != nil {

@@ -10,21 +10,21 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// Found says what the key server knows of a volume when it releases its key. It is a
-// byte of a Released.
+// Found says what the key server knows about a volume when it releases the key. It is one byte
+// of a Released.
 type Found uint8
 
-// What a launch is told. The zero value is none of them.
+// The values of Found. The zero value is not one of them.
 const (
-	// FoundNew is a volume that no launch has had: it may be formatted. The server
-	// says so once.
+	// FoundNew is a volume that no launch has had. The guest may format it. The server says so
+	// once.
 	FoundNew Found = iota + 1
-	// FoundClosed is one that was closed: it must have the digest.
+	// FoundClosed is a volume that was closed: it must have the digest.
 	FoundClosed
-	// FoundUnclean is one that was not closed by its last launch. It may have the
-	// digest of before, when nothing was written.
+	// FoundUnclean is a volume that its last launch did not close. If that launch wrote
+	// nothing, the volume still has the digest of the close before.
 	FoundUnclean
-	// FoundAccepted is one whose contents the operator has accepted, whatever they are.
+	// FoundAccepted is a volume whose contents the operator has accepted, whatever they are.
 	FoundAccepted
 )
 
@@ -61,26 +61,26 @@ func (f *Found) UnmarshalText(text []byte) error {
 	return fmt.Errorf("what was found is %.40q, want one of the key API", text)
 }
 
-// Holder names the launch that has a volume, in a commit: a digest, so that it has one
-// form with and without evidence.
+// Holder names the launch that has a volume, in a commit. It is a digest, so that it has the
+// same form with and without evidence.
 type Holder = pins.Digest
 
-// Volume is what a release says of a volume that is written, besides its key.
+// Volume is what a release says about a writable volume, besides its key.
 type Volume struct {
 	Found Found
-	// AcceptUnclean lets an unclean volume be opened whose contents are not those of
+	// AcceptUnclean lets the guest open an unclean volume whose contents differ from those of
 	// its last close.
 	AcceptUnclean bool
-	// Generation counts the closes, and Digest is of the last one. It is zero where
+	// Generation counts the closes. Digest is the digest of the last close. Both are zero if
 	// there was none.
 	Generation uint64
 	Digest     pins.Digest
-	// Holder and CommitKey are this launch's, for the one commit of its close.
+	// Holder and CommitKey belong to this launch, for the one commit that closes the volume.
 	Holder    Holder
 	CommitKey [32]byte
 }
 
-// Offsets in the volume's part of a Released, in bytes. It stands behind the SPIFFE ID.
+// Offsets in the volume's part of a Released, in bytes. The part follows the SPIFFE ID.
 const (
 	volFound         = 0x00 // uint8
 	volAcceptUnclean = 0x01 // uint8: 0 or 1
@@ -91,17 +91,17 @@ const (
 	volumeSize       = 0x6a
 )
 
-// check reports whether the fields fit each other.
+// check returns an error if the fields contradict each other.
 func (v *Volume) check() error {
 	switch {
 	case v.Found < FoundNew || v.Found > FoundAccepted:
 		return fmt.Errorf("volume was found %v, want one of the key API", v.Found)
 	case v.Found == FoundNew && (v.Generation != 0 || v.Digest != pins.Digest{}):
-		return fmt.Errorf("volume is new, and of generation %d with digest %s", v.Generation, v.Digest)
+		return fmt.Errorf("volume is new but has generation %d and digest %s, want none", v.Generation, v.Digest)
 	case v.Found == FoundClosed && (v.Generation == 0 || v.Digest == pins.Digest{}):
-		return fmt.Errorf("volume was closed, and its generation is %d, its digest %s", v.Generation, v.Digest)
+		return fmt.Errorf("volume was closed but has generation %d and digest %s, want both", v.Generation, v.Digest)
 	case (v.Generation == 0) != (v.Digest == pins.Digest{}):
-		return fmt.Errorf("generation of the volume is %d, and its digest %s", v.Generation, v.Digest)
+		return fmt.Errorf("volume has generation %d and digest %s, want both or none", v.Generation, v.Digest)
 	case v.Holder == Holder{}:
 		return errors.New("holder of the volume is all zero")
 	case v.CommitKey == [32]byte{}:
@@ -142,26 +142,26 @@ func parseVolume(b []byte) (*Volume, error) {
 	return v, nil
 }
 
-// CommitPath is where a launch says that it has closed a volume.
+// CommitPath is where a launch reports that it has closed a volume.
 func CommitPath(disk pins.UUID) string { return "/v1/disks/" + disk.String() + "/commit" }
 
-// CommitServerName is the name that a client asks for, in the TLS handshake, when it
-// wants to commit. The server then asks for no SVID: at the end of a launch there is
-// none any more, and the commit key is what counts. It is no name of a host.
+// CommitServerName is the name that a client gives in the TLS handshake when it wants to
+// commit. The server then asks for no SVID: at the end of a launch the guest has none, and the
+// commit key authenticates the request. The name is not a host.
 const CommitServerName = "commit.rootvouch.invalid"
 
-// CommitRequest is the body of a POST to CommitPath. MAC is CommitMAC with the key
-// that came with the release.
+// CommitRequest is the body of a POST to CommitPath. MAC is made with the commit key that came
+// with the release.
 type CommitRequest struct {
 	Version int    `json:"version"`
 	Holder  Holder `json:"holder"`
-	// Generation is the one of the release plus one.
+	// Generation is the generation of the release plus one.
 	Generation uint64      `json:"generation"`
 	Digest     pins.Digest `json:"digest"`
 	MAC        pins.Digest `json:"mac"`
 }
 
-// CommitReply answers it: the volume is closed, with what was asked.
+// CommitReply answers it: the volume is closed as requested.
 type CommitReply struct {
 	Version    int    `json:"version"`
 	Generation uint64 `json:"generation"`
@@ -182,8 +182,8 @@ func (r CommitRequest) Verify(key [32]byte, disk pins.UUID) bool {
 	return hmac.Equal(r.MAC[:], want[:])
 }
 
-// mac is HMAC-SHA256 over a label and each field, each with its size in bytes as a
-// big-endian uint32 before it.
+// mac is HMAC-SHA256 over a label and the fields. Each field follows its size in bytes as a
+// big-endian uint32.
 func (r CommitRequest) mac(key [32]byte, disk pins.UUID) pins.Digest {
 	mac := hmac.New(sha256.New, key[:])
 	for _, field := range [][]byte{[]byte(commitLabel), disk[:], r.Holder[:], binary.BigEndian.AppendUint64(nil, r.Generation), r.Digest[:]} {

@@ -54,10 +54,10 @@ func TestVolumeRefuses(t *testing.T) {
 		{"trailing byte", append(bytes.Clone(good), 0), "volume has 107 bytes, want 106"},
 		{"not found", change(volFound, 0), "volume was found Found(0)"},
 		{"found otherwise", change(volFound, 5), "volume was found Found(5)"},
-		{"new with a generation", change(volFound, byte(FoundNew)), "volume is new, and of generation 2"},
+		{"new with a generation", change(volFound, byte(FoundNew)), "volume is new but has generation 2"},
 		{"unclean accepted by half", change(volAcceptUnclean, 2), "is 0x2, want 0 or 1"},
-		{"closed and never closed", change(volGeneration, make([]byte, 8)...), "its generation is 0"},
-		{"closed without a digest", change(volDigest, make([]byte, 32)...), "its digest 0000"},
+		{"closed and never closed", change(volGeneration, make([]byte, 8)...), "volume was closed but has generation 0"},
+		{"closed without a digest", change(volDigest, make([]byte, 32)...), "digest 0000"},
 		{"no holder", change(volHolder, make([]byte, 32)...), "holder of the volume is all zero"},
 		{"no commit key", change(volCommitKey, make([]byte, 32)...), "commit key of the volume is all zero"},
 	} {

@@ -1,4 +1,5 @@
-// Package kv is the interface between the key server's book and the engine that stores the book.
+// Package kv is the interface between the key server's store and the engine that keeps its
+// bytes.
 //
 // An engine is a map from keys to values that changes by transactions. A transaction has
 // conditions on some keys, and writes. If all conditions hold, the engine makes all writes;
@@ -12,8 +13,8 @@ import (
 	"fmt"
 )
 
-// Bounds of one transaction. They are those of etcd, whose default is 128 operations
-// and 1.5 MiB for a request, and hold for every engine.
+// Bounds of one transaction, for every engine. They are etcd's: by default 128 operations and
+// 1.5 MiB for a request.
 const (
 	MaxOps   = 128     // conditions, and as many writes
 	MaxBytes = 1 << 20 // of all keys and values together
@@ -21,33 +22,33 @@ const (
 
 // Errors of an engine.
 var (
-	// ErrUnknown says that a transaction may take effect now, later or never. Only one
-	// that cannot take effect beside it may follow: see package ledger.
+	// ErrUnknown says that a transaction may take effect now, later or never. The caller may
+	// follow it only with a transaction that cannot take effect beside it: see package ledger.
 	ErrUnknown = errors.New("outcome of the transaction is unknown")
-	// ErrBroken says that the engine cannot be used any more in this process.
+	// ErrBroken says that the engine is unusable for the rest of this process.
 	ErrBroken = errors.New("store is broken")
-	// ErrFull says that there is no room. Nothing was changed, unless the error matches
-	// ErrUnknown too: then it was or was not, and a read says which.
+	// ErrFull says that the engine has no room. It changed nothing, unless the error matches
+	// ErrUnknown too. Then a read shows whether it did.
 	ErrFull = errors.New("store is full")
 )
 
-// Item is what an engine has under a key.
+// Item is the value under one key.
 type Item struct {
 	Key   string
 	Value []byte
-	// Mod is the revision of the transaction that wrote it, from 1; 0 where there is
-	// nothing under the key.
+	// Mod is the revision of the transaction that wrote the item, from 1; 0 if there is no
+	// item.
 	Mod int64
 }
 
-// Cond holds if the item under Key was last written by the transaction with revision
-// Mod; with 0, if there is none.
+// Cond holds if the transaction with revision Mod was the last to write the item under Key.
+// With Mod 0 it holds if there is no item.
 type Cond struct {
 	Key string
 	Mod int64
 }
 
-// Write puts Value under Key, or deletes what is there.
+// Write puts Value under Key, or deletes the item.
 type Write struct {
 	Key    string
 	Value  []byte
@@ -56,25 +57,26 @@ type Write struct {
 
 // Engine keeps items. Its methods may be called from several goroutines.
 type Engine interface {
-	// Commit makes all writes if all conditions hold, and is durable when it returns
-	// true. With false nothing was changed, but for a copy of the same transaction that came
-	// before: a network may deliver one twice. No two writes have the same key. The error
-	// matches ErrUnknown where it is not known which; with any other nothing was changed.
+	// Commit makes all writes if all conditions hold. When it returns true, the writes are
+	// durable. When it returns false, it changed nothing. The exception is a transaction that a
+	// network delivered twice: false may then be the answer to the second copy. No two writes
+	// may have the same key. If the outcome is unknown, the error matches ErrUnknown. With any
+	// other error nothing was changed.
 	Commit(ctx context.Context, conditions []Cond, writes []Write) (bool, error)
-	// Get returns the items under keys, in their order, as they stand at one moment.
-	// There are at most MaxOps.
+	// Get returns the items under keys, in their order, as they stand at one moment. It takes
+	// at most MaxOps keys.
 	Get(ctx context.Context, keys ...string) ([]Item, error)
-	// List returns at most limit items whose keys begin with prefix and come after
-	// another key (in bytewise order; "" is before all).
+	// List returns at most limit items whose keys begin with prefix and come after the key
+	// after, in bytewise order. "" is before all keys.
 	List(ctx context.Context, prefix, after string, limit int) ([]Item, error)
-	// Revision is that of the newest transaction. All that have one up to it are seen by
-	// whoever reads afterwards.
+	// Revision returns the revision of the newest transaction. Every later read sees all
+	// transactions up to it.
 	Revision(ctx context.Context) (int64, error)
-	// Close ends what the engine does. Nothing can be done with it afterwards.
+	// Close ends the engine. No method may be called afterwards.
 	Close() error
 }
 
-// Check reports whether a transaction is within the bounds.
+// Check returns an error unless a transaction is within the bounds.
 func Check(conditions []Cond, writes []Write) error {
 	size := 0
 	for _, c := range conditions {
@@ -92,8 +94,8 @@ func Check(conditions []Cond, writes []Write) error {
 	return nil
 }
 
-// Each calls visit with every item whose key begins with prefix, in order, until it
-// fails. Items that are written meanwhile may be among them or not.
+// Each calls visit with every item whose key begins with prefix, in order, until visit fails.
+// Items that are written meanwhile may be included or not.
 func Each(ctx context.Context, e Engine, prefix string, visit func(Item) error) error {
 	const page = 500
 	after := ""

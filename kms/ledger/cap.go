@@ -9,20 +9,20 @@ import (
 	"github.com/rootvouch/rootvouch/kms/store"
 )
 
-// ErrCapped says that the record's bound of releases within an hour is reached.
-var ErrCapped = errors.New("the record's bound of releases within an hour is reached")
+// ErrCapped says that the record's limit of releases within an hour is reached.
+var ErrCapped = errors.New("the record's limit of releases within an hour is reached")
 
-// maxBounded is how many disks with a bound are in one transaction: each is a condition and
-// a write more.
+// maxBounded is how many disks with a limit fit into one transaction. Each needs one condition
+// and one write more.
 const maxBounded = 20
 
-// uses are the releases of the last hour of the disks of a batch that have a bound.
+// uses are the releases within the last hour, for the disks of a batch that have a limit.
 type uses struct {
-	items map[string]kv.Item   // :: key -> as it was read
-	now   map[string]store.Use // :: key -> with those of the batch
+	items map[string]kv.Item   // :: key -> the item as it was read
+	now   map[string]store.Use // :: key -> with the releases of the batch
 }
 
-// readUses reads them.
+// readUses reads the uses of a batch.
 func (l *Ledger) readUses(m *moment, batch []*claim) (uses, error) {
 	u := uses{map[string]kv.Item{}, map[string]store.Use{}}
 	var keys []string
@@ -48,7 +48,7 @@ func (l *Ledger) readUses(m *moment, batch []*claim) (uses, error) {
 	return u, nil
 }
 
-// take counts a release, or says that there may be none.
+// take counts a release, or returns ErrCapped.
 func (u uses) take(m *moment, r store.Record) error {
 	if r.MaxReleases == 0 {
 		return nil
@@ -60,7 +60,7 @@ func (u uses) take(m *moment, r store.Record) error {
 	u.now[key] = u.now[key].Add(m.now)
 	fresh := store.SetUse(r.DiskUUID, u.now[key])
 	if i := slices.IndexFunc(m.writes, func(w kv.Write) bool { return w.Key == key }); i >= 0 {
-		m.writes[i] = fresh // one of the same disk came before it
+		m.writes[i] = fresh // an earlier release of the batch is for the same disk
 		return nil
 	}
 	m.conditions = append(m.conditions, kv.Cond{Key: key, Mod: u.items[key].Mod})

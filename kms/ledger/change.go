@@ -18,34 +18,34 @@ import (
 
 // Errors of changes.
 var (
-	ErrExists      = errors.New("it has a record already")
+	ErrExists      = errors.New("already has a record")
 	ErrOverlap     = errors.New("another disk's record overlaps")
 	ErrRootOfTrust = errors.New("the record has another root of trust")
-	// ErrConflict says that the records are not such that the change can be made.
-	ErrConflict = errors.New("it cannot be done as things stand")
+	// ErrConflict says that the state of the records does not allow the change.
+	ErrConflict = errors.New("the state of the records does not allow it")
 )
 
 // Replace says what a Put may replace. The zero value replaces nothing.
 type Replace struct {
 	Record      bool // the record that the disk has
 	RootOfTrust bool // its root of trust as well
-	// Beside lets the new record stand beside the disk's own until it is confirmed:
-	// each launch gets the key of the one that its evidence satisfies.
+	// Beside lets the new record stand beside the disk's own until it is confirmed. Each launch
+	// then gets the key of the record that its evidence satisfies.
 	Beside bool
 }
 
-// disk is what a change finds.
+// disk is the state of a disk before a change.
 type disk struct {
-	record     store.Record // with known
+	record     store.Record // valid if known
 	known      bool
-	staged     *store.Record // that is to take record's place
-	generation uint64        // the newest there was
-	count      uint64        // of all records
+	staged     *store.Record // will replace record
+	generation uint64        // the newest so far
+	count      uint64        // number of all records
 }
 
 // change makes one change of a disk's records. decide gets the disk's records, may read more
 // items, and adds writes and leaves to the moment. Every change writes the epoch. So if two
-// changes are decided side by side, one of them is lost and decided anew.
+// changes are decided at the same time, one of them fails and is decided again.
 func (l *Ledger) change(ctx context.Context, uuid pins.UUID, decide func(*moment, disk) error) error {
 	if err := l.lock(ctx); err != nil {
 		return err
@@ -57,12 +57,12 @@ func (l *Ledger) change(ctx context.Context, uuid pins.UUID, decide func(*moment
 			return err
 		}
 		m.write(kv.Write{Key: store.KeyEpoch})
-		m.latest = m.now // who changes a record has seen to the clock
+		m.latest = m.now // a user who changes a record vouches for the clock
 		return decide(m, d)
 	})
 }
 
-// keysOfDisk is what every change of a disk's records hangs on.
+// keysOfDisk are the keys of the items that every change of a disk's records depends on.
 func keysOfDisk(uuid pins.UUID) []string {
 	return []string{store.KeyEpoch, store.KeyRecord(uuid), store.KeyStaged(uuid), store.KeyGeneration(uuid), store.KeyCount}
 }
@@ -95,8 +95,8 @@ func (m *moment) disk(uuid pins.UUID) (disk, error) {
 	return d, nil
 }
 
-// PutMade is Put with a key that MakeKey made; it waits no more then. The error also matches
-// store.ErrNotMade.
+// PutMade is Put with a key that MakeKey made. Afterwards the key no longer waits. The error
+// also matches store.ErrNotMade.
 func (l *Ledger) PutMade(ctx context.Context, by audit.Actor, r store.Record, values []byte, id string, replace Replace) (store.Record, error) {
 	return l.put(ctx, by, r, values, func(m *moment) ([]byte, error) {
 		items, err := m.get(store.KeyMade(id))
@@ -108,10 +108,9 @@ func (l *Ledger) PutMade(ctx context.Context, by audit.Actor, r store.Record, va
 	}, replace)
 }
 
-// Put registers a record with its refval.json and key; Generation, Created, Changed and
-// State are set here. A disk that has a record is refused unless replace says otherwise; one
-// that is replaced is kept for a while. The errors match ErrExists, ErrOverlap,
-// ErrRootOfTrust and ErrConflict.
+// Put registers a record with its refval.json and key. Put sets Generation, Created, Changed
+// and State. If the disk has a record, Put refuses unless replace allows it. A replaced record
+// is kept for a while. The errors match ErrExists, ErrOverlap, ErrRootOfTrust and ErrConflict.
 func (l *Ledger) Put(ctx context.Context, by audit.Actor, r store.Record, values, key []byte, replace Replace) (store.Record, error) {
 	return l.put(ctx, by, r, values, func(*moment) ([]byte, error) { return bytes.Clone(key), nil }, replace)
 }
@@ -137,7 +136,7 @@ func (l *Ledger) put(ctx context.Context, by audit.Actor, r store.Record, values
 		case d.known && !replace.Record && !replace.Beside:
 			return fmt.Errorf("disk %s: %w", r.DiskUUID, ErrExists)
 		case !d.known && replace.Beside:
-			return fmt.Errorf("%w: disk %s has no record that another could stand beside", ErrConflict, r.DiskUUID)
+			return fmt.Errorf("%w: disk %s has no record, so no other can stand beside it", ErrConflict, r.DiskUUID)
 		case d.known:
 			if err := l.checkRoot(ctx, d.record, mine.RootOfTrust, replace.RootOfTrust); err != nil {
 				return err
@@ -194,13 +193,13 @@ func (l *Ledger) put(ctx context.Context, by audit.Actor, r store.Record, values
 	return store.RecordOf(items[0], r.DiskUUID)
 }
 
-// keep makes the item of a record that counts no more.
+// keep makes the item of a record that is no longer in force.
 func (l *Ledger) keep(m *moment, r store.Record, why store.Reason) kv.Write {
 	return store.Keep(r, store.Kept{Why: why, At: m.now, Until: m.now.Add(l.Retention)})
 }
 
-// index makes the items that say which SPIFFE IDs the records of a disk name: those of now,
-// instead of those that d has.
+// index makes the items of the index from SPIFFE IDs to the records of a disk. The items for
+// the records now replace those for the records of d.
 func (d disk) index(uuid pins.UUID, now ...store.Record) (writes []kv.Write) {
 	wanted := map[string]bool{}
 	for _, r := range now {
@@ -228,7 +227,8 @@ func (d disk) index(uuid pins.UUID, now ...store.Record) (writes []kv.Write) {
 	return writes
 }
 
-// checkRoot refuses another root of trust than the old record has, unless that may change.
+// checkRoot refuses a root of trust that differs from the old record's, unless mayChange is
+// set.
 func (l *Ledger) checkRoot(ctx context.Context, old store.Record, fresh refval.RootOfTrust, mayChange bool) error {
 	if mayChange {
 		return nil
@@ -243,8 +243,8 @@ func (l *Ledger) checkRoot(ctx context.Context, old store.Record, fresh refval.R
 	return nil
 }
 
-// RootOfTrust returns the root of trust of a record's reference values. It is the zero
-// value, which vouches for nothing, where evidence is not required.
+// RootOfTrust returns the root of trust of a record's reference values. If evidence is not
+// required, it is the zero value, which vouches for nothing.
 func (l *Ledger) RootOfTrust(ctx context.Context, r store.Record) (refval.RootOfTrust, error) {
 	data, err := l.Records.Values(ctx, r)
 	if err != nil {
@@ -254,7 +254,8 @@ func (l *Ledger) RootOfTrust(ctx context.Context, r store.Record) (refval.RootOf
 	return values.RootOfTrust, err
 }
 
-// accepted reads all reference values that a record accepts, fresh ones last.
+// accepted reads all reference values that a record accepts. It reads them from the store, not
+// from a cache.
 func (l *Ledger) accepted(m *moment, r store.Record) ([]refval.Values, error) {
 	digests := r.Accepts(m.now)
 	if len(digests) == 0 {
@@ -275,8 +276,8 @@ func (l *Ledger) accepted(m *moment, r store.Record) ([]refval.Values, error) {
 	return all, nil
 }
 
-// checkApart compares a record, with its newest reference values, with the records of all
-// other disks that name the same SPIFFE ID. It skips retired records.
+// checkApart compares a record, with its newest reference values, with the records of all other
+// disks that have the same SPIFFE ID. It skips retired records.
 func (l *Ledger) checkApart(m *moment, r store.Record, mine refval.Values) error {
 	others, err := l.Records.ByCaller(m.ctx, r.SPIFFEID)
 	if err != nil {
@@ -307,8 +308,8 @@ func (l *Ledger) checkApart(m *moment, r store.Record, mine refval.Values) error
 	return nil
 }
 
-// checkDistinct refuses a record beside another one of its disk if a launch could satisfy
-// both: the server could not tell which header the launch has.
+// checkDistinct refuses a record beside another one of its disk if a launch could satisfy both.
+// The server could not tell which of the two headers such a launch has.
 func (l *Ledger) checkDistinct(m *moment, current, fresh store.Record, mine refval.Values) error {
 	if current.Evidence != store.EvidenceRequired || fresh.Evidence != store.EvidenceRequired {
 		return fmt.Errorf("%w: without evidence nothing tells a launch with the new header from one with the old", ErrConflict)
@@ -327,7 +328,8 @@ func (l *Ledger) checkDistinct(m *moment, current, fresh store.Record, mine refv
 	return nil
 }
 
-// decodeValues gives the zero Values, which accept nothing, where there are none.
+// decodeValues decodes a refval.json. Without data it returns the zero Values, which accept
+// nothing.
 func decodeValues(data []byte) (refval.Values, error) {
 	if data == nil {
 		return refval.Values{}, nil
@@ -335,14 +337,14 @@ func decodeValues(data []byte) (refval.Values, error) {
 	return refval.Decode(data)
 }
 
-// Update is what may change of a record without its key. What is nil stays.
+// Update says what changes in a record. The key stays. Nil fields change nothing.
 type Update struct {
-	// Values is a refval.json. For KeepBefore the ones of now count beside it.
+	// Values is a refval.json. The present values stay in force beside it for KeepBefore.
 	Values     []byte
 	KeepBefore time.Duration
-	// RootOfTrust lets it have another root of trust.
+	// RootOfTrust lets the record get another root of trust.
 	RootOfTrust bool
-	// MaxReleases bounds the launches within an hour; 0 is no bound.
+	// MaxReleases limits the launches within an hour; 0 is no limit.
 	MaxReleases *uint32
 }
 
@@ -400,8 +402,8 @@ func (l *Ledger) checkStaged(m *moment, r, staged store.Record) error {
 	return l.checkDistinct(m, r, staged, theirs[0])
 }
 
-// reseal writes fresh, with the key that old has, to a place in the book. fresh is what old
-// has become.
+// reseal writes fresh to the key at of the store, with the disk key of old. fresh is the new
+// form of old.
 func (l *Ledger) reseal(m *moment, old store.Record, fresh *store.Record, at string) error {
 	key, err := l.Records.Key(old)
 	if err != nil {
@@ -417,9 +419,9 @@ func (l *Ledger) reseal(m *moment, old store.Record, fresh *store.Record, at str
 	return nil
 }
 
-// SetState enables, disables or retires the records of a disk. Once it returns, no release
-// of a disabled or retired one happens. The error matches store.ErrNotFound, and ErrConflict
-// where the record is retired: Revive takes that back.
+// SetState enables, disables or retires the records of a disk. After it returns, the key of a
+// disabled or retired record is not released. The error matches store.ErrNotFound, or
+// ErrConflict if the record is retired: only Revive takes that back.
 func (l *Ledger) SetState(ctx context.Context, by audit.Actor, uuid pins.UUID, state store.State) error {
 	return l.setState(ctx, by, uuid, state, false)
 }
@@ -450,7 +452,7 @@ func (l *Ledger) setState(ctx context.Context, by audit.Actor, uuid pins.UUID, s
 				return err
 			}
 		}
-		if d.staged != nil { // it follows
+		if d.staged != nil { // the staged record takes the same state
 			staged := *d.staged
 			staged.State = state
 			if err := l.reseal(m, *d.staged, &staged, staged.Item()); err != nil {

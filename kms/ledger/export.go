@@ -9,9 +9,9 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// Export gives seal the key of a disk's record, or of the record of a generation, and records
-// the recipients on the log. The sealed key may leave when Export returns nil. The error
-// matches store.ErrNotFound.
+// Export passes the key of a disk's record to seal, and records the recipients on the log.
+// generation names the record; 0 means the disk's own. The sealed key may leave the server when
+// Export returns nil. The error matches store.ErrNotFound.
 func (l *Ledger) Export(ctx context.Context, by audit.Actor, uuid pins.UUID, generation uint64, recipients []string, seal func(key []byte) error) (uint64, error) {
 	r, err := l.find(ctx, uuid, generation)
 	if err != nil {
@@ -29,7 +29,8 @@ func (l *Ledger) Export(ctx context.Context, by audit.Actor, uuid pins.UUID, gen
 		Actor: by.Name, Ticket: by.Ticket, Disk: uuid, Generation: r.Generation, Recipients: recipients}})
 }
 
-// find returns the record of a generation, whatever became of it; 0 is the disk's own.
+// find returns the record of a generation, also one that is staged or kept. 0 means the disk's
+// own.
 func (l *Ledger) find(ctx context.Context, uuid pins.UUID, generation uint64) (store.Record, error) {
 	if generation == 0 {
 		return l.Records.Get(ctx, uuid)

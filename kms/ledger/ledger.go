@@ -1,9 +1,9 @@
-// Package ledger changes the key server's book, and records every act in the same transaction.
+// Package ledger changes the key server's store, and records every act in the same transaction.
 //
-// The ledger is the only way to change what package store reads. A change and its leaf for
-// the log are one transaction of the engine. So are a release, its lease and its leaf. Thus
-// no part exists without the others. Several servers may share one book. The conditions of
-// each transaction keep the servers apart:
+// The ledger is the only way to change what package store reads. A change and its leaf for the
+// log are one transaction of the engine. So are a release, its lease and its leaf. Thus no part
+// exists without the others. Several servers may share one store. The conditions of each
+// transaction keep the servers apart:
 //
 //   - The epoch. Every change of a record writes the epoch. So no release that was judged
 //     before a change happens after the change, and no change misses another change.
@@ -31,11 +31,11 @@ import (
 	"github.com/rootvouch/rootvouch/kms/store"
 )
 
-// Ledger is the book of one server.
+// Ledger changes the store on behalf of one server.
 type Ledger struct {
-	// Records reads the book.
+	// Records reads the store.
 	Records *store.Store
-	// Retention is how long records that were replaced or deleted are kept at least.
+	// Retention is the least time that replaced and deleted records are kept.
 	Retention time.Duration
 
 	engine      kv.Engine
@@ -43,16 +43,16 @@ type Ledger struct {
 	clock       func() time.Time
 	rand        io.Reader
 	retryWindow time.Duration
-	written     chan struct{} // of size 1: there are leaves that the log lacks
+	written     chan struct{} // of size 1: the log lacks some leaves
 
-	gate chan struct{} // held by who makes a transaction: they take turns
+	gate chan struct{} // held during a transaction, so that transactions take turns
 
 	pendingMu sync.Mutex // guards pending
 	pending   []*claim   // releases that wait for the next transaction
 }
 
-// New makes the ledger of the server that writes a lane. For retryWindow after a release,
-// the very same request is answered again.
+// New makes the ledger of the server that writes a lane. For retryWindow after a release, the
+// server answers an identical request again.
 func New(s *store.Store, lane string, clock func() time.Time, rand io.Reader, retryWindow time.Duration) *Ledger {
 	return &Ledger{
 		Records: s, Retention: DefaultRetention, engine: s.Engine, lane: lane, clock: clock, rand: rand, retryWindow: retryWindow,
@@ -60,16 +60,16 @@ func New(s *store.Store, lane string, clock func() time.Time, rand io.Reader, re
 	}
 }
 
-// Written says when there are new leaves for the log.
+// Written returns a channel that gets a value when the log lacks leaves.
 func (l *Ledger) Written() <-chan struct{} { return l.written }
 
-// Now is the time of the ledger's clock.
+// Now returns the time of the ledger's clock.
 func (l *Ledger) Now() time.Time { return l.clock() }
 
-// Lane is the name of the server's lane.
+// Lane returns the name of the server's lane.
 func (l *Ledger) Lane() string { return l.lane }
 
-// lock takes the gate, unless ctx is done before.
+// lock takes the gate, unless ctx ends first.
 func (l *Ledger) lock(ctx context.Context) error {
 	select {
 	case l.gate <- struct{}{}:
@@ -81,7 +81,7 @@ func (l *Ledger) lock(ctx context.Context) error {
 
 func (l *Ledger) unlock() { <-l.gate }
 
-// Note writes down an event that changes nothing: a refusal, a start.
+// Note records an event that changes no state, such as a refusal or a start.
 func (l *Ledger) Note(ctx context.Context, e audit.Entry) error {
 	if err := l.lock(ctx); err != nil {
 		return err
@@ -90,40 +90,40 @@ func (l *Ledger) Note(ctx context.Context, e audit.Entry) error {
 	return l.transact(ctx, nil, func(*moment) error { return nil }, e)
 }
 
-// errLost ends a transaction that lost against another one too often: this server does not
-// keep up.
+// errLost ends a transaction that lost against other transactions too often: this server is too
+// slow.
 var errLost = errors.New("other transactions came first, again and again")
 
-// attempts bounds how often a transaction is proposed anew because another one came first.
-// An unknown outcome does not count: transactLimit bounds that.
+// attempts bounds how often a transaction is proposed again because another one came first.
+// Proposals with an unknown outcome do not count: transactLimit bounds them.
 const attempts = 1000
 
-// transactLimit bounds one transaction with all its proposals: callers have a patience of
-// their own.
+// transactLimit bounds the time of one transaction with all its proposals, because its callers
+// wait only so long.
 const transactLimit = 20 * time.Second
 
-// The wait between two proposals grows while their outcome is unknown.
+// Bounds of the wait between two proposals with an unknown outcome. The wait grows.
 const (
 	firstPause = 20 * time.Millisecond
 	lastPause  = time.Second
 )
 
-// moment is one proposal on its way.
+// moment is one proposal in preparation.
 type moment struct {
 	ctx    context.Context
 	ledger *Ledger
 	now    time.Time
-	latest time.Time   // of the lane's leaves: a clock that is behind it was set back
-	place  audit.Place // of its first leaf
+	latest time.Time   // latest time in the lane; a clock behind it was set back
+	place  audit.Place // place of its first leaf
 
-	read       map[string]kv.Item // :: key -> as it was at the moment or later
+	read       map[string]kv.Item // :: key -> the item at the moment or later
 	conditions []kv.Cond
 	writes     []kv.Write
 	entries    []audit.Entry
 }
 
-// peek reads items that the proposal does not hang on. It asks the engine only for items
-// that were not read before.
+// peek reads items without making them conditions of the proposal. It asks the engine only for
+// items that were not read before.
 func (m *moment) peek(keys ...string) ([]kv.Item, error) {
 	var missing []string
 	for _, key := range keys {
@@ -143,7 +143,7 @@ func (m *moment) peek(keys ...string) ([]kv.Item, error) {
 	return items, nil
 }
 
-// fetch reads items from the engine: one round trip.
+// fetch reads items from the engine in one round trip.
 func (m *moment) fetch(keys []string) error {
 	items, err := m.ledger.engine.Get(m.ctx, keys...)
 	for _, item := range items {
@@ -152,8 +152,8 @@ func (m *moment) fetch(keys []string) error {
 	return err
 }
 
-// get is peek for items that the proposal hangs on: it is lost if one of them is written
-// before.
+// get reads items and makes them conditions of the proposal: if another transaction writes one
+// of them first, the proposal fails.
 func (m *moment) get(keys ...string) ([]kv.Item, error) {
 	items, err := m.peek(keys...)
 	if err != nil {
@@ -167,10 +167,10 @@ func (m *moment) get(keys ...string) ([]kv.Item, error) {
 
 func (m *moment) write(w ...kv.Write) { m.writes = append(m.writes, w...) }
 
-// transact makes one transaction: what build adds to the moment, with a leaf for each
-// entry, which build may add too. It is built and proposed anew until it happened or
-// build fails. The gate is held. The items under ahead, the first of them at least, are read
-// in one round trip with the end of the lane.
+// transact makes one transaction. It consists of what build adds to the moment, and a leaf for
+// each entry. build may add entries too. transact builds and proposes again until the
+// transaction has happened or build fails. The caller holds the gate. transact reads the end of
+// the lane and the first items of ahead, at least one of them, in one round trip.
 func (l *Ledger) transact(ctx context.Context, ahead []string, build func(*moment) error, entries ...audit.Entry) error {
 	token, err := l.token()
 	if err != nil {
@@ -178,7 +178,7 @@ func (l *Ledger) transact(ctx context.Context, ahead []string, build func(*momen
 	}
 	ctx, cancel := context.WithTimeout(ctx, transactLimit)
 	defer cancel()
-	var unknown error // that a proposal of ours may yet happen
+	var unknown error // set while a proposal of ours may still happen
 	pause := firstPause
 	for lost := 0; lost < attempts; {
 		m := &moment{ctx: ctx, ledger: l, entries: entries, read: map[string]kv.Item{}}
@@ -191,18 +191,18 @@ func (l *Ledger) transact(ctx context.Context, ahead []string, build func(*momen
 			return nil // an earlier proposal of ours happened
 		}
 		if errors.Is(unknown, kv.ErrFull) {
-			return unknown // who has no room has answered: it did not happen, and will not
+			return unknown // a full engine has answered: the proposal did not happen and will not
 		}
 		m.now, m.latest = l.clock().UTC().Round(0), lane.Time
 		m.place = audit.Place{Lane: l.lane, Sequence: lane.Sequence + 1}
 		reason := build(m)
 		switch {
 		case reason == nil && len(m.entries) == 0:
-			return nil // there is nothing to do any more
+			return nil // nothing is left to do
 		case reason != nil && unknown == nil:
 			return reason
 		case reason != nil:
-			// What failed may be that an earlier proposal of ours has just happened.
+			// build may have failed because an earlier proposal of ours has just happened.
 			err = l.fence(ctx, lane, item)
 		default:
 			if m.now.After(m.latest) {
@@ -231,8 +231,8 @@ func (l *Ledger) transact(ctx context.Context, ahead []string, build func(*momen
 	return errors.Join(errLost, unknown)
 }
 
-// begin reads the end of the server's lane, which the proposal hangs on, and with it as many
-// of the items under ahead as one round trip brings.
+// begin reads the end of the server's lane and makes it a condition. In the same round trip it
+// reads as many of the items under ahead as fit.
 func (m *moment) begin(ahead []string) (store.Lane, kv.Item, error) {
 	end := store.KeyLane(m.ledger.lane)
 	if err := m.fetch(append([]string{end}, ahead[:min(len(ahead), kv.MaxOps-1)]...)); err != nil {
@@ -246,13 +246,13 @@ func (m *moment) begin(ahead []string) (store.Lane, kv.Item, error) {
 	return lane, items[0], err
 }
 
-// fence writes the end of the lane anew, as it is: no proposal that was made before it can
-// happen after it.
+// fence writes the end of the lane again, unchanged. No proposal made before it can happen
+// after it.
 func (l *Ledger) fence(ctx context.Context, lane store.Lane, item kv.Item) error {
 	return l.once(ctx, []kv.Cond{{Key: item.Key, Mod: item.Mod}}, []kv.Write{store.SetLane(l.lane, lane)})
 }
 
-// once makes one proposal. The error is errLost where another transaction came first.
+// once makes one proposal. The error is errLost if another transaction came first.
 func (l *Ledger) once(ctx context.Context, conditions []kv.Cond, writes []kv.Write) error {
 	happened, err := l.engine.Commit(ctx, conditions, writes)
 	if err == nil && !happened {
@@ -261,7 +261,7 @@ func (l *Ledger) once(ctx context.Context, conditions []kv.Cond, writes []kv.Wri
 	return err
 }
 
-// wait reports whether a pause ended before ctx did.
+// wait pauses, and reports whether the pause ended before ctx did.
 func wait(ctx context.Context, pause time.Duration) bool {
 	select {
 	case <-time.After(pause):
@@ -290,7 +290,7 @@ func (l *Ledger) token() (store.Token, error) {
 	return t, nil
 }
 
-// wake tells the publisher.
+// wake tells the publisher that leaves wait.
 func (l *Ledger) wake() {
 	select {
 	case l.written <- struct{}{}:

@@ -6,14 +6,16 @@ import (
 	"github.com/rootvouch/rootvouch/kms/audit"
 )
 
-// MakeKey makes a key for a disk that is to be built. It is in the book before anybody has it,
-// and waits there for its disk under a name. The caller wipes the key.
+// MakeKey makes a key for a disk that will be built. The key is in the store before the caller
+// has it. It waits there, under a name, until a put claims it for its disk. The caller wipes
+// the key.
 func (l *Ledger) MakeKey(ctx context.Context, by audit.Actor) (id string, key []byte, err error) {
 	if err := l.lock(ctx); err != nil {
 		return "", nil, err
 	}
 	defer l.unlock()
-	// Once, and not at each proposal: an earlier one may be the one that happens.
+	// The key is made once and not for each proposal, because an earlier proposal may be the
+	// one that happens.
 	id, key, write, err := l.Records.MakeKey(l.clock().UTC().Round(0))
 	if err != nil {
 		return "", nil, err

@@ -15,10 +15,10 @@ import (
 
 // Errors of Release.
 var (
-	// ErrReleased says that this launch has had the disk's key.
+	// ErrReleased says that this launch already has had the disk's key.
 	ErrReleased = errors.New("key was already released to this launch")
-	// ErrStale says that the nonce is not fresh, and that there is no reply which
-	// could have been lost.
+	// ErrStale says that the nonce is not fresh, and that no earlier reply to this request can
+	// have been lost.
 	ErrStale = errors.New("nonce is unknown, used or too old")
 	// ErrClock says that the clock is behind the server's own log.
 	ErrClock = errors.New("clock is behind the server's own log")
@@ -31,26 +31,26 @@ var (
 // counts twice.
 const maxBatch = 100
 
-// clockSkew is how far a clock may step back without a word.
+// clockSkew is how far a clock may step back without an error.
 const clockSkew = 5 * time.Second
 
-// Claim is a release that was decided, and must become durable before the key leaves.
+// Claim is a release that was decided. It must become durable before the key leaves the server.
 type Claim struct {
 	Record store.Record
 	Launch store.Launch
-	// Fresh says that the request's nonce was good. Without it the request can only
-	// be one whose reply was lost.
+	// Fresh says that the request's nonce was good. Without it the request can only be a copy
+	// of one whose reply was lost.
 	Fresh bool
-	// FreshUntil is when that ends: a release that comes to its transaction later does not
-	// happen. Zero: never.
+	// FreshUntil is when the nonce stops being fresh. A release does not happen if its
+	// transaction begins later. Zero means no end.
 	FreshUntil time.Time
-	// About is what the log says.
+	// About is the body of the leaf.
 	About audit.AboutRelease
-	// Volume gets what a launch is told of a volume; nil where Record is of a disk.
+	// Volume receives what the launch is told about a volume. It is nil if Record is of a disk.
 	Volume *store.Volume
 }
 
-// claim is a Claim on its way.
+// claim is a Claim that waits for its transaction.
 type claim struct {
 	Claim
 	token store.Token
@@ -58,16 +58,16 @@ type claim struct {
 	err   error
 }
 
-// Release makes a release durable: its lease, and its leaf for the log. The key may leave
-// when it returns nil, and only then. Releases that wait for each other share a
-// transaction. The errors match ErrReleased, ErrStale, ErrCapped, ErrChanged and ErrClock; any other is a
-// fault of the server's, and the release may or may not have been written down.
+// Release makes a release durable: its lease, and its leaf for the log. The key may leave the
+// server only after Release returns nil. Releases that wait at the same time share a
+// transaction. The errors match ErrReleased, ErrStale, ErrCapped, ErrChanged and ErrClock. Any
+// other error is a fault of the server, and then the release may or may not have been recorded.
 func (l *Ledger) Release(ctx context.Context, c Claim) error {
 	if evidence := c.Launch.ReportID != (snp.ReportID{}); evidence != (c.Record.Evidence == store.EvidenceRequired) {
-		panic("ledger: internal error: a claim with REPORT_ID for a record that does not require evidence, or the other way round")
+		panic("ledger: internal error: a claim has a REPORT_ID but its record requires no evidence, or the reverse")
 	}
 	if (c.Volume != nil) != (c.Record.Volume != nil) {
-		panic("ledger: internal error: a claim with a volume for a record of a disk, or the other way round")
+		panic("ledger: internal error: a claim has a volume but its record is of a disk, or the reverse")
 	}
 	mine := &claim{Claim: c}
 	var err error
@@ -78,17 +78,17 @@ func (l *Ledger) Release(ctx context.Context, c Claim) error {
 	l.pending = append(l.pending, mine)
 	l.pendingMu.Unlock()
 
-	// The wait ignores ctx: the claim is in the queue, and another caller may commit it.
+	// The wait ignores ctx, because the claim is in the queue and another caller may commit it.
 	l.gate <- struct{}{}
 	defer l.unlock()
-	for !mine.done { // whoever held the gate may have done it
+	for !mine.done { // another caller may have committed it
 		l.commit(context.WithoutCancel(ctx), l.take())
 	}
 	return mine.err
 }
 
-// take returns the claims of the next transaction: at most one of each launch and disk, and
-// of each volume, so that each sees what became of those before it.
+// take returns the claims of the next transaction: at most one for each launch and disk, and
+// for each volume. So each claim sees the result of those before it.
 func (l *Ledger) take() []*claim {
 	l.pendingMu.Lock()
 	defer l.pendingMu.Unlock()
@@ -120,7 +120,7 @@ func (l *Ledger) take() []*claim {
 // ended early, its callers would get this error and no key.
 var errUnfinished = errors.New("transaction did not end")
 
-// commit makes a batch durable. Each claim of it is done afterwards.
+// commit makes a batch durable. Afterwards each claim of the batch is done.
 func (l *Ledger) commit(ctx context.Context, batch []*claim) {
 	for _, c := range batch {
 		c.done, c.err = true, errUnfinished
@@ -158,10 +158,10 @@ func keysOf(batch []*claim) []string {
 	return keys
 }
 
-// build adds the claims of a batch to m that have no result yet.
+// build adds the claims of a batch that have no result yet to m.
 func (l *Ledger) build(m *moment, batch []*claim) error {
 	if m.latest.Sub(m.now) > clockSkew {
-		return fmt.Errorf("%w: it is %s, and the newest leaf of lane %s is of %s: set it right; a change of any record says that it is",
+		return fmt.Errorf("%w: it is %s, and the newest leaf of lane %s is of %s: correct the clock; if it is right, a change of any record confirms that",
 			ErrClock, m.now.Format(time.RFC3339), l.lane, m.latest.Format(time.RFC3339))
 	}
 	if _, err := m.get(store.KeyEpoch); err != nil {
@@ -184,7 +184,7 @@ func (l *Ledger) build(m *moment, batch []*claim) error {
 	}
 	for i, c := range batch {
 		if !errors.Is(c.err, errUnfinished) {
-			continue // an earlier proposal found out
+			continue // an earlier proposal gave the result
 		}
 		lease, found, err := store.LeaseOf(leases[i])
 		if err != nil {
@@ -228,7 +228,7 @@ func (m *moment) each(batch []*claim, key func(*claim) string) ([]kv.Item, error
 	return m.peek(keys...)
 }
 
-// event says what a claim is, as things stand.
+// event returns the event of a claim in the present state.
 func (l *Ledger) event(c Claim, recordMod int64, before store.Lease, found bool, now time.Time) (audit.Event, error) {
 	switch {
 	case recordMod != c.Record.Mod() || c.Record.State != store.Enabled:
@@ -243,8 +243,8 @@ func (l *Ledger) event(c Claim, recordMod int64, before store.Lease, found bool,
 	return "", ErrReleased
 }
 
-// Lost reports whether a request with this digest, at this time, can be one whose
-// reply to the release before was lost.
+// Lost reports whether a request with this digest, at this time, can be a copy of the one that
+// got the release before, whose reply was lost.
 func (l *Ledger) Lost(before store.Lease, request pins.Digest, now time.Time) bool {
 	age := now.Sub(before.Time)
 	return before.RequestSHA256 == request && age >= 0 && age <= l.retryWindow

@@ -11,16 +11,16 @@ import (
 
 // Bounds of one step of a rewrap.
 const (
-	rewrapSeals = 50 // in one transaction
-	rewrapPages = 20 // that are looked at for it
+	rewrapSeals = 50 // seals in one transaction
+	rewrapPages = 20 // pages read for one step
 )
 
-// errForgotten says that the current key-encryption key is not on the book's list.
+// errForgotten says that the current key-encryption key is not on the store's list.
 var errForgotten = errors.New("current key-encryption key is not on the store's list")
 
-// sealing is transact for a change that seals secrets: the current key-encryption key is on
-// the book's list when it happens. Another server's Forget may have taken it off since this
-// server's start.
+// sealing is transact for a change that seals secrets. It ensures that the store's list has the
+// current key-encryption key when the change happens. Another server's Forget may have removed
+// the key since this server started.
 func (l *Ledger) sealing(ctx context.Context, ahead []string, build func(*moment) error) error {
 	for range attempts {
 		err := l.transact(ctx, append([]string{store.KeyMeta}, ahead...), func(m *moment) error {
@@ -46,10 +46,10 @@ func (l *Ledger) sealing(ctx context.Context, ahead []string, build func(*moment
 	return errForgotten
 }
 
-// Rewrap seals secrets anew under the current key-encryption key: those of the items after
-// one, a step at a time. It returns how many, and where the next step begins; "" when it is
-// done. Releases go on meanwhile. If a rewrap was broken off, begin it again: it skips
-// secrets that are sealed under the current key.
+// Rewrap seals secrets anew under the current key-encryption key, one step at a time. A step
+// covers items after the given one. Rewrap returns the number of secrets sealed and the start
+// of the next step, "" when it is done. Releases go on meanwhile. A rewrap that was interrupted
+// can begin again: it skips secrets that are sealed under the current key.
 func (l *Ledger) Rewrap(ctx context.Context, by audit.Actor, after string) (sealed int, next string, err error) {
 	if err := l.lock(ctx); err != nil {
 		return 0, "", err
@@ -90,8 +90,8 @@ func (l *Ledger) Rewrap(ctx context.Context, by audit.Actor, after string) (seal
 	return sealed, next, nil
 }
 
-// Forget takes the key-encryption keys that nothing is sealed under any more off the book's
-// list: a server may start without them. It looks at everything, and returns those that stay.
+// Forget removes key-encryption keys that seal no secret from the store's list. A server may
+// then start without them. Forget reads all secrets, and returns the keys that stay.
 func (l *Ledger) Forget(ctx context.Context, by audit.Actor) (inUse []string, err error) {
 	if err := l.lock(ctx); err != nil {
 		return nil, err

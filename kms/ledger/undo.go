@@ -12,11 +12,11 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// DefaultRetention is how long records that count no more are kept at least.
+// DefaultRetention is the least time that records are kept after they were in force.
 const DefaultRetention = 30 * 24 * time.Hour
 
-// Confirm lets the record that is staged take the place of the disk's own, which is kept. A
-// launch must have had its key. The record must be of a generation; 0 is any. The errors match
+// Confirm lets the staged record replace the disk's own, which is kept. A launch must have had
+// the staged record's key. generation names the staged record; 0 means any. The errors match
 // store.ErrNotFound and ErrConflict.
 func (l *Ledger) Confirm(ctx context.Context, by audit.Actor, uuid pins.UUID, generation uint64) error {
 	leases, err := l.Records.Leases(ctx, uuid)
@@ -28,7 +28,7 @@ func (l *Ledger) Confirm(ctx context.Context, by audit.Actor, uuid pins.UUID, ge
 			return err
 		}
 		if generation != 0 && generation != d.staged.Generation {
-			return fmt.Errorf("%w: staged for disk %s is generation %d, want %d", ErrConflict, uuid, d.staged.Generation, generation)
+			return fmt.Errorf("%w: staged record of disk %s has generation %d, want %d", ErrConflict, uuid, d.staged.Generation, generation)
 		}
 		had := false
 		for _, lease := range leases {
@@ -48,8 +48,8 @@ func (l *Ledger) Confirm(ctx context.Context, by audit.Actor, uuid pins.UUID, ge
 	})
 }
 
-// Withdraw takes back the record that is staged; it is kept. The errors match
-// store.ErrNotFound and ErrConflict.
+// Withdraw takes back the staged record, which is kept. The errors match store.ErrNotFound and
+// ErrConflict.
 func (l *Ledger) Withdraw(ctx context.Context, by audit.Actor, uuid pins.UUID) error {
 	return l.change(ctx, uuid, func(m *moment, d disk) error {
 		if err := d.wantStaged(uuid); err != nil {
@@ -72,8 +72,8 @@ func (d disk) wantStaged(uuid pins.UUID) error {
 	return nil
 }
 
-// Delete takes the record and the key of a disk, which are kept for a while; its leases
-// stay. The error matches store.ErrNotFound.
+// Delete removes the record and the key of a disk, and keeps both for a while. Its leases stay.
+// The error matches store.ErrNotFound.
 func (l *Ledger) Delete(ctx context.Context, by audit.Actor, uuid pins.UUID) error {
 	return l.change(ctx, uuid, func(m *moment, d disk) error {
 		if !d.known {
@@ -89,9 +89,9 @@ func (l *Ledger) Delete(ctx context.Context, by audit.Actor, uuid pins.UUID) err
 	})
 }
 
-// Restore lets a record that is kept count again, in the state that it had; 0 is the one of
-// LastKept. The disk's own record, if it has one, is kept instead. The errors match
-// store.ErrNotFound and ErrOverlap.
+// Restore puts a kept record back in force, in the state that it had. generation names it; 0
+// means the record of LastKept. If the disk has a record of its own, that record is kept
+// instead. The errors match store.ErrNotFound and ErrOverlap.
 func (l *Ledger) Restore(ctx context.Context, by audit.Actor, uuid pins.UUID, generation uint64) error {
 	return l.change(ctx, uuid, func(m *moment, d disk) error {
 		kept, err := l.kept(m, uuid, generation)
@@ -129,9 +129,9 @@ func (l *Ledger) Restore(ctx context.Context, by audit.Actor, uuid pins.UUID, ge
 	})
 }
 
-// LastKept returns the index of the record that stopped counting last: after Delete the
-// disk's own. A record that was withdrawn at the same moment stood beside it. Of several, the
-// newest generation is the one.
+// LastKept returns the index of the record that was in force last. After Delete that is the
+// disk's own record, even if a staged record was withdrawn at the same moment. If several
+// qualify, the newest generation wins.
 func LastKept(kept []store.Record) int {
 	last := 0
 	for i, r := range kept {
@@ -143,20 +143,20 @@ func LastKept(kept []store.Record) int {
 	return last
 }
 
-// maxPurge bounds the records of one transaction.
+// maxPurge bounds the records that one transaction destroys.
 const maxPurge = 50
 
-// Purge destroys records of a disk that are kept, with their keys: those of one generation,
-// or all with 0; early also those whose time has not come. It returns how many, also with an
-// error: there is a transaction for each maxPurge of them. The errors match store.ErrNotFound
-// and ErrConflict. The engine does not wipe what it frees: a sealed key can stay on the disk
-// for a while.
+// Purge destroys kept records of a disk, with their keys. generation names one; 0 means all.
+// With early it also destroys records whose time has not come. Purge returns the number
+// destroyed, also with an error, because it needs a transaction for each maxPurge records. The
+// errors match store.ErrNotFound and ErrConflict. The engine does not wipe the space that it
+// frees: a sealed key can stay on the medium for a while.
 func (l *Ledger) Purge(ctx context.Context, by audit.Actor, uuid pins.UUID, generation uint64, early bool) (purged int, err error) {
 	for {
 		n, err := l.purge(ctx, by, uuid, generation, early)
 		purged += n
 		if purged > 0 && (errors.Is(err, store.ErrNotFound) || errors.Is(err, ErrConflict)) {
-			return purged, nil // those before were all
+			return purged, nil // the earlier transactions destroyed all
 		}
 		if n < maxPurge || err != nil {
 			return purged, err
@@ -164,7 +164,7 @@ func (l *Ledger) Purge(ctx context.Context, by audit.Actor, uuid pins.UUID, gene
 	}
 }
 
-// purge is one transaction of Purge.
+// purge makes one transaction of Purge.
 func (l *Ledger) purge(ctx context.Context, by audit.Actor, uuid pins.UUID, generation uint64, early bool) (purged int, err error) {
 	err = l.change(ctx, uuid, func(m *moment, _ disk) error {
 		kept, err := l.kept(m, uuid, generation)
@@ -198,8 +198,8 @@ func (l *Ledger) purge(ctx context.Context, by audit.Actor, uuid pins.UUID, gene
 	return purged, nil
 }
 
-// kept returns the records of a disk that count no more: all with 0, or the one of a
-// generation; at least one.
+// kept returns the kept records of a disk: the one of a generation, or all with 0. It returns
+// at least one, or an error.
 func (l *Ledger) kept(m *moment, uuid pins.UUID, generation uint64) ([]store.Record, error) {
 	all, err := l.Records.KeptOf(m.ctx, uuid)
 	if err != nil {
@@ -214,12 +214,12 @@ func (l *Ledger) kept(m *moment, uuid pins.UUID, generation uint64) ([]store.Rec
 		return nil, fmt.Errorf("%w: generation %d of disk %s is not kept", store.ErrNotFound, generation, uuid)
 	}
 	if len(all) == 0 {
-		return nil, fmt.Errorf("%w, and none is kept", store.ErrNotFound)
+		return nil, fmt.Errorf("%w, not even a kept one", store.ErrNotFound)
 	}
 	return all, nil
 }
 
-// say puts on the log what became of a record. root is its root of trust if that was set.
+// say puts a record's change on the log. root is its root of trust if the change set one.
 func (m *moment) say(event audit.Event, by audit.Actor, r store.Record, root string) {
 	about := audit.AboutChange{
 		Actor: by.Name, Ticket: by.Ticket, Disk: r.DiskUUID, SPIFFEID: r.SPIFFEID.String(), Generation: r.Generation, Evidence: string(r.Evidence),

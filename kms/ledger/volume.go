@@ -12,9 +12,9 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// putVolume adds the state of a volume to a change that registers its record. What is known
-// of its contents stays as long as it is the same volume; another one does not stand beside
-// it, for there is one state of both.
+// putVolume adds the state of a volume to a change that registers its record. The known
+// contents stay as long as the record is of the same volume. A record of another volume cannot
+// stand beside it, because both would share one state.
 func (l *Ledger) putVolume(m *moment, r store.Record, beside bool) error {
 	if r.Volume == nil {
 		return nil
@@ -41,8 +41,8 @@ func (l *Ledger) putVolume(m *moment, r store.Record, beside bool) error {
 	return nil
 }
 
-// openVolume adds to m that a claim's launch has the volume, and tells the claim what it
-// found. A request that is answered again is told what it was told before.
+// openVolume adds to m that a claim's launch has the volume, and tells the claim what the
+// server knows about it. A request that is answered again gets the same answer as before.
 func (l *Ledger) openVolume(m *moment, c *claim, event audit.Event) error {
 	items, err := m.get(store.KeyVolume(c.Record.DiskUUID))
 	if err != nil {
@@ -66,7 +66,7 @@ func (l *Ledger) openVolume(m *moment, c *claim, event audit.Event) error {
 		}
 		m.write(item)
 	} else if known.State != store.VolumeOpen || known.Holder != store.HolderOf(known.DiskUUID, c.Launch) {
-		return ErrReleased // what this launch was told is not true any more
+		return ErrReleased // the answer that this launch got is no longer true
 	}
 	*c.Volume = opened
 	c.About.Volume = &audit.OpenedVolume{Found: opened.Found, Generation: opened.Generation, Digest: opened.Digest, Holder: opened.Holder}
@@ -76,9 +76,9 @@ func (l *Ledger) openVolume(m *moment, c *claim, event audit.Event) error {
 	return nil
 }
 
-// CloseVolume makes the close of a volume durable, with its leaf. A close that was made
-// already is made; one by a launch that has the volume no more is on the log, and the
-// error matches store.ErrFork. r was verified.
+// CloseVolume makes the close of a volume durable, with its leaf. If the close was made before,
+// it returns nil. If the launch no longer has the volume, the attempt goes on the log, and the
+// error matches store.ErrFork. The caller has verified r.
 func (l *Ledger) CloseVolume(ctx context.Context, remote string, disk pins.UUID, r keyapi.CommitRequest) error {
 	var fork error
 	err := l.volume(ctx, disk, func(m *moment, v store.Volume) error {
@@ -102,14 +102,14 @@ func (l *Ledger) CloseVolume(ctx context.Context, remote string, disk pins.UUID,
 	return fork
 }
 
-// Word is what the operator can say of a volume.
+// Word is an operator's word about a volume.
 type Word struct {
 	Event audit.Event
 	Say   func(store.Volume, time.Time) (store.Volume, error)
 }
 
-// SayOfVolume makes the operator's word about a volume durable, with its leaf. The errors
-// match store.ErrNotFound and store.ErrVolumeState.
+// SayOfVolume makes the operator's word about a volume durable, with its leaf. The errors match
+// store.ErrNotFound and store.ErrVolumeState.
 func (l *Ledger) SayOfVolume(ctx context.Context, by audit.Actor, disk pins.UUID, word Word) (store.Volume, error) {
 	var after store.Volume
 	err := l.volume(ctx, disk, func(m *moment, v store.Volume) error {
@@ -117,7 +117,7 @@ func (l *Ledger) SayOfVolume(ctx context.Context, by audit.Actor, disk pins.UUID
 		if after, err = word.Say(v, m.now); err != nil {
 			return err
 		}
-		m.latest = m.now // who says something has seen to the clock
+		m.latest = m.now // an operator who acts vouches for the clock
 		m.entries = []audit.Entry{{Event: word.Event, About: audit.AboutVolume{
 			Actor: by.Name, Ticket: by.Ticket, Holder: v.Holder, Disk: disk, State: string(after.State), Generation: after.Generation, Digest: after.Digest}}}
 		return m.setVolume(after)

@@ -1,7 +1,7 @@
-// Package members shows which servers share a book, and how far their clocks are apart.
+// Package members shows which servers share a store, and how far their clocks are apart.
 //
-// Each writes a sign of life now and then. Nothing is decided by it: a server that is
-// silent may still serve.
+// Each server writes a sign of life at an interval. No release depends on it: a silent server
+// may still serve.
 package members
 
 import (
@@ -21,17 +21,17 @@ import (
 const (
 	// Interval is the time between two signs of life.
 	Interval = 2 * time.Second
-	// silence is how long a server may be silent before it counts no more.
+	// silence is how long a server may be silent before it no longer counts as alive.
 	silence = 15 * time.Second
-	// maxSkew bounds how far a clock may be from the others'. The measured difference includes
-	// the time until a sign is seen, Interval and more.
+	// maxSkew bounds how far a clock may be from the others. The measured difference includes
+	// the delay until a sign is seen, which is Interval and more.
 	maxSkew = 10 * time.Second
 )
 
-// ErrTaken says that another process writes our sign of life: it has the same name.
+// ErrTaken says that another process with the same name writes our sign of life.
 var ErrTaken = errors.New("another server has this replica's name")
 
-// Members watches the servers of one book.
+// Members watches the servers of one store.
 type Members struct {
 	engine  kv.Engine
 	name    string
@@ -41,27 +41,27 @@ type Members struct {
 	clock   func() time.Time
 	log     *slog.Logger
 
-	mu      sync.Mutex // guards what follows
-	started bool       // our first sign was given
+	mu      sync.Mutex // guards the fields below
+	started bool       // our first sign was written
 	peers   map[string]peer
 }
 
-// peer is another server, as it was seen last.
+// peer is the last known state of another server.
 type peer struct {
 	mod   int64
-	first bool          // that was when we first looked: it may be old
-	seen  time.Time     // when a new sign was seen
-	ahead time.Duration // its clock then, against ours
-	keks  []string      // that it can open with
+	first bool          // seen when we first looked, so it may be old
+	seen  time.Time     // when we saw the sign
+	ahead time.Duration // its clock minus ours, at that time
+	keks  []string      // the key-encryption keys that it has
 }
 
-// New watches the book of an engine, for the replica of a name, which has these key-encryption
-// keys. token is this process' own.
+// New watches the store in an engine for the replica called name, which has these
+// key-encryption keys. token belongs to this process alone.
 func New(e kv.Engine, name, version string, keks []string, token store.Token, clock func() time.Time, log *slog.Logger) *Members {
 	return &Members{engine: e, name: name, process: token, version: version, keks: keks, clock: clock, log: log, peers: map[string]peer{}}
 }
 
-// Run gives signs of life until ctx is done. The error matches ErrTaken.
+// Run writes signs of life until ctx is done. The error matches ErrTaken.
 func (m *Members) Run(ctx context.Context) error {
 	ticker := time.NewTicker(Interval)
 	defer ticker.Stop()
@@ -70,7 +70,7 @@ func (m *Members) Run(ctx context.Context) error {
 		case errors.Is(err, ErrTaken) || errors.Is(err, kv.ErrBroken):
 			return err
 		case err != nil && ctx.Err() == nil:
-			m.log.Warn("giving a sign of life", "err", err)
+			m.log.Warn("writing a sign of life", "err", err)
 		}
 		select {
 		case <-ticker.C:
@@ -80,7 +80,7 @@ func (m *Members) Run(ctx context.Context) error {
 	}
 }
 
-// Beat gives one sign of life, and looks for those of the others.
+// Beat writes one sign of life, and reads the signs of the others.
 func (m *Members) Beat(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, silence)
 	defer cancel()
@@ -113,8 +113,8 @@ func (m *Members) Beat(ctx context.Context) error {
 	return nil
 }
 
-// sign writes our own sign. If another process wrote it since we did, that process has our
-// name.
+// sign writes our own sign. If another process has overwritten our last sign, that process has
+// our name.
 func (m *Members) sign(ctx context.Context) error {
 	items, err := m.engine.Get(ctx, store.KeyReplica(m.name))
 	if err != nil {
@@ -131,7 +131,7 @@ func (m *Members) sign(ctx context.Context) error {
 		return fmt.Errorf("%w: %s", ErrTaken, m.name)
 	}
 	write := store.SetReplica(m.name, store.Replica{Process: m.process, Time: m.clock().UTC().Round(0), Version: m.version, KEKs: m.keks})
-	// An outcome that is unknown needs no care: the next sign reads what there is.
+	// An unknown outcome does no harm: the next sign reads the current item.
 	happened, err := m.engine.Commit(ctx, []kv.Cond{{Key: items[0].Key, Mod: items[0].Mod}}, []kv.Write{write})
 	if happened {
 		m.mu.Lock()
@@ -141,7 +141,7 @@ func (m *Members) sign(ctx context.Context) error {
 	return err
 }
 
-// Alive are the names of all that gave a sign lately, ours with them.
+// Alive returns the names of all servers that are alive, ours included.
 func (m *Members) Alive() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -155,8 +155,8 @@ func (m *Members) Alive() []string {
 	return all
 }
 
-// Lack are the names of the other servers that live, and cannot open what is sealed under a
-// key-encryption key. A server whose first sign is recent counts as one that lives.
+// Lack returns the names of the other live servers that cannot open secrets sealed under a
+// key-encryption key. A server that we have seen only once counts as alive.
 func (m *Members) Lack(kek string) []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -173,7 +173,7 @@ func (m *Members) Lack(kek string) []string {
 
 func (m *Members) alive(p peer) bool { return !p.first && m.clock().Sub(p.seen) < silence }
 
-// Clock says how far our clock is from the middle one of all that live, if that is too far.
+// Clock returns an error if our clock is too far from the median clock of all live servers.
 func (m *Members) Clock() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -185,7 +185,7 @@ func (m *Members) Clock() error {
 	}
 	slices.Sort(ahead)
 	if middle := ahead[len(ahead)/2]; middle.Abs() > maxSkew {
-		return fmt.Errorf("the clocks of most servers are %s from this one's: set it right", middle.Round(time.Second))
+		return fmt.Errorf("this server's clock is %s from the clocks of most servers: correct it", middle.Round(time.Second))
 	}
 	return nil
 }

@@ -15,17 +15,17 @@ import (
 	"github.com/rootvouch/rootvouch/kms/tlogdir"
 )
 
-// book is what the book says of the log.
+// book is what the store says about the log.
 type book struct {
 	checkpoint store.Checkpoint
-	tree       tlogdir.Tree // the checkpoint's
-	mod        int64        // its revision
+	tree       tlogdir.Tree // the checkpoint's tree
+	mod        int64        // revision of the checkpoint's item
 	own        store.Copy
 	others     []store.Copy
-	conditions []kv.Cond // that all of this is still so
+	conditions []kv.Cond // hold while all of this is unchanged
 }
 
-// look reads it.
+// look reads the book.
 func (p *Publisher) look(ctx context.Context) (book, error) {
 	items, err := p.store.Engine.Get(ctx, store.KeyCopies, store.KeyCheckpoint)
 	if err != nil {
@@ -58,7 +58,7 @@ func (p *Publisher) look(ctx context.Context) (book, error) {
 	return b, err
 }
 
-// segment is one that is in the book.
+// segment is a segment in the store.
 type segment struct {
 	kv.Item
 	lane string
@@ -77,7 +77,7 @@ func segmentOf(lane string, item kv.Item) (segment, error) {
 	return segment{item, lane, first + uint64(len(leaves)) - 1}, err
 }
 
-// covers reports whether a copy with these heads has a segment.
+// covers reports whether a copy with these heads has the segment.
 func covers(lanes audit.Lanes, s segment) bool { return s.last <= lanes[s.lane].Sequence }
 
 // remove makes the writes that remove the segments which all other copies have.
@@ -90,11 +90,11 @@ func remove(segments []segment, others []store.Copy) (writes []kv.Write) {
 	return writes
 }
 
-// sweepInterval is how often segments are looked for that all copies have: who had it last
-// removes one, but for a replica that has left.
+// sweepInterval is the time between two searches for segments that all copies have. Usually the
+// last replica that copies a segment removes it, unless a replica has left.
 const sweepInterval = 30 * time.Second
 
-// sweep removes them.
+// sweep removes segments that all copies have.
 func (p *Publisher) sweep(ctx context.Context, b book) error {
 	if len(b.others) == 0 || time.Since(p.swept) < sweepInterval {
 		return nil
@@ -116,11 +116,11 @@ func (p *Publisher) sweep(ctx context.Context, b book) error {
 	}
 }
 
-// pending returns the oldest segments of all lanes after these heads, by the revision that
-// wrote them.
+// pending returns the oldest segments of all lanes after these heads, ordered by the revision
+// that wrote them.
 func (p *Publisher) pending(ctx context.Context, after audit.Lanes) (segments []segment, more bool, err error) {
-	// A segment that is written while the lanes are read may come before one of another
-	// lane that is not seen any more: those wait.
+	// A segment written during this read may be older than one of a lane that was already read.
+	// Segments after this revision therefore wait.
 	until, err := p.store.Engine.Revision(ctx)
 	if err != nil {
 		return nil, false, err
@@ -138,7 +138,7 @@ func (p *Publisher) pending(ctx context.Context, after audit.Lanes) (segments []
 		if err != nil {
 			return nil, false, err
 		}
-		if len(items) == page { // what comes after them is not known yet
+		if len(items) == page { // the segments after them are not known yet
 			until, more = min(until, items[page-1].Mod), true
 		}
 		for _, item := range items {

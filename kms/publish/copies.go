@@ -17,10 +17,10 @@ var (
 	ErrNoCopy = errors.New("replica has no copy of the log")
 )
 
-// Join registers a replica: from now on leaves stay in the book until it has them. Its copy
-// begins as the shortest of the others: a copy of any replica's directory that is made
-// afterwards has these leaves, also where that replica is behind. Join returns how many they
-// are. The error matches ErrJoined.
+// Join registers a replica: from now on leaves stay in the store until the replica has them.
+// Its copy starts at the length of the shortest other copy. So a directory copied later from
+// any replica has these leaves, even if that replica is behind. Join returns their number. The
+// error matches ErrJoined.
 func Join(ctx context.Context, s *store.Store, replica string) (int64, error) {
 	var shortest store.Copy
 	err := change(ctx, s, replica, func(own kv.Item, others []store.Copy) (kv.Write, error) {
@@ -28,7 +28,7 @@ func Join(ctx context.Context, s *store.Store, replica string) (int64, error) {
 		case own.Mod != 0:
 			return kv.Write{}, ErrJoined
 		case len(others) == 0:
-			return kv.Write{}, errors.New("no replica is left whose log could be copied")
+			return kv.Write{}, errors.New("no other replica has a log to copy")
 		}
 		shortest = slices.MinFunc(others, func(a, b store.Copy) int { return cmp.Compare(a.Size, b.Size) })
 		return store.SetCopy(replica, shortest), nil
@@ -36,7 +36,7 @@ func Join(ctx context.Context, s *store.Store, replica string) (int64, error) {
 	return shortest.Size, err
 }
 
-// Leave removes a replica's copy: no leaf stays in the book for its directory any more. The
+// Leave removes a replica's copy: leaves no longer stay in the store for its directory. The
 // replica's lane stays. The error matches ErrNoCopy.
 func Leave(ctx context.Context, s *store.Store, replica string) error {
 	return change(ctx, s, replica, func(own kv.Item, _ []store.Copy) (kv.Write, error) {
@@ -47,7 +47,7 @@ func Leave(ctx context.Context, s *store.Store, replica string) error {
 	})
 }
 
-// change writes a copy's item, with the other copies as they stand.
+// change writes a copy's item, and makes the other copies conditions.
 func change(ctx context.Context, s *store.Store, replica string, decide func(own kv.Item, others []store.Copy) (kv.Write, error)) error {
 	const attempts = 100
 	for range attempts {
@@ -81,5 +81,5 @@ func change(ctx context.Context, s *store.Store, replica string, decide func(own
 			return err
 		}
 	}
-	return errors.New("the log moved on, again and again: try again")
+	return errors.New("other servers changed the log too often meanwhile: try again")
 }

@@ -1,11 +1,12 @@
-// Package publish moves the leaves of the key server's book into its transparency log.
+// Package publish moves the leaves of the key server's store into its transparency log.
 //
-// The leaves of all lanes come into the log in the order of their transactions, so that the
-// log is the same whoever publishes. Each replica has a copy of it, a directory. One of
-// them publishes: tiles come first, then one transaction that says what the log has and
-// what the copy has, then the checkpoint's file. The others bring their copies up to it,
-// and verify that they come to the same root. Leaves stay in the book until all copies have
-// them. So a directory never knows more than the book, and one that does shows an older book.
+// The leaves of all lanes enter the log in the order of their transactions. So the log is the
+// same whichever replica publishes it. Each replica has a copy of the log, in a directory. One
+// replica publishes: it writes the tiles, then makes one transaction that says what the log has
+// and what its copy has, then writes the checkpoint's file. The other replicas bring their
+// copies up to the log and verify that they reach the same root. Leaves stay in the store until
+// all copies have them. So a directory never knows more than the store. If it does, the store
+// is an older one.
 package publish
 
 import (
@@ -29,47 +30,46 @@ import (
 
 // Errors of Open.
 var (
-	// ErrOldStore says that the book is older than the log.
+	// ErrOldStore says that the store is older than the log.
 	ErrOldStore = errors.New("store is older than the log")
-	// ErrLog says that the log has not what the book says that it has.
+	// ErrLog says that the log lacks leaves that the store says it has.
 	ErrLog = errors.New("log was cut or changed")
 )
 
 const (
 	// interval is the least time between two checkpoints.
 	interval = time.Second
-	// poll is how often the lanes of other servers are looked at.
+	// poll is the time between two reads of the other servers' lanes.
 	poll = 5 * time.Second
-	// page is how many segments of a lane are read at once, and are removed in one
-	// transaction.
+	// page is how many segments of a lane are read at once and removed in one transaction.
 	page = 100
 )
 
-// Publisher publishes one book into one directory.
+// Publisher publishes one store into one directory.
 type Publisher struct {
 	store   *store.Store
 	replica string
 	dir     tlogdir.Dir
 	log     *slog.Logger
 
-	tree  tlogdir.Tree          // that the directory has
-	blobs map[pins.Digest]bool  // that it has
-	shown atomic.Pointer[State] // of the last time
+	tree  tlogdir.Tree          // the tree in the directory
+	blobs map[pins.Digest]bool  // contents in the directory
+	shown atomic.Pointer[State] // the last state
 
-	ckpt  int64     // revision of the checkpoint, when it was looked at
-	since time.Time // when that was seen first
-	swept time.Time // when what all copies have was looked for
+	ckpt  int64     // revision of the checkpoint at the last read
+	since time.Time // when that revision was first read
+	swept time.Time // time of the last sweep
 }
 
-// State is where a publisher stands.
+// State is a publisher's progress.
 type State struct {
 	Tree       tlogdir.Tree
 	Checkpoint []byte    // signed
-	At         time.Time // when all that there was had been published, or it was opened
+	At         time.Time // when all leaves were last published, or when the log was opened
 }
 
-// Open opens a replica's copy of the log of a book, and verifies that they fit each other: the
-// newest tiles are those that the book says. The errors match ErrOldStore and ErrLog.
+// Open opens a replica's copy of a store's log, and verifies that the two fit each other: the
+// newest tiles must be those that the store names. The errors match ErrOldStore and ErrLog.
 func Open(ctx context.Context, s *store.Store, replica, path string, log *slog.Logger) (*Publisher, error) {
 	p := &Publisher{store: s, replica: replica, dir: tlogdir.Dir(path), log: log, blobs: map[pins.Digest]bool{}}
 	if err := p.open(ctx); err != nil {
@@ -81,7 +81,7 @@ func Open(ctx context.Context, s *store.Store, replica, path string, log *slog.L
 // errMoved says that another replica published meanwhile.
 var errMoved = errors.New("the log moved on meanwhile: try again")
 
-// open opens the copy. Others may publish meanwhile: then it looks again.
+// open opens the copy. If another replica publishes meanwhile, open reads again.
 func (p *Publisher) open(ctx context.Context) error {
 	const attempts = 100
 	for range attempts {
@@ -106,7 +106,7 @@ func (p *Publisher) openOnce(ctx context.Context) error {
 		return err
 	}
 	if there.Size > b.tree.Size {
-		return fmt.Errorf("%w: it knows of %d leaves, and the log has %d: put back the store that was last in use", ErrOldStore, b.tree.Size, there.Size)
+		return fmt.Errorf("%w: store has %d leaves in the log, but the log has %d: put back the store that was last in use", ErrOldStore, b.tree.Size, there.Size)
 	}
 	if there.Size > b.own.Size {
 		if err := p.adopt(ctx, &b, there); err != nil {
@@ -124,7 +124,7 @@ func (p *Publisher) openOnce(ctx context.Context) error {
 		if p.tree != b.tree {
 			return fmt.Errorf("%w: root of %d leaves is %s, want %s", ErrLog, p.tree.Size, p.tree.Root, b.tree.Root)
 		}
-		if there.Size < p.tree.Size { // a crash came between transaction and file
+		if there.Size < p.tree.Size { // a crash came after the transaction and before the file
 			shown = []byte(b.checkpoint.Signed)
 			if err := p.dir.WriteCheckpoint(shown); err != nil {
 				return err
@@ -148,8 +148,8 @@ func (p *Publisher) treeOf(c store.Copy) tlogdir.Tree {
 	return tlogdir.Tree{Origin: p.store.LogOrigin(), Size: c.Size, Root: c.Root}
 }
 
-// adopt takes for our copy what somebody brought from another replica's directory: it has
-// more leaves than the book knows that we have.
+// adopt accepts a directory that an operator copied from another replica: it has more leaves
+// than the store knows of.
 func (p *Publisher) adopt(ctx context.Context, b *book, there tlogdir.Tree) error {
 	if err := p.dir.CheckExtends(p.treeOf(b.own), there); err != nil {
 		return fmt.Errorf("%w: %v: copy it again from another replica", ErrLog, err)
@@ -173,10 +173,11 @@ func (p *Publisher) adopt(ctx context.Context, b *book, there tlogdir.Tree) erro
 	return err
 }
 
-// State is where the publisher stands.
+// State returns the publisher's progress.
 func (p *Publisher) State() State { return *p.shown.Load() }
 
-// Newest is how many leaves the log has by the book, whoever published them.
+// Newest returns how many leaves the log has, as the store says, whichever replica published
+// them.
 func (p *Publisher) Newest(ctx context.Context) (int64, error) {
 	checkpoint, err := p.store.Checkpoint(ctx)
 	if err != nil {
@@ -186,7 +187,7 @@ func (p *Publisher) Newest(ctx context.Context) (int64, error) {
 	return tree.Size, err
 }
 
-// Run publishes until ctx is done, and then finishes. written tells that there are new leaves.
+// Run publishes until ctx is done, and then finishes. A value on written says that leaves wait.
 func (p *Publisher) Run(ctx context.Context, written <-chan struct{}) error {
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
@@ -210,8 +211,8 @@ func (p *Publisher) Run(ctx context.Context, written <-chan struct{}) error {
 	}
 }
 
-// finish publishes the rest. Where another replica publishes, it waits until this copy has the
-// leaves that the book has now: so servers that are stopped together leave equal copies.
+// finish publishes the rest. If another replica publishes, finish waits until this copy has the
+// leaves that the store has now. So servers that stop together leave equal copies.
 func (p *Publisher) finish(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -242,8 +243,8 @@ func (p *Publisher) finish(ctx context.Context) error {
 	}
 }
 
-// tolerate logs what may be well again the next time: leaves are safe in the book, and wait.
-// A broken store and a log that was changed are not.
+// tolerate logs an error that may pass, because the leaves wait safely in the store. It returns
+// the error if the store is broken or the log was changed.
 func (p *Publisher) tolerate(err error) error {
 	if err == nil || errors.Is(err, kv.ErrBroken) || errors.Is(err, ErrLog) {
 		return err
@@ -254,7 +255,7 @@ func (p *Publisher) tolerate(err error) error {
 	return nil
 }
 
-// Publish publishes all that there is now, if that is ours to do.
+// Publish publishes all leaves that wait, if this replica is the one to publish.
 func (p *Publisher) Publish(ctx context.Context) error {
 	for {
 		more, err := p.publish(ctx)
@@ -267,15 +268,15 @@ func (p *Publisher) Publish(ctx context.Context) error {
 	}
 }
 
-// publish brings our copy up to the checkpoint, or, if it is there, publishes the next
-// segments. It reports whether there may be more to do at once.
+// publish brings our copy up to the checkpoint. If the copy is up to date, it publishes the
+// next segments. It reports whether more may follow at once.
 func (p *Publisher) publish(ctx context.Context) (more bool, err error) {
 	b, err := p.look(ctx)
 	if err != nil {
 		return false, err
 	}
 	if p.treeOf(b.own) != p.tree {
-		if err := p.open(ctx); err != nil { // another process has our directory
+		if err := p.open(ctx); err != nil { // another process uses our directory
 			return false, err
 		}
 	}
@@ -288,7 +289,7 @@ func (p *Publisher) publish(ctx context.Context) (more bool, err error) {
 	case behind:
 		segments = slices.DeleteFunc(segments, func(s segment) bool { return !covers(b.checkpoint.Lanes, s) })
 		if len(segments) == 0 {
-			return false, fmt.Errorf("%w: the log has %d leaves, this copy %d, and the book has not what is between: copy the log of another replica", ErrLog, b.tree.Size, b.own.Size)
+			return false, fmt.Errorf("%w: the log has %d leaves, this copy has %d, and the store lacks those between: copy the log of another replica", ErrLog, b.tree.Size, b.own.Size)
 		}
 	case len(segments) == 0:
 		p.current()
@@ -299,27 +300,27 @@ func (p *Publisher) publish(ctx context.Context) (more bool, err error) {
 	return p.move(ctx, b, segments, behind, more)
 }
 
-// takeover is how long a checkpoint may stand while leaves wait, before another replica
-// publishes than the one that did before.
+// takeover is how long leaves may wait under an unchanged checkpoint before another replica
+// takes over publishing.
 const takeover = 3 * time.Second
 
-// leads reports whether it is ours to publish. Should two think so, one transaction is lost.
+// leads reports whether this replica publishes. If two replicas think so, one transaction fails.
 func (p *Publisher) leads(b book) bool {
 	if b.mod != p.ckpt {
 		p.ckpt, p.since = b.mod, time.Now()
-		p.current() // it moves, and we have what it has
+		p.current() // the log moves, and our copy is complete
 	}
 	return b.checkpoint.By == p.replica || len(b.others) == 0 || time.Since(p.since) >= takeover
 }
 
-// current notes that the log has all leaves of the book now.
+// current notes that the log now has all leaves of the store.
 func (p *Publisher) current() {
 	state := p.State()
 	state.At = time.Now()
 	p.shown.Store(&state)
 }
 
-// move appends segments to our copy, and says so in the book.
+// move appends segments to our copy, and records that in the store.
 func (p *Publisher) move(ctx context.Context, b book, segments []segment, behind, more bool) (bool, error) {
 	own := store.Copy{Lanes: maps.Clone(b.own.Lanes)}
 	leaves, err := p.read(ctx, segments, own.Lanes)
@@ -344,7 +345,7 @@ func (p *Publisher) move(ctx context.Context, b book, segments []segment, behind
 	}
 	happened, err := p.store.Engine.Commit(ctx, b.conditions, writes)
 	if err != nil {
-		return false, err // if it happened all the same, the next time finds it
+		return false, err // if the transaction happened, the next round finds it
 	}
 	if !happened {
 		return true, nil
@@ -352,7 +353,7 @@ func (p *Publisher) move(ctx context.Context, b book, segments []segment, behind
 	old := p.tree
 	p.tree = tree
 	if behind && tree.Size < b.tree.Size {
-		return true, nil // no checkpoint is of this tree
+		return true, nil // no checkpoint has this tree
 	}
 	if err := p.dir.WriteCheckpoint(signed); err != nil {
 		return false, err
@@ -361,8 +362,8 @@ func (p *Publisher) move(ctx context.Context, b book, segments []segment, behind
 	return more || behind, p.dir.Tidy(old, tree)
 }
 
-// read takes segments apart, holds them against the ends of their lanes, which move on, and
-// brings what they refer to into the directory.
+// read decodes segments and verifies that they follow the ends of their lanes, which it moves
+// on. It also copies the contents that the leaves name into the directory.
 func (p *Publisher) read(ctx context.Context, segments []segment, lanes audit.Lanes) (leaves [][]byte, err error) {
 	for _, s := range segments {
 		all, err := store.SegmentOf(s.Item)
@@ -383,8 +384,8 @@ func (p *Publisher) read(ctx context.Context, segments []segment, lanes audit.La
 	return leaves, nil
 }
 
-// bring copies the contents that a leaf refers to, if they are not there yet. What a list
-// of collateral names comes before the list.
+// bring copies the contents that a leaf names, if the directory lacks them. The contents that a
+// list of collateral names come before the list.
 func (p *Publisher) bring(ctx context.Context, leaf audit.Leaf) error {
 	if about, ok := leaf.About.(audit.AboutRelease); ok && about.Proof != nil && !p.blobs[about.Proof.Collateral] {
 		data, err := p.store.Blob(ctx, about.Proof.Collateral)

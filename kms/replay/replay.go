@@ -1,7 +1,7 @@
 // Package replay reads a key server's log, and judges its releases again.
 //
-// It needs nothing of the server but the log's directory: what a release was decided by
-// is on its leaf, or stands beside the log.
+// It needs only the log's directory, and nothing else of the server: the inputs of each
+// decision are on its leaf or stand beside the log.
 package replay
 
 import (
@@ -26,8 +26,8 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// Read calls visit with every leaf of a tree, and verifies what can be verified without
-// judging: each leaf hashes to the root, and follows the one before it in its lane.
+// Read calls visit with every leaf of a tree, and verifies all that needs no judgment: each
+// leaf hashes to the root, and follows the leaf before it in its lane.
 func Read(dir tlogdir.Dir, t tlogdir.Tree, visit func(index int64, leaf audit.Leaf, data []byte) error) error {
 	lanes := audit.Lanes{}
 	return dir.Read(t, 0, func(index int64, data []byte) error {
@@ -36,13 +36,13 @@ func Read(dir tlogdir.Dir, t tlogdir.Tree, visit func(index int64, leaf audit.Le
 			return fmt.Errorf("leaf %d: %w", index, err)
 		}
 		if first := index == 0; first != (leaf.Event == audit.Init) {
-			return fmt.Errorf("leaf %d: event is %q, want %q in the first one and there alone", index, leaf.Event, audit.Init)
+			return fmt.Errorf("leaf %d: event is %q, want %q in the first leaf and in no other", index, leaf.Event, audit.Init)
 		}
 		return visit(index, leaf, data)
 	})
 }
 
-// CheckContents verifies that all stands beside the log that a leaf refers to.
+// CheckContents verifies that all contents that a leaf names stand beside the log.
 func CheckContents(dir tlogdir.Dir, leaf audit.Leaf, seen map[pins.Digest]bool) error {
 	wanted := leaf.About.Contents()
 	if release, ok := leaf.About.(audit.AboutRelease); ok && release.Proof != nil && !seen[release.Proof.Collateral] {
@@ -72,27 +72,27 @@ func collateralList(dir tlogdir.Dir, digest pins.Digest) (audit.CollateralList, 
 	return audit.DecodeCollateral(data)
 }
 
-// Judge holds the releases of a log, leaf by leaf, against its records, against each other,
+// Judge checks the releases of a log, leaf by leaf, against its records, against each other,
 // and against the evidence.
 type Judge struct {
-	// Releases counts those that were judged, and Appraised those that had evidence.
+	// Releases counts the releases that were judged. Appraised counts those that had evidence.
 	Releases, Appraised int
 
 	dir        tlogdir.Dir
 	window     time.Duration
 	disks      map[pins.UUID]*records
 	volumes    map[pins.UUID]*history.Volume
-	released   map[launch]audit.AboutRelease // :: the first one
+	released   map[launch]audit.AboutRelease // :: the first release
 	when       map[launch]time.Time
 	values     map[pins.Digest]refval.Values
 	collateral map[pins.Digest]appraise.Collateral
 	memo       appraise.Memo
 }
 
-// records are those of one disk, as the log has them.
+// records are the records of one disk, as the log shows them.
 type records struct {
 	history.Records
-	// bounded are the times of releases while their number was bounded.
+	// bounded are the times of releases while the record had a limit.
 	bounded []time.Time
 }
 
@@ -101,13 +101,14 @@ type launch struct {
 	report snp.ReportID
 }
 
-// NewJudge makes a Judge. For window after a release, the same request may be answered again.
+// NewJudge makes a Judge. For window after a release, an identical request may be answered
+// again.
 func NewJudge(dir tlogdir.Dir, window time.Duration) *Judge {
 	return &Judge{dir: dir, window: window, disks: map[pins.UUID]*records{}, volumes: map[pins.UUID]*history.Volume{}, released: map[launch]audit.AboutRelease{},
 		when: map[launch]time.Time{}, values: map[pins.Digest]refval.Values{}, collateral: map[pins.Digest]appraise.Collateral{}}
 }
 
-// Next takes the next leaf. The error says why a release should not have been.
+// Next takes the next leaf. The error says why a release should not have happened.
 func (j *Judge) Next(leaf audit.Leaf) error {
 	switch about := leaf.About.(type) {
 	case audit.AboutChange:
@@ -147,7 +148,7 @@ func (j *Judge) release(leaf audit.Leaf, about audit.AboutRelease) error {
 	case r.Generation != about.Generation:
 		return fmt.Errorf("generation is %d, want %d", about.Generation, r.Generation)
 	case (about.Proof != nil) != (store.EvidenceRule(r.Evidence) == store.EvidenceRequired):
-		return fmt.Errorf("evidence is %s on the record, and there is a proof: %t", r.Evidence, about.Proof != nil)
+		return fmt.Errorf("evidence is %q on the record, but the leaf has a proof: %t", r.Evidence, about.Proof != nil)
 	case about.Proof != nil && !r.Accepts(about.Proof.ReferenceValues, about.Proof.Time):
 		return fmt.Errorf("reference values are %s, want %s", about.Proof.ReferenceValues, r.ReferenceValues)
 	}
@@ -182,12 +183,12 @@ func (j *Judge) release(leaf audit.Leaf, about audit.AboutRelease) error {
 		return err
 	}
 	if decided.ReportID != about.ReportID {
-		return fmt.Errorf("REPORT_ID is %s, and the report has %s", about.ReportID, decided.ReportID)
+		return fmt.Errorf("REPORT_ID is %s on the leaf, want %s as in the report", about.ReportID, decided.ReportID)
 	}
 	return nil
 }
 
-// within holds a release against the record's bound.
+// within checks a release against the record's limit.
 func (d *records) within(leaf audit.Leaf, most uint32) error {
 	if most == 0 || leaf.Event != audit.Release {
 		return nil
@@ -200,7 +201,7 @@ func (d *records) within(leaf audit.Leaf, most uint32) error {
 	return nil
 }
 
-// once says whether a launch got the key once, and again only for the same request.
+// once verifies that a launch got the key once, and got it again only for the same request.
 func (j *Judge) once(leaf audit.Leaf, about audit.AboutRelease) error {
 	if about.Proof == nil {
 		return nil
@@ -209,20 +210,20 @@ func (j *Judge) once(leaf audit.Leaf, about audit.AboutRelease) error {
 	before, again := j.released[key]
 	switch {
 	case leaf.Event == audit.Release && again:
-		return fmt.Errorf("launch %s had the key of disk %s before", about.ReportID, about.Disk)
+		return fmt.Errorf("launch %s already had the key of disk %s", about.ReportID, about.Disk)
 	case leaf.Event == audit.Release:
 		j.released[key], j.when[key] = about, leaf.Time
 	case !again:
-		return fmt.Errorf("launch %s did not have the key of disk %s before", about.ReportID, about.Disk)
+		return fmt.Errorf("launch %s was answered again but never had the key of disk %s", about.ReportID, about.Disk)
 	case before.SHA256 != about.SHA256:
-		return errors.New("another request was answered again")
+		return errors.New("the request that was answered again differs from the first")
 	case leaf.Time.Sub(j.when[key]) > j.window:
 		return fmt.Errorf("it was answered again after %s, want at most %s", leaf.Time.Sub(j.when[key]), j.window)
 	}
 	return nil
 }
 
-// complete adds what is on the leaf and beside the log.
+// complete adds the inputs on the leaf and beside the log.
 func (j *Judge) complete(x *acl.Case, p audit.Proof) error {
 	x.Now, x.Caller.SPKI = p.Time, p.SPKI
 	x.Request = keyapi.ReleaseRequest{Version: keyapi.Version, Nonce: p.Nonce, HPKEPublicKey: p.HPKEPublicKey}

@@ -127,8 +127,8 @@ func TestJudgeFinds(t *testing.T) {
 			b := a
 			b.SHA256 = pins.Digest{9}
 			return []audit.Leaf{put, leaf(audit.Release, a), leaf(audit.ReleaseAgain, b)}
-		}, "another request"},
-		{"again without a first", func() []audit.Leaf { return []audit.Leaf{put, leaf(audit.ReleaseAgain, l.release(1))} }, "did not have the key"},
+		}, "differs from the first"},
+		{"again without a first", func() []audit.Leaf { return []audit.Leaf{put, leaf(audit.ReleaseAgain, l.release(1))} }, "never had the key"},
 		{"again too late", func() []audit.Leaf {
 			a := l.release(1)
 			late := leaf(audit.ReleaseAgain, a)
@@ -143,7 +143,7 @@ func TestJudgeFinds(t *testing.T) {
 		}, "generation is 2"},
 		{"no proof", func() []audit.Leaf {
 			return []audit.Leaf{put, changed(func(a *audit.AboutRelease) { a.Proof = nil })}
-		}, "there is a proof: false"},
+		}, "has a proof: false"},
 		{"other reference values", func() []audit.Leaf {
 			return []audit.Leaf{put, changed(func(a *audit.AboutRelease) { a.Proof.ReferenceValues = l.blob([]byte("{}")) })}
 		}, "reference values are"},
@@ -161,7 +161,7 @@ func TestJudgeFinds(t *testing.T) {
 		}, "lock 2"},
 		{"another REPORT_ID than the report's", func() []audit.Leaf {
 			return []audit.Leaf{put, changed(func(a *audit.AboutRelease) { a.ReportID = snp.ReportID{9} })}
-		}, "the report has"},
+		}, "as in the report"},
 		{"no CRL", func() []audit.Leaf {
 			return []audit.Leaf{put, changed(func(a *audit.AboutRelease) { a.Proof.Collateral = l.collateral() })}
 		}, "lock 2"},

@@ -1,9 +1,9 @@
-// Package restore brings a backup of the key server's book up to the log.
+// Package restore brings a backup of the key server's store up to the log.
 //
-// The log goes on after a backup was made, and Restore brings the newer leaves into the copy. No
-// launch that has had a key gets it again. Records that were disabled or deleted stay so, and
-// the state of volumes is that of the log. No leaf has a key: keys that were registered since
-// the backup have to be registered anew.
+// The log goes on after a backup was made. Restore applies the newer leaves to the copy. No
+// launch that has had a key gets it again. Records that were disabled or deleted stay so.
+// Volumes get the state that the log shows. No leaf has a key, so keys that were registered
+// since the backup have to be registered again.
 package restore
 
 import (
@@ -28,14 +28,14 @@ import (
 
 // Result says what a restore did.
 type Result struct {
-	Leaves   int64 // that the log has and the backup lacked
-	Releases int   // among them
+	Leaves   int64 // leaves of the log that the backup lacked
+	Releases int   // releases among them
 	Changed  int   // disks whose records were changed since the backup
-	// Lost are keys that were registered since the backup.
+	// Lost are the keys that were registered since the backup.
 	Lost []Lost
 }
 
-// Lost is a key that is in no backup.
+// Lost is a key that no backup has.
 type Lost struct {
 	Disk       pins.UUID
 	Generation uint64
@@ -43,10 +43,10 @@ type Lost struct {
 
 func (l Lost) String() string { return fmt.Sprintf("disk %s, generation %d", l.Disk, l.Generation) }
 
-// ErrOldLog says that the log lacks what the backup knows to be in it.
-var ErrOldLog = errors.New("log is older than the backup: take the newest copy of the log that there is")
+// ErrOldLog says that the log lacks leaves that the backup says it has.
+var ErrOldLog = errors.New("log is older than the backup: take the newest copy of the log")
 
-// restorer is one restore on its way. Nobody else has the book open.
+// restorer is one restore. Nothing else has the store open.
 type restorer struct {
 	ctx       context.Context
 	s         *store.Store
@@ -60,19 +60,18 @@ type restorer struct {
 	disks  map[pins.UUID]*fate
 	uses   map[pins.UUID]store.Use
 
-	volumes map[pins.UUID]*history.Volume // that the log speaks of
+	volumes map[pins.UUID]*history.Volume // volumes that the log mentions
 }
 
-// fate is what became of a disk's records.
+// fate is the history of a disk's records.
 type fate struct {
 	history.Records
-	generation uint64 // the newest there was
+	generation uint64 // the newest so far
 	purged     map[uint64]bool
-	last       time.Time // of the newest change
+	last       time.Time // time of the newest change
 }
 
-// Restore brings the book in a store up to its log. The store is a copy that nothing else uses
-// meanwhile.
+// Restore brings a store up to its log. The store is a copy that nothing else uses meanwhile.
 func Restore(ctx context.Context, s *store.Store, dir tlogdir.Dir, rand io.Reader, retention time.Duration) (Result, error) {
 	r := &restorer{ctx: ctx, s: s, dir: dir, rand: rand, retention: retention, times: map[string]time.Time{},
 		disks: map[pins.UUID]*fate{}, uses: map[pins.UUID]store.Use{}, volumes: map[pins.UUID]*history.Volume{}}
@@ -127,7 +126,8 @@ func (r *restorer) run() error {
 	return r.finish(now, signed)
 }
 
-// trees are the log as the backup knows it, and as it is: it must go on from there.
+// trees returns the log's tree as the backup knows it and as it is now. The second must extend
+// the first.
 func (r *restorer) trees(before store.Checkpoint) (old, now tlogdir.Tree, signed []byte, err error) {
 	verifier, err := note.NewVerifier(r.s.LogPublic())
 	if err != nil {
@@ -143,7 +143,7 @@ func (r *restorer) trees(before store.Checkpoint) (old, now tlogdir.Tree, signed
 		return old, now, nil, err
 	}
 	if now.Size < old.Size {
-		return old, now, nil, fmt.Errorf("%w: it has %d leaves, and the backup knows of %d", ErrOldLog, now.Size, old.Size)
+		return old, now, nil, fmt.Errorf("%w: the log has %d leaves, want at least the %d of the backup", ErrOldLog, now.Size, old.Size)
 	}
 	return old, now, signed, r.dir.CheckExtends(old, now)
 }
@@ -155,7 +155,7 @@ func latest(a, b time.Time) time.Time {
 	return a
 }
 
-// take brings one leaf in, or keeps what it says for settle.
+// take applies one leaf, or keeps it for settle.
 func (r *restorer) take(leaf audit.Leaf) error {
 	switch about := leaf.About.(type) {
 	case audit.AboutRelease:
@@ -178,8 +178,8 @@ func (r *restorer) take(leaf audit.Leaf) error {
 	return nil
 }
 
-// release gives a launch its lease. Without evidence there is nothing to give: the request was
-// known by its nonce, which is too old by now.
+// release gives a launch its lease. Without evidence no lease is needed: the nonce identified
+// the request, and it is too old by now.
 func (r *restorer) release(leaf audit.Leaf, about audit.AboutRelease) error {
 	if about.Proof == nil {
 		return nil
@@ -203,7 +203,8 @@ func (r *restorer) release(leaf audit.Leaf, about audit.AboutRelease) error {
 	return r.commit(store.SetLease(about.Disk, store.Launch{ReportID: about.ReportID}, lease))
 }
 
-// fateOf is what became of a disk's records, up to here; it begins with what the backup has.
+// fateOf returns the history of a disk's records so far. It begins with the records in the
+// backup.
 func (r *restorer) fateOf(disk pins.UUID) (*fate, error) {
 	if f := r.disks[disk]; f != nil {
 		return f, nil
@@ -223,7 +224,7 @@ func (r *restorer) fateOf(disk pins.UUID) (*fate, error) {
 	return f, nil
 }
 
-// change follows what became of a disk's records.
+// change applies a change of a disk's records.
 func (r *restorer) change(leaf audit.Leaf, about audit.AboutChange) error {
 	f, err := r.fateOf(about.Disk)
 	if err != nil {
@@ -245,7 +246,7 @@ func (r *restorer) commit(writes ...kv.Write) error {
 	return err
 }
 
-// count writes how many records there are.
+// count writes the number of records.
 func (r *restorer) count() error {
 	var n uint64
 	for after := (pins.UUID{}); ; {
@@ -261,7 +262,7 @@ func (r *restorer) count() error {
 	}
 }
 
-// finish writes the end of the log into the book, and removes segments that the log has.
+// finish writes the end of the log into the store, and removes segments that the log has.
 func (r *restorer) finish(now tlogdir.Tree, signed []byte) error {
 	for lane, head := range r.lanes {
 		items, err := r.s.Engine.Get(r.ctx, store.KeyLane(lane))

@@ -13,11 +13,11 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// settle gives a disk the records that it has by the log, as far as the backup has their
-// keys. It keeps the disk's other records, which can be brought back.
+// settle gives a disk the records that the log shows, as far as the backup has their keys. It
+// keeps the disk's other records, so that they can be restored.
 func (r *restorer) settle(disk pins.UUID, f *fate) error {
 	if f.last.IsZero() {
-		return nil // only releases
+		return nil // the log shows only releases
 	}
 	r.result.Changed++
 	have, writes, err := r.all(disk)
@@ -38,10 +38,10 @@ func (r *restorer) settle(disk pins.UUID, f *fate) error {
 			continue
 		}
 		if x.at == store.KeyStaged(disk) && len(named) == 0 {
-			continue // nothing that it could stand beside
+			continue // no record to stand beside
 		}
 		fresh := old
-		if x.about.Disk == disk { // else the log does not speak of it, and it is as it was
+		if x.about.Disk == disk { // otherwise the log does not mention it, and it stays as it was
 			if fresh, err = r.follow(old, *x.about); err != nil {
 				return err
 			}
@@ -81,7 +81,7 @@ func (r *restorer) settle(disk pins.UUID, f *fate) error {
 	return nil
 }
 
-// all reads all records of a disk by their generation, and says how to take them away.
+// all reads all records of a disk by their generation, and returns the writes that remove them.
 func (r *restorer) all(disk pins.UUID) (map[uint64]store.Record, []kv.Write, error) {
 	found := map[uint64]store.Record{}
 	var writes []kv.Write
@@ -128,7 +128,7 @@ func newest(have map[uint64]store.Record) (n uint64) {
 	return n
 }
 
-// follow makes of a record what the log says that became of it.
+// follow returns the record in the state that the log shows.
 func (r *restorer) follow(old store.Record, about audit.AboutChange) (store.Record, error) {
 	id, err := spiffeid.FromString(about.SPIFFEID)
 	if err != nil {
@@ -141,7 +141,7 @@ func (r *restorer) follow(old store.Record, about audit.AboutChange) (store.Reco
 		fresh.Volume = &store.VolumePolicy{Writers: store.Writers(about.Writers), Unclean: store.Unclean(about.Unclean)}
 	}
 	if old.HeaderSHA256 != about.Header {
-		return store.Record{}, fmt.Errorf("generation %d has the header %s, and by the log %s", old.Generation, old.HeaderSHA256, about.Header)
+		return store.Record{}, fmt.Errorf("generation %d has header pin %s in the backup and %s in the log", old.Generation, old.HeaderSHA256, about.Header)
 	}
 	for _, b := range about.Before {
 		fresh.Before = append(fresh.Before, store.Expiring(b))

@@ -10,7 +10,7 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// volume is what is known of a volume, up to here; it begins with what the backup has.
+// volume returns the known state of a volume so far. It begins with the state in the backup.
 func (r *restorer) volume(disk pins.UUID) (*history.Volume, error) {
 	if v := r.volumes[disk]; v != nil {
 		return v, nil
@@ -23,7 +23,7 @@ func (r *restorer) volume(disk pins.UUID) (*history.Volume, error) {
 	return r.volumes[disk], nil
 }
 
-// registered follows the records of a volume.
+// registered applies the records of a volume.
 func (r *restorer) registered(leaf audit.Leaf, about audit.AboutChange) error {
 	if about.Writers == "" {
 		return nil
@@ -46,14 +46,14 @@ func (r *restorer) opened(leaf audit.Leaf, about audit.AboutRelease) error {
 		return err
 	}
 	launch := ""
-	if about.Proof != nil { // else the log has no name for it
+	if about.Proof != nil { // without a proof the log does not name the launch
 		launch = store.Launch{ReportID: about.ReportID}.String()
 	}
 	v.Open(*about.Volume, launch, leaf.Time)
 	return nil
 }
 
-// said takes a close, or the operator's word.
+// said applies a close or an operator's word.
 func (r *restorer) said(leaf audit.Leaf, about audit.AboutVolume) error {
 	v, err := r.volume(about.Disk)
 	if err != nil {
@@ -63,11 +63,11 @@ func (r *restorer) said(leaf audit.Leaf, about audit.AboutVolume) error {
 	return nil
 }
 
-// settleVolumes writes what became of the volumes.
+// settleVolumes writes the states of the volumes.
 func (r *restorer) settleVolumes() error {
 	for disk, v := range r.volumes {
 		if !v.Known() {
-			continue // only records that do not count spoke of it
+			continue // only records that are not in force mention it
 		}
 		item, err := r.s.SetVolume(v.Volume)
 		if err != nil {

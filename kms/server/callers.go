@@ -15,28 +15,28 @@ import (
 	"github.com/rootvouch/rootvouch/kms/acl"
 )
 
-// maxVerified is how many SVIDs are remembered.
+// maxVerified is how many SVIDs the cache holds.
 const maxVerified = 4096
 
-// callers remembers which SVIDs were verified: a handshake and the requests after it show
-// the same one. What was verified counts while the bundle has the same roots, and all
-// certificates of the way to one of them are valid.
+// callers caches verified SVIDs, because a handshake and the requests after it show the same
+// SVID. An entry is good while the bundle has the same roots and all certificates of its chain
+// are valid.
 type callers struct {
-	mu       sync.Mutex                     // guards what follows
-	roots    []*x509.Certificate            // of the bundle that all was verified by
-	verified map[[sha256.Size]byte]verified // :: digest of the certificates -> what they say
+	mu       sync.Mutex                     // guards the fields below
+	roots    []*x509.Certificate            // roots of the bundle that verified all entries
+	verified map[[sha256.Size]byte]verified // :: digest of the certificates -> the verified SVID
 }
 
 // verified is an SVID that was verified.
 type verified struct {
 	acl.Caller
-	// unfit is why no workload should have it, if so: that ends no handshake, so that the
-	// request is on the log.
+	// unfit says why no workload should have this SVID, or is nil. It does not end the
+	// handshake, so that the request goes on the log.
 	unfit       error
-	from, until time.Time // while it counts
+	from, until time.Time // while the entry is good
 }
 
-// verify says whose SVID it is that these certificates are.
+// verify returns the identity of the SVID in these certificates.
 func (c *callers) verify(certs []*x509.Certificate, domain spiffeid.TrustDomain, bundles x509bundle.Source, now time.Time) (verified, error) {
 	bundle, err := bundles.GetX509BundleForTrustDomain(domain)
 	if err != nil {
@@ -46,7 +46,7 @@ func (c *callers) verify(certs []*x509.Certificate, domain spiffeid.TrustDomain,
 	if v, ok := c.find(roots, digest); ok && !now.Before(v.from) && !now.After(v.until) {
 		return v, nil
 	}
-	// A bundle of our own: that of the source may change while this looks at it.
+	// The bundle is a copy, because the source may change its own meanwhile.
 	v, err := verify(certs, domain, x509bundle.FromX509Authorities(domain, roots), now)
 	if err != nil {
 		return verified{}, fmt.Errorf("verifying the caller: %v", err)
@@ -55,7 +55,7 @@ func (c *callers) verify(certs []*x509.Certificate, domain spiffeid.TrustDomain,
 	return v, nil
 }
 
-// digestOfCerts is SHA-256 of the certificates, each with its length in itself (DER).
+// digestOfCerts is SHA-256 over the certificates. Each is DER, and so contains its length.
 func digestOfCerts(certs []*x509.Certificate) (digest [sha256.Size]byte) {
 	h := sha256.New()
 	for _, cert := range certs {
@@ -90,15 +90,15 @@ func verify(certs []*x509.Certificate, domain spiffeid.TrustDomain, bundle *x509
 		return verified{}, err
 	}
 	if !id.MemberOf(domain) {
-		return verified{}, fmt.Errorf("%s is no member of trust domain %s", id, domain)
+		return verified{}, fmt.Errorf("%s is not a member of trust domain %s", id, domain)
 	}
 	leaf := certs[0]
 	v := verified{Caller: acl.Caller{ID: id, SPKI: leaf.RawSubjectPublicKeyInfo}, from: leaf.NotBefore, until: leaf.NotAfter}
-	switch { // the X.509-SVID standard's, sections 2 and 4.3
+	switch { // X509-SVID, sections 2 and 4.3
 	case id.Path() == "":
 		v.unfit = fmt.Errorf("verifying the caller: %s has no path, want that of a workload", id)
 	case leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0:
-		v.unfit = fmt.Errorf("verifying the caller: the SVID of %s has not the key usage digitalSignature", id)
+		v.unfit = fmt.Errorf("verifying the caller: the SVID of %s lacks the key usage digitalSignature", id)
 	}
 	for _, cert := range chains[0] {
 		if cert.NotBefore.After(v.from) {

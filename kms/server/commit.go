@@ -11,8 +11,8 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// serveCommit answers keyapi.CommitPath. Anyone may ask, so it costs little until the MAC
-// is verified, and what strangers send is on no leaf.
+// serveCommit answers keyapi.CommitPath. Anyone may ask, so a request costs little until its
+// MAC is verified, and requests of strangers go on no leaf.
 func (s *Server) serveCommit(w http.ResponseWriter, r *http.Request) {
 	start, code := time.Now(), keyapi.Code("")
 	defer func() { s.Answered("commit", code, time.Since(start)) }()
@@ -52,8 +52,8 @@ func (s *Server) commit(w http.ResponseWriter, r *http.Request) ([]byte, error) 
 		return nil, refuse(keyapi.CodeMalformed, "%v", err)
 	}
 	if !request.Verify(s.Ledger.Records.CommitKey(disk, request.Holder), disk) {
-		s.Log.Debug("refused a commit: it is not by a launch that had the volume", "remote", r.RemoteAddr, "disk", disk)
-		return nil, refuse(keyapi.CodeDenied, "the MAC is not that of a launch that had the volume")
+		s.Log.Debug("refused a commit: no launch that had the volume made it", "remote", r.RemoteAddr, "disk", disk)
+		return nil, refuse(keyapi.CodeDenied, "no launch that had the volume made the MAC")
 	}
 	err = s.Ledger.CloseVolume(r.Context(), r.RemoteAddr, disk, request)
 	switch {

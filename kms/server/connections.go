@@ -10,27 +10,28 @@ import (
 	"time"
 )
 
-// limitedListener holds at most so many connections, and so many of strangers: peers in
-// their handshake, or before their first request. More wait in the kernel's queue, where no
-// time of ours runs out: in a storm of boots, what was begun is finished.
+// limitedListener bounds the number of connections, and the number of strangers among them:
+// peers in their handshake or before their first request. Further peers wait in the kernel's
+// queue, where none of our timers run. So in a storm of boots, the requests that began also
+// finish.
 //
-// But anyone can connect and do nothing. So while a newcomer waits, the stranger goes that
-// has been quiet too long; where there is none, the caller whose connection has been idle
-// too long. Quiet is the peer, not this server: a peer whose bytes nobody has read yet is
-// waiting for us. And too long is longer where guests are slow: on a host that starts
-// thousands of VMs, closing those that answer late would only have them begin again.
+// But anyone can connect and send nothing. So while a newcomer waits, the listener drops the
+// stranger that has been quiet too long. If there is none, it drops the caller whose connection
+// has been idle too long. Quiet means that the peer sends nothing. A peer whose bytes this
+// server has not read yet is not quiet. The bound grows with the slowest guests: on a host that
+// starts thousands of VMs, a guest whose slow connection is dropped would only begin again.
 type limitedListener struct {
 	net.Listener
 	most, mostStrangers int
-	freed               chan struct{} // of size 1: a connection was closed, or can be
+	freed               chan struct{} // of size 1: a connection was closed, or may be dropped
 	closed              chan struct{}
 	closeOnce           sync.Once
 
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards the fields below
 	open      int
-	pace      time.Duration // for which the slowest of the latest callers was quiet in its handshake
+	pace      time.Duration // longest quiet time in the handshakes of the latest callers
 	strangers list.List     // of *limitedConn, oldest first
-	idle      list.List     // of *limitedConn that are known, longest idle first
+	idle      list.List     // of *limitedConn of callers, longest idle first
 }
 
 func limitConnections(l net.Listener, most, mostStrangers int) *limitedListener {
@@ -51,10 +52,10 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// place waits until there is a place for conn; nil, if the peer has gone meanwhile.
+// place waits until there is room for conn. It returns nil if the peer has gone meanwhile.
 func (l *limitedListener) place(conn net.Conn) (net.Conn, error) {
 	for {
-		if hungUp(conn) { // it waited longer than its patience: no handshake for it
+		if hungUp(conn) { // the peer stopped waiting: no handshake for it
 			conn.Close()
 			return nil, nil
 		}
@@ -79,15 +80,15 @@ func (l *limitedListener) place(conn net.Conn) (net.Conn, error) {
 	}
 }
 
-// How long a peer may be quiet while another one waits for its place, or twice the pace of
-// callers if that is longer, but never longer than headerTimeout.
+// How long a peer may be quiet while another peer waits for its place. If twice the pace of
+// callers is longer, that counts, but never more than headerTimeout.
 const (
-	silence = time.Second / 4 // of one that has sent nothing at all: its first bytes follow the connection
-	stalled = 2 * time.Second // of any other
+	silence = time.Second / 4 // a peer that has sent nothing: a client's first bytes follow the connection at once
+	stalled = 2 * time.Second // any other peer
 )
 
-// admit takes conn in, or says who has to go first, or how long it is until somebody may
-// have to.
+// admit takes conn in. Otherwise it returns the connection to drop first, or the time until one
+// may have to be dropped.
 func (l *limitedListener) admit(conn net.Conn) (admitted, drop *limitedConn, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -107,8 +108,8 @@ func (l *limitedListener) admit(conn net.Conn) (admitted, drop *limitedConn, wai
 	return nil, drop, wait
 }
 
-// quietLocked returns the first connection of a list whose peer has been quiet too long, or
-// else how long it is until there may be one.
+// quietLocked returns the first connection of a list whose peer has been quiet too long.
+// Otherwise it returns the time until there may be one.
 func (l *limitedListener) quietLocked(conns *list.List) (*limitedConn, time.Duration) {
 	least := min(2*l.pace, headerTimeout)
 	wait := silence
@@ -130,10 +131,10 @@ func (l *limitedListener) Close() error {
 	return l.Listener.Close()
 }
 
-// state is an http.Server's ConnState. A connection is active when its first
-// request was read, which is after a handshake that verified the peer's SVID.
+// state is an http.Server's ConnState. A connection becomes active when its first request was
+// read, after a handshake that verified the peer's SVID.
 func (l *limitedListener) state(conn net.Conn, state http.ConnState) {
-	var on *list.List // nil while it asks
+	var on *list.List // nil during a request
 	switch state {
 	case http.StateActive:
 	case http.StateIdle:
@@ -162,18 +163,18 @@ type limitedConn struct {
 	net.Conn
 	listener *limitedListener
 	begun    time.Time    // when it was admitted
-	heard    atomic.Int64 // when it sent something last, in nanoseconds since 1970; 0: never
-	slowest  atomic.Int64 // longest time that it was quiet, in nanoseconds
+	heard    atomic.Int64 // when the peer last sent bytes, in nanoseconds since 1970; 0: never
+	slowest  atomic.Int64 // the peer's longest quiet time, in nanoseconds
 
 	// guarded by listener.mu
-	on     *list.List // strangers or idle; nil while it asks
+	on     *list.List // strangers or idle; nil during a request
 	place  *list.Element
-	since  time.Time // on is what it is
+	since  time.Time // when on was set
 	closed bool
 }
 
-// patience is how long the peer may still be quiet, if it may be so for least at least.
-// listener.mu is held.
+// patience is how long the peer may still be quiet. It may be quiet for at least least in all.
+// The caller holds listener.mu.
 func (c *limitedConn) patience(least time.Duration) time.Duration {
 	heard := c.heard.Load()
 	if heard == 0 {
@@ -182,7 +183,7 @@ func (c *limitedConn) patience(least time.Duration) time.Duration {
 	return max(stalled, least) - min(time.Since(c.since), time.Since(time.Unix(0, heard)))
 }
 
-// moveLocked puts c at the end of a list, or on none.
+// moveLocked moves c to the end of a list, or off all lists.
 func (c *limitedConn) moveLocked(to *list.List) {
 	if c.on != nil {
 		c.on.Remove(c.place)

@@ -19,7 +19,7 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// refusal is an error whose meaning for the caller is known.
+// refusal is an error with its code for the caller.
 type refusal struct {
 	code keyapi.Code
 	err  error
@@ -32,7 +32,7 @@ func refuse(code keyapi.Code, format string, args ...any) error {
 	return &refusal{code, fmt.Errorf(format, args...)}
 }
 
-// codeOf is the one place where errors become what a caller learns.
+// codeOf is the one place that maps errors to the codes that callers see.
 func codeOf(err error) keyapi.Code {
 	if r, ok := errors.AsType[*refusal](err); ok {
 		return r.code
@@ -47,12 +47,12 @@ func codeOf(err error) keyapi.Code {
 	case errors.Is(err, ledger.ErrStale):
 		return keyapi.CodeNonce
 	case errors.Is(err, ledger.ErrCapped):
-		return keyapi.CodeBusy // the hour passes, or the owner lifts the bound
+		return keyapi.CodeBusy // the hour passes, or the owner lifts the limit
 	}
 	return keyapi.CodeUnavailable // the server's own fault: acl.ErrCannotJudge, ledger.ErrClock, a full disk
 }
 
-// checksOf names what a request failed at, for figures and for the log.
+// checksOf names the checks that a request failed, for metrics and for the log.
 func checksOf(code keyapi.Code, err error) []string {
 	if r, ok := errors.AsType[*acl.Refusal](err); ok {
 		return r.Checks
@@ -93,17 +93,18 @@ func statusOf(code keyapi.Code) int {
 	return http.StatusServiceUnavailable
 }
 
-// call is one request, read whole.
+// call is one request, fully read.
 type call struct {
 	ctx    context.Context
 	caller acl.Caller
-	disk   string // as the path has it
+	disk   string // as in the path
 	body   []byte
-	// about is what the log will say, filled as things become known.
+	// about is the request on the leaf. It fills up as the server learns more.
 	about audit.Request
 }
 
-// serve reads a request, has it handled, and answers. A refusal goes to the log.
+// serve reads a request, lets handle answer it, and sends the answer. A refusal goes on the
+// log.
 func (s *Server) serve(request string, handle func(*call) ([]byte, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		start, code := time.Now(), keyapi.Code("")
@@ -138,8 +139,9 @@ func (s *Server) read(c *call, w http.ResponseWriter, r *http.Request) error {
 	return err
 }
 
-// readBody reads a request. One that is too long is malformed. If the bytes do not arrive in
-// time, the caller asks again: it may be this server that had no time for them.
+// readBody reads a request. A request that is too long is malformed. If the bytes do not arrive
+// in time, the answer invites the caller to ask again, because this server may have been too
+// busy to read them.
 func readBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	if _, long := errors.AsType[*http.MaxBytesError](err); long {
@@ -151,11 +153,11 @@ func readBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error
 	return body, nil
 }
 
-// noteLimit bounds how long a refusal may take to be written down.
+// noteLimit bounds the time to record a refusal.
 const noteLimit = 10 * time.Second
 
-// note puts a refusal on the log and in the server's own, unless this caller has had too
-// many. It is refused all the same if that fails.
+// note puts a refusal on the audit log and in the server's own log, unless this caller has had
+// too many. The request is refused even if that fails.
 func (s *Server) note(c *call, code keyapi.Code, reason error) {
 	checks := checksOf(code, reason)
 	s.Refused(c.about.Disk, checks)
@@ -169,11 +171,11 @@ func (s *Server) note(c *call, code keyapi.Code, reason error) {
 	err := s.Ledger.Note(ctx, audit.Entry{Event: audit.Refusal, About: audit.AboutRefusal{
 		Request: c.about, Code: string(code), Checks: checks, Reason: reason.Error(), Suppressed: suppressed}})
 	if err != nil {
-		s.Log.Error("writing down a refusal", "err", err)
+		s.Log.Error("recording a refusal", "err", err)
 	}
 }
 
-// nonce answers keyapi.PathNonce. Only callers that some record names get one.
+// nonce answers keyapi.PathNonce. Only callers with a record get a nonce.
 func (s *Server) nonce(c *call) ([]byte, error) {
 	if _, err := keyapi.Decode[keyapi.NonceRequest](c.body); err != nil {
 		return nil, refuse(keyapi.CodeMalformed, "%v", err)
@@ -192,7 +194,7 @@ func (s *Server) nonce(c *call) ([]byte, error) {
 	return keyapi.Encode(keyapi.NonceReply{Version: keyapi.Version, Nonce: n}), nil
 }
 
-// release answers keyapi.ReleasePath. The key leaves after the ledger has made the release
+// release answers keyapi.ReleasePath. The key leaves only after the ledger has made the release
 // durable.
 func (s *Server) release(c *call) ([]byte, error) {
 	free, err := take(c.ctx, s.slots, "releases")
@@ -238,7 +240,7 @@ func (s *Server) release(c *call) ([]byte, error) {
 	if err := s.Ledger.Release(c.ctx, claim); err != nil {
 		return nil, err
 	}
-	if claim.Volume != nil { // what it is told is known since
+	if claim.Volume != nil { // the ledger has set what the launch is told
 		if reply, err = s.seal(x.Record, request, s.tell(*x.Record.Volume, *claim.Volume)); err != nil {
 			return nil, err
 		}
@@ -248,11 +250,11 @@ func (s *Server) release(c *call) ([]byte, error) {
 	return reply, nil
 }
 
-// slotWait is how long a request waits for one of those before it to end. To be sent away and
-// to ask again costs both sides more than to wait.
+// slotWait is how long a request waits for an earlier one to end. A refusal and a second request
+// would cost both sides more than the wait.
 const slotWait = 5 * time.Second
 
-// take takes a slot, and returns how to free it.
+// take takes a slot, and returns the function that frees it.
 func take(ctx context.Context, slots chan struct{}, what string) (free func(), err error) {
 	wait := time.NewTimer(slotWait)
 	defer wait.Stop()
@@ -266,8 +268,8 @@ func take(ctx context.Context, slots chan struct{}, what string) (free func(), e
 	}
 }
 
-// launchOf names what the key goes to: the launch that the evidence is of, or where that is
-// not required this request.
+// launchOf names the receiver of the key: the launch in the evidence, or this request if
+// evidence is not required.
 func launchOf(x acl.Case) store.Launch {
 	if x.Record.Evidence == store.EvidenceNotRequired {
 		return store.Launch{Nonce: x.Request.Nonce}
@@ -276,9 +278,9 @@ func launchOf(x acl.Case) store.Launch {
 }
 
 // late decides, before the cost of an appraisal, about a request whose nonce is not fresh. It
-// returns nil if the request may be one whose reply was lost; the ledger decides again.
-// underWay says that a copy of the request may be in its transaction, if the launch has no
-// lease yet.
+// returns nil if the request may be a copy of one whose reply was lost; the ledger then decides
+// again. underWay says that a copy of the request may still be in its transaction if the launch
+// has no lease yet.
 func (s *Server) late(c *call, x acl.Case, underWay bool) error {
 	launches := []store.Launch{{Nonce: x.Request.Nonce}}
 	if claimed := x.Evidence.Claims().ReportID; claimed != (snp.ReportID{}) {
@@ -301,8 +303,8 @@ func (s *Server) late(c *call, x acl.Case, underWay bool) error {
 	return ledger.ErrStale
 }
 
-// decide completes the case, and holds it against both locks: of the disk's record, or of the
-// one that is staged beside it.
+// decide completes the case and tries both locks, with the disk's record and with the staged
+// one.
 func (s *Server) decide(c *call, x *acl.Case) error {
 	current, staged, err := s.Ledger.Records.Both(c.ctx, c.about.Disk)
 	if errors.Is(err, store.ErrNotFound) {
@@ -336,8 +338,8 @@ func (s *Server) decide(c *call, x *acl.Case) error {
 	return refuse(keyapi.CodeDenied, "%w", refused)
 }
 
-// decideBy holds the case against one record: against all reference values that it accepts,
-// until some fit.
+// decideBy tries the case with one record: with each of the reference values that it accepts,
+// until one fits.
 func (s *Server) decideBy(c *call, x *acl.Case, r store.Record) error {
 	accepts := r.Accepts(x.Now)
 	if len(accepts) == 0 {
@@ -366,7 +368,8 @@ func (s *Server) decideBy(c *call, x *acl.Case, r store.Record) error {
 	return refused
 }
 
-// keep puts evidence where an operator finds it who fetches its certificate.
+// keep stores evidence that lacks its certificate where an operator can find it and fetch the
+// certificate.
 func (s *Server) keep(x acl.Case) {
 	claims := x.Evidence.Claims()
 	path, err := s.Kept.Keep(x.Request.Evidence, &claims)
@@ -377,8 +380,8 @@ func (s *Server) keep(x acl.Case) {
 	}
 }
 
-// proof returns everything that decided a case, for the log. The contents that the proof
-// names are in the book before the leaf is.
+// proof returns all inputs of a decision, for the log. The contents that the proof names are in
+// the store before the leaf is.
 func (s *Server) proof(ctx context.Context, x acl.Case) (*audit.Proof, error) {
 	claims := x.Evidence.Claims()
 	p := &audit.Proof{
@@ -397,7 +400,7 @@ func (s *Server) proof(ctx context.Context, x acl.Case) (*audit.Proof, error) {
 	return p, err
 }
 
-// tell is what a launch is told of a volume that it has opened.
+// tell returns what a launch learns about a volume that it has opened.
 func (s *Server) tell(p store.VolumePolicy, v store.Volume) *keyapi.Volume {
 	return &keyapi.Volume{
 		Found: v.Found, AcceptUnclean: p.Unclean == store.UncleanAccept, Generation: v.Generation, Digest: v.Digest,
@@ -405,8 +408,7 @@ func (s *Server) tell(p store.VolumePolicy, v store.Volume) *keyapi.Volume {
 	}
 }
 
-// seal makes the reply that will leave when the release is durable. volume is nil for a
-// disk.
+// seal makes the reply, which leaves when the release is durable. volume is nil for a disk.
 func (s *Server) seal(record store.Record, request keyapi.ReleaseRequest, volume *keyapi.Volume) ([]byte, error) {
 	key, err := s.Ledger.Records.Key(record)
 	if err != nil {

@@ -13,36 +13,36 @@ import (
 	"github.com/rootvouch/rootvouch/refval"
 )
 
-// Bounds of refusals on the audit log, for each SPIFFE ID.
+// Limits of refusals on the audit log, for each SPIFFE ID.
 const (
 	refusalBurst    = 50
-	refusalInterval = time.Second // for one more
+	refusalInterval = time.Second // time until one more is allowed
 	refusalsPerDay  = 1000        // some 700 kB: the log is never cut
 	refusalDay      = 24 * time.Hour
 	refusalCallers  = 4096 // all others share one allowance
 
-	leftOutInterval = time.Hour // at most, until what was left out is on the log as a number
+	leftOutInterval = time.Hour // the longest time until the number left out is on the log
 )
 
-// limiter bounds how many refusals each caller can put on the audit log. It counts the
-// refusals that it leaves out. The next refusal, or a leaf of its own, has the count.
+// limiter bounds how many refusals each caller can put on the audit log. It counts the refusals
+// that it leaves out. The count goes on the caller's next refusal, or on a leaf of its own.
 type limiter struct {
-	mu      sync.Mutex            // guards what follows
+	mu      sync.Mutex            // guards the fields below
 	callers map[string]*allowance // :: SPIFFE ID -> its allowance
 }
 
 type allowance struct {
 	left       int
-	since      time.Time // when left was reckoned
-	today      int       // how many went on the log since day
+	since      time.Time // when left was last computed
+	today      int       // refusals on the log since day
 	day        time.Time
 	suppressed uint64
 }
 
 func newLimiter() *limiter { return &limiter{callers: map[string]*allowance{}} }
 
-// allow reports whether one more refusal of this caller goes on the log, and how
-// many before it did not.
+// allow reports whether one more refusal of this caller goes on the log, and how many before it
+// were left out.
 func (l *limiter) allow(id string, now time.Time) (suppressed uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -75,8 +75,7 @@ func (l *limiter) allow(id string, now time.Time) (suppressed uint64, ok bool) {
 	return suppressed, true
 }
 
-// leftOut returns how many refusals of each caller are on no line yet, and forgets
-// them.
+// leftOut returns how many refusals of each caller are on no leaf yet, and resets the counts.
 func (l *limiter) leftOut() map[string]uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -96,16 +95,16 @@ func (s *Server) noteLeftOut() {
 	for id, count := range s.refusals.leftOut() {
 		entry := audit.Entry{Event: audit.LeftOut, About: audit.AboutLeftOut{SPIFFEID: id, Count: count}}
 		if err := s.Ledger.Note(ctx, entry); err != nil {
-			s.Log.Error("writing down how many refusals were left out", "spiffe_id", id, "count", count, "err", err)
+			s.Log.Error("recording how many refusals were left out", "spiffe_id", id, "count", count, "err", err)
 		}
 	}
 }
 
-// cachedValues is how many decoded refval.json are kept.
+// cachedValues is how many decoded refval.json the cache holds.
 const cachedValues = 1024
 
-// valuesCache keeps decoded reference values by their digest, which never stand
-// for others.
+// valuesCache caches decoded reference values by their digest. An entry never goes stale,
+// because the digest fixes its content.
 type valuesCache struct {
 	mu      sync.Mutex                    // guards decoded
 	decoded map[pins.Digest]refval.Values // :: SHA-256 of refval.json -> Values
@@ -115,7 +114,8 @@ func newValuesCache() *valuesCache {
 	return &valuesCache{decoded: map[pins.Digest]refval.Values{}}
 }
 
-// get returns reference values; the zero Values, which accept nothing, for the zero digest.
+// get returns reference values. For the zero digest it returns the zero Values, which accept
+// nothing.
 func (c *valuesCache) get(ctx context.Context, l *ledger.Ledger, digest pins.Digest) (refval.Values, error) {
 	if digest == (pins.Digest{}) {
 		return refval.Values{}, nil
@@ -142,15 +142,15 @@ func (c *valuesCache) get(ctx context.Context, l *ledger.Ledger, digest pins.Dig
 	return values, nil
 }
 
-// collateralCache keeps the digest of the list of collateral that was put last.
+// collateralCache holds the digest of the list of collateral that was stored last.
 type collateralCache struct {
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	last   appraise.Collateral
 	digest pins.Digest
 }
 
-// put makes a list of collateral, and all that it names, durable in the book, and returns
-// the list's digest.
+// put stores a list of collateral, and all that it names, durably, and returns the list's
+// digest.
 func (c *collateralCache) put(ctx context.Context, l *ledger.Ledger, now appraise.Collateral) (pins.Digest, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

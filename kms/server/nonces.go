@@ -16,18 +16,18 @@ const (
 	nonceLifetime = time.Minute
 	// nonceSkew is how far the clock of another server that made a nonce may be ahead.
 	nonceSkew = 5 * time.Second
-	// nonceGrace is how long a request whose nonce has become too old is to be asked again and
-	// not anew. A copy of it that was taken in time may be under way here or at another server:
-	// its transaction ends by then, and shows.
+	// nonceGrace is how long the server answers "ask again" to a request whose nonce is too
+	// old. A copy of the request that came in time may still be in its transaction, here or at
+	// another server. After nonceGrace that transaction has ended, and its result is visible.
 	nonceGrace = 45 * time.Second
 
 	nonceLabel = "rootvouch kms nonce v1"
 )
 
-// nonces makes nonces, and knows its own: nothing is kept. Each has the time (8 bytes,
-// big-endian nanoseconds since 1970), 8 random bytes, and half an HMAC-SHA-256 over
-// both and the caller. Any server with the key knows it. That it serves one
-// release is the lease's doing.
+// nonces makes nonces and recognizes its own without storing them. Each nonce has the time (8
+// bytes, big-endian nanoseconds since 1970), 8 random bytes, and half an HMAC-SHA-256 over both
+// and the caller. Any server with the key recognizes it. The lease, not the nonce, ensures that
+// a nonce serves only one release.
 type nonces struct {
 	key  []byte
 	rand io.Reader
@@ -45,7 +45,7 @@ func (n nonces) issue(c acl.Caller, now time.Time) (evidence.Nonce, error) {
 }
 
 // until reports whether a nonce was made for this caller, and until when it is fresh. A nonce
-// from the future is not: a clock that was set back is like time that has passed.
+// from the future is not fresh, because a clock that was set back must not extend its life.
 func (n nonces) until(c acl.Caller, nonce evidence.Nonce, now time.Time) (until time.Time, ours bool) {
 	if !hmac.Equal(nonce[16:], n.tag(nonce, c)) {
 		return time.Time{}, false
@@ -57,7 +57,7 @@ func (n nonces) until(c acl.Caller, nonce evidence.Nonce, now time.Time) (until 
 	return made.Add(nonceLifetime), true
 }
 
-// tag is the MAC of a nonce's first half for a caller. Every part has its size before it.
+// tag is the MAC of a nonce's first half for a caller. Each part follows its size.
 func (n nonces) tag(nonce evidence.Nonce, c acl.Caller) []byte {
 	mac := hmac.New(sha256.New, n.key)
 	key := sha256.Sum256(c.SPKI)

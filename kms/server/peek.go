@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unread reports whether a peer sent bytes that nobody has read yet.
+// unread reports whether a peer sent bytes that this server has not read yet.
 func unread(conn net.Conn) bool {
 	var n int
 	err := control(conn, func(fd int) (err error) {
@@ -30,8 +30,8 @@ func hungUp(conn net.Conn) bool {
 	return err == nil && fds[0].Revents&gone != 0
 }
 
-// shortenQueue has the kernel hold at most so many connections that nobody has accepted. Peers
-// beyond them ask the kernel again, which costs the server nothing.
+// shortenQueue limits the connections that the kernel holds before Accept. Further peers ask
+// the kernel again, which costs the server nothing.
 func shortenQueue(l net.Listener, most int) error {
 	if err := control(l, func(fd int) error { return unix.Listen(fd, most) }); err != nil {
 		return fmt.Errorf("bounding the queue of connections: %w", err)

@@ -1,9 +1,9 @@
 // Package server answers callers that ask the key server for the key of a disk.
 //
-// Callers are workloads of one trust domain, over mutual TLS. A caller learns only a
-// key or one word (keyapi.Code). The audit log has the reason for a refusal. Peers
-// without an SVID of the trust domain get no further than the TLS handshake, but for
-// the name that takes commits of volumes: a commit has a key of its own.
+// Callers are workloads of one trust domain and use mutual TLS. A caller learns only a key or
+// one word (keyapi.Code). The audit log has the reason for a refusal. A peer without an SVID of
+// the trust domain cannot complete the TLS handshake. The exception is the server name for
+// commits of volumes, because a commit has a key of its own.
 package server
 
 import (
@@ -32,46 +32,43 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// Bounds of what peers can make the server hold.
+// Limits of what peers can make the server hold.
 const (
-	maxConnections = 1024     // others wait in the kernel, or take the place of one that does nothing
-	maxStrangers   = 256      // of them, before their first request
-	maxQueue       = 512      // that wait in the kernel: who waits longer than its patience was work for nothing
-	maxReleases    = 256      // being worked on at once
-	maxCommits     = 64       // the same
+	maxConnections = 1024     // others wait in the kernel, or replace a quiet connection
+	maxStrangers   = 256      // of these, before their first request
+	maxQueue       = 512      // waiting in the kernel: a handshake with a peer that stopped waiting is wasted
+	maxReleases    = 256      // in progress at once
+	maxCommits     = 64       // in progress at once
 	maxHeader      = 16 << 10 // bytes
 )
 
-// Bounds in time.
+// Time limits.
 const (
-	headerTimeout = 10 * time.Second // the TLS handshake included
+	headerTimeout = 10 * time.Second // including the TLS handshake
 	readTimeout   = 10 * time.Second
 	writeTimeout  = 30 * time.Second
 	idleTimeout   = 30 * time.Second
-	commitTimeout = 5 * time.Second // to send one
+	commitTimeout = 5 * time.Second // to send a commit
 	shutdownGrace = 10 * time.Second
 )
 
 // Config says what a server serves. Every field must be set.
 type Config struct {
-	// ID is the server's own SPIFFE ID; callers are members of its trust domain.
+	// ID is the server's own SPIFFE ID. Callers are members of its trust domain.
 	ID spiffeid.ID
-	// SVID and Bundle are asked at each connection and each request, so they may
-	// rotate.
+	// SVID and Bundle are read for each connection and each request, so they may rotate.
 	SVID   x509svid.Source
 	Bundle x509bundle.Source
 	// Ledger holds the records.
 	Ledger *ledger.Ledger
-	// Collateral is what evidence is appraised with besides the certificates that it
-	// carries.
+	// Collateral returns what an appraisal needs besides the certificates in the evidence.
 	Collateral func() (appraise.Collateral, error)
-	// Kept keeps evidence that lacks its certificate. Required; it may keep nothing.
+	// Kept stores evidence that lacks its certificate. Required; it may store nothing.
 	Kept *kept.Dir
-	// Answered gets each answer: to which request ("nonce", "release", "commit"), with which code ("" is
-	// no refusal), and how long it took.
+	// Answered gets each answer: the request ("nonce", "release", "commit"), the code ("" if
+	// there was no refusal), and the time that the answer took.
 	Answered func(request string, code keyapi.Code, took time.Duration)
-	// Refused gets each refusal: of which disk's key (zero where that is not known), and what
-	// the request failed at.
+	// Refused gets each refusal: the disk (zero if unknown), and the checks that failed.
 	Refused func(disk pins.UUID, checks []string)
 	Clock   func() time.Time
 	Rand    io.Reader
@@ -86,12 +83,12 @@ type Server struct {
 	refusals   *limiter
 	values     *valuesCache
 	collateral collateralCache
-	memo       appraise.Memo // of the roots' signatures
-	slots      chan struct{} // one for each release being worked on
-	commits    chan struct{} // one for each commit
+	memo       appraise.Memo // caches the verification of the roots' signatures
+	slots      chan struct{} // one for each release in progress
+	commits    chan struct{} // one for each commit in progress
 }
 
-// New makes a server. It panics where a field of c is not set.
+// New makes a server. It panics if a field of c is not set.
 func New(c Config) *Server {
 	if c.ID.IsZero() || c.SVID == nil || c.Bundle == nil || c.Ledger == nil || c.Collateral == nil || c.Kept == nil || c.Answered == nil || c.Refused == nil ||
 		c.Clock == nil || c.Rand == nil || c.Log == nil {
@@ -107,8 +104,8 @@ func New(c Config) *Server {
 	}
 }
 
-// Serve answers on listener, which it closes, until ctx is done, and then lets
-// what is under way finish.
+// Serve answers on listener, which it closes, until ctx is done. It then lets requests in
+// progress finish.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	if err := shortenQueue(listener, maxQueue); err != nil {
 		listener.Close()
@@ -158,8 +155,8 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	return nil
 }
 
-// peerLog takes what net/http says: what peers cause at will, such as a failed
-// handshake, is for debugging, a panic of ours is an error.
+// peerLog receives the messages of net/http. A message that peers cause at will, such as a
+// failed handshake, is for debugging. A panic of ours is an error.
 type peerLog struct{ log *slog.Logger }
 
 func (l peerLog) Write(line []byte) (int, error) {
@@ -171,8 +168,8 @@ func (l peerLog) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// tlsConfig is mutual TLS 1.3 with SVIDs of the trust domain. Sessions are not
-// resumed: every connection shows a certificate that is verified then.
+// tlsConfig is mutual TLS 1.3 with SVIDs of the trust domain. Sessions are not resumed: every
+// connection shows a certificate, which is verified then.
 func (s *Server) tlsConfig() *tls.Config {
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true,
@@ -189,15 +186,16 @@ func (s *Server) tlsConfig() *tls.Config {
 	}
 	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		if hello.ServerName == keyapi.CommitServerName {
-			return commit, nil // no SVID, so caller refuses every other request
+			return commit, nil // without an SVID, caller refuses every other request
 		}
 		return nil, nil
 	}
 	return config
 }
 
-// valid is the server's SVID while it is valid. To a guest an expired one is another
-// server's, which ends its boot; a handshake that the server breaks off is not.
+// valid returns the server's SVID only while it is valid. A guest that sees an expired SVID
+// takes the server for another one and ends its boot. If the handshake breaks off instead, the
+// guest tries again.
 type valid struct{ server *Server }
 
 // GetX509SVID implements x509svid.Source.
@@ -207,12 +205,12 @@ func (v valid) GetX509SVID() (*x509svid.SVID, error) {
 		return nil, err
 	}
 	if until, now := svid.Certificates[0].NotAfter, v.server.Clock(); now.After(until) {
-		return nil, fmt.Errorf("the key server's own SVID is not valid any more since %s: is its SPIRE agent alive?", until.Format(time.RFC3339))
+		return nil, fmt.Errorf("the key server's own SVID expired at %s: is its SPIRE agent alive?", until.Format(time.RFC3339))
 	}
 	return svid, nil
 }
 
-// handler routes the requests. Everything else is 404 or 405.
+// handler routes the requests. Every other request gets 404 or 405.
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+keyapi.PathNonce, s.serve("nonce", s.nonce))
@@ -225,7 +223,7 @@ func (s *Server) handler() http.Handler {
 // root left the bundle since the connection began, caller refuses it.
 func (s *Server) caller(r *http.Request) (acl.Caller, error) {
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
-		return acl.Caller{}, errors.New("verifying the caller: there is no SVID")
+		return acl.Caller{}, errors.New("verifying the caller: peer has no SVID")
 	}
 	v, err := s.callers.verify(r.TLS.PeerCertificates, s.ID.TrustDomain(), s.Bundle, s.Clock())
 	if err != nil {

@@ -9,15 +9,16 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// chunkSize is the most of a blob in one item, in bytes: one fits into a transaction.
+// chunkSize is the largest part of a blob in one item, in bytes. One chunk fits into a
+// transaction.
 const chunkSize = 512 << 10
 
 func keyChunk(digest pins.Digest, i int) string {
 	return fmt.Sprintf("%s%s/%03d", prefixBlob, digest, i)
 }
 
-// PutBlob makes contents durable under their SHA-256. It does not write contents again that are
-// there. No item refers to the contents yet: if the server stops now, they go unused.
+// PutBlob makes contents durable under their SHA-256. If the contents are there, it writes
+// nothing. No item names the contents yet: if the server stops now, they stay unused.
 func (s *Store) PutBlob(ctx context.Context, data []byte) (pins.Digest, error) {
 	digest := pins.Digest(sha256.Sum256(data))
 	if _, known := s.blobs.Load(digest); known {
@@ -28,7 +29,7 @@ func (s *Store) PutBlob(ctx context.Context, data []byte) (pins.Digest, error) {
 		return digest, err
 	}
 	if items[0].Mod == 0 {
-		// The first chunk comes last, and shows that all are there.
+		// The first chunk is written last. It shows that all chunks are there.
 		for i := (len(data) - 1) / chunkSize; i >= 0; i-- {
 			chunk := data[i*chunkSize : min(len(data), (i+1)*chunkSize)]
 			if _, err := s.Engine.Commit(ctx, nil, []kv.Write{{Key: keyChunk(digest, i), Value: chunk}}); err != nil {
@@ -40,7 +41,7 @@ func (s *Store) PutBlob(ctx context.Context, data []byte) (pins.Digest, error) {
 	return digest, nil
 }
 
-// Blob reads contents, and verifies that they are the ones.
+// Blob reads contents and verifies their digest.
 func (s *Store) Blob(ctx context.Context, digest pins.Digest) ([]byte, error) {
 	var data []byte
 	err := kv.Each(ctx, s.Engine, prefixBlob+digest.String()+"/", func(item kv.Item) error {
@@ -56,7 +57,7 @@ func (s *Store) Blob(ctx context.Context, digest pins.Digest) ([]byte, error) {
 	return data, nil
 }
 
-// Values returns the newest refval.json of the record r, or nil when there is none.
+// Values returns the newest refval.json of the record r, or nil if it has none.
 func (s *Store) Values(ctx context.Context, r Record) ([]byte, error) {
 	if r.ReferenceValues == (pins.Digest{}) {
 		return nil, nil

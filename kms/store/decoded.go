@@ -8,11 +8,11 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// maxDecoded bounds how many records are remembered.
+// maxDecoded bounds how many records the cache holds.
 const maxDecoded = 4096
 
-// decoded remembers records that are asked for again and again. A remembered record counts only
-// for the bytes that it was decoded from. Callers must not change what a record points to.
+// decoded caches records that are read often. An entry is good only for the bytes from which it
+// was decoded. Callers must not change what a record points to.
 type decoded struct {
 	mu  sync.Mutex                // guards all
 	all map[string]rememberedItem // :: key -> its item, decoded
@@ -23,7 +23,7 @@ type rememberedItem struct {
 	record Record
 }
 
-// recordOf is RecordOf, from memory if it can be.
+// recordOf is RecordOf through the cache.
 func (d *decoded) recordOf(item kv.Item, disk pins.UUID) (Record, error) {
 	d.mu.Lock()
 	known, ok := d.all[item.Key]

@@ -15,22 +15,23 @@ import (
 // Lane is the end of a replica's lane.
 type Lane struct {
 	audit.Head
-	// Token is that of the last transaction: who proposed it knows that it happened.
+	// Token is the token of the last transaction. Its proposer recognizes it, and so knows that
+	// the transaction happened.
 	Token Token `json:"token"`
-	// Time is the latest of its leaves' times.
+	// Time is the latest time of the lane's leaves.
 	Time time.Time `json:"time"`
 }
 
-// Prefixes of lanes and of their segments.
+// Prefixes of the keys of lanes and of their segments.
 const (
 	PrefixLane = "lane/"
 	prefixSeg  = "seg/"
 )
 
-// KeyLane is where the end of a lane is.
+// KeyLane is the key of the end of a lane.
 func KeyLane(lane string) string { return PrefixLane + lane }
 
-// LaneOf reads the item of a lane's end; the zero Lane where there is none.
+// LaneOf decodes the item of a lane's end. Without an item it returns the zero Lane.
 func LaneOf(item kv.Item) (Lane, error) {
 	var l Lane
 	if item.Mod == 0 {
@@ -44,10 +45,11 @@ func SetLane(lane string, l Lane) kv.Write {
 	return kv.Write{Key: KeyLane(lane), Value: encodeJSON(l)}
 }
 
-// PrefixSegments is where the segments of a lane are, in the order of their sequence.
+// PrefixSegments is the prefix of the segments of a lane, in the order of their sequence.
 func PrefixSegments(lane string) string { return prefixSeg + lane + "/" }
 
-// SetSegment makes the item of leaves of a lane, the first of which has a sequence.
+// SetSegment makes the item of consecutive leaves of a lane. first is the sequence of the first
+// leaf.
 func SetSegment(lane string, first uint64, leaves [][]byte) kv.Write {
 	var value []byte
 	for _, leaf := range leaves {
@@ -57,7 +59,7 @@ func SetSegment(lane string, first uint64, leaves [][]byte) kv.Write {
 	return kv.Write{Key: KeySegment(lane, first), Value: value}
 }
 
-// KeySegment is where the segment is whose first leaf has a sequence.
+// KeySegment is the key of the segment that begins with the leaf of this sequence.
 func KeySegment(lane string, first uint64) string {
 	return fmt.Sprintf("%s%020d", PrefixSegments(lane), first)
 }
@@ -67,7 +69,7 @@ func SegmentOf(item kv.Item) ([][]byte, error) {
 	var leaves [][]byte
 	for rest := item.Value; len(rest) > 0; {
 		if len(rest) < 2 || len(rest)-2 < int(binary.BigEndian.Uint16(rest)) {
-			return nil, fmt.Errorf("key %q: %w", item.Key, errors.New("segment is cut off"))
+			return nil, fmt.Errorf("key %q: %w", item.Key, errors.New("segment is truncated"))
 		}
 		n := 2 + int(binary.BigEndian.Uint16(rest))
 		leaves, rest = append(leaves, rest[2:n]), rest[n:]
@@ -75,7 +77,7 @@ func SegmentOf(item kv.Item) ([][]byte, error) {
 	return leaves, nil
 }
 
-// Checkpoint is what the log has.
+// Checkpoint is the published state of the log.
 type Checkpoint struct {
 	Signed string      `json:"signed"` // as in the log's directory
 	Lanes  audit.Lanes `json:"lanes"`
@@ -91,21 +93,21 @@ func CheckpointOf(item kv.Item) (Checkpoint, error) {
 // SetCheckpoint makes the item of the checkpoint.
 func SetCheckpoint(c Checkpoint) kv.Write { return kv.Write{Key: KeyCheckpoint, Value: encodeJSON(c)} }
 
-// Copy is what a replica's directory has of the log. A segment stays in the book until all
+// Copy is the state of a replica's directory of the log. A segment stays in the store until all
 // replicas have it.
 type Copy struct {
 	Size  int64       `json:"size"` // leaves
-	Root  tlog.Hash   `json:"root"` // of the tree that they make
+	Root  tlog.Hash   `json:"root"` // root of the tree of these leaves
 	Lanes audit.Lanes `json:"lanes"`
 }
 
-// PrefixCopy is where the copies are.
+// PrefixCopy is the prefix of the copies.
 const PrefixCopy = "copy/"
 
-// KeyCopy is where a replica's copy is.
+// KeyCopy is the key of a replica's copy.
 func KeyCopy(replica string) string { return PrefixCopy + replica }
 
-// KeyCopies is written whenever a copy comes or goes.
+// KeyCopies is written whenever a copy is added or removed.
 const KeyCopies = "copies"
 
 // CopyOf reads the item of a copy.

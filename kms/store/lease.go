@@ -15,11 +15,11 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// Launch names what gets a disk's key once: a launch, by REPORT_ID, or, where evidence is
+// Launch names what gets a disk's key once. It is a launch, by REPORT_ID, or, if evidence is
 // not required, a request, by its nonce.
 type Launch struct {
-	ReportID snp.ReportID   // zero where evidence is not required
-	Nonce    evidence.Nonce // zero where it is
+	ReportID snp.ReportID   // zero if evidence is not required
+	Nonce    evidence.Nonce // zero if evidence is required
 }
 
 func (l Launch) String() string {
@@ -29,7 +29,7 @@ func (l Launch) String() string {
 	return "nonce-" + l.Nonce.String()
 }
 
-// Token says who made a lease: 16 random bytes, new for each claim.
+// Token identifies the maker of a lease: 16 random bytes, new for each claim.
 type Token [16]byte
 
 // MarshalText writes t as lower-case hex.
@@ -44,23 +44,23 @@ func (t *Token) UnmarshalText(text []byte) error {
 }
 
 // Lease says that the key of a disk was released to a launch. It is never deleted: a launch
-// gets a disk's key once, whatever becomes of the record.
+// gets a disk's key once, even if the record changes later.
 type Lease struct {
 	Token         Token        `json:"token"`
 	ReportID      snp.ReportID `json:"report_id,omitzero"`
 	SPIFFEID      spiffeid.ID  `json:"spiffe_id"`
 	Generation    uint64       `json:"generation"`
-	RequestSHA256 pins.Digest  `json:"request_sha256"` // over the body of the request
+	RequestSHA256 pins.Digest  `json:"request_sha256"` // of the request's body
 	Time          time.Time    `json:"time"`           // UTC
 	Leaf          audit.Place  `json:"leaf"`
 }
 
 func prefixLease(disk pins.UUID) string { return "lease/" + disk.String() + "/" }
 
-// KeyLease is where the lease of a launch is.
+// KeyLease is the key of a launch's lease.
 func KeyLease(disk pins.UUID, l Launch) string { return prefixLease(disk) + l.String() }
 
-// LeaseOf reads the item of a lease; found is false where there is none.
+// LeaseOf decodes the item of a lease. found is false if there is none.
 func LeaseOf(item kv.Item) (l Lease, found bool, err error) {
 	if item.Mod == 0 {
 		return Lease{}, false, nil
@@ -73,7 +73,7 @@ func SetLease(disk pins.UUID, launch Launch, l Lease) kv.Write {
 	return kv.Write{Key: KeyLease(disk, launch), Value: encodeJSON(l)}
 }
 
-// FindLease returns the lease of a launch, if there is one.
+// FindLease returns the lease of a launch, if it has one.
 func (s *Store) FindLease(ctx context.Context, disk pins.UUID, launch Launch) (l Lease, found bool, err error) {
 	items, err := s.Engine.Get(ctx, KeyLease(disk, launch))
 	if err != nil {

@@ -13,13 +13,13 @@ import (
 	"github.com/rootvouch/rootvouch/kms/kv"
 )
 
-// ErrNotMade says that there is no such key, or that its time is over.
+// ErrNotMade says that no such key waits, or that its time is over.
 var ErrNotMade = errors.New("no key of this name was made, or its time is over")
 
 const (
 	prefixMade   = "made/"
 	madeKeyLabel = "rootvouch kms made key v1"
-	// MadeLife is how long a key that was made waits for its disk.
+	// MadeLife is how long a made key waits for its disk.
 	MadeLife = 7 * 24 * time.Hour
 )
 
@@ -29,10 +29,10 @@ type made struct {
 	Sealed kek.Sealed `json:"sealed"`
 }
 
-// KeyMade is where a key is that waits for its disk.
+// KeyMade is the store's key of a disk key that waits for its disk.
 func KeyMade(id string) string { return prefixMade + id }
 
-// CheckMadeID reports whether id can be the name of a key that was made: 32 hex digits.
+// CheckMadeID returns an error unless id is valid for a made key: 32 hex digits.
 func CheckMadeID(id string) error {
 	if b, err := hex.DecodeString(id); err != nil || len(b) != 16 || hex.EncodeToString(b) != id {
 		return fmt.Errorf("name of a key is %.40q, want 32 lower-case hex digits", id)
@@ -40,7 +40,8 @@ func CheckMadeID(id string) error {
 	return nil
 }
 
-// MakeKey makes a key, and the item in which it waits for its disk. The caller wipes the key.
+// MakeKey makes a key, and the item in which the key waits for its disk. The caller wipes the
+// key.
 func (s *Store) MakeKey(now time.Time) (id string, key []byte, write kv.Write, err error) {
 	var name [16]byte
 	key = make([]byte, keyapi.KeySize)
@@ -58,8 +59,8 @@ func (s *Store) MakeKey(now time.Time) (id string, key []byte, write kv.Write, e
 	return id, key, kv.Write{Key: KeyMade(id), Value: encodeJSON(made{now, sealed})}, nil
 }
 
-// MadeKey opens the item of a key that waits for its disk. The error matches ErrNotMade. The
-// caller wipes the key.
+// MadeKey opens the item of a waiting key. The error matches ErrNotMade. The caller wipes the
+// key.
 func (s *Store) MadeKey(item kv.Item, now time.Time) ([]byte, error) {
 	if item.Mod == 0 {
 		return nil, ErrNotMade
@@ -78,7 +79,7 @@ func (s *Store) aboutMade(id string) kek.AAD {
 	return kek.About(madeKeyLabel, []byte(s.meta.Cluster), []byte(id))
 }
 
-// OldMade returns writes that remove keys whose time is over, a few of them.
+// OldMade returns writes that remove a few keys whose time is over.
 func (s *Store) OldMade(ctx context.Context, now time.Time) ([]kv.Write, error) {
 	const some = 50
 	items, err := s.Engine.List(ctx, prefixMade, "", some)
@@ -98,7 +99,7 @@ func (s *Store) OldMade(ctx context.Context, now time.Time) ([]kv.Write, error) 
 	return writes, nil
 }
 
-// resealMade makes the item of a key that waits under the current key-encryption key.
+// resealMade seals the item of a waiting key under the current key-encryption key.
 func (s *Store) resealMade(item kv.Item) (kv.Write, bool, error) {
 	var m made
 	if err := decodeItem(item, &m); err != nil {

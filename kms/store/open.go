@@ -18,7 +18,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/tlogdir"
 )
 
-// Labels of what is sealed, and of the store.
+// Labels of the seals and of the store.
 const (
 	storeLabel    = "rootvouch kms store v2"
 	recordLabel   = "rootvouch kms record v2"
@@ -29,34 +29,34 @@ const (
 // ErrWrongKEK says that the store belongs to another key-encryption key.
 var ErrWrongKEK = errors.New("store belongs to another key-encryption key")
 
-// meta is what Create made.
+// meta is the item that Create makes.
 type meta struct {
 	Format    string `json:"format"`     // storeLabel
-	Cluster   string `json:"cluster"`    // random, hex: tells stores apart
+	Cluster   string `json:"cluster"`    // random, hex: distinguishes stores
 	LogPublic string `json:"log_public"` // verification key of the log, as in signed notes
-	// KEKs are the names of the key-encryption keys that something may be sealed under.
+	// KEKs names the key-encryption keys that may seal a secret.
 	KEKs     []string   `json:"keks"`
 	LogKey   kek.Sealed `json:"log_key"`   // signing key of the log
 	NonceKey kek.Sealed `json:"nonce_key"` // see the key API
 }
 
-// Keys are the cluster's own secrets.
+// Keys are the secrets of the cluster itself.
 type Keys struct {
 	Log   note.Signer
 	Nonce []byte // 32 bytes
 }
 
-// LogOrigin is the log's name.
+// LogOrigin returns the log's name.
 func (s *Store) LogOrigin() string { return s.keys.Log.Name() }
 
-// LogPublic is the log's verification key, NAME+HASH+KEY.
+// LogPublic returns the log's verification key, NAME+HASH+KEY.
 func (s *Store) LogPublic() string { return s.meta.LogPublic }
 
 // Keys returns the cluster's secrets.
 func (s *Store) Keys() Keys { return s.keys }
 
-// Create makes an empty store in an engine, with the first leaf of a lane: its log has the
-// name origin. The error matches os.ErrExist when there is a store already.
+// Create makes an empty store in an engine, and the first leaf of a lane. origin is the name of
+// its log. The error matches os.ErrExist if there is a store already.
 func Create(ctx context.Context, e kv.Engine, k *kek.Ring, rand io.Reader, origin, lane string, now time.Time) error {
 	if err := create(ctx, e, k, rand, origin, lane, now); err != nil {
 		return fmt.Errorf("creating store: %w", err)
@@ -68,7 +68,7 @@ func create(ctx context.Context, e kv.Engine, k *kek.Ring, rand io.Reader, origi
 	if err := audit.CheckLane(lane); err != nil {
 		return err
 	}
-	var secrets [48]byte // a cluster's name and the nonce key
+	var secrets [48]byte // the cluster's name and the nonce key
 	if _, err := io.ReadFull(rand, secrets[:]); err != nil {
 		return err
 	}
@@ -106,13 +106,13 @@ func create(ctx context.Context, e kv.Engine, k *kek.Ring, rand io.Reader, origi
 		return err
 	}
 	made, err := readMeta(ctx, e)
-	if err == nil && made.Cluster != m.Cluster { // else it is ours, delivered twice
+	if err == nil && made.Cluster != m.Cluster { // the same cluster means that our own write was delivered twice
 		err = os.ErrExist
 	}
 	return err
 }
 
-// readMeta reads what Create made.
+// readMeta reads the item that Create made.
 func readMeta(ctx context.Context, e kv.Engine) (meta, error) {
 	var m meta
 	items, err := e.Get(ctx, KeyMeta)
@@ -120,7 +120,7 @@ func readMeta(ctx context.Context, e kv.Engine) (meta, error) {
 	case err != nil:
 		return m, err
 	case items[0].Mod == 0:
-		return m, errors.New("there is none here: rootvouch-kms init makes one")
+		return m, errors.New("no store is here: make one with rootvouch-kms init")
 	}
 	if err := decodeItem(items[0], &m); err != nil {
 		return m, err
@@ -131,8 +131,8 @@ func readMeta(ctx context.Context, e kv.Engine) (meta, error) {
 	return m, nil
 }
 
-// Open reads a store that Create made. The error matches ErrWrongKEK when it was made for
-// another key-encryption key than k.
+// Open reads a store that Create made. The error matches ErrWrongKEK if the store was made with
+// a key-encryption key that k lacks.
 func Open(ctx context.Context, e kv.Engine, k *kek.Ring, rand io.Reader) (*Store, error) {
 	s := &Store{Engine: e, kek: k, rand: rand}
 	if err := s.open(ctx); err != nil {
@@ -148,7 +148,7 @@ func (s *Store) open(ctx context.Context) error {
 	}
 	for _, name := range s.meta.KEKs {
 		if !s.kek.Has(name) {
-			return fmt.Errorf("%w: keys in it are sealed under %q, and the configuration has %q", ErrWrongKEK, name, s.kek.Names())
+			return fmt.Errorf("%w: keys in it are sealed under %q, but the configuration has %q", ErrWrongKEK, name, s.kek.Names())
 		}
 	}
 	private, err := s.secret(s.meta.LogKey, logKeyLabel)
@@ -164,7 +164,7 @@ func (s *Store) open(ctx context.Context) error {
 	return nil
 }
 
-// secret opens one of the cluster's own.
+// secret opens a secret of the cluster itself.
 func (s *Store) secret(sealed kek.Sealed, label string) ([]byte, error) {
 	secret, err := s.kek.Open(sealed, kek.About(label, []byte(s.meta.Cluster)))
 	if errors.Is(err, kek.ErrWrongKey) {
@@ -173,8 +173,8 @@ func (s *Store) secret(sealed kek.Sealed, label string) ([]byte, error) {
 	return secret, err
 }
 
-// Admit puts the current key-encryption key on the book's list of those that something may
-// be sealed under, before anything is.
+// Admit adds the current key-encryption key to the store's list of keys that may seal a secret.
+// Admit must run before the key seals one.
 func (s *Store) Admit(ctx context.Context) error {
 	for {
 		items, err := s.Engine.Get(ctx, KeyMeta)
@@ -196,7 +196,7 @@ func (s *Store) Admit(ctx context.Context) error {
 	}
 }
 
-// Lists reports whether the book's list, in the item of meta, has the current key-encryption
+// Lists reports whether the store's list, in the item of meta, has the current key-encryption
 // key.
 func (s *Store) Lists(item kv.Item) (bool, error) {
 	var m meta
@@ -206,7 +206,7 @@ func (s *Store) Lists(item kv.Item) (bool, error) {
 	return slices.Contains(m.KEKs, s.kek.Current()), nil
 }
 
-// Checkpoint reads what the log has.
+// Checkpoint reads the published state of the log.
 func (s *Store) Checkpoint(ctx context.Context) (Checkpoint, error) {
 	items, err := s.Engine.Get(ctx, KeyCheckpoint)
 	if err != nil {

@@ -23,8 +23,8 @@ type State string
 const (
 	Enabled  State = "enabled"
 	Disabled State = "disabled"
-	// Retired is Disabled for good: the disk is not in use any more, and stands in no
-	// other's way.
+	// Retired is Disabled for good: the disk is no longer in use, and its record overlaps with
+	// no other.
 	Retired State = "retired"
 )
 
@@ -37,46 +37,43 @@ const (
 	EvidenceNotRequired EvidenceRule = "not-required"
 )
 
-// Record is what the server knows about one disk, except for its key.
+// Record is the server's knowledge about one disk, except for its key.
 type Record struct {
 	Version int `json:"version"`
-	// Header is released with the key.
+	// Header pins the disk's header. It is released with the key.
 	pins.Header
-	// SPIFFEID is the one caller that may have the key: lock 1.
+	// SPIFFEID is the only caller that may have the key: lock 1.
 	SPIFFEID spiffeid.ID `json:"spiffe_id"`
 	// Evidence says whether lock 2 is on.
 	Evidence EvidenceRule `json:"evidence"`
-	// ReferenceValues is the SHA-256 of the refval.json that evidence is appraised
-	// against. It is absent only where evidence is not required.
+	// ReferenceValues is the SHA-256 of the refval.json that evidence is appraised with. It is
+	// absent only if evidence is not required.
 	ReferenceValues pins.Digest `json:"reference_values_sha256,omitzero"`
-	// Before are reference values of earlier, which evidence may satisfy instead until
-	// they expire; the newest first.
+	// Before are earlier reference values, newest first. Until they expire, evidence may
+	// satisfy one of them instead.
 	Before []Expiring `json:"before,omitempty"`
-	// MaxReleases is how many launches may have the key within an hour; 0: as many as
-	// there are.
+	// MaxReleases is how many launches may have the key within an hour; 0: no limit.
 	MaxReleases uint32 `json:"max_releases_per_hour,omitempty"`
-	// SameVM is the owner's word that every disk with this SPIFFE ID belongs to one
-	// VM.
+	// SameVM is the owner's statement that all disks with this SPIFFE ID belong to one VM.
 	SameVM bool `json:"same_vm"`
-	// Volume is there in the record of a volume that is written, and absent from that of
-	// a disk.
+	// Volume is set for a writable volume and absent for a disk.
 	Volume *VolumePolicy `json:"volume,omitempty"`
 	// State is Enabled, Disabled or Retired.
 	State State `json:"state"`
-	// Generation counts the keys and pins registered for this disk, from 1; it goes
-	// on after the record was deleted.
+	// Generation counts the keys and pins registered for this disk, from 1. It keeps counting
+	// after the record was deleted.
 	Generation uint64 `json:"generation"`
 	// Created and Changed are in UTC.
 	Created time.Time `json:"created"`
 	Changed time.Time `json:"changed"`
 
 	sealed kek.Sealed // the key, sealed with all of the above
-	item   string     // where it stands
-	mod    int64      // revision that wrote it
-	kept   *Kept      // why it does not count any more
+	item   string     // its key in the store
+	mod    int64      // revision of the transaction that wrote it
+	kept   *Kept      // why it is no longer in force; nil if it is
 }
 
-// Expiring are reference values that count for a while.
+// Expiring are reference values that stay in force until a time.
 type Expiring struct {
 	ReferenceValues pins.Digest `json:"reference_values_sha256"`
 	Until           time.Time   `json:"until"` // UTC
@@ -85,8 +82,8 @@ type Expiring struct {
 // MaxBefore bounds Record.Before.
 const MaxBefore = 8
 
-// Accepts are the reference values of which evidence must satisfy one at a time, the
-// newest first.
+// Accepts returns the reference values in force at a time, newest first. Evidence must satisfy
+// one of them.
 func (r Record) Accepts(now time.Time) []pins.Digest {
 	if r.Evidence != EvidenceRequired {
 		return nil
@@ -100,10 +97,11 @@ func (r Record) Accepts(now time.Time) []pins.Digest {
 	return all
 }
 
-// Accept returns r with other reference values. Those of now count beside them for a while.
+// Accept returns r with new reference values. The present ones stay in force beside them for
+// keep.
 func (r Record) Accept(values pins.Digest, now time.Time, keep time.Duration) (Record, error) {
 	if r.Evidence != EvidenceRequired {
-		return Record{}, errors.New("evidence is not required, so reference values would go unused")
+		return Record{}, errors.New("evidence is not required, so reference values would be unused")
 	}
 	var before []Expiring
 	if keep > 0 {
@@ -114,7 +112,7 @@ func (r Record) Accept(values pins.Digest, now time.Time, keep time.Duration) (R
 			before = append(before, b)
 		}
 	}
-	// Values that were there before, and come again, stand once.
+	// Values that come back are listed once.
 	before = slices.DeleteFunc(before, func(b Expiring) bool { return b.ReferenceValues == values })
 	if len(before) > MaxBefore {
 		return Record{}, fmt.Errorf("there would be %d earlier reference values, want at most %d", len(before), MaxBefore)
@@ -123,7 +121,7 @@ func (r Record) Accept(values pins.Digest, now time.Time, keep time.Duration) (R
 	return r, nil
 }
 
-// Check reports whether every field has a meaning.
+// Check returns an error unless every field is valid.
 func (r Record) Check() error {
 	if err := r.Header.Check(); err != nil {
 		return err
@@ -148,7 +146,7 @@ func (r Record) Check() error {
 	}
 	for _, b := range r.Before {
 		if b.ReferenceValues == (pins.Digest{}) || b.Until.IsZero() {
-			return errors.New("earlier reference values lack their digest, or when they expire")
+			return errors.New("earlier reference values lack their digest or their expiry")
 		}
 	}
 	if r.Volume != nil {
@@ -157,7 +155,7 @@ func (r Record) Check() error {
 	return nil
 }
 
-// encode is the one form of a record, which its key is sealed with.
+// encode writes the canonical form of a record, which is the associated data of its key's seal.
 func (r Record) encode() []byte {
 	data, err := json.Marshal(r)
 	if err != nil {
@@ -166,23 +164,23 @@ func (r Record) encode() []byte {
 	return data
 }
 
-// stored is what is kept under a record's key.
+// stored is the value of a record's item.
 type stored struct {
 	Record json.RawMessage `json:"record"`
 	Sealed kek.Sealed      `json:"sealed"`
-	// Kept is there with a record that does not count any more.
+	// Kept is set for a record that is no longer in force.
 	Kept *Kept `json:"kept,omitempty"`
 }
 
-// Kept says why a record does not count any more.
+// Kept says why a record is no longer in force.
 type Kept struct {
 	Why Reason `json:"why"`
-	// At is when it stopped to count, and Until how long it is kept at least. UTC.
+	// At is when the record went out of force. Until is when its retention ends. UTC.
 	At    time.Time `json:"at"`
 	Until time.Time `json:"until"`
 }
 
-// Reason says why a record does not count any more.
+// Reason says why a record is no longer in force.
 type Reason string
 
 // The reasons.
@@ -192,10 +190,10 @@ const (
 	Withdrawn Reason = "withdrawn" // it was staged, and no boot confirmed it
 )
 
-// Kept says why the record does not count any more; nil for one that does.
+// Kept says why the record is no longer in force. It returns nil if the record is in force.
 func (r Record) Kept() *Kept { return r.kept }
 
-// Item is where the record stands in the book.
+// Item returns the record's key in the store.
 func (r Record) Item() string { return r.item }
 
 func decodeStored(data []byte) (Record, error) {

@@ -8,21 +8,21 @@ import (
 
 // Replica is a server's sign of life.
 type Replica struct {
-	// Process is 16 random bytes of the process that wrote it.
+	// Process is 16 random bytes, new in each process.
 	Process Token     `json:"process"`
 	Time    time.Time `json:"time"` // by its clock, UTC
 	Version string    `json:"version"`
-	// KEKs are the names of the key-encryption keys that it can open with.
+	// KEKs names the key-encryption keys that the server has.
 	KEKs []string `json:"keks"`
 }
 
-// PrefixReplica is where the signs of life are.
+// PrefixReplica is the prefix of the signs of life.
 const PrefixReplica = "replica/"
 
-// KeyReplica is where a replica's is.
+// KeyReplica is the key of a replica's sign of life.
 func KeyReplica(name string) string { return PrefixReplica + name }
 
-// ReplicaOf reads the item of one; the zero Replica where there is none.
+// ReplicaOf decodes a sign of life. Without an item it returns the zero Replica.
 func ReplicaOf(item kv.Item) (Replica, error) {
 	var r Replica
 	if item.Mod == 0 {
@@ -31,7 +31,7 @@ func ReplicaOf(item kv.Item) (Replica, error) {
 	return r, decodeItem(item, &r)
 }
 
-// SetReplica makes the item of one.
+// SetReplica makes the item of a sign of life.
 func SetReplica(name string, r Replica) kv.Write {
 	return kv.Write{Key: KeyReplica(name), Value: encodeJSON(r)}
 }

@@ -11,18 +11,19 @@ import (
 	"github.com/rootvouch/rootvouch/kms/kv"
 )
 
-// secretPrefixes are where items with sealed secrets are, in the order of a walk: a record that
-// is moved as it is, sealed as it was, is moved ahead.
+// secretPrefixes are the prefixes of items with sealed secrets, in the order of a walk. A
+// record that moves during the walk, with its seal unchanged, moves to a later prefix, so the
+// walk meets it.
 var secretPrefixes = []string{KeyMeta, prefixRec, prefixNext, prefixOld, prefixMade}
 
-// KEK is the name of the key-encryption key that seals.
+// KEK returns the name of the key-encryption key that seals.
 func (s *Store) KEK() string { return s.kek.Current() }
 
-// KEKs are the names of the key-encryption keys that this server can open with.
+// KEKs returns the names of the key-encryption keys that this server has.
 func (s *Store) KEKs() []string { return s.kek.Names() }
 
-// SecretsAfter returns items with sealed secrets that come after one, at most limit, and the
-// last of them; "" when there are no more.
+// SecretsAfter returns at most limit items with sealed secrets that come after the given key,
+// and the key of the last; "" if there are no more.
 func (s *Store) SecretsAfter(ctx context.Context, after string, limit int) (items []kv.Item, last string, err error) {
 	at := max(0, slices.IndexFunc(secretPrefixes, func(prefix string) bool { return strings.HasPrefix(after, prefix) }))
 	for _, prefix := range secretPrefixes[at:] {
@@ -42,8 +43,8 @@ func (s *Store) SecretsAfter(ctx context.Context, after string, limit int) (item
 	return items, "", nil
 }
 
-// Reseal makes an item with the same secrets under the current key-encryption key; stale is
-// false where it is sealed under that already.
+// Reseal seals an item's secrets under the current key-encryption key. stale is false if that
+// key already seals them.
 func (s *Store) Reseal(item kv.Item) (write kv.Write, stale bool, err error) {
 	switch {
 	case item.Key == KeyMeta:
@@ -101,8 +102,8 @@ func (s *Store) resealMeta(item kv.Item) (kv.Write, bool, error) {
 	return kv.Write{Key: item.Key, Value: encodeJSON(m)}, stale, nil
 }
 
-// ForgetKEKs makes the item of meta without the key-encryption keys that nothing is sealed
-// under, and returns the others; changes is false where all are in use.
+// ForgetKEKs makes the item of meta without the key-encryption keys that seal no secret, and
+// returns the others. changes is false if all are in use.
 func (s *Store) ForgetKEKs(ctx context.Context, item kv.Item) (write kv.Write, inUse []string, changes bool, err error) {
 	var m meta
 	if err := decodeItem(item, &m); err != nil {

@@ -1,32 +1,31 @@
-// Package store says what the key server's book holds, and reads it.
+// Package store defines what the key server's store holds, and reads it.
 //
-// The book is kept by an engine (package kv), under these keys; package ledger is the only
-// one to change it:
+// An engine (package kv) keeps these keys. Only package ledger changes them:
 //
 //	meta                      what Create made: the log's name and the cluster's keys
 //	epoch                     nothing; written with every change of a record
 //	rec/DISK                  a Record, and its key sealed with it
-//	next/DISK                 one that is to take its place when a boot has confirmed it
-//	old/DISK/GENERATION       one that counts no more, and can be brought back
-//	made/ID                   a key that was made here, sealed, until its disk is registered
-//	count                     how many disks have a record
-//	use/DISK                  a Use: how often a key was released lately, where that is bounded
-//	by/SHA-256 OF ID/DISK     nothing: which records name a SPIFFE ID
-//	vol/DISK                  a Volume: what is known of its contents, where it is written
+//	next/DISK                 a staged Record: it replaces rec/DISK when a boot has confirmed it
+//	old/DISK/GENERATION       a Record that is no longer in force, and can be restored
+//	made/ID                   a key that the server made, sealed, until its disk is registered
+//	count                     the number of disks with a record
+//	use/DISK                  a Use: releases of the last hour, if the record has a limit
+//	by/SHA-256 OF ID/DISK     no value; index of the records with a SPIFFE ID
+//	vol/DISK                  a Volume: the known state of a writable volume
 //	gen/DISK                  the newest generation; it outlives the record
 //	lease/DISK/LAUNCH         a Lease: this launch has had the disk's key
 //	blob/SHA-256/CHUNK        reference values, certificates, CRLs: once for each content
 //	lane/LANE                 a Lane: the end of a replica's lane of the log
 //	seg/LANE/SEQUENCE         a Segment: leaves that are not in the log yet
-//	ckpt                      a Checkpoint: what the log has
-//	copy/REPLICA              a Copy: what a replica's directory has of it
-//	copies                    nothing; written when a copy comes or goes
-//	replica/REPLICA           a Replica: a server that lives, and its clock
+//	ckpt                      a Checkpoint: the published state of the log
+//	copy/REPLICA              a Copy: the state of a replica's directory of the log
+//	copies                    no value; written when a copy is added or removed
+//	replica/REPLICA           a Replica: a live server, and its clock
 //
-// What it protects: without the key-encryption key nobody reads a key, and nobody changes
-// a record, because each key is sealed together with its whole record. What it does not
-// protect: whoever can write the book can put back an older copy of it, or delete leases.
-// An older book by itself shows at the next start, when it is held against the log.
+// Without the key-encryption key nobody can read a key or change a record, because each key is
+// sealed together with its whole record. But whoever can write the store can put back an older
+// copy of it, or delete leases. An older store alone is detected at the next start, when the
+// server compares it with the log.
 package store
 
 import (
@@ -53,7 +52,7 @@ import (
 // ErrNotFound says that there is no record for a disk.
 var ErrNotFound = errors.New("no record for this disk")
 
-// Store reads the book. Its methods may be called from several goroutines.
+// Store reads the key server's store. Its methods may be called from several goroutines.
 type Store struct {
 	Engine kv.Engine
 
@@ -62,16 +61,16 @@ type Store struct {
 	keys Keys
 	rand io.Reader
 
-	blobs   sync.Map // :: SHA-256 of a blob that is there -> nothing
+	blobs   sync.Map // :: SHA-256 of a stored blob -> nothing
 	records decoded
 }
 
-// On is the same store over another engine that keeps the same book.
+// On returns the same store over another engine that keeps the same items.
 func (s *Store) On(e kv.Engine) *Store {
 	return &Store{Engine: e, kek: s.kek, meta: s.meta, keys: s.keys, rand: s.rand}
 }
 
-// Keys of items with one place.
+// Keys of single items.
 const (
 	KeyEpoch      = "epoch"
 	KeyCheckpoint = "ckpt"
@@ -83,26 +82,26 @@ const (
 	prefixBlob = "blob/"
 )
 
-// KeyRecord is where the record of a disk is.
+// KeyRecord is the key of a disk's record.
 func KeyRecord(disk pins.UUID) string { return prefixRec + disk.String() }
 
-// KeyStaged is where a record is that is to take the place of the disk's own.
+// KeyStaged is the key of a disk's staged record.
 func KeyStaged(disk pins.UUID) string { return prefixNext + disk.String() }
 
-// KeyKept is where a record of a disk is that counts no more.
+// KeyKept is the key of a disk's record that is no longer in force.
 func KeyKept(disk pins.UUID, generation uint64) string {
 	return fmt.Sprintf("%s%020d", prefixKept(disk), generation)
 }
 
-// prefixOld is where all records are that count no more.
+// prefixOld is the prefix of all records that are no longer in force.
 const prefixOld = "old/"
 
 func prefixKept(disk pins.UUID) string { return prefixOld + disk.String() + "/" }
 
-// KeyGeneration is where the newest generation of a disk is.
+// KeyGeneration is the key of a disk's newest generation.
 func KeyGeneration(disk pins.UUID) string { return "gen/" + disk.String() }
 
-// KeyCaller is where the index says that a disk's record names a SPIFFE ID.
+// KeyCaller is the key of the index entry from a SPIFFE ID to a disk's record.
 func KeyCaller(id spiffeid.ID, disk pins.UUID) string { return prefixCaller(id) + disk.String() }
 
 func prefixCaller(id spiffeid.ID) string {
@@ -110,7 +109,7 @@ func prefixCaller(id spiffeid.ID) string {
 	return "by/" + hex.EncodeToString(sum[:]) + "/"
 }
 
-// Get returns the record of a disk. The error matches ErrNotFound when there is none.
+// Get returns the record of a disk. The error matches ErrNotFound if there is none.
 func (s *Store) Get(ctx context.Context, disk pins.UUID) (Record, error) {
 	items, err := s.Engine.Get(ctx, KeyRecord(disk))
 	if err != nil {
@@ -119,8 +118,8 @@ func (s *Store) Get(ctx context.Context, disk pins.UUID) (Record, error) {
 	return RecordOf(items[0], disk)
 }
 
-// RecordOf reads the item of a disk's record: its own, one that is staged, or one that is
-// kept. The error matches ErrNotFound when there is none.
+// RecordOf decodes the item of a disk's record: its own, a staged one, or a kept one. The error
+// matches ErrNotFound if there is none.
 func RecordOf(item kv.Item, disk pins.UUID) (Record, error) {
 	if item.Mod == 0 {
 		return Record{}, ErrNotFound
@@ -133,14 +132,14 @@ func RecordOf(item kv.Item, disk pins.UUID) (Record, error) {
 		return Record{}, fmt.Errorf("disk %s: record is for disk %s", disk, r.DiskUUID)
 	}
 	if old := strings.HasPrefix(item.Key, prefixOld); old != (r.kept != nil) || old && item.Key != KeyKept(disk, r.Generation) {
-		return Record{}, fmt.Errorf("disk %s: record of generation %d is at another place than it belongs", disk, r.Generation)
+		return Record{}, fmt.Errorf("disk %s: record of generation %d is under the wrong key", disk, r.Generation)
 	}
 	r.item, r.mod = item.Key, item.Mod
 	return r, nil
 }
 
-// Both returns the record of a disk, and the one that is staged to take its place; either
-// may be missing (nil). The error matches ErrNotFound when both are.
+// Both returns the record of a disk and its staged record. Either may be missing (nil). The
+// error matches ErrNotFound if both are.
 func (s *Store) Both(ctx context.Context, disk pins.UUID) (current, staged *Record, err error) {
 	items, err := s.Engine.Get(ctx, KeyRecord(disk), KeyStaged(disk))
 	if err != nil {
@@ -161,18 +160,18 @@ func (s *Store) Both(ctx context.Context, disk pins.UUID) (current, staged *Reco
 	return found[0], found[1], nil
 }
 
-// KeptOf returns the records of a disk that count no more, the oldest generation first.
+// KeptOf returns the records of a disk that are no longer in force, oldest generation first.
 func (s *Store) KeptOf(ctx context.Context, disk pins.UUID) ([]Record, error) {
 	return s.kept(ctx, prefixKept(disk), "", 0)
 }
 
-// KeptAfter returns at most limit records of all disks that count no more, which come after
-// one.
+// KeptAfter returns at most limit records of all disks that are no longer in force, and come
+// after the given key.
 func (s *Store) KeptAfter(ctx context.Context, after string, limit int) ([]Record, error) {
 	return s.kept(ctx, prefixOld, after, limit)
 }
 
-// maxKept bounds how many records of one disk are read at once.
+// maxKept bounds how many kept records of one disk are read at once.
 const maxKept = 1000
 
 func (s *Store) kept(ctx context.Context, prefix, after string, limit int) ([]Record, error) {
@@ -199,11 +198,11 @@ func (s *Store) kept(ctx context.Context, prefix, after string, limit int) ([]Re
 	return all, nil
 }
 
-// Mod is the revision of the transaction that wrote the record.
+// Mod returns the revision of the transaction that wrote the record.
 func (r Record) Mod() int64 { return r.mod }
 
-// List returns at most limit records of disks whose UUID comes after another; the zero UUID
-// is before all.
+// List returns at most limit records of disks whose UUID comes after the given one. The zero
+// UUID is before all.
 func (s *Store) List(ctx context.Context, after pins.UUID, limit int) ([]Record, error) {
 	from := ""
 	if after != (pins.UUID{}) {
@@ -228,7 +227,7 @@ func (s *Store) List(ctx context.Context, after pins.UUID, limit int) ([]Record,
 	return all, nil
 }
 
-// ByCaller returns the records that name a SPIFFE ID, those that are staged as well.
+// ByCaller returns the records with a SPIFFE ID, staged ones included.
 func (s *Store) ByCaller(ctx context.Context, id spiffeid.ID) ([]Record, error) {
 	var found []Record
 	prefix := prefixCaller(id)
@@ -251,15 +250,15 @@ func (s *Store) ByCaller(ctx context.Context, id spiffeid.ID) ([]Record, error) 
 	return found, err
 }
 
-// KnowsCaller reports whether any record names a SPIFFE ID.
+// KnowsCaller reports whether any record has this SPIFFE ID.
 func (s *Store) KnowsCaller(ctx context.Context, id spiffeid.ID) (bool, error) {
 	items, err := s.Engine.List(ctx, prefixCaller(id), "", 1)
 	return len(items) > 0, err
 }
 
-// Key returns the key that was registered with exactly the record r, which one of the
-// methods above has returned. The error matches kek.ErrWrongKey when the record was changed
-// in the store. The caller wipes the key.
+// Key returns the key that was registered with exactly the record r. r must come from one of
+// the methods above. The error matches kek.ErrWrongKey if the record was changed in the store.
+// The caller wipes the key.
 func (s *Store) Key(r Record) ([]byte, error) {
 	key, err := s.kek.Open(r.sealed, s.about(r))
 	if err != nil {
@@ -272,12 +271,12 @@ func (s *Store) Key(r Record) ([]byte, error) {
 	return key, nil
 }
 
-// about is what a record's key is sealed with.
+// about is the associated data of the seal of a record's key.
 func (s *Store) about(r Record) kek.AAD {
 	return kek.About(recordLabel, []byte(s.meta.Cluster), r.encode())
 }
 
-// Seal makes the item of a record with its key, at a key of the book; r.Version is set here.
+// Seal makes the item of a record and its key, at the store's key at. It sets r.Version.
 func (s *Store) Seal(at string, r Record, key []byte) (kv.Write, error) {
 	r.Version = recordVersion
 	if err := r.Check(); err != nil {
@@ -297,20 +296,20 @@ func (s *Store) Seal(at string, r Record, key []byte) (kv.Write, error) {
 	return kv.Write{Key: at, Value: encodeJSON(stored{Record: data, Sealed: sealed})}, nil
 }
 
-// Keep makes the item of a record that counts no more, as it is, with its key.
+// Keep makes the item of a record that is no longer in force, with its key.
 func Keep(r Record, k Kept) kv.Write {
 	return kv.Write{Key: KeyKept(r.DiskUUID, r.Generation), Value: encodeJSON(stored{Record: r.encode(), Sealed: r.sealed, Kept: &k})}
 }
 
-// CountOf reads the item of a number, 0 where there is none.
+// CountOf decodes the item of a number. Without an item it returns 0.
 func CountOf(item kv.Item) (uint64, error) { return GenerationOf(item) }
 
-// SetCount makes the item of how many disks have a record.
+// SetCount makes the item with the number of disks that have a record.
 func SetCount(n uint64) kv.Write {
 	return kv.Write{Key: KeyCount, Value: strconv.AppendUint(nil, n, 10)}
 }
 
-// Count is how many disks have a record.
+// Count returns the number of disks that have a record.
 func (s *Store) Count(ctx context.Context) (uint64, error) {
 	items, err := s.Engine.Get(ctx, KeyCount)
 	if err != nil {
@@ -319,7 +318,7 @@ func (s *Store) Count(ctx context.Context) (uint64, error) {
 	return CountOf(items[0])
 }
 
-// GenerationOf reads the item of a disk's newest generation, 0 where there was none.
+// GenerationOf decodes the item of a disk's newest generation. Without an item it returns 0.
 func GenerationOf(item kv.Item) (uint64, error) {
 	if item.Mod == 0 {
 		return 0, nil
@@ -336,7 +335,7 @@ func SetGeneration(disk pins.UUID, n uint64) kv.Write {
 	return kv.Write{Key: KeyGeneration(disk), Value: strconv.AppendUint(nil, n, 10)}
 }
 
-// encodeJSON writes a value of this package.
+// encodeJSON encodes a value of this package.
 func encodeJSON(v any) []byte {
 	data, err := json.Marshal(v)
 	if err != nil {

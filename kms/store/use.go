@@ -8,8 +8,8 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// Use says how often the key of a disk was released within the last hour. It is kept where
-// that is bounded.
+// Use counts the releases of a disk's key within the last hour. It exists only for records with
+// a limit.
 type Use struct {
 	Minutes []Minute `json:"minutes"` // the oldest first
 }
@@ -23,10 +23,10 @@ type Minute struct {
 // useWindow is an hour, in minutes.
 const useWindow = 60
 
-// KeyUse is where the Use of a disk is.
+// KeyUse is the key of a disk's Use.
 func KeyUse(disk pins.UUID) string { return "use/" + disk.String() }
 
-// UseOf reads the item of a Use; the zero Use where there is none.
+// UseOf decodes the item of a Use. Without an item it returns the zero Use.
 func UseOf(item kv.Item) (Use, error) {
 	var u Use
 	if item.Mod == 0 {
@@ -38,8 +38,8 @@ func UseOf(item kv.Item) (Use, error) {
 // SetUse makes the item of a Use.
 func SetUse(disk pins.UUID, u Use) kv.Write { return kv.Write{Key: KeyUse(disk), Value: encodeJSON(u)} }
 
-// Within returns the number of releases in the hour before now. A release counts up to a minute
-// longer. Releases that a clock ahead of now wrote count too.
+// Within returns the number of releases in the hour before now. A release counts for up to a
+// minute longer. Releases that were written by a clock ahead of now count too.
 func (u Use) Within(now time.Time) (n uint32) {
 	for _, m := range u.Minutes {
 		if m.Minute >= minute(now)-useWindow {
@@ -49,7 +49,7 @@ func (u Use) Within(now time.Time) (n uint32) {
 	return n
 }
 
-// Add returns u with one release more, and without what is older than an hour.
+// Add returns u with one more release, and without releases older than an hour.
 func (u Use) Add(now time.Time) Use {
 	at := minute(now)
 	fresh := Use{}

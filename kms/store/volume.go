@@ -17,17 +17,16 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// Writers says what becomes of a launch that asks for a volume which another launch has
-// open.
+// Writers says what happens when a launch asks for a volume that another launch has open.
 type Writers string
 
 // The rules.
 const (
-	Exclusive Writers = "exclusive" // it is refused, until the other closes or the operator frees the volume
-	Takeover  Writers = "takeover"  // it gets the volume, and the other's close is refused
+	Exclusive Writers = "exclusive" // the server refuses, until the other launch closes the volume or the operator frees it
+	Takeover  Writers = "takeover"  // the launch gets the volume, and the server refuses the other's close
 )
 
-// Unclean says what becomes of a volume that was not closed, and was written to.
+// Unclean says what happens to a volume that was written to but not closed.
 type Unclean string
 
 // The rules.
@@ -36,13 +35,13 @@ const (
 	UncleanAccept Unclean = "accept"
 )
 
-// VolumePolicy is in the record of a volume that is written, and says that it is one.
+// VolumePolicy marks the record of a writable volume.
 type VolumePolicy struct {
 	Writers Writers `json:"writers"`
 	Unclean Unclean `json:"unclean"`
 }
 
-// Check reports whether every field has a meaning.
+// Check returns an error unless every field is valid.
 func (p VolumePolicy) Check() error {
 	switch {
 	case p.Writers != Exclusive && p.Writers != Takeover:
@@ -53,63 +52,62 @@ func (p VolumePolicy) Check() error {
 	return nil
 }
 
-// VolumeState is where a volume stands.
+// VolumeState is the state of a volume.
 type VolumeState string
 
 // The states.
 const (
-	VolumeNew     VolumeState = "new"     // no launch has had it: the next one formats it
+	VolumeNew     VolumeState = "new"     // no launch has had it: the next launch formats it
 	VolumeOpen    VolumeState = "open"    // a launch has it
-	VolumeClosed  VolumeState = "closed"  // it has the digest
+	VolumeClosed  VolumeState = "closed"  // its contents have the digest
 	VolumeUnclean VolumeState = "unclean" // the operator says that the launch which had it is gone
-	VolumeRetired VolumeState = "retired" // no launch gets it any more
+	VolumeRetired VolumeState = "retired" // no further launch gets it
 )
 
 // Errors of a volume's transitions.
 var (
 	// ErrHeld says that another launch has the volume open.
 	ErrHeld = errors.New("another launch has the volume open")
-	// ErrRetired says that no launch gets the volume any more.
+	// ErrRetired says that no further launch gets the volume.
 	ErrRetired = errors.New("volume is retired")
-	// ErrFork says that a close is not by the launch that has the volume.
-	ErrFork = errors.New("volume was opened by another launch since")
+	// ErrFork says that a launch that no longer has the volume tried to close it.
+	ErrFork = errors.New("another launch has opened the volume since")
 	// ErrVolumeState says that an operator's word does not fit the volume's state.
-	ErrVolumeState = errors.New("it cannot be said of a volume in this state")
+	ErrVolumeState = errors.New("state of the volume does not allow it")
 )
 
 const volumeVersion = 1
 
-// Volume is what the server knows of the contents of a volume.
+// Volume is the server's knowledge about the contents of a volume.
 type Volume struct {
 	Version  int       `json:"version"`
 	DiskUUID pins.UUID `json:"disk_uuid"`
-	// Header is the pin of the volume that this is about: another one under the same
-	// UUID is new.
+	// Header is the header pin of the volume. Another pin under the same UUID is a new volume.
 	Header pins.Digest `json:"luks2_header_sha256"`
 	State  VolumeState `json:"state"`
-	// Generation counts the closes, and Digest is of the last one; absent where there
-	// was none.
+	// Generation counts the closes. Digest is the digest of the last close, absent if there was
+	// none.
 	Generation uint64      `json:"generation"`
 	Digest     pins.Digest `json:"digest,omitzero"`
-	// Holder has the volume open, or closed it last, and Launch is what it is.
+	// Holder has the volume open, or closed it last. Launch names it.
 	Holder keyapi.Holder `json:"holder,omitzero"`
 	Launch string        `json:"launch,omitempty"`
-	// Found is what the holder was told. It is there with VolumeOpen alone.
+	// Found is what the holder was told. It is set only in VolumeOpen.
 	Found keyapi.Found `json:"found,omitzero"`
-	// Accepted lets the next launch open it whatever it holds: the operator's word.
+	// Accepted is the operator's word that the next launch may open the volume with any
+	// contents.
 	Accepted bool      `json:"accepted,omitempty"`
 	Changed  time.Time `json:"changed"` // UTC
 
 	mod int64
 }
 
-// NewVolume is a volume that no launch has had.
+// NewVolume is the state of a volume that no launch has had.
 func NewVolume(header pins.Header, now time.Time) Volume {
 	return Volume{DiskUUID: header.DiskUUID, Header: header.HeaderSHA256, State: VolumeNew, Changed: now}
 }
 
-// Open gives a volume to a launch, and says what is found. The errors match ErrHeld and
-// ErrRetired.
+// Open gives a volume to a launch and sets Found. The errors match ErrHeld and ErrRetired.
 func (v Volume) Open(p VolumePolicy, launch Launch, now time.Time) (Volume, error) {
 	opened := v
 	opened.State, opened.Holder, opened.Launch, opened.Accepted, opened.Changed = VolumeOpen, HolderOf(v.DiskUUID, launch), launch.String(), false, now
@@ -136,8 +134,8 @@ func (v Volume) Open(p VolumePolicy, launch Launch, now time.Time) (Volume, erro
 	return opened, nil
 }
 
-// Close takes a volume back from its holder. Asked again, it is closed already, and nothing
-// changes. The error matches ErrFork.
+// Close takes a volume back from its holder. again says that the same close was made before,
+// and nothing changes. The error matches ErrFork.
 func (v Volume) Close(r keyapi.CommitRequest, now time.Time) (closed Volume, again bool, err error) {
 	switch {
 	case v.State == VolumeClosed && v.Holder == r.Holder && v.Generation == r.Generation && v.Digest == r.Digest:
@@ -151,7 +149,7 @@ func (v Volume) Close(r keyapi.CommitRequest, now time.Time) (closed Volume, aga
 	return v, false, nil
 }
 
-// Free says that the launch which has the volume is gone.
+// Free says that the launch that has the volume is gone.
 func (v Volume) Free(now time.Time) (Volume, error) {
 	if v.State != VolumeOpen {
 		return v, v.unfit("free", VolumeOpen)
@@ -160,7 +158,7 @@ func (v Volume) Free(now time.Time) (Volume, error) {
 	return v, nil
 }
 
-// Accept lets the next launch open the volume whatever it holds.
+// Accept lets the next launch open the volume with any contents.
 func (v Volume) Accept(now time.Time) (Volume, error) {
 	if v.State != VolumeClosed && v.State != VolumeUnclean {
 		return v, v.unfit("accept", VolumeClosed, VolumeUnclean)
@@ -169,8 +167,8 @@ func (v Volume) Accept(now time.Time) (Volume, error) {
 	return v, nil
 }
 
-// Restore says that the volume's contents have this digest: the operator put back a backup, or
-// the server lost the volume's state.
+// Restore says that the volume's contents have this digest. The operator uses it after putting
+// back a backup, or after the server lost the volume's state.
 func (v Volume) Restore(digest pins.Digest, now time.Time) (Volume, error) {
 	if v.State != VolumeNew && v.State != VolumeClosed && v.State != VolumeUnclean {
 		return v, v.unfit("restore", VolumeNew, VolumeClosed, VolumeUnclean)
@@ -180,7 +178,7 @@ func (v Volume) Restore(digest pins.Digest, now time.Time) (Volume, error) {
 	return v, nil
 }
 
-// Retire keeps the volume from every launch.
+// Retire keeps the volume from every further launch.
 func (v Volume) Retire(now time.Time) (Volume, error) {
 	if v.State == VolumeRetired {
 		return v, v.unfit("retire", VolumeNew, VolumeOpen, VolumeClosed, VolumeUnclean)
@@ -189,7 +187,7 @@ func (v Volume) Retire(now time.Time) (Volume, error) {
 	return v, nil
 }
 
-// Reset has the next launch format the volume: what it holds is lost.
+// Reset makes the next launch format the volume: its contents are lost.
 func (v Volume) Reset(now time.Time) (Volume, error) {
 	if v.State == VolumeOpen || v.State == VolumeNew {
 		return v, v.unfit("reset", VolumeClosed, VolumeUnclean, VolumeRetired)
@@ -201,7 +199,7 @@ func (v Volume) unfit(verb string, want ...VolumeState) error {
 	return fmt.Errorf("%w: %s: volume %s is %s, want %q", ErrVolumeState, verb, v.DiskUUID, v.State, want)
 }
 
-// Check reports whether the fields fit each other.
+// Check returns an error if the fields contradict each other.
 func (v Volume) Check() error {
 	open := v.State == VolumeOpen
 	switch {
@@ -212,16 +210,16 @@ func (v Volume) Check() error {
 	case v.State != VolumeNew && v.State != VolumeClosed && v.State != VolumeUnclean && v.State != VolumeRetired && !open:
 		return fmt.Errorf("state is %q, want one of a volume", v.State)
 	case (v.Generation == 0) != (v.Digest == pins.Digest{}):
-		return fmt.Errorf("generation is %d, and the digest %s", v.Generation, v.Digest)
+		return fmt.Errorf("generation is %d but the digest is %s, want both or none", v.Generation, v.Digest)
 	case v.State == VolumeNew && v.Generation != 0, v.State == VolumeClosed && v.Generation == 0:
-		return fmt.Errorf("state is %q, and the generation %d", v.State, v.Generation)
+		return fmt.Errorf("state is %q but the generation is %d", v.State, v.Generation)
 	case open != (v.Found != 0), open && v.Holder == keyapi.Holder{}:
-		return fmt.Errorf("state is %q, with found %v and holder %s", v.State, v.Found, v.Holder)
+		return fmt.Errorf("state is %q but found is %v and holder is %s", v.State, v.Found, v.Holder)
 	}
 	return nil
 }
 
-// Labels of what stands for a launch that has a volume.
+// Labels of values that are derived for a launch with a volume.
 const (
 	volumeLabel    = "rootvouch kms volume v1"
 	holderLabel    = "rootvouch volume holder v1"
@@ -233,8 +231,8 @@ func HolderOf(disk pins.UUID, launch Launch) keyapi.Holder {
 	return sha256.Sum256(kek.About(holderLabel, disk[:], []byte(launch.String())))
 }
 
-// CommitKey is the key with which a launch says that it has closed a volume. It is made
-// from the cluster's secret, and so kept nowhere.
+// CommitKey is the key with which a launch proves that it closed a volume. It is derived from
+// the cluster's secret, so it is stored nowhere.
 func (s *Store) CommitKey(disk pins.UUID, holder keyapi.Holder) [32]byte {
 	key, err := hkdf.Key(sha256.New, s.keys.Nonce, nil, string(kek.About(commitKeyLabel, disk[:], holder[:])), 32)
 	if err != nil {
@@ -244,10 +242,10 @@ func (s *Store) CommitKey(disk pins.UUID, holder keyapi.Holder) [32]byte {
 	return [32]byte(key)
 }
 
-// KeyVolume is where the state of a volume is.
+// KeyVolume is the key of a volume's state.
 func KeyVolume(disk pins.UUID) string { return "vol/" + disk.String() }
 
-// storedVolume is the state as the book has it. The MAC shows that its writer had the cluster's
+// storedVolume is the value of a volume's item. The MAC shows that its writer had the cluster's
 // secret, which is sealed under the key-encryption key.
 type storedVolume struct {
 	Volume json.RawMessage `json:"volume"`
@@ -257,7 +255,7 @@ type storedVolume struct {
 // ErrForged says that a writer without the cluster's secret changed the state of a volume.
 var ErrForged = errors.New("state of the volume was not written by a key server of this store")
 
-// Mod is the revision of the transaction that wrote the state.
+// Mod returns the revision of the transaction that wrote the state.
 func (v Volume) Mod() int64 { return v.mod }
 
 // SetVolume makes the item of a volume's state.
@@ -277,8 +275,8 @@ func (s *Store) volumeMAC(data []byte) pins.Digest {
 	return pins.Digest(mac.Sum(nil))
 }
 
-// VolumeOf reads the item of a volume's state. The errors match ErrNotFound where there is
-// none, and ErrForged where it was changed in the store.
+// VolumeOf decodes the item of a volume's state. The error matches ErrNotFound if there is
+// none, and ErrForged if it was changed in the store.
 func (s *Store) VolumeOf(item kv.Item, disk pins.UUID) (Volume, error) {
 	if item.Mod == 0 {
 		return Volume{}, ErrNotFound
@@ -298,13 +296,13 @@ func (s *Store) VolumeOf(item kv.Item, disk pins.UUID) (Volume, error) {
 		return Volume{}, fmt.Errorf("key %q: %v", item.Key, err)
 	}
 	if v.DiskUUID != disk {
-		return Volume{}, fmt.Errorf("key %q: it is of disk %s", item.Key, v.DiskUUID)
+		return Volume{}, fmt.Errorf("key %q: state is for disk %s", item.Key, v.DiskUUID)
 	}
 	v.mod = item.Mod
 	return v, nil
 }
 
-// Volume returns the state of a volume. The error matches ErrNotFound when there is none.
+// Volume returns the state of a volume. The error matches ErrNotFound if there is none.
 func (s *Store) Volume(ctx context.Context, disk pins.UUID) (Volume, error) {
 	items, err := s.Engine.Get(ctx, KeyVolume(disk))
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// Tree is what a checkpoint says.
+// Tree is the content of a checkpoint.
 type Tree struct {
 	Origin string // the log's name
 	Size   int64  // leaves
@@ -47,8 +47,8 @@ func Sign(t Tree, signer note.Signer) ([]byte, error) {
 	return signed, nil
 }
 
-// OpenCheckpoint verifies a checkpoint: it must have the log's signature, and those of all
-// witnesses that are given.
+// OpenCheckpoint verifies a checkpoint. It must have the log's signature, and the signatures of
+// all given witnesses.
 func OpenCheckpoint(signed []byte, log note.Verifier, witnesses ...note.Verifier) (Tree, error) {
 	n, err := note.Open(signed, note.VerifierList(append([]note.Verifier{log}, witnesses...)...))
 	if err != nil {
@@ -56,7 +56,7 @@ func OpenCheckpoint(signed []byte, log note.Verifier, witnesses ...note.Verifier
 	}
 	for _, want := range append([]note.Verifier{log}, witnesses...) {
 		if !signedBy(n, want) {
-			return Tree{}, fmt.Errorf("verifying a checkpoint: there is no signature of %s+%08x", want.Name(), want.KeyHash())
+			return Tree{}, fmt.Errorf("verifying a checkpoint: signature of %s+%08x is missing", want.Name(), want.KeyHash())
 		}
 	}
 	t, err := parse(n.Text)
@@ -81,7 +81,7 @@ func signedBy(n *note.Note, v note.Verifier) bool {
 func parse(text string) (Tree, error) {
 	lines := strings.Split(text, "\n")
 	if len(lines) < 4 || lines[len(lines)-1] != "" {
-		return Tree{}, errors.New("it has not three lines")
+		return Tree{}, errors.New("it does not have three lines")
 	}
 	size, err := strconv.ParseInt(lines[1], 10, 64)
 	if err != nil || size < 0 {
@@ -94,18 +94,18 @@ func parse(text string) (Tree, error) {
 	t := Tree{Origin: lines[0], Size: size, Root: tlog.Hash(root)}
 	if size == 0 {
 		if t.Root != emptyRoot {
-			return Tree{}, errors.New("root of no leaves is another than that of none")
+			return Tree{}, errors.New("root of an empty tree is not the hash of nothing")
 		}
 		t.Root = tlog.Hash{}
 	}
 	if t.text() != text {
-		return Tree{}, errors.New("it has another form than the canonical one")
+		return Tree{}, errors.New("form is not canonical")
 	}
 	return t, nil
 }
 
-// algCosignature is the type of a witness's key (https://c2sp.org/tlog-cosignature): its
-// signature has a time, and says that the witness saw this tree grow from all before it.
+// algCosignature is the type of a witness's key (https://c2sp.org/tlog-cosignature). Its
+// signature has a time, and says that the witness saw this tree grow from all trees before it.
 const algCosignature = 4
 
 // NewWitness reads a witness's verification key, NAME+HASH+KEY.
@@ -116,7 +116,7 @@ func NewWitness(vkey string) (note.Verifier, error) {
 	if err != nil || len(hash) != 8 || len(key) != 1+ed25519.PublicKeySize || key[0] != algCosignature {
 		return nil, fmt.Errorf("witness key is %q, want NAME+HASH+KEY of type %d", vkey, algCosignature)
 	}
-	// The library checks name and hash; it knows only the type of plain signatures.
+	// The library checks the name and the hash, but knows only the type of plain signatures.
 	plain, err := note.NewEd25519VerifierKey(name, ed25519.PublicKey(key[1:]))
 	if err != nil {
 		return nil, fmt.Errorf("witness key %q: %w", vkey, err)
@@ -154,7 +154,8 @@ func (w witness) Verify(text, sig []byte) bool {
 	return ed25519.Verify(w.key, cosigned(binary.BigEndian.Uint64(sig), text), sig[8:])
 }
 
-// cosigned is what a witness signs: a header, the time in seconds since 1970, the text.
+// cosigned is the text that a witness signs: a header, the time in seconds since 1970, and the
+// checkpoint's text.
 func cosigned(seconds uint64, text []byte) []byte {
 	return fmt.Appendf(nil, "cosignature/v1\ntime %d\n%s", seconds, text)
 }

@@ -1,8 +1,8 @@
 // Package tlogdir keeps a transparency log in a directory: C2SP's tlog-tiles, with a signed checkpoint.
 //
-// The same leaves in the same order make the same tiles, whoever writes them. Reading
-// verifies: what does not hash to the checkpoint's root is an error. The formats are
-// those of https://c2sp.org/tlog-tiles and https://c2sp.org/tlog-checkpoint.
+// The same leaves in the same order make the same tiles, whoever writes them. Reading verifies:
+// bytes that do not hash to the checkpoint's root are an error. The formats are those of
+// https://c2sp.org/tlog-tiles and https://c2sp.org/tlog-checkpoint.
 package tlogdir
 
 import (
@@ -31,10 +31,10 @@ const (
 
 	checkpointName = "checkpoint"
 	keyName        = "key"
-	// cosignedName is the file of a checkpoint with cosignatures, which comes later than the
-	// checkpoint. It is no part of tlog-tiles.
+	// cosignedName is the file of the checkpoint with cosignatures. It is written later than
+	// the checkpoint, and is not part of tlog-tiles.
 	cosignedName = "checkpoint.cosigned"
-	// blobs is where contents stand that leaves name by their SHA-256. It is no part of
+	// blobs is the directory of contents that leaves name by their SHA-256. It is not part of
 	// tlog-tiles.
 	blobs = "blob"
 )
@@ -42,8 +42,8 @@ const (
 // Dir is a log's directory.
 type Dir string
 
-// Create makes a new directory, mode 0700, with the checkpoint of an empty log and the key
-// that verifies it. The error matches os.ErrExist when it is there already.
+// Create makes a new directory, mode 0700, with the checkpoint of an empty log and the key that
+// verifies it. The error matches os.ErrExist if the directory exists.
 func Create(path, public string, signed []byte) (Dir, error) {
 	d := Dir(path)
 	if err := os.Mkdir(path, 0o700); err != nil {
@@ -61,8 +61,8 @@ func Create(path, public string, signed []byte) (Dir, error) {
 
 func (d Dir) path(name string) string { return filepath.Join(string(d), filepath.FromSlash(name)) }
 
-// Key reads the verification key that is in the directory. Anyone who can write to the
-// directory can replace the key, so it says only which log this claims to be.
+// Key reads the verification key in the directory. Anyone who can write to the directory can
+// replace the key, so it says only which log this claims to be.
 func (d Dir) Key() (string, error) {
 	data, err := os.ReadFile(d.path(keyName))
 	if err != nil {
@@ -71,7 +71,7 @@ func (d Dir) Key() (string, error) {
 	return strings.TrimSuffix(string(data), "\n"), nil
 }
 
-// Checkpoint reads the newest signed checkpoint, as it is.
+// Checkpoint reads the newest signed checkpoint without verifying it.
 func (d Dir) Checkpoint() ([]byte, error) {
 	data, err := os.ReadFile(d.path(checkpointName))
 	if err != nil {
@@ -80,7 +80,7 @@ func (d Dir) Checkpoint() ([]byte, error) {
 	return data, nil
 }
 
-// WriteCheckpoint replaces it. All that it stands for must be there.
+// WriteCheckpoint replaces the checkpoint. All tiles of its tree must be there.
 func (d Dir) WriteCheckpoint(signed []byte) error {
 	if err := durable.WriteFile(d.path(checkpointName), signed, 0o600); err != nil {
 		return fmt.Errorf("writing the log's checkpoint: %w", err)
@@ -88,9 +88,9 @@ func (d Dir) WriteCheckpoint(signed []byte) error {
 	return nil
 }
 
-// Append writes the tiles of a tree that has leaves after those of old, and returns it.
-// Append writes no checkpoint: readers see the old tree until WriteCheckpoint. Append verifies
-// old's right edge.
+// Append writes the tiles of the tree that has leaves after those of old, and returns that
+// tree. It first verifies old's right edge. It writes no checkpoint: readers see the old tree
+// until WriteCheckpoint.
 func (d Dir) Append(old Tree, leaves [][]byte) (Tree, error) {
 	if len(leaves) == 0 {
 		return old, nil
@@ -133,7 +133,7 @@ func (d Dir) Append(old Tree, leaves [][]byte) (Tree, error) {
 	return grown, nil
 }
 
-// readOver takes hashes from those that are new, and the others from old's tiles.
+// readOver takes hashes from fresh, and the others from old's tiles.
 func (d Dir) readOver(fresh map[int64]tlog.Hash, old Tree, indexes []int64) ([]tlog.Hash, error) {
 	found := make([]tlog.Hash, len(indexes))
 	var ask []int64
@@ -187,11 +187,10 @@ func (r tiles) ReadTiles(all []tlog.Tile) ([][]byte, error) {
 
 func (tiles) SaveTiles([]tlog.Tile, [][]byte) {}
 
-// read reads a tile or bundle of width w, or cuts it from a wider one that has taken its
-// place.
+// read reads a tile or bundle of width w, or cuts it from a wider one that has replaced it.
 func (d Dir) read(level string, n int64, w int, cut func([]byte) ([]byte, error)) ([]byte, error) {
 	var first error
-	for range 3 { // a publisher may remove one while this looks for it
+	for range 3 { // a publisher may remove a tile during the search
 		data, err := os.ReadFile(d.path(tilePath(level, n, w)))
 		if err == nil {
 			return cut(data)
@@ -211,7 +210,7 @@ func (d Dir) read(level string, n int64, w int, cut func([]byte) ([]byte, error)
 	return nil, first
 }
 
-// widest is the width of the widest tile or bundle that is there, 0 if there is none.
+// widest is the width of the widest tile or bundle, 0 if there is none.
 func (d Dir) widest(level string, n int64) int {
 	full := d.path(tilePath(level, n, tileWidth))
 	if _, err := os.Stat(full); err == nil {
@@ -224,7 +223,7 @@ func (d Dir) widest(level string, n int64) int {
 	return widest
 }
 
-// partials are the widths of the partial tiles beside the path of a full one.
+// partials lists the widths of the partial tiles beside the path of a full one.
 func partials(full string) []int {
 	entries, _ := os.ReadDir(full + ".p")
 	var all []int
@@ -236,8 +235,8 @@ func partials(full string) []int {
 	return all
 }
 
-// Tidy removes the partial tiles and bundles of an older tree that a newer one, whose
-// checkpoint is written, has wider ones of.
+// Tidy removes the partial tiles and bundles of an older tree that grown has wider ones of. The
+// checkpoint of grown must be written.
 func (d Dir) Tidy(old, grown Tree) error {
 	levels := []string{"entries"}
 	for l, size := 0, grown.Size; size > 0; l, size = l+1, size/tileWidth {
@@ -265,7 +264,7 @@ func (d Dir) Tidy(old, grown Tree) error {
 	return nil
 }
 
-// write makes a tile or bundle durable; one that is there has the same bytes.
+// write makes a tile or bundle durable. If the file exists, it has the same bytes.
 func (d Dir) write(name string, data []byte) error {
 	path := d.path(name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -299,7 +298,7 @@ func (d Dir) writeBundles(n int64, leaves [][]byte) error {
 	return nil
 }
 
-// cutBundle takes the first w entries of a bundle.
+// cutBundle returns a function that takes the first w entries of a bundle.
 func cutBundle(w int) func([]byte) ([]byte, error) {
 	return func(data []byte) ([]byte, error) {
 		rest := data
@@ -316,13 +315,13 @@ func cutBundle(w int) func([]byte) ([]byte, error) {
 // entry takes the first entry off a bundle.
 func entry(bundle []byte) (leaf, rest []byte, err error) {
 	if len(bundle) < 2 || len(bundle)-2 < int(binary.BigEndian.Uint16(bundle)) {
-		return nil, nil, errors.New("entry bundle is cut off")
+		return nil, nil, errors.New("entry bundle is truncated")
 	}
 	n := int(binary.BigEndian.Uint16(bundle))
 	return bundle[2 : 2+n], bundle[2+n:], nil
 }
 
-// tilePath is tlog-tiles' name of a tile (level is a number, or "entries").
+// tilePath is the name of a tile in tlog-tiles (level is a number, or "entries").
 func tilePath(level string, n int64, w int) string {
 	number := fmt.Sprintf("%03d", n%1000)
 	for n >= 1000 {
@@ -336,7 +335,7 @@ func tilePath(level string, n int64, w int) string {
 	return path
 }
 
-// Read calls visit with the leaves of a tree from the one with an index on, in order, each
+// Read calls visit with the leaves of a tree in order, from index from on. Each leaf is
 // verified against the tree's root.
 func (d Dir) Read(t Tree, from int64, visit func(index int64, leaf []byte) error) error {
 	for n := from / tileWidth; n*tileWidth < t.Size; n++ {
@@ -355,10 +354,10 @@ func (d Dir) Read(t Tree, from int64, visit func(index int64, leaf []byte) error
 		}
 		for i := range int64(w) {
 			var leaf []byte
-			leaf, bundle, _ = entry(bundle) // cutBundle has looked
+			leaf, bundle, _ = entry(bundle) // cutBundle has checked the bundle
 			index := n*tileWidth + i
 			if tlog.RecordHash(leaf) != want[i] {
-				return fmt.Errorf("reading leaf %d: it was changed: it is not the one that the tree has", index)
+				return fmt.Errorf("reading leaf %d: it does not hash to the tree's root: it was changed", index)
 			}
 			if index < from {
 				continue
@@ -371,8 +370,8 @@ func (d Dir) Read(t Tree, from int64, visit func(index int64, leaf []byte) error
 	return nil
 }
 
-// CheckEdge verifies the right edge of a tree: that its tiles are those that hash to its
-// root. It reads a few tiles, however large the tree is.
+// CheckEdge verifies that the tiles at the right edge of a tree hash to its root. It reads a
+// few tiles, however large the tree is.
 func (d Dir) CheckEdge(t Tree) error {
 	if t.Size == 0 {
 		return nil
@@ -384,7 +383,7 @@ func (d Dir) CheckEdge(t Tree) error {
 	return nil
 }
 
-// CheckExtends proves that new has all leaves of old, in their places.
+// CheckExtends proves that grown has all leaves of old, in their places.
 func (d Dir) CheckExtends(old, grown Tree) error {
 	switch {
 	case old.Origin != grown.Origin:
@@ -392,7 +391,7 @@ func (d Dir) CheckExtends(old, grown Tree) error {
 	case old.Size > grown.Size:
 		return fmt.Errorf("log has %d leaves, want at least %d: it was cut", grown.Size, old.Size)
 	case old.Size == grown.Size && old.Root != grown.Root:
-		return fmt.Errorf("root of %d leaves is %s, want %s: it is another log", grown.Size, grown.Root, old.Root)
+		return fmt.Errorf("root of %d leaves is %s, want %s: this is another log", grown.Size, grown.Root, old.Root)
 	case old.Size == grown.Size || old.Size == 0:
 		return nil
 	}
@@ -401,26 +400,26 @@ func (d Dir) CheckExtends(old, grown Tree) error {
 		return err
 	}
 	if err := tlog.CheckTree(proof, grown.Size, grown.Root, old.Size, old.Root); err != nil {
-		return fmt.Errorf("log does not go on from the %d leaves with root %s: it was changed", old.Size, old.Root)
+		return fmt.Errorf("log does not extend the %d leaves with root %s: it was changed", old.Size, old.Root)
 	}
 	return nil
 }
 
-// Proof proves that a tree has all leaves of its first so many, in their places. There is
-// nothing to prove of none, and of all.
+// Proof proves that a tree has its first size leaves in their places. With none or all of the
+// leaves there is nothing to prove.
 func (d Dir) Proof(size int64, grown Tree) (tlog.TreeProof, error) {
 	if size == 0 || size == grown.Size {
 		return nil, nil
 	}
 	proof, err := tlog.ProveTree(grown.Size, size, d.hashes(grown))
 	if err != nil {
-		return nil, fmt.Errorf("proving that the log goes on from %d leaves: %w", size, err)
+		return nil, fmt.Errorf("proving that the log extends %d leaves: %w", size, err)
 	}
 	return proof, nil
 }
 
-// Cosigned reads the newest checkpoint that witnesses cosigned. The error matches
-// fs.ErrNotExist where there is none.
+// Cosigned reads the newest cosigned checkpoint. The error matches fs.ErrNotExist if there is
+// none.
 func (d Dir) Cosigned() ([]byte, error) {
 	data, err := os.ReadFile(d.path(cosignedName))
 	if err != nil {
@@ -429,7 +428,7 @@ func (d Dir) Cosigned() ([]byte, error) {
 	return data, nil
 }
 
-// WriteCosigned replaces it.
+// WriteCosigned replaces the cosigned checkpoint.
 func (d Dir) WriteCosigned(signed []byte) error {
 	if err := durable.WriteFile(d.path(cosignedName), signed, 0o600); err != nil {
 		return fmt.Errorf("writing the cosigned checkpoint: %w", err)
@@ -449,14 +448,14 @@ func (d Dir) PutBlob(data []byte) error {
 	return nil
 }
 
-// Blob reads contents, and verifies that they are the ones.
+// Blob reads contents and verifies their digest.
 func (d Dir) Blob(digest pins.Digest) ([]byte, error) {
 	data, err := os.ReadFile(d.path(blobPath(digest)))
 	if err != nil {
 		return nil, fmt.Errorf("reading contents %s: %w", digest, err)
 	}
 	if got := pins.Digest(sha256.Sum256(data)); got != digest {
-		return nil, fmt.Errorf("reading contents %s: SHA-256 is %s: they were changed", digest, got)
+		return nil, fmt.Errorf("reading contents %s: SHA-256 is %s: the contents were changed", digest, got)
 	}
 	return data, nil
 }

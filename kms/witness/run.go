@@ -9,11 +9,11 @@ import (
 	"github.com/rootvouch/rootvouch/kms/publish"
 )
 
-// Interval is the time between two checkpoints that are sent to the witnesses.
+// Interval is the time between two checkpoints that Run sends to the witnesses.
 const Interval = 10 * time.Second
 
-// Run has the witnesses cosign what is published, until ctx is done. A witness that does not
-// answer is asked again. The error matches ErrAhead: nothing makes that well again.
+// Run has the witnesses cosign the published log until ctx is done. It asks a silent witness
+// again. The error matches ErrAhead, which no retry can mend.
 func (ws *Witnesses) Run(ctx context.Context, l Log, state func() publish.State, log *slog.Logger) error {
 	if len(ws.all) == 0 {
 		return nil
@@ -42,7 +42,7 @@ func (ws *Witnesses) Run(ctx context.Context, l Log, state func() publish.State,
 	}
 }
 
-// step sends what is new.
+// step sends a new checkpoint, if there is one.
 func (ws *Witnesses) step(ctx context.Context, l Log, now publish.State) error {
 	if size, _ := ws.State(); size == now.Tree.Size {
 		ws.mu.Lock()

@@ -1,8 +1,8 @@
 // Package witness has witnesses cosign the key server's log.
 //
 // A witness (https://c2sp.org/tlog-witness) remembers the largest tree that it cosigned, and
-// cosigns only trees that grew from it. So a store and a log that were both put back to an
-// older state show: the witness has seen more. A witness sees sizes and hashes, no leaf.
+// cosigns only trees that extend it. So it detects a store and a log that were both put back to
+// an older state: the witness has seen more. A witness sees sizes and hashes but no leaf.
 package witness
 
 import (
@@ -24,15 +24,15 @@ import (
 	"github.com/rootvouch/rootvouch/kms/tlogdir"
 )
 
-// ErrAhead says that a witness has cosigned more leaves of this log than it has: store and log
-// were put back.
+// ErrAhead says that a witness has cosigned more leaves of this log than the log has: store and
+// log were put back.
 var ErrAhead = errors.New("a witness has cosigned a larger log: store and log are an older copy")
 
 // Source is a witness in a configuration.
 type Source struct {
-	// URL is its submission prefix: add-checkpoint is below it.
+	// URL is the witness's submission prefix. add-checkpoint is below it.
 	URL string `json:"url"`
-	// Key verifies its cosignatures: NAME+HASH+KEY.
+	// Key verifies the witness's cosignatures: NAME+HASH+KEY.
 	Key string `json:"key"`
 }
 
@@ -50,10 +50,10 @@ type Witness struct {
 	verifier note.Verifier
 	http     *http.Client
 
-	size int64 // that it has cosigned, as far as is known
+	size int64 // leaves that it has cosigned, as far as we know
 }
 
-// New makes the witness of a source. Nothing is sent yet.
+// New makes the witness of a source. It sends nothing yet.
 func New(s Source) (*Witness, error) {
 	u, err := url.Parse(s.URL)
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
@@ -72,14 +72,14 @@ func New(s Source) (*Witness, error) {
 // Log is a server's copy of the log.
 type Log struct {
 	Dir tlogdir.Dir
-	// Newest is how many leaves the log has by the book. A copy may be behind.
+	// Newest returns how many leaves the log has, as the store says. A copy may be behind.
 	Newest func(context.Context) (int64, error)
 }
 
-// cosign has the witness cosign a tree of the log, whose signed checkpoint is given. It
+// cosign asks the witness to cosign a tree of the log, whose signed checkpoint is given. It
 // returns the lines to add to the checkpoint. The error matches ErrAhead.
 func (w *Witness) cosign(ctx context.Context, l Log, t tlogdir.Tree, signed []byte) ([]byte, error) {
-	// The first answer may say which size the witness knows; the second time it is known.
+	// The first answer may give the size that the witness knows. The second request uses it.
 	for range 2 {
 		lines, known, err := w.add(ctx, l.Dir, t, signed)
 		if err != nil {
@@ -94,19 +94,20 @@ func (w *Witness) cosign(ctx context.Context, l Log, t tlogdir.Tree, signed []by
 		}
 		w.size = known
 	}
-	return nil, fmt.Errorf("witness %s: it says that it knows another size, again and again", w.name)
+	return nil, fmt.Errorf("witness %s: it keeps answering that it knows another size", w.name)
 }
 
-// ahead tells a log that was put back from a copy of it that is behind the other servers'.
+// ahead tells whether the log was put back, or whether only this copy of it is behind the other
+// servers.
 func (w *Witness) ahead(ctx context.Context, l Log, known int64) error {
 	newest, err := l.Newest(ctx)
 	switch {
 	case err != nil:
-		return fmt.Errorf("witness %s: it knows of %d leaves, and how many there are is not known: %w", w.name, known, err)
+		return fmt.Errorf("witness %s: it knows %d leaves, but the store's number cannot be read: %w", w.name, known, err)
 	case newest < known:
-		return fmt.Errorf("witness %s: %w: it knows of %d leaves, and the log has %d", w.name, ErrAhead, known, newest)
+		return fmt.Errorf("witness %s: %w: it knows %d leaves, but the log has %d", w.name, ErrAhead, known, newest)
 	}
-	return fmt.Errorf("witness %s: it knows of %d leaves, and this copy of the log is behind", w.name, known)
+	return fmt.Errorf("witness %s: it knows %d leaves, and this copy of the log is behind", w.name, known)
 }
 
 // add sends one checkpoint. Without an error it returns the cosignature, or the size that the
@@ -142,15 +143,14 @@ func (w *Witness) add(ctx context.Context, dir tlogdir.Dir, t tlogdir.Tree, sign
 	case http.StatusConflict:
 		known, err := strconv.ParseInt(strings.TrimSuffix(string(answer), "\n"), 10, 64)
 		if err != nil || known < 0 {
-			return nil, 0, fmt.Errorf("the size that it knows is %.40q, want a number", answer)
+			return nil, 0, fmt.Errorf("known size is %.40q, want a number", answer)
 		}
 		return nil, known, nil
 	}
 	return nil, 0, fmt.Errorf("status is %s, want 200: %.200q", response.Status, answer)
 }
 
-// verify takes the witness's own lines from an answer: whatever else is in it is not added to
-// the checkpoint.
+// verify takes only the witness's own lines from an answer. It ignores any other line.
 func (w *Witness) verify(signed, answer []byte) (lines []byte, err error) {
 	text, _, found := bytes.Cut(signed, []byte("\n\n"))
 	if !found {
@@ -170,9 +170,9 @@ func (w *Witness) verify(signed, answer []byte) (lines []byte, err error) {
 type Witnesses struct {
 	all []*Witness
 
-	mu   sync.Mutex // guards what follows
-	at   time.Time  // when all had cosigned all that there was
-	size int64      // that all have cosigned
+	mu   sync.Mutex // guards the fields below
+	at   time.Time  // when all witnesses had last cosigned all leaves
+	size int64      // leaves that all witnesses have cosigned
 }
 
 // Open makes the witnesses of a configuration.
@@ -194,7 +194,7 @@ func Open(sources []Source) (*Witnesses, error) {
 }
 
 // Cosign has all witnesses cosign a tree, and writes the checkpoint with the cosignatures that
-// came into the log's directory. The error joins what went wrong, and matches ErrAhead.
+// it received into the log's directory. The error joins all failures, and matches ErrAhead.
 func (ws *Witnesses) Cosign(ctx context.Context, l Log, t tlogdir.Tree, signed []byte) error {
 	lines, errs := make([][]byte, len(ws.all)), make([]error, len(ws.all))
 	var wg sync.WaitGroup
@@ -214,8 +214,8 @@ func (ws *Witnesses) Cosign(ctx context.Context, l Log, t tlogdir.Tree, signed [
 	return err
 }
 
-// State is how many leaves all witnesses have cosigned, and when they had cosigned all that
-// there was.
+// State returns how many leaves all witnesses have cosigned, and when they had last cosigned
+// all leaves.
 func (ws *Witnesses) State() (size int64, at time.Time) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()

@@ -1,7 +1,7 @@
-// Package provider is the side of a program that keeps a key-encryption key for the key server.
+// Package provider implements a program that keeps a key-encryption key for the key server.
 //
 // The program reads requests from its standard input, one after the other, and answers on its
-// standard output. The protocol is described in docs/spec/kek.md.
+// standard output. docs/spec/kek.md describes the protocol.
 package provider
 
 import (
@@ -12,7 +12,7 @@ import (
 	"io"
 )
 
-// The protocol's words.
+// The bytes of the protocol.
 const (
 	Greeting = "rootvouch-kek 1\n"
 
@@ -20,18 +20,18 @@ const (
 	OpOpen = 'o'
 
 	StatusDone   = 0
-	StatusWrong  = 1 // sealed under another key, for something else, or changed
-	StatusFailed = 2 // it may work another time; the text says why
+	StatusWrong  = 1 // the key or the associated data differ, or the seal was changed
+	StatusFailed = 2 // the failure may pass; the text gives the reason
 
 	// MaxPart bounds each part of a message in bytes.
 	MaxPart = 64 << 10
 )
 
-// ErrWrong says that a secret can never be opened: it was sealed under another key, for
-// something else, or changed.
+// ErrWrong says that a seal can never be opened: the key or the associated data differ, or the
+// seal was changed.
 var ErrWrong = errors.New("sealed under another key, for something else, or changed")
 
-// Keeper seals and opens. Each error but ErrWrong may pass.
+// Keeper seals and opens secrets. Each error except ErrWrong may pass.
 type Keeper interface {
 	Seal(secret, about []byte) ([]byte, error)
 	Open(sealed, about []byte) ([]byte, error)

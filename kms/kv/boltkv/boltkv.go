@@ -1,4 +1,4 @@
-// Package boltkv keeps the key server's book in one bbolt file.
+// Package boltkv keeps the key server's store in one bbolt file.
 //
 // Every item has a checksum over its key, revision and value, and the file knows how many
 // items there are and the sum of their checksums. Open reads the whole file, and refuses one
@@ -37,11 +37,11 @@ const (
 	overhead = 12
 )
 
-// Store is an open file.
+// Store is an open store file.
 type Store struct {
 	path string
 	db   *bbolt.DB
-	file *os.File // that db has open
+	file *os.File // the file that db has open
 
 	mu     sync.Mutex // guards broken
 	broken error
@@ -50,10 +50,11 @@ type Store struct {
 
 var _ kv.Engine = (*Store)(nil)
 
-// Failed is closed when the store broke: then every error matches kv.ErrBroken.
+// Failed returns a channel that is closed when the store breaks. From then on every error
+// matches kv.ErrBroken.
 func (s *Store) Failed() <-chan struct{} { return s.failed }
 
-// breaks marks the store as broken, for the first reason there was.
+// breaks marks the store as broken. The first reason counts.
 func (s *Store) breaks(reason error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,7 +65,7 @@ func (s *Store) breaks(reason error) error {
 	return s.broken
 }
 
-// Broken says why the store cannot be used any more, if so.
+// Broken returns why the store is unusable, or nil.
 func (s *Store) Broken() error { return s.usable() }
 
 func (s *Store) usable() error {
@@ -73,9 +74,9 @@ func (s *Store) usable() error {
 	return s.broken
 }
 
-// Commit implements kv.Engine. Any failure of the disk but a full one breaks the store:
-// after a failed sync the kernel may have dropped what was written, and a later sync
-// would say that all is well.
+// Commit implements kv.Engine. Any failure of the disk, except a full one, breaks the store:
+// after a failed sync the kernel may have dropped written data, and a later sync would report
+// success.
 func (s *Store) Commit(_ context.Context, conditions []kv.Cond, writes []kv.Write) (bool, error) {
 	if err := kv.Check(conditions, writes); err != nil {
 		return false, err
@@ -121,9 +122,9 @@ var (
 	errDamaged    = errors.New("file was damaged")
 )
 
-// full tells a write that found no room, which bbolt undoes, from all else that a disk
-// may say: a sync's ENOSPC has lost data. Its errors are not typed throughout: growing
-// the file fails as text.
+// full reports whether a write found no room, which bbolt undoes. ENOSPC from a sync is
+// different: it has lost data. bbolt does not type all these errors: growing the file fails
+// with a text.
 func full(err error) bool {
 	in, ok := errors.AsType[*os.PathError](err)
 	return ok && in.Op == "write" && (errors.Is(in.Err, syscall.ENOSPC) || errors.Is(in.Err, syscall.EDQUOT))
@@ -276,7 +277,7 @@ func (s *Store) Revision(context.Context) (rev int64, err error) {
 	return rev, err
 }
 
-// view reads. A damaged file breaks the store.
+// view runs a read transaction. A damaged file breaks the store.
 func (s *Store) view(read func(*bbolt.Tx) error) error {
 	if err := s.usable(); err != nil {
 		return err
@@ -292,8 +293,8 @@ func (s *Store) update(change func(*bbolt.Tx) error) error {
 	return guarded(func() error { return s.db.Update(change) })
 }
 
-// guarded makes an error of what bbolt does with a damaged or shortened file: it panics,
-// or reads memory behind the file's end.
+// guarded turns a fault of bbolt into an error. On a damaged or shortened file bbolt panics, or
+// reads memory beyond the file's end.
 func guarded(f func() error) (err error) {
 	before := debug.SetPanicOnFault(true)
 	defer debug.SetPanicOnFault(before)
@@ -305,7 +306,7 @@ func guarded(f func() error) (err error) {
 	return f()
 }
 
-// inPlace reports whether the file that is open is still the one at its path, and whole.
+// inPlace returns an error unless the open file is still the one at its path, and complete.
 func (s *Store) inPlace() error {
 	open, err := s.file.Stat()
 	if err != nil {
@@ -322,7 +323,8 @@ func (s *Store) inPlace() error {
 	return err
 }
 
-// Backup writes a copy of the file as it stands at one moment, while it is used.
+// Backup writes a copy of the file as it stands at one moment. The store stays in use
+// meanwhile.
 func (s *Store) Backup(w io.Writer) error {
 	return s.view(func(tx *bbolt.Tx) error {
 		_, err := tx.WriteTo(w)
@@ -330,7 +332,7 @@ func (s *Store) Backup(w io.Writer) error {
 	})
 }
 
-// Size is the file's size in bytes.
+// Size returns the file's size in bytes.
 func (s *Store) Size() (int64, error) {
 	info, err := s.file.Stat()
 	if err != nil {

@@ -77,8 +77,8 @@ func TestOpenRefuses(t *testing.T) {
 	}{
 		{"a key's bit", "damaged", flip("key/123"), 0o600},
 		{"a value's bit", "damaged", flip("vvvv"), 0o600},
-		{"cut in half", "it was cut", func(d []byte) []byte { return d[:len(d)/2] }, 0o600},
-		{"cut to two pages", "it was cut", func(d []byte) []byte { return d[:2*pageSize] }, 0o600},
+		{"cut in half", "the file was cut", func(d []byte) []byte { return d[:len(d)/2] }, 0o600},
+		{"cut to two pages", "the file was cut", func(d []byte) []byte { return d[:2*pageSize] }, 0o600},
 		{"empty", "meta pages", func([]byte) []byte { return nil }, 0o600},
 		{"no bbolt file", "meta pages", func(d []byte) []byte { return bytes.Repeat([]byte("x"), len(d)) }, 0o600},
 		{"for all to read", "mode is 0644", func(d []byte) []byte { return d }, 0o644},

@@ -13,14 +13,14 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// lockTimeout is how long Open waits for another process to let the file go.
+// lockTimeout is how long Open waits for another process to release the file.
 const lockTimeout = 2 * time.Second
 
 // ErrLocked says that another process has the file open.
 var ErrLocked = errors.New("another process has it open: one server at a time")
 
-// Create makes an empty file at path, mode 0600. The error matches os.ErrExist when there
-// is one already.
+// Create makes an empty store file at path, mode 0600. The error matches os.ErrExist if the
+// file exists.
 func Create(path string) error {
 	if _, err := os.Lstat(path); err == nil {
 		return &os.PathError{Op: "creating store", Path: path, Err: os.ErrExist}
@@ -72,12 +72,12 @@ func create(path string) error {
 }
 
 // Open opens the file at path, which must exist, and reads all of it. The error matches
-// ErrLocked where another process has it open.
+// ErrLocked if another process has it open.
 func Open(path string) (*Store, error) {
 	s := &Store{path: path, failed: make(chan struct{})}
 	err := guarded(s.open)
 	if err != nil && s.file != nil {
-		s.letGo() // bbolt may have panicked with it open
+		s.letGo() // bbolt may have panicked while the file was open
 	}
 	if errors.Is(err, errDamaged) {
 		return nil, fmt.Errorf("opening store %s: %w: put back a copy of it (docs/kms.md, Backup)", path, err)
@@ -88,8 +88,8 @@ func Open(path string) (*Store, error) {
 	return s, nil
 }
 
-// letGo unlocks and closes the file without bbolt, which may hold its locks for ever where
-// it panicked. The lock does not end with the file: what is mapped keeps it.
+// letGo unlocks and closes the file without bbolt, because bbolt may hold its locks for ever
+// after a panic. Closing the file does not end the lock, because the mapping keeps it.
 func (s *Store) letGo() error {
 	return errors.Join(syscall.Flock(int(s.file.Fd()), syscall.LOCK_UN), s.file.Close())
 }
@@ -141,9 +141,9 @@ func checkFile(f *os.File) error {
 	case err != nil:
 		return err
 	case !info.Mode().IsRegular():
-		return errors.New("it is no regular file")
+		return errors.New("it is not a regular file")
 	case info.Mode().Perm()&0o077 != 0:
-		return fmt.Errorf("its mode is %04o, want none of 0077", info.Mode().Perm())
+		return fmt.Errorf("its mode is %04o, want no bit of 0077", info.Mode().Perm())
 	}
 	return verify(f)
 }
@@ -151,8 +151,8 @@ func checkFile(f *os.File) error {
 // A bbolt file begins with two meta pages (bbolt, internal/common/meta.go): the valid one
 // with the higher transaction ID counts. Offsets in bytes within a page.
 const (
-	pageSize     = 4096 // of a file that create made
-	metaStart    = 16   // behind the page's header
+	pageSize     = 4096 // of files that Create made
+	metaStart    = 16   // after the page's header
 	metaMagic    = 0xED0CDAED
 	metaPageSize = metaStart + 8
 	metaRoot     = metaStart + 16

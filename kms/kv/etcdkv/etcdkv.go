@@ -1,9 +1,10 @@
-// Package etcdkv keeps the key server's book in an etcd cluster.
+// Package etcdkv keeps the key server's store in an etcd cluster.
 //
-// Transactions and reads are etcd's own, linearizable. What etcd does not say is whether a
-// transaction happened whose reply was lost: that is kv.ErrUnknown, and it is never decided
-// here. etcd's client may deliver a transaction twice (etcd#14890): then its second copy is
-// answered, and says that the conditions do not hold.
+// Transactions and reads are etcd's own, and linearizable. If the reply to a transaction is
+// lost, etcd does not say whether the transaction happened. The engine then returns
+// kv.ErrUnknown and leaves the decision to its caller. etcd's client may deliver a transaction
+// twice (etcd#14890). The caller then gets the answer to the second copy, which says that the
+// conditions do not hold.
 package etcdkv
 
 import (
@@ -23,14 +24,14 @@ import (
 const (
 	// commitLimit bounds one proposal, an election of a new leader included.
 	commitLimit = 3 * time.Second
-	// A read is asked again, of the next member, when a member has not answered for
-	// readTry; readLimit bounds all of it.
+	// readTry bounds one attempt of a read: if a member has not answered by then, the read asks
+	// the next one. readLimit bounds the whole read.
 	readTry   = time.Second
 	readLimit = 10 * time.Second
 	readPause = 50 * time.Millisecond
 )
 
-// Store is a book's part of a cluster.
+// Store is the part of a cluster that holds one store.
 type Store struct {
 	client *clientv3.Client
 	prefix string
@@ -67,8 +68,8 @@ func (s *Store) Commit(ctx context.Context, conditions []kv.Cond, writes []kv.Wr
 	return reply.Succeeded, nil
 }
 
-// refusals are the answers after which a transaction has not happened and will not. All
-// others may come after it was proposed.
+// refusals are the answers after which a transaction has not happened and will not. Every other
+// error may come after etcd proposed the transaction.
 var refusals = []error{
 	rpctypes.ErrEmptyKey, rpctypes.ErrTooManyOps, rpctypes.ErrDuplicateKey, rpctypes.ErrRequestTooLarge,
 	rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrAuthFailed,
@@ -83,8 +84,9 @@ func refused(err error) bool {
 	return false
 }
 
-// outcome says what an error of a transaction means. etcd answers "no space" for one that
-// it did not take, and for one that it applied and that went over the quota.
+// outcome maps an error of a transaction to an error of kv. etcd answers "no space" in two
+// cases: it did not accept the transaction, or it applied the transaction and thereby exceeded
+// the quota.
 func outcome(err error) error {
 	switch {
 	case refused(err):
@@ -95,7 +97,7 @@ func outcome(err error) error {
 	return fmt.Errorf("etcd: %w: %v", kv.ErrUnknown, err)
 }
 
-// read asks until one member answers.
+// read asks one member after the other until one answers.
 func read[Reply any](ctx context.Context, ask func(context.Context) (Reply, error)) (Reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
@@ -139,7 +141,7 @@ func (s *Store) Get(ctx context.Context, keys ...string) ([]kv.Item, error) {
 	for i, one := range reply.Responses {
 		all[i].Key = keys[i]
 		if found := one.GetResponseRange().GetKvs(); len(found) > 0 {
-			// Each answer has its own bytes, also where a key is asked for twice.
+			// Each answer has bytes of its own, even if a key is asked for twice.
 			all[i].Value, all[i].Mod = bytes.Clone(found[0].Value), found[0].ModRevision
 		}
 	}
@@ -165,7 +167,7 @@ func (s *Store) List(ctx context.Context, prefix, after string, limit int) ([]kv
 	var all []kv.Item
 	for _, item := range reply.Kvs {
 		key, ok := strings.CutPrefix(string(item.Key), whole)
-		if !ok { // after is behind all keys with the prefix
+		if !ok { // after follows all keys with the prefix
 			break
 		}
 		all = append(all, kv.Item{Key: prefix + key, Value: item.Value, Mod: item.ModRevision})

@@ -16,22 +16,23 @@ import (
 	"go.uber.org/zap"
 )
 
-// Source says where a cluster is, and how its members and we know each other. Paths are as
-// the operating system takes them.
+// Source says where a cluster is, and how its members and this server authenticate each other.
+// Paths are operating system paths.
 type Source struct {
-	// Endpoints are the members' URLs, https://HOST:PORT. http:// is taken for this
-	// machine alone.
+	// Endpoints are the members' URLs, https://HOST:PORT. http:// is allowed only on this
+	// machine.
 	Endpoints []string `json:"endpoints"`
-	// Prefix is before each key; at its end is a slash. Two books of one cluster have two.
+	// Prefix begins each key and ends with a slash. Two stores in one cluster need different
+	// prefixes.
 	Prefix string `json:"prefix"`
-	// CAFile has the certificates (PEM) that the members' are signed with; CertFile and
-	// KeyFile are ours. All three, or for http none.
+	// CAFile has the CA certificates (PEM) of the members. CertFile and KeyFile are this
+	// server's. With https all three are set, with http none.
 	CAFile   string `json:"ca_file,omitempty"`
 	CertFile string `json:"cert_file,omitempty"`
 	KeyFile  string `json:"key_file,omitempty"`
 }
 
-// Check reports whether a source is whole. It reads no file.
+// Check returns an error unless a source is complete. It reads no file.
 func (s Source) Check() error {
 	var errs []error
 	if len(s.Endpoints) == 0 {
@@ -50,11 +51,11 @@ func (s Source) Check() error {
 		case u.Scheme != "http":
 			errs = append(errs, fmt.Errorf("endpoints: got %q, want https://HOST:PORT", e))
 		case !loopback(u.Hostname()):
-			errs = append(errs, fmt.Errorf("endpoints: got %q, want https: http is for this machine alone", e))
+			errs = append(errs, fmt.Errorf("endpoints: got %q, want https: http is allowed only on this machine", e))
 		}
 	}
 	if secure > 0 && secure < len(s.Endpoints) {
-		errs = append(errs, errors.New("endpoints: some are https and some http, want one of them"))
+		errs = append(errs, errors.New("endpoints: some are https and some http, want one scheme"))
 	}
 	if s.Prefix == "" || !strings.HasSuffix(s.Prefix, "/") || strings.ContainsRune(s.Prefix, 0) {
 		errs = append(errs, fmt.Errorf("prefix is %q, want one that ends with a slash", s.Prefix))
@@ -79,8 +80,8 @@ func loopback(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// tls reads the files. They are read again for each handshake, so that a renewed
-// certificate counts.
+// tls reads the files. They are read again for each handshake, so that a renewed certificate
+// takes effect.
 func (s Source) tls() (*tls.Config, error) {
 	if s.CAFile == "" {
 		return nil, nil
@@ -103,14 +104,15 @@ func (s Source) tls() (*tls.Config, error) {
 	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, GetClientCertificate: ours}, nil
 }
 
-// A member that does not answer is left after keepAlive and keepAliveTimeout.
+// If a member does not answer within keepAlive and keepAliveTimeout, the client drops its
+// connection.
 const (
-	keepAlive        = 10 * time.Second // the least that gRPC takes
+	keepAlive        = 10 * time.Second // the least that gRPC accepts
 	keepAliveTimeout = 2 * time.Second
 )
 
-// Open makes a client of a cluster, and waits until a majority of it answers or ctx is done.
-// There need be no book yet.
+// Open makes a client of a cluster. It waits until a majority of the members answers or ctx is
+// done. The cluster may still be without a store.
 func Open(ctx context.Context, source Source) (*Store, error) {
 	s, err := open(ctx, source)
 	if err != nil {

@@ -8,24 +8,25 @@ import (
 	"time"
 )
 
-// statusLimit bounds a question about a member's state.
+// statusLimit bounds the time for a member's status.
 const statusLimit = 2 * time.Second
 
-// fullAt is the part of its quota, in percent, at which a member is said to run full.
+// fullAt is the share of its quota, in percent, above which State reports a member as nearly
+// full.
 const fullAt = 60
 
-// State is how the members of a cluster are.
+// State is the health of a cluster's members.
 type State struct {
 	Size int64 // of the largest member's database, bytes
-	// Full is an error where a member has used much of its quota.
+	// Full is an error if a member has used much of its quota.
 	Full error
-	// Silent is an error where a member does not answer; the others may do without it.
+	// Silent is an error if a member does not answer. The others may do without it.
 	Silent error
-	// Alarm is an error where a member raised one: then nothing is written any more.
+	// Alarm is an error if a member raised an alarm. The cluster then writes nothing.
 	Alarm error
 }
 
-// State asks all members.
+// State asks all members for their status.
 func (s *Store) State(ctx context.Context) State {
 	ctx, cancel := context.WithTimeout(ctx, statusLimit)
 	defer cancel()

@@ -8,7 +8,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/kv"
 )
 
-// Fate is what becomes of a transaction whose outcome its caller does not learn.
+// Fate is what happens to a transaction whose caller does not learn the outcome.
 type Fate int
 
 // The fates.
@@ -16,13 +16,13 @@ const (
 	Known   Fate = iota // the caller learns the outcome
 	Never               // it does not happen
 	Now                 // it happens
-	Later               // it happens before the next one, or does not, as its conditions have it
-	Twice               // it happens, and a copy of it, whose conditions do not hold, is answered
-	Full                // it does not happen: there is no room
-	FullNow             // it happens, and then there is no room: etcd says the same of both
+	Later               // it runs before the next transaction, and happens if its conditions hold then
+	Twice               // it happens, and the caller gets the answer to a second copy, whose conditions fail
+	Full                // it does not happen, because the engine is full
+	FullNow             // it happens and fills the engine: etcd gives the same answer in both cases
 )
 
-// Flaky is an engine that does not always tell what became of a transaction.
+// Flaky is an engine that sometimes hides the outcome of a transaction.
 type Flaky struct {
 	kv.Engine
 	Fate func() Fate
@@ -61,7 +61,7 @@ func (f *Flaky) Commit(ctx context.Context, conditions []kv.Cond, writes []kv.Wr
 	return f.Engine.Commit(ctx, conditions, writes)
 }
 
-// Settle makes the transactions that were to happen later.
+// Settle runs the transactions whose fate is Later.
 func (f *Flaky) Settle() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

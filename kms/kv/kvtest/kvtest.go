@@ -1,4 +1,4 @@
-// Package kvtest is the suite that each engine of the key server's book passes.
+// Package kvtest is the test suite that each engine of the key server's store passes.
 package kvtest
 
 import (
@@ -14,8 +14,8 @@ import (
 	"github.com/rootvouch/rootvouch/kms/kv"
 )
 
-// Run runs the suite. open makes an empty engine, and reopen, unless nil, ends an engine
-// and opens it anew.
+// Run runs the suite. open makes an empty engine. reopen, unless nil, closes an engine and
+// opens it again.
 func Run(t *testing.T, open func(t *testing.T) kv.Engine, reopen func(t *testing.T, e kv.Engine) kv.Engine) {
 	t.Run("Commit", func(t *testing.T) { testCommit(t, open(t)) })
 	t.Run("List", func(t *testing.T) { testList(t, open(t)) })
@@ -49,7 +49,7 @@ func get(t *testing.T, e kv.Engine, keys ...string) []kv.Item {
 	return items
 }
 
-// testCommit goes through what a condition can say.
+// testCommit tests every kind of condition.
 func testCommit(t *testing.T, e kv.Engine) {
 	absent := get(t, e, "a")[0]
 	if absent.Mod != 0 || absent.Value != nil {
@@ -72,7 +72,8 @@ func testCommit(t *testing.T, e kv.Engine) {
 	if string(items[0].Value) != "two" || items[0].Mod <= first || items[1].Mod != 0 {
 		t.Errorf("got %+v", items)
 	}
-	// The same bytes once more are another write, and what came back is another item.
+	// Writing the same bytes again makes a new revision, and a deleted item that returns is a
+	// new item.
 	commit(t, e, true, nil, put("a", "two"), put("b", "again"))
 	again := get(t, e, "a", "b")
 	if again[0].Mod <= items[0].Mod || again[1].Mod != again[0].Mod {
@@ -81,9 +82,9 @@ func testCommit(t *testing.T, e kv.Engine) {
 	if rev, err := e.Revision(t.Context()); err != nil || rev < again[0].Mod {
 		t.Errorf("revision is %d, %v, want at least %d", rev, err, again[0].Mod)
 	}
-	again[0].Value[0] = 'x' // the caller's
+	again[0].Value[0] = 'x' // the slice belongs to the caller
 	if got := get(t, e, "a")[0]; string(got.Value) != "two" {
-		t.Errorf("what a caller does to a value changed the item: %q", got.Value)
+		t.Errorf("a caller's change of a value changed the item: %q", got.Value)
 	}
 }
 
@@ -199,7 +200,7 @@ func testModel(t *testing.T, e kv.Engine, reopen func(*testing.T, kv.Engine) kv.
 	}
 }
 
-// testCounters has many callers add to one counter: each success counts once.
+// testCounters lets many callers add to one counter. Each success counts once.
 func testCounters(t *testing.T, e kv.Engine) {
 	const callers, times = 8, 10
 	var wg sync.WaitGroup
@@ -232,7 +233,8 @@ func add(ctx context.Context, e kv.Engine, key string) error {
 	return errors.New("10000 transactions were lost")
 }
 
-// testWriteSkew has two transactions that each read what the other writes: one wins.
+// testWriteSkew runs two transactions, each of which reads what the other writes. One of them
+// wins.
 func testWriteSkew(t *testing.T, e kv.Engine) {
 	for i := range 20 {
 		a, b := fmt.Sprintf("a/%d", i), fmt.Sprintf("b/%d", i)
