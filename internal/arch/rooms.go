@@ -3,7 +3,7 @@ package arch
 // rooms is the import table, floor by floor from the ground up. A package belongs
 // to the first room that names it.
 var rooms = []room{
-	// The ground: formats, and what every floor stands on.
+	// The ground: formats, and helpers that every floor uses.
 	{
 		name:     "the ground under the ground",
 		packages: []string{"pins", "internal/strictjson", "internal/emulated"},

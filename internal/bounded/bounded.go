@@ -1,6 +1,6 @@
-// Package bounded reads inputs that have a greatest size.
+// Package bounded reads inputs that have a size limit.
 //
-// An input over its limit is an error: it is never cut to the limit in silence.
+// An input over its limit is an error: it is never silently truncated.
 package bounded
 
 import (
@@ -25,10 +25,11 @@ func (e tooLarge) Error() string {
 
 func (e tooLarge) Is(target error) bool { return target == ErrTooLarge }
 
-// Read returns all bytes of r, at most limit. More match ErrTooLarge.
+// Read returns all bytes of r, at most limit. If there are more, the error matches ErrTooLarge.
 func Read(r io.Reader, limit int64) ([]byte, error) { return read("the input", r, limit) }
 
-// ReadFile returns the bytes of a file, at most limit. More match ErrTooLarge.
+// ReadFile returns all bytes of a file, at most limit. If there are more, the error matches
+// ErrTooLarge.
 func ReadFile(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {

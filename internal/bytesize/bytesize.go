@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// units are what may stand behind a number, as GNU's coreutils take them.
+// units are the suffixes that GNU's coreutils accept after a number.
 var units = []struct {
 	suffix string
 	bytes  uint64
@@ -18,8 +18,8 @@ var units = []struct {
 	{"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12},
 }
 
-// Parse reads bytes: a number; one with K, M, G, T or KiB to TiB behind it, in powers of
-// 1024; or one with KB to TB, in powers of 1000.
+// Parse parses a number of bytes. The number may have a suffix: K, M, G, T or KiB to TiB for
+// powers of 1024, KB to TB for powers of 1000.
 func Parse(text string) (uint64, error) {
 	digits, unit := text, uint64(1)
 	for _, u := range units {

@@ -22,15 +22,14 @@ type Output struct {
 	Force bool
 }
 
-// Bind adds both flags to cmd; what is written is named in the help. cmd.Args must
-// be set.
+// Bind adds both flags to cmd. what names the output in the help. cmd.Args must be set.
 func (o *Output) Bind(cmd *cobra.Command, what string) {
 	cmd.Flags().StringVar(&o.Path, "out", "", "file to write ("+what+")")
 	cmd.Flags().BoolVar(&o.Force, "force", false, "replace existing files")
 	command.Require(cmd, "out")
 }
 
-// Write makes the file appear, complete.
+// Write makes the file appear with all its data.
 func (o *Output) Write(data []byte) error {
 	if o.Force {
 		return durable.WriteFile(o.Path, data, 0o644)
@@ -59,7 +58,7 @@ func Say(cmd *cobra.Command, format string, args ...any) {
 	fmt.Fprintf(cmd.ErrOrStderr(), "rootvouch: "+format+"\n", args...)
 }
 
-// SayEmulated says that what a command works on is emulated, if it is.
+// SayEmulated prints the warning about emulation if is is true.
 func SayEmulated(cmd *cobra.Command, is bool) {
 	if is {
 		Say(cmd, "%s", emulated.Warning)

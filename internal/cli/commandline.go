@@ -15,11 +15,11 @@ import (
 // maxInitramfs bounds an initramfs whose boot.json is read, in bytes.
 const maxInitramfs = 2 << 30
 
-// CommandLine returns the kernel command line that goes with an initramfs. PID 1
-// powers off unless the kernel's line is that of boot.json, so an --append that
-// differs is an error, and without one boot.json decides. An initramfs without a
-// boot.json of ours takes the given line, and where none is given the line is empty;
-// a line that would not reach the kernel whole is an error. c is the BootConfig of path.
+// CommandLine returns the kernel command line for an initramfs. PID 1 powers off unless the
+// kernel's line equals the one in boot.json. So boot.json decides, and a different --append is
+// an error. If the initramfs has no boot.json of ours, the line is the given one, or empty if
+// none is given. A line that would not reach the kernel whole is an error. c is the BootConfig
+// of path.
 func CommandLine(path string, c *bootconfig.Config, given string, isGiven bool) (string, error) {
 	switch {
 	case c != nil && isGiven && given != c.CommandLine:
@@ -34,12 +34,12 @@ func CommandLine(path string, c *bootconfig.Config, given string, isGiven bool) 
 	return given, nil
 }
 
-// BootConfig returns the boot.json of an initramfs, or nil if it has none. A path that
-// is no regular file is not read: it may give its bytes once only.
+// BootConfig returns the boot.json of an initramfs, or nil if it has none. It reads only
+// regular files, because another kind of file may give its bytes only once.
 func BootConfig(path string) (*bootconfig.Config, error) {
 	info, err := os.Stat(path)
 	if err != nil || !info.Mode().IsRegular() || info.Size() > maxInitramfs {
-		return nil, nil // the reader of the file says what is wrong
+		return nil, nil // the reader of the file reports the error
 	}
 	data, err := bounded.ReadFile(path, maxInitramfs)
 	if err != nil {
@@ -55,9 +55,9 @@ func BootConfig(path string) (*bootconfig.Config, error) {
 	return &c, nil
 }
 
-// CheckBootConfig refuses an initramfs whose PID 1 would power the VM off: its boot.json
-// is for a kernel behind the gate, and the kernel is not, or not behind this one. c is the
-// BootConfig of path.
+// CheckBootConfig refuses an initramfs whose PID 1 would power the VM off, because its
+// boot.json is for a kernel behind the gate and the kernel is bare or behind another gate. c is
+// the BootConfig of path.
 func CheckBootConfig(path string, c *bootconfig.Config, bareKernel bool) error {
 	switch {
 	case c == nil || c.Gate == bootconfig.GateNone:

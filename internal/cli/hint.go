@@ -7,9 +7,9 @@ import (
 	"github.com/rootvouch/rootvouch/internal/command"
 )
 
-// ExplainMeasurement adds to err, the error of a verdict, how to find out why
-// the measurement differs, if it does. What a report that is not authentic says of
-// it is nobody's word.
+// ExplainMeasurement adds a hint to err, the error of a verdict, if the measurement differs:
+// how to find out why. It adds none if the report is not authentic, because then the
+// measurement proves nothing.
 func ExplainMeasurement(v appraise.Verdict, err error) error {
 	if err == nil || v.Report == nil || v.Outcome() == appraise.NotAuthentic {
 		return err

@@ -20,7 +20,7 @@ func HostCode(cmd *cobra.Command, accepted *bool) {
 // HintHostCode adds advice to an error about such a firmware.
 func HintHostCode(err error) error {
 	if open, ok := errors.AsType[*firmware.OpenError](err); ok && open != nil {
-		return command.WithHint(err, "rootvouch firmware harden closes what it can; --"+HostCodeFlag+" accepts the rest")
+		return command.WithHint(err, "rootvouch firmware harden closes the ways that it can; --"+HostCodeFlag+" accepts the rest")
 	}
 	return err
 }

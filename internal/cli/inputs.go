@@ -19,8 +19,8 @@ import (
 	"github.com/rootvouch/rootvouch/snp/snphost"
 )
 
-// KindAuto lets a report file's own form decide. That is for a person who looks
-// at a file; a server always names the kind.
+// KindAuto tells the form of a report file from its content. It is for people who inspect a
+// file; a server always names the kind.
 const KindAuto = "auto"
 
 const maxInput = 1 << 20 // bytes of any input file but reference values
@@ -28,12 +28,12 @@ const maxInput = 1 << 20 // bytes of any input file but reference values
 // ExitMalformed is the exit status of Malformed.
 const ExitMalformed = 3
 
-// Malformed is the error of an input that is not in its form.
+// Malformed is the error of an input that does not have its form.
 func Malformed(format string, args ...any) error {
 	return WithStatus(fmt.Errorf(format, args...), ExitMalformed)
 }
 
-// Measurements is the part of refval.json that measure --json prints.
+// Measurements is the part of refval.json that "measure --json" prints.
 type Measurements struct {
 	Measurements []refval.Measurement `json:"measurements"`
 }
@@ -64,17 +64,17 @@ func ReadValues(name string) (refval.Values, []byte, error) {
 	return values, data, nil
 }
 
-// Unfit is the error of a file that could not be read as what was wanted, a
-// filekind.Kind or another name: err, and what the file is instead.
+// Unfit is the error of a file that is not of the wanted kind, a filekind.Kind or another name.
+// It has err and the kind that the file is instead.
 func Unfit(path string, want fmt.Stringer, err error) error {
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
-		return err // and it names the file
+		return err // err names the file
 	}
 	return fmt.Errorf("%s: %w", path, Instead(path, err, want))
 }
 
-// Instead is Unfit for an error that is going to name the file. Of what is wanted the
-// first is named.
+// Instead is Unfit for an error to which the caller adds the file's name. The error names the
+// first of wants.
 func Instead(path string, err error, wants ...fmt.Stringer) error {
 	got := kindOf(path)
 	for _, want := range wants {
@@ -88,7 +88,7 @@ func Instead(path string, err error, wants ...fmt.Stringer) error {
 	return fmt.Errorf("it is %s, want %v: %w", got, wants[0], err)
 }
 
-// tooLarge says of a file that is larger than what is wanted what it is.
+// tooLarge adds the kind of a file that is larger than the wanted kind can be.
 func tooLarge(path string, want fmt.Stringer, err error) error {
 	if errors.Is(err, bounded.ErrTooLarge) {
 		return Malformed("%w", Instead(path, err, want))
@@ -96,14 +96,14 @@ func tooLarge(path string, want fmt.Stringer, err error) error {
 	return err
 }
 
-// kindOf names what a file is, or is empty if it has none of the marks.
+// kindOf names the kind of a file, or returns "" if it is unknown.
 func kindOf(path string) string {
 	info, err := os.Stat(path)
 	if err == nil && info.IsDir() {
 		return "a directory"
 	}
 	if err != nil || !info.Mode().IsRegular() {
-		return "" // it may give its bytes once only
+		return "" // it may give its bytes only once
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -122,15 +122,15 @@ func kindOf(path string) string {
 	return kind.String()
 }
 
-// Named is what a file should be, where it has no filekind.Kind of its own.
+// Named is a wanted kind of file that has no filekind.Kind.
 type Named string
 
 func (n Named) String() string { return string(n) }
 
-// hclMagic is what Azure's HCL blobs begin with.
+// hclMagic begins Azure's HCL blobs.
 const hclMagic = "HCLA"
 
-// byteOrderMark is what editors of Windows write before UTF-8.
+// byteOrderMark is what Windows editors write before UTF-8.
 const byteOrderMark = "\xef\xbb\xbf"
 
 // Report is a report file.
@@ -146,8 +146,8 @@ func ReadReport(path, kind string) (Report, error) {
 		return Report{}, tooLarge(path, filekind.Report, err)
 	}
 	in := Report{Evidence: evidence.Evidence{Report: data}}
-	// White space and a byte order mark around JSON are an editor's or a pipe's, and say
-	// nothing.
+	// Editors and pipes may add white space and a byte order mark around JSON. They have no
+	// meaning.
 	if text := bytes.TrimSpace(bytes.TrimPrefix(data, []byte(byteOrderMark))); bytes.HasPrefix(text, []byte("{")) && len(data) != snp.ReportSize {
 		if in.Evidence, err = evidence.Decode(text); err != nil {
 			return Report{}, Malformed("%w", Unfit(path, filekind.Evidence, err))
@@ -167,7 +167,7 @@ func ReadReport(path, kind string) (Report, error) {
 	return in, nil
 }
 
-// ReadHost reads what "host identify" wrote of a host.
+// ReadHost reads a file of "host identify".
 func ReadHost(path string) (snphost.Identity, error) {
 	data, err := ReadInput(path, snphost.MaxSize)
 	if err != nil {
@@ -188,7 +188,7 @@ func ReadCollateral(path string) ([]*x509.Certificate, []*x509.RevocationList, e
 		return nil, nil, tooLarge(path, Named("certificates or a revocation list"), err)
 	}
 	certs, crls, err := kds.Parse(data, filepath.Ext(path) == ".crl")
-	if err != nil { // the name may say nothing: try the other one
+	if err != nil { // the name need not tell the kind: try the other one
 		if c, r, other := kds.Parse(data, filepath.Ext(path) != ".crl"); other == nil {
 			return c, r, nil
 		}

@@ -15,9 +15,9 @@ import (
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 )
 
-// KeyPipe returns out, to which a key goes that is to be in no file: it must be a pipe
-// or a socket. flag is named in the error. A reader that has gone is then an error of
-// the write, not the end of the process.
+// KeyPipe returns out for writing a key that must not be in a file. out must be a pipe or a
+// socket. The error names flag. If the reader of the pipe has gone, the write fails, and the
+// process goes on.
 func KeyPipe(flag string, out io.Writer) (io.Writer, error) {
 	if f, ok := out.(*os.File); ok {
 		info, err := f.Stat()

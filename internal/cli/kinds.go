@@ -11,7 +11,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/filekind"
 )
 
-// Role is what a VM gets a file as.
+// Role is the purpose for which a VM gets a file.
 type Role int
 
 // The roles.
@@ -26,8 +26,7 @@ func (r Role) String() string {
 	return map[Role]string{AsFirmware: "firmware", AsSVSM: "SVSM", AsKernel: "kernel", AsInitramfs: "initramfs"}[r]
 }
 
-// takes lists the kinds of file that can be in a role. Files of no known kind can
-// be in each.
+// takes lists the kinds of file that fit a role. A file of no known kind fits every role.
 func (r Role) takes() []filekind.Kind {
 	switch r {
 	case AsFirmware:
@@ -36,14 +35,14 @@ func (r Role) takes() []filekind.Kind {
 		return []filekind.Kind{filekind.Firmware, filekind.ELF}
 	case AsKernel:
 		return []filekind.Kind{filekind.BzImage, filekind.UKI, filekind.PE}
-	case AsInitramfs: // what Linux unpacks (init/initramfs.c, lib/decompress.c)
+	case AsInitramfs: // the kinds that Linux unpacks (init/initramfs.c, lib/decompress.c)
 		return []filekind.Kind{filekind.Cpio, filekind.Gzip, filekind.Xz, filekind.Zstd, filekind.Bzip2, filekind.LZ4, filekind.LZMA, filekind.LZOP}
 	}
 	panic("cli: internal error: no role")
 }
 
-// CheckKind refuses a file that is recognised as something that cannot be in a
-// role: its bytes would be measured, and the VM would not start with them.
+// CheckKind refuses a file whose recognised kind does not fit its role. The VM would not start
+// with it, though its bytes would be measured.
 func CheckKind(role Role, path string, kind filekind.Kind) error {
 	if kind == filekind.Unknown || slices.Contains(role.takes(), kind) {
 		return nil
@@ -55,9 +54,8 @@ func CheckKind(role Role, path string, kind filekind.Kind) error {
 	return command.WithHint(err, kind.Advice())
 }
 
-// CheckContent is CheckKind for all of a file's bytes. It also refuses a kernel that
-// was cut off, and an initramfs of ours that has no boot.json yet: PID 1 would find
-// nothing to do.
+// CheckContent is CheckKind for all of a file's bytes. It also refuses a truncated kernel, and
+// an initramfs of ours that has no boot.json yet, with which PID 1 would have nothing to do.
 func CheckContent(role Role, path string, data []byte) error {
 	if err := CheckKind(role, path, filekind.OfBytes(data)); err != nil {
 		return err
@@ -73,13 +71,13 @@ func CheckContent(role Role, path string, data []byte) error {
 	return nil
 }
 
-// CheckDisk refuses a disk image that is not the disk's raw bytes: a VM would see the
-// image's own. An empty path is no disk, and a path that is no regular file is taken
-// for one.
+// CheckDisk refuses a disk image that is not raw, because the VM would see the image file's
+// bytes as the disk's. It accepts an empty path, which means no disk, and a path that is not a
+// regular file.
 func CheckDisk(path string) error {
 	info, err := os.Stat(path)
 	if err != nil || !info.Mode().IsRegular() {
-		return nil // QEMU says what is wrong
+		return nil // QEMU reports the error
 	}
 	file, err := os.Open(path)
 	if err != nil {
@@ -98,12 +96,12 @@ func CheckDisk(path string) error {
 	return nil
 }
 
-// CheckFile is CheckContent for a regular file; another file, which may give its
-// bytes once only, is not read.
+// CheckFile is CheckContent for a regular file. It does not read another kind of file, which
+// may give its bytes only once.
 func CheckFile(role Role, path string) error {
 	info, err := os.Stat(path)
 	if err != nil || !info.Mode().IsRegular() {
-		return nil // the reader of the file says what is wrong
+		return nil // the reader of the file reports the error
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {

@@ -10,8 +10,7 @@ import (
 	"github.com/rootvouch/rootvouch/snp/launch"
 )
 
-// number is the value of a flag that takes a number as documents write them:
-// decimal, or hexadecimal after 0x.
+// number is the value of a flag that takes a decimal number, or a hexadecimal one after 0x.
 type number[T uint32 | uint64] struct{ value *T }
 
 func (n number[T]) Set(text string) error {
@@ -37,7 +36,7 @@ func (n number[T]) String() string {
 	return fmt.Sprintf("%#x", *n.value)
 }
 
-// Type is what the help says that the flag takes.
+// Type names the flag's value in the help.
 func (number[T]) Type() string { return "number" }
 
 // CPUTypes are the names of QEMU's CPU types whose launch digests are known.

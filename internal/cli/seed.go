@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// maxSeedFile is the most that a file of a seed holds, in bytes of hex.
+// maxSeedFile bounds a seed file in bytes of hex.
 const maxSeedFile = 64 << 10
 
-// ReadSeed reads hex, or with "@NAME" a file of it. The caller wipes it.
+// ReadSeed decodes hex, or a file of hex after "@". The caller wipes the result.
 func ReadSeed(s string) ([]byte, error) {
 	if name, ok := strings.CutPrefix(s, "@"); ok {
 		data, err := ReadInput(name, maxSeedFile)
@@ -21,7 +21,7 @@ func ReadSeed(s string) ([]byte, error) {
 	}
 	seed, err := hex.DecodeString(s)
 	if err != nil {
-		return nil, errors.New("the seed is not hex") // and is not shown
+		return nil, errors.New("the seed is not hex") // the error must not show it
 	}
 	return seed, nil
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/bytesize"
 )
 
-// Size is a flag of bytes, as package bytesize reads them.
+// Size is a flag with a number of bytes, in the form of package bytesize.
 type Size uint64
 
 // String implements pflag.Value.

@@ -9,8 +9,8 @@ import (
 // SpireProgram speaks to SPIRE servers for the owner's tool.
 const SpireProgram = "rootvouch-spire"
 
-// SpirePath is that program in the directory where this one is, its links resolved;
-// PATH is not looked at.
+// SpirePath returns the path of that program in the directory of this one, whose links are
+// resolved. It does not search PATH.
 func SpirePath() (string, error) {
 	self, err := os.Executable()
 	if err == nil {

@@ -15,8 +15,8 @@ func UnmeasuredKernel(cmd *cobra.Command, accepted *bool) {
 	cmd.Flags().BoolVar(accepted, UnmeasuredKernelFlag, false, "accept a measurement that covers no kernel: the host then chooses the kernel, and each verdict says so")
 }
 
-// CheckKernels refuses reference values that accept an unmeasured kernel, unless
-// the flag accepted that.
+// CheckKernels refuses reference values that accept an unmeasured kernel, unless the flag
+// accepts that.
 func CheckKernels(values refval.Values, accepted bool) error {
 	if err := values.CheckKernels(); err != nil && !accepted {
 		return command.WithHint(err, "measure with --kernel; --"+UnmeasuredKernelFlag+" accepts any kernel")

@@ -1,9 +1,7 @@
-// Package command runs a tree of commands and turns how it ended into what a
-// terminal and a script want to know.
+// Package command runs a tree of commands and reports their end to terminals and scripts.
 //
-// The terminal's voice: results go to standard output and nothing else does. An
-// error is one line on standard error, "NAME: error: …"; advice is a line of its
-// own, "NAME: hint: …".
+// The rules for the terminal: standard output has only results. An error is one line on
+// standard error, "NAME: error: …". Advice is another line, "NAME: hint: …".
 package command
 
 import (
@@ -29,7 +27,7 @@ const (
 	ExitInterrupt = 130 // 128 + SIGINT, as shells have it
 )
 
-// UsageError is a command line that cannot be meant: exit status 64.
+// UsageError is a command line without a valid meaning: exit status 64.
 type UsageError struct{ Err error }
 
 func (e UsageError) Error() string { return e.Err.Error() }
@@ -41,20 +39,19 @@ func (UsageError) ExitCode() int { return ExitUsage }
 // Usage makes err a UsageError.
 func Usage(err error) error { return UsageError{err} }
 
-// Main runs root with args, until the end or SIGINT, SIGTERM or SIGHUP (a closed
-// terminal), unless they are ignored, and returns the exit status: 0; that of an
-// error with a method ExitCode() int; 64 for a command line that cannot be meant; 130 when
-// interrupted, unless the command leaves nothing (see LeavesNothing), which a
-// signal ends as it does by itself; and 1 for all else. An error with a method
-// Hint() string gives advice.
+// Main runs root with args until it ends or SIGINT, SIGTERM or SIGHUP (a closed terminal)
+// arrives; it leaves ignored signals ignored. It returns the exit status: 0; the status of an
+// error with a method ExitCode() int; 64 for a usage error; 130 when interrupted; and 1 for any
+// other error. A signal ends a command that leaves nothing (see LeavesNothing) by its default
+// action. An error with a method Hint() string gives advice.
 func Main(root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	ctx := context.Background()
 	if cmd, _, err := root.Find(args); err != nil || cmd.Annotations[leavesNothing] == "" {
 		var stop context.CancelFunc
 		ctx, stop = signal.NotifyContext(ctx, ends(cmd)...)
 		defer stop()
-		// A second signal ends at once what does not hear the first, such as the
-		// reading of a file that somebody else has to write.
+		// A second signal ends at once a command that does not react to the first, such as one
+		// that reads a file which somebody else has to write.
 		context.AfterFunc(ctx, stop)
 	}
 	root.SilenceUsage, root.SilenceErrors = true, true
@@ -85,9 +82,9 @@ func Main(root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 
 const leavesNothing = "leaves nothing"
 
-// LeavesNothing says that cmd leaves nothing behind wherever it is ended, so that
-// signals may do what they do by themselves. To listen to them takes two threads
-// and half a millisecond, an eighth of a launch digest.
+// LeavesNothing says that cmd leaves nothing behind whenever it ends, so signals keep their
+// default action. To catch signals takes two threads and half a millisecond, an eighth of the
+// time of a launch digest.
 func LeavesNothing(cmd *cobra.Command) {
 	if cmd.Annotations == nil {
 		cmd.Annotations = map[string]string{}
@@ -97,8 +94,7 @@ func LeavesNothing(cmd *cobra.Command) {
 
 const reloads = "reloads"
 
-// Reloads says that cmd is a service, which SIGHUP makes read its files again: it does not
-// end it.
+// Reloads says that cmd is a service. SIGHUP makes it read its files again and does not end it.
 func Reloads(cmd *cobra.Command) {
 	if cmd.Annotations == nil {
 		cmd.Annotations = map[string]string{}
@@ -106,9 +102,9 @@ func Reloads(cmd *cobra.Command) {
 	cmd.Annotations[reloads] = "true"
 }
 
-// ends are the signals that end a command in order: what it has begun is undone.
-// Signals that the parent process ignored stay ignored: SIGHUP under nohup, SIGINT in
-// the background of a script.
+// ends are the signals that end a command in order, so that it undoes unfinished work. Signals
+// that the parent process ignored stay ignored: SIGHUP under nohup, SIGINT in the background of
+// a script.
 func ends(cmd *cobra.Command) []os.Signal {
 	signals := []os.Signal{syscall.SIGTERM}
 	for _, s := range []os.Signal{os.Interrupt, syscall.SIGHUP} {
@@ -147,9 +143,9 @@ func exitCode(err error) int {
 	return ExitError
 }
 
-// strict makes wrong arguments usage errors everywhere, and a word that names no
-// command of a group too: cobra would print the group's help and call it success,
-// so that a misspelt "keys disabel" in a script disables nothing, in silence.
+// strict makes wrong arguments usage errors everywhere. A word that names no command of a group
+// is a usage error, too. cobra would print the group's help and exit with 0, so a misspelt
+// "keys disabel" in a script would silently disable nothing.
 func strict(cmd *cobra.Command) {
 	if cmd.HasSubCommands() && !cmd.Runnable() {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
@@ -177,8 +173,8 @@ func strict(cmd *cobra.Command) {
 	}
 }
 
-// misnamed returns an error if the words before the first flag name no command: cobra
-// would complain of the flags first. Words that begin with __ are cobra's own.
+// misnamed returns an error if the words before the first flag name no command. cobra would
+// report the flags first. Words that begin with __ are cobra's own.
 func misnamed(root *cobra.Command, args []string) error {
 	cmd, rest, err := root.Find(args)
 	if err != nil || len(rest) == 0 || strings.HasPrefix(rest[0], "-") || strings.HasPrefix(rest[0], "__") || !cmd.HasSubCommands() || cmd.Annotations[group] == "" {
@@ -187,10 +183,10 @@ func misnamed(root *cobra.Command, args []string) error {
 	return UsageError{unknown(cmd, rest[0])}
 }
 
-// group marks a command that only has others.
+// group marks a command that only has subcommands.
 const group = "group"
 
-// unknown is the error of a word that names no command, with those that it is like.
+// unknown is the error of a word that names no command. It suggests similar commands.
 func unknown(cmd *cobra.Command, word string) error {
 	err := fmt.Errorf("unknown command %q for %q", word, cmd.CommandPath())
 	cmd.SuggestionsMinimumDistance = 2
@@ -200,7 +196,7 @@ func unknown(cmd *cobra.Command, word string) error {
 	return err
 }
 
-// strictHelp makes help for a command that there is not an error.
+// strictHelp makes help for an unknown command an error.
 func strictHelp(root *cobra.Command) {
 	root.InitDefaultHelpCmd()
 	for _, help := range root.Commands() {
@@ -216,14 +212,14 @@ func strictHelp(root *cobra.Command) {
 			if err != nil {
 				return UsageError{err}
 			}
-			cmd.InitDefaultHelpFlag() // for it to be in the list
+			cmd.InitDefaultHelpFlag() // puts it into the list
 			return cmd.Help()
 		}
 	}
 }
 
-// NoArguments refuses arguments: cobra's NoArgs calls them unknown commands, though
-// mostly they are what was meant for a flag.
+// NoArguments refuses arguments. cobra's NoArgs calls them unknown commands, but most are
+// misplaced values of a flag.
 func NoArguments(cmd *cobra.Command, args []string) error {
 	switch {
 	case len(args) == 0:
@@ -234,8 +230,8 @@ func NoArguments(cmd *cobra.Command, args []string) error {
 	return fmt.Errorf("got argument %q, want none for %q", args[0], cmd.CommandPath())
 }
 
-// NotEmpty makes an empty value of flags of cmd an error: it is that of an unset
-// variable of a script. cmd.Args must be set.
+// NotEmpty makes an empty value of flags of cmd an error, because it usually comes from an
+// unset variable of a script. cmd.Args must be set.
 func NotEmpty(cmd *cobra.Command, flags ...string) {
 	check := cmd.Args
 	if check == nil {
@@ -263,8 +259,7 @@ func notEmpty(cmd *cobra.Command, flags ...string) error {
 	return nil
 }
 
-// Require makes flags of cmd ones that have to be given, and not empty. cmd.Args
-// must be set.
+// Require makes flags of cmd required, with a value that is not empty. cmd.Args must be set.
 func Require(cmd *cobra.Command, flags ...string) {
 	for _, flag := range flags {
 		if err := cmd.MarkFlagRequired(flag); err != nil {
@@ -274,14 +269,14 @@ func Require(cmd *cobra.Command, flags ...string) {
 	NotEmpty(cmd, flags...)
 }
 
-// Choices has shells complete a flag with the values that it takes.
+// Choices makes shells complete a flag with its values.
 func Choices(cmd *cobra.Command, flag string, values ...string) {
 	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic("command: internal error: " + err.Error())
 	}
 }
 
-// WithHint is err with advice for whoever reads it.
+// WithHint returns err with advice for its reader.
 func WithHint(err error, hint string) error { return hinted{err, hint} }
 
 type hinted struct {
@@ -292,8 +287,8 @@ type hinted struct {
 func (h hinted) Unwrap() error { return h.error }
 func (h hinted) Hint() string  { return h.hint }
 
-// ReadFile reads a file of at most limit bytes. A file that cannot be read is a
-// UsageError. The error of a larger one matches bounded.ErrTooLarge.
+// ReadFile reads a file of at most limit bytes. If the file cannot be read, the error is a
+// UsageError. If the file is larger, the error matches bounded.ErrTooLarge.
 func ReadFile(path string, limit int64) ([]byte, error) {
 	data, err := bounded.ReadFile(path, limit)
 	if err != nil && !errors.Is(err, bounded.ErrTooLarge) {

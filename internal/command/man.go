@@ -11,9 +11,9 @@ import (
 	"github.com/spf13/cobra/doc"
 )
 
-// addMan adds the command that writes the man pages of root's tree. It is in
-// programs built with the tag "man" alone, which scripts/dist builds and throws away:
-// what users run links no writer of man pages.
+// addMan adds the command that writes the man pages of root's tree. Only programs built with
+// the tag "man" have it. scripts/dist builds such a program and throws it away, so the programs
+// of users link no writer of man pages.
 func addMan(root *cobra.Command) {
 	root.AddCommand(&cobra.Command{
 		Use: "man DIR EPOCH", Hidden: true, Args: cobra.ExactArgs(2),

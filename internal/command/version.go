@@ -8,20 +8,19 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Version is what the Go tool chain recorded about a build.
+// Version is the Go tool chain's record of a build.
 type Version struct {
-	// Version is the tag, or a pseudo-version of the commit; "+dirty" behind it says
-	// that the sources were not those of the commit. A build without a record of its
-	// sources has "(devel)".
+	// Version is the tag, or a pseudo-version of the commit. The suffix "+dirty" says that the
+	// sources differ from the commit. A build without a record of its sources has "(devel)".
 	Version string `json:"version"`
-	// Commit is the commit's hash, and Time its time in UTC; empty when not recorded.
+	// Commit is the commit's hash. Time is its time in UTC. Both are empty if not recorded.
 	Commit string `json:"commit"`
 	Time   string `json:"time"`
 	// Go is the version of the tool chain.
 	Go string `json:"go"`
 }
 
-// BuildVersion is that of this program.
+// BuildVersion returns the version of this program.
 func BuildVersion() Version {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -46,7 +45,7 @@ func newVersionCommand(program string) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:     "version",
-		Short:   "Say which version this is",
+		Short:   "Print the version",
 		Long:    `Say which version of this program runs, from which commit it was built, and with which Go.`,
 		Example: "  " + program + " version\n  " + program + " version --json",
 		Args:    NoArguments,

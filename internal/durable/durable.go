@@ -1,5 +1,5 @@
-// Package durable writes files that appear whole or not at all, and survive a
-// crash once they have appeared.
+// Package durable writes files that appear complete or not at all, and survive a crash once
+// they have appeared.
 package durable
 
 import (
@@ -10,8 +10,8 @@ import (
 	"path/filepath"
 )
 
-// File is an output that has no name yet, or a temporary one beside its
-// destination. Commit gives it its name; Abort removes it.
+// File is an output without a name, or with a temporary name beside its destination. Commit
+// gives it its name. Abort removes it.
 type File struct {
 	*os.File
 	path      string
@@ -21,13 +21,12 @@ type File struct {
 	done      bool
 }
 
-// New starts an output that will be path, with the permissions perm exactly
-// (no umask). Unless replace is set, an existing path is refused, now and again
-// at Commit, with an error that matches os.ErrExist; with it, only a regular
-// file is replaced, or a symbolic link (not what it points to). Until Commit the
-// data has no name, so that nothing is left of it wherever the process is ended.
-// Where the file system has no such files its name is .*.part; after a crash it may
-// be deleted.
+// New starts an output that will be path, with exactly the permissions perm (no umask). Without
+// replace, an existing path is refused, now and again at Commit, with an error that matches
+// os.ErrExist. With replace, Commit may replace only a regular file, or a symbolic link itself.
+// Until Commit the data has no name, so nothing is left whenever the process ends. If the file
+// system does not support files without a name, the name is .*.part; after a crash such a file
+// may be deleted.
 func New(path string, perm os.FileMode, replace bool) (*File, error) {
 	if path == "" {
 		return nil, errors.New("the name of an output is empty")
@@ -38,11 +37,11 @@ func New(path string, perm os.FileMode, replace bool) (*File, error) {
 	case err != nil && !errors.Is(err, os.ErrNotExist): // such as a name that is too long
 		return nil, err
 	}
-	// A device, or a link to one, would no longer be there for anybody.
+	// Replacing a device, or a link to one, would remove it for everybody.
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("replacing %s: it is %v, want a regular file", path, info.Mode())
 	}
-	dir, err := os.Open(filepath.Dir(path)) // now: to sync it at the end must not fail for that
+	dir, err := os.Open(filepath.Dir(path)) // opened now, so that the sync at the end cannot fail here
 	if err != nil {
 		return nil, fmt.Errorf("creating an output: %w", err)
 	}
@@ -62,12 +61,12 @@ func New(path string, perm os.FileMode, replace bool) (*File, error) {
 	return f, nil
 }
 
-// temporaryName is the name that a file has before it has its own. It is short,
-// so that it fits wherever that does.
+// temporaryName is the name of a file before its own. It is short, so that it is valid wherever
+// the final name is.
 func temporaryName(unique string) string { return "." + unique + ".part" }
 
-// Replaces reports whether an output that will be path takes the place of other:
-// both are one name, or one existing file.
+// Replaces reports whether an output that will be path replaces other: both are one name, or
+// one existing file.
 func Replaces(path, other string) bool {
 	if filepath.Base(path) == filepath.Base(other) {
 		a, errA := os.Stat(filepath.Dir(path))
@@ -76,16 +75,15 @@ func Replaces(path, other string) bool {
 			return true
 		}
 	}
-	a, errA := os.Lstat(path) // a link alone would be replaced
+	a, errA := os.Lstat(path) // only the link itself would be replaced
 	b, errB := os.Stat(other)
 	return errA == nil && errB == nil && os.SameFile(a, b)
 }
 
-// Path is the name that the output gets by Commit.
+// Path returns the name that Commit gives to the output.
 func (f *File) Path() string { return f.path }
 
-// Commit makes the output durable and gives it its name. After an error the
-// output is gone.
+// Commit makes the output durable and gives it its name. If Commit fails, the output is gone.
 func (f *File) Commit() error {
 	if f.done {
 		panic("durable: internal error: Commit after Commit or Abort")
@@ -99,7 +97,7 @@ func (f *File) Commit() error {
 	}
 	f.temporary = ""
 	if err := f.dir.Sync(); err != nil {
-		os.Remove(f.path) // it may be gone after a crash, so it is gone now
+		os.Remove(f.path) // it may be gone after a crash, so remove it now
 		return fmt.Errorf("syncing directory %s: %w", f.dir.Name(), err)
 	}
 	return nil
@@ -111,7 +109,7 @@ func (f *File) name() error {
 		return linkUnnamed(f.File, f.path)
 	}
 	if f.temporary == "" {
-		// A link replaces nothing, so there is a temporary name for a moment.
+		// A link replaces nothing, so the file briefly needs a temporary name.
 		temporary := filepath.Join(filepath.Dir(f.path), temporaryName(rand.Text()[:10]))
 		if err := linkUnnamed(f.File, temporary); err != nil {
 			return err
@@ -141,13 +139,12 @@ func (f *File) Abort() {
 	}
 }
 
-// WriteFile makes path a file with this data, replacing what was there.
+// WriteFile writes data to the file path. It replaces an existing file.
 func WriteFile(path string, data []byte, perm os.FileMode) error {
 	return write(path, data, perm, true)
 }
 
-// Create makes path a new file with this data. The error matches os.ErrExist
-// when there is one already.
+// Create writes data to the new file path. If the file exists, the error matches os.ErrExist.
 func Create(path string, data []byte, perm os.FileMode) error {
 	return write(path, data, perm, false)
 }
@@ -164,8 +161,8 @@ func write(path string, data []byte, perm os.FileMode, replace bool) error {
 	return f.Commit()
 }
 
-// NameDir gives a directory whose files are durable its name, to, which must not be
-// taken. Both are in one directory.
+// NameDir renames a directory whose files are durable to to, which must not exist. Both names
+// are in one directory.
 func NameDir(from, to string) error {
 	parent, err := os.Open(filepath.Dir(to))
 	if err != nil {

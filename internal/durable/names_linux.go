@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// renameNew gives a file a name that is not taken, and fails on one that is.
+// renameNew renames a file. It fails if the new name exists.
 func renameNew(from, to string) error {
-	// link(2) fails on an existing name where rename(2) would replace it. Some
-	// file systems have no links, but renameat2(2) with RENAME_NOREPLACE.
+	// link(2) fails if the name exists, where rename(2) would replace it. Some file systems
+	// have no links, but have renameat2(2) with RENAME_NOREPLACE.
 	err := os.Link(from, to)
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.ENOSYS) {
 		if renamed := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE); renamed != nil {
@@ -26,15 +26,15 @@ func renameNew(from, to string) error {
 	return os.Remove(from)
 }
 
-// createUnnamed opens a file in the directory of path that has no name (O_TMPFILE),
-// with the permissions 0600, or returns nil where that, or to name it later, does
-// not work.
+// createUnnamed opens a file without a name in the directory of path (O_TMPFILE), with the
+// permissions 0600. It returns nil if the file system does not support that, or does not allow
+// naming the file later.
 func createUnnamed(path string) *os.File {
 	fd, err := unix.Open(filepath.Dir(path), unix.O_RDWR|unix.O_TMPFILE|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil
 	}
-	f := os.NewFile(uintptr(fd), path) // for its errors
+	f := os.NewFile(uintptr(fd), path) // path appears in errors
 	if _, err := os.Stat(self(f)); err != nil {
 		f.Close()
 		return nil
@@ -42,8 +42,7 @@ func createUnnamed(path string) *os.File {
 	return f
 }
 
-// linkUnnamed gives f, a file without a name, a name that is not taken, and fails
-// on one that is.
+// linkUnnamed gives f, a file without a name, a new name. It fails if the name exists.
 func linkUnnamed(f *os.File, to string) error {
 	if err := unix.Linkat(unix.AT_FDCWD, self(f), unix.AT_FDCWD, to, unix.AT_SYMLINK_FOLLOW); err != nil {
 		return &os.PathError{Op: "create", Path: to, Err: err}
@@ -53,5 +52,5 @@ func linkUnnamed(f *os.File, to string) error {
 
 func reopen(f *File, flag int) (*os.File, error) { return os.OpenFile(self(f.File), flag, 0) }
 
-// self is a path of f that needs no name (proc(5)).
+// self returns a path of f that works without a name (proc(5)).
 func self(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }

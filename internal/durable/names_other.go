@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// renameNew gives a file a name that is not taken, and fails on one that is.
+// renameNew renames a file. It fails if the new name exists.
 func renameNew(from, to string) error {
 	if err := os.Link(from, to); err != nil {
 		return err

@@ -6,8 +6,8 @@ import (
 	"path/filepath"
 )
 
-// Rename gives a file that is durable another name in its directory, durably. The error
-// matches os.ErrExist when there is a file of that name already.
+// Rename renames a durable file within its directory, durably. If the new name exists, the
+// error matches os.ErrExist.
 func Rename(from, to string) error {
 	dir, err := os.Open(filepath.Dir(to))
 	if err != nil {

@@ -5,20 +5,20 @@ import (
 	"os"
 )
 
-// Set is outputs that appear together: all of them, complete, or none. The zero
-// value is an empty one that replaces nothing.
+// Set is a group of outputs that appear together: all of them, complete, or none. The zero
+// value is an empty set that replaces nothing.
 type Set struct {
-	Replace bool // what is there; else see New
-	// Keep are files that are read, or needed to undo what is done: no output takes
-	// the place of one, with Replace or without.
+	Replace bool // replace existing files, as in New
+	// Keep lists files that are inputs, or needed to undo the work. No output may replace one,
+	// even with Replace.
 	Keep []string
 
 	files []*File
-	named int // of files, from the first on
+	named int // how many of files have their names
 }
 
-// Add starts an output. Two of one name would both seem to be there in the end, and
-// one would be lost.
+// Add starts an output. It refuses a second output of one name, because the second would
+// replace the first.
 func (s *Set) Add(path string, perm os.FileMode) (*File, error) {
 	for _, f := range s.files {
 		if Replaces(path, f.Path()) {
@@ -38,7 +38,7 @@ func (s *Set) Add(path string, perm os.FileMode) (*File, error) {
 	return f, nil
 }
 
-// AddFile is Add with all of the output's data.
+// AddFile is Add with the output's whole data.
 func (s *Set) AddFile(path string, data []byte, perm os.FileMode) error {
 	f, err := s.Add(path, perm)
 	if err != nil {
@@ -50,8 +50,8 @@ func (s *Set) AddFile(path string, data []byte, perm os.FileMode) error {
 	return nil
 }
 
-// Commit gives every output its name, in the order in which they were added, or
-// none (what was replaced is gone).
+// Commit gives every output its name, in the order of Add, or gives none. Files that were
+// replaced are gone in either case.
 func (s *Set) Commit() error {
 	for _, f := range s.files {
 		if err := f.Commit(); err != nil {
@@ -63,14 +63,14 @@ func (s *Set) Commit() error {
 	return nil
 }
 
-// Abort removes what was not committed, so it can be deferred.
+// Abort removes outputs that were not committed, so it can be deferred.
 func (s *Set) Abort() {
 	for _, f := range s.files {
 		f.Abort()
 	}
 }
 
-// Remove takes away again what has its name.
+// Remove removes the outputs that have their names.
 func (s *Set) Remove() {
 	for ; s.named > 0; s.named-- {
 		os.Remove(s.files[s.named-1].Path())

@@ -1,8 +1,8 @@
-// Package filekind tells what a file is by its content.
+// Package filekind tells the kind of a file from its content.
 //
-// People hand over what they have: a firmware as qcow2, a kernel that is still
-// compressed, a disk where an initramfs was meant. A command that knows which
-// kinds it takes can refuse the others by name, and say what to do.
+// Users give commands the files that they have: a firmware as qcow2, a compressed kernel, a
+// disk in place of an initramfs. A command that knows its accepted kinds can refuse the others
+// by name, and say what to do.
 package filekind
 
 import (
@@ -12,8 +12,8 @@ import (
 	"io"
 )
 
-// Kind is what a file is. The zero value, Unknown, is a file that has none of the
-// marks below.
+// Kind is the kind of a file. The zero value, Unknown, is a file without any of the marks
+// below.
 type Kind int
 
 // The kinds.
@@ -59,19 +59,19 @@ const (
 	ELF
 	Firmware // a UEFI firmware volume
 
-	// Documents of ours, and what they are made of.
+	// Our documents, and their parts.
 	BootConfig
 	Pins
 	ReferenceValues
 	Measurements
 	Evidence
-	JSON // of any other kind
+	JSON // any other JSON
 	PEM
 	DER
-	Report // of the AMD-SP
+	Report // an attestation report of the AMD-SP
 )
 
-// HeadSize is how many bytes of a file's beginning Of looks at.
+// HeadSize is how many bytes at the beginning of a file Of examines.
 const HeadSize = 68 << 10
 
 // mark is a magic number at an offset.
@@ -81,8 +81,8 @@ type mark struct {
 	magic  string
 }
 
-// marks returns all plain marks. The first that is there wins: a disk with a
-// partition table can hold a filesystem's mark, never the other way round.
+// marks returns all plain marks. The first match wins: a disk with a partition table can
+// contain a filesystem's mark, but a filesystem cannot contain a partition table's.
 func marks() []mark {
 	return []mark{
 		{Gzip, 0, "\x1f\x8b\x08"}, {Xz, 0, "\xfd7zXZ\x00"}, {Zstd, 0, "\x28\xb5\x2f\xfd"}, {Bzip2, 0, "BZh"},
@@ -98,7 +98,7 @@ func marks() []mark {
 	}
 }
 
-// Of returns the kind of a file that begins with head: HeadSize bytes, or all of
+// Of returns the kind of a file that begins with head. head has HeadSize bytes, or all bytes of
 // a shorter file.
 func Of(head []byte) Kind {
 	at := func(offset int, magic string) bool {
@@ -121,8 +121,8 @@ func Of(head []byte) Kind {
 	return document(head)
 }
 
-// program tells the EFI programs apart: PE files (PE format, section "MS-DOS
-// stub" and "Section table").
+// program distinguishes EFI programs, which are PE files (PE format, section "MS-DOS stub" and
+// "Section table").
 func program(head []byte) Kind {
 	if len(head) >= 0x3c && string(head[0x38:0x3c]) == "ARM\x64" {
 		return ARMImage
@@ -144,7 +144,7 @@ func program(head []byte) Kind {
 	return PE
 }
 
-// OfFile is Of for a file of size bytes, whose end is looked at as well.
+// OfFile is Of for a file of size bytes. It also examines the end.
 func OfFile(r io.ReaderAt, size int64) (Kind, error) {
 	head := make([]byte, min(size, HeadSize))
 	if _, err := r.ReadAt(head, 0); err != nil && (err != io.EOF || size < 0) {
@@ -164,8 +164,8 @@ func OfBytes(data []byte) Kind {
 
 const vhdFooter = 512
 
-// of looks at both ends of a file. A fixed VHD is a raw disk with a footer,
-// whatever the disk begins with.
+// of examines both ends of a file. A fixed VHD is a raw disk with a footer, whatever the disk
+// begins with.
 func of(head, footer []byte) Kind {
 	if len(footer) == vhdFooter && bytes.HasPrefix(footer, []byte("conectix")) {
 		return VHD
@@ -173,9 +173,9 @@ func of(head, footer []byte) Kind {
 	return Of(head)
 }
 
-// document tells apart what this project's commands read and write. A name of a member
-// decides, wherever it stands: what a kind says ends in a message, and readers of
-// documents judge for themselves.
+// document distinguishes the documents of this project's commands. The name of one member
+// decides, wherever it is. That is enough for an error message, and readers of documents check
+// for themselves.
 func document(head []byte) Kind {
 	switch {
 	case bytes.HasPrefix(bytes.TrimLeft(head, " \t\r\n"), []byte("{")):
@@ -201,12 +201,11 @@ func document(head []byte) Kind {
 	return Unknown
 }
 
-// reportSize is that of an attestation report in bytes (SEV-SNP firmware ABI, 56860
-// revision 1.58, table 23, ATTESTATION_REPORT), which begins with its version.
+// reportSize is the size of an attestation report in bytes (SEV-SNP firmware ABI, 56860
+// revision 1.58, table 23, ATTESTATION_REPORT). A report begins with its version.
 const reportSize = 1184
 
-// about is a kind's name, with its article, and what to do to get at what is in
-// it.
+// about is a kind's name with its article, and advice on how to get at its content.
 type about struct{ name, advice string }
 
 func abouts() map[Kind]about {
@@ -247,5 +246,5 @@ func (k Kind) String() string {
 	return "of no known kind"
 }
 
-// Advice says what to do with such a file where another one is wanted.
+// Advice says what to do with such a file if another kind is wanted.
 func (k Kind) Advice() string { return abouts()[k].advice }

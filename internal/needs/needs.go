@@ -1,11 +1,10 @@
-// Package needs says what a test cannot do without: a tool, a stock part, the
-// vectors, or the time for a VM boot.
+// Package needs declares what a test requires: a tool, a stock part, the vectors, or the time
+// for a VM boot.
 //
-// Where something is missing the test is skipped, loudly. Under `make test`
-// (ROOTVOUCH_TEST=full) the set-up has run, so what is missing then is a
-// failure. Only the further vectors in ../shared/vectors, which are not part of
-// the repository, stay optional: no claim of docs/THREATS.md rests on them, and
-// test/docs checks that.
+// If something is missing, the test skips itself and says so. Under `make test`
+// (ROOTVOUCH_TEST=full) the set-up has run, so a missing requirement is a failure. Only the
+// further vectors in ../shared/vectors, which are not part of the repository, stay optional: no
+// claim of docs/THREATS.md depends on them, and test/docs checks that.
 package needs
 
 import (
@@ -18,8 +17,7 @@ import (
 // Full reports whether this is `make test`, where nothing may be missing.
 func Full() bool { return os.Getenv("ROOTVOUCH_TEST") == "full" }
 
-// Boot skips a test that boots a VM or runs stock servers, unless this is
-// `make test`.
+// Boot skips a test that boots a VM or runs stock servers, unless this is `make test`.
 func Boot(t testing.TB) {
 	t.Helper()
 	if !Full() {
@@ -27,8 +25,8 @@ func Boot(t testing.TB) {
 	}
 }
 
-// Matrix skips a test that boots one machine of many, unless this is `make vm` or
-// `make attack`.
+// Matrix skips a test that boots one of many machines, unless this is `make vm` or `make
+// attack`.
 func Matrix(t testing.TB) {
 	t.Helper()
 	Boot(t)
@@ -37,7 +35,7 @@ func Matrix(t testing.TB) {
 	}
 }
 
-// Root skips a test that makes namespaces or changes owners as root.
+// Root skips a test that needs root to make namespaces or to change owners.
 func Root(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -91,8 +89,7 @@ func Binary(t testing.TB, name string) string {
 	return path
 }
 
-// Vectors returns a path below the further vectors of others, and skips the test
-// without them.
+// Vectors returns a path below the further vectors of others. Without them it skips the test.
 func Vectors(t testing.TB, path string) string {
 	t.Helper()
 	full := filepath.Join(Repository(t), "..", "shared", "vectors", path)

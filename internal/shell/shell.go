@@ -1,9 +1,9 @@
-// Package shell writes commands as a POSIX shell reads them.
+// Package shell quotes commands for a POSIX shell.
 package shell
 
 import "strings"
 
-// plain are the characters that mean themselves in every word of a command.
+// plain are the characters that need no quotes in any word of a command.
 const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+./=:,@%"
 
 // Quote returns a command line that a shell splits into exactly argv.

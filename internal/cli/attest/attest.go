@@ -30,7 +30,7 @@ const (
 	exitNoJudgement = 2
 )
 
-// attestError is an attestation that ended otherwise than with a trusted verdict.
+// attestError is an attestation without a trusted verdict.
 type attestError struct {
 	error
 	code int
@@ -59,27 +59,27 @@ func New() *cobra.Command {
 		Short: "Ask a running VM for proof of what it is, and judge it",
 		Long: `Ask the attestd of a booted VM for evidence with a fresh nonce, and appraise it by
 reference values. The answer is one screen: which VM it is, what was checked in
-five groups (hardware, freshness, platform, guest, disk), each check that failed, and
-notes; and last, alone on its line, "verdict: trusted" or "verdict: refused". With
---verbose it is every check on a line of its own, with what the evidence says and what
-it must say, and the VM's boot log.
+five groups (hardware, freshness, platform, guest, disk), each failed check, and
+notes. The last line is "verdict: trusted" or "verdict: refused" alone. With
+--verbose each check has a line of its own, with the value in the evidence and the
+value that is wanted, and the VM's boot log follows.
 
 --bundle keeps the proof: nonce, time, TLS key, evidence, boot log and collateral in
-one file, which "rootvouch report verify --bundle" judges again at any time.
+one file. "rootvouch report verify --bundle" can judge that file again at any time.
 
-The connection is TLS to a key that was made inside the VM, which no CA knows: the
-evidence holds that key, and so takes the CA's place.
+The connection is TLS to a key that was made inside the VM. No CA knows the key;
+the evidence binds it instead.
 
-Evidence says what the VM is, not which one. With --release its REPORT_ID is
-compared with the launches that got the disk's key, by the audited word of the
-KMS; without, the line is "instance: not checked". The disk is that of the
-reference values' pins, unless --disk-uuid names it. With --confirm a trusted VM that
-had the key which "keys put --beside" registered, and booted with it, confirms that
-key: it takes the place of the disk's own. If it is the disk's own already, there is
-nothing to do. If the VM booted with another key, nothing is confirmed.
+Evidence says what the VM is, not which one. With --release the command compares its
+REPORT_ID with the launches that got the disk's key, as the audit log of the KMS has
+them. Without --release the line is "instance: not checked". The disk is the one in the
+reference values' pins, unless --disk-uuid names another. With --confirm a trusted VM
+that booted with the key from "keys put --beside" confirms that key: it replaces the
+disk's own. If it is the disk's own already, there is nothing to do. If the VM booted
+with another key, nothing is confirmed.
 
-The boot log is the booted OS's word: root inside the VM could write another one. What
-proves the disk is the measured root hash. The boot log is in the evidence. If its root
+The boot log is the booted OS's word: root inside the VM could write another one. The
+measured root hash proves the disk. The boot log is in the evidence. If its root
 hash or disk UUID is not that of the reference values, the VM is refused. Another header
 digest, which a rekey makes, gets a note. If the evidence is not authentic, the boot log
 is neither shown nor written (--boot-log-out).
@@ -87,11 +87,11 @@ is neither shown nor written (--boot-log-out).
 Evidence needs a CRL of the root that vouches: a *.crl file in --collateral-dir.
 
 --targets asks a fleet. Each line of FILE is a name, an address and one or more files
-of reference values: a VM is judged by the file that trusts it, such as that of the
-old or the new release. Empty lines and those that begin with # are skipped. Each VM
-has one line: verdict, name, launch, the file, and what failed first. With --json it
-is one line of JSON. --watch asks again and again, each --interval, and prints a line
-only when it is another than before.
+of reference values, such as those of the old and the new release. A VM is judged by
+the file that trusts it. Empty lines and lines that begin with # are skipped. Each VM
+has one line: verdict, name, launch, the file, and the first failed check. With --json
+it is one line of JSON. --watch asks again after each --interval, and prints a line
+only when it has changed.
 
 Exit status:
   0   trusted
@@ -114,7 +114,7 @@ Exit status:
 			err := run(cmd)
 			var usage command.UsageError
 			var judged attestError
-			var file *fs.PathError // a file that is not there is no mistake in the command line
+			var file *fs.PathError // a missing file is not a usage error
 			if err == nil || errors.As(err, &judged) || errors.As(err, &usage) && !errors.As(err, &file) {
 				return err
 			}
@@ -122,11 +122,11 @@ Exit status:
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.address, "address", "", "where the VM's attestd is reached, host:port")
+	flags.StringVar(&f.address, "address", "", "address of the VM's attestd, host:port")
 	flags.StringVar(&f.refval, "refval", "", "reference values")
 	flags.StringVar(&f.collateral, "collateral-dir", "", "directory of CRLs and certificates")
-	flags.BoolVar(&f.acceptUnknown, "accept-unknown-revocation", false, "let evidence through whose revocation status is not known")
-	flags.StringVar(&f.evidenceOut, "evidence-out", "", "write the evidence, whatever it is worth, to this file, for \"rootvouch report\" (must not exist)")
+	flags.BoolVar(&f.acceptUnknown, "accept-unknown-revocation", false, "accept evidence whose revocation status is unknown")
+	flags.StringVar(&f.evidenceOut, "evidence-out", "", "write the evidence, trusted or not, to this file, for \"rootvouch report\" (must not exist)")
 	flags.StringVar(&f.bootLogOut, "boot-log-out", "", "write the VM's boot log to this file (must not exist)")
 	flags.BoolVar(&f.release, "release", false, "compare REPORT_ID with the KMS's releases of the disk's key")
 	flags.BoolVar(&f.confirm, "confirm", false, "with --release, confirm the disk's new key if the VM booted with it")
@@ -134,7 +134,7 @@ Exit status:
 	flags.Var(&f.kmsUser, "kms-user", cli.KMSUserUsage)
 	flags.StringVar(&f.disk, "disk-uuid", "", "UUID of the disk (for --release; default: that of the reference values' pins)")
 	flags.DurationVar(&f.timeout, "timeout", 90*time.Second, "how long to wait before giving up (for the VM's answer)")
-	flags.StringVar(&f.bundle, "bundle", "", "file with an answer and all it was judged by (to write, whatever it is worth; must not exist)")
+	flags.StringVar(&f.bundle, "bundle", "", "file with an answer and all that judged it (to write, trusted or not; must not exist)")
 	flags.BoolVar(&f.verbose, "verbose", false, "print every check on a line of its own, and the boot log")
 	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
 	flags.StringVar(&f.targets, "targets", "", "file with a fleet: name, address and reference values on each line")
@@ -193,7 +193,7 @@ func (f *attestFlags) run(cmd *cobra.Command) error {
 	return nil
 }
 
-// confirmKey lets the record whose key a trusted VM booted with be the disk's own.
+// confirmKey confirms the record whose key a trusted VM booted with.
 func (f *attestFlags) confirmKey(ctx context.Context, cmd *cobra.Command, disk pins.UUID, generation uint64) error {
 	client := adminapi.NewClient(f.kmsSocket, f.kmsUser...)
 	record, err := client.Get(ctx, disk)
@@ -218,7 +218,7 @@ func (f *attestFlags) confirmKey(ctx context.Context, cmd *cobra.Command, disk p
 	return nil
 }
 
-// keep writes the files that were asked for: all of them, or none.
+// keep writes the files that the flags name: all of them, or none.
 func (f *attestFlags) keep(answer attest.Answer, x attest.Expectation, result attest.Result) error {
 	var files durable.Set
 	defer files.Abort()
@@ -274,7 +274,7 @@ func (f *attestFlags) read() (attest.Expectation, pins.UUID, error) {
 	return x, disk, err
 }
 
-// readCollateral fills in what all VMs are judged by.
+// readCollateral reads the inputs that are the same for all VMs.
 func (f *attestFlags) readCollateral(x *attest.Expectation) (err error) {
 	if f.acceptUnknown {
 		x.Revocation = appraise.AcceptUnknownRevocation
@@ -288,7 +288,7 @@ func (f *attestFlags) readCollateral(x *attest.Expectation) (err error) {
 	return nil
 }
 
-// diskUUID says which disk's releases count. It is never the boot log's word.
+// diskUUID returns the disk whose releases are compared. It never comes from the boot log.
 func (f *attestFlags) diskUUID(v refval.Values) (pins.UUID, error) {
 	if !f.release {
 		return pins.UUID{}, nil

@@ -28,7 +28,7 @@ const (
 	// maxTargets bounds a file of targets, in bytes.
 	maxTargets = 4 << 20
 
-	// askers is how many VMs are asked at once.
+	// askers is how many VMs are asked at the same time.
 	askers = 16
 )
 
@@ -36,18 +36,18 @@ const (
 type target struct {
 	name, address string
 	files         []string
-	values        []refval.Values // of files, in their order
+	values        []refval.Values // one for each of files
 }
 
-// summary is what a VM's line says.
+// summary is the content of a VM's line.
 type summary struct {
 	Name     string        `json:"name"`
 	Address  string        `json:"address"`
 	Result   string        `json:"result"`              // trusted, refused or no-answer
-	ReportID *snp.ReportID `json:"report_id,omitempty"` // of authentic evidence
+	ReportID *snp.ReportID `json:"report_id,omitempty"` // only of authentic evidence
 	Refval   string        `json:"refval,omitempty"`    // the file that trusts it
 	Instance string        `json:"instance"`            // checked, not-checked or refused
-	Emulated bool          `json:"emulated"`            // by the reference values
+	Emulated bool          `json:"emulated"`            // as the reference values say
 	Error    string        `json:"error,omitempty"`     // why it is not trusted
 	Time     *time.Time    `json:"time,omitempty"`      // of the answer
 }
@@ -73,10 +73,10 @@ func (f *attestFlags) runTargets(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	said := make([]string, len(all)) // of each VM, the last time
+	said := make([]string, len(all)) // the last line of each VM
 	for {
 		var x attest.Expectation
-		if err := f.readCollateral(&x); err != nil { // anew: a CRL is good for some days
+		if err := f.readCollateral(&x); err != nil { // each round, because a CRL is valid for only some days
 			return err
 		}
 		results := f.askAll(cmd.Context(), all, x)
@@ -120,7 +120,7 @@ func readTargets(path string) ([]target, error) {
 			return nil, cli.Malformed("%s:%d: %w", path, n, err)
 		}
 		if names[t.name] {
-			return nil, cli.Malformed("%s:%d: name %q stands on two lines", path, n, t.name)
+			return nil, cli.Malformed("%s:%d: name %q is on two lines", path, n, t.name)
 		}
 		names[t.name] = true
 		for _, file := range t.files {
@@ -144,7 +144,7 @@ func readTargets(path string) ([]target, error) {
 	return all, nil
 }
 
-// askAll asks every VM, several at once. The results are in the order of the targets.
+// askAll asks every VM, several at a time. The results are in the order of the targets.
 func (f *attestFlags) askAll(ctx context.Context, all []target, x attest.Expectation) []summary {
 	results := make([]summary, len(all))
 	free := make(chan struct{}, askers)
@@ -202,7 +202,7 @@ func (f *attestFlags) askOne(ctx context.Context, t target, x attest.Expectation
 	return s
 }
 
-// tell prints the lines that are others than the last time.
+// tell prints the lines that have changed since the last round.
 func (f *attestFlags) tell(cmd *cobra.Command, results []summary, said []string) error {
 	for i, s := range results {
 		line := s.line()
@@ -224,7 +224,7 @@ func (f *attestFlags) tell(cmd *cobra.Command, results []summary, said []string)
 	return nil
 }
 
-// line is a VM in one line.
+// line writes the summary in one line.
 func (s summary) line() string {
 	word := s.Result
 	if s.Emulated {
@@ -246,7 +246,7 @@ func (s summary) line() string {
 	return attest.Printable(text)
 }
 
-// verdictOf is the end of one round.
+// verdictOf returns the error of one round.
 func verdictOf(results []summary) error {
 	count := map[string]int{}
 	for _, s := range results {

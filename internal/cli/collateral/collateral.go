@@ -33,10 +33,10 @@ func New() *cobra.Command {
 		Use:   "collateral",
 		Short: "Get certificates and revocation lists for offline verifiers",
 		Long: `Get what an appraisal needs besides the evidence: AMD's certificates and
-revocation lists. A directory of it is what servers take as collateral_dir, and
-what report verify takes file by file.
+revocation lists. Servers take a directory of it as collateral_dir, and report
+verify takes its files one by one.
 
-Nothing is trusted for being in it: an appraisal verifies all of it from the
+The directory makes nothing trusted: an appraisal verifies all of it from the
 root that its reference values name.`,
 	}
 	cmd.AddCommand(newFetchCommand(), newPackCommand())
@@ -52,7 +52,7 @@ type fetchFlags struct {
 	every        time.Duration
 }
 
-// again is how soon a round that failed is tried again.
+// again is how soon a failed round is repeated.
 const again = 10 * time.Minute
 
 func newFetchCommand() *cobra.Command {
@@ -61,16 +61,16 @@ func newFetchCommand() *cobra.Command {
 		Use:   "fetch --collateral-dir DIR (--product PRODUCT | --report FILE | --host FILE)",
 		Short: "Fetch collateral from AMD's key distribution service, or a mirror",
 		Long: `Fetch the certificate chains and revocation lists of products into a directory,
-and the certificate of the VCEK that signed a report, or that will sign those of a
-host ("host identify" wrote its file). Files that the directory has are used: a
-certificate for ever, a revocation list for an hour. The service takes one request
+and the certificate of the VCEK that signed a report, or that will sign the reports of
+a host ("host identify" wrote its file). Files in the directory are used again: a
+certificate for ever, a revocation list for an hour. The service accepts one request
 for a chip in ten seconds, so several reports of one chip take a while.
 
-With --every it goes on until it is stopped, for a service that has no timer: a round
-that fails is said, and tried again in 10 minutes.
+With --every the command repeats this until it is stopped, for a service without a
+timer. A failed round is reported and repeated after 10 minutes.
 
 A version 2 report does not name its product: give exactly one --product then.
-A VLEK cannot be fetched: the cloud that uses it hands it out.`,
+A VLEK's certificate cannot be fetched: the cloud that uses the VLEK provides it.`,
 		Example: `  rootvouch collateral fetch --collateral-dir collateral --product Genoa --product Turin
   rootvouch collateral fetch --collateral-dir collateral --report report.bin
   rootvouch collateral fetch --collateral-dir collateral --host host.json`,
@@ -84,7 +84,7 @@ A VLEK cannot be fetched: the cloud that uses it hands it out.`,
 	}
 	flags := cmd.Flags()
 	flags.DurationVar(&f.every, "every", 0, "time from one round to the next, such as 12h (default: one round)")
-	flags.StringVar(&f.dir, "collateral-dir", "", "directory of CRLs and certificates (to fill; it must be there)")
+	flags.StringVar(&f.dir, "collateral-dir", "", "directory of CRLs and certificates (to fill; it must exist)")
 	flags.StringArrayVar(&f.products, "product", nil, "Milan, Genoa or Turin (repeatable)")
 	flags.StringArrayVar(&f.reports, "report", nil, "attestation report (whose VCEK to fetch; repeatable)")
 	flags.StringArrayVar(&f.hosts, "host", nil, "what host identify says of a host (whose VCEKs to fetch; repeatable)")
@@ -93,10 +93,10 @@ A VLEK cannot be fetched: the cloud that uses it hands it out.`,
 	return cmd
 }
 
-// runEvery makes round after round, until the command is stopped.
+// runEvery repeats the round until the command is stopped.
 func (f *fetchFlags) runEvery(cmd *cobra.Command) error {
 	if f.every < time.Hour {
-		return command.Usage(fmt.Errorf("--every is %v, want 1h at least: a list that is younger is not fetched again", f.every))
+		return command.Usage(fmt.Errorf("--every is %v, want at least 1h: a younger list is not fetched again", f.every))
 	}
 	for {
 		pause := f.every
@@ -195,7 +195,7 @@ func (f *fetchFlags) client(cmd *cobra.Command) (*kds.Client, error) {
 	return client, nil
 }
 
-// readReport reads a report and says of which product it is.
+// readReport reads a report and returns it with its product.
 func (f *fetchFlags) readReport(path string) (*snp.Report, snp.Product, error) {
 	in, err := cli.ReadReport(path, cli.KindAuto)
 	if err != nil {
@@ -229,7 +229,7 @@ func (f *fetchFlags) readReport(path string) (*snp.Report, snp.Product, error) {
 
 func fetchVCEK(ctx context.Context, client *kds.Client, report *snp.Report, product snp.Product, path string, out io.Writer) error {
 	if report.SigningKey != snp.VCEK {
-		_, err := fmt.Fprintf(out, "%s: signed by a VLEK: its cloud hands out the certificate\n", path)
+		_, err := fmt.Fprintf(out, "%s: signed by a VLEK: its cloud provides the certificate\n", path)
 		return err
 	}
 	tcb, err := product.DecodeTCB(report.ReportedTCB)
@@ -284,7 +284,7 @@ func newPackCommand() *cobra.Command {
 		Use:   "pack --collateral-dir DIR --out FILE.pem",
 		Short: "Join a directory of collateral into one file",
 		Long: `Join the certificates and revocation lists of a directory into one PEM file,
-for a machine without a network: it can be put into a collateral_dir as it is.
+for a machine without a network: the file can be copied into a collateral_dir.
 A directory with a damaged file is refused.`,
 		Example: `  rootvouch collateral pack --collateral-dir collateral --out collateral.pem`,
 		Args:    command.NoArguments,
@@ -310,7 +310,7 @@ A directory with a damaged file is refused.`,
 	return cmd
 }
 
-// isEmulated reports whether a certificate is of an emulated chain, whose names say so.
+// isEmulated reports whether a certificate belongs to an emulated chain, by its names.
 func isEmulated(certs []*x509.Certificate) bool {
 	return slices.ContainsFunc(certs, func(c *x509.Certificate) bool {
 		return strings.Contains(c.Subject.String()+c.Issuer.String(), emulated.Warning)

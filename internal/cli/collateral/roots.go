@@ -7,9 +7,9 @@ import (
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
-// useFallbackRoots has TLS take Mozilla's roots, as of the build, where the system has
-// none, such as in a container image of one program. What is fetched is verified from
-// AMD's roots, or those of --roots, in any case.
+// useFallbackRoots lets TLS use Mozilla's roots, as of the build, on a system without roots of
+// its own, such as a container image with one program. The fetched files are verified from
+// AMD's roots, or from those of --roots, in any case.
 var useFallbackRoots = sync.OnceFunc(func() {
 	pool := x509.NewCertPool()
 	for root := range bundle.Roots() {

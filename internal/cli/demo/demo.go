@@ -33,8 +33,8 @@ The demo shows each command that it runs. You can type the commands yourself:
 docs/walk.md explains them. $STATE in them is a directory with all keys, which the
 demo removes at its end. The demo needs the files that scripts/setup and make build
 make; make demo calls both. All processes of the demo end with it, also after Ctrl-C.
-It leaves its cache, and the output directory with the release (whose key is gone), the
-proof that the VM gave, the boot as a picture, and logs.`,
+It leaves its cache and the output directory, with the release (whose key is gone), the
+proof that the VM gave, a picture of the boot, and logs.`,
 		Example: `  make demo
   rootvouch demo --out-dir /tmp/demo`,
 		Args: command.NoArguments,
@@ -63,8 +63,8 @@ proof that the VM gave, the boot as a picture, and logs.`,
 		},
 	}
 	cmd.Flags().StringVar(&out, "out-dir", "out", "directory to write (what the demo makes)")
-	cmd.Flags().BoolVar(&console, "show-console", false, "show all that the VM says on its console, not PID 1's steps alone")
-	cmd.Flags().StringVar(&bin, "bin", "", "directory of the programs that make build makes (default: this program's)")
+	cmd.Flags().BoolVar(&console, "show-console", false, "show the VM's whole console, not only PID 1's steps")
+	cmd.Flags().StringVar(&bin, "bin", "", "directory of the programs from make build (default: this program's)")
 	cmd.Flags().DurationVar(&limit, "timeout", 5*time.Minute, "how long to wait before giving up (for the VM to come up)")
 	return cmd
 }

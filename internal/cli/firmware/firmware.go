@@ -1,4 +1,4 @@
-// Package firmware is `rootvouch firmware`: what a firmware can run of its host.
+// Package firmware is `rootvouch firmware`: it judges what host code a firmware can run.
 package firmware
 
 import (
@@ -43,7 +43,7 @@ func newInspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect --firmware FILE",
 		Short: "Say whether a firmware can run code of its host",
-		Long: `Take a firmware apart. For each way in which it could run code of its host, say
+		Long: `Inspect a firmware. For each way in which it could run code of its host, say
 whether the way is open, closed or unknown, with the reason.
 
 The inspection recognises the forms that edk2 uses; it does not read machine code in
@@ -103,9 +103,9 @@ func newHardenCommand() *cobra.Command {
 		Long: `Write a copy of a firmware in which the path of the optional program before the
 kernel leads nowhere. The firmware then goes on to the kernel that it verifies.
 
-The copy depends on the input alone: it is the same on every machine. It has another
-launch digest, so it needs reference values of its own. A firmware in which another
-way stays open is refused, and nothing is written. The SHA-256 of the copy stands on
+The copy depends only on the input: it is the same on every machine. It has another
+launch digest, so it needs reference values of its own. If another way stays open, the
+command refuses the firmware and writes nothing. It prints the SHA-256 of the copy on
 standard output.`,
 		Example: `  rootvouch firmware harden --firmware OVMF.amdsev.fd --out OVMF.hardened.fd`,
 		Args:    command.NoArguments,

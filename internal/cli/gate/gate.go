@@ -26,11 +26,11 @@ func New() *cobra.Command {
 
 The host makes the ACPI tables of a VM, and the launch digest does not cover them.
 They hold bytecode that runs in the kernel, and addresses to which the kernel writes.
-The gate is a small EFI program that is measured in the kernel's place: it replaces
-every ACPI table by constants, removes what else the host says through EFI tables,
-and starts the stock kernel that it carries.
+The gate is a small EFI program that is measured in the kernel's place. It replaces
+every ACPI table by constants, removes the host's other EFI tables, and starts the
+stock kernel that it carries.
 
-"measure", "vm run" and all that follow take the gated file as the kernel. The gate
+"measure", "vm run" and later commands take the gated file as the kernel. The gate
 is made for QEMU's q35 with the AmdSev firmware; on another machine it prints one line
 and powers off. docs/spec/gate.md has every byte.`,
 	}
@@ -46,8 +46,8 @@ func newBuildCommand() *cobra.Command {
 		Short: "Write a gate that carries a kernel",
 		Long: `Write a gate that carries a kernel, a stock bzImage with an EFI stub.
 
-The file depends on the kernel and the version of rootvouch alone: it is the same on
-every machine. Its SHA-256 stands on standard output.`,
+The file depends only on the kernel and the version of rootvouch: it is the same on
+every machine. The command prints its SHA-256 on standard output.`,
 		Example: `  rootvouch gate build --kernel vmlinuz --out gated.efi`,
 		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -80,8 +80,8 @@ func newInspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect --kernel FILE",
 		Short: "Say what is in a gated kernel",
-		Long: `Say what is in a gated kernel: which gate, which kernel, and each ACPI table as it
-stands in the file, with zeros where the gate fills in what the machine has.
+		Long: `Say what is in a gated kernel: the gate, the kernel, and each ACPI table as it is in
+the file, with zeros where the gate fills in values of the machine.
 
 The command makes a gate for the kernel in the file and compares the two. A bare
 kernel, or a gate of another version, is an error.`,

@@ -23,10 +23,10 @@ func newCheckCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Say what a host lacks to launch VMs, and what to do",
-		Long: `Look for all that "vm run" needs of this host: QEMU, and for SEV-SNP the devices
-and the kernel's setting. With --firmware also whether that firmware checks the kernel
-and runs nothing of its host. There is a line for each thing, and below one that will
-not do, what to do.
+		Long: `Look for all that "vm run" needs on this host: QEMU, and for SEV-SNP the devices
+and the kernel's settings. With --firmware, check also that the firmware checks the
+kernel and runs nothing of its host. Each item has a line. Below an item that fails, a
+line says what to do.
 
 The exit status is 0 if nothing is lacking, and 1 if something is.`,
 		Example: `  rootvouch host check --firmware OVMF.hardened.fd`,
@@ -75,7 +75,7 @@ func checkFirmware(data []byte) []platform.Finding {
 	}
 }
 
-// tell prints findings, and fails if one will not do.
+// tell prints findings, and returns an error if one failed.
 func tell(cmd *cobra.Command, findings []platform.Finding) error {
 	var text bytes.Buffer
 	var end error

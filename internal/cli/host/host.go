@@ -1,4 +1,4 @@
-// Package host is "rootvouch host": what the machine that launches VMs is and has.
+// Package host is "rootvouch host": it describes the machine that launches VMs.
 package host
 
 import "github.com/spf13/cobra"
@@ -12,7 +12,7 @@ func New() *cobra.Command {
 
 "check" says what it lacks. "identify" asks its AMD-SP which chip it is and which
 firmware it runs, so that an owner can fetch its certificate and choose a minimum
-TCB. What a host says of itself is no evidence: the reports of its VMs are.`,
+TCB. What a host says about itself is not evidence; the reports of its VMs are.`,
 	}
 	cmd.AddCommand(newCheckCommand(), newIdentifyCommand(snpDevice))
 	return cmd

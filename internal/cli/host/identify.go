@@ -26,8 +26,8 @@ write them to a file. "collateral fetch --host" takes it to fetch the certificat
 the chip's key (VCEK), and "refval new --minimum-tcb-from" to accept the product at
 that TCB or newer.
 
-Nothing is changed on the host. The file holds no secret, but the chip ID names this
-machine. It is the host's word: compare the TCB with AMD's security bulletins.`,
+The command changes nothing on the host. The file holds no secret, but the chip ID
+names this machine. It is the host's word: compare the TCB with AMD's security bulletins.`,
 		Example: `  rootvouch host identify --out host.json`,
 		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -53,11 +53,11 @@ machine. It is the host's word: compare the TCB with AMD's security bulletins.`,
 			return show(cmd.OutOrStdout(), id)
 		},
 	}
-	file.Bind(cmd, "what host identify says of this host")
+	file.Bind(cmd, "the host's identity")
 	return cmd
 }
 
-// show prints an identity as a person reads it.
+// show prints an identity for people.
 func show(out io.Writer, id snphost.Identity) error {
 	tcb, err := id.Reported()
 	if err != nil {

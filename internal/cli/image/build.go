@@ -23,8 +23,7 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// Memory in bytes that building should stay below, and that it takes for a tree
-// without files.
+// Memory in bytes that a build should stay below, and that it takes for a tree without files.
 const (
 	imageMemory = 208 << 20
 	imageBase   = 32 << 20
@@ -57,39 +56,39 @@ The root is a directory, a tar (plain, gzip, zstd, xz or bzip2; "-" reads one fr
 standard input), an OCI image layout, or a finished EROFS, squashfs or ext4
 filesystem with blocks of 4096 bytes. Trees become an EROFS filesystem. A file of
 another kind (a disk image, an archive of docker save) is refused, and the error
-says what it is and how to make a root of it. Of an OCI image layout the image for
-linux/amd64 is taken; if there are several, --image names one.
+says what it is and how to make a root of it. From an OCI image layout the command
+takes the image for linux/amd64; if there are several, --image names one.
 
 Owners, modes, device nodes, hard links, holes, extended attributes, ACLs and
-capabilities are kept as they are; what cannot be kept is refused by name, and
---drop-xattr or --drop-pax leaves it out. What is mounted below a directory is part
-of the root, but for /proc, /sys and their kind, which are left empty. No
-privileges are needed: nothing is extracted and nothing is mounted. Memory stays
+capabilities are kept. If one cannot be kept, the command refuses the root and names
+it; --drop-xattr or --drop-pax leaves it out. File systems mounted below a directory
+are part of the root, except /proc, /sys and their kind, which are left empty. The
+command needs no privileges: it extracts nothing and mounts nothing. Memory stays
 below 256 MiB whatever the size, and for up to a million files; a larger tree takes
-170 bytes for each, and says so.
+170 bytes for each file, and a note says so.
 
 Notes say what is likely to be wrong with a tree: an init that a VM cannot run, an
 /etc/fstab that mounts the host's disks, host keys that all VMs of the image would
 share, programs that take orders from the host. With --strict a note is an error;
---accept NAME accepts notes of one name. docs/image.md lists them. No note is no
-proof. A finished EROFS or ext4 is looked into like a tree; what cannot be looked into
-gets the note "unseen".
+--accept NAME accepts notes of one name. docs/image.md lists them. The absence of
+notes proves nothing. A finished EROFS or ext4 is inspected like a tree; a filesystem
+that cannot be inspected gets the note "unseen".
 
-Written are the disk, a fresh key of 32 random bytes that opens it (mode 0600),
-and its pins: the values that the boot configuration and the key server need to
+The command writes the disk, a fresh key of 32 random bytes that opens it (mode
+0600), and its pins: the values by which the boot configuration and the key server
 recognise the disk. All three appear when everything is done, or none does.
 
-With --key-out - the key is in no file. When the disk and the pins are complete, its
+With --key-out - no file has the key. When the disk and the pins are complete, its
 32 bytes go to standard output, which must be a pipe and not a terminal. The summary
 goes to standard error. If the reader of the pipe has gone by then, the build fails
 and leaves nothing. If the reader loses the key, the disk is lost and must be built
 again.
 
 With --format qcow2 the disk is written as QEMU's qcow2 instead of its raw bytes.
-The other image commands read it as well, all but rekey; any other qcow2 has to be
-converted.
+The other image commands read it as well, except rekey. Any other qcow2 must be
+converted first.
 
-With --key it is a key that was made elsewhere ("keys make"), and none is written.
+With --key the disk gets a key that was made elsewhere ("keys make"), and no key is written.
 
 With --seed (hex, or @FILE with hex in it; at least 32 bytes) all keys, salts and
 UUIDs are derived from one secret, and the same input gives the same bytes. Protect
@@ -121,10 +120,10 @@ the seed like the key; other users may see it on a command line.`,
 	flags.StringArrayVar(&f.dropXattrs, "drop-xattr", nil, "leave out extended attributes whose name matches this pattern (repeatable)")
 	flags.StringArrayVar(&f.dropPAX, "drop-pax", nil, "leave out PAX records of a tar whose name matches this pattern (repeatable)")
 	flags.StringVar(&f.image, "image", "", "image of an OCI layout: its tag, its digest or its platform (default: the one for linux/amd64)")
-	flags.BoolVar(&f.strict, "strict", false, "refuse a root that a note would be about")
+	flags.BoolVar(&f.strict, "strict", false, "refuse a root that gets a note")
 	flags.StringArrayVar(&f.accept, "accept", nil, "with --strict, accept notes of this name (repeatable)")
 	flags.StringVar(&f.seed, "seed", "", "derive all keys, salts and UUIDs from this secret: hex or @FILE")
-	flags.StringVar(&f.uuid, "disk-uuid", "", "UUID of the disk (default: drawn)")
+	flags.StringVar(&f.uuid, "disk-uuid", "", "UUID of the disk (default: random)")
 	flags.StringVar(&f.tempDir, "temp-dir", "", "where a compressed or piped tar is unpacked (default: the system's)")
 	flags.BoolVar(&f.json, "json", false, "print JSON")
 	command.Require(cmd, "root", "out", "pins-out")
@@ -182,8 +181,8 @@ func (f *buildFlags) run(cmd *cobra.Command) error {
 			return command.Usage(err)
 		}
 	}
-	// What the collector may leave lying is bounded here; a tree of many files
-	// raises the bound.
+	// This bounds the garbage that the collector may leave. A tree of many files raises the
+	// bound.
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(imageMemory))
 	start := time.Now()
 	bar := newProgress(cmd.ErrOrStderr(), "unpacking")
@@ -214,7 +213,7 @@ func (f *buildFlags) run(cmd *cobra.Command) error {
 	return f.summary(summary, p, notes, time.Since(start))
 }
 
-// takeKey has the disk open with a key that is there already.
+// takeKey makes the disk open with a key that exists already.
 func (f *buildFlags) takeKey(secrets *image.Secrets) error {
 	key, err := readKeyFile(f.key)
 	if err != nil {
@@ -226,12 +225,11 @@ func (f *buildFlags) takeKey(secrets *image.Secrets) error {
 	}
 	copy(secrets.Key[:], key)
 	f.files.Keep = append(f.files.Keep, f.key)
-	f.files.Key, f.files.KeyTo = f.key, io.Discard // it is where it is
+	f.files.Key, f.files.KeyTo = f.key, io.Discard // the key file exists already
 	return nil
 }
 
-// imageWorkers returns image.Options.Workers, and lets as many threads run until
-// release.
+// imageWorkers returns image.Options.Workers, and allows as many threads until release.
 func imageWorkers() (workers int, release func()) {
 	before := runtime.GOMAXPROCS(0)
 	workers = before + image.Waiting
@@ -239,7 +237,7 @@ func imageWorkers() (workers int, release func()) {
 	return workers, func() { runtime.GOMAXPROCS(before) }
 }
 
-// notes tells what a user should know before a tree is written.
+// notes prints what a user should know before a tree is written.
 func (f *buildFlags) notes(w io.Writer, s image.Summary) error {
 	if need := s.Memory + imageBase; need > imageMemory {
 		debug.SetMemoryLimit(need)
@@ -258,14 +256,14 @@ func (f *buildFlags) notes(w io.Writer, s image.Summary) error {
 	return nil
 }
 
-// strictError says that --strict met notes.
+// strictError says that --strict found notes.
 type strictError struct{ names []string }
 
 func (e *strictError) Error() string {
 	return fmt.Sprintf("--strict refuses a root with notes: %s", strings.Join(e.names, ", "))
 }
 
-// hintRoot adds what to do about a root that was refused.
+// hintRoot adds a hint to the error of a refused root.
 func hintRoot(err error) error {
 	var kept *intake.NotKept
 	var choice *intake.ChoiceError
@@ -283,7 +281,7 @@ func hintRoot(err error) error {
 	return err
 }
 
-// byName gives the notes of one name together.
+// byName joins the notes of each name.
 func byName(notes []survey.Note) map[string]string {
 	all := map[string]string{}
 	for _, note := range notes {
@@ -295,8 +293,8 @@ func byName(notes []survey.Note) map[string]string {
 	return all
 }
 
-// notStdout refuses "-" for outputs that are files, given as pairs of flag and
-// value: a file of that name is not what is meant.
+// notStdout refuses "-" for outputs that are files. It takes pairs of flag and value. A user
+// who writes "-" means standard output and not a file of that name.
 func notStdout(flagsAndValues ...string) error {
 	for pair := range slices.Chunk(flagsAndValues, 2) {
 		if pair[1] == "-" {
@@ -306,7 +304,7 @@ func notStdout(flagsAndValues ...string) error {
 	return nil
 }
 
-// summary tells what was built.
+// summary prints what was built.
 func (f *buildFlags) summary(w io.Writer, p pins.Pins, notes []survey.Note, took time.Duration) error {
 	info, err := os.Stat(f.files.Disk)
 	if err != nil {

@@ -26,7 +26,7 @@ func openDisk(name string) (*image.Disk, *os.File, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	size, err := f.Seek(0, io.SeekEnd) // of a block device, too
+	size, err := f.Seek(0, io.SeekEnd) // works for a block device, too
 	if err == nil {
 		var disk io.ReaderAt
 		if disk, size, err = image.Contents(f, size); err == nil {
@@ -40,7 +40,7 @@ func openDisk(name string) (*image.Disk, *os.File, error) {
 	return nil, nil, fmt.Errorf("opening disk %s: %w", name, cli.Instead(name, err, filekind.LUKS, filekind.QCOW2))
 }
 
-// maxKeyFile bounds what is read as a key, in bytes.
+// maxKeyFile bounds a key file in bytes.
 const maxKeyFile = 4096
 
 // readKeyFile reads a key file. The caller clears the key.
@@ -72,10 +72,10 @@ func newInspectCommand() *cobra.Command {
 		Short: "Show what a disk's header says, without its key",
 		Long: `Show what a disk's header says. No key is needed.
 
-The header is read by the code that PID 1 reads it with: what that would refuse is
-refused here, with the same error. With --pins the disk is compared with its
-pins; with --key as well, the kind of filesystem and the superblock of the hash
-tree are shown, unverified ("image verify" verifies).`,
+The header is read by the same code as in PID 1: a header that PID 1 would refuse is
+refused here with the same error. With --pins the disk is compared with its pins. With
+--key as well, the kind of filesystem and the superblock of the hash tree are shown,
+unverified ("image verify" verifies).`,
 		Example: "  rootvouch image inspect --pins pins.json disk.img",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -91,7 +91,7 @@ tree are shown, unverified ("image verify" verifies).`,
 	return cmd
 }
 
-// inspection is what "image inspect" shows.
+// inspection is the output of "image inspect".
 type inspection struct {
 	Disk          string          `json:"disk"`
 	Bytes         int64           `json:"bytes"`
@@ -160,8 +160,8 @@ func newVerifyCommand() *cobra.Command {
 		Use:   "verify --key KEY --pins PINS DISK",
 		Short: "Check every block of a disk against its pins",
 		Long: `Check every block of a disk against its pins: the LUKS2 header, each data block,
-the whole hash tree and the root hash. All cores work on it; the first block that
-is wrong is named.`,
+the whole hash tree and the root hash. All cores take part. The error names the first
+wrong block.`,
 		Example: "  rootvouch image verify --key disk.key --pins pins.json disk.img",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -200,7 +200,7 @@ func newExtractCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "extract --key KEY --pins PINS --out FS-IMAGE DISK",
 		Short: "Take the decrypted filesystem out of a disk",
-		Long: `Take the decrypted filesystem out of a disk, verifying every block on the way. The
+		Long: `Decrypt the filesystem of a disk into a file, verifying every block on the way. The
 output appears only when all of it is right.`,
 		Example: `  rootvouch image extract --key disk.key --pins pins.json --out root.erofs disk.img
   mount -o loop,ro root.erofs /mnt`,
@@ -286,7 +286,7 @@ with --force. A qcow2 is refused: convert it first.`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if files.Key == "-" {
-				return command.Usage(errors.New("--key-out of a rekeying is a file: only with the new key can the disk be opened from then on"))
+				return command.Usage(errors.New("--key-out is -, want a file: after a rekey only the new key opens the disk"))
 			}
 			if err := notStdout("--pins-out", files.Pins); err != nil {
 				return err

@@ -11,17 +11,17 @@ import (
 	"golang.org/x/term"
 )
 
-// progress shows how far a long piece of work is: a bar that is drawn over on a
-// terminal, a plain line every few seconds elsewhere, nothing for what takes
-// less than a second.
+// progress shows how far a long piece of work is. On a terminal it draws a bar in place.
+// Elsewhere it prints a line every few seconds. It shows nothing for work of less than a
+// second.
 type progress struct {
 	w        io.Writer
 	what     string
 	terminal bool
 	start    time.Time
 
-	mu    sync.Mutex // guards what follows
-	last  time.Time  // when something was shown
+	mu    sync.Mutex // guards the fields below
+	last  time.Time  // when progress was last shown
 	shown bool
 }
 
@@ -37,8 +37,8 @@ func newProgress(w io.Writer, what string) *progress {
 	return &progress{w: w, what: what, terminal: isFile && term.IsTerminal(int(f.Fd())), start: time.Now()}
 }
 
-// update tells that so many bytes of total are done; 0 is a total that is not
-// known. It may be called by several goroutines.
+// update reports that done of total bytes are done; total 0 means unknown. It may be called
+// from several goroutines.
 func (p *progress) update(done, total uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -64,7 +64,7 @@ func (p *progress) update(done, total uint64) {
 	}
 }
 
-// line is what is known in words; rate is in bytes per second.
+// line describes the progress in words; rate is in bytes per second.
 func (p *progress) line(done, total uint64, rate float64) string {
 	if total == 0 {
 		return fmt.Sprintf("%s: %s, %s/s", p.what, bytesText(float64(done)), bytesText(rate))

@@ -38,22 +38,22 @@ func newConfigCommand() *cobra.Command {
 		Short: "Make a boot.json",
 		Long: `Make the boot configuration of a guest, boot.json.
 
-All of it is measured: a changed setting changes the launch digest. The trust root
+The launch digest covers all of it: a changed setting changes the digest. The trust root
 is the long-lived root of the trust domain (rootvouch spire init makes one). Do not
 give the certificate of a SPIRE server, which expires within a day: each certificate
 must be self-signed and valid for at least 30 days. The pins come from rootvouch
 image build. With --no-header-pin the pin of the LUKS2 header comes from the key
 server, so that the disk can be rekeyed without a new measurement. The file is no
-secret: everybody who has the initramfs can read it.
+secret: everybody with the initramfs can read it.
 
 The file also has the kernel's command line. If the kernel shows another line, PID 1
 powers off. So a line that was cut or changed on its way takes no effect. The default
-line bars drivers that kernels have built in and that the guest does not need, such as
-NVMe. Give --drivers here as to "initramfs build".
+line disables drivers that kernels have built in and that the guest does not need, such
+as NVMe. Give the same --drivers here as to "initramfs build".
 
-The kernel is one that "gate build" made: PID 1 compares the ACPI and EFI tables with
+The kernel is one from "gate build": PID 1 compares the ACPI and EFI tables with
 those of the gate, and powers off on any difference. --` + cli.BareKernelFlag + ` is
-for a bare kernel, whose tables are the host's.
+for a bare kernel, which takes its tables from the host.
 
 The report device is configfs-tsm or sev-guest on real hardware, and virtio-port
 on the emulated platform, which is NOT CONFIDENTIAL.`,
@@ -82,7 +82,7 @@ on the emulated platform, which is NOT CONFIDENTIAL.`,
 	flags.StringVar(&c.ReportDevice, "report-device", "", "configfs-tsm, sev-guest or virtio-port")
 	cli.BareKernel(cmd, &f.bareKernel)
 	flags.StringVar(&c.Verification, "verification", bootconfig.VerificationFull, "full (the whole disk is read before the switch) or lazy")
-	flags.StringVar(&f.clockFloor, "clock-floor", "", "the guest's clock never shows less: RFC 3339 (default: now)")
+	flags.StringVar(&f.clockFloor, "clock-floor", "", "the earliest time that the guest's clock shows, RFC 3339 (default: now)")
 	flags.StringVar(&c.Devices, "devices", bootconfig.DevicesOwn, "own: after the switch no kernel module, no new device and no disk but the root's; any: leave that to the booted system")
 	flags.BoolVar(&c.ConsoleLogin, "console-login", false, "let the booted system offer a login on the console, which is the host's")
 	flags.BoolVar(&c.Console, "console", true, "show the steps of the boot on the console")
@@ -128,11 +128,11 @@ func (f *configFlags) run(cmd *cobra.Command, now time.Time) error {
 	return err
 }
 
-// clockTolerance is how far the clock of another machine, from which a clock floor
-// comes, may be ahead of this one's.
+// clockTolerance is how far the clock of the machine that gave a clock floor may be ahead of
+// ours.
 const clockTolerance = time.Hour
 
-// build reads the files that the flags name; bootconfig judges the result.
+// build reads the files that the flags name. Package bootconfig judges the result.
 func (f *configFlags) build(now time.Time) (bootconfig.Config, error) {
 	c := f.config
 	c.Version = bootconfig.Version

@@ -1,5 +1,4 @@
-// Package initramfs is "rootvouch initramfs": it builds and configures what a guest
-// starts from.
+// Package initramfs is "rootvouch initramfs": it builds and configures a guest's initramfs.
 package initramfs
 
 import (
@@ -27,19 +26,19 @@ import (
 func New() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "initramfs",
-		Short: "Build and configure what a guest starts from",
+		Short: "Build and configure a guest's initramfs",
 		Long: `Build and configure the initramfs of a guest.
 
-It has two parts. The base holds kernel modules and programs: build makes it
-once, and the same inputs give the same bytes on every machine. A small archive
-with boot.json, made by config, follows it; configure puts it there, within
-moments, for each disk. The launch digest covers both.`,
+It has two parts. "build" makes the base, with kernel modules and programs, once; the
+same inputs give the same bytes on every machine. "config" makes a boot.json for each
+disk, and "configure" puts it behind the base within moments. The launch digest covers
+both parts.`,
 	}
 	cmd.AddCommand(newBuildCommand(), newConfigCommand(), newConfigureCommand(), newListCommand())
 	return cmd
 }
 
-// installedGuest is where the package rootvouch-guest puts the guest's programs.
+// installedGuest is where the package rootvouch-guest installs the guest's programs.
 const installedGuest = "/usr/lib/rootvouch/guest"
 
 type buildFlags struct {
@@ -59,24 +58,24 @@ func newBuildCommand() *cobra.Command {
 		Short: "Build an initramfs from a kernel's modules and the guest's programs",
 		Long: `Build the base of an initramfs, and configure it when --boot-config is given.
 
-The kernel tree is an unpacked kernel package, a package as it is (.deb, .rpm,
-.pkg.tar.zst or .apk), or a machine's / or /lib/modules. A kernel that is split into
-several packages is given with --kernel-tree for each. From it come the modules that
-the boot chain needs, with everything they depend on, decompressed. A module that is
-needed and is neither there nor built into the kernel is an error, and so is a
-kernel that PID 1 would refuse: want Linux 6.12 or later. If a module is there
-twice, the one in updates (as of DKMS) is taken.
+The kernel tree is an unpacked kernel package, a package file (.deb, .rpm,
+.pkg.tar.zst or .apk), or a machine's / or /lib/modules. If a kernel is split into
+several packages, give --kernel-tree for each. The command takes from it the modules
+that the boot chain needs, with everything they depend on, decompressed. It refuses a
+kernel that lacks a needed module, built in or not, and a kernel that PID 1 would
+refuse: want Linux 6.12 or later. If a module is there twice, the one in updates (as of
+DKMS) is taken.
 
-The default modules know virtio disks and networks. --drivers adds what a VM needs
-elsewhere: ` + strings.Join(initramfs.DriverTargets(), ", ") + `.
---module asks for further ones.
+The default modules drive virtio disks and networks. --drivers adds the drivers for a
+VM elsewhere: ` + strings.Join(initramfs.DriverTargets(), ", ") + `. --module adds
+further modules.
 
 The directory of --guest-bin holds the programs init, fetchkey, snp-agent-plugin,
 attestd and spire-agent, all linked statically. Without the flag they are those of
 the package rootvouch-guest.
 
-Printed are the version of the kernel that the modules belong to and, when the
-tree has it, the kernel image: it takes that very kernel to use the initramfs.
+The command prints the version of the kernel that the modules belong to and, if the
+tree has it, the path of the kernel image. The initramfs works only with that kernel.
 --kernel-out writes the image to a file.`,
 		Example: `  rootvouch initramfs build --kernel-tree linux-image.deb --guest-bin bin/guest --out base.img
   rootvouch initramfs configure --base base.img --boot-config boot.json --out initramfs.img
@@ -88,14 +87,14 @@ tree has it, the kernel image: it takes that very kernel to use the initramfs.
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.trees, "kernel-tree", nil, "kernel package, unpacked or not, or /lib/modules (repeatable)")
-	flags.StringVar(&f.version, "kernel-version", "", "which kernel, when the tree has several")
+	flags.StringVar(&f.version, "kernel-version", "", "version of the kernel, if the tree has several")
 	flags.StringVar(&f.guestBin, "guest-bin", installedGuest, "directory with the guest's programs")
 	flags.StringArrayVar(&f.modules, "module", nil, "further kernel module (repeatable)")
 	flags.StringSliceVar(&f.drivers, "drivers", nil, "drivers for "+strings.Join(initramfs.DriverTargets(), ", ")+" (repeatable, or a list with commas)")
 	flags.StringVar(&f.kernel, "kernel-out", "", "write the kernel image that belongs to the modules")
 	flags.StringVar(&f.bootConfig, "boot-config", "", "boot.json of the VM (default: none, a base)")
 	flags.StringVar(&f.cache, "cache-dir", "", "directory that keeps compressed bases, to build faster (default: none)")
-	flags.StringVar(&f.manifest, "manifest-out", "", "write what the base is made of, in JSON")
+	flags.StringVar(&f.manifest, "manifest-out", "", "write a list of the base's parts, in JSON")
 	f.out.Bind(cmd, "the initramfs")
 	command.Require(cmd, "kernel-tree")
 	command.NotEmpty(cmd, "guest-bin")
@@ -103,7 +102,7 @@ tree has it, the kernel image: it takes that very kernel to use the initramfs.
 }
 
 func (f *buildFlags) run(cmd *cobra.Command) error {
-	// The names are taken first, so that a mistake with one shows before the work.
+	// The outputs are opened first, so that a wrong name shows before the work.
 	outputs := durable.Set{Replace: f.out.Force}
 	defer outputs.Abort()
 	files := map[string]*durable.File{} // :: name -> the file
@@ -180,10 +179,10 @@ func (f *buildFlags) summary(w io.Writer, out []byte, m initramfs.Manifest, kern
 	return err
 }
 
-// ours is what configure and list take.
+// ours is the kind of file that configure and list take.
 const ours = cli.Named("an initramfs that rootvouch made")
 
-// configure puts the boot configuration of that file into base.
+// configure puts the boot configuration in file into base.
 func configure(cmd *cobra.Command, base []byte, file string) ([]byte, error) {
 	text, err := cli.ReadInput(file, bootconfig.MaxSize)
 	if err != nil {
@@ -205,9 +204,9 @@ func newConfigureCommand() *cobra.Command {
 		Short: "Put a boot.json into an initramfs",
 		Long: `Put a boot.json behind the base of an initramfs.
 
-The base is what build made, or an initramfs that has a boot.json already, which
-is then replaced. The configuration is checked, certificates included, and
-written in its canonical form, so that equal configurations are measured equally.`,
+The base comes from build, or is an initramfs that already has a boot.json, which
+is then replaced. The command checks the configuration, certificates included, and
+writes it in its canonical form, so that equal configurations have equal digests.`,
 		Example: `  rootvouch initramfs configure --base base.img --boot-config boot.json --out initramfs.img`,
 		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -242,8 +241,8 @@ func newListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list FILE",
 		Short: "List what is in an initramfs",
-		Long: `List the files of an initramfs with their modes and sizes in bytes, and what
-makes it up. Only an initramfs that rootvouch made is accepted, byte for byte.`,
+		Long: `List the files of an initramfs with their modes and sizes in bytes, and its parts.
+The command accepts only an initramfs that rootvouch made, byte for byte.`,
 		Example: `  rootvouch initramfs list --by-size initramfs.img | head`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -27,13 +27,13 @@ func newUpdateCommand(client connect) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "update --kms-socket SOCKET [--refval REFVAL] DISK-UUID",
 		Short: "Change what a disk's record accepts, without its key",
-		Long: `Give a record other reference values, or another bound, without the disk's key: a new
-kernel makes a new launch digest, and neither disk nor key change.
+		Long: `Give a record other reference values, or another limit, and keep the disk's key. A new
+kernel, for example, makes a new launch digest, but neither disk nor key change.
 
-Reference values that are replaced count no more, unless --keep-old says for how
-long: until then the launches of before and those of now both get the key. So all
-VMs can be moved from one to the other while they may still restart. Those that an
-earlier update kept count until their own end.`,
+Replaced reference values are no longer in force, unless --keep-old says for how
+long. Until then launches of the old and the new version both get the key, so you can
+move all VMs from one to the other while they may still restart. Reference values that
+an earlier update kept stay in force until their own end.`,
 		Example: `  rootvouch keys update --kms-socket kms.sock --refval new-refval.json --keep-old 168h \
     0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b
   rootvouch keys update --kms-socket kms.sock --max-releases-per-hour 20 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b`,
@@ -41,7 +41,7 @@ earlier update kept count until their own end.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.refval, "refval", "", "reference values (for the workload's evidence)")
-	flags.DurationVar(&f.keepOld, "keep-old", 0, "how long the reference values of before count beside the new ones")
+	flags.DurationVar(&f.keepOld, "keep-old", 0, "how long the old reference values stay in force beside the new ones")
 	flags.Uint32Var(&f.maxReleases, "max-releases-per-hour", 0, "launches that may have the key within an hour (0: any number)")
 	flags.BoolVar(&f.changeRoot, "change-root-of-trust", false, "let the record have another root of trust (with --refval)")
 	cli.UnmeasuredKernel(cmd, &f.unmeasuredKernel)
@@ -94,7 +94,7 @@ func newStateCommand(client connect, verb, short, long string, change changeStat
 	}
 }
 
-// say makes a change, and says what became of the record.
+// say makes a change and prints the record's new state.
 func say(cmd *cobra.Command, format string, change changeState, client *adminapi.Client, disk pins.UUID) error {
 	record, err := change(client, cmd.Context(), disk)
 	if err != nil {
@@ -118,27 +118,27 @@ func newEnableCommand(client connect) *cobra.Command {
 }
 
 func newRetireCommand(client connect) *cobra.Command {
-	return newStateCommand(client, "retire", "Disable a disk's record for good: the disk is not in use any more",
-		`Disable a disk's record for good, for an image that another one has followed: no host
-gets its key any more by launching it again. A record that is retired stands in no
-other's way: a new disk may have its SPIFFE ID and its measurement.
+	return newStateCommand(client, "retire", "Disable a disk's record for good: the disk is no longer in use",
+		`Disable a disk's record for good, for an image that a newer one has replaced: no host
+gets its key any more by launching it again. A retired record overlaps with no other:
+a new disk may have its SPIFFE ID and its measurement.
 
 "keys enable --retired" takes it back.`, (*adminapi.Client).Retire)
 }
 
 func newConfirmCommand(client connect) *cobra.Command {
-	return newStateCommand(client, "confirm", "Let the record that stands beside a disk's own take its place",
-		`Let the record that "keys put --beside" staged take the place of the disk's own, which
-is kept for a while. A launch must have had the new key: confirm when that VM came up
+	return newStateCommand(client, "confirm", "Let the record beside a disk's own replace it",
+		`Let the record that "keys put --beside" staged replace the disk's own, which is kept
+for a while. A launch must have had the new key: confirm when that VM came up
 ("rootvouch attest --release --confirm" does both).`, func(c *adminapi.Client, ctx context.Context, disk pins.UUID) (adminapi.Record, error) {
 			return c.Confirm(ctx, disk, 0)
 		})
 }
 
 func newWithdrawCommand(client connect) *cobra.Command {
-	return newStateCommand(client, "withdraw", "Take back the record that stands beside a disk's own",
-		`Take back the record that "keys put --beside" staged. The disk's own counts as before,
-and the other one is kept for a while.`, (*adminapi.Client).Withdraw)
+	return newStateCommand(client, "withdraw", "Take back the record beside a disk's own",
+		`Take back the record that "keys put --beside" staged. The disk's own stays in force,
+and the staged one is kept for a while.`, (*adminapi.Client).Withdraw)
 }
 
 func newDeleteCommand(client connect) *cobra.Command {
@@ -165,13 +165,13 @@ func newRestoreCommand(client connect) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore --kms-socket SOCKET DISK-UUID",
 		Short: "Bring back a record that was replaced, deleted or withdrawn",
-		Long: `Bring back a record that counts no more, with its key and its state: the one that
-stopped counting last, or the one of a generation. The record that the disk has
-meanwhile is kept instead. "keys list --kept" shows what there is.`,
+		Long: `Bring back a record that is no longer in force, with its key and its state: the one
+that was in force last, or the one of a generation. If the disk has a record by now,
+that record is kept instead. "keys list --kept" shows the records to choose from.`,
 		Example: "  rootvouch keys restore --kms-socket kms.sock --generation 3 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b",
 		Args:    cobra.ExactArgs(1),
 	}
-	generation := cmd.Flags().Uint64("generation", 0, "generation of the record (0: the one that stopped counting last)")
+	generation := cmd.Flags().Uint64("generation", 0, "generation of the record (0: the one that was in force last)")
 	cmd.RunE = ofDisk(client, func(cmd *cobra.Command, client *adminapi.Client, disk pins.UUID) error {
 		return say(cmd, "restored disk %s: it is %s, generation %d\n",
 			func(c *adminapi.Client, ctx context.Context, disk pins.UUID) (adminapi.Record, error) {
@@ -185,14 +185,14 @@ func newPurgeCommand(client connect) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "purge --kms-socket SOCKET DISK-UUID",
 		Short: "Destroy records that were replaced or deleted, with their keys",
-		Long: `Destroy the records of a disk that count no more and whose time has come, with their
-keys: nothing brings them back. Without another copy of a key, what was encrypted
-with it is lost. --early destroys them before their time.`,
+		Long: `Destroy the records of a disk that are no longer in force and whose retention has
+ended, with their keys. Nothing brings them back: without another copy of a key, the
+data that it encrypted is lost. --early destroys them before their retention ends.`,
 		Example: "  rootvouch keys purge --kms-socket kms.sock 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b",
 		Args:    cobra.ExactArgs(1),
 	}
 	generation := cmd.Flags().Uint64("generation", 0, "generation of the record (0: all)")
-	early := cmd.Flags().Bool("early", false, "also those that are to be kept longer")
+	early := cmd.Flags().Bool("early", false, "also records whose retention has not ended")
 	cmd.RunE = ofDisk(client, func(cmd *cobra.Command, client *adminapi.Client, disk pins.UUID) error {
 		n, err := client.Purge(cmd.Context(), disk, *generation, *early)
 		if err != nil {

@@ -23,20 +23,20 @@ type connect func() (*adminapi.Client, error)
 func New() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keys",
-		Short: "Register disks' keys with a key server, see and withdraw them",
+		Short: "Register disks' keys with a key server, list and withdraw them",
 		Long: `Speak to rootvouch-kms over its admin socket. Its own user and root may do everything,
 others what their role allows (read, operate, destroy).
 
 A key that you register never comes back in the clear: keep your own copy. "export"
-writes it sealed to the break-glass recipients of the server's configuration. What is
-replaced or deleted is kept for a while, and "restore" brings it back; "purge"
+writes it sealed to the break-glass recipients of the server's configuration. A
+replaced or deleted record is kept for a while: "restore" brings it back, and "purge"
 destroys it.
 
-Whoever serves the socket must be root or the user that runs this; where the server
-has a user of its own, as it should, name it with --kms-user.
+The server at the socket must run as root or as the user that runs this command. If
+the server has a user of its own, as it should, name it with --kms-user.
 
 Environment: ROOTVOUCH_KMS_SOCKET and ROOTVOUCH_KMS_USER stand for --kms-socket and
---kms-user where these are not given.`,
+--kms-user if these are not given.`,
 	}
 	socket := cmd.PersistentFlags().String("kms-socket", "", "admin socket of rootvouch-kms")
 	var owner cli.KMSUser
@@ -47,7 +47,7 @@ Environment: ROOTVOUCH_KMS_SOCKET and ROOTVOUCH_KMS_USER stand for --kms-socket 
 	}
 	cmd.PersistentFlags().Var(&owner, "kms-user", cli.KMSUserUsage)
 	userGiven := cmd.PersistentFlags().Lookup("kms-user")
-	ticket := cmd.PersistentFlags().String("ticket", "", "what a change is for, in your own words (goes on the log)")
+	ticket := cmd.PersistentFlags().String("ticket", "", "reason for a change, in your own words (goes on the log)")
 	client := func() (*adminapi.Client, error) {
 		if given := os.Getenv(cli.KMSUserVariable); given != "" && !userGiven.Changed {
 			if err := owner.Set(given); err != nil {
@@ -86,10 +86,10 @@ Environment: ROOTVOUCH_KMS_SOCKET and ROOTVOUCH_KMS_USER stand for --kms-socket 
 	return cmd
 }
 
-// hintForKeys adds advice to what the key server says.
+// hintForKeys adds a hint to an error of the key server.
 func hintForKeys(err error) error {
 	if refused, ok := errors.AsType[*adminapi.Error](err); ok && refused.Status == http.StatusForbidden {
-		return command.WithHint(err, "the server's configuration says who may do what (admin_roles), and whom keys may be exported to (break_glass)")
+		return command.WithHint(err, "the server's configuration has the roles (admin_roles) and the recipients of exports (break_glass)")
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return command.WithHint(err, "rootvouch-kms makes the socket when it serves; its own user and root may use it")
@@ -97,10 +97,10 @@ func hintForKeys(err error) error {
 	return err
 }
 
-// hintForPut adds advice to what the key server says about a record.
+// hintForPut adds a hint to the key server's error about a record.
 func hintForPut(err error) error {
 	if refused, ok := errors.AsType[*adminapi.Error](err); ok && refused.Status == http.StatusConflict {
-		return command.WithHint(err, "--replace registers a new key for a disk, --beside lets the old one count until a boot confirms the new, --change-root-of-trust lets it have another root of trust, --same-vm says that disks belong to one VM")
+		return command.WithHint(err, "--replace registers a new key for a disk, --beside keeps the old one in force until a boot confirms the new, --change-root-of-trust allows another root of trust, --same-vm says that disks belong to one VM")
 	}
 	return hintForKeys(err)
 }

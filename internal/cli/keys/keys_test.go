@@ -114,7 +114,7 @@ func TestKeys(t *testing.T) {
 	keys(command.ExitError, "", "hint: --replace", put("--refval", refvalFile)...)
 	keys(0, "generation 3", "", put("--refval", refvalFile, "--replace")...)
 	keys(command.ExitUsage, "", "goes with --replace", put("--refval", refvalFile, "--change-root-of-trust")...)
-	keys(command.ExitError, "", "--change-root-of-trust lets it", put("--evidence", "not-required", "--replace")...)
+	keys(command.ExitError, "", "--change-root-of-trust allows another", put("--evidence", "not-required", "--replace")...)
 	keys(0, "emulated ARK 0100", "", "list")
 	keys(0, "disk "+disk+" is disabled", "", "disable", disk)
 	keys(0, "disabled  3", "", "list")

@@ -22,9 +22,9 @@ func newShowCommand(client connect) *cobra.Command {
 	return &cobra.Command{
 		Use:   "show --kms-socket SOCKET DISK-UUID",
 		Short: "Show a disk's record, never its key, as JSON",
-		Long: `Show a disk's record as JSON, with its reference values; under "staged" the record
-that stands beside it, and under "before" those that count no more and can be
-brought back. Of a disk that was deleted the one is shown that "keys restore" would
+		Long: `Show a disk's record as JSON, with its reference values. "staged" has the record that
+stands beside it, "before" the records that are no longer in force and can be restored.
+If the disk's record was deleted, the command shows the one that "keys restore" would
 bring back.`,
 		Example: "  rootvouch keys show --kms-socket kms.sock 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b",
 		Args:    cobra.ExactArgs(1),
@@ -49,13 +49,13 @@ func newListCommand(client connect) *cobra.Command {
 	var f listFlags
 	cmd := &cobra.Command{
 		Use:   "list --kms-socket SOCKET",
-		Short: "List records: all, some, or how many there are",
+		Short: "List records, or count them",
 		Long: `List the records in the order of their disks' UUIDs, with the start of each launch
-digest that they accept; * marks one that expires. All flags that are given must fit.
+digest that they accept; * marks one that expires. A record must match all given flags.
 
---limit ends the list early, and says how to go on from there. --kept lists the
-records that were replaced, deleted or withdrawn, and until when they are kept at
-least.`,
+--limit ends the list early, and prints how to continue. --kept lists the records that
+were replaced, deleted or withdrawn, and the earliest time at which they are
+destroyed.`,
 		Example: `  rootvouch keys list --kms-socket /run/rootvouch-kms/admin.sock
   rootvouch keys list --kms-socket kms.sock --state disabled --limit 100
   rootvouch keys list --kms-socket kms.sock --count`,
@@ -75,8 +75,8 @@ least.`,
 	flags.StringVar(&f.root, "root-of-trust", "", "root of trust (of the records to show, as the list has it)")
 	flags.StringVar(&f.after, "after", "", "UUID of the disk after which the list begins")
 	flags.Uint32Var(&f.limit, "limit", 0, "records to show at most (0: all)")
-	flags.BoolVar(&f.count, "count", false, "print how many there are, and nothing else")
-	flags.BoolVar(&f.kept, "kept", false, "list the records that count no more")
+	flags.BoolVar(&f.count, "count", false, "print only the number of records")
+	flags.BoolVar(&f.kept, "kept", false, "list the records that are no longer in force")
 	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
 	command.NotEmpty(cmd, "spiffe-id", "state", "measurement", "root-of-trust", "after")
 	return cmd
@@ -86,7 +86,7 @@ func (f listFlags) run(cmd *cobra.Command, client *adminapi.Client) error {
 	q := adminapi.Query{SPIFFEID: f.spiffeID, State: f.state, RootOfTrust: f.root, Limit: adminapi.MaxPage}
 	filtered := f.spiffeID+f.state+f.measurement+f.root != ""
 	if f.kept && (filtered || f.count || f.limit != 0 || f.after != "") {
-		return command.Usage(errors.New("--kept goes with --json alone"))
+		return command.Usage(errors.New("--kept goes only with --json"))
 	}
 	if f.state != "" && f.state != "enabled" && f.state != "disabled" && f.state != "retired" {
 		return command.Usage(fmt.Errorf("--state is %q, want enabled, disabled or retired", f.state))
@@ -134,7 +134,7 @@ func (f listFlags) run(cmd *cobra.Command, client *adminapi.Client) error {
 	return err
 }
 
-// collect reads pages until there are no more, or enough.
+// collect reads pages until it has enough records or all.
 func (f listFlags) collect(cmd *cobra.Command, client *adminapi.Client, q adminapi.Query) (all []adminapi.Record, next pins.UUID, err error) {
 	all = []adminapi.Record{}
 	for {
@@ -163,8 +163,8 @@ func printRecords(w io.Writer, all []adminapi.Record) error {
 	return table.Flush()
 }
 
-// measurements are the first digits of the launch digests that a record accepts, a few of
-// them; * marks those that expire.
+// measurements returns the first digits of some launch digests that a record accepts. * marks
+// those that expire.
 func measurements(r adminapi.Record) string {
 	const shown = 3
 	var words []string
@@ -216,9 +216,9 @@ func newReleasesCommand(client connect) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "releases --kms-socket SOCKET DISK-UUID",
 		Short: "List the launches that got a disk's key, oldest first",
-		Long: `List the launches that got a disk's key, oldest first. REPORT_ID names a launch:
-the report of the VM that has the key says the same, and that of any other VM,
-genuine and with the same measurement, says another.`,
+		Long: `List the launches that got a disk's key, oldest first. REPORT_ID names a launch: the
+report of the VM with the key has the same REPORT_ID. Any other VM has another one,
+even a genuine VM with the same measurement.`,
 		Example: "  rootvouch keys releases --kms-socket kms.sock 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b",
 		Args:    cobra.ExactArgs(1),
 		RunE: ofDisk(client, func(cmd *cobra.Command, client *adminapi.Client, disk pins.UUID) error {

@@ -23,17 +23,17 @@ func newPageCommand(client connect) *cobra.Command {
 		Use:   "page --kms-socket SOCKET",
 		Short: "Show the key server's state to a browser on this machine",
 		Long: `Serve a page for a browser on this machine until SIGINT: disks, the last release of
-each, refusals and why, the log and its checkpoint, the age of the revocation lists.
-Nothing can be changed on it. The server makes it, and tells no more than your role
-allows; this command carries it.
+each, refusals with their reasons, the log and its checkpoint, the age of the revocation
+lists. The page is read-only. The key server makes it and shows no more than your role
+allows; this command only forwards it.
 
-It prints the address, which has a secret in it: other users of this machine can
-reach the port, and get nothing without it. From another machine, forward the same
-port (ssh -L): the page answers only at the address that was printed.`,
+The command prints the address, which has a secret in it: other users of this machine
+can reach the port, but get nothing without the secret. From another machine, forward
+the same port number (ssh -L), because the page answers only at the printed address.`,
 		Example: "  rootvouch keys page --kms-socket /run/rootvouch-kms/admin.sock --kms-user rootvouch-kms",
 		Args:    command.NoArguments,
 	}
-	listen := cmd.Flags().String("listen", "127.0.0.1:0", "TCP address to listen on (loopback alone; port 0: any)")
+	listen := cmd.Flags().String("listen", "127.0.0.1:0", "TCP address to listen on (loopback only; port 0: any)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		address, err := netip.ParseAddrPort(*listen)
 		if err != nil || !address.Addr().IsLoopback() {
@@ -43,7 +43,7 @@ port (ssh -L): the page answers only at the address that was printed.`,
 		if err != nil {
 			return err
 		}
-		// What is wrong with the server shows here, and not in the browser.
+		// An error of the server shows here, and not in the browser.
 		if _, err := c.Status(cmd.Context()); err != nil {
 			return hintForKeys(err)
 		}
@@ -67,7 +67,7 @@ func newSecret() string {
 	return base64.RawURLEncoding.EncodeToString(secret)
 }
 
-// page carries the server's page to a browser.
+// page forwards the server's page to a browser.
 type page struct {
 	client       *adminapi.Client
 	host, secret string
@@ -84,8 +84,8 @@ func (p page) serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-// ServeHTTP implements http.Handler. The name that the browser asked for must be ours: else
-// another site's name could lead here.
+// ServeHTTP implements http.Handler. The Host header must name our address. Otherwise another
+// site's name could lead here.
 func (p page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := "/" + p.secret + "/"
 	switch {

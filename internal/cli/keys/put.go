@@ -31,30 +31,30 @@ func newPutCommand(client connect) *cobra.Command {
 workload with this SPIFFE ID whose evidence satisfies REFVAL, once per launch,
 together with the disk's header pin.
 
-The key file has 32 bytes; - reads them from standard input, to its end and before
-anything else is read, so that "image build --key-out -" can be at the other end.
+The key file has 32 bytes. With --key - the command reads standard input to its end
+before it reads anything else, so that "image build --key-out -" can write to the pipe.
 
 Two disks may not share a SPIFFE ID and a measurement, since one VM could then
 have both keys: --same-vm says that they do belong to one VM.
 
---evidence not-required turns the second lock off for this disk: whoever gets the
-SVID gets the key, as often as they like. Then there is no --refval.
+--evidence not-required turns the second lock off for this disk: any caller with the
+SVID gets the key, as often as it asks. Then there is no --refval.
 
---made-key takes a key that "keys make" had the server make, and sends none.
+--made-key takes a key that "keys make" had the server make. Then no key is sent.
 
 With --disk nothing is sent unless this key opens this disk's header, and the header
-is the one of PINS: a wrong key is found now, and not at the next boot.
+is the one in PINS. So a wrong key shows now, and not at the next boot.
 
-A disk that has a record is refused, unless --replace or --beside is given. The new
-record has the next generation, and a launch that got the old key does not get the
-new one. With --replace it counts at once; the old one is kept for a while ("keys
-restore"). With --beside both count: each launch gets the key of the record whose
-reference values it satisfies, until "keys confirm" or "keys withdraw" says which of
-them stays. No measurement may be in both. If the root of trust is another one,
---change-root-of-trust has to say so.
+If the disk has a record, the server refuses unless --replace or --beside is given. The
+new record has the next generation, and a launch that got the old key does not get the
+new one. With --replace the new record is in force at once, and the old one is kept for
+a while ("keys restore"). With --beside both are in force: each launch gets the key of
+the record whose reference values it satisfies, until "keys confirm" or "keys withdraw"
+ends that. No measurement may be in both. If the root of trust changes,
+--change-root-of-trust must allow it.
 
---max-releases-per-hour bounds the launches that get the key within an hour: a host
-that launches an image again and again is stopped, and the server warns of it in its
+--max-releases-per-hour limits the launches that get the key within an hour. It stops a
+host that launches an image again and again, and the server warns of it in its
 log and with the metric rootvouch_kms_ill{check="cap"}.`,
 		Example: `  rootvouch keys put --kms-socket /run/rootvouch-kms/admin.sock --kms-user rootvouch-kms \
     --spiffe-id spiffe://example.org/vm/web \
@@ -76,7 +76,7 @@ log and with the metric rootvouch_kms_ill{check="cap"}.`,
 	flags.StringVar(&f.evidence, "evidence", adminapi.EvidenceRequired, "required, or not-required: NOT SAFE against a stolen SVID")
 	flags.BoolVar(&f.sameVM, "same-vm", false, "all disks with this SPIFFE ID belong to one VM")
 	flags.BoolVar(&f.replace, "replace", false, "replace the record that the disk has")
-	flags.BoolVar(&f.beside, "beside", false, "let the record stand beside the one that the disk has, until a boot confirms it")
+	flags.BoolVar(&f.beside, "beside", false, "keep the disk's present record in force beside the new one until a boot confirms the new one")
 	flags.StringVar(&f.made, "made-key", "", "name of a key that the server has made (in place of --key)")
 	flags.StringVar(&f.disk, "disk", "", "disk image (send nothing unless the key opens it)")
 	flags.Uint32Var(&f.maxReleases, "max-releases-per-hour", 0, "launches that may have the key within an hour (0: any number)")
@@ -93,8 +93,8 @@ log and with the metric rootvouch_kms_ill{check="cap"}.`,
 	return cmd
 }
 
-// alsoRequire makes required what is so unless something else is given, so that one error
-// names all that is missing.
+// alsoRequire marks flags as required if no other flag replaces them, so that one error names
+// all missing flags.
 func (f *putFlags) alsoRequire(cmd *cobra.Command) {
 	also := map[string]bool{"key": f.made == "", "refval": f.evidence != adminapi.EvidenceNotRequired}
 	for flag, required := range also {
@@ -112,7 +112,7 @@ func (f *putFlags) run(cmd *cobra.Command, client *adminapi.Client) error {
 	case (f.keyFile == "") == (f.made == ""):
 		return command.Usage(errors.New("want one of --key and --made-key"))
 	case f.made != "" && f.disk != "":
-		return command.Usage(errors.New("--disk goes with --key: a key that the server made is there"))
+		return command.Usage(errors.New("--disk goes with --key, not with a key that the server made"))
 	case f.replace && f.beside:
 		return command.Usage(errors.New("want one of --replace and --beside"))
 	case f.changeRoot && !f.replace && !f.beside:
@@ -124,7 +124,7 @@ func (f *putFlags) run(cmd *cobra.Command, client *adminapi.Client) error {
 	case f.evidence == adminapi.EvidenceNotRequired && f.refval != "":
 		return command.Usage(errors.New("--refval has no use with --evidence not-required"))
 	}
-	// The key first: "image build --key-out -" gives it once the pins are there.
+	// The key is read first, because "image build --key-out -" writes it once the pins exist.
 	var key []byte
 	if put.MadeKey = f.made; f.made == "" {
 		var err error
@@ -165,14 +165,14 @@ func (f *putFlags) run(cmd *cobra.Command, client *adminapi.Client) error {
 	return nil
 }
 
-// sayNotes says what keeps a key from being released, though it is registered.
+// sayNotes prints what keeps a registered key from being released.
 func sayNotes(cmd *cobra.Command, record adminapi.Record) {
 	for _, note := range record.Notes {
 		fmt.Fprintf(cmd.ErrOrStderr(), "note: %s\n", note)
 	}
 }
 
-// readValues reads reference values as they are to be sent, and says what is to be said.
+// readValues reads reference values as they will be sent, and prints warnings about them.
 func readValues(cmd *cobra.Command, path string, unmeasuredKernel bool) ([]byte, error) {
 	values, data, err := cli.ReadValues(path)
 	if err != nil {
@@ -185,7 +185,7 @@ func readValues(cmd *cobra.Command, path string, unmeasuredKernel bool) ([]byte,
 	return data, nil
 }
 
-// proveKey reports whether a disk is the one of the pins, and the key opens it.
+// proveKey returns an error unless a disk is the one of the pins and the key opens it.
 func proveKey(path string, want pins.Pins, key []byte) error {
 	file, err := os.Open(path)
 	if err != nil {

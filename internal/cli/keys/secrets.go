@@ -16,11 +16,11 @@ import (
 func newMakeCommand(client connect) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "make --kms-socket SOCKET --key-out KEY",
-		Short: "Have the server make a key for a disk that is to be built",
+		Short: "Have the server make a key for a new disk",
 		Long: `Have the server make a key, keep it, and write it to a file for "rootvouch image build
---key". The server has it before the disk is built, and its machine's randomness made
-it. "keys put --made-key NAME" gives it its record; a key that gets none within a week
-is forgotten.`,
+--key". So the server has the key before the disk is built, and the key comes from the
+server's randomness. "keys put --made-key NAME" registers the disk with it. The server
+forgets a key that no disk claims within a week.`,
 		Example: `  rootvouch keys make --kms-socket kms.sock --key-out disk.key
   rootvouch image build --root root/ --out disk.img --key disk.key --pins-out pins.json
   rootvouch keys put --kms-socket kms.sock --spiffe-id spiffe://example.org/vm/web \
@@ -53,13 +53,13 @@ func newBackupCommand(client connect) *cobra.Command {
 		Use:   "backup --kms-socket SOCKET --out FILE",
 		Short: "Copy the key server's store while it serves",
 		Long: `Write a copy of the key server's store, as it stands at one moment, to a new file. The
-server goes on meanwhile. Keys in it are sealed: it is worth nothing without the
-key-encryption key, which is kept elsewhere. A store in etcd is refused: etcd has
-snapshots of its own.
+server keeps serving. The keys in the copy are sealed: it is useless without the
+key-encryption key, which is kept elsewhere. A store in etcd is refused: use etcd's own
+snapshots.
 
-Copy the log's directory after it (rsync: its files are added, and do not change), and
-more often: "rootvouch-kms restore" takes the store of a backup, and from the log all
-that came after it.`,
+Copy the log's directory afterwards, and more often (rsync: files are added and never
+change). "rootvouch-kms restore" takes the store from a backup, and all later events
+from the log.`,
 		Example: "  rootvouch keys backup --kms-socket kms.sock --out kms-backup-$(date +%F).db",
 		Args:    command.NoArguments,
 	}
@@ -92,9 +92,9 @@ func newExportCommand(client connect) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export --kms-socket SOCKET --out FILE DISK-UUID",
 		Short: "Write a disk's key, sealed to the break-glass recipients of the server",
-		Long: `Write the key of a disk, sealed with age to the recipients that the server's
-configuration names (break_glass), for the day when a disk has to be opened without
-this server. Nobody can name another recipient here. The log says who asked.
+		Long: `Write the key of a disk, sealed with age to the recipients in the server's
+configuration (break_glass), for the day when a disk has to be opened without this
+server. The command cannot name another recipient. The log has the user that asked.
 
 The holder of a recipient's identity opens the file with "age --decrypt".`,
 		Example: `  rootvouch keys export --kms-socket kms.sock --ticket INC-17 --out disk.key.age 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b
@@ -102,7 +102,7 @@ The holder of a recipient's identity opens the file with "age --decrypt".`,
 		Args: cobra.ExactArgs(1),
 	}
 	out := cmd.Flags().String("out", "", "file to write (must not exist)")
-	generation := cmd.Flags().Uint64("generation", 0, "generation of the record (0: the one that counts)")
+	generation := cmd.Flags().Uint64("generation", 0, "generation of the record (0: the one in force)")
 	command.Require(cmd, "out")
 	cmd.RunE = ofDisk(client, func(cmd *cobra.Command, client *adminapi.Client, disk pins.UUID) error {
 		exported, err := client.Export(cmd.Context(), disk, *generation)
@@ -123,12 +123,13 @@ func newRewrapCommand(client connect) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rewrap --kms-socket SOCKET",
 		Short: "Seal all keys anew under the server's current key-encryption key",
-		Long: `Seal all that is sealed under another key-encryption key anew under the current one, a
-few keys at a time, while the server releases keys. Broken off, it is begun again, and
-what is done stays so. The log says who asked, and how many.
+		Long: `Seal all secrets under the current key-encryption key, a few at a time, while the server
+releases keys. After an interruption, run it again: it skips secrets that are done. The
+log has the user that asked, and the number of secrets.
 
-When it ends, nothing is sealed under the other ones any more, and they can go from
-the server's configuration (old_keks). Copies of the store of before still need them.`,
+At the end no secret is sealed under another key-encryption key, and the others can be
+removed from the server's configuration (old_keks). Older copies of the store still
+need them.`,
 		Example: "  rootvouch keys rewrap --kms-socket kms.sock --ticket CHG-88",
 		Args:    command.NoArguments,
 	}

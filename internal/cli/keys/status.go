@@ -16,10 +16,10 @@ func newStatusCommand(client connect) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status --kms-socket SOCKET",
 		Short: "Show the key server's SPIFFE ID, and the state of its log",
-		Long: `Show the key server's SPIFFE ID, the key that verifies its log, and how far the log is.
+		Long: `Show the key server's SPIFFE ID, the key that verifies its log, and the log's size.
 
---checkpoint-only prints the log's signed checkpoint alone. Kept where the server cannot
-change it, it shows later whether the log has all that it had: give it to
+--checkpoint-only prints only the log's signed checkpoint. Keep it where the server
+cannot change it. It shows later whether the log still has all its leaves: give it to
 ` + "`rootvouch-kms audit verify --checkpoint`" + `, and the key with --log-key.`,
 		Example: "  rootvouch keys status --kms-socket kms.sock --checkpoint-only > checkpoint-2026-11-28",
 		Args:    command.NoArguments,

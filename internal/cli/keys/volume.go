@@ -22,33 +22,34 @@ import (
 func newVolumeCommand(client connect) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "volume",
-		Short: "Register volumes that a VM writes, and say what becomes of them",
-		Long: `Register volumes that a VM writes, and say what becomes of them. The server knows of
-each whether a launch has it open, and the digest of what was closed last. Each word
-here is on the server's log.`,
+		Short: "Register writable volumes, and decide what happens to them",
+		Long: `Register writable volumes, and decide what happens to them. The server knows of each
+volume whether a launch has it open, and the digest of its last close. Each command
+here is recorded on the server's log.`,
 	}
 	cmd.AddCommand(
 		newVolumePutCommand(client),
 		newVolumeShowCommand(client),
-		newWordCommand(client, adminapi.VolumeFree, "Say that the launch which has the volume open is gone",
-			`Say that the launch which has the volume open is gone. The next launch gets it: if nothing was
-written since its last close it is as it was, else it is unclean, and the record says
-whether that is accepted. A later close by the launch that was gone is refused.
+		newWordCommand(client, adminapi.VolumeFree, "Say that the launch with the open volume is gone",
+			`Say that the launch that has the volume open is gone. The next launch gets the volume.
+If nothing was written since its last close, it is unchanged. Otherwise it is unclean,
+and the record says whether that is accepted. The server refuses a later close by the
+launch that was gone.
 
-Make sure that it is gone: two VMs that write one volume destroy it.`),
-		newWordCommand(client, adminapi.VolumeAccept, "Let the next launch open the volume whatever it holds",
-			`Let the next launch open the volume whatever it holds, once. Its boot log, and so each
-attestation, says that what it holds was accepted and not compared.`),
+Make sure that the launch is gone: two VMs that write one volume destroy it.`),
+		newWordCommand(client, adminapi.VolumeAccept, "Let the next launch open the volume with any contents",
+			`Let the next launch open the volume with any contents, once. Its boot log, and so each
+attestation, says that the contents were accepted and not compared.`),
 		newWordCommand(client, adminapi.VolumeRestore, "Say that a backup was put back",
-			`Say that the volume holds what has this digest: a backup was put back, which is a
-rollback like any other but for your word. "rootvouch volume inspect" prints the
-digest of the backup.`),
+			`Say that the volume's contents have this digest, because you put back a backup. The
+server cannot tell that from a rollback by the host; it takes your word.
+"rootvouch volume inspect" prints the digest of the backup.`),
 		newWordCommand(client, adminapi.VolumeRetire, "Keep the volume from every launch", `Keep the volume from every launch, from now on. "keys volume reset" ends that: the next
 launch then formats the volume.`),
-		newWordCommand(client, adminapi.VolumeReset, "Have the next launch format the volume",
-			`Have the next launch format the volume: WHAT IT HOLDS IS LOST. That is for a first
-launch that died half-way ("keys volume free" comes before), and for a volume that is
-to be used for something else.`),
+		newWordCommand(client, adminapi.VolumeReset, "Make the next launch format the volume",
+			`Make the next launch format the volume: ITS CONTENTS ARE LOST. That is for a first
+launch that died half-way (run "keys volume free" first), and for a volume that gets
+a new use.`),
 	)
 	return cmd
 }
@@ -65,16 +66,18 @@ func newVolumePutCommand(client connect) *cobra.Command {
 		Short: "Register a volume's key, who may have it, and how launches share it",
 		Long: `Register the key of a volume that "rootvouch volume create" made. The server releases
 it as it does a disk's, to the workload with this SPIFFE ID whose evidence satisfies
-REFVAL: those of the VM that mounts it. So one VM has this key and its root's.
+REFVAL. Both are those of the VM that mounts the volume. So one VM has the keys of this
+volume and of its root.
 
---writers exclusive refuses a launch while another one has the volume open, until that
-one closes it, or "keys volume free" says that it is gone. --writers takeover gives the
-volume to the newest launch, and refuses the close of the one before.
+--writers exclusive refuses a launch while another one has the volume open, until the
+other closes it, or "keys volume free" says that it is gone. --writers takeover gives
+the volume to the newest launch, and refuses a close by an earlier one.
 
---unclean refuse has the VM refuse a volume that was not closed and is not as it was
-closed before. --unclean accept has it open the volume, and say so in its boot log.
+--unclean refuse makes the VM refuse a volume that was not closed and has changed since
+its last close. --unclean accept makes the VM open the volume, and say so in its boot
+log.
 
-With --replace what is known of the volume stays, as long as its header is the same.`,
+With --replace the server keeps the known state of the volume if the header is the same.`,
 		Example: `  rootvouch keys volume put --kms-socket /run/rootvouch-kms/admin.sock --kms-user rootvouch-kms \
     --spiffe-id spiffe://example.org/vm/db \
     --pins data.json --refval refval.json --key data.key`,
@@ -92,8 +95,8 @@ With --replace what is known of the volume stays, as long as its header is the s
 	flags.StringVar(&f.put.pins, "pins", "", "pins of the disk (a volume's, of \"volume create\")")
 	flags.StringVar(&f.put.refval, "refval", "", "reference values (for the workload's evidence)")
 	flags.StringVar(&f.put.keyFile, "key", "", "key file of the disk (32 bytes; - is standard input)")
-	flags.StringVar(&f.writers, "writers", "exclusive", "exclusive or takeover: what becomes of a launch that asks while another has the volume open")
-	flags.StringVar(&f.unclean, "unclean", "refuse", "refuse or accept: what becomes of a volume that was not closed")
+	flags.StringVar(&f.writers, "writers", "exclusive", "exclusive or takeover: what happens if a launch asks while another has the volume open")
+	flags.StringVar(&f.unclean, "unclean", "refuse", "refuse or accept: what happens to a volume that was not closed")
 	flags.BoolVar(&f.put.replace, "replace", false, "replace the record that the disk has")
 	cli.UnmeasuredKernel(cmd, &f.put.unmeasuredKernel)
 	command.Require(cmd, "spiffe-id", "pins", "refval", "key")
@@ -120,7 +123,7 @@ func (f *volumePutFlags) run(cmd *cobra.Command, client *adminapi.Client) error 
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.put.pins, err)
 	}
-	// The header is a function of the key, so a key that was mixed up shows here.
+	// The header is a function of the key, so a wrong key shows here.
 	header, err := volume.Header([keyapi.KeySize]byte(key), p.DiskUUID)
 	if err != nil {
 		return err
@@ -157,7 +160,7 @@ func newVolumeShowCommand(client connect) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:     "show --kms-socket SOCKET VOLUME-UUID",
-		Short:   "Show what the server knows of a volume",
+		Short:   "Show a volume's state at the server",
 		Example: "  rootvouch keys volume show --kms-socket kms.sock 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b",
 		Args:    cobra.ExactArgs(1),
 		RunE: ofDisk(client, func(cmd *cobra.Command, client *adminapi.Client, uuid pins.UUID) error {
@@ -193,7 +196,7 @@ func printVolume(cmd *cobra.Command, v adminapi.Volume, asJSON bool) error {
 		row("found", v.Found.String())
 	}
 	if v.Accepted {
-		row("accepted", "whatever it holds, by the next launch")
+		row("accepted", "with any contents, by the next launch")
 	}
 	row("writers", v.Writers)
 	row("unclean", v.Unclean)
@@ -235,10 +238,10 @@ func newWordCommand(client connect, word adminapi.VolumeWord, short, long string
 	return cmd
 }
 
-// hintForVolume adds advice to what the key server says of a word.
+// hintForVolume adds a hint to the key server's error about a word.
 func hintForVolume(err error) error {
 	if refused, ok := errors.AsType[*adminapi.Error](err); ok && refused.Status == 409 {
-		return command.WithHint(err, "keys volume show says what state it is in; one that a launch has open is freed first")
+		return command.WithHint(err, "keys volume show prints the state; free a volume first if a launch has it open")
 	}
 	return err
 }

@@ -25,7 +25,7 @@ type notExplained struct{}
 
 func (notExplained) Error() string { return "" }
 
-// explainFlags are further values that the inputs might have had.
+// explainFlags are further values that the inputs may have had.
 type explainFlags struct {
 	inputFlags
 	got                        string
@@ -40,24 +40,23 @@ func newExplainCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain --got DIGEST --firmware FILE … (as for measure)",
 		Short: "Find which input differs when a launch digest is not the expected one",
-		Long: `Find which input of a launch differs, given the launch digest that was seen
-and the inputs that were expected to lead to it.
+		Long: `Find which input of a launch differs, from the launch digest that was seen and the
+inputs that should have led to it.
 
-Tried are all single and double changes of: vCPU count, CPU type, launcher and
-form of the VMSA, guest features, kernel hashes on or off, the command line
-without its trailing NUL, with usual additions, with each word left out, empty,
-or that of "vm run" without --append, the initramfs absent, the kernel
-with and without the gate, and the files and command lines given as
-candidates. If none of them leads to the digest, every CPUID signature of the
-processors with SEV and every set of guest features is tried, with up to 16
-vCPUs.
+The command tries all single and double changes of: vCPU count, CPU type, launcher and
+form of the VMSA, guest features, kernel hashes on or off, the initramfs absent, the
+kernel with and without the gate, and the files and command lines given as candidates.
+It also changes the command line: without its trailing NUL, with usual additions, with
+each word left out, empty, or that of "vm run" without --append. If none of them leads
+to the digest, it tries every CPUID signature of the processors with SEV and every set
+of guest features, with up to 16 vCPUs.
 
-With --refval the files are first compared with those that the reference values were
-made from: that says at once which file is another one, and whether the digest that was
-seen is among those that are accepted.
+With --refval it first compares the files with those from which the reference values
+were made. That shows at once which file differs, and whether the reference values
+accept the digest that was seen.
 
-The exit status is 0 if the digest is explained, or is that of the inputs as
-they are, and 1 if it is not.`,
+The exit status is 0 if the digest is explained, or belongs to the inputs as they are,
+and 1 otherwise.`,
 		Example: `  rootvouch measure explain --got 5a1c… --firmware OVMF.hardened.fd --kernel gated.efi \
     --initrd initrd.img --append 'console=ttyS0' --vcpus 4 --vcpu-type EPYC-v4 \
     --other-kernel gated.efi.old --other-initrd initrd.img.old`,
@@ -123,12 +122,12 @@ func (f *explainFlags) run(cmd *cobra.Command) error {
 	return f.say(cmd, said)
 }
 
-// question reads the candidates. Of several vCPU counts and CPU types the first
-// is the expected one; the search tries the others in any case.
+// question reads the candidates. The first of several vCPU counts and CPU types is the expected
+// one. The search tries the others in any case.
 func (f *explainFlags) question(m *measurement, got launch.Sum) (explain.Question, error) {
 	q := explain.Question{Got: got, Inputs: m.inputs, CommandLine: m.commandLine, CommandLines: f.commandLines}
 	if f.kernel != "" || len(f.kernels) > 0 {
-		q.CommandLines = append(q.CommandLines, cmdline.Default(), cmdline.Default("nvme")) // of a guest unless its boot.json says otherwise
+		q.CommandLines = append(q.CommandLines, cmdline.Default(), cmdline.Default("nvme")) // the default line, with and without NVMe
 	}
 	q.Inputs.VCPUs, q.Inputs.CPU = m.vcpus[0], m.cpus[0]
 	if f.kernel != "" {
@@ -164,8 +163,8 @@ func (f *explainFlags) question(m *measurement, got launch.Sum) (explain.Questio
 	return q, nil
 }
 
-// compare finds what is different from the files that reference values were made from, and
-// whether they accept the digest.
+// compare finds the files that differ from those of the reference values, and whether the
+// reference values accept the digest.
 func (f *explainFlags) compare(said *explanation, m *measurement, got launch.Sum) error {
 	here := m.provenance()
 	for _, path := range f.refvals {
@@ -189,7 +188,7 @@ func (f *explainFlags) compare(said *explanation, m *measurement, got launch.Sum
 	return nil
 }
 
-// differences are the files of a digest that are not those that are here.
+// differences lists the files that differ between two provenances.
 func differences(there, here refval.Provenance) []difference {
 	other := []difference{}
 	for _, file := range []struct {
@@ -206,8 +205,8 @@ func differences(there, here refval.Provenance) []difference {
 	return other
 }
 
-// withoutBootConfig returns the base of an initramfs: who forgot to configure it measured
-// or launched that.
+// withoutBootConfig returns the base of an initramfs. A user who forgot to configure the
+// initramfs measured or launched the base.
 func withoutBootConfig(path string) (explain.Blob, bool) {
 	file, err := command.ReadFile(path, maxInitramfs)
 	if err != nil {
@@ -220,12 +219,12 @@ func withoutBootConfig(path string) (explain.Blob, bool) {
 	return explain.Blob{Name: "the given initramfs without its boot.json", SHA256: sha256.Sum256(file[:contents.BaseSize])}, true
 }
 
-// maxInitramfs bounds what is looked into, in bytes.
+// maxInitramfs bounds an initramfs that is inspected, in bytes.
 const maxInitramfs = 1 << 30
 
-// otherSideOfGate returns the kernel in a gated file, or a bare kernel behind the
-// gate: who measured the one may have launched the other. A file that is neither
-// has no other side, and one that cannot be read twice has said so before.
+// otherSideOfGate returns the kernel in a gated file, or a bare kernel put behind the gate. A
+// user may have measured one and launched the other. It returns nothing for a file that is
+// neither, or that cannot be read twice; loading that file has reported its error before.
 func otherSideOfGate(path string) (explain.Blob, bool) {
 	file, err := command.ReadFile(path, gate.MaxFile)
 	if err != nil {

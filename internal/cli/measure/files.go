@@ -22,8 +22,8 @@ import (
 // maxBlob bounds a kernel or initramfs that is mapped, in bytes.
 const maxBlob = 1 << 40
 
-// hashFile hashes a kernel or initramfs, and refuses what cannot be one. Of a file
-// that gives its bytes once, the first ones are looked at.
+// hashFile hashes a kernel or initramfs, and refuses a file that cannot be one. If a file gives
+// its bytes only once, only the first bytes are checked.
 func hashFile(role cli.Role, path string) (sum [sha256.Size]byte, err error) {
 	var refused error
 	err = withFile(path, maxBlob, func(image []byte) error {
@@ -51,8 +51,8 @@ func hashFile(role cli.Role, path string) (sum [sha256.Size]byte, err error) {
 	return sum, refused
 }
 
-// readFirmware reads and parses a firmware or an SVSM. Unless it is to be
-// kept, the image is a mapping (see withFile), for unfaulted.
+// readFirmware reads and parses a firmware or an SVSM. Unless keep is set, the image is a
+// mapping (see withFile) that needs unfaulted.
 func readFirmware(role cli.Role, path string, keep bool) (image []byte, f *launch.Firmware, err error) {
 	limit := int64(launch.MaxImageSize)
 	if keep {
@@ -77,11 +77,10 @@ func readFirmware(role cli.Role, path string, keep bool) (image []byte, f *launc
 	return image, f, nil
 }
 
-// withFile hands a regular file of 1 to limit bytes to mapped, all of it, and
-// anything else to stream. Nothing is copied, and what comes first is hashed while
-// the kernel maps the rest. The mapping stays until the process ends. It is no
-// snapshot: what is written to the file meanwhile may be in it, and what cannot be
-// read is a fault (see unfaulted).
+// withFile maps a regular file of 1 to limit bytes and passes it to mapped. It passes any other
+// file to stream. A mapping copies nothing, and its first pages are hashed while the kernel
+// maps the rest. The mapping stays until the process ends. It is not a snapshot: it may show
+// later writes to the file, and a page that cannot be read is a fault (see unfaulted).
 func withFile(path string, limit int64, mapped func([]byte) error, stream func(io.Reader) error) error {
 	file, err := os.Open(path)
 	if err != nil {
@@ -97,16 +96,16 @@ func withFile(path string, limit int64, mapped func([]byte) error, stream func(i
 	}
 	if size := info.Size(); info.Mode().IsRegular() && size > 0 && size <= limit {
 		image, err := unix.Mmap(int(file.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_PRIVATE)
-		if err == nil { // else there is no room, or the file system cannot map
-			go unix.Madvise(image, unix.MADV_POPULATE_READ) // Linux 5.14; without it the pages come one by one
+		if err == nil { // an error means no room, or a file system that cannot map
+			go unix.Madvise(image, unix.MADV_POPULATE_READ) // Linux 5.14; without it each page costs a fault
 			return mapped(image)
 		}
 	}
 	return stream(file)
 }
 
-// unfaulted runs f, which reads mapped files. What cannot be read of one, since it
-// was cut short or its disk fails, is an error, as with read(2).
+// unfaulted runs f, which reads mapped files. If a page cannot be read, because the file was
+// truncated or its disk fails, unfaulted returns an error, as read(2) would.
 func unfaulted(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -116,7 +115,7 @@ func unfaulted(f func() error) (err error) {
 			runtime.Error
 			Addr() uintptr
 		}:
-			err = errors.New("the file was cut short, or cannot be read any more")
+			err = errors.New("the file was truncated, or can no longer be read")
 		default:
 			panic(p)
 		}
@@ -124,18 +123,18 @@ func unfaulted(f func() error) (err error) {
 	return f()
 }
 
-// oneReaderEach refuses a pipe that is named twice: each reader would get a part
-// of what comes out of it.
+// oneReaderEach refuses a pipe that is named twice, because each reader would get only a part
+// of its bytes.
 func oneReaderEach(paths ...string) error {
 	var pipes []os.FileInfo
 	for _, path := range paths {
 		info, err := os.Stat(path)
 		if err != nil || info.Mode()&fs.ModeNamedPipe == 0 {
-			continue // whoever reads it says more
+			continue // the reader of the file reports the error
 		}
 		for _, other := range pipes {
 			if os.SameFile(info, other) {
-				return fmt.Errorf("%s is a pipe, which can be read once only, but is named twice", path)
+				return fmt.Errorf("%s is a pipe, which can be read only once, but is named twice", path)
 			}
 		}
 		pipes = append(pipes, info)

@@ -41,7 +41,7 @@ func TestCutShort(t *testing.T) {
 				return use(image)
 			})
 		}, func(io.Reader) error { return nil })
-		if !cut || err == nil || !strings.Contains(err.Error(), "cut short") {
+		if !cut || err == nil || !strings.Contains(err.Error(), "truncated") {
 			t.Errorf("%s: cut is %t, got error %v", name, cut, err)
 		}
 	}

@@ -17,9 +17,8 @@ func newFirmwareCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "firmware --firmware FILE",
 		Short: "Show what a firmware says about its launch",
-		Long: `Show the SEV metadata of a firmware in the order in which it is measured, and
-the launch digest after the firmware's own pages, which "rootvouch measure"
-takes as --firmware-hash.`,
+		Long: `Show the SEV metadata of a firmware in measured order, and the launch digest after the
+firmware's own pages, which "rootvouch measure" takes as --firmware-hash.`,
 		Example: `  rootvouch measure firmware --firmware OVMF.amdsev.fd`,
 		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {

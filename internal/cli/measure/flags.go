@@ -37,8 +37,8 @@ type inputFlags struct {
 	vcpuTypes                     []string
 	vcpuSig                       uint32
 	vcpuFamily, vcpuModel, vcpuSt uint32
-	// judge says whether a firmware that may run code of its host is refused,
-	// and hostCode whether it is accepted then; bareKernel accepts a kernel without gate.
+	// judge refuses a firmware that may run code of its host, unless hostCode accepts it.
+	// bareKernel accepts a kernel without the gate.
 	judge, hostCode, bareKernel bool
 }
 
@@ -46,7 +46,7 @@ func (f *inputFlags) bind(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.mode, "mode", "snp", "kind of guest: snp, sev, sev-es or snp-svsm")
 	flags.StringVar(&f.firmware, "firmware", "", "firmware file")
-	flags.StringVar(&f.firmwareHash, "firmware-hash", "", "launch digest after the firmware's pages, in hex; only the file's metadata is used then")
+	flags.StringVar(&f.firmwareHash, "firmware-hash", "", "launch digest after the firmware's pages, in hex; then only the file's metadata is used")
 	flags.StringVar(&f.kernel, "kernel", "", "kernel file")
 	flags.StringVar(&f.initrd, "initrd", "", "initramfs file")
 	flags.StringVar(&f.uki, "uki", "", "unified kernel image: kernel, initramfs and command line in one file")
@@ -67,8 +67,8 @@ func (f *inputFlags) bind(cmd *cobra.Command) {
 	command.Choices(cmd, "vmm", "qemu", "ec2", "gce")
 	command.Choices(cmd, "vmsa", "current", "pre-6.10")
 	command.Choices(cmd, "vcpu-type", cli.CPUTypes()...)
-	// An unset variable of a script must not mean a launch without a kernel, whose
-	// digest vouches for the firmware alone.
+	// An unset variable in a script must not lead to a launch without a kernel, whose digest
+	// covers only the firmware.
 	command.NotEmpty(cmd, "kernel", "initrd", "uki", "svsm")
 	for _, other := range []string{"kernel", "initrd", "append"} {
 		cmd.MarkFlagsMutuallyExclusive("uki", other)
@@ -77,16 +77,16 @@ func (f *inputFlags) bind(cmd *cobra.Command) {
 	cmd.MarkFlagsRequiredTogether("vcpu-family", "vcpu-model", "vcpu-stepping")
 }
 
-// measurement is what the flags and files came to.
+// measurement is the result of the flags and files.
 type measurement struct {
 	inputs      launch.Inputs // without vCPU count and CPU
 	vcpus       []int
 	cpus        []launch.CPU
 	commandLine string
 	metadata    string          // the file whose metadata count: the firmware, or the SVSM
-	image       []byte          // of the firmware, if it was kept
-	base        *launch.Base    // of inputs
-	hostCode    refval.HostCode // of the firmware, if it was judged
+	image       []byte          // the firmware's bytes, if they were kept
+	base        *launch.Base    // the base of inputs
+	hostCode    refval.HostCode // the firmware's, if it was judged
 	gate        refval.Gate     // before the kernel, if there is one
 }
 
@@ -98,13 +98,13 @@ func (m *measurement) named(err error) error {
 	return err
 }
 
-// load checks the flags, then reads every file once. The firmware's image is good
-// until load returns, unless it is to be kept.
+// load checks the flags, then reads every file once. The firmware's image is valid until load
+// returns, or longer if keep is set.
 func (f *inputFlags) load(cmd *cobra.Command, keep bool) (*measurement, error) {
-	// The process is over before collecting garbage could pay; by default it
-	// would begin at 4 MiB, which is one firmware.
+	// The process ends before garbage collection could pay off. By default it would begin at 4
+	// MiB, the size of one firmware.
 	debug.SetGCPercent(1000)
-	if f.uki != "" { // which is started as a kernel, with neither initramfs nor command line
+	if f.uki != "" { // the launcher starts it as a kernel, without initramfs and command line
 		f.kernel = f.uki
 	}
 	m := &measurement{commandLine: f.commandLine, metadata: f.firmware}
@@ -118,7 +118,7 @@ func (f *inputFlags) load(cmd *cobra.Command, keep bool) (*measurement, error) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "rootvouch: hint: "+format+"\n", args...)
 	}
 	if cmd.Flags().Changed("guest-features") && m.inputs.Mode != launch.SNP {
-		hint("--guest-features is not looked at in mode %v", m.inputs.Mode)
+		hint("--guest-features has no effect in mode %v", m.inputs.Mode)
 	}
 	if m.inputs.VMM != launch.QEMU && m.cpus[0] != launch.AnyCPU() {
 		hint("%v puts no CPU type into a guest's initial state: the digest is the same for all", m.inputs.VMM)
@@ -147,7 +147,7 @@ func (f *inputFlags) load(cmd *cobra.Command, keep bool) (*measurement, error) {
 	return m, nil
 }
 
-// check turns every flag that names no file into its value.
+// check parses every flag that does not name a file.
 func (f *inputFlags) check(cmd *cobra.Command, m *measurement) (err error) {
 	in := &m.inputs
 	if in.Mode, err = launch.ParseMode(f.mode); err != nil {
@@ -182,12 +182,12 @@ func (f *inputFlags) check(cmd *cobra.Command, m *measurement) (err error) {
 		return fmt.Errorf("--vcpus: %w", err)
 	}
 	if in.Mode == launch.SEV {
-		m.vcpus = []int{1} // nothing of the vCPUs is measured
+		m.vcpus = []int{1} // the vCPUs are not measured
 	}
 	return nil
 }
 
-// withFlag names the flag of the input that err is about.
+// withFlag names the flag of the input in err.
 func withFlag(err error) error {
 	flags := map[string]string{
 		"Mode": "mode", "FirmwareDigest": "firmware-hash", "SVSM": "svsm", "VarsSize": "vars-size", "Hashes": "kernel",
@@ -199,7 +199,7 @@ func withFlag(err error) error {
 	return err
 }
 
-// cpus returns the CPU models that were asked for.
+// cpus returns the CPU models that the flags ask for.
 func (f *inputFlags) cpus(cmd *cobra.Command, in launch.Inputs) ([]launch.CPU, error) {
 	changed := cmd.Flags().Changed
 	var all []launch.CPU
@@ -231,7 +231,7 @@ func (f *inputFlags) cpus(cmd *cobra.Command, in launch.Inputs) ([]launch.CPU, e
 	return all, nil
 }
 
-// parseCounts reads vCPU counts such as 1,2,4-8. What is named twice counts once.
+// parseCounts parses vCPU counts such as 1,2,4-8. Repeated counts count once.
 func parseCounts(list string) ([]int, error) {
 	var all []int
 	var seen [launch.MaxVCPUs + 1]bool
@@ -264,12 +264,12 @@ func parseCounts(list string) ([]int, error) {
 func parseCount(s string) (int, error) {
 	n, err := strconv.ParseUint(s, 10, 16)
 	if err != nil || n < 1 || n > launch.MaxVCPUs {
-		return 0, fmt.Errorf("%q is no count", s)
+		return 0, fmt.Errorf("%q is not a count", s)
 	}
 	return int(n), nil
 }
 
-// read reads the files, and measures the firmware while the kernel is hashed.
+// read reads the files. It measures the firmware while it hashes the kernel.
 func (f *inputFlags) read(m *measurement, keep bool) error {
 	if err := oneReaderEach(f.firmware, f.kernel, f.initrd, f.svsm); err != nil {
 		return command.Usage(err)
@@ -314,8 +314,7 @@ func (f *inputFlags) read(m *measurement, keep bool) error {
 	return g.Wait()
 }
 
-// judgeFirmware refuses a firmware that may run code of its host, unless that is
-// accepted.
+// judgeFirmware refuses a firmware that may run code of its host, unless a flag accepts that.
 func (f *inputFlags) judgeFirmware(m *measurement) error {
 	if !f.judge {
 		return nil
@@ -328,14 +327,14 @@ func (f *inputFlags) judgeFirmware(m *measurement) error {
 	return cli.HintHostCode(err)
 }
 
-// readKernel hashes the kernel. If QEMU starts it in an SNP guest, it must be behind
-// the gate, unless a bare one is accepted. Other launchers have no gate.
+// readKernel hashes the kernel. A kernel that QEMU starts in an SNP guest must be behind the
+// gate, unless a flag accepts a bare one. Other launchers have no gate.
 func (f *inputFlags) readKernel(m *measurement) (sum [sha256.Size]byte, err error) {
 	if !f.judge || m.inputs.Mode != launch.SNP || m.inputs.VMM != launch.QEMU {
 		return hashFile(cli.AsKernel, f.kernel)
 	}
 	bare := false
-	var refused error // which names the file
+	var refused error // refused names the file
 	use := func(file []byte) error {
 		return unfaulted(func() error {
 			if refused = cli.CheckContent(cli.AsKernel, f.kernel, file); refused != nil {
@@ -346,7 +345,7 @@ func (f *inputFlags) readKernel(m *measurement) (sum [sha256.Size]byte, err erro
 			if bare = err != nil; bare && !f.bareKernel {
 				refused = fmt.Errorf("%s: %w", f.kernel, err)
 				if filekind.OfBytes(file) == filekind.Unknown {
-					refused = fmt.Errorf("%s is no Linux kernel, want one behind the gate: %w", f.kernel, err)
+					refused = fmt.Errorf("%s is not a Linux kernel, want one behind the gate: %w", f.kernel, err)
 				}
 			}
 			return nil
@@ -371,5 +370,5 @@ func (f *inputFlags) readKernel(m *measurement) (sum [sha256.Size]byte, err erro
 	return sum, nil
 }
 
-// firmwareSHA256 is for the provenance of a digest.
+// firmwareSHA256 returns the firmware's digest for the provenance.
 func (m *measurement) firmwareSHA256() pins.Digest { return sha256.Sum256(m.image) }

@@ -32,14 +32,14 @@ func newIDBlockCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "id-block --digest DIGEST --id-key FILE [--author-key FILE]",
 		Short: "Make and check SNP ID blocks",
-		Long: `Make an ID block and its ID authentication information: with them the AMD-SP
-refuses to run a guest whose launch digest or policy is another, and its reports
-carry the digests of the keys that signed them, FAMILY_ID, IMAGE_ID and GUEST_SVN.
+		Long: `Make an ID block and its ID authentication information. With them the AMD-SP refuses to
+run a guest with another launch digest or policy. The guest's reports carry the digests
+of the keys that signed them, FAMILY_ID, IMAGE_ID and GUEST_SVN.
 
 Keys are P-384 private keys in PEM, SEC 1 or PKCS #8. The same inputs give the
-same bytes. Printed are the properties of QEMU's sev-snp-guest object in base64,
-then the key digests in hex; with --json, a fragment of refval.json that accepts
-no others.`,
+same bytes. The command prints the properties of QEMU's sev-snp-guest object in base64,
+then the key digests in hex. With --json it prints a fragment of refval.json that
+accepts no other ID block.`,
 		Example: `  openssl ecparam -genkey -name secp384r1 -noout -out id.pem
   rootvouch measure id-block --digest 5a1c… --id-key id.pem --guest-svn 3`,
 		Args: command.NoArguments,
@@ -165,7 +165,7 @@ func (f *idBlockFlags) check(out io.Writer) error {
 	return err
 }
 
-// printIDFragment prints the part of refval.json that wants this ID block.
+// printIDFragment prints the part of refval.json that accepts only this ID block.
 func printIDFragment(out io.Writer, s *idblock.Signed) error {
 	return cli.PrintJSON(out, struct {
 		MinimumGuestSVN  refval.Want[uint32]          `json:"minimum_guest_svn"`
@@ -192,7 +192,7 @@ func parseGuestID(s string) (id snp.GuestID, err error) {
 	return id, nil
 }
 
-// readPrivateKey reads a PEM file and forgets its text.
+// readPrivateKey reads a private key from a PEM file and wipes the file's text.
 func readPrivateKey(path string) (*ecdsa.PrivateKey, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {

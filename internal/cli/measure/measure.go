@@ -23,32 +23,33 @@ func New() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "measure --firmware FILE [--kernel FILE [--initrd FILE] [--append LINE]] --vcpus LIST --vcpu-type TYPE",
 		Short: "Compute launch digests",
-		Long: `Compute the launch digest that the AMD-SP will measure for a guest: what
-MEASUREMENT in its attestation reports has to be.
+		Long: `Compute the launch digest that the AMD-SP will measure for a guest. It is the value
+that MEASUREMENT must have in the guest's attestation reports.
 
-For one vCPU count and one CPU type the digest stands alone on standard output,
-in hex. For several, each has a line with digest, vCPU count and CPU type. With
---json they are a fragment of refval.json, with the hashes of the firmware, kernel
-and initramfs that they came from; modes sev and sev-es have none.
+For one vCPU count and one CPU type the command prints only the digest, in hex. For
+several, each line has digest, vCPU count and CPU type. With --json it prints a fragment
+of refval.json, with the hashes of the firmware, kernel and initramfs; modes sev and
+sev-es have none.
 
 With --kernel the digest covers kernel, initramfs and command line through the
-kernel-hashes page (QEMU's kernel-hashes=on), if the firmware is one that checks
-them (OvmfPkg/AmdSev). Without, it covers the firmware only: any kernel on that
-firmware has the digest, and reference values take it only with --unmeasured-kernel.
+kernel-hashes page (QEMU's kernel-hashes=on), if the firmware checks them
+(OvmfPkg/AmdSev). Without --kernel it covers only the firmware: any kernel on that
+firmware has the same digest, and reference values accept it only with
+--unmeasured-kernel.
 
-What the modes look at:
+Inputs of each mode:
   snp       everything but --svsm
   sev-es    everything but --svsm, --firmware-hash and --guest-features
   sev       firmware, kernel, initramfs, command line; nothing of the vCPUs
   snp-svsm  firmware, SVSM, vCPUs; the guest features of an SVSM are 0x1
-EC2 and GCE put no CPU type into a guest's initial state, so none has to be given.
+EC2 and GCE put no CPU type into a guest's initial state, so --vcpu-type is not needed.
 
 --vmsa pre-6.10 is for hosts whose Linux is older than 6.10, and for SEV-ES
 guests with QEMU's legacy-vm-type=on.
 
-A firmware that may run code of its host before the kernel is refused: its digest
-would vouch for nothing. "rootvouch firmware inspect" gives the reason, and "rootvouch
-firmware harden" writes a firmware that does not.`,
+The command refuses a firmware that may run code of its host before the kernel: its
+digest would vouch for nothing. "rootvouch firmware inspect" gives the reason, and
+"rootvouch firmware harden" writes a firmware that does not.`,
 		Example: `  rootvouch measure --firmware OVMF.hardened.fd --kernel gated.efi --initrd initramfs.img \
     --vcpus 4 --vcpu-type EPYC-v4
   rootvouch measure --firmware OVMF.hardened.fd --kernel gated.efi --initrd initrd.img \
@@ -103,7 +104,7 @@ func (m *measurement) printJSON(out io.Writer) error {
 	case m.inputs.Mode != launch.SNP && m.inputs.Mode != launch.SNPSVSM:
 		return command.Usage(fmt.Errorf("--json: reference values hold digests of SNP guests only, mode is %v", m.inputs.Mode))
 	case m.inputs.FirmwareDigest != nil:
-		return command.Usage(fmt.Errorf("--json: with --firmware-hash it is not known which file was measured"))
+		return command.Usage(fmt.Errorf("--json: with --firmware-hash the measured file is unknown"))
 	}
 	entries, err := m.entries()
 	if err != nil {
@@ -117,7 +118,7 @@ func (m *measurement) printJSON(out io.Writer) error {
 	return cli.PrintJSON(out, f)
 }
 
-// kernel says whether the digest covers one.
+// kernel says whether the digest covers a kernel.
 func (m *measurement) kernel() refval.Kernel {
 	if m.inputs.Hashes == nil {
 		return refval.KernelUnmeasured
@@ -125,7 +126,7 @@ func (m *measurement) kernel() refval.Kernel {
 	return refval.KernelMeasured
 }
 
-// provenance names the files; what was not measured is zero.
+// provenance describes the measured files. A file that was not measured is zero.
 func (m *measurement) provenance() refval.Provenance {
 	p := refval.Provenance{FirmwareSHA256: m.firmwareSHA256()}
 	if h := m.inputs.Hashes; h != nil {

@@ -49,31 +49,31 @@ func newNewCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "new --root-of-trust amd --product NAME=MIN-TCB… | --root-of-trust emulated --ark CERT --measurements FILE --out REFVAL",
 		Short: "Make refval.json from launch digests",
-		Long: `Make reference values that accept the launch digests given. The file lists every
-choice by name; edit it for those that have no flag.
+		Long: `Make reference values that accept the given launch digests. The file lists every
+choice by name; edit it for choices that have no flag.
 
-The root of trust is exactly one: AMD, or the one emulated ARK whose certificate
-is given, which is NOT CONFIDENTIAL.
+The root of trust is either AMD, or one emulated ARK, given by its certificate, which
+is NOT CONFIDENTIAL.
 
---product names a processor that is accepted, and the oldest firmware on it. Each
-version must be named, for a version that is forgotten would accept what AMD has
-mended since:
+--product names an accepted processor, and the oldest firmware accepted on it. Each
+version must be named: a forgotten version would accept firmware with flaws that AMD
+has fixed since:
 
   --product Genoa=bootloader:10,tee:0,snp:26,microcode:84
   --product Turin=fmc:1,bootloader:1,tee:1,snp:4,microcode:81
 
---minimum-tcb-from takes both from what "host identify" wrote on the hosts that may run
-the VM, of each product the lowest of what they report, and says which. That is the
-hosts' word. AMD's security bulletins say which versions a flaw is mended in; a verdict
-of "report verify" shows those of a host. NAME=any accepts any firmware, and each verdict
-then has a note. With AMD as the root of trust there is no default; an emulated root
-has Genoa=any. Software on a Milan host can extract the key that signs its reports
-(arXiv 2605.12990): each verdict says that Milan is accepted.
+--minimum-tcb-from takes both from the files that "host identify" wrote on the hosts
+that may run the VM. It takes the lowest TCB of each product, and prints it. That is
+the hosts' word. AMD's security bulletins say which versions fix a flaw, and a verdict
+of "report verify" shows the versions of a host. NAME=any accepts any firmware, and each
+verdict then has a note. With AMD as the root of trust there is no default. With an
+emulated root the default is Genoa=any. Software on a Milan host can extract the key
+that signs its reports (arXiv 2605.12990): each verdict says that Milan is accepted.
 
-Without further flags: a report is signed by a VCEK and asked for from VMPL 0; the
-guest may not be debugged or migrated, nor use CXL; there is no ID block; a host that
-AMD vouches for has checked its memory for aliases since its last reset. HOST_DATA,
-which is the host's word, may be anything, and so may all else.`,
+By default the reference values want: a report that a VCEK signed and that VMPL 0 asked
+for; a guest without debugging, migration and CXL; no ID block; and, if AMD vouches for
+the host, a check of the host's memory for aliases since its last reset. They accept any
+HOST_DATA, which is the host's word, and any value of all other fields.`,
 		Example: `  rootvouch measure --mode snp --firmware OVMF.hardened.fd --kernel gated.efi --initrd initramfs.img \
     --append 'console=ttyS0' --vcpus 2,4 --vcpu-type EPYC-v4 --json >measurements.json
   rootvouch refval new --root-of-trust amd --product Genoa=bootloader:10,tee:0,snp:26,microcode:84 \
@@ -85,11 +85,11 @@ which is the host's word, may be anything, and so may all else.`,
 	flags.StringVar(&f.root, "root-of-trust", "", "root of trust (amd, or emulated with --ark)")
 	flags.StringVar(&f.ark, "ark", "", "emulated: the ARK's certificate, DER or PEM")
 	flags.StringVar(&f.pins, "pins", "", "pins of the disk (default: any)")
-	flags.StringArrayVar(&f.measurements, "measurements", nil, "what rootvouch measure --json printed; - is standard input (repeatable)")
+	flags.StringArrayVar(&f.measurements, "measurements", nil, "output of rootvouch measure --json; - is standard input (repeatable)")
 	flags.StringArrayVar(&f.products, "product", nil, "Milan, Genoa or Turin (followed by = and its minimum TCB, or by =any; repeatable; emulated: default Genoa=any)")
 	flags.StringArrayVar(&f.minimumFrom, "minimum-tcb-from", nil, "product and minimum TCB as a host reports them (a file of host identify; repeatable)")
 	flags.StringVar(&f.hostData, "host-data", "any", "HOST_DATA, 32 bytes in hex (or any)")
-	flags.StringVar(&f.vmpl, "vmpl", "0", "VMPL that the report was asked for from, 0 to 3, or any of these")
+	flags.StringVar(&f.vmpl, "vmpl", "0", "VMPL that asked for the report, 0 to 3, or any")
 	flags.StringVar(&f.aliasCheck, "alias-check", "", "ALIAS_CHECK_COMPLETE: required or any (default: required of amd, any of emulated)")
 	flags.StringArrayVar(&f.idKeyDigests, "id-key-digest", nil, "digest of a key that may have signed the ID block, 48 bytes in hex (repeatable), or any (default: no ID block)")
 	flags.StringArrayVar(&f.authorKeyDigests, "author-key-digest", nil, "digest of a key that may have signed the ID key, 48 bytes in hex (repeatable), or any (default: none)")
@@ -112,7 +112,7 @@ func (f *newFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	if root.IsAMD() && len(products) == 0 {
-		return command.Usage(errors.New("--product is missing: AMD as the root of trust takes the processors that are accepted, each with its minimum TCB or any"))
+		return command.Usage(errors.New("--product is missing: with AMD as the root of trust, name each accepted processor with its minimum TCB or any"))
 	}
 	measurements, err := readMeasurements(f.measurements)
 	if err != nil {
@@ -142,7 +142,7 @@ func (f *newFlags) run(cmd *cobra.Command) error {
 	return f.out.Write(text)
 }
 
-// accepted returns the processors that the flags name, and those of hosts.
+// accepted returns the processors from the flags and from the files of hosts.
 func (f *newFlags) accepted(cmd *cobra.Command) ([]refval.Product, error) {
 	var products []refval.Product
 	named := map[snp.Product]bool{}
@@ -218,7 +218,7 @@ func (f *newFlags) choose(values *refval.Values) error {
 	return nil
 }
 
-// parseWant reads "any" or a value into v.
+// parseWant parses "any" or a value into v.
 func parseWant[T any, P interface {
 	*T
 	encoding.TextUnmarshaler
@@ -232,7 +232,7 @@ func parseWant[T any, P interface {
 	return refval.Exactly(*v), nil
 }
 
-// wantDigests sets want from a flag's values, if it was given: "any" alone, or
+// wantDigests sets want from the values of a flag that was given: either "any" alone, or
 // digests.
 func wantDigests(want *refval.Want[[]snp.KeyDigest], texts []string) error {
 	if len(texts) == 0 {
@@ -257,11 +257,11 @@ func (f *newFlags) rootOfTrust() (refval.RootOfTrust, error) {
 	case f.root == "amd" && f.ark == "":
 		return refval.AMD(), nil
 	case f.root == "amd":
-		return refval.RootOfTrust{}, command.Usage(errors.New("--ark goes with --root-of-trust emulated; AMD's own are built in"))
+		return refval.RootOfTrust{}, command.Usage(errors.New("--ark goes with --root-of-trust emulated; AMD's roots are built in"))
 	case f.root != "emulated":
 		return refval.RootOfTrust{}, command.Usage(fmt.Errorf("--root-of-trust is %q, want amd or emulated", f.root))
 	case f.ark == "":
-		return refval.RootOfTrust{}, command.Usage(errors.New("--root-of-trust emulated takes the ARK's certificate: --ark"))
+		return refval.RootOfTrust{}, command.Usage(errors.New("--root-of-trust emulated needs the ARK's certificate: --ark"))
 	}
 	const want = cli.Named("a certificate")
 	data, err := os.ReadFile(f.ark)
@@ -276,12 +276,12 @@ func (f *newFlags) rootOfTrust() (refval.RootOfTrust, error) {
 		return refval.RootOfTrust{}, cli.Unfit(f.ark, want, fmt.Errorf("parsing the ARK's certificate: %w", err))
 	}
 	if err := cert.CheckSignatureFrom(cert); err != nil {
-		return refval.RootOfTrust{}, cli.Malformed("%s: %q signed it, want an ARK, which signed itself", f.ark, cert.Issuer)
+		return refval.RootOfTrust{}, cli.Malformed("%s: the issuer is %q, want an ARK, which is self-signed", f.ark, cert.Issuer)
 	}
 	return refval.EmulatedARK(sha256.Sum256(data)), nil
 }
 
-// readMeasurements joins what `rootvouch measure --json` printed.
+// readMeasurements joins outputs of `rootvouch measure --json`.
 func readMeasurements(paths []string) ([]refval.Measurement, error) {
 	var all []refval.Measurement
 	for _, path := range paths {

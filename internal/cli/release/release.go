@@ -1,4 +1,4 @@
-// Package release is "rootvouch release": it builds versions of a VM, and rolls them out.
+// Package release is "rootvouch release": it builds versions of a VM and rolls them out.
 package release
 
 import (
@@ -25,20 +25,20 @@ import (
 func New() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "release",
-		Short: "Build a VM's next version from one file, roll it out, see what runs, go back",
+		Short: "Build a VM's next version from one file, roll it out, see what runs, roll back",
 		Long: `Build versions of a VM from one file, vm.json, and roll them out.
 
-  release build     makes a directory with all that a launch needs
-  release check     compares such a directory with its manifest
-  release plan      shows what SPIRE server and key server lack of a release
-  release apply     makes just that
-  release status    says which release each VM runs, attested, and which launch had a key
-  release retire    takes a release away
-  release rollback  makes an older release live again, and retires the newer one
+release build     makes a directory with all that a launch needs
+release check     compares such a directory with its manifest
+release plan      shows what the SPIRE server and the key server lack of a release
+release apply     makes exactly these changes
+release status    shows, by attestation, which release each VM runs, and which launches had a key
+release retire    takes a release away
+release rollback  makes an older release live again, and retires the newer one
 
-Two releases can be live side by side, each with a disk, a key, reference values and
-SPIRE entries of its own. docs/release.md goes through an update; the format of
-vm.json is in docs/spec/release.md.`,
+Two releases can be live side by side. Each has a disk, a key, reference values and
+SPIRE entries of its own. docs/release.md describes an update; docs/spec/release.md has
+the format of vm.json.`,
 	}
 	cmd.AddCommand(newBuildCommand(), newCheckCommand(), newPlanCommand(), newApplyCommand(), newStatusCommand(), newRetireCommand(), newRollbackCommand())
 	return cmd
@@ -57,23 +57,24 @@ func newBuildCommand() *cobra.Command {
 		Short: "Make a directory with all that a VM needs",
 		Long: `Make a directory with all that a launch of the VM needs: the encrypted disk and its
 pins, firmware, kernel behind the gate, initramfs with boot.json, reference values
+pins, firmware, kernel behind the gate, initramfs with boot.json, reference values
 with the launch digest of each shape, and a manifest with the SHA-256 of each file.
-The release's ID is the beginning of the manifest's. The directory appears whole, or
-not at all.
+The release's ID is the beginning of the manifest's SHA-256. The directory appears
+complete, or not at all.
 
-The disk's key is never a file in clear. --key-to says where it goes:
-  key-server  to the key server of vm.json, with these reference values: the key is
-              then nowhere else
+No file has the disk's key in the clear. --key-to says where the key goes:
+key-server  to the key server of vm.json, with these reference values; the key is
+            nowhere else
   age         into DIR/disk.key.age, encrypted to each --age-recipient
   -           to standard output, a pipe and not a terminal: 32 bytes
 
-The firmware must run no code of its host (vm.json can accept that by name), and
-what is likely to be wrong with the root is told in notes.
+The firmware must run no code of its host (vm.json can accept that by name). Notes say
+what is likely to be wrong with the root.
 
-Everything but the secrets is reproducible: with --seed (hex, or @FILE with hex in it;
-at least 32 bytes) two builds from equal inputs and with one clock floor have equal
-bytes, but for disk.key.age. The clock floor is that of vm.json, else
-SOURCE_DATE_EPOCH, else now. A seed is worth as much as the key.`,
+Everything except the secrets is reproducible. With --seed (hex, or @FILE with hex in
+it; at least 32 bytes) two builds from equal inputs and with the same clock floor have
+equal bytes, except for disk.key.age. The clock floor comes from vm.json, otherwise from
+SOURCE_DATE_EPOCH, otherwise it is now. Protect a seed like the key.`,
 		Example: `  rootvouch release build --vm vm.json --out-dir release-1 --key-to key-server
   rootvouch release build --vm vm.json --out-dir release-1 --key-to age --age-recipient age1…`,
 		Args: command.NoArguments,
@@ -139,7 +140,7 @@ func plural(n int, thing string) string {
 	return strconv.Itoa(n) + " " + thing + "s"
 }
 
-// keeper returns what takes the key.
+// keeper returns the function that stores the key.
 func (f *buildFlags) keeper(cmd *cobra.Command, vm release.VM) (func(*release.Release, []byte) error, error) {
 	if (f.key == "age") != (len(f.recipients) > 0) {
 		return nil, command.Usage(errors.New("want both of --key-to age and --age-recipient, or none"))
@@ -178,7 +179,7 @@ func (f *buildFlags) keeper(cmd *cobra.Command, vm release.VM) (func(*release.Re
 	return nil, command.Usage(fmt.Errorf("--key-to is %q, want key-server, age or -", f.key))
 }
 
-// buildTime is what a reproducible build takes for now
+// buildTime is the current time of a reproducible build
 // (https://reproducible-builds.org/specs/source-date-epoch/).
 func buildTime() (time.Time, error) {
 	text := os.Getenv("SOURCE_DATE_EPOCH")
@@ -221,7 +222,7 @@ func keyServer(vm release.VM) (*adminapi.Client, error) {
 	return adminapi.NewClient(vm.KMS.Socket, user...), nil
 }
 
-// site is what vm.json names.
+// site is the SPIRE server and the key server that vm.json names.
 func site(vm release.VM) (release.Site, error) {
 	kms, err := keyServer(vm)
 	if err != nil {
@@ -241,9 +242,9 @@ func newCheckCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check DIR",
 		Short: "Compare a release's files with its manifest",
-		Long: `Read every file of a release and compare it with the manifest. A file that is missing,
-differs, or is not in the manifest is an error. disk.key.age alone is not in the
-manifest, and is not read.`,
+		Long: `Read every file of a release and compare it with the manifest. A missing, changed or
+additional file is an error. Only disk.key.age is not in the manifest; the command does
+not read it.`,
 		Example: `  rootvouch release check release-1`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -269,7 +270,7 @@ type rollout struct {
 
 func (f *rollout) bind(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.end, "end", "", "when it ends (the release: RFC 3339, or a time from now such as 48h; default: never)")
-	cmd.Flags().StringVar(&f.oldEnd, "old-end", "", "when the VM's other releases end: RFC 3339, a time from now such as 48h, or now (default: as they are)")
+	cmd.Flags().StringVar(&f.oldEnd, "old-end", "", "when the VM's other releases end: RFC 3339, a time from now such as 48h, or now (default: unchanged)")
 	command.NotEmpty(cmd, "end", "old-end")
 }
 
@@ -310,7 +311,7 @@ func parseEnd(text string, now time.Time) (time.Time, error) {
 	return end.UTC().Truncate(time.Second), nil
 }
 
-// plan opens a release and says what is to be done.
+// plan opens a release and returns the steps that are to be done.
 func (f *rollout) plan(cmd *cobra.Command, dir string) ([]release.Step, *release.Release, error) {
 	r, err := release.Open(dir)
 	if err != nil {
@@ -330,7 +331,7 @@ func (f *rollout) plan(cmd *cobra.Command, dir string) ([]release.Step, *release
 	return steps, r, hint(err)
 }
 
-// keySource is where the key comes from, should the key server lack it.
+// keySource returns the source of the key, in case the key server lacks it.
 func (f *rollout) keySource(cmd *cobra.Command, r *release.Release) func() ([]byte, error) {
 	switch {
 	case f.identity != "":
@@ -360,11 +361,12 @@ func newPlanCommand() *cobra.Command {
 	var f rollout
 	cmd := &cobra.Command{
 		Use:   "plan DIR",
-		Short: "Show what SPIRE server and key server lack of a release",
-		Long: `Compare a release with what the SPIRE server and the key server of its vm.json have,
-and print each difference that "release apply" would make go away. Nothing is changed.
+		Short: "Show what the SPIRE server and the key server lack of a release",
+		Long: `Compare a release with the state of the SPIRE server and the key server of its
+vm.json, and print each difference that "release apply" would remove. The command
+changes nothing.
 
-Exit status: 0 also if there are differences.`,
+Exit status: 0, also if there are differences.`,
 		Example: `  rootvouch release plan release-2 --old-end 48h`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -397,22 +399,22 @@ func newApplyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "apply DIR",
 		Short: "Make a release live",
-		Long: `Make just the differences that "release plan" shows: the disk's record at the key
+		Long: `Make exactly the changes that "release plan" shows: the disk's record at the key
 server, the reference values for the SPIRE server's plugin, and the registration
-entries, in this order. Applied again with the same --end it does nothing; after a
-crash at any point it goes on where it was.
+entries, in this order. If it is repeated with the same --end, it does nothing. After a
+crash at any point, run it again: it continues.
 
-The release is live beside those that are. --old-end gives the others an end, unless
-they have an earlier one: at that time the SPIRE server removes their entries, within
-minutes, and no launch of theirs gets a key any more. VMs that run are left alone. What is left of a release whose end
-has come is cleared by the next apply.
+The release is live beside the others. --old-end gives the others an end, unless they
+have an earlier one. At that time the SPIRE server removes their entries, within
+minutes, and their launches get no more keys. Running VMs are left alone. When a
+release's end has come, the next apply removes its remains.
 
-If the key server has no record of the disk, the key is needed: --age-identity opens
-DIR/disk.key.age, --key - reads it from standard input. So is the key of a volume that it
-has no record of: --volume-key.
+If the key server has no record of the disk, apply needs the key: --age-identity opens
+DIR/disk.key.age, --key - reads it from standard input. It also needs the key of a
+volume without a record: --volume-key.
 
-A volume has one record, for all releases that mount it. apply lets the launches of this
-one have its key, and takes off those of releases that have ended.`,
+A volume has one record for all releases that mount it. apply lets the launches of this
+release have its key, and withdraws that from releases that have ended.`,
 		Example: `  rootvouch release apply release-2 --old-end 48h
   rootvouch release apply release-1 --volume-key data.key
   rootvouch release apply release-2 --age-identity key.txt`,
@@ -453,10 +455,10 @@ func newRetireCommand() *cobra.Command {
 		Use:   "retire DIR",
 		Short: "Take a release away",
 		Long: `Take a release away: its entries at the SPIRE server, its record at the key server,
-which is retired, and its reference values. From then on no launch of it gets the
-key. VMs that run are left alone. The key stays with the key server: "release apply"
-or "release rollback" makes the release live again; "keys delete" and then "keys
-purge" destroy it.`,
+which is retired, and its reference values. From then on its launches get no key.
+Running VMs are left alone. The key stays with the key server: "release apply" or
+"release rollback" makes the release live again; "keys delete" and then "keys purge"
+destroy the key.`,
 		Example: `  rootvouch release retire release-1`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -489,9 +491,9 @@ func newRollbackCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rollback DIR --to OLD-DIR",
 		Short: "Make an older release live again, and retire the newer one",
-		Long: `Make the release in OLD-DIR live again, without an end, and then retire the one in
-DIR. Both have to be releases of one VM. VMs that run are left alone: launch them from
-OLD-DIR, and see with "release status" that none runs the other any more.`,
+		Long: `Make the release in OLD-DIR live again, without an end, and then retire the one in DIR.
+Both must be releases of one VM. Running VMs are left alone: launch them again from
+OLD-DIR, and check with "release status" that no VM runs the other release.`,
 		Example: `  rootvouch release rollback release-2 --to release-1`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -528,7 +530,7 @@ OLD-DIR, and see with "release status" that none runs the other any more.`,
 	return cmd
 }
 
-// hint adds advice to what a server says.
+// hint adds a hint to an error of a server.
 func hint(err error) error {
 	if errors.Is(err, release.ErrNoKey) {
 		return command.WithHint(err, "--age-identity opens the sealed key, --key - reads it from standard input")

@@ -13,7 +13,7 @@ import (
 	"github.com/rootvouch/rootvouch/release"
 )
 
-// spireServer is a SPIRE server, reached through the program that speaks gRPC.
+// spireServer is a SPIRE server. A program that speaks gRPC reaches it.
 type spireServer struct{ program, socket, trustDomain, kmsID string }
 
 // entries runs "rootvouch spire entries", whose JSON goes into reply.
@@ -35,7 +35,7 @@ func (s spireServer) entries(ctx context.Context, reply any, args ...string) err
 	return nil
 }
 
-// changes is what "spire entries --json" prints.
+// changes is the output of "spire entries --json".
 type changes struct {
 	Version int `json:"version"`
 	Changes []struct {

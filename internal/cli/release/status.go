@@ -27,7 +27,7 @@ import (
 	"github.com/rootvouch/rootvouch/snp/kds"
 )
 
-// exitRefused is the exit status of status when a VM is no release that is live.
+// exitRefused is the exit status of status if a VM runs no live release.
 const exitRefused = 1
 
 type statusFlags struct {
@@ -42,17 +42,17 @@ func newStatusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status --vm VM-JSON [--address HOST:PORT…]",
 		Short: "Say which release each VM runs, attested, and which launches had which key",
-		Long: `Say what is live of a VM's releases: the entries at the SPIRE server and their end, the
+		Long: `Show the state of a VM's releases: the entries at the SPIRE server and their end, the
 record at the key server, and the launches that got the disk's key.
 
-Each --address is asked for evidence with a fresh nonce, which is appraised by the
-reference values of every release that is live. Its release is the one whose
-reference values the evidence satisfies, and its launch is looked up among those that
-got that release's key. The VM's own word counts for nothing.
+The command asks each --address for evidence with a fresh nonce, and appraises it by
+the reference values of every live release. The VM's release is the one whose reference
+values the evidence satisfies. Its launch must be among those that got that release's
+key. Nothing depends on the VM's own word.
 
 Evidence needs a CRL of the root that vouches: a *.crl file in --collateral-dir.
 
-Exit status: 1 if a VM gives no answer, runs no release that is live, or had no key.`,
+Exit status: 1 if a VM gives no answer, runs no live release, or had no key.`,
 		Example: `  rootvouch release status --vm vm.json --collateral-dir crls \
     --address vm1.example.org:8444 --address vm2.example.org:8444`,
 		Args: command.NoArguments,
@@ -60,7 +60,7 @@ Exit status: 1 if a VM gives no answer, runs no release that is live, or had no 
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.vm, "vm", "", "vm.json")
-	flags.StringArrayVar(&f.addresses, "address", nil, "where the VM's attestd is reached, host:port (repeatable)")
+	flags.StringArrayVar(&f.addresses, "address", nil, "address of the VM's attestd, host:port (repeatable)")
 	flags.StringVar(&f.collateral, "collateral-dir", "", "directory of CRLs and certificates")
 	flags.DurationVar(&f.timeout, "timeout", 90*time.Second, "how long to wait before giving up (for each VM's answer)")
 	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
@@ -69,7 +69,7 @@ Exit status: 1 if a VM gives no answer, runs no release that is live, or had no 
 	return cmd
 }
 
-// liveRelease is what is known of a release.
+// liveRelease is the known state of a release.
 type liveRelease struct {
 	Release  string             `json:"release"`
 	Entries  int                `json:"entries"`
@@ -81,10 +81,10 @@ type liveRelease struct {
 	values refval.Values
 }
 
-// running is what is known of a VM.
+// running is the known state of a VM.
 type running struct {
 	Address     string       `json:"address"`
-	Release     string       `json:"release"` // "": none that is live
+	Release     string       `json:"release"` // "": no live release
 	Trusted     bool         `json:"trusted"`
 	ReportID    snp.ReportID `json:"report_id"`
 	KeyReleased *time.Time   `json:"key_released,omitempty"`
@@ -126,7 +126,7 @@ func (f *statusFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	if bad := countBad(vms); bad > 0 {
-		return cli.WithStatus(fmt.Errorf("%d of %s not proven to run a release that is live", bad, plural(len(vms), "VM")), exitRefused)
+		return cli.WithStatus(fmt.Errorf("%d of %s not proven to run a live release", bad, plural(len(vms), "VM")), exitRefused)
 	}
 	return nil
 }
@@ -140,7 +140,7 @@ func countBad(vms []running) (n int) {
 	return n
 }
 
-// live reads what both servers have of the VM's releases.
+// live reads the state of the VM's releases from both servers.
 func (f *statusFlags) live(ctx context.Context, vm release.VM) ([]liveRelease, error) {
 	s, err := site(vm)
 	if err != nil {
@@ -240,7 +240,7 @@ func (r *running) attest(ctx context.Context, limit time.Duration, x attest.Expe
 	}
 	at, result := attest.JudgeByOneOf(answer, values, x)
 	if at < 0 {
-		return errors.New("there is no release to compare with")
+		return errors.New("no release to compare with")
 	}
 	if result.Authentic() {
 		r.ReportID = result.Verdict.Report.ReportID

@@ -77,7 +77,7 @@ func bundleError(r attest.Result) error {
 	case r.Err != nil:
 		return cli.WithStatus(fmt.Errorf("bundle malformed: %w", r.Err), cli.ExitMalformed)
 	case r.Verdict.Outcome() == appraise.Accepted: // the boot log names another disk
-		return cli.WithStatus(errors.New("bundle refused: the boot log says another disk"), exitRefused)
+		return cli.WithStatus(errors.New("bundle refused: the boot log names another disk"), exitRefused)
 	}
 	return cli.ExplainMeasurement(r.Verdict, verdictError(r.Verdict))
 }

@@ -20,14 +20,13 @@ const (
 	exitFreshness    = 4
 )
 
-// verdictError maps a verdict's outcome to the exit status: the one place that
-// does.
+// verdictError maps a verdict's outcome to the exit status. It is the only place that does.
 func verdictError(v appraise.Verdict) error {
 	switch v.Outcome() {
 	case appraise.Accepted:
 		return nil
 	case appraise.FreshnessUnknown:
-		if !v.Values { // authenticity alone was asked for
+		if !v.Values { // the user asked only for authenticity
 			return nil
 		}
 		return cli.WithStatus(errors.New("the report's freshness is unknown: REPORT_DATA was not compared (--report-data)"), exitFreshness)
@@ -46,7 +45,7 @@ func newShowCommand() *cobra.Command {
 		Use:   "show FILE",
 		Short: "Print the fields of an attestation report",
 		Long: `Print every field of an attestation report, by AMD's names. The report is
-parsed strictly but not verified: the fields are its own claims.
+parsed strictly but not verified: the fields are only its claims.
 
 Exit status: 0 shown, 3 malformed, 64 usage.`,
 		Example: `  rootvouch report show report.bin
@@ -79,8 +78,7 @@ Exit status: 0 shown, 3 malformed, 64 usage.`,
 	return cmd
 }
 
-// tcbs returns the four TCB versions by name, decoded where the report names
-// its product.
+// tcbs returns the four TCB versions by name. They are decoded if the report names its product.
 func tcbs(r *snp.Report) []struct{ name, value string } {
 	product, err := r.Product()
 	text := func(v snp.TCBVersion) string {
@@ -97,7 +95,7 @@ func tcbs(r *snp.Report) []struct{ name, value string } {
 	}
 }
 
-// showReport prints one field a line.
+// showReport prints one field per line.
 func showReport(w io.Writer, r *snp.Report, kind evidence.Kind) error {
 	product := "not named: a version 2 report carries no CPUID"
 	if p, err := r.Product(); err == nil {

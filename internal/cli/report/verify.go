@@ -32,23 +32,22 @@ func newVerifyCommand() *cobra.Command {
 		Long: `Verify an attestation report offline, and appraise it by reference values.
 
 The report's signature is verified with the certificate of its VCEK or VLEK
-(--leaf), and that with ASK or ASVK and ARK (--chain; AMD's are built in). The
-root must be one of AMD's, or that of --refval, or with --authenticity-only one
-of --roots. Revocation needs a CRL that is fresh at --at (--crl), or has to be
-waived by name. Files are PEM or DER.
+(--leaf). That certificate is verified with ASK or ASVK and ARK (--chain; AMD's are
+built in). The root must be one of AMD's, or that of --refval; with --authenticity-only
+it must be one of --roots. Revocation needs a CRL that is fresh at --at (--crl), unless
+--accept-unknown-revocation waives it. Files are PEM or DER.
 
 Without --report-data, REPORT_DATA is not compared. The report may then be old,
-and anyone may present it, so the verdict is "freshness unknown" and never
-"trusted". Of an Azure HCL blob the user data is compared, inside the runtime
-data that REPORT_DATA vouches for.
+and anyone may present it, so the verdict is "freshness unknown" and never "trusted".
+For an Azure HCL blob the user data is compared, which is inside the runtime data that
+REPORT_DATA vouches for.
 
 --bundle takes a file of "rootvouch attest --bundle", and judges it with the time and
-the collateral in it. --crl adds later lists: a certificate that they revoke is
-refused. Time and nonce are the bundle's word, so the best verdict is "trusted as of"
-that time, and notes say what was fresh then.
+the collateral in it. --crl adds later lists; a certificate that they revoke is refused.
+Time and nonce are the bundle's word. So the best verdict is "trusted as of" that time,
+and notes say what was fresh then.
 
---authenticity-only says nothing about the guest: anybody's VM on genuine hardware
-passes.
+--authenticity-only says nothing about the guest: any VM on genuine hardware passes.
 
 Exit status:
   0   trusted; with --authenticity-only: authentic; with --bundle: trusted as of then
@@ -67,24 +66,23 @@ Exit status:
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.report, "report", "", "attestation report (raw, in an Azure HCL blob, or evidence in JSON)")
-	flags.StringVar(&f.bundle, "bundle", "", "file with an answer and all it was judged by (of attest --bundle; in place of --report)")
+	flags.StringVar(&f.bundle, "bundle", "", "file with an answer and all that judged it (of attest --bundle; in place of --report)")
 	flags.StringVar(&f.kind, "kind", cli.KindAuto, "the report's form: plain, azure-hcl, or auto to tell it from the file")
 	flags.StringVar(&f.leaf, "leaf", "", "certificate of the VCEK or VLEK; evidence in JSON may carry it")
 	flags.StringArrayVar(&f.chain, "chain", nil, "certificates above the leaf (repeatable)")
 	flags.StringArrayVar(&f.crl, "crl", nil, "revocation list of the root (repeatable)")
-	flags.BoolVar(&f.acceptUnknown, "accept-unknown-revocation", false, "let evidence through whose revocation status is not known")
+	flags.BoolVar(&f.acceptUnknown, "accept-unknown-revocation", false, "accept evidence whose revocation status is unknown")
 	flags.StringArrayVar(&f.roots, "roots", nil, "root certificates (the ones that may vouch with --authenticity-only; repeatable)")
-	flags.StringVar(&f.at, "at", "", "the time of judgement, as RFC 3339 (default: now)")
+	flags.StringVar(&f.at, "at", "", "time of the judgement, RFC 3339 (default: now)")
 	flags.StringVar(&f.refval, "refval", "", "reference values")
-	flags.BoolVar(&f.authenticityOnly, "authenticity-only", false, "do not ask what the guest is")
+	flags.BoolVar(&f.authenticityOnly, "authenticity-only", false, "judge only whether the report is authentic")
 	flags.StringVar(&f.reportData, "report-data", "", "the 64 bytes that REPORT_DATA must be, in hex")
 	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
 	return cmd
 }
 
 func (f *verifyFlags) run(cmd *cobra.Command, now time.Time) error {
-	// An empty value, from a shell variable that was not set, must not turn a
-	// check off.
+	// An empty value, from an unset shell variable, must not turn a check off.
 	for _, name := range []string{"report-data", "at", "leaf", "refval", "kind", "bundle"} {
 		if flag := cmd.Flags().Lookup(name); flag.Changed && flag.Value.String() == "" {
 			return command.Usage(fmt.Errorf("--%s is empty", name))
@@ -222,7 +220,7 @@ func (f *verifyFlags) readCertificates(q *question) error {
 	return nil
 }
 
-// judge asks the one judge.
+// judge appraises the question.
 func (q question) judge(f *verifyFlags) (appraise.Verdict, error) {
 	parsed, err := appraise.Parse(q.input.Evidence, q.input.Kind)
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package spire is "rootvouch spire": it becomes the program rootvouch-spire.
+// Package spire is "rootvouch spire": it runs the program rootvouch-spire.
 package spire
 
 import (
@@ -25,18 +25,18 @@ func New() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "spire",
 		Short: "Set up stock SPIRE for rootvouch: trust root, settings, entries",
-		Long: `Set up stock SPIRE for rootvouch. This is a program of its own, ` + Program + `, which
-belongs beside rootvouch: only it speaks to a SPIRE server.`,
+		Long: `Set up stock SPIRE for rootvouch. The command runs ` + Program + `, a separate program
+beside rootvouch, because only that program speaks to a SPIRE server.`,
 		Example:            `  rootvouch spire --help  # lists what it does`,
 		DisableFlagParsing: true,
 		RunE:               func(_ *cobra.Command, args []string) error { return becomeSpire(args) },
 		ValidArgsFunction:  completeSpire,
 	}
-	command.LeavesNothing(cmd) // a signal on the way is not to be lost
+	command.LeavesNothing(cmd) // so that no signal is lost before exec
 	return cmd
 }
 
-// becomeSpire replaces this process. It returns only if that fails.
+// becomeSpire replaces this process with the program. It returns only on failure.
 func becomeSpire(args []string) error {
 	path, err := cli.SpirePath()
 	if err != nil {
@@ -49,8 +49,8 @@ func becomeSpire(args []string) error {
 	return err
 }
 
-// completeSpire asks the program how a command line goes on: one answer a line,
-// and at last a colon and cobra's directive.
+// completeSpire asks the program for completions of a command line: one per line, then a colon
+// and cobra's directive.
 func completeSpire(_ *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 	path, err := cli.SpirePath()
 	if err != nil {

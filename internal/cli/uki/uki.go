@@ -1,4 +1,4 @@
-// Package uki is "rootvouch uki": kernel, initramfs and command line in one file.
+// Package uki is "rootvouch uki": it puts kernel, initramfs and command line into one file.
 package uki
 
 import (
@@ -21,17 +21,17 @@ func New() *cobra.Command {
 		Use:   "uki",
 		Short: "Put kernel, initramfs and command line into one file",
 		Long: `Put kernel, initramfs and command line into one EFI application, a unified kernel
-image, for launchers that take one file. The launch digest covers it whole, as the
+image, for launchers that take one file. The launch digest covers the whole file as the
 kernel: "measure --uki" and "vm run --uki" take it.
 
-The program in it that runs first is systemd's stub. Before that comes the gate, which
-carries the image as it carries a kernel.`,
+The first program in the image is systemd's stub. The gate comes before it, and carries
+the image as it carries a kernel.`,
 	}
 	cmd.AddCommand(newBuildCommand(), newInspectCommand())
 	return cmd
 }
 
-// stubPath is where Debian's systemd-boot-efi has it.
+// stubPath is the stub in Debian's systemd-boot-efi.
 const stubPath = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
 
 type buildFlags struct {
@@ -52,7 +52,7 @@ changed at launch. The same files give the same bytes.
 With --kernel-runs-host-code there is no gate, and the bytes are those that systemd's
 ukify writes for the same kernel, initramfs, command line, os-release and stub.
 
-The SHA-256 of the file stands on standard output.`,
+The command prints the SHA-256 of the file on standard output.`,
 		Example: `  rootvouch uki build --kernel vmlinuz --initrd initramfs.img --out web.efi`,
 		Args:    command.NoArguments,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },

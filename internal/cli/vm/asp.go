@@ -17,7 +17,7 @@ import (
 	"github.com/rootvouch/rootvouch/platform/asp"
 )
 
-// openASP takes up a software AMD-SP and gives its collateral a fresh CRL.
+// openASP opens a software AMD-SP and gives its collateral a fresh CRL.
 func openASP(dir string) (*asp.Chip, error) {
 	chip, err := asp.Open(dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -54,8 +54,8 @@ refused.
 DIR/collateral is for verifiers and holds no private key: ark.der, ask.der and
 ark.crl, which is fresh for 30 days and renewed by each "vm run".
 
-Printed is the SHA-256 of the ARK, by which reference values name the chain as
-their root of trust.`,
+The command prints the SHA-256 of the ARK, by which reference values name the chain
+as their root of trust.`,
 		Example: `  rootvouch vm asp init --asp amd-sp`,
 		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {

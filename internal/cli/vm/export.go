@@ -15,7 +15,7 @@ import (
 	"github.com/rootvouch/rootvouch/refval"
 )
 
-// exportFlags are the flags of vm export as they were given.
+// exportFlags are the flags of vm export as given.
 type exportFlags struct {
 	guestFlags
 	launcher, name, bootImage string
@@ -26,17 +26,17 @@ func newExportCommand() *cobra.Command {
 	var f exportFlags
 	cmd := &cobra.Command{
 		Use:   "export --for " + strings.Join(export.Launchers(), "|") + " --firmware FILE (--kernel FILE --initrd FILE | --uki FILE) [--refval REFVAL]",
-		Short: "Write a VM as another launcher takes it",
-		Long: `Write a VM for another launcher, from the description that "vm run" takes: the same
-firmware, kernel, initramfs, command line, CPUs and policy, and so the same launch
-digest, which the text names. Nothing is started.
+		Short: "Write a VM's description for another launcher",
+		Long: `Write a VM's description for another launcher, from the flags that "vm run" takes: the
+same firmware, kernel, initramfs, command line, CPUs and policy, and so the same launch
+digest, which the text names. The command starts nothing.
 
 With --refval the digest must be one that the reference values accept; otherwise
 nothing is printed.
 
-libvirt's domain (10.5 or newer) was translated to QEMU's arguments by libvirt itself
-and compared with those of "vm run". The text for the others was checked as text
-only. None was tried on hardware. docs/launchers.md says what each launcher measures.
+libvirt itself (10.5 or newer) translated the domain to QEMU's arguments, which were
+compared with those of "vm run". The text for the other launchers was checked only as
+text. None was tried on hardware. docs/launchers.md says what each launcher measures.
 
 --netdev bridge=NAME puts the VM on a bridge of the host. The default is the
 launcher's own network. The MAC address is made from the name unless --mac gives one.
@@ -92,7 +92,7 @@ func (f *exportFlags) run(cmd *cobra.Command) error {
 	return err
 }
 
-// accepted refuses a guest whose launch digest the reference values do not name.
+// accepted refuses a guest whose launch digest the reference values do not have.
 func (f *exportFlags) accepted(g platform.Guest, m *platform.Measured) error {
 	if len(f.refvals) == 0 {
 		return nil
@@ -118,7 +118,7 @@ func (f *exportFlags) accepted(g platform.Guest, m *platform.Measured) error {
 		strings.Join(f.refvals, ", "), strings.Join(known, ", ")), "rootvouch measure explain --got DIGEST says which input differs")
 }
 
-// absolute makes a guest's paths hold wherever the launcher runs.
+// absolute makes a guest's paths absolute, so that they hold wherever the launcher runs.
 func absolute(g *platform.Guest) error {
 	for _, path := range []*string{&g.Firmware, &g.Kernel, &g.Initramfs, &g.Disk} {
 		if *path == "" {

@@ -24,7 +24,7 @@ import (
 	"github.com/rootvouch/rootvouch/snp/launch/idblock"
 )
 
-// guestFlags describe a guest: for vm run and vm export alike.
+// guestFlags describe a guest, for both vm run and vm export.
 type guestFlags struct {
 	guest           platform.Guest
 	memory          string
@@ -33,7 +33,7 @@ type guestFlags struct {
 	idBlock, idAuth string
 	network, mac    string
 	uki             string
-	forwards        []string // of vm run
+	forwards        []string // only of vm run
 	release         string
 	changed         func(flag string) bool
 }
@@ -76,7 +76,7 @@ func (f *guestFlags) bind(cmd *cobra.Command) {
 	}
 }
 
-// build turns the flags into a guest that was checked.
+// build makes a checked guest from the flags.
 func (f *guestFlags) build(kind platform.Kind) (platform.Guest, error) {
 	if f.release != "" {
 		if err := f.fromRelease(kind); err != nil {
@@ -121,15 +121,15 @@ func (f *guestFlags) build(kind platform.Kind) (platform.Guest, error) {
 	return g, g.Check()
 }
 
-// fromRelease takes the files of a release. Its shapes are the launches that get a
-// key: the first is the default.
+// fromRelease takes the files of a release. Its shapes are the launches that get a key. The
+// first shape is the default.
 func (f *guestFlags) fromRelease(kind platform.Kind) error {
 	r, err := release.Open(f.release)
 	if err != nil {
 		return err
 	}
 	if r.Manifest.Emulated != (kind == platform.Emulated) {
-		return fmt.Errorf("the platform is %s, which is not that of the release in %s", kind, f.release)
+		return fmt.Errorf("the platform is %s, which differs from that of the release in %s", kind, f.release)
 	}
 	g := &f.guest
 	g.Firmware, g.Kernel = r.Path(release.FirmwareFile), r.Path(release.KernelFile)
@@ -150,8 +150,7 @@ func (f *guestFlags) fromRelease(kind platform.Kind) error {
 	return fmt.Errorf("--vcpus and --vcpu-type are %d and %s, want a shape of release %s: %s", g.VCPUs, g.CPUType, r.Manifest.Release, strings.Join(shapes, ", "))
 }
 
-// complete looks into the files of a guest, and gives it the command line that goes with
-// its initramfs.
+// complete inspects the files of a guest, and gives it the command line of its initramfs.
 func (f *guestFlags) complete(cmd *cobra.Command, g platform.Guest) (platform.Guest, error) {
 	if err := checkFiles(g); err != nil {
 		return g, err
@@ -179,24 +178,23 @@ func (f *guestFlags) complete(cmd *cobra.Command, g platform.Guest) (platform.Gu
 	return g, nil
 }
 
-// checkBootConfig refuses an initramfs that does not go with the platform, or with the
-// kernel.
+// checkBootConfig refuses an initramfs that does not fit the platform or the kernel.
 func checkBootConfig(g platform.Guest, c *bootconfig.Config) error {
 	if err := cli.CheckPlatform(g.Initramfs, c, g.Kind == platform.Emulated); err != nil {
 		return err
 	}
 	kernel, err := bounded.ReadFile(g.Kernel, gate.MaxFile)
 	if err != nil {
-		return nil // the launch says what is wrong
+		return nil // the launch reports the error
 	}
 	_, err = gate.Open(kernel)
 	if err != nil && !g.AcceptBareKernel {
-		return nil // so does this
+		return nil // the launch reports this error, too
 	}
 	return cli.CheckBootConfig(g.Initramfs, c, err != nil)
 }
 
-// checkFiles refuses files that cannot be what they are given as.
+// checkFiles refuses files that do not fit their flags.
 func checkFiles(g platform.Guest) error {
 	errs := []error{cli.CheckFile(cli.AsFirmware, g.Firmware), cli.CheckFile(cli.AsKernel, g.Kernel), cli.CheckFile(cli.AsInitramfs, g.Initramfs)}
 	for _, disk := range slices.Concat([]string{g.Disk}, g.ExtraDisks, g.Volumes) {
@@ -223,19 +221,19 @@ func checkUKI(g platform.Guest) error {
 	case ours && line != image.CommandLine:
 		return fmt.Errorf("%s: the command line is %q, want that of its boot.json: %q", g.Kernel, image.CommandLine, line)
 	}
-	// Firmware, gate and stub each hold a copy while they start what is in it.
+	// Firmware, gate and stub each hold a copy of the image while they start its parts.
 	if need := neededMemory(image.Initramfs) + 3*len(file)>>20; g.MemoryMiB < need {
 		return command.Usage(fmt.Errorf("--memory is %dM, want at least %dM to unpack %s", g.MemoryMiB, need, g.Kernel))
 	}
 	return nil
 }
 
-// checkMemory refuses memory in which the kernel could not unpack an initramfs of
-// ours: it would panic, and the VM reset.
+// checkMemory refuses too little memory for the kernel to unpack an initramfs of ours: the
+// kernel would panic, and the VM would reset.
 func checkMemory(g platform.Guest) error {
 	data, err := os.ReadFile(g.Initramfs)
 	if err != nil {
-		return nil // the launch says what is wrong
+		return nil // the launch reports the error
 	}
 	if need := neededMemory(data); g.MemoryMiB < need {
 		return fmt.Errorf("--memory is %dM, want at least %dM: the kernel unpacks %s into a file system that takes half of the memory", g.MemoryMiB, need, g.Initramfs)
@@ -243,10 +241,10 @@ func checkMemory(g platform.Guest) error {
 	return nil
 }
 
-// neededMemory returns the least memory in MiB for an initramfs, or 0 if it is none
-// of ours. The files go to a tmpfs, which may take half of the memory (Linux,
-// init/do_mounts.c, init_rootfs; mm/shmem.c, shmem_default_max_blocks); the archive
-// itself stays until it is unpacked.
+// neededMemory returns the least memory in MiB for an initramfs of ours, or 0 for any other.
+// The kernel unpacks the files to a tmpfs, which may take half of the memory (Linux,
+// init/do_mounts.c, init_rootfs; mm/shmem.c, shmem_default_max_blocks). The archive itself
+// stays until it is unpacked.
 func neededMemory(data []byte) int {
 	contents, err := initramfs.Read(data)
 	if err != nil {
@@ -266,7 +264,7 @@ func parseIDBlock(block, auth string) (*idblock.Signed, error) {
 	return idblock.Parse(data[0], data[1])
 }
 
-// parseMemory reads "2048M" or "2G" into MiB.
+// parseMemory parses "2048M" or "2G" into MiB.
 func parseMemory(s string) (int, error) {
 	number, unit := strings.TrimSuffix(s, "M"), 1
 	if number == s {

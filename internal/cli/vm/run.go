@@ -23,7 +23,7 @@ const (
 	exitTimedOut           = 5
 )
 
-// runFlags are the flags of vm run as they were given.
+// runFlags are the flags of vm run as given.
 type runFlags struct {
 	guestFlags
 	kind string
@@ -42,37 +42,35 @@ func newRunCommand() *cobra.Command {
 		Long: `Launch a VM and show its console until it ends.
 
 --release-dir takes firmware, kernel, initramfs and disk from a directory that "release
-build" made, and refuses a shape (--vcpus, --vcpu-type) that is not among those of the
-release, since no key would come. Each volume of the release is given by a --volume.
+build" made. It refuses a shape (--vcpus, --vcpu-type) that the release does not have,
+because the VM would get no key. Give a --volume for each volume of the release.
 
 The firmware must be an AmdSev OVMF that runs nothing of its host: "rootvouch
-firmware harden" makes one. It checks kernel, initramfs and command line against
-hashes that are part of the launch digest. When they differ it stops without a word;
-vm run notices that no kernel started, says so, and ends the VM. The disk is attached
-read-only, a --volume so that the guest writes it, and a reset ends the VM: each launch
-boots once.
+firmware harden" makes one. The firmware checks kernel, initramfs and command line
+against hashes that are part of the launch digest. If they differ, it stops without a
+message; vm run notices that no kernel started, says so, and ends the VM. The disk is
+attached read-only, a --volume writable. A reset ends the VM: each launch boots once.
 
-What the guest writes to its serial port is on standard output, line by line,
-without control characters; --log keeps it as it came. On standard error are the
-launch digest, the ports that are forwarded, and how the VM ended.
+Standard output has the guest's serial port, line by line, without control characters;
+--log keeps it unchanged. Standard error has the launch digest, the forwarded ports,
+and how the VM ended.
 
 On the emulated platform --asp names the directory of a software AMD-SP (see "vm
 asp init"), whose reports vouch for the VM, and whose collateral directory gets a
-fresh CRL. On snp the host must have KVM, SEV-SNP and QEMU 9.1 or newer; all that
-is missing is listed at once. vm run refuses files that cannot be what they are given
-as, memory in which the initramfs cannot be unpacked, and a boot.json for the other
-platform or another gate. The command line is that of the initramfs's boot.json; an
-initramfs of another maker takes --append. --print shows the QEMU command and does not
-run it.
+fresh CRL. On snp the host must have KVM, SEV-SNP and QEMU 9.1 or newer; the error
+lists all that is missing. vm run refuses files that do not fit their flags, too little
+memory to unpack the initramfs, and a boot.json for the other platform or another gate.
+The command line is that of the initramfs's boot.json; an initramfs of another maker
+takes --append. --print shows the QEMU command and does not run it.
 
-Ctrl-C ends the VM. Nothing is left behind but the log.
+Ctrl-C ends the VM. Only the log stays.
 
-With --json the console is not on standard output (--log keeps it): how the VM ended
-is there, as one JSON document, for each end that has an exit status of its own.
+With --json standard output has one JSON document instead of the console (--log keeps
+the console): it says how the VM ended, for each end with an exit status of its own.
 
-Exit status: 0 the guest powered itself off, also after a boot that its PID 1
-refused, 3 the kernel never started, 4 the guest reset itself, as a kernel panic
-does, 5 --timeout was reached, 64 usage, 130 interrupted, 1 anything else.`,
+Exit status: 0 the guest powered itself off, also after a boot that its PID 1 refused;
+3 the kernel never started; 4 the guest reset itself, as a kernel panic does; 5 --timeout
+was reached; 64 usage; 130 interrupted; 1 anything else.`,
 		Example: `  rootvouch vm run --platform emulated --asp amd-sp \
     --firmware OVMF.hardened.fd --kernel gated.efi --initrd initramfs.img \
     --disk disk.img --forward 127.0.0.1:8444=8444
@@ -109,7 +107,7 @@ func (f *runFlags) bind(cmd *cobra.Command) {
 	flags.StringArrayVar(&f.forwards, "forward", nil, "forward a TCP port of a loopback address, [ADDRESS:]PORT=GUEST-PORT; port 0 chooses a free one (repeatable)")
 	flags.StringVar(&f.asp, "asp", "", "directory of the software AMD-SP (emulated)")
 	flags.StringVar(&f.qemu, "qemu", platform.DefaultQEMU, "QEMU program")
-	flags.StringVar(&f.log, "log", "", "file for the console as it comes; an existing one is replaced")
+	flags.StringVar(&f.log, "log", "", "file for the unchanged console output; an existing one is replaced")
 	flags.BoolVar(&f.print, "print", false, "print the QEMU command and do not run it")
 	flags.BoolVar(&f.asJSON, "json", false, "print JSON (how the VM ended, in the console's place)")
 	cmd.MarkFlagsMutuallyExclusive("json", "print")
@@ -121,7 +119,7 @@ func (f *runFlags) bind(cmd *cobra.Command) {
 	command.NotEmpty(cmd, "netdev", "asp", "qemu", "log", "times")
 }
 
-// build turns the flags into a guest that was checked.
+// build makes a checked guest from the flags.
 func (f *runFlags) build() (platform.Guest, error) {
 	kind, err := platform.ParseKind(f.kind)
 	if err != nil {
@@ -131,14 +129,14 @@ func (f *runFlags) build() (platform.Guest, error) {
 	if err != nil {
 		return g, err
 	}
-	// Two guests of one bridge must not have one address. A random one is new in each
-	// launch: --mac keeps it.
+	// Two guests on one bridge must not share an address. A random one is new in each launch;
+	// --mac keeps it.
 	if g.Network.Kind != platform.User && g.Network.MAC == nil {
 		g.Network.MAC = platform.MACOf(rand.Text())
 	}
 	switch {
 	case g.Kind == platform.Emulated && f.asp == "" && !f.print:
-		return g, errors.New("--asp is missing: the emulated platform takes a software AMD-SP, which rootvouch vm asp init makes")
+		return g, errors.New("--asp is missing: the emulated platform needs a software AMD-SP, which rootvouch vm asp init makes")
 	case g.Kind != platform.Emulated && f.asp != "":
 		return g, fmt.Errorf("--asp goes with --platform %v only", platform.Emulated)
 	}
@@ -155,7 +153,7 @@ func (f *runFlags) printCommand(cmd *cobra.Command, g platform.Guest) error {
 	}
 	cli.Say(cmd, "launch digest: %v", m.Digest)
 	if g.Kind == platform.Emulated {
-		cli.Say(cmd, "hint: by hand this command lacks the kernel-hashes page and descriptor 3, the software AMD-SP")
+		cli.Say(cmd, "hint: run by hand, this command lacks the kernel-hashes page and descriptor 3, the software AMD-SP")
 	}
 	_, err = fmt.Fprintln(cmd.OutOrStdout(), shell.Quote(argv...))
 	return err
@@ -182,7 +180,7 @@ func (f *runFlags) run(cmd *cobra.Command, g platform.Guest) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, times.close()) }()
-	var broken error // standard output; written before Wait returns
+	var broken error // the error of standard output; set before Wait returns
 	out := cmd.OutOrStdout()
 	o.Console = func(line string) {
 		times.line(line)

@@ -16,13 +16,13 @@ import (
 	"github.com/rootvouch/rootvouch/internal/durable"
 )
 
-// times writes when things happened on a console. Nil writes nothing.
+// times records when lines appeared on a console. A nil times records nothing.
 type times struct {
 	begin time.Time
 
 	mu   sync.Mutex
 	file *os.File // guarded by mu
-	err  error    // the first of a write; guarded by mu
+	err  error    // the first write error; guarded by mu
 }
 
 func openTimes(path string, begin time.Time) (*times, error) {
@@ -65,10 +65,11 @@ func newTimelineCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "timeline --times FILE [--boot-log FILE] [--svg-out FILE]",
 		Short: "Show where a boot's time went",
-		Long: `Show where the time of a boot went, from the launch to multi-user: firmware, kernel,
-each step of PID 1, and the booted system; as text, and with --svg-out as a picture.
+		Long: `Show the time of each part of a boot, from the launch to multi-user: firmware, kernel,
+each step of PID 1, and the booted system. The output is text, and with --svg-out also
+a picture.
 
---times is what "vm run --times" wrote, --boot-log what "attest --boot-log-out" wrote.
+--times is a file of "vm run --times", --boot-log one of "attest --boot-log-out".
 Without a boot log PID 1's steps come from its lines on the console. All of it is the
 host's and the guest's word: it explains a boot and proves nothing.`,
 		Example: `  rootvouch vm timeline --times times.jsonl --boot-log bootlog.json --svg-out boot.svg`,
@@ -108,7 +109,7 @@ host's and the guest's word: it explains a boot and proves nothing.`,
 		},
 	}
 	cmd.Flags().StringVar(&timesFile, "times", "", "file for the times of the console's lines, for \"vm timeline\" (to read)")
-	cmd.Flags().StringVar(&logFile, "boot-log", "", "boot log of this VM (which attest --boot-log-out wrote)")
+	cmd.Flags().StringVar(&logFile, "boot-log", "", "boot log of this VM (of attest --boot-log-out)")
 	cmd.Flags().StringVar(&svg, "svg-out", "", "write the picture to this file (must not exist)")
 	command.Require(cmd, "times")
 	command.NotEmpty(cmd, "boot-log", "svg-out")

@@ -1,4 +1,4 @@
-// Package volume is "rootvouch volume": it makes and checks volumes that a VM writes.
+// Package volume is "rootvouch volume": it makes and checks writable volumes.
 package volume
 
 import (
@@ -24,10 +24,11 @@ import (
 func New() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "volume",
-		Short: "Make and check volumes that a VM writes",
-		Long: `Make and check volumes that a VM writes: encrypted, each sector with a tag that shows
-a change, and with a digest of all tags by which the key server knows what was closed.
-No privileges and no device-mapper are needed. With the key, cryptsetup opens one too.`,
+		Short: "Make and check writable volumes",
+		Long: `Make and check writable volumes. A volume is encrypted. Each sector has a tag that shows
+a change. The digest of all tags tells the key server which contents were closed.
+The commands need no privileges and no device-mapper. With the key, cryptsetup opens a
+volume, too.`,
 	}
 	cmd.AddCommand(newCreateCommand(), newInspectCommand(), newVerifyCommand())
 	return cmd
@@ -45,16 +46,17 @@ func newCreateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create --size SIZE --out VOLUME --key-out KEY --pins-out PINS",
 		Short: "Make a volume that the first VM formats",
-		Long: `Make a volume: a sparse file with a LUKS2 header and nothing else. The first VM that
-the key server gives it to writes the tags and makes the filesystem. No other VM
-formats it, unless "keys volume reset" has the next one do so.
+		Long: `Make a volume: a sparse file with only a LUKS2 header. The first VM that gets it from
+the key server writes the tags and makes the filesystem. No later VM formats it, unless
+"keys volume reset" makes the next one do so.
 
-Written are the volume, a fresh key of 32 random bytes that opens it (mode 0600), and its
-pins, for "initramfs config" and "keys volume put". All three appear, or none does.
+The command writes the volume, a fresh key of 32 random bytes that opens it (mode 0600),
+and its pins, for "initramfs config" and "keys volume put". All three appear, or none
+does.
 
-The header is a function of key and UUID alone. With --key and --uuid instead of
---key-out the header of a volume that has lost it is made again, for whoever has the
-key: copy its first MiB.`,
+The header is a function of key and UUID alone. So whoever has the key of a volume that
+lost its header can make the header again: give --key and --uuid instead of --key-out,
+and copy the first MiB.`,
 		Example: `  rootvouch volume create --size 20G --out data.img --key-out data.key --pins-out data.json`,
 		Args:    command.NoArguments,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
@@ -63,9 +65,9 @@ key: copy its first MiB.`,
 	flags.Var(&f.size, "size", "size of the disk, such as 10G")
 	flags.StringVar(&f.out, "out", "", "file to write (the volume)")
 	flags.StringVar(&f.keyOut, "key-out", "", "key file to write, mode 0600")
-	flags.StringVar(&f.key, "key", "", "key file of the disk (whose header is to be made again)")
+	flags.StringVar(&f.key, "key", "", "key file of the disk (whose header to make again)")
 	flags.StringVar(&f.pins, "pins-out", "", "pins file to write")
-	flags.StringVar(&f.uuid, "uuid", "", "UUID of the volume (default: drawn)")
+	flags.StringVar(&f.uuid, "uuid", "", "UUID of the volume (default: random)")
 	flags.BoolVar(&f.force, "force", false, "replace existing files")
 	command.Require(cmd, "size", "out", "pins-out")
 	command.NotEmpty(cmd, "key-out", "key", "uuid")
@@ -112,7 +114,7 @@ func (f *createFlags) run(cmd *cobra.Command) error {
 	return err
 }
 
-// write makes the files, and gives them their names when all are whole: the volume last.
+// write writes the files, and names them when all are complete: the volume last.
 func (f *createFlags) write(header, key []byte, p volume.Pins) (err error) {
 	var files []*durable.File
 	defer func() {
@@ -169,7 +171,7 @@ func readKey(path string, key *[luks2.PassphraseSize]byte) error {
 	return nil
 }
 
-// opened is a volume that is looked at.
+// opened is an open volume.
 type opened struct {
 	file      *os.File
 	layout    volume.Layout
@@ -192,7 +194,7 @@ func open(path string) (*opened, error) {
 }
 
 func (o *opened) read() error {
-	size, err := o.file.Seek(0, io.SeekEnd) // block devices have no size by stat
+	size, err := o.file.Seek(0, io.SeekEnd) // stat gives no size for block devices
 	if err != nil {
 		return err
 	}
@@ -221,14 +223,14 @@ func (o *opened) read() error {
 	return nil
 }
 
-// report is what inspect prints.
+// report is the output of inspect.
 type report struct {
 	UUID         pins.UUID   `json:"disk_uuid"`
 	HeaderSHA256 pins.Digest `json:"luks2_header_sha256"`
 	Size         uint64      `json:"size"`
 	DataSize     uint64      `json:"data_size"`
 	Formatted    bool        `json:"formatted"`
-	Digest       pins.Digest `json:"digest,omitzero"` // there if it is formatted
+	Digest       pins.Digest `json:"digest,omitzero"` // set if the volume is formatted
 }
 
 func (o *opened) report(ctx context.Context) (report, error) {
@@ -244,10 +246,10 @@ func (o *opened) report(ctx context.Context) (report, error) {
 func newInspectCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect VOLUME",
-		Short: "Print a volume's pins, and the digest of what it holds, as JSON",
-		Long: `Print a volume's pins, and the digest of what it holds. A volume that is closed has the
-digest that "keys volume show" prints; a backup of it has the digest that "keys volume
-restore" takes. No key is needed, and nothing that is printed is secret.`,
+		Short: "Print a volume's pins, and the digest of its contents, as JSON",
+		Long: `Print a volume's pins, and the digest of its contents. A closed volume has the digest
+that "keys volume show" prints. A backup of it has the digest that "keys volume restore"
+takes. The command needs no key, and its output is not secret.`,
 		Example: "  rootvouch volume inspect data.img",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -269,12 +271,12 @@ func newVerifyCommand() *cobra.Command {
 	var keyFile, digest string
 	cmd := &cobra.Command{
 		Use:   "verify --key KEY [--contents DIGEST] VOLUME",
-		Short: "Hold every sector of a closed volume against its tag",
-		Long: `Read all of a volume that is closed, and hold every sector against its tag, which only
-who has the key can make; with --contents also the whole against what the key server
-says was closed last. Sectors that no VM has written count as well: they are zero on
-the disk. A volume that was not closed may have newer sectors in its journal, and is
-better opened with cryptsetup.`,
+		Short: "Compare every sector of a closed volume with its tag",
+		Long: `Read all of a closed volume, and compare every sector with its tag, which only a holder
+of the key can make. With --contents, also compare the digest of all tags with the last
+close at the key server. Sectors that no VM has written are included: they are zero on
+the disk. A volume that was not closed may have newer sectors in its journal. Open such a
+volume with cryptsetup instead.`,
 		Example: "  rootvouch volume verify --key data.key data.img",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -318,7 +320,7 @@ func verify(cmd *cobra.Command, path, keyFile string, want pins.Digest) error {
 		return err
 	}
 	if want != (pins.Digest{}) && r.Digest != want {
-		return fmt.Errorf("%s: digest is %s, want %s: it is not what was closed", path, r.Digest, want)
+		return fmt.Errorf("%s: digest is %s, want %s: the contents are not those of the last close", path, r.Digest, want)
 	}
 	bad, first, err := volume.Verify(cmd.Context(), o.file, o.layout, volumeKey, func(done, size uint64) {})
 	if err != nil {
