@@ -1,7 +1,7 @@
 // Command attestd runs in a booted rootvouch VM and gives its owner evidence.
 //
-// PID 1 starts it before the switch, in the root filesystem. Its argv[0] is
-// "@attestd", so that systemd does not end it.
+// PID 1 starts it in the root filesystem, before it starts the booted system. Its argv[0] is
+// "@attestd", so that systemd does not stop it.
 package main
 
 import (
@@ -35,7 +35,7 @@ func run(args []string) error {
 	listen := flags.String("listen", ":8444", "TCP address to listen on")
 	logPath := flags.String("boot-log", "/run/rootvouch/bootlog.json", "boot log of this VM")
 	kind := flags.String("device", "", "report device: configfs-tsm, sev-guest or virtio-port (required)")
-	path := flags.String("device-path", "", "where the report device is, if not at its usual place")
+	path := flags.String("device-path", "", "path of the report device, if it is not the usual one")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return nil // it was printed
 	} else if err != nil {

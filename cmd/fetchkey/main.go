@@ -1,10 +1,10 @@
 // Fetchkey runs in the guest: it gets the disk's key from the key server and
 // writes it to descriptor 3, a pipe to PID 1.
 //
-// With -commit it says instead that a volume was closed, and writes no key.
+// With -commit it tells the key server that a volume was closed, and writes no key.
 //
-// It exits with 0 only if it wrote the key, or the close was taken. Otherwise it writes
-// one line to standard error, and PID 1 repeats that line in its refusal.
+// It exits with 0 only if it wrote the key, or if the key server recorded the close. Otherwise
+// it writes one line to standard error, and PID 1 repeats that line in its refusal.
 package main
 
 import (
@@ -27,11 +27,11 @@ import (
 	"github.com/rootvouch/rootvouch/snp/snpdev"
 )
 
-// Bounds in time. PID 1 has one of its own, above their sum.
+// Time limits. PID 1 has one of its own, above their sum.
 const (
-	identityPatience = 40 * time.Second // the agent starts, attests and syncs in it
-	serverPatience   = 3 * time.Minute  // a server that restarts, 10,000 VMs that boot at once
-	commitPatience   = 20 * time.Second // the VM is going down
+	identityPatience = 40 * time.Second // for the agent to start, attest and sync
+	serverPatience   = 3 * time.Minute  // for a restart of the server, or 10,000 VMs that boot at once
+	commitPatience   = 20 * time.Second // short, because the VM is going down
 )
 
 const keyDescriptor = 3
@@ -48,10 +48,10 @@ func run(args []string) error {
 	flags := flag.NewFlagSet("fetchkey", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // one line on failure
 	config := flags.String("boot-config", bootconfig.Path, "boot.json of the VM")
-	disk := flags.String("disk-uuid", "", "UUID of the disk (whose key is asked for)")
+	disk := flags.String("disk-uuid", "", "UUID of the disk (whose key to get)")
 	agent := flags.String("workload-api", "unix://"+bootconfig.AgentSocketPath, "address of the SPIFFE Workload API")
-	commit := flags.String("commit", "", "the close of the volume with this UUID, as one JSON document: say that, and get no key")
-	verbose := flags.Bool("v", false, "say what was done, on standard error")
+	commit := flags.String("commit", "", "the close of the volume with this UUID, as one JSON document: report it, and get no key")
+	verbose := flags.Bool("v", false, "print the steps on standard error")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "usage: fetchkey -disk-uuid UUID [flags] 3>PIPE\n       fetchkey -disk-uuid UUID -commit DOCUMENT [flags]")
 		flags.SetOutput(os.Stderr)
@@ -96,7 +96,8 @@ func run(args []string) error {
 	return nil
 }
 
-// sendCommit says that a volume was closed. The document is no secret: it counts once.
+// sendCommit tells the key server that a volume was closed. The document is not secret: its MAC
+// is good only for this close.
 func sendCommit(path, disk, document string) error {
 	request, err := keyapi.Decode[keyapi.CommitRequest]([]byte(document))
 	if err != nil {
@@ -115,7 +116,7 @@ func sendCommit(path, disk, document string) error {
 	}.Send(context.Background())
 }
 
-// readBoot reads the boot configuration and what both uses take from it.
+// readBoot reads the boot configuration, and the values that both modes use.
 func readBoot(path, disk string) (bootconfig.Config, pins.UUID, spiffeid.ID, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Init is PID 1 of a rootvouch guest; package boot is all of it. Under the name of
-// bootconfig.CloseProgram it is PID 1 again at the end.
+// Init is PID 1 of a rootvouch guest. All its code is in package boot. At the end of the guest
+// it becomes PID 1 again, under the name bootconfig.CloseProgram.
 package main
 
 import (

@@ -23,19 +23,19 @@ import (
 func newAuditCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
-		Short: "Read, verify and replay the log of what the server did and refused",
-		Long: `Read the transparency log of a key server. All of these commands need nothing but the
-log's directory, or a copy of it, and may run beside the server. They verify what
-they read: each leaf hashes to the root of the signed checkpoint.
+		Short: "Read, verify and replay the log of releases, refusals and changes",
+		Long: `Read the transparency log of a key server. All these commands need only the log's
+directory, or a copy of it, and may run beside the server. They verify what they read:
+each leaf hashes to the root of the signed checkpoint.
 
-The directory has a key that verifies its checkpoint. Who can write there can put
-another one: give the key that the server had when you set it up with --log-key.`,
+The directory has a key that verifies its checkpoint. Whoever can write to the directory
+can replace that key. So give the key that the server had at its set-up with --log-key.`,
 	}
 	cmd.AddCommand(newAuditListCommand(), newAuditShowCommand(), newAuditVerifyCommand(), newAuditReplayCommand(), newAuditExportCommand())
 	return cmd
 }
 
-// logFlags say which log is read.
+// logFlags say which log to read.
 type logFlags struct{ key string }
 
 func (f *logFlags) add(cmd *cobra.Command) {
@@ -65,7 +65,7 @@ func (f *logFlags) open(path string) (tlogdir.Dir, tlogdir.Tree, note.Verifier, 
 	return dir, tree, verifier, err
 }
 
-// leafFilter says which leaves are wanted.
+// leafFilter selects leaves.
 type leafFilter struct {
 	disk, spiffeID, event string
 	since                 time.Duration
@@ -73,9 +73,9 @@ type leafFilter struct {
 
 func (f *leafFilter) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.disk, "disk-uuid", "", "UUID of the disk")
-	cmd.Flags().StringVar(&f.spiffeID, "caller", "", "only what is about this SPIFFE ID")
+	cmd.Flags().StringVar(&f.spiffeID, "caller", "", "only leaves about this SPIFFE ID")
 	cmd.Flags().StringVar(&f.event, "event", "", `only this event, for example "refusal"`)
-	cmd.Flags().DurationVar(&f.since, "since", 0, "only what is not older, for example 24h")
+	cmd.Flags().DurationVar(&f.since, "since", 0, "only leaves that are not older, such as 24h")
 }
 
 func (f *leafFilter) check() error {
@@ -104,7 +104,7 @@ func newAuditListCommand() *cobra.Command {
 	var filter leafFilter
 	cmd := &cobra.Command{
 		Use:   "list LOG-DIR",
-		Short: "List events, oldest first: who got which key, and who did not and why",
+		Short: "List events, oldest first: which callers got which key, and why others got none",
 		Example: `  rootvouch-kms audit list --event refusal --since 24h /var/lib/rootvouch-kms/log
   rootvouch-kms audit list --disk-uuid 0f2e4c5a-9b1d-4f7e-8a63-5c1d2e3f4a5b /var/lib/rootvouch-kms/log`,
 		Args: cobra.ExactArgs(1),
@@ -146,7 +146,7 @@ func newAuditShowCommand() *cobra.Command {
 	var log logFlags
 	cmd := &cobra.Command{
 		Use:     "show LOG-DIR LEAF",
-		Short:   "Show all that one leaf says, as JSON",
+		Short:   "Show one leaf, as JSON",
 		Example: "  rootvouch-kms audit show /var/lib/rootvouch-kms/log 42",
 		Args:    cobra.ExactArgs(2),
 	}
@@ -161,7 +161,7 @@ func newAuditShowCommand() *cobra.Command {
 			return err
 		}
 		if want >= tree.Size {
-			return fmt.Errorf("log has %d leaves, and no leaf %d", tree.Size, want)
+			return fmt.Errorf("log has %d leaves, but no leaf %d", tree.Size, want)
 		}
 		err = dir.Read(tree, want, func(_ int64, data []byte) error {
 			if _, err := audit.Decode(data); err != nil {
@@ -172,7 +172,7 @@ func newAuditShowCommand() *cobra.Command {
 			if err := encoder.Encode(json.RawMessage(data)); err != nil {
 				return err
 			}
-			return io.EOF // it was the one
+			return io.EOF // it was the wanted leaf
 		})
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -188,19 +188,19 @@ func newAuditVerifyCommand() *cobra.Command {
 	var witnesses []string
 	cmd := &cobra.Command{
 		Use:   "verify LOG-DIR",
-		Short: "Verify all of a log, and that it has all that it had when a checkpoint was kept",
-		Long: `Verify a log: the checkpoint's signature, that every leaf hashes to its root, that each
-follows the one before it in its lane, and that what leaves refer to stands beside
-the log.
+		Short: "Verify a log, and that it extends a checkpoint that was kept",
+		Long: `Verify a log: the signature of the checkpoint, that every leaf hashes to its root, that
+each leaf follows the one before it in its lane, and that the contents that leaves name
+stand beside the log.
 
-A server that signs can sign another log. What shows that is a checkpoint that was
-kept where the server cannot change it: give it with --checkpoint, and this log must
-have all of its leaves in their places. A copy of the file "checkpoint" is one, and
-so is what "rootvouch keys status --checkpoint-only" prints.
+A server that can sign can also sign a different log. A checkpoint that was kept where
+the server cannot change it shows that: give it with --checkpoint, and this log must
+have all its leaves in their places. Such a checkpoint is a copy of the file
+"checkpoint", or the output of "rootvouch keys status --checkpoint-only".
 
---witness wants the cosignature of a witness too, which has seen that the log only
-grew: of the newest checkpoint that witnesses cosigned, and this log must have all of
-its leaves.`,
+--witness also wants the cosignature of a witness, which has seen that the log only
+grew. It must be on the newest cosigned checkpoint, and this log must have all leaves
+of that checkpoint.`,
 		Example: "  rootvouch-kms audit verify --log-key example.org/kms+… --checkpoint kept /var/lib/rootvouch-kms/log",
 		Args:    cobra.ExactArgs(1),
 	}
@@ -218,7 +218,7 @@ its leaves.`,
 			wanted = append(wanted, w)
 		}
 		var cosigned []byte
-		if len(wanted) > 0 { // before the checkpoint, which a server may replace meanwhile
+		if len(wanted) > 0 { // read before the checkpoint, which a server may replace meanwhile
 			var err error
 			if cosigned, err = tlogdir.Dir(args[0]).Cosigned(); err != nil {
 				return err
@@ -251,14 +251,14 @@ its leaves.`,
 	return cmd
 }
 
-// checkCosigned holds a log against the newest checkpoint that witnesses cosigned.
+// checkCosigned compares a log with the newest checkpoint that witnesses cosigned.
 func checkCosigned(out io.Writer, dir tlogdir.Dir, tree tlogdir.Tree, signed []byte, log note.Verifier, witnesses []note.Verifier) error {
 	cosigned, err := tlogdir.OpenCheckpoint(signed, log, witnesses...)
 	if err != nil {
 		return err
 	}
 	if err := dir.CheckExtends(cosigned, tree); err != nil {
-		return fmt.Errorf("what witnesses cosigned: %w", err)
+		return fmt.Errorf("verifying the cosigned checkpoint: %w", err)
 	}
 	_, err = fmt.Fprintf(out, "witnesses cosigned leaves 0 to %d\n", cosigned.Size-1)
 	return err
@@ -277,12 +277,12 @@ func verifyLog(out io.Writer, dir tlogdir.Dir, tree, kept tlogdir.Tree, ownKey, 
 	}
 	fmt.Fprintf(out, "log %s: %d leaves, root %s\n", tree.Origin, tree.Size, tree.Root)
 	if !ownKey {
-		fmt.Fprintln(out, "note: the key is the directory's own: without --log-key this rules out accidents, not a log that was made anew")
+		fmt.Fprintln(out, "note: the key comes from the directory: without --log-key this detects accidents, but not a log that was made anew")
 	}
 	if ownCheckpoint {
-		fmt.Fprintf(out, "leaves 0 to %d are as they were when the checkpoint was kept\n", kept.Size-1)
+		fmt.Fprintf(out, "leaves 0 to %d are unchanged since the checkpoint was kept\n", kept.Size-1)
 	} else {
-		fmt.Fprintln(out, "note: without --checkpoint a log that the server itself signed anew does not show")
+		fmt.Fprintln(out, "note: without --checkpoint this cannot detect a log that the server itself signed anew")
 	}
 	return nil
 }
@@ -292,10 +292,10 @@ func newAuditReplayCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay LOG-DIR",
 		Short: "Judge every release again, from the log alone",
-		Long: `Judge every release again as the server did: the record as the log has it, the caller's
-identity, and the evidence with the reference values, certificates and CRLs of
-that time; and that no launch got a key twice. Whether the caller's SVID was genuine
-is not on the log.`,
+		Long: `Judge every release again as the server did. The inputs are the record as the log has
+it, the caller's identity, and the evidence with the reference values, certificates and
+CRLs of that time. Also check that no launch got a key twice. The log does not say
+whether the caller's SVID was genuine.`,
 		Example: "  rootvouch-kms audit replay /var/lib/rootvouch-kms/log",
 		Args:    cobra.ExactArgs(1),
 	}
@@ -317,9 +317,9 @@ is not on the log.`,
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "%d releases were judged again, %d of them by evidence: %d should not have been\n", judge.Releases, judge.Appraised, wrong)
+		fmt.Fprintf(cmd.OutOrStdout(), "%d releases were judged again, %d of them by evidence: %d should not have happened\n", judge.Releases, judge.Appraised, wrong)
 		if wrong > 0 {
-			return fmt.Errorf("%d releases should not have been", wrong)
+			return fmt.Errorf("%d releases should not have happened", wrong)
 		}
 		return nil
 	}
@@ -338,7 +338,7 @@ func newAuditExportCommand() *cobra.Command {
 	}
 	log.add(cmd)
 	filter.add(cmd)
-	cmd.Flags().BoolVar(&jsonl, "jsonl", false, "one JSON object a line")
+	cmd.Flags().BoolVar(&jsonl, "jsonl", false, "one JSON object per line")
 	command.Require(cmd, "jsonl")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := filter.check(); err != nil {

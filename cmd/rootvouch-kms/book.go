@@ -21,7 +21,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/witness"
 )
 
-// book is what a server keeps.
+// book is the store and the log of a server.
 type book struct {
 	keks      *keks
 	engine    kv.Engine
@@ -30,10 +30,10 @@ type book struct {
 	store     *store.Store
 	ledger    *ledger.Ledger
 	publisher *publish.Publisher
-	members   *members.Members // of a cluster
+	members   *members.Members // only with a cluster
 }
 
-// openEngine opens what keeps the store.
+// openEngine opens the engine of the store.
 func openEngine(ctx context.Context, c config) (b book, err error) {
 	if c.Etcd != nil {
 		if b.cluster, err = etcdkv.Open(ctx, *c.Etcd); err != nil {
@@ -49,7 +49,7 @@ func openEngine(ctx context.Context, c config) (b book, err error) {
 	return b, nil
 }
 
-// openStore opens the store, and no log.
+// openStore opens the store without the log.
 func openStore(ctx context.Context, c config) (book, error) {
 	k, err := c.loadKEKs(ctx)
 	if err != nil {
@@ -88,13 +88,13 @@ func openBook(ctx context.Context, c config, log *slog.Logger) (book, error) {
 	return b, nil
 }
 
-// witnessed is what witnesses cosign.
+// witnessed is the log that witnesses cosign.
 func (b book) witnessed(c config) witness.Log {
 	return witness.Log{Dir: tlogdir.Dir(c.LogDir), Newest: b.publisher.Newest}
 }
 
-// failed is closed when the store cannot be used any more in this process. A cluster may
-// always be well again.
+// failed returns a channel that is closed when the store becomes unusable for the rest of this
+// process. A cluster never does, because it may recover.
 func (b book) failed() <-chan struct{} {
 	if b.file != nil {
 		return b.file.Failed()
@@ -102,7 +102,7 @@ func (b book) failed() <-chan struct{} {
 	return nil
 }
 
-// closeAll ends what keeps keys and the store.
+// closeAll closes the store and the programs that keep keys.
 func (b book) closeAll() error {
 	b.keks.Close()
 	return b.engine.Close()

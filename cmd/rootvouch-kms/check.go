@@ -17,13 +17,13 @@ import (
 func newCheckCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check --config FILE",
-		Short: "Say what would keep the server from serving, without serving",
+		Short: "Report what would keep the server from serving, without serving",
 		Long: `Read the configuration, the key-encryption key, the collateral, the store and the log as
-the server does when it starts, and say all that is wrong with them. Nothing is
-changed, and the SPIRE agent is not asked.
+the server does when it starts, and report all errors. The command changes nothing, and
+does not ask the SPIRE agent.
 
-While a server runs, its store is in use: then store and log are not looked at, and
-the server's own /ready says how they are.`,
+While a server runs, it has its store open: then the command skips store and log, and
+the server's own /ready reports on them.`,
 		Example: "  rootvouch-kms check --config /etc/rootvouch-kms/kms.json",
 		Args:    command.NoArguments,
 	}
@@ -63,7 +63,7 @@ func check(ctx context.Context, c config, out io.Writer) error {
 	}
 	b, err := openBook(ctx, c, quiet)
 	if errors.Is(err, boltkv.ErrLocked) {
-		fmt.Fprintln(out, "note  store and log: a server has them open, they were not looked at")
+		fmt.Fprintln(out, "note  store and log: skipped, because a server has them open")
 		return errors.Join(errs...)
 	}
 	say("store and log", err)

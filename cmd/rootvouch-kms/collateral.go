@@ -18,21 +18,20 @@ import (
 	"github.com/rootvouch/rootvouch/snp/kds"
 )
 
-// collateralInterval is how often the directory is looked at, at most.
+// collateralInterval is the least time between two reads of the directory.
 const collateralInterval = time.Second
 
-// collateralDir is a directory of certificates and CRLs, with AMD's own
-// certificates, which are built in. While what is there cannot be read, no evidence
-// is appraised.
+// collateralDir is a directory of certificates and CRLs, together with AMD's own certificates,
+// which are built in. While the directory cannot be read, no evidence is appraised.
 type collateralDir struct {
 	dir   *kds.Dir
 	clock func() time.Time
 	log   *slog.Logger
 	path  string
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	looked time.Time
-	own    []*x509.Certificate // of the directory
+	own    []*x509.Certificate // certificates of the directory
 	loaded appraise.Collateral
 	err    error
 }
@@ -64,14 +63,14 @@ func (d *collateralDir) get() (appraise.Collateral, error) {
 	return d.loaded, nil
 }
 
-// reload has the directory read again at the next request.
+// reload makes the next request read the directory again.
 func (d *collateralDir) reload() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.looked = time.Time{}
 }
 
-// newestCRLs are the newest list of each issuer that the directory has.
+// newestCRLs returns the newest list of each issuer in the directory.
 func (d *collateralDir) newestCRLs() ([]*x509.RevocationList, error) {
 	c, err := d.get()
 	if err != nil {
@@ -86,7 +85,7 @@ func (d *collateralDir) newestCRLs() ([]*x509.RevocationList, error) {
 	return slices.Collect(maps.Values(newest)), nil
 }
 
-// pageCRLs are the newest lists, for the operator's page.
+// pageCRLs returns the newest lists for the operator's page.
 func (d *collateralDir) pageCRLs() ([]admin.CRL, error) {
 	all, err := d.newestCRLs()
 	var shown []admin.CRL
@@ -97,7 +96,7 @@ func (d *collateralDir) pageCRLs() ([]admin.CRL, error) {
 	return shown, err
 }
 
-// checkFresh reports whether there is a CRL with which evidence can be appraised.
+// checkFresh returns an error unless at least one CRL is fresh.
 func (d *collateralDir) checkFresh() error {
 	all, err := d.newestCRLs()
 	if err != nil {
@@ -112,7 +111,7 @@ func (d *collateralDir) checkFresh() error {
 	return fmt.Errorf("none of the CRLs of %d issuers is fresh: no evidence can be appraised (rootvouch collateral fetch)", len(all))
 }
 
-// lacks says of which roots that reference values name there is no fresh CRL.
+// lacks lists the roots in reference values for which there is no fresh CRL.
 func (d *collateralDir) lacks(values refval.Values) []string {
 	c, err := d.get()
 	if err != nil {
@@ -127,12 +126,12 @@ func (d *collateralDir) lacks(values refval.Values) []string {
 	var notes []string
 	want := func(name string, roots []*x509.Certificate, is func(*x509.Certificate) bool, advice string) {
 		if !slices.ContainsFunc(roots, func(root *x509.Certificate) bool { return is(root) && fresh(root) }) {
-			notes = append(notes, fmt.Sprintf("%s has no fresh CRL of %s: no evidence is appraised, and no key released, until it has (%s)", d.path, name, advice))
+			notes = append(notes, fmt.Sprintf("%s has no fresh CRL of %s: no evidence is appraised, and no key released, until it has one (%s)", d.path, name, advice))
 		}
 	}
 	if ark, ok := values.RootOfTrust.Emulated(); ok {
 		known := slices.ContainsFunc(c.Certificates, func(root *x509.Certificate) bool { return sha256.Sum256(root.Raw) == ark })
-		if !known { // it may come with the evidence, and which list is its own is not known
+		if !known { // the root may come with the evidence, so its list is unknown
 			if err := d.checkFresh(); err != nil {
 				notes = append(notes, err.Error())
 			}
@@ -148,10 +147,10 @@ func (d *collateralDir) lacks(values refval.Values) []string {
 	return notes
 }
 
-// crlWarning is how long before it runs out a CRL is a worry.
+// crlWarning is how long before a CRL expires there is a warning.
 const crlWarning = 24 * time.Hour
 
-// checkExpiry reports CRLs that run out soon, or have.
+// checkExpiry reports CRLs that expire soon or have expired.
 func (d *collateralDir) checkExpiry() error {
 	all, err := d.newestCRLs()
 	if err != nil {
@@ -160,14 +159,14 @@ func (d *collateralDir) checkExpiry() error {
 	var errs []error
 	for _, crl := range all {
 		if crl.NextUpdate.Sub(d.clock()) < crlWarning {
-			errs = append(errs, fmt.Errorf("CRL of %s runs out at %s", crl.Issuer.CommonName, crl.NextUpdate.UTC().Format(time.RFC3339)))
+			errs = append(errs, fmt.Errorf("CRL of %s expires at %s", crl.Issuer.CommonName, crl.NextUpdate.UTC().Format(time.RFC3339)))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// runsOut is when the first of the newest CRLs runs out, in seconds since 1970; 0 if there
-// is none.
+// runsOut is when the first of the newest CRLs expires, in seconds since 1970; 0 if there is
+// none.
 func (d *collateralDir) runsOut() float64 {
 	all, err := d.newestCRLs()
 	if err != nil || len(all) == 0 {

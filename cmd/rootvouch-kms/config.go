@@ -24,26 +24,26 @@ import (
 	"github.com/rootvouch/rootvouch/kms/witness"
 )
 
-// rawConfig is kms.json. Paths are as the operating system takes them.
+// rawConfig is kms.json. Paths are operating system paths.
 type rawConfig struct {
 	Version int `json:"version"`
-	// Listen is the "host:port" that callers reach.
+	// Listen is the "host:port" for callers.
 	Listen string `json:"listen"`
-	// HealthListen is the "host:port" of /live, /ready and /metrics; absent: there is none.
+	// HealthListen is the "host:port" of /live, /ready and /metrics; absent: none.
 	HealthListen string `json:"health_listen,omitempty"`
-	// WorkloadAPI is the SPIRE agent's, unix:///path.
+	// WorkloadAPI is the address of the SPIRE agent's Workload API, unix:///path.
 	WorkloadAPI string `json:"workload_api"`
-	// SPIFFEID is the server's own; callers must be of the same trust domain.
+	// SPIFFEID is the server's own. Callers must be of the same trust domain.
 	SPIFFEID string `json:"spiffe_id"`
 	// AdminSocket is the path of the unix socket for `rootvouch keys`.
 	AdminSocket string `json:"admin_socket"`
-	// AdminRoles says who besides root and the server's own user may do what there.
+	// AdminRoles gives roles to users besides root and the server's own user.
 	AdminRoles admin.RolesByName `json:"admin_roles,omitzero"`
-	// Retention is how long records that were replaced or deleted are kept at least, such
-	// as "720h"; absent: ledger.DefaultRetention.
+	// Retention is the least time that replaced and deleted records are kept, such as "720h";
+	// absent: ledger.DefaultRetention.
 	Retention string `json:"retention,omitempty"`
-	// Store is the file that init makes. In its place, Etcd is the cluster that keeps the
-	// store of several servers, and Replica this one's own name among them.
+	// Store is the file that init makes. Instead, Etcd may name the cluster that keeps the
+	// store of several servers. Replica is then this server's own name among them.
 	Store   string         `json:"store,omitempty"`
 	Etcd    *etcdkv.Source `json:"etcd,omitempty"`
 	Replica string         `json:"replica,omitempty"`
@@ -51,15 +51,16 @@ type rawConfig struct {
 	LogDir string `json:"log_dir"`
 	// CollateralDir has certificates and CRLs (*.der, *.pem, *.crl).
 	CollateralDir string `json:"collateral_dir"`
-	// EvidenceDir is a directory for evidence that lacks its certificate; absent: none is kept.
+	// EvidenceDir is a directory for evidence that lacks its certificate; absent: such evidence
+	// is not kept.
 	EvidenceDir string `json:"evidence_dir,omitempty"`
-	// KEK says where the key-encryption key is, under which keys are sealed; OldKEKs those
-	// under which they were sealed before.
+	// KEK says where the key-encryption key is that seals the keys. OldKEKs are key-encryption
+	// keys that sealed keys before.
 	KEK     kek.Source   `json:"kek"`
 	OldKEKs []kek.Source `json:"old_keks,omitempty"`
-	// Witnesses cosign the log; absent: nobody.
+	// Witnesses cosign the log; absent: none.
 	Witnesses []witness.Source `json:"witnesses,omitempty"`
-	// BreakGlass are the age recipients whom keys may be exported to; absent: nobody.
+	// BreakGlass are the age recipients to which keys may be exported; absent: none.
 	BreakGlass []string `json:"break_glass,omitempty"`
 }
 
@@ -145,15 +146,16 @@ func decodeConfig(data []byte) (config, error) {
 	return c, errors.Join(errs...)
 }
 
-// checkEngine reports whether there is one store, and who writes it has a name.
+// checkEngine returns an error unless there is exactly one store, and a shared store has a
+// replica's name.
 func (c config) checkEngine() error {
 	switch {
 	case c.Store == "" && c.Etcd == nil:
 		return errors.New("store and etcd are absent, want one of them")
 	case c.Store != "" && c.Etcd != nil:
-		return errors.New("store and etcd are both there, want one of them")
+		return errors.New("store and etcd are both set, want one of them")
 	case c.Etcd == nil && c.Replica != "":
-		return errors.New("replica goes with etcd alone")
+		return errors.New("replica goes only with etcd")
 	case c.Etcd == nil:
 		return nil
 	}
@@ -167,7 +169,7 @@ func (c config) checkEngine() error {
 	return errors.Join(errs...)
 }
 
-// where says in words where the store is.
+// where names the place of the store in words.
 func (c config) where() string {
 	if c.Etcd != nil {
 		return c.Etcd.Prefix + " of etcd " + strings.Join(c.Etcd.Endpoints, ",")
@@ -175,7 +177,7 @@ func (c config) where() string {
 	return c.Store
 }
 
-// lane is the name of this server's lane of the log.
+// lane returns the name of this server's lane of the log.
 func (c config) lane() string {
 	if c.Replica != "" {
 		return c.Replica
@@ -183,7 +185,8 @@ func (c config) lane() string {
 	return "main"
 }
 
-// checkKEKs reports whether all key-encryption keys have a source, and a name of their own.
+// checkKEKs returns an error unless each key-encryption key has a source, and a name of its
+// own.
 func (c rawConfig) checkKEKs() error {
 	if err := c.KEK.Check(); err != nil {
 		return fmt.Errorf("kek: %w", err)
@@ -194,14 +197,14 @@ func (c rawConfig) checkKEKs() error {
 			return fmt.Errorf("old_keks: %w", err)
 		}
 		if names[k.Title()] {
-			return fmt.Errorf("old_keks: name %q is there twice", k.Title())
+			return fmt.Errorf("old_keks: got the name %q twice", k.Title())
 		}
 		names[k.Title()] = true
 	}
 	return nil
 }
 
-// keks are the key-encryption keys of a configuration, until Close.
+// keks are the open key-encryption keys of a configuration, until Close.
 type keks struct {
 	*kek.Ring
 	closers []io.Closer
@@ -236,7 +239,7 @@ func (k *keks) Close() {
 	}
 }
 
-// checkAddress reports whether address is "host:port".
+// checkAddress returns an error unless address is "host:port".
 func checkAddress(address string) error {
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {

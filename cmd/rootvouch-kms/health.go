@@ -15,16 +15,16 @@ import (
 )
 
 const (
-	// lagLimit is how long the log may lack what the store has.
+	// lagLimit is how long the log may lack leaves that the store has.
 	lagLimit = time.Minute
 	// witnessLimit is how long witnesses may not cosign before there is a warning.
 	witnessLimit = 10 * time.Minute
-	// svidWarning is the part of its life that an SVID has left when the agent should have
-	// renewed it: SPIRE agents do at half of it.
+	// svidWarning says when the agent should have renewed an SVID: when 1/svidWarning of its
+	// life is left. SPIRE agents renew at half of it.
 	svidWarning = 4
 )
 
-// newHealth makes the checks and figures of a server.
+// newHealth makes the checks and metrics of a server.
 func newHealth(c config, b book, svids x509svid.Source, collateral *collateralDir, log *slog.Logger) *health.Health {
 	lives := func(least func(*x509svid.SVID) time.Time) func() error {
 		return func() error {
@@ -33,7 +33,7 @@ func newHealth(c config, b book, svids x509svid.Source, collateral *collateralDi
 				return err
 			}
 			if leaf := svid.Certificates[0]; time.Now().After(least(svid)) {
-				return fmt.Errorf("the server's own SVID is good until %s, and was not renewed: is its SPIRE agent alive?", leaf.NotAfter.UTC().Format(time.RFC3339))
+				return fmt.Errorf("the server's own SVID expires at %s, and was not renewed: is its SPIRE agent alive?", leaf.NotAfter.UTC().Format(time.RFC3339))
 			}
 			return nil
 		}
@@ -61,7 +61,7 @@ func newHealth(c config, b book, svids x509svid.Source, collateral *collateralDi
 		{Name: "crl expires", Warning: true, Do: collateral.checkExpiry},
 		{Name: "log", Do: func() error {
 			if at := b.publisher.State().At; time.Since(at) > lagLimit {
-				return errors.New("the log lacks what the store has since more than " + lagLimit.String())
+				return errors.New("the log has lacked leaves of the store for more than " + lagLimit.String())
 			}
 			return nil
 		}},
@@ -70,8 +70,8 @@ func newHealth(c config, b book, svids x509svid.Source, collateral *collateralDi
 		{Name: "log_complete_timestamp_seconds", Help: "When the log had all that the store had.", Read: func() float64 {
 			return float64(b.publisher.State().At.Unix())
 		}},
-		{Name: "crl_next_update_timestamp_seconds", Help: "When the first of the newest CRLs runs out.", Read: collateral.runsOut},
-		{Name: "svid_not_after_timestamp_seconds", Help: "When the server's own SVID runs out.", Read: func() float64 {
+		{Name: "crl_next_update_timestamp_seconds", Help: "When the first of the newest CRLs expires.", Read: collateral.runsOut},
+		{Name: "svid_not_after_timestamp_seconds", Help: "When the server's own SVID expires.", Read: func() float64 {
 			svid, err := svids.GetX509SVID()
 			if err != nil {
 				return 0
@@ -81,7 +81,7 @@ func newHealth(c config, b book, svids x509svid.Source, collateral *collateralDi
 	}...))
 }
 
-// health are the checks and figures of what keeps the store.
+// health returns the checks and metrics of the store's engine.
 func (b book) health() ([]health.Check, []health.Gauge) {
 	size := health.Gauge{Name: "store_bytes", Help: "Size of the store."}
 	if b.file != nil {
@@ -107,12 +107,12 @@ func (b book) health() ([]health.Check, []health.Gauge) {
 			Read: func() float64 { return float64(len(b.members.Alive())) }}}
 }
 
-// recentFor is how long an answer of a cluster counts: checks are made often.
+// recentFor is how long an answer of a cluster is used again, because checks are frequent.
 const recentFor = 3 * time.Second
 
-// recent asks anew when the last answer is not recent.
+// recent asks again only if the last answer is not recent.
 func recent[Answer any](ask func() Answer) func() Answer {
-	var mu sync.Mutex // guards what follows
+	var mu sync.Mutex // guards the variables below
 	var last Answer
 	var at time.Time
 	return func() Answer {

@@ -22,26 +22,27 @@ func newInitCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init --config FILE",
 		Short: "Make an empty store and its log, and a key-encryption key if there is none",
-		Long: `Make an empty store and its log where the configuration has them, readable by their
-owner alone. Of the other commands only "restore" makes a store, from a backup, and
-none makes a log: a server that does not find its store or its log does not start.
+		Long: `Make an empty store and its log at the paths in the configuration, readable only by
+their owner. Of the other commands only "restore" makes a store, from a backup, and none
+makes a log. A server that does not find its store or its log does not start.
 
-A key-encryption key that is there is used. A file that is not there is made, with
-mode 0600; a systemd credential must be there.
+An existing key-encryption key is used. A missing key file is made, with mode 0600; a
+systemd credential must exist.
 
-Existing stores and logs are refused. Nothing is left behind by an init that fails,
-unless a cluster may have the store: then the key that it is sealed under stays.
+Existing stores and logs are refused. If init fails, it leaves nothing behind. The
+exception is the key-encryption key of a store that may have reached a cluster: that key
+stays.
 
-For servers that something else starts, such as a pod: with --if-absent a store and a
-log that are both there are left alone, and --before says until when they may be made.
-After that time a server whose volume is gone gets no empty store in its place.`,
+For servers that something else starts, such as a pod: with --if-absent an existing
+store and log are left alone, and --before gives the end of the time in which they may
+be made. After that time a server that lost its volume gets no empty store instead.`,
 		Example: `  rootvouch-kms init --config /etc/rootvouch-kms/kms.json
   rootvouch-kms init --config kms.json --if-absent --before 2026-12-01T12:00:00Z`,
 		Args: command.NoArguments,
 	}
 	path := configFlag(cmd)
-	ifAbsent := cmd.Flags().Bool("if-absent", false, "leave a store and a log that are there alone")
-	before := cmd.Flags().String("before", "", "time until which a store is made (RFC 3339; default: no end)")
+	ifAbsent := cmd.Flags().Bool("if-absent", false, "leave an existing store and log alone")
+	before := cmd.Flags().String("before", "", "time until which a store may be made (RFC 3339; default: no end)")
 	command.NotEmpty(cmd, "before")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var end time.Time
@@ -61,15 +62,15 @@ After that time a server whose volume is gone gets no empty store in its place.`
 			}
 		}
 		if !end.IsZero() && !time.Now().Before(end) {
-			return fmt.Errorf("making store %s and log %s: since %s none is made (--before)", c.where(), c.LogDir, end.Format(time.RFC3339))
+			return fmt.Errorf("making store %s and log %s: after %s none may be made (--before)", c.where(), c.LogDir, end.Format(time.RFC3339))
 		}
 		return initialize(cmd, c)
 	}
 	return cmd
 }
 
-// initialized reports whether store and log are there. One without the other is an error:
-// it was lost, or init was killed. Whether a cluster has a store, it says itself.
+// initialized reports whether store and log exist. One without the other is an error: it was
+// lost, or init was killed. A cluster is not asked here; it says itself whether it has a store.
 func (c config) initialized() (bool, error) {
 	log, err := exists(c.LogDir)
 	if err != nil || c.Etcd != nil {
@@ -77,7 +78,7 @@ func (c config) initialized() (bool, error) {
 	}
 	store, err := exists(c.Store)
 	if err == nil && store != log {
-		err = fmt.Errorf("of store %s and log %s one alone is there, want both or none", c.Store, c.LogDir)
+		err = fmt.Errorf("only one of store %s and log %s exists, want both or none", c.Store, c.LogDir)
 	}
 	return store && log, err
 }
@@ -90,7 +91,7 @@ func exists(path string) (bool, error) {
 	return err == nil, err
 }
 
-// initialize makes all, or leaves nothing that it made.
+// initialize makes store, log and key-encryption key, or leaves nothing that it made.
 func initialize(cmd *cobra.Command, c config) (err error) {
 	made, err := c.KEK.Create(rand.Reader)
 	if err != nil && !errors.Is(err, os.ErrExist) {
@@ -99,7 +100,7 @@ func initialize(cmd *cobra.Command, c config) (err error) {
 	mine := err == nil && made != ""
 	stands := false
 	defer func() {
-		// A store that stands, or may, is sealed under the key: then the key stays.
+		// If the store exists, or may exist, it is sealed under the key: then the key stays.
 		if mine && err != nil && !stands {
 			err = errors.Join(err, os.Remove(made))
 		}
@@ -119,11 +120,11 @@ func initialize(cmd *cobra.Command, c config) (err error) {
 	return nil
 }
 
-// createStore makes a store and its log. After an error it reports whether the store stands
-// all the same, or may: a file is removed, and what is in a cluster is not. The log is the
-// last to come: a store without one does not serve.
+// createStore makes a store and its log. After an error, stands reports whether the store
+// exists, or may exist: a file is removed, but the content of a cluster is not. The log is made
+// last, because a store without a log does not serve.
 func createStore(ctx context.Context, c config, k *kek.Ring) (stands bool, err error) {
-	// A cluster keeps what was made there: whether the log can be made comes first.
+	// A cluster keeps what was made in it, so first check whether the log can be made.
 	if err := os.Mkdir(c.LogDir, 0o700); err != nil {
 		return false, fmt.Errorf("creating log: %w", err)
 	}
@@ -135,7 +136,7 @@ func createStore(ctx context.Context, c config, k *kek.Ring) (stands bool, err e
 			return false, err
 		}
 		defer func() {
-			if err != nil { // it is ours, of a moment ago, and says nothing yet
+			if err != nil { // we made it just now, and it is empty
 				stands, err = false, errors.Join(err, os.Remove(c.Store))
 			}
 		}()

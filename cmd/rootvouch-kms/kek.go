@@ -18,12 +18,12 @@ func newKEKCommand() *cobra.Command {
 		Use:   "create --config FILE",
 		Short: "Make the key-encryption key that the configuration names",
 		Long: `Make the key-encryption key that "kek" in the configuration names: a file, or a file
-that its provider has sealed. One that is there is refused. A systemd credential is
-made with systemd-creds, and a key that a provider keeps for itself (per_release) there.
+that its provider has sealed. An existing one is refused. Make a systemd credential with
+systemd-creds, and a key that a provider keeps for itself (per_release) at the provider.
 
 To change the key-encryption key: move "kek" to "old_keks", give "kek" another name
-and file, make it with this command, start the server anew, and "rootvouch keys
-rewrap". Then "old_keks" can go.`,
+and file, make it with this command, restart the server, and run "rootvouch keys
+rewrap". Then "old_keks" can be removed.`,
 		Example: "  rootvouch-kms kek create --config /etc/rootvouch-kms/kms.json",
 		Args:    command.NoArguments,
 	}
@@ -38,7 +38,7 @@ rewrap". Then "old_keks" can go.`,
 			return err
 		}
 		if made == "" {
-			return fmt.Errorf("key-encryption key %q is not made here: its source is a credential or per_release", c.KEK.Title())
+			return fmt.Errorf("key-encryption key %q cannot be made here: its source is a credential or per_release", c.KEK.Title())
 		}
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "made key-encryption key %q in %s\n", c.KEK.Title(), made)
 		return err

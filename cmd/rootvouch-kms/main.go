@@ -1,5 +1,5 @@
-// Rootvouch-kms is the key server: it releases a disk's key to the VM whose
-// identity and evidence are the ones on record, once per launch.
+// Rootvouch-kms is the key server. It releases a disk's key, once per launch, to the VM whose
+// identity and evidence match the disk's record.
 package main
 
 import (
@@ -21,11 +21,11 @@ func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "rootvouch-kms",
 		Short: "The key server: a disk's key for the VM that its owner measured",
-		Long: `rootvouch-kms keeps the keys of encrypted disks and releases each of them to one
-caller: the workload with the SPIFFE ID on the disk's record (mutual TLS with an
-X.509-SVID), whose evidence, made for this very request, satisfies the record's
-reference values. A launch gets a disk's key once. Every release is recorded, with
-its leaf for the audit log, before the key leaves.
+		Long: `rootvouch-kms keeps the keys of encrypted disks. It releases each key to one caller: the
+workload with the SPIFFE ID on the disk's record (mutual TLS with an X.509-SVID). The
+caller's evidence must be made for this very request, and satisfy the record's reference
+values. A launch gets a disk's key once. Before a key leaves, the release is recorded,
+with its leaf for the audit log.
 
 Records are registered with ` + "`rootvouch keys put`" + ` over the admin socket.`,
 	}

@@ -255,7 +255,7 @@ func TestServe(t *testing.T) {
 	stop()
 
 	// What was there when a checkpoint was kept must still be in the log.
-	for _, want := range []string{"without --log-key this rules out accidents", "without --checkpoint a log that the server itself signed"} {
+	for _, want := range []string{"without --log-key this detects accidents", "without --checkpoint this cannot detect a log that the server itself signed"} {
 		if !strings.Contains(plain, want) {
 			t.Errorf("audit verify claims more than it knows: %s", plain)
 		}
@@ -264,10 +264,10 @@ func TestServe(t *testing.T) {
 	must(t, err)
 	logKey := "--log-key=" + strings.TrimSpace(string(public))
 	said, err := do("audit", "verify", logKey, "--checkpoint", r.path("kept"), r.path("log"))
-	if err != nil || !strings.Contains(said, "are as they were when the checkpoint was kept") || strings.Contains(said, "note:") {
+	if err != nil || !strings.Contains(said, "are unchanged since the checkpoint was kept") || strings.Contains(said, "note:") {
 		t.Errorf("audit verify --checkpoint: %v, %s", err, said)
 	}
-	if said, err = do("audit", "replay", logKey, r.path("log")); err != nil || !strings.Contains(said, "5 releases were judged again, 5 of them by evidence: 0 should not have been") {
+	if said, err = do("audit", "replay", logKey, r.path("log")); err != nil || !strings.Contains(said, "5 releases were judged again, 5 of them by evidence: 0 should not have happened") {
 		t.Errorf("audit replay: %v, %s", err, said)
 	}
 	r.auditReads(logKey)
@@ -598,11 +598,11 @@ func TestConfig(t *testing.T) {
 		{`"version":1`, `"version":2`, "version is 2"},
 		{`"store":"b",`, ``, "store and etcd are absent"},
 		{`"store":"b"`, `"store":""`, "store and etcd are absent"},
-		{`"store":"b"`, `"store":"b","replica":"one"`, "replica goes with etcd alone"},
+		{`"store":"b"`, `"store":"b","replica":"one"`, "replica goes only with etcd"},
 		{`"store":"b"`, `"store":"b","etcd":{"endpoints":["http://127.0.0.1:1"],"prefix":"x/"}`, "want one of them"},
 		{`"store":"b"`, `"etcd":{"endpoints":["http://127.0.0.1:1"],"prefix":"x/"}`, "replica"},
 		{`"store":"b"`, `"replica":"One","etcd":{"endpoints":["http://127.0.0.1:1"],"prefix":"x/"}`, "replica"},
-		{`"store":"b"`, `"replica":"one","etcd":{"endpoints":["http://10.0.0.1:1"],"prefix":"x/"}`, "http is for this machine alone"},
+		{`"store":"b"`, `"replica":"one","etcd":{"endpoints":["http://10.0.0.1:1"],"prefix":"x/"}`, "http is allowed only on this machine"},
 		{`"store"`, `"Store"`, "unknown"},
 		{`127.0.0.1:8443`, `127.0.0.1`, "listen"},
 		{`127.0.0.1:8443`, `127.0.0.1:99999`, "listen: port"},

@@ -15,11 +15,11 @@ func newJoinCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "join --config FILE",
 		Short: "Register one more server that shares a store",
-		Long: `Register the server of this configuration, by the name that "replica" gives, as one of
-those that share a store in etcd. From now on what goes into the log stays in the store
-until this server's log directory has it too.
+		Long: `Register the server of this configuration, under the name in "replica", as one of those
+that share a store in etcd. From now on leaves of the log stay in the store until this
+server's log directory has them too.
 
-Then copy the log directory of a server that serves to this one's log_dir, and serve.`,
+Then copy the log directory of a running server to this one's log_dir, and serve.`,
 		Example: "  rootvouch-kms join --config /etc/rootvouch-kms/kms.json",
 		Args:    command.NoArguments,
 	}
@@ -46,11 +46,11 @@ Then copy the log directory of a server that serves to this one's log_dir, and s
 func newLeaveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "leave --config FILE REPLICA",
-		Short: "Wait no more for the log directory of a server that is lost",
-		Long: `End what join began: nothing stays in the store for the log directory of this replica
-any more. Do so for a machine that is lost or taken out of service, with the
-configuration of one that serves. Should it come back, it must join again, with a copy
-of another server's log directory.`,
+		Short: "Stop waiting for the log directory of a lost server",
+		Long: `End the registration that join began: leaves no longer stay in the store for the log
+directory of this replica. Do so for a machine that is lost or taken out of service, with
+the configuration of a running server. If the machine comes back, it must join again,
+with a copy of another server's log directory.`,
 		Example: "  rootvouch-kms leave --config /etc/rootvouch-kms/kms.json kms2",
 		Args:    cobra.ExactArgs(1),
 	}
@@ -76,7 +76,7 @@ func openShared(ctx context.Context, path string) (config, book, error) {
 		return config{}, book{}, err
 	}
 	if c.Etcd == nil {
-		return config{}, book{}, fmt.Errorf("the store is the file %s, want one in etcd: one server alone has a file", c.Store)
+		return config{}, book{}, fmt.Errorf("the store is the file %s, want one in etcd: a file serves only one server", c.Store)
 	}
 	b, err := openStore(ctx, c)
 	return c, b, err

@@ -26,16 +26,16 @@ func newRestoreCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore --config FILE --backup FILE",
 		Short: "Make the store from a backup, and bring it up to the log",
-		Long: `Make the store where the configuration has it from a backup ("rootvouch keys backup"),
-and bring it up to the log, which goes on after the backup was made: no launch that
-has had a key since gets it again, and records that were disabled, retired or deleted
-since are so here. The log must be the one that was last in use, or the newest copy
-of it that there is.
+		Long: `Make the store at its path in the configuration from a backup ("rootvouch keys backup"),
+and bring it up to the log, which goes on after the backup. No launch that got a key
+after the backup gets it again. Records that were disabled, retired or deleted after
+the backup are so in the new store. The log must be the one that was last in use, or its
+newest copy.
 
-Keys that were registered since the backup are in nothing: they are listed, and have
-to be registered anew ("rootvouch keys put").
+No copy has the keys that were registered after the backup. The command lists them.
+Register them again ("rootvouch keys put").
 
-A store that is there is refused. Nothing is left behind by a restore that fails.`,
+An existing store is refused. If restore fails, it leaves nothing behind.`,
 		Example: "  rootvouch-kms restore --config /etc/rootvouch-kms/kms.json --backup kms-backup-2026-11-28.db",
 		Args:    command.NoArguments,
 	}
@@ -55,7 +55,7 @@ A store that is there is refused. Nothing is left behind by a restore that fails
 // restoreStore makes the store, or leaves nothing.
 func restoreStore(ctx context.Context, c config, backup string, out io.Writer) (err error) {
 	if c.Etcd != nil {
-		return errors.New("restoring: the store is in etcd, want a file: etcd has snapshots of its own")
+		return errors.New("restoring: the store is in etcd, want a file: restore etcd from its own snapshots")
 	}
 	if _, err := os.Lstat(c.Store); err == nil {
 		return fmt.Errorf("restoring: %w", &os.PathError{Op: "creating", Path: c.Store, Err: os.ErrExist})
@@ -79,7 +79,7 @@ func restoreStore(ctx context.Context, c config, backup string, out io.Writer) (
 	fmt.Fprintf(out, "made store %s: the log has %d leaves that the backup lacked, %d releases among them; %d disks had changed\n",
 		c.Store, result.Leaves, result.Releases, result.Changed)
 	for _, lost := range result.Lost {
-		fmt.Fprintf(out, "lost: the key of %s: register it anew\n", lost)
+		fmt.Fprintf(out, "lost: the key of %s: register it again\n", lost)
 	}
 	return nil
 }
@@ -120,7 +120,7 @@ func restoreInto(ctx context.Context, c config, part string) (restore.Result, er
 	if err != nil {
 		return restore.Result{}, err
 	}
-	// What a server would say of it at its start.
+	// This is the check that a server makes at its start.
 	if _, err := publish.Open(ctx, s, c.lane(), c.LogDir, quiet()); err != nil {
 		return restore.Result{}, err
 	}

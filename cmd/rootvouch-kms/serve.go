@@ -31,13 +31,13 @@ import (
 	"github.com/rootvouch/rootvouch/kms/witness"
 )
 
-// retryWindow is how long a reply that was lost may be asked for again, with the
-// very same request: longer than a guest asks, so that it gets its key from a server
-// that comes back within its patience.
+// retryWindow is how long a guest may repeat an identical request whose reply was lost. It is
+// longer than a guest's patience. So a guest gets its key from a server that comes back within
+// that patience.
 const retryWindow = 210 * time.Second
 
-// gcPercent lets the heap grow to four times what lives before it is collected: what lives
-// is small, and each request leaves much behind.
+// gcPercent lets the heap grow to four times the live data before a collection, because the
+// live data are few and each request leaves much garbage.
 const gcPercent = 300
 
 // agentStep is the wait between two tries of the Workload API.
@@ -47,26 +47,26 @@ func newServeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve --config FILE",
 		Short: "Serve keys until SIGTERM",
-		Long: `Serve keys until SIGTERM or SIGINT, then finish what is under way.
+		Long: `Serve keys until SIGTERM or SIGINT, then finish the requests in progress.
 
 The server gets its own SVID and the trust bundle from the SPIRE agent, and waits
-for them; both may rotate while it serves. When callers can reach it, it prints
+for them. Both may rotate while it serves. When callers can reach the server, it prints
 one line:
 
-  rootvouch-kms: serving on 127.0.0.1:8443 as spiffe://example.org/kms
+    rootvouch-kms: serving on 127.0.0.1:8443 as spiffe://example.org/kms
 
-Its log goes to standard error. SIGHUP has it read the collateral again, and ends
-nothing. It tells systemd that it serves, and that it lives (Type=notify,
-WatchdogSec=). When the file of its store cannot be used any more, it ends with an
-error. A server whose store is in etcd goes on, and releases keys when the cluster is
-well again.`,
+Its log goes to standard error. SIGHUP makes it read the collateral again, and ends
+nothing. It reports to systemd that it serves and that it is alive (Type=notify,
+WatchdogSec=). If the file of its store becomes unusable, it ends with an error. A
+server with a store in etcd keeps running, and releases keys again when the cluster has
+recovered.`,
 		Example: "  rootvouch-kms serve --config /etc/rootvouch-kms/kms.json",
 		Args:    command.NoArguments,
 	}
 	path := configFlag(cmd)
 	command.Reloads(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		// First of all: SIGHUP ends no server that waits for its SVID.
+		// This comes first, so that SIGHUP does not end a server that waits for its SVID.
 		hangups := make(chan os.Signal, 1)
 		signal.Notify(hangups, unix.SIGHUP)
 		defer signal.Stop(hangups)
@@ -79,7 +79,7 @@ well again.`,
 			fmt.Fprintf(cmd.OutOrStdout(), "rootvouch-kms: serving on %s as %s\n", address, c.id)
 		})
 		if cmd.Context().Err() != nil && errors.Is(err, context.Canceled) {
-			return nil // stopped while it was waiting for its SVID
+			return nil // stopped while it waited for its SVID
 		}
 		return err
 	}
@@ -87,7 +87,7 @@ well again.`,
 }
 
 func serve(ctx context.Context, c config, log *slog.Logger, hangups <-chan os.Signal, ready func(address string)) error {
-	// Keys are in memory: no core file.
+	// The memory has keys, so forbid core files.
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("forbidding core files: %w", err)
 	}
@@ -127,7 +127,8 @@ func serve(ctx context.Context, c config, log *slog.Logger, hangups <-chan os.Si
 			return err
 		}
 	}
-	// A server whose store and log were put back must not release what it released before.
+	// If store and log were put back, the server must not release again what it released
+	// before.
 	if err := startWithWitnesses(ctx, c, b, log); err != nil {
 		callers.Close()
 		owner.Close()
@@ -136,7 +137,7 @@ func serve(ctx context.Context, c config, log *slog.Logger, hangups <-chan os.Si
 		}
 		return err
 	}
-	// Nothing is sealed under a key-encryption key that is not on the book's list.
+	// No key-encryption key may seal before it is on the store's list.
 	err = b.ledger.Records.Admit(ctx)
 	if err == nil {
 		err = b.ledger.Note(ctx, audit.Entry{Event: audit.Start, About: audit.AboutStart{SPIFFEID: c.id.String()}})
@@ -149,7 +150,7 @@ func serve(ctx context.Context, c config, log *slog.Logger, hangups <-chan os.Si
 		}
 		return err
 	}
-	// What serves writes to the log until it has ended: the publisher ends after it.
+	// Requests write to the log until they end, so the publisher ends after them.
 	serving, stopped := context.WithCancel(context.WithoutCancel(ctx))
 	published := make(chan error, 1)
 	go func() { published <- b.publisher.Run(serving, b.ledger.Written()) }()
@@ -194,7 +195,7 @@ func serve(ctx context.Context, c config, log *slog.Logger, hangups <-chan os.Si
 		}
 		select { // the publisher may have noticed first
 		case <-b.failed():
-			return errors.New("the store failed: not serving any more")
+			return errors.New("the store failed: the server stops")
 		default:
 			return err
 		}
@@ -209,8 +210,8 @@ func serve(ctx context.Context, c config, log *slog.Logger, hangups <-chan os.Si
 	return errors.Join(err, <-published)
 }
 
-// startWithWitnesses has the witnesses cosign the log as it stands. A witness that does not
-// answer keeps no server from starting; one that has seen more leaves does.
+// startWithWitnesses has the witnesses cosign the present log. If a witness does not answer,
+// the server starts anyway. If a witness has seen more leaves, the server does not start.
 func startWithWitnesses(ctx context.Context, c config, b book, log *slog.Logger) error {
 	now := b.publisher.State()
 	err := c.witnesses.Cosign(ctx, b.witnessed(c), now.Tree, now.Checkpoint)
@@ -221,7 +222,7 @@ func startWithWitnesses(ctx context.Context, c config, b book, log *slog.Logger)
 	return err
 }
 
-// reloadOnHangup has the collateral read again at each SIGHUP, until ctx is done.
+// reloadOnHangup reads the collateral again at each SIGHUP, until ctx is done.
 func reloadOnHangup(ctx context.Context, hangups <-chan os.Signal, collateral *collateralDir, log *slog.Logger) {
 	for {
 		select {
@@ -259,14 +260,14 @@ func openSource(ctx context.Context, c config, log *slog.Logger) (*workloadapi.X
 		if _, err := source.GetX509SVID(); err == nil {
 			return source, nil
 		}
-		log.Warn("the agent gives other SVIDs, not this one", "spiffe_id", c.id)
+		log.Warn("the agent gives other SVIDs but not this one", "spiffe_id", c.id)
 		if err := source.WaitUntilUpdated(ctx); err != nil {
 			return nil, errors.Join(fmt.Errorf("getting the SVID: %w", err), source.Close())
 		}
 	}
 }
 
-// pick takes the SVID of an ID, and none if there is no such.
+// pick returns the SVID with an ID, or nil.
 func pick(id spiffeid.ID) func([]*x509svid.SVID) *x509svid.SVID {
 	return func(all []*x509svid.SVID) *x509svid.SVID {
 		for _, svid := range all {
@@ -278,8 +279,7 @@ func pick(id spiffeid.ID) func([]*x509svid.SVID) *x509svid.SVID {
 	}
 }
 
-// agentLog says what is wrong with the Workload API, once for each thing and not at
-// each try.
+// agentLog logs each error of the Workload API once, and not at each try.
 type agentLog struct {
 	log  *slog.Logger
 	mu   sync.Mutex // guards last

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// notify tells the service manager, if there is one that listens, how the service is
-// (sd_notify(3)): it sends one datagram to $NOTIFY_SOCKET.
+// notify reports the service's state to the service manager, if one listens (sd_notify(3)). It
+// sends one datagram to $NOTIFY_SOCKET.
 func notify(state string) error {
 	path := os.Getenv("NOTIFY_SOCKET")
 	if path == "" {
@@ -30,9 +30,9 @@ func notify(state string) error {
 	return nil
 }
 
-// watchdog tells the service manager that the server lives, while it does, as often as it
-// wants to know twice over (WatchdogSec=, sd_watchdog_enabled(3)). It ends with ctx, at
-// once where nobody wants to know.
+// watchdog reports to the service manager that the server is alive, twice in each interval that
+// the manager asks for (WatchdogSec=, sd_watchdog_enabled(3)). It returns when ctx is done, or
+// at once if the manager does not ask.
 func watchdog(ctx context.Context, live func() error) {
 	microseconds, err := strconv.ParseUint(os.Getenv("WATCHDOG_USEC"), 10, 32)
 	if pid := os.Getenv("WATCHDOG_PID"); err != nil || microseconds == 0 || pid != "" && pid != strconv.Itoa(os.Getpid()) {

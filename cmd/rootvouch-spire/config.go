@@ -25,13 +25,13 @@ func newServerConfigCommand() *cobra.Command {
 		Short: "Print a server.conf for a stock SPIRE server",
 		Long: `Print a configuration with which a stock SPIRE server attests rootvouch VMs: sqlite,
 keys on disk, the intermediate CA of "spire init", the node attestor amd_sev_snp,
-and join tokens for the agent on the owner's side. Comments say why each setting
-that differs from SPIRE's default does. Paths are made absolute; the plugin must
-exist, since SPIRE is told its SHA-256.
+and join tokens for the owner's agent. If a setting differs from SPIRE's default, a
+comment says why. Paths are made absolute. The plugin must exist, because the
+configuration has its SHA-256.
 
---refval names a file, and can be repeated. --refval-dir names a directory: a file NAME.json that is put
-there, replaced or removed counts from the next attestation on, without a restart.
-"rootvouch release apply" keeps such a directory.`,
+--refval names a file, and can be repeated. --refval-dir names a directory of files
+NAME.json. A file that is added, replaced or removed takes effect at the next
+attestation, without a restart. "rootvouch release apply" keeps such a directory.`,
 		Example: `  rootvouch spire server-config --trust-domain example.org --ca-dir ca --data-dir spire \
     --plugin bin/snp-server-plugin --refval refval.json --collateral-dir crls >server.conf
   mkdir -m 700 spire && spire-server run -config server.conf`,
@@ -46,7 +46,7 @@ there, replaced or removed counts from the next attestation on, without a restar
 			}
 			paths := []*string{&s.CADir, &s.DataDir, &s.Socket, &s.Plugin, &s.CollateralDir}
 			if len(s.RefvalFiles) == 0 && s.RefvalDir == "" {
-				return command.Usage(errors.New("there are no reference values: want --refval or --refval-dir"))
+				return command.Usage(errors.New("got no reference values, want --refval or --refval-dir"))
 			}
 			if s.RefvalDir != "" {
 				paths = append(paths, &s.RefvalDir)
@@ -77,11 +77,11 @@ there, replaced or removed counts from the next attestation on, without a restar
 	flags.StringVar(&s.DataDir, "data-dir", "", "directory of keys and state")
 	flags.StringVar(&s.Socket, "socket", "", "admin socket of the SPIRE server (default: server.sock in the data directory)")
 	flags.StringVar(&s.Plugin, "plugin", "", "snp-server-plugin")
-	flags.StringArrayVar(&s.RefvalFiles, "refval", nil, "reference values (evidence has to satisfy one of them; repeatable)")
+	flags.StringArrayVar(&s.RefvalFiles, "refval", nil, "reference values (evidence must satisfy one of them; repeatable)")
 	flags.StringVar(&s.RefvalDir, "refval-dir", "", "directory of reference values, each in a file NAME.json, read again on change")
 	flags.StringVar(&s.CollateralDir, "collateral-dir", "", "directory of CRLs and certificates")
 	flags.StringVar(&s.AgentPathTemplate, "agent-path-template", "", "template of agent IDs (default: one ID for each launch)")
-	flags.StringArrayVar(&s.Selectors, "selector", nil, "name of a selector that agents get (repeatable; default: those that the entries of spire entries ask for)")
+	flags.StringArrayVar(&s.Selectors, "selector", nil, "name of a selector that agents get (repeatable; default: those that the entries of spire entries use)")
 	flags.DurationVar(&s.CacheReload, "cache-reload", conf.DefaultCacheReload, "how often the server looks for new entries and agents")
 	command.Require(cmd, "ca-dir", "data-dir", "plugin", "collateral-dir")
 	command.NotEmpty(cmd, "refval-dir")
@@ -93,8 +93,8 @@ func hintMissing(cmd *cobra.Command, err error) {
 	fmt.Fprintf(cmd.ErrOrStderr(), "rootvouch-spire: hint: %v: the server does not start without it\n", err)
 }
 
-// lookAtRefvals refuses reference values that the server would not start with. They
-// may come later.
+// lookAtRefvals refuses reference values that the server would refuse at its start. A missing
+// file is no error, because it may come later.
 func lookAtRefvals(cmd *cobra.Command, paths []string) error {
 	isEmulated := false
 	for _, path := range paths {
@@ -123,13 +123,12 @@ func newAgentConfigCommand() *cobra.Command {
 		Use:   "agent-config --trust-domain NAME --ca-dir DIR --data-dir DIR",
 		Short: "Print an agent.conf for the stock SPIRE agent on the owner's side",
 		Long: `Print a configuration for the stock SPIRE agent that gives rootvouch-kms its
-identity: it attests by join token (spire join-token), once, and keeps its key on
-disk. The agents inside VMs are configured by PID 1, from boot.json.
+identity. The agent attests once, by join token (spire join-token), and keeps its key on
+disk. PID 1 configures the agents inside VMs, from boot.json.
 
-Give the token in a file that nobody else can read: on a command line each local
-user sees it, and can be the agent first. The file has to stay, since the agent
-reads it at each start; once the agent has attested, the token in it is worth
-nothing.`,
+Give the token in a file that nobody else can read. On a command line each local user
+sees it, and can be the agent first. The file must stay, because the agent reads it at
+each start. After the agent has attested, the token in it is worthless.`,
 		Example: `  mkdir -m 700 agent
   (umask 077; rootvouch spire join-token --trust-domain example.org --socket spire/server.sock >agent/token)
   rootvouch spire agent-config --trust-domain example.org --ca-dir ca --data-dir agent \
@@ -160,7 +159,7 @@ nothing.`,
 	flags.StringVar(&caDir, "ca-dir", "", "directory of the trust root (with root.crt)")
 	flags.StringVar(&a.DataDir, "data-dir", "", "directory of keys and state")
 	flags.StringVar(&a.Socket, "workload-api-socket", "", "Workload API socket (default: agent.sock in the data directory)")
-	flags.StringVar(&a.JoinTokenFile, "join-token-file", "", "file with a join token, which nobody else can read (default: none)")
+	flags.StringVar(&a.JoinTokenFile, "join-token-file", "", "file with a join token that nobody else can read (default: none)")
 	flags.DurationVar(&a.Sync, "sync", conf.DefaultSync, "how often the agent asks for new entries")
 	command.Require(cmd, "ca-dir", "data-dir")
 	trustDomainFlag(cmd, &domain)
@@ -187,7 +186,7 @@ func makeAbsolute(paths ...*string) error {
 	return nil
 }
 
-// fileSHA256 is the SHA-256 of a program.
+// fileSHA256 returns the SHA-256 of a program.
 func fileSHA256(what, path string) (pins.Digest, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -24,7 +24,7 @@ import (
 	"github.com/rootvouch/rootvouch/spire/admin"
 )
 
-// spireTimeout bounds what is asked of a SPIRE server on this machine.
+// spireTimeout bounds a request to a SPIRE server on this machine.
 const spireTimeout = 30 * time.Second
 
 type entriesFlags struct {
@@ -32,8 +32,8 @@ type entriesFlags struct {
 	refvals                                                []string
 	kms, kmsPath, kmsID, kmsParent, kmsUser                string
 	ttl                                                    time.Duration
-	unmeasuredKernel                                       bool // accepts a measurement that covers none
-	emulated                                               bool // whether a root of trust among the reference values is
+	unmeasuredKernel                                       bool // accepts a measurement that covers no kernel
+	emulated                                               bool // whether some reference values have an emulated root of trust
 
 	fetchkeySHA256, release, end, format string
 	kmsSelectors                         []string
@@ -46,35 +46,35 @@ func newEntriesCommand() *cobra.Command {
 		Use:   "entries --trust-domain NAME --socket SOCKET|--format FORMAT [--name VM --refval FILE --fetchkey FILE] [--kms FILE]",
 		Short: "Create and update registration entries on a running SPIRE server",
 		Long: `Create, update and remove registration entries on a running stock SPIRE server, so
-that they are what the arguments say. Entries that others made are left alone, and
-a second run changes nothing. If entries of an earlier run are wanted no more, they
-are shown and nothing is changed: --remove lets them be removed. A second --refval
-keeps what VMs with other measurements need. --dry-run shows every change and makes none.
+that they match the arguments. Entries of others are left alone, and a second run changes
+nothing. If entries of an earlier run are no longer wanted, the command shows them and
+changes nothing; with --remove it removes them. A second --refval keeps the entries for
+VMs with other measurements. --dry-run shows every change and makes none.
 
 With --release-id the entries are those of one release of the VM, beside those of its
 other releases, and --end is when the server removes them. Without --refval, --end
-changes that of the entries that there are (never: none), --remove removes them, and
---list lists the releases. "rootvouch release apply" does all of it.
+changes the end of the existing entries (never: no end), --remove removes them, and
+--list lists the releases. "rootvouch release apply" does all of this.
 
 --format prints entries and asks no server: clusterstaticentry for spire-controller-manager
 (YAML), entry-create for "spire-server entry create -data". With --kms-selector the key
-server is told by these selectors, such as those of its pod, and not by path, SHA-256
+server's entry has these selectors, such as those of its pod, instead of path, SHA-256
 and user.
 
-For a VM (--name, --refval, --fetchkey): a node alias, spiffe://NAME/node/VM, for
-each launch digest of the reference values together with their root of trust, and
-HOST_DATA, ID block's keys, family and image ID where they are not "any"; and below
-it the workload fetchkey, by its path inside the initramfs and its SHA-256.
-The workload's SPIFFE ID is the one that the disk's record at the KMS has.
+For a VM (--name, --refval, --fetchkey) the command makes two kinds of entries. For each
+launch digest in the reference values there is a node alias, spiffe://NAME/node/VM. It
+also selects the root of trust, and HOST_DATA, the ID block's keys, family and image ID
+unless they are "any". Below the alias is the workload fetchkey, selected by its path in
+the initramfs and its SHA-256. Its SPIFFE ID is the one on the disk's record at the KMS.
 
-For the KMS (--kms): the workload rootvouch-kms, by path, SHA-256 and user, below
-the alias of the owner's agent. The user is the caller's uid unless --kms-user names
-another: every user of the machine reaches the agent's Workload API, and can run
-the program. With "any" each of them can be the key server. Run it again when the
-program has changed.
+For the KMS (--kms) the command makes the workload rootvouch-kms, selected by path,
+SHA-256 and user, below the alias of the owner's agent. The user is the caller's uid
+unless --kms-user names another. The user matters because every user of the machine
+reaches the agent's Workload API and can run the program: with "any" each of them can be
+the key server. Run the command again when the program has changed.
 
-No VM can be named "owner", and no VM can have the key server's SPIFFE ID: when the
-KMS has another than the default, give --kms-spiffe-id with VMs too.`,
+No VM can be named "owner", and no VM can have the key server's SPIFFE ID. If the KMS
+does not have the default ID, give --kms-spiffe-id with VMs too.`,
 		Example: `  rootvouch spire entries --socket spire/server.sock --trust-domain example.org \
     --name web1 --refval refval.json --fetchkey bin/guest/fetchkey \
     --kms /usr/bin/rootvouch-kms --kms-user rootvouch-kms
@@ -95,7 +95,7 @@ KMS has another than the default, give --kms-spiffe-id with VMs too.`,
 	flags.StringVar(&f.kmsPath, "kms-path", "", "its path where it runs (default: that of --kms, absolute and with links resolved)")
 	flags.StringVar(&f.kmsID, "kms-spiffe-id", "", "SPIFFE ID of the key server (default: spiffe://TRUST-DOMAIN/kms)")
 	flags.StringVar(&f.kmsParent, "kms-parent", "", "SPIFFE ID of the owner's agent or its alias (default: spiffe://TRUST-DOMAIN"+admin.OwnerPath+")")
-	flags.StringVar(&f.kmsUser, "kms-user", "", "user that rootvouch-kms runs as (a name, a number, or any; default: who runs this)")
+	flags.StringVar(&f.kmsUser, "kms-user", "", "user that rootvouch-kms runs as (a name, a number, or any; default: the user that runs this command)")
 	flags.DurationVar(&f.ttl, "ttl", 0, "lifetime (of the SVIDs; default: the server's)")
 	flags.BoolVar(&f.unmeasuredKernel, "unmeasured-kernel", false, "accept a measurement that covers no kernel: the host then chooses the kernel, and each verdict says so")
 	flags.StringVar(&f.fetchkeySHA256, "fetchkey-sha256", "", "SHA-256 of the fetchkey program, in place of --fetchkey")
@@ -104,7 +104,7 @@ KMS has another than the default, give --kms-spiffe-id with VMs too.`,
 	flags.StringVar(&f.end, "end", "", "when it ends (the entries: RFC 3339, or never; default: never)")
 	flags.StringVar(&f.format, "format", "", "form of the output (clusterstaticentry or entry-create: print the entries; default: apply them)")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "show what would change, and change nothing")
-	flags.BoolVar(&f.remove, "remove", false, "remove entries that are wanted no more")
+	flags.BoolVar(&f.remove, "remove", false, "remove entries that are no longer wanted")
 	flags.BoolVar(&f.list, "list", false, "list the releases of the VM that have entries")
 	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
 	command.NotEmpty(cmd, "fetchkey-sha256", "kms-selector", "release-id", "end", "format")
@@ -155,12 +155,12 @@ func (f *entriesFlags) run(cmd *cobra.Command) error {
 	})
 }
 
-// onlyEnds reports whether the entries that a release has only get another end.
+// onlyEnds reports whether the command only changes the end of a release's entries.
 func (f *entriesFlags) onlyEnds() bool {
 	return f.release != "" && len(f.refvals) == 0 && !f.remove && f.end != "" && f.kms == "" && len(f.kmsSelectors) == 0
 }
 
-// parseEnd reads --end.
+// parseEnd parses --end.
 func (f *entriesFlags) parseEnd() (time.Time, error) {
 	switch {
 	case f.end == "" || f.end == "never":
@@ -168,7 +168,7 @@ func (f *entriesFlags) parseEnd() (time.Time, error) {
 	case f.release == "":
 		return time.Time{}, command.Usage(errors.New("--end goes with --release-id"))
 	case f.format == formatStaticEntry:
-		return time.Time{}, command.Usage(fmt.Errorf("--end has no place in %s", f.format))
+		return time.Time{}, command.Usage(fmt.Errorf("--end does not go with --format %s", f.format))
 	}
 	end, err := time.Parse(time.RFC3339, f.end)
 	if err != nil {
@@ -194,7 +194,7 @@ func (f *entriesFlags) withClient(cmd *cobra.Command, do func(context.Context, *
 	return nil
 }
 
-// carryOut shows a plan, and makes its changes unless it is only to be shown.
+// carryOut prints a plan, and makes its changes unless --dry-run is set.
 func (f *entriesFlags) carryOut(ctx context.Context, cmd *cobra.Command, client *admin.Client, plan []admin.Change) error {
 	removes := slices.ContainsFunc(plan, func(c admin.Change) bool { return c.Action == admin.Removed })
 	refused := removes && !f.remove && !f.dryRun
@@ -203,8 +203,8 @@ func (f *entriesFlags) carryOut(ctx context.Context, cmd *cobra.Command, client 
 			return err
 		}
 		if refused {
-			return command.WithHint(errors.New("entries would be removed, and nothing was changed"),
-				"--remove lets them be removed; --refval once more keeps those of other measurements")
+			return command.WithHint(errors.New("entries would be removed, so nothing was changed"),
+				"--remove removes them; a further --refval keeps those of other measurements")
 		}
 		return nil
 	}
@@ -214,7 +214,7 @@ func (f *entriesFlags) carryOut(ctx context.Context, cmd *cobra.Command, client 
 	return f.print(cmd.OutOrStdout(), plan, false)
 }
 
-// groups makes the entries of everything that the flags name.
+// groups makes the entries of all that the flags name.
 func (f *entriesFlags) groups(end time.Time) ([]admin.Group, error) {
 	td, err := parseTrustDomain(f.domain)
 	if err != nil {
@@ -248,7 +248,7 @@ func (f *entriesFlags) vm(td spiffeid.TrustDomain, end time.Time) (admin.Group, 
 		return vm.NoEntries()
 	}
 	if f.name == "" || len(f.refvals) == 0 || !hasFetchkey {
-		return admin.Group{}, command.Usage(errors.New("a VM takes --name, --refval and --fetchkey"))
+		return admin.Group{}, command.Usage(errors.New("a VM needs --name, --refval and --fetchkey"))
 	}
 	var err error
 	if vm.Workload, err = idOr(td, "spiffe-id", f.workload, "/vm/"+f.name); err != nil {
@@ -313,7 +313,7 @@ func (f *entriesFlags) keyServer(td spiffeid.TrustDomain) (admin.Group, error) {
 	}
 	program := admin.Executable{Path: f.kmsPath}
 	if program.Path == "" {
-		// The unix attestor reads /proc/PID/exe, which has no links in it.
+		// The unix attestor reads /proc/PID/exe, where all links are resolved.
 		if program.Path, err = filepath.Abs(f.kms); err != nil {
 			return admin.Group{}, err
 		}
@@ -331,7 +331,7 @@ func (f *entriesFlags) keyServer(td spiffeid.TrustDomain) (admin.Group, error) {
 	return admin.KMS(id, parent, program, runsAs, f.ttl)
 }
 
-// parseUser reads --kms-user.
+// parseUser parses --kms-user.
 func parseUser(text string) (admin.User, error) {
 	switch text {
 	case "any":
@@ -353,7 +353,8 @@ func parseUser(text string) (admin.User, error) {
 	return admin.UID(uint32(uid)), nil
 }
 
-// idOr parses a flag's SPIFFE ID, or takes a path of the trust domain.
+// idOr parses a flag's SPIFFE ID. Without one it returns the ID with this path in the trust
+// domain.
 func idOr(td spiffeid.TrustDomain, flag, text, path string) (spiffeid.ID, error) {
 	if text == "" {
 		id, err := spiffeid.FromPath(td, path)

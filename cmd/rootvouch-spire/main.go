@@ -1,6 +1,5 @@
-// Rootvouch-spire sets up stock SPIRE for rootvouch. `rootvouch spire` starts this
-// program. So the tool that measures and verifies does not contain the code that
-// speaks to a SPIRE server.
+// Rootvouch-spire sets up stock SPIRE for rootvouch. `rootvouch spire` runs this program. So
+// the tool that measures and verifies does not contain the code that speaks to a SPIRE server.
 package main
 
 import (
@@ -35,14 +34,14 @@ func newRootCommand() *cobra.Command {
   spire join-token     makes a token for that agent
   spire entries        creates and updates registration entries
 
-docs/spire.md goes through them in this order.`,
+docs/spire.md explains them in this order.`,
 	}
 	root.AddCommand(newInitCommand(), newRenewCommand(), newCheckCommand(), newServerConfigCommand(), newAgentConfigCommand(),
 		newJoinTokenCommand(), newEntriesCommand())
 	return root
 }
 
-// sayEmulated says that a root of trust that a command works on is emulated, if it is.
+// sayEmulated prints the warning about emulation if is is true.
 func sayEmulated(cmd *cobra.Command, is bool) {
 	if is {
 		fmt.Fprintf(cmd.ErrOrStderr(), "rootvouch: %s\n", emulated.Warning)

@@ -17,13 +17,13 @@ import (
 	"github.com/rootvouch/rootvouch/spire/admin"
 )
 
-// The forms of --format.
+// The values of --format.
 const (
 	formatStaticEntry = "clusterstaticentry"
 	formatEntryCreate = "entry-create"
 )
 
-// print shows changes; those of a plan are still to be made.
+// print prints changes. With plan set they have not been made.
 func (f *entriesFlags) print(w io.Writer, changes []admin.Change, plan bool) error {
 	if f.asJSON {
 		return printJSON(w, changes)
@@ -48,7 +48,7 @@ func (f *entriesFlags) print(w io.Writer, changes []admin.Change, plan bool) err
 	return nil
 }
 
-// changeJSON is a change as "rootvouch release" reads it.
+// changeJSON is a change in the form that "rootvouch release" reads.
 type changeJSON struct {
 	Action    admin.Action `json:"action"`
 	EntryID   string       `json:"entry_id"`
@@ -87,10 +87,10 @@ func endText(end time.Time) string {
 	return end.Format(time.RFC3339)
 }
 
-// printReleases is --list.
+// printReleases carries out --list.
 func (f *entriesFlags) printReleases(cmd *cobra.Command) error {
 	if f.name == "" {
-		return command.Usage(fmt.Errorf("--list takes the --name of a VM"))
+		return command.Usage(fmt.Errorf("--list needs the --name of a VM"))
 	}
 	return f.withClient(cmd, func(ctx context.Context, client *admin.Client) error {
 		all, err := client.Releases(ctx, f.name)
@@ -121,7 +121,7 @@ func (f *entriesFlags) printReleases(cmd *cobra.Command) error {
 	})
 }
 
-// printFormat prints entries for whoever registers them instead of us.
+// printFormat prints entries for another program that registers them.
 func (f *entriesFlags) printFormat(w io.Writer, groups []admin.Group) error {
 	var entries []admin.Entry
 	for _, g := range groups {
@@ -136,10 +136,9 @@ func (f *entriesFlags) printFormat(w io.Writer, groups []admin.Group) error {
 	return command.Usage(fmt.Errorf("--format is %q, want %s or %s", f.format, formatStaticEntry, formatEntryCreate))
 }
 
-// printStaticEntries writes objects of the custom resource of
-// spire-controller-manager (api/v1alpha1/clusterstaticentry_types.go). A name there
-// is a DNS label, so it holds a digest of the entry ID. Strings are JSON's, which
-// are YAML's too.
+// printStaticEntries writes objects of spire-controller-manager's custom resource
+// (api/v1alpha1/clusterstaticentry_types.go). An object's name must be a DNS label, so it has a
+// digest of the entry ID. Strings are quoted as in JSON, which is valid YAML.
 func printStaticEntries(w io.Writer, entries []admin.Entry) error {
 	var text strings.Builder
 	for _, e := range entries {
@@ -156,7 +155,7 @@ func printStaticEntries(w io.Writer, entries []admin.Entry) error {
 	return err
 }
 
-// printEntryCreate writes the file that "spire-server entry create -data" takes.
+// printEntryCreate writes the input file of "spire-server entry create -data".
 func printEntryCreate(w io.Writer, entries []admin.Entry) error {
 	type selector struct {
 		Type  string `json:"type"`

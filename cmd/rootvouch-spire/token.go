@@ -19,10 +19,10 @@ func newJoinTokenCommand() *cobra.Command {
 		Use:   "join-token --socket SOCKET --trust-domain NAME",
 		Short: "Make a join token for the agent on the owner's side",
 		Long: `Make a token with which one SPIRE agent can attest, once, and print it. The agent
-gets the identity spiffe://NAME` + admin.OwnerPath + ` beside its own: what "spire entries --kms"
-makes hangs below that, and outlives the agent. Whoever has the token can be that
-agent, so it lasts no longer than need be; keep it in a file that nobody else can
-read (spire agent-config --join-token-file), not on a command line.`,
+gets the identity spiffe://NAME` + admin.OwnerPath + ` beside its own. The entries of "spire entries --kms"
+are below that identity, and outlive the agent. Whoever has the token can be that agent,
+so give it a short life. Keep it in a file that nobody else can read (spire agent-config
+--join-token-file), not on a command line.`,
 		Example: `  (umask 077; rootvouch spire join-token --socket spire/server.sock --trust-domain example.org >agent/token)`,
 		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -22,11 +22,11 @@ func newInitCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init --ca-dir DIR --trust-domain NAME",
 		Short: "Make the long-lived root of a trust domain",
-		Long: `Make a root CA that outlives every VM which is measured with it, and an
-intermediate CA for the SPIRE server to work under (UpstreamAuthority "disk").
+		Long: `Make a root CA that outlives every VM measured with it, and an intermediate CA under
+it for the SPIRE server (UpstreamAuthority "disk").
 
-A stock SPIRE server makes itself a new CA every day; VMs know the root above it.
-Keys are ECDSA P-256, in files of mode 0600. Nothing that exists is replaced.`,
+A stock SPIRE server makes a new CA of its own every day; VMs know the root above it.
+Keys are ECDSA P-256, in files of mode 0600. The command replaces no existing file.`,
 		Example: `  rootvouch spire init --ca-dir ca --trust-domain example.org --years 10`,
 		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -36,7 +36,7 @@ Keys are ECDSA P-256, in files of mode 0600. Nothing that exists is replaced.`,
 			}
 			if err := trust.Init(dir, td, v, time.Now(), rand.Reader); err != nil {
 				if errors.Is(err, os.ErrExist) {
-					return command.WithHint(err, "a second root means that every VM is measured anew; to renew the intermediate, use spire renew")
+					return command.WithHint(err, "a second root needs a new measurement of every VM; to renew the intermediate, use spire renew")
 				}
 				return err
 			}
@@ -45,8 +45,8 @@ Keys are ECDSA P-256, in files of mode 0600. Nothing that exists is replaced.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&dir, "ca-dir", "", "directory of the trust root (to make, or an existing one)")
-	flags.IntVar(&v.RootYears, "years", 10, "years that the root lasts")
-	flags.IntVar(&v.UpstreamYears, "upstream-years", 1, "years that the intermediate lasts")
+	flags.IntVar(&v.RootYears, "years", 10, "validity of the root in years")
+	flags.IntVar(&v.UpstreamYears, "upstream-years", 1, "validity of the intermediate in years")
 	command.Require(cmd, "ca-dir")
 	trustDomainFlag(cmd, &domain)
 	return cmd
@@ -68,12 +68,12 @@ func newCheckCommand() *cobra.Command {
 	var within time.Duration
 	cmd := &cobra.Command{
 		Use:   "check --ca-dir DIR",
-		Short: "Say how long root and intermediate last, for a monitor",
-		Long: `Say how long the root of a trust domain lasts, and the intermediate under it. Only their
-certificates are read, so a copy of them will do.
+		Short: "Report how long root and intermediate are valid, for a monitor",
+		Long: `Report how long the root of a trust domain and the intermediate under it are valid. The
+command reads only their certificates, so a copy of them is enough.
 
-Exit status: 1 if one of them ends within --within, or has ended. A SPIRE server whose
-intermediate has ended makes itself no CA any more, and within a day nobody attests.`,
+Exit status: 1 if one of them ends within --within, or has ended. If the intermediate
+has ended, the SPIRE server can make no new CA, and within a day nobody attests.`,
 		Example: `  rootvouch spire check --ca-dir ca --within 720h || mail -s "spire renew" ops@example.org`,
 		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -92,13 +92,13 @@ intermediate has ended makes itself no CA any more, and within a day nobody atte
 				}
 			}
 			if len(soon) > 0 {
-				return command.WithHint(errors.Join(soon...), "rootvouch spire renew makes a new intermediate; a new root means that every VM is measured anew")
+				return command.WithHint(errors.Join(soon...), "rootvouch spire renew makes a new intermediate; a new root needs a new measurement of every VM")
 			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&dir, "ca-dir", "", "directory of the trust root (its certificates)")
-	cmd.Flags().DurationVar(&within, "within", 30*24*time.Hour, "how long both must last")
+	cmd.Flags().DurationVar(&within, "within", 30*24*time.Hour, "how long both must be valid")
 	command.Require(cmd, "ca-dir")
 	return cmd
 }
@@ -109,9 +109,9 @@ func newRenewCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "renew --ca-dir DIR",
 		Short: "Make a new intermediate CA under the trust root",
-		Long: `Make a new intermediate CA, with a new key, under the root in DIR, in place of the
-one that is there. Its files go to the SPIRE server, which takes them the next
-time that it makes itself a CA. No VM is measured anew: the root is the same.`,
+		Long: `Make a new intermediate CA, with a new key, under the root in DIR. It replaces the
+present one. Its files go to the SPIRE server, which uses them when it next makes itself
+a CA. No VM needs a new measurement, because the root is the same.`,
 		Example: `  rootvouch spire renew --ca-dir ca`,
 		Args:    command.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -124,7 +124,7 @@ time that it makes itself a CA. No VM is measured anew: the root is the same.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&dir, "ca-dir", "", "directory of the trust root (its key included)")
-	flags.IntVar(&years, "upstream-years", 1, "years that the intermediate lasts (never longer than the root)")
+	flags.IntVar(&years, "upstream-years", 1, "validity of the intermediate in years (never longer than the root)")
 	command.Require(cmd, "ca-dir")
 	return cmd
 }

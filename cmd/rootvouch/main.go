@@ -1,5 +1,5 @@
-// Rootvouch builds, measures, launches and checks confidential VMs whose root
-// disk opens only for the boot chain that its owner measured.
+// Rootvouch builds, measures, launches and checks confidential VMs. The root disk of such a VM
+// opens only for the boot chain that its owner measured.
 package main
 
 import (
@@ -32,12 +32,12 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 func run(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 2 && args[0] == "help" && args[1] == "spire" {
-		args = append([]string{"spire", "help"}, args[2:]...) // which only it knows
+		args = append([]string{"spire", "help"}, args[2:]...) // only rootvouch-spire knows its commands
 	}
 	return command.Main(newRootCommand(args), args, stdout, stderr)
 }
 
-// commands are what the tool can do :: noun -> the maker of its commands.
+// commands maps each noun to the function that makes its commands.
 func commands() map[string]func() *cobra.Command {
 	return map[string]func() *cobra.Command{
 		"attest":     attest.New,
@@ -60,21 +60,21 @@ func commands() map[string]func() *cobra.Command {
 	}
 }
 
-// newRootCommand makes the one command that args begin with, or, when they name
-// none, all: to make all takes longer than most of what is measured.
+// newRootCommand makes the one command that args begin with. If args name no command, it makes
+// all. To make all takes longer than most measurements.
 func newRootCommand(args []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "rootvouch",
 		Short: "Disks that open only for the boot chain that their owner measured",
 		Long: `rootvouch roots the disk of a confidential VM in the processor that runs it.
 
-It builds an encrypted, integrity-protected disk and the initramfs that opens
-it, computes the launch digest that AMD SEV-SNP will measure, launches the VM,
-and checks the evidence that the running VM gives. The disk's key is released
-by rootvouch-kms, and only to a VM whose evidence stands.
+It builds an encrypted, integrity-protected disk and the initramfs that opens it. It
+computes the launch digest that AMD SEV-SNP will measure, launches the VM, and checks
+the evidence that the running VM gives. rootvouch-kms releases the disk's key, and only
+to a VM whose evidence passes.
 
-Everything runs on real hardware (--platform snp) and, for those with no such
-hardware on their desk, emulated: the same bytes, NOT CONFIDENTIAL.
+Everything runs on real hardware (--platform snp) or, for those without that hardware,
+emulated: the same bytes, NOT CONFIDENTIAL.
 
   rootvouch demo          shows the whole chain on this machine
   rootvouch help COMMAND  explains one command, with an example`,

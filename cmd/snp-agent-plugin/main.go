@@ -1,5 +1,5 @@
-// Command snp-agent-plugin is the SPIRE agent plugin amd_sev_snp, of the kind
-// NodeAttestor. SPIRE starts it; docs/spire.md says how it is configured.
+// Command snp-agent-plugin is the SPIRE agent plugin amd_sev_snp, of the kind NodeAttestor.
+// SPIRE starts it. docs/spire.md describes its configuration.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Command snp-server-plugin is the SPIRE server plugin amd_sev_snp, of the kind
-// NodeAttestor. SPIRE starts it; docs/spire.md says how it is configured.
+// Command snp-server-plugin is the SPIRE server plugin amd_sev_snp, of the kind NodeAttestor.
+// SPIRE starts it. docs/spire.md describes its configuration.
 package main
 
 import (

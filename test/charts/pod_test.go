@@ -143,7 +143,7 @@ func TestPod(t *testing.T) {
 	t.Logf("check says:\n%s", out)
 
 	late := newPod(t, `createStoreBefore: "2020-12-01T12:00:00Z"`)
-	if out, err := late.run(t, at(t, late.spec, "initContainers", 0)); err == nil || !strings.Contains(out, "none is made") {
+	if out, err := late.run(t, at(t, late.spec, "initContainers", 0)); err == nil || !strings.Contains(out, "none may be made") {
 		t.Errorf("create-store too late: %v\n%s", err, out)
 	}
 	if out, err := late.run(t, at(t, late.spec, "containers", 0)); err == nil || !strings.Contains(out, "kms.db") {

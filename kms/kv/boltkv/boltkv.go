@@ -1,8 +1,8 @@
 // Package boltkv keeps the key server's store in one bbolt file.
 //
-// Every item has a checksum over its key, revision and value, and the file knows how many
-// items there are and the sum of their checksums. Open reads the whole file, and refuses one
-// in which a bit was changed or a page is an older one.
+// Every item has a checksum over its key, revision and value. The file also has the number of
+// items and the sum of their checksums. Open reads the whole file. It refuses a file in which a
+// bit was changed, or in which a page is older than the others.
 package boltkv
 
 import (
@@ -33,7 +33,7 @@ var (
 
 const (
 	fileFormat = "rootvouch kms store v3"
-	// overhead is what an item has before its value: revision (8 bytes), checksum (4).
+	// overhead is the size of the fields before an item's value: revision (8 bytes), checksum (4).
 	overhead = 12
 )
 
@@ -161,11 +161,11 @@ func apply(tx *bbolt.Tx, items *bbolt.Bucket, writes []kv.Write) error {
 	return meta.Put(metaState, s.encode())
 }
 
-// state is what the newest transaction left, or what some items come to.
+// state is the state after the newest transaction, or the sum over some items.
 type state struct {
 	rev   uint64 // the transaction's revision, or the highest of the items
-	count uint64 // how many items there are
-	sum   uint64 // of the items' checksums, modulo 2^64
+	count uint64 // number of items
+	sum   uint64 // sum of the items' checksums, modulo 2^64
 }
 
 func (s *state) add(t state) {
@@ -204,7 +204,7 @@ func pack(key []byte, mod uint64, value []byte) []byte {
 	return append(out, value...)
 }
 
-// unpack reads what pack made; Mod is 0 where there is nothing. The value is the file's.
+// unpack reads what pack made. mod is 0 if there is no item. The value points into data.
 func unpack(key, data []byte) (mod int64, value []byte, err error) {
 	if data == nil {
 		return 0, nil, nil
@@ -215,7 +215,7 @@ func unpack(key, data []byte) (mod int64, value []byte, err error) {
 	return int64(binary.BigEndian.Uint64(data)), data[overhead:], nil
 }
 
-// sumOf is what an item that unpack has read adds to the state's sum.
+// sumOf is the checksum of an item that unpack has read, for the state's sum.
 func sumOf(data []byte) uint64 { return uint64(binary.BigEndian.Uint32(data[8:])) }
 
 // get finds an item.

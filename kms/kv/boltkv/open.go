@@ -134,7 +134,7 @@ func lock(f *os.File) error {
 	}
 }
 
-// checkFile looks at a file before bbolt maps it.
+// checkFile checks a file before bbolt maps it.
 func checkFile(f *os.File) error {
 	info, err := f.Stat()
 	switch {
@@ -148,8 +148,8 @@ func checkFile(f *os.File) error {
 	return verify(f)
 }
 
-// A bbolt file begins with two meta pages (bbolt, internal/common/meta.go): the valid one
-// with the higher transaction ID counts. Offsets in bytes within a page.
+// A bbolt file begins with two meta pages (bbolt, internal/common/meta.go). The valid one with
+// the higher transaction ID counts. Offsets in bytes within a page.
 const (
 	pageSize     = 4096 // of files that Create made
 	metaStart    = 16   // after the page's header
@@ -157,7 +157,7 @@ const (
 	metaPageSize = metaStart + 8
 	metaRoot     = metaStart + 16
 	metaFreelist = metaStart + 32
-	metaPages    = metaStart + 40 // how many there are
+	metaPages    = metaStart + 40 // number of pages
 	metaTxid     = metaStart + 48
 	metaSum      = metaStart + 56
 	metaEnd      = metaStart + 64
@@ -166,9 +166,9 @@ const (
 // meta is a valid meta page.
 type meta struct{ root, freelist, pages, txid uint64 }
 
-// metas returns the meta page that counts, and how many of the two are valid: one while a
-// transaction ends. The error says that there is none, or that the file has fewer pages than
-// it says.
+// metas returns the meta page that counts, and how many of the two are valid. While a
+// transaction ends it is one. The error says that neither is valid, or that the file has fewer
+// pages than it claims.
 func metas(f *os.File) (newest meta, valid int, err error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -198,7 +198,7 @@ func metas(f *os.File) (newest meta, valid int, err error) {
 	case valid == 0:
 		return meta{}, 0, fmt.Errorf("neither of its two meta pages is valid: %w", errDamaged)
 	case uint64(info.Size())/pageSize < newest.pages:
-		return meta{}, 0, fmt.Errorf("it has %d bytes, want at least %d pages of %d: it was cut: %w", info.Size(), newest.pages, pageSize, errDamaged)
+		return meta{}, 0, fmt.Errorf("it has %d bytes, want at least %d pages of %d: the file was cut: %w", info.Size(), newest.pages, pageSize, errDamaged)
 	}
 	return newest, valid, nil
 }

@@ -26,8 +26,8 @@ const (
 	manyFree     = 0xffff
 )
 
-// verify reads all of a file. It refuses one that a search by bbolt, or a transaction, could
-// go wrong in:
+// verify reads a whole file. It refuses a file that could mislead a search or a transaction of
+// bbolt:
 //
 //   - Every page that the file uses is used once, and is not on the list of free pages.
 //   - The keys of a page are in order, and within the bounds that lead a search to the page.
@@ -41,7 +41,7 @@ func verify(f *os.File) error {
 		return err
 	}
 	if valid < 2 {
-		return fmt.Errorf("one of its two meta pages is not valid, and so the last transaction may be missing: %w", errDamaged)
+		return fmt.Errorf("one of its two meta pages is invalid, so the last transaction may be missing: %w", errDamaged)
 	}
 	size := newest.pages * pageSize
 	data, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
@@ -53,8 +53,8 @@ func verify(f *os.File) error {
 	return guarded(func() error { return newest.verify(data) })
 }
 
-// readAhead has the kernel read a mapping in the order of the disk. The tree's own order is
-// another one, and a fault for each page. Where the kernel cannot do it, verify is slower.
+// readAhead asks the kernel to read a mapping in the order of the disk. The tree has a different
+// order, and would cost a fault for each page. If the kernel cannot read ahead, verify is slower.
 func readAhead(data []byte) {
 	const step = 16 << 20
 	for at := 0; at < len(data); at += step {
@@ -63,7 +63,7 @@ func readAhead(data []byte) {
 	}
 }
 
-// verify is the part that needs no file: data has all pages.
+// verify is the part without the file: data has all pages.
 func (m meta) verify(data []byte) error {
 	v := &verifier{data: data, pages: m.pages, used: make([]uint64, m.pages/64+1)}
 	if err := v.free(m.freelist); err != nil {
@@ -159,7 +159,7 @@ func (v *verifier) free(id uint64) error {
 	return nil
 }
 
-// element is a key of a page, with what is under it.
+// element is a key of a page, with its value or child page.
 type element struct {
 	key   []byte
 	flags uint32 // of a leaf's
@@ -167,11 +167,11 @@ type element struct {
 	child uint64 // of a branch's
 }
 
-// each calls visit with a page's elements, whose keys are at least low, and below high if
-// that is there.
+// each calls visit with a page's elements. Their keys must be at least low, and below high if
+// high is set.
 func (p page) each(low, high []byte, visit func(element) error) error {
 	little := binary.LittleEndian
-	end := headerSize + p.count*elementSize // of what was read
+	end := headerSize + p.count*elementSize // end of the elements read so far
 	if p.kind != kindLeaf && p.kind != kindBranch || end > len(p.data) || p.kind == kindBranch && p.count == 0 {
 		return fmt.Errorf("page %d has kind %#x and %d elements: %w", p.id, p.kind, p.count, errDamaged)
 	}
@@ -213,7 +213,7 @@ func (v *verifier) buckets(root uint64) (items branch, s state, err error) {
 	found := 0
 	err = p.each(nil, nil, func(e element) error {
 		if p.kind != kindLeaf || e.flags != isBucket || len(e.value) < bucketHeader {
-			return fmt.Errorf("bucket %q is none: %w", e.key, errDamaged)
+			return fmt.Errorf("bucket %q is not a bucket: %w", e.key, errDamaged)
 		}
 		child := branch{id: binary.LittleEndian.Uint64(e.value)}
 		if child.id == 0 { // within the element
@@ -240,7 +240,7 @@ func (v *verifier) buckets(root uint64) (items branch, s state, err error) {
 	case err != nil:
 		return items, s, err
 	case found < 2:
-		return items, s, fmt.Errorf("it has %d of the two buckets: it is no store of a key server, or it was damaged: %w", found, errDamaged)
+		return items, s, fmt.Errorf("it has %d of the two buckets: it is not a key server's store, or it was damaged: %w", found, errDamaged)
 	}
 	var format []byte
 	err = meta.each(nil, nil, func(e element) error {
@@ -258,7 +258,7 @@ func (v *verifier) buckets(root uint64) (items branch, s state, err error) {
 	return items, s, err
 }
 
-// branch is a page that is to be read, and the bounds of its keys.
+// branch is a page to read, and the bounds of its keys.
 type branch struct {
 	id        uint64
 	inline    *page
