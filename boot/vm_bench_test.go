@@ -27,6 +27,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
 	"github.com/rootvouch/rootvouch/pins"
+	"github.com/rootvouch/rootvouch/test/childtest"
 	"github.com/rootvouch/rootvouch/test/spiffetest"
 )
 
@@ -353,7 +354,7 @@ func (v *vm) bootTo(reason string) string {
 	case v.diskPath != "":
 		args = append(args, "-drive", "file="+v.diskPath+",format=raw,if=virtio,readonly=on,cache=writeback")
 	}
-	cmd := exec.CommandContext(ctx, v.bench.qemu, args...)
+	cmd := childtest.Tied(exec.CommandContext(ctx, v.bench.qemu, args...))
 	var errors bytes.Buffer
 	cmd.Stderr = &errors
 	pipe, err := cmd.StdoutPipe()

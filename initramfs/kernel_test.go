@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/rootvouch/rootvouch/internal/needs"
+	"github.com/rootvouch/rootvouch/test/childtest"
 	"github.com/rootvouch/rootvouch/test/initramfstest"
 	"github.com/rootvouch/rootvouch/test/spiffetest"
 )
@@ -78,10 +79,10 @@ func TestKernelUnpacks(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, needs.Tool(t, "qemu-system-x86_64"),
+	out, err := childtest.Tied(exec.CommandContext(ctx, needs.Tool(t, "qemu-system-x86_64"),
 		"-accel", "tcg", "-machine", "q35", "-cpu", "EPYC-v4", "-m", "1024", "-nodefaults", "-nographic", "-no-reboot",
 		"-serial", "stdio", "-kernel", o.Kernel.KernelPath(), "-initrd", file,
-		"-append", "console=ttyS0 panic=-1").Output()
+		"-append", "console=ttyS0 panic=-1")).Output()
 	if err != nil {
 		var exit *exec.ExitError
 		if errors.As(err, &exit) {

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rootvouch/rootvouch/test/childtest"
 )
 
 // orphanage is the environment variable that makes the test binary a launcher,
@@ -33,7 +35,7 @@ func TestMain(m *testing.M) {
 
 // QEMU ends with its launcher, even if the launcher is killed.
 func TestProcessDoesNotOutliveUs(t *testing.T) {
-	launcher := exec.Command(os.Args[0])
+	launcher := childtest.Tied(exec.Command(os.Args[0]))
 	launcher.Env = append(os.Environ(), orphanage+"=1")
 	out, err := launcher.StdoutPipe()
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/rootvouch/rootvouch/internal/needs"
+	"github.com/rootvouch/rootvouch/test/childtest"
 )
 
 // small is an EFI application with sections, as a linker would write it.
@@ -185,7 +186,7 @@ func TestInteropUkify(t *testing.T) {
 		if p.OSRelease != nil {
 			args[len(args)-1] += "@/tmp/osrel"
 		}
-		cmd := exec.CommandContext(t.Context(), "unshare", append([]string{"--mount", "sh", "-euc", `mount --bind "$1" "$2/tmp"; shift; exec chroot "$@"`, "sh", work, root}, args...)...)
+		cmd := childtest.Tied(exec.CommandContext(t.Context(), "unshare", append([]string{"--mount", "sh", "-euc", `mount --bind "$1" "$2/tmp"; shift; exec chroot "$@"`, "sh", work, root}, args...)...))
 		cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"}
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("ukify: %v\n%s", err, out)

@@ -31,6 +31,7 @@ func inOwnNamespace(t *testing.T) bool {
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+		Pdeathsig:   syscall.SIGKILL,
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("in a namespace of its own: %v\n%s", err, out)

@@ -19,6 +19,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/adminapi"
 	"github.com/rootvouch/rootvouch/kms/fetchkey"
 	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/test/childtest"
 )
 
 // asServer has the test's own program be the key server.
@@ -45,7 +46,7 @@ type process struct {
 
 // start returns when callers can reach the server.
 func (p *process) start() {
-	cmd := exec.Command(os.Args[0], "serve", "--config", p.config)
+	cmd := childtest.Tied(exec.Command(os.Args[0], "serve", "--config", p.config))
 	cmd.Env = append(os.Environ(), asServer+"=1")
 	cmd.Stderr = &p.log
 	out, err := cmd.StdoutPipe()

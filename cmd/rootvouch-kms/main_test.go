@@ -31,6 +31,7 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/refval"
 	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/test/childtest"
 	"github.com/rootvouch/rootvouch/test/snptest"
 	"github.com/rootvouch/rootvouch/test/spiffetest"
 	"github.com/rootvouch/rootvouch/test/witnesstest"
@@ -448,7 +449,7 @@ func TestHangupWhileWaiting(t *testing.T) {
 	self, err := os.Executable()
 	must(t, err)
 	must(t, os.Symlink(self, r.path("rootvouch-kms")))
-	cmd := exec.Command(r.path("rootvouch-kms"), "serve", "--config", r.config)
+	cmd := childtest.Tied(exec.Command(r.path("rootvouch-kms"), "serve", "--config", r.config))
 	log, err := cmd.StderrPipe()
 	must(t, err)
 	must(t, cmd.Start())

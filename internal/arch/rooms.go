@@ -297,12 +297,13 @@ var rooms = []room{
 		packages: []string{"test/snptest", "test/snpdevtest"},
 		uses:     []string{"snp", "snp/emuchain", "evidence", "refval"}, within: true,
 	},
+	{name: "proof: processes of tests", packages: []string{"test/childtest"}, never: network},
 	{
 		name:     "proof: VMs in tests",
 		packages: []string{"test/vmtest", "test/vmtest/guest", "test/initramfstest", "test/acpitest"},
 		uses:     []string{"gate", "gate/tables", "platform", "platform/asp", "internal/needs", "internal/shell", "initramfs/cpio", "boot/bootconfig", "boot/cmdline", "snp/snpdev"},
 	},
-	{name: "proof: libvirt's judgement", packages: []string{"test/libvirttest"}, uses: []string{"internal/needs"}, never: network},
+	{name: "proof: libvirt's judgement", packages: []string{"test/libvirttest"}, uses: []string{"internal/needs", "test/childtest"}, never: network},
 	{name: "proof: benchmarks of whole processes", packages: []string{"test/turns"}, never: network},
 	{name: "proof: the whole chain", packages: []string{"test/..."}, uses: []string{"..."}},
 }

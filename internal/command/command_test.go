@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/rootvouch/rootvouch/test/childtest"
 )
 
 type failure struct{ code int }
@@ -85,7 +87,7 @@ func TestSecondSignal(t *testing.T) {
 		}}
 		os.Exit(Main(root, nil, os.Stdout, os.Stderr))
 	}
-	deaf := exec.Command(os.Args[0], "-test.run=TestSecondSignal$")
+	deaf := childtest.Tied(exec.Command(os.Args[0], "-test.run=TestSecondSignal$"))
 	deaf.Env = append(os.Environ(), "ROOTVOUCH_TEST_DEAF=1")
 	out, err := deaf.StdoutPipe()
 	if err != nil {

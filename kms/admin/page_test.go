@@ -28,6 +28,7 @@ import (
 	"github.com/rootvouch/rootvouch/kms/store"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/snp"
+	"github.com/rootvouch/rootvouch/test/childtest"
 )
 
 // busyAdmin is an Admin with something to show.
@@ -121,7 +122,7 @@ func TestPageInBrowser(t *testing.T) {
 		t.Helper()
 		args = append([]string{"--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
 			"--user-data-dir=" + filepath.Join(dir, "profile"), "--enable-logging=stderr", "--v=0"}, args...)
-		cmd := exec.CommandContext(t.Context(), browser, append(args, url)...)
+		cmd := childtest.Tied(exec.CommandContext(t.Context(), browser, append(args, url)...))
 		var out, errs bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &errs
 		if err := cmd.Run(); err != nil {

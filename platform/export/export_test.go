@@ -24,6 +24,7 @@ import (
 	"github.com/rootvouch/rootvouch/platform"
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/snp/launch/idblock"
+	"github.com/rootvouch/rootvouch/test/childtest"
 	"github.com/rootvouch/rootvouch/test/libvirttest"
 )
 
@@ -172,7 +173,7 @@ func shellWords(t *testing.T, script string) []string {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command("sh")
+	cmd := childtest.Tied(exec.Command("sh"))
 	cmd.Stdin, cmd.Env = strings.NewReader(script), []string{"PATH=" + dir + ":/usr/bin:/bin"}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s\n%s", err, out, script)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/internal/needs"
 	"github.com/rootvouch/rootvouch/snp/launch"
+	"github.com/rootvouch/rootvouch/test/childtest"
 	"github.com/rootvouch/rootvouch/test/firmwaretest"
 )
 
@@ -116,7 +117,7 @@ func TestOracleQEMU(t *testing.T) {
 		known[c.Name] = c
 	}
 	input := strings.NewReader(`{"execute":"qmp_capabilities"}` + `{"execute":"query-cpu-definitions"}` + expansions(known) + `{"execute":"quit"}`)
-	cmd := exec.Command(qemu, "-machine", "none", "-accel", "tcg", "-display", "none", "-qmp", "stdio", "-S")
+	cmd := childtest.Tied(exec.Command(qemu, "-machine", "none", "-accel", "tcg", "-display", "none", "-qmp", "stdio", "-S"))
 	cmd.Stdin = input
 	out, err := cmd.Output()
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/rootvouch/rootvouch/internal/needs"
+	"github.com/rootvouch/rootvouch/test/childtest"
 )
 
 // inside prepares the namespaces and runs libvirt.
@@ -69,7 +70,7 @@ func Native(t *testing.T, domains ...string) [][]string {
 
 func run(t *testing.T, what, root, work string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "--pid", "--fork", "--net", "--kill-child", "bash", "-euc", inside, "inside", what, root, work)
+	cmd := childtest.Tied(exec.CommandContext(t.Context(), "unshare", "--mount", "--pid", "--fork", "--net", "--kill-child", "bash", "-euc", inside, "inside", what, root, work))
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("libvirt, %s: %v\n%s", what, err, out)
