@@ -29,6 +29,7 @@ import (
 	"github.com/rootvouch/rootvouch/spire/agentconf"
 	"github.com/rootvouch/rootvouch/spire/conf"
 	"github.com/rootvouch/rootvouch/spire/trust"
+	"github.com/rootvouch/rootvouch/test/childtest"
 	"github.com/rootvouch/rootvouch/test/snpdevtest"
 )
 
@@ -55,6 +56,7 @@ type rig struct {
 	program admin.Executable // this test: the workload
 	plugins string           // directory of our plugins
 	config  conf.Server
+	bundle  string // what agents believe at first: the long-lived root, unless a test has another
 	nextID  byte
 }
 
@@ -90,6 +92,7 @@ func build(t testing.TB) *rig {
 	if err := trust.Init(w.config.CADir, domain, trust.Validity{RootYears: 10, UpstreamYears: 1}, time.Now(), rand.Reader); err != nil {
 		t.Fatal(err)
 	}
+	w.bundle = filepath.Join(w.config.CADir, trust.RootCert)
 	return w
 }
 
@@ -183,13 +186,53 @@ func (w *rig) agentIn(dir, device string, sync time.Duration) *agent {
 	socket, conf := filepath.Join(dir, "api.sock"), filepath.Join(dir, "agent.conf")
 	text := agentconf.Agent{
 		TrustDomain: domain.Name(), Host: address.Addr().String(), Port: address.Port(), DataDir: dir, Socket: socket,
-		TrustBundle: filepath.Join(w.config.CADir, trust.RootCert), Sync: sync,
+		TrustBundle: w.bundle, Sync: sync,
 		Attestor: agentconf.SNP{Plugin: filepath.Join(w.plugins, "snp-agent-plugin"), Device: "virtio-port", DevicePath: device},
 	}.HCL()
 	if err := os.WriteFile(conf, text, 0o600); err != nil {
 		w.Fatal(err)
 	}
 	return &agent{run(w, stock(w, "spire-agent"), "run", "-config", conf), socket}
+}
+
+// ownersAgent runs the agent on the owner's side, which has attested before if it is not the
+// first one, and gives the program the SPIFFE ID.
+func (w *rig) ownersAgent(id spiffeid.ID, program admin.Executable, ttl time.Duration) *agent {
+	w.Helper()
+	path := w.path("owner.conf")
+	if _, err := os.Stat(path); err != nil {
+		w.ownersConf(path, id, program, ttl)
+	}
+	return &agent{run(w, stock(w, "spire-agent"), "run", "-config", path), w.path("owner.sock")}
+}
+
+func (w *rig) ownersConf(path string, id spiffeid.ID, program admin.Executable, ttl time.Duration) {
+	w.Helper()
+	alias := spiffeid.RequireFromPath(domain, admin.OwnerPath)
+	group, err := admin.KMS(id, alias, program, admin.UID(uint32(os.Getuid())), ttl)
+	if err != nil {
+		w.Fatal(err)
+	}
+	if _, err := w.admin.Apply(w.Context(), group); err != nil {
+		w.Fatal(err)
+	}
+	token, err := w.admin.JoinToken(w.Context(), alias, time.Minute)
+	if err != nil {
+		w.Fatal(err)
+	}
+	conf, err := conf.Agent{
+		TrustDomain: domain, Server: w.address, DataDir: w.path("owner"), Socket: w.path("owner.sock"),
+		TrustBundle: w.bundle, JoinTokenFile: w.write("token", []byte(token+"\n")),
+	}.Config()
+	if err != nil {
+		w.Fatal(err)
+	}
+	if err := os.Mkdir(w.path("owner"), 0o700); err != nil {
+		w.Fatal(err)
+	}
+	if err := os.WriteFile(path, conf, 0o600); err != nil {
+		w.Fatal(err)
+	}
 }
 
 // svid asks the agent for this test's SVID until there is one.
@@ -230,7 +273,7 @@ type line struct {
 // run starts a child that is killed when the test ends.
 func run(t testing.TB, path string, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(path, args...), done: make(chan struct{})}
+	p := &process{cmd: childtest.Tied(exec.Command(path, args...)), done: make(chan struct{})}
 	out, in, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

@@ -29,19 +29,20 @@ func TestRotatedCA(t *testing.T) {
 	}
 }
 
-// rotate makes the server prepare and activate a new CA.
-func (w *rig) rotate() {
+// rotate makes the server prepare and activate a new CA. It returns the ID of the previous CA.
+func (w *rig) rotate() (old string) {
 	w.Helper()
 	w.authority("prepare")
 	var shown struct {
-		Prepared struct {
+		Prepared, Active struct {
 			ID string `json:"authority_id"`
-		} `json:"prepared"`
+		}
 	}
 	if err := json.Unmarshal(w.authority("show"), &shown); err != nil {
 		w.Fatal(err)
 	}
 	w.authority("activate", "-authorityID", shown.Prepared.ID)
+	return shown.Active.ID
 }
 
 func (w *rig) authority(verb string, args ...string) []byte {

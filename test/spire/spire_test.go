@@ -16,7 +16,6 @@ import (
 
 	"github.com/rootvouch/rootvouch/snp"
 	"github.com/rootvouch/rootvouch/spire/admin"
-	"github.com/rootvouch/rootvouch/spire/conf"
 	"github.com/rootvouch/rootvouch/spire/trust"
 	"github.com/rootvouch/rootvouch/test/snpdevtest"
 )
@@ -243,32 +242,9 @@ func (w *rig) testMany(t *testing.T) {
 // testOwner makes the agent on the owner's side attest by join token, restart with
 // the used token, and give the KMS (this test) its SVID.
 func (w *rig) testOwner(t *testing.T) {
-	id := spiffeid.RequireFromPath(domain, "/kms")
-	alias := spiffeid.RequireFromPath(domain, "/node/owner")
-	group, err := admin.KMS(id, alias, w.program, admin.UID(uint32(os.Getuid())), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.admin.Apply(t.Context(), group); err != nil {
-		t.Fatal(err)
-	}
-	token, err := w.admin.JoinToken(t.Context(), alias, time.Minute)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conf, err := conf.Agent{
-		TrustDomain: domain, Server: w.address, DataDir: w.path("owner"), Socket: w.path("owner.sock"),
-		TrustBundle: filepath.Join(w.config.CADir, trust.RootCert), JoinTokenFile: w.write("token", []byte(token+"\n")),
-	}.Config()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Mkdir(w.path("owner"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	path := w.write("owner.conf", conf)
+	id := spiffeid.RequireFromPath(domain, admin.KMSPath)
 	for range 2 {
-		a := &agent{run(w, stock(t, "spire-agent"), "run", "-config", path), w.path("owner.sock")}
+		a := w.ownersAgent(id, w.program, 0)
 		svid, err := w.svid(a, 20*time.Second)
 		if err != nil {
 			t.Fatalf("%v\n%s", err, a.output())
