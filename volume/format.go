@@ -19,6 +19,8 @@ import (
 type Disk interface {
 	io.ReaderAt
 	io.WriterAt
+	// Sync makes durable what was written.
+	Sync() error
 }
 
 // Format writes what a volume without any data has behind its header: superblock,
@@ -27,13 +29,17 @@ type Disk interface {
 // reads, decrypted, is noise. A sparse file stays sparse: zeros are not written over
 // zeros. volumeKey is the LUKS2 container's.
 //
-// The superblock comes last, and one that is there goes first: a format that stopped
-// half-way left none. Several goroutines call progress, with bytes of tags.
+// The superblock comes last, when all else is durable, and one that is there goes first: a
+// format that stopped half-way left none, even on a host that lost its power. The caller
+// makes the superblock durable. Several goroutines call progress, with bytes of tags.
 func Format(ctx context.Context, w Disk, l Layout, volumeKey []byte, progress func(done, size uint64)) error {
 	if len(volumeKey) != luks2.AuthenticatedKeySize {
 		return fmt.Errorf("formatting: volume key has %d bytes, want %d", len(volumeKey), luks2.AuthenticatedKeySize)
 	}
 	if _, err := w.WriteAt(make([]byte, SuperblockSize), Offset); err != nil {
+		return fmt.Errorf("formatting: taking the superblock away: %w", err)
+	}
+	if err := w.Sync(); err != nil {
 		return fmt.Errorf("formatting: taking the superblock away: %w", err)
 	}
 	section := make([]byte, sectionSize)
@@ -58,6 +64,9 @@ func Format(ctx context.Context, w Disk, l Layout, volumeKey []byte, progress fu
 	})
 	if err != nil {
 		return err
+	}
+	if err := w.Sync(); err != nil {
+		return fmt.Errorf("formatting: making it durable: %w", err)
 	}
 	if _, err := w.WriteAt(l.Superblock(), Offset); err != nil {
 		return fmt.Errorf("formatting: writing the superblock: %w", err)

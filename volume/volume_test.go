@@ -9,6 +9,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/rootvouch/rootvouch/luks2"
@@ -28,6 +29,7 @@ func (m memory) WriteAt(b []byte, at int64) (int, error) {
 }
 
 func (m memory) ReadAt(b []byte, at int64) (int, error) { return bytes.NewReader(m).ReadAt(b, at) }
+func (m memory) Sync() error                            { return nil }
 
 func none(done, size uint64) {}
 
@@ -258,6 +260,45 @@ func TestDigestOrder(t *testing.T) {
 	two, err := Digest(context.Background(), bytes.NewReader(m), l, none)
 	if err != nil || one == two {
 		t.Errorf("two runs that changed places: got the same digest, or %v", err)
+	}
+}
+
+// cached is a device that may lose, at a power cut, any write that was not made durable.
+type cached struct {
+	memory
+	t *testing.T
+
+	mu                sync.Mutex
+	superblock, other int // writes that are not durable
+}
+
+func (c *cached) WriteAt(b []byte, at int64) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if at == Offset {
+		c.superblock++
+	} else {
+		c.other++
+	}
+	if c.superblock > 0 && c.other > 0 {
+		c.t.Errorf("at %d: %d writes of the superblock and %d others may be lost, each without the other", at, c.superblock, c.other)
+	}
+	return c.memory.WriteAt(b, at)
+}
+
+func (c *cached) Sync() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.superblock, c.other = 0, 0
+	return nil
+}
+
+// A host that loses its power in the middle of a format has no superblock without all tags.
+func TestFormatOrder(t *testing.T) {
+	m, l, volumeKey := made(t)
+	c := &cached{memory: bytes.Clone(m), t: t}
+	if err := Format(t.Context(), c, l, volumeKey, none); err != nil || c.superblock != 1 || !bytes.Equal(c.memory, m) {
+		t.Errorf("got %v, with %d writes of the superblock at the end, want one", err, c.superblock)
 	}
 }
 

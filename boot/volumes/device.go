@@ -3,21 +3,27 @@ package volumes
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"unsafe"
 
+	"github.com/rootvouch/rootvouch/volume"
 	"golang.org/x/sys/unix"
 )
 
-// transfer is the largest size of one read or write, in bytes.
-const transfer = 1 << 20
+const (
+	// transfer is the largest size of one read or write through a buffer of the device, in bytes.
+	transfer = 1 << 20
+	// alignment is what O_DIRECT needs of memory, in bytes.
+	alignment = 4096
+)
 
 // device reads and writes a disk without the page cache. dm-integrity does not use
 // the page cache either, so cached bytes would be stale. Offsets and sizes are
-// multiples of the sector size.
+// multiples of the sector size. Aligned memory, such as a large buffer, goes to the disk
+// without a copy.
 type device struct {
 	file    *os.File
 	buffers sync.Pool // of []byte, aligned for O_DIRECT
@@ -55,8 +61,16 @@ func (d *device) buffer() ([]byte, error) {
 	return unix.Mmap(-1, 0, transfer, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 }
 
+// aligned reports whether the kernel can use the memory as it is.
+func aligned(b []byte) bool {
+	return uintptr(unsafe.Pointer(unsafe.SliceData(b)))%alignment == 0
+}
+
 // ReadAt implements io.ReaderAt.
 func (d *device) ReadAt(b []byte, at int64) (int, error) {
+	if aligned(b) {
+		return d.file.ReadAt(b, at)
+	}
 	buf, err := d.buffer()
 	if err != nil {
 		return 0, err
@@ -75,6 +89,9 @@ func (d *device) ReadAt(b []byte, at int64) (int, error) {
 
 // WriteAt implements io.WriterAt.
 func (d *device) WriteAt(b []byte, at int64) (int, error) {
+	if aligned(b) {
+		return d.file.WriteAt(b, at)
+	}
 	buf, err := d.buffer()
 	if err != nil {
 		return 0, err
@@ -91,9 +108,12 @@ func (d *device) WriteAt(b []byte, at int64) (int, error) {
 	return len(b), nil
 }
 
+// Sync makes all writes durable.
+func (d *device) Sync() error { return d.file.Sync() }
+
 // close makes all writes durable, and closes the disk.
 func (d *device) close() error {
-	err := d.file.Sync()
+	err := d.Sync()
 	if closeErr := d.file.Close(); err == nil {
 		err = closeErr
 	}
@@ -103,7 +123,4 @@ func (d *device) close() error {
 	return nil
 }
 
-var (
-	_ io.ReaderAt = (*device)(nil)
-	_ io.WriterAt = (*device)(nil)
-)
+var _ volume.Disk = (*device)(nil)

@@ -24,6 +24,7 @@ import (
 type memory []byte
 
 func (m memory) ReadAt(b []byte, at int64) (int, error) { return bytes.NewReader(m).ReadAt(b, at) }
+func (m memory) Sync() error                            { return nil }
 func (m memory) WriteAt(b []byte, at int64) (int, error) {
 	if at+int64(len(b)) > int64(len(m)) {
 		return 0, errors.New("write behind the end")

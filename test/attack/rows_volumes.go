@@ -80,6 +80,8 @@ func usedVolumes() []Row {
 		row("first-boot", "the power is cut, or a message is lost, at every step of a first boot", "nothing is formatted again without the operator's word; no durable row is lost", durable, "TestVMVolumeFaults/first_boot"),
 		row("cuts", "the same while a volume is opened, written, closed and committed, and older states offered between", "no durable row is lost; nothing older is opened as fresh", durable, "TestVMVolumeFaults/exclusive"),
 		row("cuts-takeover", "the same, with takeover and unclean volumes accepted", "no durable row is lost; nothing older is opened as fresh", durable, "TestVMVolumeFaults/takeover"),
+		row("host-cut-first", "the host loses its power, and what was not flushed, during a first boot", "no half-made volume is opened; no durable row is lost", durable, "TestVMVolumeFaults/first_boot_on_a_host_that_loses_its_power"),
+		row("host-cut", "the same while a volume is opened, written, closed and committed", "no durable row is lost; what was closed is fresh", durable, "TestVMVolumeFaults/host_that_loses_its_power"),
 		row("no-network", "no network at the close", "the VM goes down; the volume is unclean, and all rows are there", durable, "TestVMVolumeNoNetwork"),
 		row("two-vms", "two VMs with copies of one volume at once, exclusive", "one has it, the other is refused", two, "TestVMVolumeTwoLaunches/exclusive"),
 		row("two-vms-takeover", "the same, with takeover", "the close of the older one is refused, and a fork on the log", two, "TestVMVolumeTwoLaunches/takeover"),
