@@ -133,8 +133,20 @@ func isOfVolume() bool {
 	return ok || caseText("release-"+os.Args[4]) != ""
 }
 
+// peakOfInit is the most memory that the present program of PID 1 has held, in KiB.
+func peakOfInit() string {
+	data, _ := os.ReadFile("/proc/1/status")
+	for line := range strings.Lines(string(data)) {
+		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			return strings.Fields(rest)[0]
+		}
+	}
+	return "0"
+}
+
 // attestd answers on its port with its view of the booted system.
 func attestd() {
+	peak := peakOfInit() // of the boot: PID 1 executes another program soon
 	if device := os.Args[6]; device != bootconfig.ReportVirtioPort {
 		fail("attestd: there is no %s here", device)
 	}
@@ -152,8 +164,8 @@ func attestd() {
 		_, log := os.Stat(os.Args[4])
 		_, boot := os.Stat(bootconfig.Path)
 		session, _ := unix.Getsid(0)
-		fmt.Fprintf(conn, "args %q configfs %v console %v log %v initramfs gone %v own session %v",
-			os.Args, configfs == nil, console == nil, log == nil, os.IsNotExist(boot), session == os.Getpid())
+		fmt.Fprintf(conn, "args %q configfs %v console %v log %v initramfs gone %v own session %v, boot peaked at %s KiB",
+			os.Args, configfs == nil, console == nil, log == nil, os.IsNotExist(boot), session == os.Getpid(), peak)
 		conn.Close()
 	}
 }

@@ -41,7 +41,7 @@ func commit() {
 	if err != nil {
 		fail("fetchkey: %v", err)
 	}
-	fmt.Fprintf(console, "guest: commit %s %s\n", os.Args[4], os.Args[6])
+	fmt.Fprintf(console, "guest: close peaked at %s KiB\nguest: commit %s %s\n", peakOfInit(), os.Args[4], os.Args[6])
 	unix.IoctlSetInt(int(console.Fd()), unix.TCSBRK, 1)
 }
 
@@ -77,6 +77,8 @@ func onVolume(verb, path, text string) {
 		rows(path, text)
 	case "throughput":
 		throughput(path, text)
+	case "memory":
+		memory(path, text)
 	case "hold":
 		hold()
 	case "close":
