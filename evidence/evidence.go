@@ -102,9 +102,12 @@ func Decode(data []byte) (Evidence, error) {
 	if len(data) > MaxSize {
 		return Evidence{}, fmt.Errorf("decoding evidence: it has %d bytes, want at most %d", len(data), MaxSize)
 	}
-	var w wire
-	if err := strictjson.UnmarshalCanonical(data, &w, func() ([]byte, error) { return json.Marshal(w) }); err != nil {
-		return Evidence{}, fmt.Errorf("decoding evidence: %v", err)
+	w, ok := exact(data)
+	if !ok {
+		w = wire{}
+		if err := strictjson.UnmarshalCanonical(data, &w, func() ([]byte, error) { return json.Marshal(w) }); err != nil {
+			return Evidence{}, fmt.Errorf("decoding evidence: %v", err)
+		}
 	}
 	if w.Version != version {
 		return Evidence{}, fmt.Errorf("decoding evidence: version is %d, want %d", w.Version, version)
@@ -117,4 +120,19 @@ func Decode(data []byte) (Evidence, error) {
 		return Evidence{}, fmt.Errorf("decoding evidence: %v", err)
 	}
 	return e, nil
+}
+
+// exact reads the form that Encode writes, and reports whether data has that form.
+func exact(data []byte) (w wire, ok bool) {
+	e := strictjson.ReadExact(data)
+	w = wire{Version: version, Certificates: []base64ed{}}
+	e.Text(`{"version":1,"report":"`)
+	w.Report = e.Base64()
+	e.Text(`","certificates":[`)
+	for more := e.Next(`"`); more; more = e.Next(`,"`) {
+		w.Certificates = append(w.Certificates, e.Base64())
+		e.Text(`"`)
+	}
+	e.Text(`]}`)
+	return w, e.End()
 }

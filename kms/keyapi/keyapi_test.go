@@ -206,6 +206,17 @@ func TestSeal(t *testing.T) {
 	}
 }
 
+// TestExact: what Encode writes of the largest message is read without a JSON decoder.
+func TestExact(t *testing.T) {
+	for _, data := range [][]byte{nil, {1}, bytes.Repeat([]byte{0xfb}, 5000)} {
+		want := ReleaseRequest{1, evidence.Nonce{2}, PublicKey{3}, data}
+		var got ReleaseRequest
+		if !got.exact(Encode(want)) || !bytes.Equal(Encode(got), Encode(want)) {
+			t.Errorf("got %x, want %x", got, want)
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	f.Add(Encode(NonceRequest{1}))
 	f.Add(Encode(NonceReply{1, evidence.Nonce{2}}))

@@ -116,7 +116,7 @@ func TestEdges(t *testing.T) {
 	}
 }
 
-// TestTable: every entry is the right multiple.
+// TestTable: every entry is the right multiple, of the key and of the base point.
 func TestTable(t *testing.T) {
 	private := fixed(t, 1)
 	k, err := New(&private.PublicKey)
@@ -135,8 +135,10 @@ func TestTable(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := k.table[i][j].Bytes(); string(got) != string(data) {
-				t.Fatalf("entry %d of window %d is %x, want %x", j, i, got, data)
+			for name, of := range map[string]*Key{"the key": k, "the base point": generator()} {
+				if got := of.table[i][j].Bytes(); string(got) != string(data) {
+					t.Fatalf("%s: entry %d of window %d is %x, want %x", name, j, i, got, data)
+				}
 			}
 		}
 	}
