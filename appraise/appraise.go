@@ -61,7 +61,7 @@ type Request struct {
 	Collateral          Collateral
 	Now                 time.Time
 	Revocation          RevocationMode
-	Memo                *Memo // nil: every signature is verified anew
+	Memo                *Memo // nil: every signature is verified again
 }
 
 // Appraise judges evidence by reference values.

@@ -33,8 +33,8 @@ func BenchmarkAppraise(b *testing.B) {
 	}
 }
 
-// BenchmarkAppraiseAMD judges a real report with AMD's chain of RSA-4096 keys,
-// each signature verified anew.
+// BenchmarkAppraiseAMD judges a real report with AMD's chain of RSA-4096 keys, with
+// every signature verified again.
 func BenchmarkAppraiseAMD(b *testing.B) {
 	collateral := amd(b)
 	v := amdtest.Find(b, "msteeav-genoa")

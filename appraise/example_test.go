@@ -45,7 +45,7 @@ func genoa() (*snp.Report, appraise.Evidence) {
 var signedAt = time.Date(2026, 3, 5, 3, 0, 0, 0, time.UTC)
 
 // A report is authenticated with its VCEK and AMD's certificates. Authenticate
-// alone trusts nobody: Appraise also compares the report with the owner's
+// alone trusts no report: Appraise also compares the report with the owner's
 // reference values.
 func ExampleAuthenticate() {
 	report, parsed := genoa()

@@ -129,7 +129,7 @@ type closer struct {
 	console   *console
 	processes *process.Table
 	config    bootconfig.Config
-	linked    bool // the network was configured anew
+	linked    bool // the network was configured again
 }
 
 // closeAll closes the volumes, the last one first: its mount point may be below another's.

@@ -162,7 +162,7 @@ func (vm *VM) Reached(ctx context.Context, text string) error {
 	case <-found:
 		return nil
 	case <-vm.process.done:
-		return fmt.Errorf("the VM ended (%v) before %q; its last words: %s", vm.process.err, text, vm.lines.last())
+		return fmt.Errorf("the VM ended (%v) before %q; its last line: %s", vm.process.err, text, vm.lines.last())
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

@@ -81,12 +81,12 @@ func (p *process) ready(ctx context.Context, limit time.Duration, probe func(con
 		}
 		select {
 		case <-p.done:
-			return fmt.Errorf("%s ended (%v) before it was ready; its last words: %s", p.name, p.err, lastLine(p.log.Name()))
+			return fmt.Errorf("%s ended (%v) before it was ready; its last line: %s", p.name, p.err, lastLine(p.log.Name()))
 		case <-ctx.Done():
 			if cause := context.Cause(ctx); !errors.Is(cause, context.DeadlineExceeded) {
 				return cause
 			}
-			return fmt.Errorf("%s was not ready within %v: %v; its last words: %s", p.name, limit, err, lastLine(p.log.Name()))
+			return fmt.Errorf("%s was not ready within %v: %v; its last line: %s", p.name, limit, err, lastLine(p.log.Name()))
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

@@ -120,7 +120,7 @@ func adding(t *testing.T, args ...string) platform.Options {
 	return platform.Options{QEMU: vmtest.Adding(t, args...), StartTimeout: 3 * time.Minute}
 }
 
-// Where the attacks write, in bytes behind the text of /proc/version.
+// Offsets at which the attacks write, in bytes after the text of /proc/version.
 const fadtAt = 48
 
 // TestVM holds the boots of make test: an honest host, both attacks with the bare

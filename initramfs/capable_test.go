@@ -42,7 +42,7 @@ func TestDrivers(t *testing.T) {
 				t.Fatal(err)
 			}
 			s, err := tree.Select(wants)
-			s.Missing = slices.DeleteFunc(s.Missing, func(name string) bool { // names of algorithms, for checksums that nobody asks for
+			s.Missing = slices.DeleteFunc(s.Missing, func(name string) bool { // names of algorithms, for checksums that are not used
 				return target == "btrfs" && (name == "blake2b_256" || name == "xxhash64")
 			})
 			if err != nil || len(s.Missing) > 0 {

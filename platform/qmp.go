@@ -53,7 +53,7 @@ func newQMP(conn io.ReadWriter) (*qmp, error) {
 		return nil, fmt.Errorf("reading QEMU's greeting: %w", err)
 	}
 	if greeting.QMP == nil {
-		return nil, errors.New("reading QEMU's greeting: it is something else")
+		return nil, errors.New("reading QEMU's greeting: got another message")
 	}
 	_, err := q.execute("qmp_capabilities", nil)
 	return q, err

@@ -115,7 +115,7 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
-// Whatever the times are, spans stay in order and inside the picture.
+// FuzzNew: for all times, spans stay in order and inside the picture.
 func FuzzNew(f *testing.F) {
 	f.Add(uint64(5), uint64(3), "rootvouch: start: x (99999 ms)", uint64(2))
 	f.Fuzz(func(t *testing.T, kernel, at uint64, line string, up uint64) {

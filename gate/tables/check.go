@@ -14,7 +14,7 @@ func Names() []string { return []string{"APIC", "DSDT", "FACP", "FACS", "HPET", 
 // be equal. Fields that the gate fills in must have values that the gate can write.
 func Check(name string, got []byte) error {
 	if !slices.Contains(Names(), name) {
-		return fmt.Errorf("table %q is none of the gate's", name)
+		return fmt.Errorf("table %q is not one of the gate's", name)
 	}
 	t := New()
 	at := t.find(name)
@@ -104,7 +104,7 @@ func checkWindows(dsdt []byte) error {
 			continue
 		}
 		if unused {
-			return fmt.Errorf("memory window %#x-%#x comes behind an unused one", first, last)
+			return fmt.Errorf("memory window %#x-%#x follows an unused one", first, last)
 		}
 		if last != first+length-1 || !inBounds(first, first+length) {
 			return fmt.Errorf("memory window %#x-%#x of %#x bytes is out of bounds", first, last, length)

@@ -178,7 +178,7 @@ type fileStamp struct {
 	name            string
 	device, inode   uint64
 	size            int64
-	written, change time.Time // mtime, and ctime, which nobody can set
+	written, change time.Time // mtime, and ctime, which no program can set
 }
 
 // NewDir returns the directory at path, not yet read.

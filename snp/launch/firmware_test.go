@@ -76,7 +76,7 @@ func TestParseFirmwareRefusals(t *testing.T) {
 		change(&f)
 		return f.Bytes()
 	}
-	// Where things are in the good firmware.
+	// Offsets in the good firmware.
 	const (
 		footer   = launch.PageSize - 32 - 18
 		reset    = footer - 22

@@ -55,7 +55,7 @@ func (f *Firmware) parseTable() (start int, metadata field, err error) {
 		}
 		guid := f.guidAt(header + 2)
 		if other, twice := seen[guid]; twice {
-			return 0, field{}, formatError(header, "table entry %s is there twice, the other ends at offset %#x", guid, other)
+			return 0, field{}, formatError(header, "table entry %s occurs twice, the other ends at offset %#x", guid, other)
 		}
 		if seen[guid] = end; len(seen) > maxTableEntries {
 			return 0, field{}, formatError(header, "table has more than %d entries", maxTableEntries)
@@ -148,7 +148,7 @@ func (f *Firmware) addSection(at int) error {
 	total := uint64(s.Size)
 	for _, o := range f.sections {
 		if single && o.Type == s.Type {
-			return formatError(at+8, "%v section is there twice, the other at offset %#x", s.Type, o.Offset)
+			return formatError(at+8, "%v section occurs twice, the other at offset %#x", s.Type, o.Offset)
 		}
 		if s.overlaps(uint64(o.GPA), uint64(o.Size)) {
 			return formatError(at, "%v section %#x+%#x overlaps the %v section %#x+%#x at offset %#x",

@@ -116,7 +116,7 @@ func (p port) exchange(request snp.ReportRequest, end time.Time) (answer, error)
 		return answer{}, err
 	}
 	if parsed.ReportData != request.ReportData {
-		return answer{}, fmt.Errorf("answer is for REPORT_DATA %x, want %x: somebody else's", parsed.ReportData, request.ReportData)
+		return answer{}, fmt.Errorf("answer is for REPORT_DATA %x, want %x: another process asked for it", parsed.ReportData, request.ReportData)
 	}
 	return answer{report: report, certificates: message[reportResponseSize:]}, nil
 }
@@ -131,7 +131,7 @@ func open(path string, end time.Time) (conn, error) {
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0)
 	if errors.Is(err, unix.EBUSY) {
-		return nil, fmt.Errorf("somebody else has it open: %w", err)
+		return nil, fmt.Errorf("another process has the port open: %w", err)
 	}
 	return f, err
 }

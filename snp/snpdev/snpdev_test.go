@@ -180,7 +180,7 @@ func TestPortRefuses(t *testing.T) {
 		}},
 		{"endless", "answer has 4294967295 bytes", func(c net.Conn, q snp.ReportRequest) { c.Write(bytes.Repeat([]byte{0xff}, 4096)) }},
 		{"silence", "i/o timeout", func(c net.Conn, q snp.ReportRequest) { time.Sleep(2 * limit) }},
-		{"other data", "somebody else's", func(c net.Conn, q snp.ReportRequest) { c.Write(s.answer(snp.ReportData{7})) }},
+		{"other data", "another process asked for it", func(c net.Conn, q snp.ReportRequest) { c.Write(s.answer(snp.ReportData{7})) }},
 		{"table", "parsing certificate table", func(c net.Conn, q snp.ReportRequest) {
 			c.Write(frame(append(snp.ReportResponse{Report: s.report(q.ReportData)}.Marshal(), bytes.Repeat([]byte{1}, 30)...)))
 		}},

@@ -85,7 +85,7 @@ func (t tsm) ask(request snp.ReportRequest) (got answer, err error) {
 		return answer{}, err
 	}
 	if after != before+tsmWrites {
-		return answer{}, fmt.Errorf("generation of %s is %d, want %d: somebody else wrote to it", entry, after, before+tsmWrites)
+		return answer{}, fmt.Errorf("generation of %s is %d, want %d: another process wrote to it", entry, after, before+tsmWrites)
 	}
 	return got, nil
 }

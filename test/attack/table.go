@@ -8,14 +8,14 @@ import (
 
 const preamble = `# Attacks
 
-One row for each attack of the suite: what the attacker controls, what it tries, what has to come of
-it, and the words of [THREATS.md](THREATS.md) that the row bears on. ` + "`make attack`" + ` runs the tests
-and writes the last column; nobody else does. The rows themselves are those of ` + "`test/attack`" + `.
+Each row is one attack of the suite: the attempt, the expected outcome, and the claim of
+[THREATS.md](THREATS.md) that the attack is against. The headings name what the attacker controls.
+The rows are those of ` + "`test/attack`" + `. Only a run of the tests (` + "`make attack`" + `) writes the last column:
 
-- *as expected*: the test passed; where it says what it saw, that follows.
-- *FAILED*: it did not. A table with such a row is not to be merged.
-- *not run*: no run has shown it yet.
-- *needs hardware*: the emulated platform cannot show it. It has never been run, and counts as open.
+- *as expected*: the test passed. If the test prints an observation, the observation follows.
+- *FAILED*: the test failed. A table with such a row must not be merged.
+- *not run*: no run has shown the row yet.
+- *needs hardware*: the emulated platform cannot show the row. It has never run, and counts as open.
 
 `
 
@@ -34,7 +34,7 @@ func Format(rows []Row, results map[string]string) []byte {
 		if r.Input != input {
 			input = r.Input
 			title := strings.ToUpper(input[:1]) + input[1:]
-			fmt.Fprintf(&out, "## %s\n\n| attack | what is tried | what has to come of it | claim | shown by | result |\n|---|---|---|---|---|---|\n", title)
+			fmt.Fprintf(&out, "## %s\n\n| attack | attempt | expected outcome | claim | shown by | result |\n|---|---|---|---|---|---|\n", title)
 		}
 		shown, result := "`"+r.Shown+"`", results[r.ID]
 		switch {

@@ -184,7 +184,7 @@ func TestImpostorSPIRE(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	other := httptest.NewUnstartedServer(http.NotFoundHandler()) // whose certificate nobody of ours signed
+	other := httptest.NewUnstartedServer(http.NotFoundHandler()) // with a certificate of a foreign CA
 	other.EnableHTTP2 = true
 	other.Config.ErrorLog = log.New(io.Discard, "", 0)
 	other.Listener.Close()

@@ -14,8 +14,8 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// release builds a release of a VM of its own, whose key goes to the key server, and
-// makes it live. More arguments go to "release apply".
+// release builds a release of a separate VM, registers its key with the key server,
+// and makes the release live. Further arguments go to "release apply".
 func (c *chain) release(t *testing.T, name string, change func(map[string]any), more ...string) demo.Release {
 	t.Helper()
 	dir := t.TempDir()
@@ -35,7 +35,7 @@ func (c *chain) release(t *testing.T, name string, change func(map[string]any), 
 	return r
 }
 
-// diskOf is the UUID of a release's disk.
+// diskOf returns the UUID of a release's disk.
 func diskOf(t *testing.T, r demo.Release) string {
 	t.Helper()
 	var m struct {
@@ -47,7 +47,7 @@ func diskOf(t *testing.T, r demo.Release) string {
 	return m.Disk
 }
 
-// launches are those that got the key of a release's disk.
+// launches returns the launches that got the key of a release's disk.
 func (c *chain) launches(t *testing.T, r demo.Release) []adminapi.Release {
 	t.Helper()
 	var all []adminapi.Release
@@ -58,8 +58,8 @@ func (c *chain) launches(t *testing.T, r demo.Release) []adminapi.Release {
 	return all
 }
 
-// TestTenVMs launches ten VMs of one image, two at a time: each gets the key once, and
-// is one launch of its own in the key server's book.
+// TestTenVMs launches ten VMs of one image, two at a time. Each gets the key once,
+// and each is a separate launch in the key server's book.
 func TestTenVMs(t *testing.T) {
 	if os.Getenv("ROOTVOUCH_VM") != "all" {
 		t.Skip("SKIPPED: ten boots are make vm's")
@@ -98,8 +98,9 @@ func TestTenVMs(t *testing.T) {
 	}
 }
 
-// TestReleaseVolume: a volume outlives a release. The first launch of the first release
-// formats it, the second release finds what was closed, and the first gets its key no more.
+// TestReleaseVolume: a volume outlives a release. The first launch of the first
+// release formats the volume. The second release finds the closed contents, and the
+// first release gets the volume's key no more.
 func TestReleaseVolume(t *testing.T) {
 	needs.Matrix(t)
 	c := setUp(t)
@@ -132,6 +133,7 @@ func TestReleaseVolume(t *testing.T) {
 	run(first, "rootvouch: volume: /data is new, and formatted", "volume has: .", "rootvouch: close: /data, generation 1")
 	second := c.release(t, "db", change("2026-01-02T00:00:00Z"), "--old-end", "now")
 	run(second, "rootvouch: volume: /data is as it was closed, generation 1", "volume has: x.", "rootvouch: close: /data, generation 2")
-	// It gets no identity, and so no key: PID 1 asks until its bound, and powers off.
+	// The launch gets no identity, and so no key: PID 1 asks until its bound, and
+	// powers off.
 	run(first, "rootvouch: refused: ")
 }

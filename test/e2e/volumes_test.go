@@ -98,9 +98,10 @@ func (c *chain) toolRoot(t *testing.T) string {
 	return path
 }
 
-// TestVolume is a volume's whole way, with stock systemd and the real key server: made at
-// the desk, formatted by the first launch, closed by each power-off, found as it was closed
-// by the next; and what was closed before is refused.
+// TestVolume follows a volume through its life, with stock systemd and the real key
+// server. The owner makes it at the desk, the first launch formats it, and each
+// power-off closes it. Each launch finds it as it was closed, and refuses an older
+// state.
 func TestVolume(t *testing.T) {
 	c := setUp(t)
 	g := c.guest(t, "db")

@@ -78,7 +78,7 @@ func (w *rig) aims(t *testing.T) []aim {
 	return []aim{
 		begin(20*time.Millisecond, func(*server) {}),                          // releases and puts of the load
 		begin(15*time.Millisecond, func(s *server) { w.roll(s) }),             // a key is replaced
-		begin(40*time.Millisecond, func(s *server) { rewrap(s) }),             // secrets are sealed anew
+		begin(40*time.Millisecond, func(s *server) { rewrap(s) }),             // secrets are sealed again
 		begin(30*time.Millisecond, func(*server) { w.rotate() }),              // the CA changes
 		func(s *server) *sync.WaitGroup { return w.publishing(t, s) },         // the log is written
 		begin(100*time.Millisecond, func(s *server) { w.roll(s); rewrap(s) }), // one after the other
