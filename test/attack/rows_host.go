@@ -13,8 +13,8 @@ func firmware() []Row {
 	const judged = "A firmware that may run code of its host, or that cannot be judged, gets no digest"
 	const hardened = "Hardening a firmware changes the path of that program and nothing else"
 	return []Row{
-		{ID: "firmware-program-control", Input: inFirmware, Attack: "program of the host's in fw_cfg, stock firmware", Expected: "it runs before the kernel: the control, so that the next row can fail", Claim: program, Shown: "platform.TestVMHostProgram/stock"},
-		{ID: "firmware-program", Input: inFirmware, Attack: "program of the host's in fw_cfg, hardened firmware", Expected: "it does not run; the kernel starts", Claim: program, Shown: "platform.TestVMHostProgram/hardened"},
+		{ID: "firmware-program-control", Input: inFirmware, Attack: "a program of the host in fw_cfg, stock firmware", Expected: "it runs before the kernel: the control, so that the next row can fail", Claim: program, Shown: "platform.TestVMHostProgram/stock"},
+		{ID: "firmware-program", Input: inFirmware, Attack: "a program of the host in fw_cfg, hardened firmware", Expected: "it does not run; the kernel starts", Claim: program, Shown: "platform.TestVMHostProgram/hardened"},
 		{ID: "firmware-program-chain", Input: inFirmware, Attack: "the same against the whole chain", Expected: "it does not run; the VM boots and attests; no secret on console or wire", Claim: program, Shown: "test/e2e.TestHostCredentials"},
 		{ID: "firmware-open", Input: inFirmware, Attack: "owner is given a firmware with that path, by any name, in any file", Expected: "judged open, with the path's place", Claim: judged, Shown: "snp/firmware.TestInspect"},
 		{ID: "firmware-unknown", Input: inFirmware, Attack: "owner is given a firmware that cannot be taken apart: SVSM, damaged, another compression", Expected: "judged unknown, which counts as open", Claim: judged, Shown: "snp/firmware.TestInspectUnknown"},
@@ -34,9 +34,9 @@ func launch() []Row {
 	const bytes = "A changed kernel, initramfs or command line does not start"
 	const covers = "The launch digest covers kernel, initramfs and command line"
 	return []Row{
-		{ID: "launch-kernel", Input: inLaunch, Attack: "another kernel than measured: one flipped bit", Expected: "the firmware stops without a word; the launcher ends the VM", Claim: bytes, Shown: "platform.TestVMFirmwareRefuses/one_flipped_bit_in_the_kernel"},
-		{ID: "launch-initramfs", Input: inLaunch, Attack: "one more byte on the initramfs", Expected: "the firmware stops without a word", Claim: bytes, Shown: "platform.TestVMFirmwareRefuses/one_more_byte_on_the_initramfs"},
-		{ID: "launch-command-line", Input: inLaunch, Attack: "another command line than measured", Expected: "the firmware stops without a word", Claim: bytes, Shown: "platform.TestVMFirmwareRefuses/one_more_word_on_the_command_line"},
+		{ID: "launch-kernel", Input: inLaunch, Attack: "another kernel than measured: one flipped bit", Expected: "the firmware stops without a message; the launcher ends the VM", Claim: bytes, Shown: "platform.TestVMFirmwareRefuses/one_flipped_bit_in_the_kernel"},
+		{ID: "launch-initramfs", Input: inLaunch, Attack: "one more byte on the initramfs", Expected: "the firmware stops without a message", Claim: bytes, Shown: "platform.TestVMFirmwareRefuses/one_more_byte_on_the_initramfs"},
+		{ID: "launch-command-line", Input: inLaunch, Attack: "another command line than measured", Expected: "the firmware stops without a message", Claim: bytes, Shown: "platform.TestVMFirmwareRefuses/one_more_word_on_the_command_line"},
 		{ID: "launch-line-more", Input: inLaunch, Attack: "a word more on the kernel's command line than in boot.json", Expected: "refused before the network", Claim: "The kernel has the measured command line, whole and without a word more", Shown: "boot.TestVM/more_on_the_command_line"},
 		{ID: "launch-line-cut", Input: inLaunch, Attack: "a command line that firmware or EFI stub cut", Expected: "refused before the network", Claim: "The kernel has the measured command line, whole and without a word more", Shown: "boot.TestVM/less_on_the_command_line"},
 		{ID: "launch-chain", Input: inLaunch, Attack: "other bytes than measured, against the whole chain", Expected: "no kernel starts", Claim: bytes, Shown: "test/e2e.TestOtherBytesThanMeasured"},
@@ -61,7 +61,7 @@ func tables() []Row {
 		{ID: "acpi-kernel", Input: inTables, Attack: "a kernel that does not load, inside the gate's file", Expected: "refused, powered off", Claim: "The gate starts a kernel on the machine that it was made for", Shown: "gate.TestVMRefuses/a_kernel_that_does_not_load"},
 		{ID: "acpi-root-bridge", Input: inTables, Attack: "a second PCI root bridge", Expected: "refused by the gate, powered off", Claim: "The gate starts a kernel on the machine that it was made for", Shown: "gate.TestVM/a_second_root_bridge"},
 		{ID: "acpi-pid1", Input: inTables, Attack: "tables that are not the gate's, seen by PID 1", Expected: "refused: tables, before the agent starts", Claim: "PID 1 powers off when the kernel shows another ACPI or EFI table than the gate's", Shown: "boot/tables.TestCheckRefuses"},
-		{ID: "efi-tables", Input: inTables, Attack: "EFI configuration tables of the host's: SMBIOS, TPM log, unknown ones", Expected: "gone, but for the four that the gate lists", Claim: "The gate leaves no EFI table but the four that it lists", Shown: "gate/program.TestProgramConfiguration"},
+		{ID: "efi-tables", Input: inTables, Attack: "EFI configuration tables of the host's: SMBIOS, TPM log, unknown ones", Expected: "gone, except the four that the gate lists", Claim: "The gate leaves no EFI table but the four that it lists", Shown: "gate/program.TestProgramConfiguration"},
 		{ID: "smbios-machine-id", Input: inTables, Attack: "machine ID through the SMBIOS UUID", Expected: "PID 1 writes a random one", Claim: "The host chooses no machine ID", Shown: "boot.TestWriteMachineID"},
 		{ID: "acpi-shapes", Input: inTables, Attack: "CPU counts, bridges and devices that need what tables say", Expected: "the gated kernel boots", Claim: "ACPI", Shown: "gate.TestVMMachines"},
 	}
@@ -77,7 +77,7 @@ func devices() []Row {
 		{ID: "late-devices-newer", Input: inDevices, Attack: "the same with a kernel 7.x in several packages", Expected: "the same", Claim: "After the switch a disk of the host's is gone, a virtio device of the host's gets no driver, and no module is loaded", Shown: "boot.TestVM/good,_the_kernel_of_the_backports_in_its_packages"},
 		{ID: "kernel-settings", Input: inDevices, Attack: "a kernel on which a setting that hides secrets is not in force", Expected: "refused: kernel", Claim: "Each kernel setting that hides secrets is read back from /proc and /sys", Shown: "boot/kernel.TestEnforce"},
 		{ID: "exception-snp", Input: inDevices, Attack: "#VC and int 0x80 injected by the host", Expected: "handled or ignored by the guest kernel", Claim: "Memory corruption in the guest kernel", Hardware: "QEMU's TCG injects neither"},
-		{ID: "side-channel-snp", Input: inDevices, Attack: "single-stepping, ciphertext side channels, RAPL", Expected: "what the owner's policy bits ask of the host", Claim: "Side channels", Hardware: "only an SNP host can be measured"},
+		{ID: "side-channel-snp", Input: inDevices, Attack: "single-stepping, ciphertext side channels, RAPL", Expected: "as the owner's policy bits require of the host", Claim: "Side channels", Hardware: "only an SNP host can be measured"},
 	}
 }
 
@@ -109,7 +109,7 @@ func disk() []Row {
 		vm("disk-after-errors", "reads that fail under the running VM", "kernel panic, reset", after, "failing_reads_after_the_switch"),
 		{ID: "disk-chain", Input: inDisk, Attack: "each region of the disk, against the whole chain", Expected: "refused at its step, after the key was released", Claim: flipped, Shown: "test/e2e.TestChangedDisk"},
 		{ID: "disk-chain-twin", Input: inDisk, Attack: "another disk with the same UUID, against the whole chain", Expected: "refused: header", Claim: "Another disk with the same UUID is not opened", Shown: "test/e2e.TestOtherDiskWithSameUUID"},
-		{ID: "disk-chain-secrets", Input: inDisk, Attack: "a good boot, with console and packets kept", Expected: "neither disk key, volume key nor a known file, in any usual form", Claim: "no key is on any console, in any form", Shown: "test/e2e.TestHostCredentials"},
+		{ID: "disk-chain-secrets", Input: inDisk, Attack: "a good boot, with console and packets kept", Expected: "no disk key, volume key or known file, in any usual form", Claim: "no key is on any console, in any form", Shown: "test/e2e.TestHostCredentials"},
 		{ID: "disk-headers", Input: inDisk, Attack: "forged LUKS2 headers: null cipher, other segments, weak digest", Expected: "refused before use", Claim: header, Shown: "luks2.TestHostileHeaders"},
 		{ID: "disk-header-fields", Input: inDisk, Attack: "each field of the LUKS2 header changed alone", Expected: "refused", Claim: header, Shown: "luks2.TestSingleFieldMutations"},
 		{ID: "disk-header-bytes", Input: inDisk, Attack: "each binary field of the LUKS2 header changed alone", Expected: "refused", Claim: header, Shown: "luks2.TestBinaryMutations"},

@@ -23,12 +23,12 @@ func firmwareInput() []Row {
 		row("firmware-loader-outside", "a script that places tables outside of every file", expected, "a_script_of_tables_that_points_outside"),
 		row("firmware-loader-noise", "a script for tables of random bytes", expected, "a_script_of_tables_of_random_bytes"),
 		row("firmware-bridges", "a huge number of root bridges in fw_cfg", expected, "a_huge_number_of_root_bridges"),
-		row("firmware-window", "a size of the PCI window that is no number", expected, "a_window_that_is_no_number"),
+		row("firmware-window", "a size of the PCI window that is not a number", expected, "a_window_that_is_no_number"),
 		row("firmware-boot-order", "a boot order of random bytes", expected, "a_boot_order_of_random_bytes"),
-		row("firmware-smbios", "SMBIOS structures whose strings are not there", expected, "SMBIOS_structures_of_random_bytes"),
-		row("firmware-fat-circle", "a FAT volume whose clusters go in circles", expected, "FAT_whose_clusters_go_in_circles"),
+		row("firmware-smbios", "SMBIOS structures with missing strings", expected, "SMBIOS_structures_of_random_bytes"),
+		row("firmware-fat-circle", "a FAT volume whose clusters form a circle", expected, "FAT_whose_clusters_go_in_circles"),
 		row("firmware-fat-zero", "a FAT volume with clusters of no size", expected, "FAT_with_clusters_of_no_size"),
-		row("firmware-fat-outside", "a FAT volume whose tables lie behind its end", expected, "FAT_that_ends_before_it_begins"),
+		row("firmware-fat-outside", "a FAT volume whose tables lie after its end", expected, "FAT_that_ends_before_it_begins"),
 		row("firmware-gpt", "a partition table of random bytes", expected, "a_GPT_of_random_bytes"),
 	}
 }
@@ -48,11 +48,11 @@ func unmeasured() []Row {
 
 func hostTables() []Row {
 	row := shownBy("gate.TestVMTables", inTables, "A kernel behind the gate has none of the host's tables")
-	const expected = "the bare kernel has it, as the control; the one behind the gate has not"
+	const expected = "the bare kernel has it (the control); the kernel behind the gate does not"
 	return []Row{
 		row("acpi-erst", "ERST: instructions that write the kernel's log to memory of the host", expected, "ERST"),
 		row("acpi-einj", "EINJ: instructions that inject errors", expected, "EINJ"),
-		row("acpi-hest", "HEST: places where errors are to be read", expected, "HEST"),
+		row("acpi-hest", "HEST: addresses from which errors are read", expected, "HEST"),
 		row("acpi-bert", "BERT: a boot error record", expected, "BERT"),
 		row("acpi-wdat", "WDAT: instructions of a watchdog", expected, "WDAT"),
 		row("acpi-madt", "MADT with a mailbox: an address to which the kernel writes", expected, "APIC"),
@@ -116,7 +116,7 @@ func shapes() []Row {
 		row("shape-bars", "a bridge and large BARs", boots, "a_bridge_and_large_BARs"),
 		row("shape-export", "the disks of an export: SCSI, NVMe, several, behind bridges", boots, "disks_of_an_export"),
 		{ID: "memory-small", Input: inDevices, Attack: "too little memory for the initramfs", Expected: "a reset before PID 1", Claim: "A kernel panic ends the VM", Shown: "boot.TestVMHost/too_little_memory"},
-		{ID: "cpu-one", Input: inDevices, Attack: "one processor for PID 1", Expected: "it boots, no check less", Claim: "The gate starts a kernel on the machine that it was made for", Shown: "boot.TestVMHost/one_processor"},
+		{ID: "cpu-one", Input: inDevices, Attack: "one processor for PID 1", Expected: "it boots, with all checks", Claim: "The gate starts a kernel on the machine that it was made for", Shown: "boot.TestVMHost/one_processor"},
 	}
 }
 
@@ -131,7 +131,7 @@ func changedDisk() []Row {
 		row("disk-cut-booted", "the disk is cut under the booted system", "kernel panic, reset", "disk_cut_under_the_booted_system"),
 		row("disk-sector", "one sector cannot be read", "refused: verify", "a_sector_that_cannot_be_read"),
 		row("disk-stalls", "the disk stalls while PID 1 reads it", "refused: verify, after its bound", "a_disk_that_stalls"),
-		{ID: "disk-grown", Input: inDisk, Attack: "a disk with more behind its end", Expected: "it boots: the pins say what counts", Claim: "Another root hash, superblock, key or pin ends the boot at its own step", Shown: "boot.TestVMHost/disk_grown"},
+		{ID: "disk-grown", Input: inDisk, Attack: "a disk with more bytes after its end", Expected: "it boots: the pins give the size", Claim: "Another root hash, superblock, key or pin ends the boot at its own step", Shown: "boot.TestVMHost/disk_grown"},
 		{ID: "disk-grown-booted", Input: inDisk, Attack: "the disk grows under the booted system", Expected: "nothing changes", Claim: "Another root hash, superblock, key or pin ends the boot at its own step", Shown: "boot.TestVMHost/disk_grown_under_the_booted_system"},
 		swapped("disk-swapped", "two blocks are swapped", "refused: verify", "blocks_swapped"),
 		swapped("disk-swapped-booted", "two blocks are swapped under the booted system", "kernel panic, reset", "blocks_swapped_under_the_booted_system"),
@@ -141,8 +141,8 @@ func changedDisk() []Row {
 		several("disk-twice", "the right disk twice", "one is used, the other taken away", "the_right_disk_twice"),
 		several("disk-two-unpinned", "two encrypted disks, none measured", "refused: key, before the key server is asked", "two_disks,_none_measured"),
 		several("disk-many", "more disks than are looked at", "refused: header", "more_disks_than_are_looked_at"),
-		{ID: "disk-writes", Input: inDisk, Attack: "disks that take writes: the root's and one of the host's", Expected: "not a byte is written", Claim: "Nothing is written to a disk of the host's", Shown: "boot.TestVMHost/disks_that_take_writes"},
-		{ID: "disk-writes-chain", Input: inDisk, Attack: "a disk of the host's that takes writes, in each boot of the whole chain", Expected: "not a byte is written", Claim: "Nothing is written to a disk of the host's", Shown: "test/e2e.TestHostCredentials"},
+		{ID: "disk-writes", Input: inDisk, Attack: "disks that take writes: the root's and one of the host's", Expected: "no byte is written", Claim: "Nothing is written to a disk of the host's", Shown: "boot.TestVMHost/disks_that_take_writes"},
+		{ID: "disk-writes-chain", Input: inDisk, Attack: "a disk of the host's that takes writes, in each boot of the whole chain", Expected: "no byte is written", Claim: "Nothing is written to a disk of the host's", Shown: "test/e2e.TestHostCredentials"},
 		{ID: "disk-settings", Input: inDisk, Attack: "hibernation to a disk of the host's", Expected: "off", Claim: "Each kernel setting that hides secrets is read back from /proc and /sys", Shown: "boot.TestVM/good"},
 	}
 }
@@ -175,7 +175,7 @@ func clocks() []Row {
 func lyingPrograms() []Row {
 	row := shownBy("boot.TestVMHost", inBoot, "fetchkey takes the exact KMS ID and its own sealed reply only")
 	return []Row{
-		row("fetchkey-half", "half a reply, and an end as if all were well", "refused: key", "half_a_reply_of_fetchkey"),
+		row("fetchkey-half", "half a reply, and exit status 0", "refused: key", "half_a_reply_of_fetchkey"),
 		row("fetchkey-endless", "an endless reply", "refused: key", "an_endless_reply_of_fetchkey"),
 	}
 }
@@ -193,9 +193,9 @@ func brokenNetwork() []Row {
 		{ID: "network-dhcp-silent", Input: inNetwork, Attack: "DHCP servers that are silent, answer NAK, or come late", Expected: "asked until the bound", Claim: "A DHCP server that is silent for half a minute, or answers NAK", Shown: "boot/network.TestPatience"},
 		{ID: "network-router-dhcp", Input: inNetwork, Attack: "router advertisements, with DHCP", Expected: "no address and no route", Claim: "Routers of the host's network give no address and no route", Shown: "boot.TestVM/good"},
 		{ID: "network-router-static", Input: inNetwork, Attack: "router advertisements, with a static address", Expected: "no address and no route", Claim: "Routers of the host's network give no address and no route", Shown: "boot.TestVM/UUID_from_the_disk,_second_start_of_the_agent,_static_network,_lazy,_quiet"},
-		{ID: "network-dns", Input: inNetwork, Attack: "a name that leads to a server of somebody else", Expected: "no request is sent there; the next address is asked", Claim: "As long as one key server answers within a minute, no boot fails because another is lost, is killed in the middle of a release, or is an impostor", Shown: "kms/fetchkey.TestAddresses"},
+		{ID: "network-dns", Input: inNetwork, Attack: "a name that leads to another server", Expected: "no request is sent there; the next address is asked", Claim: "As long as one key server answers within a minute, no boot fails because another is lost, is killed in the middle of a release, or is an impostor", Shown: "kms/fetchkey.TestAddresses"},
 		{ID: "network-half-open", Input: inNetwork, Attack: "connections to the key server that are opened and left", Expected: "they make room", Claim: "silent peers keep no caller out", Shown: "kms/server.TestStrangersMakeRoom"},
-		{ID: "network-replay", Input: inNetwork, Attack: "a recorded request, sent again", Expected: "refused: nonce and connection are others", Claim: "A stolen or relayed report or SVID gets nothing", Shown: "kms/server.TestNonce"},
+		{ID: "network-replay", Input: inNetwork, Attack: "a recorded request, sent again", Expected: "refused: nonce and connection differ", Claim: "A stolen or relayed report or SVID gets nothing", Shown: "kms/server.TestNonce"},
 	}
 }
 
