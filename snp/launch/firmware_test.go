@@ -102,7 +102,7 @@ func TestParseFirmwareRefusals(t *testing.T) {
 		{"table cut inside an entry", with(func(f *firmwaretest.Image) { f.Table = resize(footer, 18+22+10) }), footer - 22 - 10, "10 bytes left over"},
 		{"entry of size 0 (circular)", with(func(f *firmwaretest.Image) { f.Table = resize(reset+4, 0) }), reset + 4, "table entry has 0 bytes"},
 		{"entry longer than the table", with(func(f *firmwaretest.Image) { f.Table = resize(reset+4, 0x200) }), reset + 4, "table entry has 512 bytes"},
-		{"entry twice", with(func(f *firmwaretest.Image) { f.Entries[1].GUID = firmwaretest.Hashes; f.Entries[1].Data = u32(0, 0) }), footer - 26 - 18, "is there twice"},
+		{"entry twice", with(func(f *firmwaretest.Image) { f.Entries[1].GUID = firmwaretest.Hashes; f.Entries[1].Data = u32(0, 0) }), footer - 26 - 18, "occurs twice"},
 		{"reset block too short", with(func(f *firmwaretest.Image) { f.Entries[1].Data = []byte{1, 2} }), reset + 2, "has 2 bytes of data, want 4"},
 		{"reset block too long", with(func(f *firmwaretest.Image) { f.Entries[1].Data = u32(1, 2) }), reset - 4, "has 8 bytes of data, want 4"},
 		{"hashes entry too short", with(func(f *firmwaretest.Image) { f.Entries[0].Data = u32(1) }), hashes + 4, "has 4 bytes of data, want 8"},
@@ -139,7 +139,7 @@ func TestParseFirmwareRefusals(t *testing.T) {
 			s[3] = firmwaretest.Section{GPA: 0x900000, Size: 0x2000, Kind: 16}
 			return s
 		}).Bytes(), first + 36 + 4, "SNP_KERNEL_HASHES section has 0x2000 bytes"},
-		{"hashes twice", sections(func(s []firmwaretest.Section) []firmwaretest.Section { s[5].Kind = 16; return s }).Bytes(), first + 60 + 8, "is there twice, the other at offset"},
+		{"hashes twice", sections(func(s []firmwaretest.Section) []firmwaretest.Section { s[5].Kind = 16; return s }).Bytes(), first + 60 + 8, "occurs twice, the other at offset"},
 		{"sections overlap", sections(func(s []firmwaretest.Section) []firmwaretest.Section { s[4].GPA = 0x802000; return s }).Bytes(), first + 48, "overlaps the CPUID section"},
 		{"same section twice", sections(func(s []firmwaretest.Section) []firmwaretest.Section { s[4] = s[0]; return s }).Bytes(), first + 48, "overlaps the SNP_SEC_MEM section"},
 		{"sections absurdly large", sections(func(s []firmwaretest.Section) []firmwaretest.Section {

@@ -2,10 +2,11 @@
 //
 //	progress [GO-TEST-FLAG…] -- MODULE-DIRECTORY…
 //
-// It prints an estimate, one line for each package as the package ends, the packages that
-// still run after a minute without such a line, and at the end the output of what failed,
-// the slowest packages, the tests that were skipped, and the total. The exit status is 0 if
-// every module's `go test` passed and reported packages, 1 if not.
+// It prints an estimate, and one line for each package when the package ends. After
+// a minute without such a line it prints the packages that still run. At the end it
+// prints the output of failed tests, the slowest packages, the skipped tests and
+// the total. The exit status is 0 if every module's `go test` passed and reported
+// packages, 1 if not.
 package main
 
 import (
@@ -87,7 +88,8 @@ func list(ctx context.Context, dir string) ([]string, error) {
 	return strings.Fields(string(listed)), nil
 }
 
-// quiet is how long nothing is printed before the packages that run are named.
+// quiet is the longest time without output. After it, the running packages are
+// named.
 const quiet = time.Minute
 
 // test runs go test in a module and prints a line for each package that ends.

@@ -72,8 +72,8 @@ func TestPasses(t *testing.T) {
 	wantLines(t, again, "test: 3 packages; about ", "\t(cached)\t", "(2 unchanged since an earlier run)")
 }
 
-// TestFailures has every way in which the tests of a package fail. Each is told as its package
-// ends, and shown whole.
+// TestFailures has every way in which the tests of a package fail. Each failure is
+// reported when its package ends, and shown in full.
 func TestFailures(t *testing.T) {
 	cases := []struct{ pkg, text, told, shown string }{
 		{
@@ -105,14 +105,15 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// TestNothing fails where there is nothing to test.
+// TestNothing: a module without tests is a failure.
 func TestNothing(t *testing.T) {
 	if out, err := try(t, "", "--", module(t, map[string]string{})); err == nil {
 		t.Errorf("no error; it printed:\n%s", out)
 	}
 }
 
-// TestSecondModule fails if any module fails, and goes on to the others.
+// TestSecondModule: if one module fails, the others still run, and the result is a
+// failure.
 func TestSecondModule(t *testing.T) {
 	bad := module(t, map[string]string{"one/one_test.go": testFile("one", "func TestA(t *testing.T) { t.Fatal(\"oh\") }")})
 	good := module(t, map[string]string{"two/two_test.go": testFile("two", "func TestA(t *testing.T) {}")})

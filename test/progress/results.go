@@ -22,12 +22,12 @@ type event struct {
 	FailedBuild string
 }
 
-// results is what the events so far say.
+// results holds the results of the events so far.
 type results struct {
 	total   int
 	ended   []*unit
-	open    map[string]*unit            // :: package -> what is known while its tests run
-	builds  map[string]*strings.Builder // :: import path -> what the compiler or vet said
+	open    map[string]*unit            // :: package -> its results while its tests run
+	builds  map[string]*strings.Builder // :: import path -> output of the compiler or vet
 	skipped map[string]int              // :: reason -> tests
 }
 
@@ -50,8 +50,8 @@ func newResults(total int) *results {
 	return &results{total: total, open: map[string]*unit{}, builds: map[string]*strings.Builder{}, skipped: map[string]int{}}
 }
 
-// take reads a line of go test and returns what is to be printed at once. A line that is no
-// event is printed as it is.
+// take reads a line of go test and returns the text to print at once. A line that
+// is no event is printed unchanged.
 func (r *results) take(line []byte) string {
 	var e event
 	if err := json.Unmarshal(line, &e); err != nil || e.Action == "" {
@@ -116,14 +116,14 @@ func (u *unit) forget(test string) {
 	u.order = slices.DeleteFunc(u.order, func(name string) bool { return name == test })
 }
 
-// marker reports whether a line of output only says which test the next lines are of.
+// marker reports whether a line of output only names the test of the next lines.
 func marker(line string) bool {
 	return slices.ContainsFunc([]string{"=== RUN ", "=== PAUSE ", "=== CONT ", "=== NAME "}, func(prefix string) bool {
 		return strings.HasPrefix(line, prefix)
 	})
 }
 
-// reason is why a test was skipped: what it logged, without file and line.
+// reason returns why a test was skipped: its log, without file and line.
 func reason(output *strings.Builder) string {
 	if output == nil {
 		return "no reason given"
@@ -140,8 +140,9 @@ func reason(output *strings.Builder) string {
 	return "no reason given"
 }
 
-// line is what is printed when a package ends: go test's own line, for who reads those, and
-// how many packages have ended, of how many, and what became of the tests.
+// line returns the line for a package that ended: go test's own line, which other
+// tools read, the number of packages that have ended, of how many, and the results
+// of the tests.
 func (r *results) line(u *unit) string {
 	if u.action == "skip" {
 		return fmt.Sprintf("?   \t%s\t[no test files]\n", u.path)
@@ -177,7 +178,8 @@ func (u *unit) bad() []string {
 	return leaves
 }
 
-// running names the packages whose tests run, the longest first, and the test that began last.
+// running names the packages whose tests run, the longest first, each with the test
+// that began last.
 func (r *results) running(now time.Time) string {
 	units := slices.SortedFunc(maps.Values(r.open), func(a, b *unit) int { return a.started.Compare(b.started) })
 	var each []string

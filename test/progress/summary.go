@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// slowest is how many packages the summary names.
+// slowest is the number of packages in the summary.
 const slowest = 8
 
-// summarize prints what is worth reading at the end, the verdict last.
+// summarize prints the summary, with the verdict last.
 func (r *results) summarize(out io.Writer, took time.Duration) {
 	for _, u := range slices.SortedFunc(maps.Values(r.open), func(a, b *unit) int { return cmp.Compare(a.name, b.name) }) {
 		u.action = "fail" // go test ended before the package

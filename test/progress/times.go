@@ -10,14 +10,16 @@ import (
 	"github.com/rootvouch/rootvouch/internal/durable"
 )
 
-// times is how long tests took on this machine, for an estimate and nothing else.
+// times holds the durations of tests on this machine. They are used for the
+// estimate only.
 type times struct {
 	Packages map[string]float64 `json:"packages"` // :: package -> seconds of its last run
 	Wall     float64            `json:"wall"`     // seconds of the last run of most packages
 	Sum      float64            `json:"sum"`      // seconds of its packages, which ran side by side
 }
 
-// cacheFile is where scripts/setup keeps things, or "" where there is no such place.
+// cacheFile returns the file of times in the cache of scripts/setup, or "" if there
+// is no cache.
 func cacheFile() string {
 	dir := os.Getenv("ROOTVOUCH_CACHE")
 	if dir == "" {
@@ -30,7 +32,7 @@ func cacheFile() string {
 	return filepath.Join(dir, "test-times.json")
 }
 
-// readTimes reads the file; one that is missing or damaged gives no times.
+// readTimes reads the file. A missing or damaged file gives no times.
 func readTimes(file string) times {
 	var t times
 	data, err := os.ReadFile(file)
@@ -53,8 +55,8 @@ func (t times) estimate(packages []string) string {
 	return fmt.Sprintf("about %s if all of them changed, less for those that did not", max(took, time.Second))
 }
 
-// with returns the times after a run. A run of few packages says little of how many run side
-// by side.
+// with returns the times after a run. A run of few packages does not change Wall
+// and Sum, because it shows little about packages that run side by side.
 func (t times) with(r *results, took time.Duration) times {
 	next := times{Packages: map[string]float64{}, Wall: t.Wall, Sum: t.Sum}
 	var known, ran float64
