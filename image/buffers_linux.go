@@ -7,13 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// buffers hands out memory for chunks. It lies in huge pages where the kernel has
-// them: direct I/O looks at every page of a write, and with 128 pages to a chunk
-// that was a sixth of a build's time in the kernel.
+// buffers provides memory for chunks, in huge pages if the kernel has them. Direct I/O examines
+// every page of a write. With 128 pages to a chunk that was a sixth of a build's time in the
+// kernel.
 type buffers struct {
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	free    [][]byte
-	regions [][]byte // to unmap
+	regions [][]byte // regions that close unmaps
 }
 
 // hugePage is the size of a huge page in bytes; a chunk divides it.
@@ -32,7 +32,7 @@ func (p *buffers) get() []byte {
 	return b
 }
 
-// put takes back what get returned.
+// put takes back a buffer that get returned.
 func (p *buffers) put(b []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -40,7 +40,7 @@ func (p *buffers) put(b []byte) {
 }
 
 func (p *buffers) grow() {
-	// Twice as much as is used, so that a whole huge page lies in it.
+	// Map twice the needed size, so that the mapping contains a whole huge page.
 	region, err := unix.Mmap(-1, 0, 2*hugePage, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {
 		panic("image: out of memory: " + err.Error())
@@ -48,13 +48,13 @@ func (p *buffers) grow() {
 	p.regions = append(p.regions, region)
 	skip := -uintptr(unsafe.Pointer(unsafe.SliceData(region))) % hugePage
 	page := region[skip:][:hugePage]
-	_ = unix.Madvise(page, unix.MADV_HUGEPAGE) // a wish
+	_ = unix.Madvise(page, unix.MADV_HUGEPAGE) // a hint to the kernel
 	for ; len(page) > 0; page = page[chunkSize:] {
 		p.free = append(p.free, page[:chunkSize:chunkSize])
 	}
 }
 
-// close gives all memory back; nothing that get returned may be used any more.
+// close frees all memory. No buffer that get returned may be used afterwards.
 func (p *buffers) close() {
 	for _, region := range p.regions {
 		if err := unix.Munmap(region); err != nil {

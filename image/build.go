@@ -24,10 +24,9 @@ import (
 	"github.com/rootvouch/rootvouch/xts"
 )
 
-// Secrets is everything about a disk that is drawn and not given by its
-// contents. Wipe it after use.
+// Secrets are the random parts of a disk. Wipe them after use.
 type Secrets struct {
-	Key        [luks2.PassphraseSize]byte // opens the keyslot; what the KMS keeps
+	Key        [luks2.PassphraseSize]byte // opens the keyslot; the KMS keeps it
 	VolumeKey  [luks2.VolumeKeySize]byte
 	DiskUUID   pins.UUID
 	VerityUUID pins.UUID
@@ -35,8 +34,8 @@ type Secrets struct {
 	Header     io.Reader // randomness of the LUKS2 header: salts and stripes
 }
 
-// NewSecrets draws secrets from rand, which must be a cryptographic source. The
-// order is fixed: the same stream gives the same disk.
+// NewSecrets draws secrets from rand, which must be a cryptographic source. The order is fixed,
+// so the same stream gives the same disk.
 func NewSecrets(rand io.Reader) (*Secrets, error) {
 	s := &Secrets{Header: rand}
 	for _, field := range [][]byte{s.Key[:], s.VolumeKey[:], s.Salt[:]} {
@@ -62,7 +61,7 @@ func (s *Secrets) Wipe() {
 	clear(s.VolumeKey[:])
 }
 
-// Options are choices that do not change the disk's bytes, but for Size.
+// Options are choices that do not change the disk's bytes, except for Size.
 type Options struct {
 	// Format of BuildFiles' disk; "" means Raw.
 	Format Format
@@ -71,31 +70,31 @@ type Options struct {
 	// after the payload read as zeros.
 	Size uint64
 
-	// Workers is the number of goroutines that read, hash, encrypt and write; 0
-	// means GOMAXPROCS, and Waiting more. GOMAXPROCS should be as many then, or
-	// a worker that waits for the disk keeps a core idle until Go's scheduler
-	// notices (20 µs and more; 15 to 25 % of the throughput).
+	// Workers is the number of goroutines that read, hash, encrypt and write. 0 means
+	// GOMAXPROCS plus Waiting. GOMAXPROCS should then be as large. Otherwise a worker that
+	// waits for the disk keeps a core idle until Go's scheduler notices (20 µs and more; 15 to
+	// 25 % of the throughput).
 	Workers int
 
-	// Progress, when not nil, is called from several goroutines with the bytes
-	// of filesystem that are done, of total.
+	// Progress, if not nil, is called from several goroutines with the number of bytes of the
+	// filesystem that are done, and their total.
 	Progress func(done, total uint64)
 }
 
-// Waiting is how many reads or writes a disk should have in its queue. A fast one
-// wants many: 4 GiB to a virtual disk took 1.88 s with 2, 1.75 with 4, 1.59 with
-// 14, 1.53 with 24 and 1.54 with 40 (medians of 8). Each takes 512 KiB of memory.
+// Waiting is how many reads or writes a disk should have in its queue. A fast disk needs many:
+// 4 GiB to a virtual disk took 1.88 s with 2, 1.75 with 4, 1.59 with 14, 1.53 with 24 and 1.54
+// with 40 (medians of 8). Each takes 512 KiB of memory.
 const Waiting = 24
 
-// Output is where a disk goes. Several goroutines write whole blocks at any offset,
-// each block once. Blocks that are never written must read as zeros.
+// Output receives a disk. Several goroutines write whole blocks at any offset, each block once.
+// Blocks that are never written must read as zeros.
 type Output interface {
 	io.WriterAt
 	Truncate(size int64) error
 }
 
-// Build writes a disk with the filesystem of source to out and returns its
-// pins. After an error the caller must discard out.
+// Build writes a disk with the filesystem of source to out and returns its pins. If Build
+// fails, the caller must discard out.
 func Build(ctx context.Context, out Output, source Source, secrets *Secrets, options Options) (pins.Pins, error) {
 	if options.Workers <= 0 {
 		options.Workers = runtime.GOMAXPROCS(0) + Waiting
@@ -147,7 +146,7 @@ func Build(ctx context.Context, out Output, source Source, secrets *Secrets, opt
 	return p, nil
 }
 
-// reserve takes space for the first size bytes, where out can do that.
+// reserve allocates space for the first size bytes, if out supports that.
 func reserve(out Output, size int64) error {
 	if r, ok := out.(interface{ Reserve(size int64) error }); ok {
 		return r.Reserve(size)
@@ -155,7 +154,7 @@ func reserve(out Output, size int64) error {
 	return nil
 }
 
-// sealPayload writes everything behind the header and returns the root hash.
+// sealPayload writes everything after the header and returns the root hash.
 func sealPayload(ctx context.Context, out io.WriterAt, source Source, secrets *Secrets, params verity.Params, options Options) (pins.Digest, error) {
 	cipher, err := xts.NewCipher(secrets.VolumeKey[:])
 	if err != nil {

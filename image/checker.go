@@ -13,16 +13,16 @@ import (
 	"github.com/rootvouch/rootvouch/xts"
 )
 
-// checker decrypts a payload, computes its hash tree anew and compares it with
-// the stored one.
+// checker decrypts a payload, recomputes its hash tree and compares the tree with the stored
+// one.
 type checker struct {
 	payload  io.ReaderAt
 	params   verity.Params
 	cipher   *xts.Cipher
-	extract  io.WriterAt       // of the filesystem; may be nil
+	extract  io.WriterAt       // receives the filesystem; may be nil
 	progress func(done uint64) // may be nil; called by several goroutines
 
-	next atomic.Uint64 // chunk that nobody works on yet
+	next atomic.Uint64 // the next free chunk
 	done atomic.Uint64 // bytes of data
 }
 
@@ -35,7 +35,7 @@ func (c *checker) read(b []byte, offset uint64) error {
 	return nil
 }
 
-// run returns the root hash of the data once all stored hash blocks were right.
+// run returns the root hash of the data if all stored hash blocks are right.
 func (c *checker) run(ctx context.Context, workers int) ([]byte, error) {
 	tree, err := verity.NewTree(c.params)
 	if err != nil {
@@ -60,7 +60,7 @@ func (c *checker) run(ctx context.Context, workers int) ([]byte, error) {
 	})
 }
 
-// work checks chunks until there are no more.
+// work checks chunks until none is left.
 func (c *checker) work(ctx context.Context, tree *verity.Tree) error {
 	hasher, err := verity.NewHasher(c.params)
 	if err != nil {
@@ -100,8 +100,8 @@ func (c *checker) work(ctx context.Context, tree *verity.Tree) error {
 	}
 }
 
-// compare reads the stored hash block of a chunk and names the first data block
-// whose digest is another.
+// compare reads the stored hash block of a chunk and names the first data block with a
+// different digest.
 func (c *checker) compare(leaf, stored []byte, index uint64) error {
 	at := treeOffset(c.params) + c.params.Geometry().Levels[0].Offset + index*verity.BlockSize
 	if err := c.read(stored, at); err != nil {

@@ -27,7 +27,7 @@ func openDirect(f *durable.File) *directFile {
 	return d
 }
 
-// close closes the second descriptor; the file itself is another's.
+// close closes the second descriptor. The owner of the file closes the file itself.
 func (d *directFile) close() error {
 	if d.direct == nil {
 		return nil
@@ -48,12 +48,12 @@ func (d *directFile) WriteBulkAt(b []byte, offset int64) (int, error) {
 	return n, err
 }
 
-// Reserve takes the space for the first size bytes: a full disk shows before the
-// work, and writes need not wait for one another to find space.
+// Reserve allocates space for the first size bytes. So a full disk shows before the work, and
+// writes need not wait for one another to find space.
 func (d *directFile) Reserve(size int64) error {
 	err := syscall.Fallocate(int(d.Fd()), 0, 0, size)
 	if errors.Is(err, syscall.ENOSPC) {
 		return &os.PathError{Op: "reserve space for", Path: d.Path(), Err: err}
 	}
-	return nil // where it cannot be done, it need not
+	return nil // reserving is optional
 }

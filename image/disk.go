@@ -55,7 +55,7 @@ func OpenDisk(disk io.ReaderAt, size int64) (*Disk, error) {
 	}, nil
 }
 
-// Check compares what can be seen without the key with the pins.
+// Check compares the parts that are visible without the key with the pins.
 func (d *Disk) Check(p pins.Pins) error {
 	if err := p.Check(); err != nil {
 		return fmt.Errorf("checking pins: %w", err)
@@ -77,9 +77,9 @@ func (d *Disk) Check(p pins.Pins) error {
 	return nil
 }
 
-// Verify checks every block of the disk against the pins: header, superblock,
-// data, hash tree and root hash, with all cores. When extract is not nil the
-// decrypted filesystem is written there; it is only good if there is no error.
+// Verify checks every block of the disk against the pins: header, superblock, data, hash tree
+// and root hash, with all cores. If extract is not nil, Verify writes the decrypted filesystem
+// to it. The filesystem is good only if Verify returns no error.
 func (d *Disk) Verify(ctx context.Context, key []byte, p pins.Pins, extract io.WriterAt, options Options) error {
 	if err := d.Check(p); err != nil {
 		return err
@@ -117,8 +117,8 @@ func (d *Disk) Verify(ctx context.Context, key []byte, p pins.Pins, extract io.W
 	return nil
 }
 
-// Filesystem reads the kind of the decrypted filesystem and the superblock of
-// the hash tree; neither is verified.
+// Filesystem returns the kind of the decrypted filesystem and the superblock of the hash tree.
+// It verifies neither.
 func (d *Disk) Filesystem(key []byte, p pins.Pins) (pins.Filesystem, verity.Superblock, error) {
 	volumeKey, err := d.Container.VolumeKey(key)
 	if err != nil {

@@ -10,29 +10,29 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// Files is where the results of a build go.
+// Files names the outputs of a build.
 type Files struct {
 	Disk, Key, Pins string // paths
-	Force           bool   // replace what is there
+	Force           bool   // replace existing files
 
-	// Keep are files that are read, or needed to undo what is done: no output
-	// takes the place of one, with Force or without.
+	// Keep lists files that are inputs, or needed to undo the work. No output may replace one,
+	// even with Force.
 	Keep []string
 
-	// KeyTo takes the key instead of the file Key: its 32 bytes in one write,
-	// after disk and pins have their names. So a reader of the key can rely on
-	// both files, and no file holds the key.
+	// KeyTo receives the key instead of the file Key: its 32 bytes in one write, after disk and
+	// pins have their names. So a reader of the key can rely on both files, and no file holds
+	// the key.
 	KeyTo io.Writer
 }
 
-// BuildFiles builds a disk into files. All three appear, complete, or none:
-// until everything is written they have temporary names, and when one cannot
-// get its name, or KeyTo does not take the key, the others lose theirs. The key
-// file holds the 32 bytes of secrets.Key, for its owner to read only.
+// BuildFiles builds a disk into files. All three appear complete, or none does. Until
+// everything is written they have temporary names. If one cannot get its name, or KeyTo fails,
+// the others lose theirs. The key file holds the 32 bytes of secrets.Key, and only its owner
+// can read it.
 func BuildFiles(ctx context.Context, files Files, source Source, secrets *Secrets, options Options) (pins.Pins, error) {
 	o := durable.Set{Replace: files.Force, Keep: files.Keep}
 	defer o.Abort()
-	// The names are taken first, so that a mistake shows before the work.
+	// The outputs are opened first, so that a wrong name shows before the work.
 	disk, err := o.Add(files.Disk, 0o644)
 	if err != nil {
 		return pins.Pins{}, err
@@ -72,7 +72,7 @@ func BuildFiles(ctx context.Context, files Files, source Source, secrets *Secret
 	}
 	if files.KeyTo != nil {
 		if _, err := files.KeyTo.Write(secrets.Key[:]); err != nil {
-			o.Remove() // nobody can open this disk
+			o.Remove() // nobody has the key of this disk
 			return pins.Pins{}, fmt.Errorf("passing the key on: %w", err)
 		}
 	}

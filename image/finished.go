@@ -21,8 +21,8 @@ const (
 	ext4Magic     = "\x53\xef"
 )
 
-// finished takes a filesystem image as it is, once its superblock says that the
-// kernel can mount it from a read-only device of 4096-byte sectors.
+// finished accepts a filesystem image unchanged, if its superblock says that the kernel can
+// mount it from a read-only device with 4096-byte sectors.
 func finished(r io.ReaderAt, size int64, k filekind.Kind, head []byte) (Source, error) {
 	s := Source{finished: r, size: size}
 	var used uint64
@@ -60,7 +60,7 @@ func checkEROFS(head []byte) (uint64, error) {
 	}
 	const deviceTable = 0x8 // EROFS_FEATURE_INCOMPAT_DEVICE_TABLE
 	if incompat := binary.LittleEndian.Uint32(sb[0x50:]); incompat&deviceTable != 0 {
-		return 0, errors.New("its data is in further devices")
+		return 0, errors.New("its data is on other devices")
 	}
 	return uint64(binary.LittleEndian.Uint32(sb[0x24:])) * verity.BlockSize, nil
 }

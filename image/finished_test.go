@@ -142,8 +142,8 @@ func TestUnseen(t *testing.T) {
 	copy(squash, "hsqs")
 	squash[28], squash[40] = 4, 96
 	for name, c := range map[string]struct{ path, want string }{
-		"compressed EROFS": {packed, "unseen: nobody looked into the erofs filesystem (its files are compressed)"},
-		"squashfs":         {write(t, "squashfs", squash), "unseen: nobody looked into the squashfs filesystem (there is no reader for it here)"},
+		"compressed EROFS": {packed, "unseen: the erofs filesystem was not inspected (its files are compressed)"},
+		"squashfs":         {write(t, "squashfs", squash), "unseen: the squashfs filesystem was not inspected (no reader for it is built in)"},
 	} {
 		notes, init := seenIn(t, c.path)
 		if init != pins.InitUnseen || len(notes) != 1 || !strings.HasPrefix(notes[0], c.want) {

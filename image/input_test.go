@@ -119,7 +119,7 @@ func TestOpenOldTar(t *testing.T) {
 		closeSource()
 	}
 	old[0] ^= 1
-	if _, _, err := Open(context.Background(), Input{Path: write(t, "bad.tar", old)}); err == nil || !strings.Contains(err.Error(), "no root that can be read") {
+	if _, _, err := Open(context.Background(), Input{Path: write(t, "bad.tar", old)}); err == nil || !strings.Contains(err.Error(), "not a readable root") {
 		t.Errorf("wrong checksum: got error %v", err)
 	}
 }
@@ -211,7 +211,7 @@ func TestFinishedRefusals(t *testing.T) {
 		{"squashfs, cut off", squash(func(sb []byte) { sb[42] = 1 }), "the superblock says"},
 		{"EROFS", erofs(func([]byte) {}), ""},
 		{"EROFS, 512-byte blocks", erofs(func(sb []byte) { sb[0x0c] = 9 }), "blocks of 2^9 bytes"},
-		{"EROFS, devices", erofs(func(sb []byte) { sb[0x50] = 8 }), "further devices"},
+		{"EROFS, devices", erofs(func(sb []byte) { sb[0x50] = 8 }), "on other devices"},
 		{"EROFS, cut off", erofs(func(sb []byte) { sb[0x24] = 5 }), "the superblock says 20480 bytes"},
 		{"EROFS, empty", erofs(func(sb []byte) { sb[0x24] = 0 }), "the superblock says 0 bytes"},
 	} {
@@ -286,7 +286,7 @@ func TestOpenNames(t *testing.T) {
 		{with(4096, 0, "\xed\xab\xee\xdb"), "is an RPM package, want .*rpm2cpio"},
 		{with(4096, 0, "\x7fELF"), "is an ELF file, want .*a root is a file tree"},
 		{with(4096, 0x202, "HdrS"), "is a Linux kernel, want .*a root is a file tree"},
-		{gz.Bytes(), "gzip data of something else than a tar: what was unpacked is a cpio archive"},
+		{gz.Bytes(), "gzip data of something else than a tar: the unpacked file is a cpio archive"},
 	} {
 		for _, in := range []Input{{Path: write(t, "root", c.file)}, {Path: "-", Stdin: bytes.NewReader(c.file)}} {
 			if _, _, err := Open(context.Background(), in); err == nil || !regexp.MustCompile(c.want).MatchString(err.Error()) {

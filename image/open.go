@@ -20,37 +20,37 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// Input is a root filesystem as a user names it.
+// Input is a root filesystem as the user specifies it.
 type Input struct {
 	Path    string    // directory, OCI image layout, tar or filesystem image; "-" is Stdin
 	Stdin   io.Reader // a tar
 	Exclude []string  // patterns of rootfs.Tree.Exclude
 
-	// Filesystems are those of the VM's volumes, which the root is to have the makers of.
+	// Filesystems are those of the VM's volumes. The root should have the programs that make
+	// them.
 	Filesystems []string
 
 	// As in intake.Reader.
 	DropXattrs, DropPAX []string
 	Image               string
 
-	TempDir string // for what has to be unpacked; "" is the system's
+	TempDir string // for unpacked files; "" means the system's
 
-	// Unpacking, when not nil, is told now and then how many bytes of a tar that
-	// has to be unpacked there are so far.
+	// Unpacking, if not nil, is called now and then with the number of bytes unpacked so far.
 	Unpacking func(done uint64)
-	// Seen, when not nil, is told about a root that was looked at, before it is laid
-	// out; its error ends the build.
+	// Seen, if not nil, is called with the summary of an inspected root, before the root is
+	// laid out. Its error ends the build.
 	Seen func(Summary) error
 }
 
 // Summary is what a user should know about a root.
 type Summary struct {
-	Memory int64 // bytes that building takes for it, about
+	Memory int64 // approximate memory of the build in bytes
 	Notes  []survey.Note
 }
 
-// Open recognises the input by its contents. The source reads from it until it
-// is closed. Opening stops when ctx ends.
+// Open recognises the input from its contents. The source reads from the input until the
+// returned function closes it. Opening stops when ctx ends.
 func Open(ctx context.Context, in Input) (Source, func(), error) {
 	files := opened{ctx: ctx}
 	source, err := in.open(&files)
@@ -61,7 +61,7 @@ func Open(ctx context.Context, in Input) (Source, func(), error) {
 	return source, files.close, nil
 }
 
-// opened is what has to be closed at the end.
+// opened are the files to close at the end.
 type opened struct {
 	ctx   context.Context
 	files []io.Closer
@@ -71,7 +71,7 @@ func (o *opened) add(f io.Closer) { o.files = append(o.files, f) }
 
 func (o *opened) close() {
 	for _, file := range o.files {
-		file.Close() // read only, or unnamed
+		file.Close() // read-only or unnamed, so the error does not matter
 	}
 	o.files = nil
 }
@@ -89,7 +89,7 @@ func (r untilDone) Read(b []byte) (int, error) {
 	return r.Reader.Read(b)
 }
 
-// counter is a reader that tells how much was read of it.
+// counter is a reader that reports how much was read from it.
 type counter struct {
 	io.Reader
 	done uint64
@@ -156,7 +156,7 @@ func (in Input) openFile(f *os.File, size int64, files *opened) (Source, error) 
 		return in.openTar(files.ctx, f, size)
 	case kind == filekind.EROFS || kind == filekind.Squashfs || kind == filekind.Ext:
 		if len(in.Exclude) > 0 {
-			return Source{}, fmt.Errorf("%s is a finished filesystem: nothing can be excluded from it", in.Path)
+			return Source{}, fmt.Errorf("%s is a finished filesystem: no files can be excluded from it", in.Path)
 		}
 		source, err := finished(f, size, kind, head)
 		if err != nil {
@@ -167,8 +167,8 @@ func (in Input) openFile(f *os.File, size int64, files *opened) (Source, error) 
 	return Source{}, notARoot(in.Path, kind, "a directory, an OCI image layout, a tar (plain, gzip, zstd, xz, bzip2) or an EROFS, squashfs or ext4 filesystem")
 }
 
-// isPacked tells whether a file is a compressed stream. Zstd data may begin with a
-// frame to be skipped (RFC 8878, section 3.1.2), as pzstd writes it.
+// isPacked reports whether a file is a compressed stream. Zstd data may begin with a skippable
+// frame (RFC 8878, section 3.1.2), as pzstd writes it.
 func isPacked(kind filekind.Kind, head []byte) bool {
 	skippable := len(head) > 4 && head[0]>>4 == 5 && string(head[1:4]) == "\x2a\x4d\x18"
 	return intake.CompressionOf(head) != intake.Uncompressed || kind == filekind.Unknown && skippable
@@ -177,12 +177,12 @@ func isPacked(kind filekind.Kind, head []byte) bool {
 // notARoot is the error for a file of another kind than want.
 func notARoot(name string, kind filekind.Kind, want string) error {
 	if kind == filekind.Unknown {
-		return fmt.Errorf("%s is no root that can be read: want %s", name, want)
+		return fmt.Errorf("%s is not a readable root, want %s", name, want)
 	}
 	return fmt.Errorf("%s is %v, want %s: %s", name, kind, want, nextStep(kind))
 }
 
-// nextStep says how to make a root of a file.
+// nextStep says how to make a root from a file.
 func nextStep(kind filekind.Kind) string {
 	const mounted = "mount it read-only and name the directory, as root so that owners are kept"
 	switch kind {
@@ -201,7 +201,7 @@ func nextStep(kind filekind.Kind) string {
 	case filekind.BzImage, filekind.ARMImage, filekind.UKI, filekind.PE, filekind.ELF, filekind.Firmware,
 		filekind.BootConfig, filekind.Pins, filekind.ReferenceValues, filekind.Measurements, filekind.Evidence, filekind.JSON,
 		filekind.PEM, filekind.DER, filekind.Report:
-		return "a root is a file tree; a kernel, a program, a firmware or a document goes elsewhere"
+		return "a root is a file tree, and not a kernel, a program, a firmware or a document"
 	}
 	return kind.Advice()
 }
@@ -217,7 +217,7 @@ func (in Input) openDirectory(files *opened) (Source, error) {
 		err = reader.ReadOCI(files.ctx, in.Path, spool)
 	case errors.Is(err, fs.ErrNotExist):
 		if in.Image != "" {
-			return Source{}, fmt.Errorf("%s is no OCI image layout: there is no image %q to choose", in.Path, in.Image)
+			return Source{}, fmt.Errorf("%s is not an OCI image layout, so it has no image %q to choose", in.Path, in.Image)
 		}
 		var dir io.Closer
 		if dir, err = reader.ReadDir(files.ctx, in.Path); err == nil {
@@ -235,8 +235,8 @@ func (in Input) reader() *intake.Reader {
 	return &intake.Reader{Tree: rootfs.New(), DropXattrs: in.DropXattrs, DropPAX: in.DropPAX, Image: in.Image}
 }
 
-// openStream reads a tar from something that cannot be read twice, or is
-// compressed, into an unnamed temporary file.
+// openStream reads a tar that is compressed, or that can be read only once, into an unnamed
+// temporary file.
 func (in Input) openStream(r io.Reader, name string, files *opened) (Source, error) {
 	steady := stalling(files.ctx, r)
 	files.add(steady)
@@ -267,10 +267,10 @@ func (in Input) openStream(r io.Reader, name string, files *opened) (Source, err
 	return in.openTar(files.ctx, file, size)
 }
 
-// otherContent is the error for a compressed stream of something else than a tar.
+// otherContent is the error for a compressed stream that is not a tar.
 type otherContent struct{ error }
 
-// isTar returns an error if the unpacked file is no tar.
+// isTar returns an error unless the unpacked file is a tar.
 func isTar(f io.ReaderAt, size int64) error {
 	kind, err := filekind.OfFile(f, size)
 	if err != nil || kind == filekind.Tar {
@@ -281,9 +281,9 @@ func isTar(f io.ReaderAt, size int64) error {
 		return err
 	}
 	if kind == filekind.Unknown && (isOldTar(head) || len(bytes.Trim(head, "\x00")) == 0) {
-		return nil // the latter has no files, or is cut off, and reading it says so
+		return nil // an empty or truncated tar, which the reader reports
 	}
-	return otherContent{notARoot("what was unpacked", kind, "a tar")}
+	return otherContent{notARoot("the unpacked file", kind, "a tar")}
 }
 
 func (in Input) openTar(ctx context.Context, r io.ReaderAt, size int64) (Source, error) {
@@ -292,7 +292,7 @@ func (in Input) openTar(ctx context.Context, r io.ReaderAt, size int64) (Source,
 		return Source{}, err
 	}
 	if in.Image != "" {
-		return Source{}, fmt.Errorf("a tar is no OCI image layout: there is no image %q to choose", in.Image)
+		return Source{}, fmt.Errorf("a tar is not an OCI image layout, so it has no image %q to choose", in.Image)
 	}
 	return in.finish(reader)
 }
@@ -312,14 +312,14 @@ func (in Input) finish(reader *intake.Reader) (Source, error) {
 		}
 	}
 	if tree.Empty() {
-		return Source{}, errors.New("there are no files in it")
+		return Source{}, errors.New("it has no files")
 	}
 	if err := intake.CheckRoot(tree); err != nil {
 		return Source{}, err
 	}
 	notes, err := survey.Notes(tree, in.Filesystems...)
 	if err != nil {
-		return Source{}, fmt.Errorf("looking at the root: %w", err)
+		return Source{}, fmt.Errorf("inspecting the root: %w", err)
 	}
 	init := survey.Init(notes)
 	if err := in.seen(Summary{Memory: tree.Memory(), Notes: append(mountNotes(reader.Mounts()), notes...)}); err != nil {
@@ -335,8 +335,8 @@ func (in Input) seen(s Summary) error {
 	return in.Seen(s)
 }
 
-// lookInto looks at the files of a finished filesystem. If that cannot be done it
-// says so: the kernel may know more of the format.
+// lookInto inspects the files of a finished filesystem. If that fails, it adds a note, because
+// the kernel may know more of the format.
 func (in Input) lookInto(ctx context.Context, s Source) (Source, error) {
 	notes, err := in.finishedNotes(ctx, s)
 	if ctx.Err() != nil {
@@ -344,12 +344,12 @@ func (in Input) lookInto(ctx context.Context, s Source) (Source, error) {
 	}
 	if s.init = survey.Init(notes); err != nil {
 		s.init = pins.InitUnseen
-		notes = []survey.Note{{Name: "unseen", Text: fmt.Sprintf("nobody looked into the %s filesystem (%v): whether a VM boots from it, and what else there is to say of it, is not known", s.filesystem, err)}}
+		notes = []survey.Note{{Name: "unseen", Text: fmt.Sprintf("the %s filesystem was not inspected (%v): it is unknown whether a VM boots from it", s.filesystem, err)}}
 	}
 	return s, in.seen(Summary{Notes: notes})
 }
 
-// finishedNotes reads the tree of a finished filesystem and looks at it.
+// finishedNotes reads and inspects the tree of a finished filesystem.
 func (in Input) finishedNotes(ctx context.Context, s Source) ([]survey.Note, error) {
 	reader := intake.Reader{Tree: rootfs.New()}
 	var err error
@@ -359,7 +359,7 @@ func (in Input) finishedNotes(ctx context.Context, s Source) ([]survey.Note, err
 	case pins.Ext4:
 		err = reader.ReadExt4(ctx, s.finished)
 	default:
-		err = errors.New("there is no reader for it here")
+		err = errors.New("no reader for it is built in")
 	}
 	if err != nil {
 		return nil, err
@@ -367,13 +367,13 @@ func (in Input) finishedNotes(ctx context.Context, s Source) ([]survey.Note, err
 	return survey.Notes(reader.Tree, in.Filesystems...)
 }
 
-// mountNotes tells what was mounted in a directory that is a root.
+// mountNotes reports the mounts in a directory that is a root.
 func mountNotes(mounts []intake.Mount) []survey.Note {
 	var notes []survey.Note
 	for _, m := range mounts {
 		text := fmt.Sprintf("%s is mounted at %q, and its files become part of the root", m.Type, m.Name)
 		if m.Left {
-			text = fmt.Sprintf("%s is mounted at %q: the directory is left empty, as it belongs to the running machine", m.Type, m.Name)
+			text = fmt.Sprintf("%s is mounted at %q: the directory is left empty, because its content belongs to the running machine", m.Type, m.Name)
 		}
 		notes = append(notes, survey.Note{Name: "mount", Text: text})
 	}
@@ -395,11 +395,11 @@ func (in Input) spool(r io.Reader, compression intake.Compression, files *opened
 		return nil, 0, err
 	}
 	defer unpacked.Close()
-	// What is no tar need not be unpacked to its end, which may be far.
+	// If the stream is not a tar, stop before unpacking all of it, which may be long.
 	buffered := bufio.NewReaderSize(unpacked, 1<<20)
 	head, err := buffered.Peek(filekind.HeadSize)
 	if kind := filekind.Of(head); kind != filekind.Unknown && kind != filekind.Tar {
-		return nil, 0, otherContent{notARoot("what was unpacked", kind, "a tar")}
+		return nil, 0, otherContent{notARoot("the unpacked file", kind, "a tar")}
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, 0, err
@@ -408,8 +408,8 @@ func (in Input) spool(r io.Reader, compression intake.Compression, files *opened
 	return f, size, err
 }
 
-// isOldTar recognises a tar of the time before ustar, which has no magic, by the
-// checksum of its first header.
+// isOldTar recognises a tar from before ustar, which has no magic, by the checksum of its first
+// header.
 func isOldTar(head []byte) bool {
 	if len(head) < intake.TarBlock {
 		return false

@@ -15,19 +15,19 @@ import (
 	"github.com/rootvouch/rootvouch/xts"
 )
 
-// chunkSize is the unit of work in bytes: the data that one hash block of level
-// 0 covers, so that a chunk and its hash block are finished together.
+// chunkSize is the unit of work in bytes. It is the data that one hash block of level 0 covers,
+// so that a chunk and its hash block are finished together.
 const chunkSize = 128 * verity.BlockSize
 
 // chunk is a piece of the filesystem on its way to the disk. Its buffer belongs
 // to the goroutine that holds the chunk.
 type chunk struct {
 	index uint64
-	data  []byte // whole blocks; chunkSize bytes but for the last
+	data  []byte // whole blocks; chunkSize bytes, except for the last chunk
 }
 
-// sealer hashes, encrypts and writes chunks, on all cores. It is the one pass
-// over the data: nothing is read back.
+// sealer hashes, encrypts and writes chunks, on all cores, in one pass over the data: nothing
+// is read back.
 type sealer struct {
 	out     io.WriterAt                               // the disk
 	bulk    func(b []byte, offset int64) (int, error) // writes chunks to it
@@ -40,10 +40,10 @@ type sealer struct {
 	progress func(done uint64) // may be nil; called by several goroutines
 	done     atomic.Uint64     // bytes of data
 
-	buffers buffers // closed by who made the sealer, when run has returned
+	buffers buffers // the maker of the sealer closes them after run has returned
 
-	mu   sync.Mutex          // guards what follows
-	runs map[uint64]*leafRun // :: number of a run -> what of it is done
+	mu   sync.Mutex          // guards the fields below
+	runs map[uint64]*leafRun // :: number of a run -> its progress
 }
 
 func newSealer(out io.WriterAt, params verity.Params, cipher *xts.Cipher, workers int, progress func(uint64)) (*sealer, error) {
@@ -62,7 +62,7 @@ func newSealer(out io.WriterAt, params verity.Params, cipher *xts.Cipher, worker
 	return s, nil
 }
 
-// bulk returns how chunks are best written to out.
+// bulk returns the best way to write chunks to out.
 func bulk(out io.WriterAt) func(b []byte, offset int64) (int, error) {
 	if direct, ok := out.(interface {
 		WriteBulkAt(b []byte, offset int64) (int, error)
@@ -76,12 +76,11 @@ func bulk(out io.WriterAt) func(b []byte, offset int64) (int, error) {
 // data, then a block for the superblock.
 func treeOffset(p verity.Params) uint64 { return (p.DataBlocks + 1) * verity.BlockSize }
 
-// feed gives the next chunk, and io.EOF after the last. Several goroutines call
-// it.
+// feed returns the next chunk, and io.EOF after the last. Several goroutines call it.
 type feed func(ctx context.Context) (chunk, error)
 
-// run seals every chunk of next. When produce is not nil it runs beside the
-// workers; it must stop when ctx ends.
+// run seals every chunk of next. If produce is not nil, it runs beside the workers, and must
+// stop when ctx ends.
 func (s *sealer) run(ctx context.Context, next feed, produce func(ctx context.Context) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	if produce != nil {
@@ -134,18 +133,18 @@ func (s *sealer) seal(hasher *verity.Hasher, c chunk) error {
 	return nil
 }
 
-// runLeaves is how many hash blocks of level 0 are written at once: singly, each
-// would wait for all writes of chunks.
+// runLeaves is how many hash blocks of level 0 are written at once. A single block would wait
+// for all writes of chunks.
 const runLeaves = chunkSize / verity.BlockSize
 
-// leafRun is a run of hash blocks. Chunks come nearly in order, so that there are
-// two or three at a time.
+// leafRun is a run of hash blocks. Chunks come nearly in order, so two or three runs are open
+// at a time.
 type leafRun struct {
 	blocks  []byte
 	missing int
 }
 
-// leafRun returns the run that a chunk's hash block belongs to, and its place.
+// leafRun returns the run of a chunk's hash block, and the block's place in it.
 func (s *sealer) leafRun(index uint64) (*leafRun, []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -201,14 +200,14 @@ func (s *sealer) finish(superblock verity.Superblock) ([]byte, error) {
 		return nil, err
 	}
 	return s.tree.Finish(func(offset uint64, b []byte) error {
-		// b is hashed already and may be encrypted in place.
+		// b is already hashed, so it may be encrypted in place.
 		return s.write(s.out.WriteAt, b, treeOffset(s.params)+offset)
 	})
 }
 
-// readChunks feeds from a file of size bytes, and pads the last block with zeros. The
-// goroutine that asks for a chunk reads it, so that the chunk is hashed and encrypted
-// while it is in that processor's cache.
+// readChunks feeds from a file of size bytes, and pads the last block with zeros. The goroutine
+// that asks for a chunk reads it. So the chunk is hashed and encrypted while it is in that
+// processor's cache.
 func (s *sealer) readChunks(r io.ReaderAt, size int64) feed {
 	var next atomic.Int64
 	return func(ctx context.Context) (chunk, error) {
@@ -258,14 +257,14 @@ func send(ctx context.Context, chunks chan<- chunk, c chunk) error {
 	}
 }
 
-// chunker is an io.Writer that cuts what is written into chunks.
+// chunker is an io.Writer that cuts its input into chunks.
 type chunker struct {
 	ctx    context.Context
 	chunks chan<- chunk
 	sealer *sealer
 
 	index   uint64 // of current
-	current []byte // what there is of it
+	current []byte // its bytes so far
 }
 
 func (c *chunker) Write(b []byte) (int, error) {
@@ -280,7 +279,7 @@ func (c *chunker) Write(b []byte) (int, error) {
 	return written, nil
 }
 
-// ReadFrom reads into chunks, without a buffer between.
+// ReadFrom reads directly into chunks, without another buffer.
 func (c *chunker) ReadFrom(r io.Reader) (int64, error) {
 	read := int64(0)
 	for {
@@ -298,7 +297,7 @@ func (c *chunker) ReadFrom(r io.Reader) (int64, error) {
 	}
 }
 
-// room is what the current chunk lacks.
+// room is the free rest of the current chunk.
 func (c *chunker) room() []byte {
 	if c.current == nil {
 		c.current = c.sealer.buffers.get()[:0]
@@ -306,7 +305,7 @@ func (c *chunker) room() []byte {
 	return c.current[len(c.current):chunkSize]
 }
 
-// take adds n bytes that were put into room, and passes a full chunk on.
+// take adds n bytes that were read into room, and passes on a full chunk.
 func (c *chunker) take(n int) error {
 	c.current = c.current[:len(c.current)+n]
 	if len(c.current) < chunkSize {

@@ -8,14 +8,14 @@ import (
 // Format is the form of a disk in a file.
 type Format string
 
-// The formats. Raw is the disk's bytes; QCOW2 is QEMU's, without compression,
+// The formats. Raw is the disk's bytes. QCOW2 is QEMU's format, without compression,
 // encryption, snapshots or a backing file.
 const (
 	Raw   Format = "raw"
 	QCOW2 Format = "qcow2"
 )
 
-// ParseFormat reads a format's name.
+// ParseFormat parses a format's name.
 func ParseFormat(s string) (Format, error) {
 	switch f := Format(s); f {
 	case Raw, QCOW2:
@@ -36,17 +36,17 @@ const (
 	qcowCopied      = 1 << 63         // QCOW_OFLAG_COPIED: the refcount is exactly 1
 )
 
-// qcow2Output writes a disk as qcow2: all metadata first, then the disk's
-// clusters in order, so that what is written lands at a fixed distance.
+// qcow2Output writes a disk as qcow2: all metadata first, then the disk's clusters in order. So
+// the disk's data have a fixed offset in the file.
 type qcow2Output struct {
 	Output
-	start int64 // byte of the file where the disk's byte 0 is
+	start int64 // offset of the disk's byte 0 in the file
 }
 
 func ceil(a, b uint64) uint64 { return (a + b - 1) / b }
 
-// qcow2Layout is where the parts of a file are, in clusters, and how many they
-// have. They follow one another in this order, after the header's cluster.
+// qcow2Layout has the places and sizes of a file's parts, in clusters. The parts follow one
+// another in this order, after the header's cluster.
 type qcow2Layout struct {
 	size uint64 // of the disk, in bytes
 
@@ -98,8 +98,8 @@ func (l qcow2Layout) header() []byte {
 	return header
 }
 
-// pointers calls do with each cluster, at a byte of the file, of the tables: the
-// refcount table, L1 and L2, whose entries point at consecutive clusters.
+// pointers calls do with each cluster of the tables, and its offset in the file. The tables are
+// the refcount table, L1 and L2. Their entries point to consecutive clusters.
 func (l qcow2Layout) pointers(do func(b []byte, offset int64) error) error {
 	buffer := make([]byte, 0, qcowCluster)
 	for _, part := range []struct {
@@ -142,7 +142,7 @@ func (q *qcow2Output) Truncate(size int64) error {
 	return q.refcounts(l.blocksAt, l.dataAt+l.data)
 }
 
-// refcounts says that the first count clusters of the file are used once.
+// refcounts writes that the first count clusters of the file are used once.
 func (q *qcow2Output) refcounts(at, count uint64) error {
 	buffer := make([]byte, qcowCluster)
 	for i := range buffer {
@@ -166,7 +166,7 @@ func (q *qcow2Output) WriteAt(b []byte, offset int64) (int, error) {
 // Reserve takes space for the metadata and the disk's first size bytes.
 func (q *qcow2Output) Reserve(size int64) error { return reserve(q.Output, q.start+size) }
 
-// WriteBulkAt writes chunks to the disk, past the page cache if that can be.
+// WriteBulkAt writes chunks to the disk, past the page cache if possible.
 func (q *qcow2Output) WriteBulkAt(b []byte, offset int64) (int, error) {
 	return bulk(q.Output)(b, q.start+offset)
 }

@@ -8,11 +8,11 @@ import (
 	"io"
 )
 
-var errForeignQCOW2 = errors.New("a qcow2 that image build did not write, or that was written to since: make a raw disk of it (qemu-img convert -f qcow2 -O raw)")
+var errForeignQCOW2 = errors.New("a qcow2 that image build did not write, or that was changed since: convert it to a raw disk (qemu-img convert -f qcow2 -O raw)")
 
-// Contents returns the disk that is in a file of size bytes, and the disk's size:
-// the file itself, or what a qcow2 of BuildFiles holds. Any other qcow2 is
-// refused, so that no more of the format has to be understood than is written.
+// Contents returns the disk in a file of size bytes, and the disk's size. The disk is the file
+// itself, or the content of a qcow2 of BuildFiles. Contents refuses any other qcow2, so that it
+// need not understand more of the format than BuildFiles writes.
 func Contents(f io.ReaderAt, size int64) (io.ReaderAt, int64, error) {
 	header := make([]byte, qcowHeaderSize)
 	n, err := f.ReadAt(header, 0)

@@ -37,7 +37,7 @@ func Rekey(ctx context.Context, files Files, oldKey []byte, old pins.Pins, newKe
 	if err != nil {
 		return pins.Pins{}, err
 	}
-	if !info.Mode().IsRegular() { // beside a device no backup would outlast a crash
+	if !info.Mode().IsRegular() { // a backup beside a device would not survive a crash
 		return pins.Pins{}, fmt.Errorf("it is %v, want a regular file", info.Mode())
 	}
 	oldHeader := make([]byte, luks2.HeaderSize)
@@ -80,11 +80,11 @@ func Rekey(ctx context.Context, files Files, oldKey []byte, old pins.Pins, newKe
 		return pins.Pins{}, err
 	}
 	if err := durable.Create(backup, oldHeader, 0o600); errors.Is(err, os.ErrExist) {
-		return pins.Pins{}, fmt.Errorf("%s is left from a rekeying that was interrupted: copy it over the first MiB of the disk to undo that, then remove it", backup)
+		return pins.Pins{}, fmt.Errorf("%s is left from an interrupted rekey: copy it over the first MiB of the disk to undo the rekey, then remove it", backup)
 	} else if err != nil {
 		return pins.Pins{}, fmt.Errorf("keeping the old header: %w", err)
 	}
-	// The backup keeps other rekeyings out; one may have been at work before.
+	// The backup keeps other rekeys out, but one may have run before.
 	if err := stillThere(f, oldHeader); err != nil {
 		os.Remove(backup)
 		return pins.Pins{}, err

@@ -9,12 +9,12 @@ import (
 	"io"
 )
 
-// MinSeed is the least size of a seed in bytes: it stands for every key.
+// MinSeed is the least size of a seed in bytes, because a seed determines every key.
 const MinSeed = 32
 
-// SeedReader is randomness made of a secret: the key stream of AES-256-CTR under
-// HKDF-SHA256(seed). The same seed gives the same disk, key included, so it must
-// be kept like the key.
+// SeedReader returns randomness derived from a secret: the key stream of AES-256-CTR under
+// HKDF-SHA256(seed). The same seed gives the same disk, key included. So protect the seed like
+// the key.
 func SeedReader(seed []byte) (io.Reader, error) {
 	if len(seed) < MinSeed {
 		return nil, fmt.Errorf("seed has %d bytes, want at least %d", len(seed), MinSeed)

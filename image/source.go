@@ -10,15 +10,15 @@ import (
 
 // Source is a root filesystem: a Tree or a finished image.
 type Source struct {
-	plan       *rootfs.Plan // EROFS to be written, or nil
+	plan       *rootfs.Plan // the EROFS to write, or nil
 	finished   io.ReaderAt
 	size       int64
 	filesystem pins.Filesystem
 	init       pins.Init
 }
 
-// Tree is a source that writes an EROFS filesystem of the tree's files, of whose init
-// that was seen. The tree must not change afterwards.
+// Tree is a source that writes an EROFS filesystem of the tree's files. init says what was
+// found about the tree's init. The tree must not change afterwards.
 func Tree(t *rootfs.Tree, init pins.Init) (Source, error) {
 	plan, err := t.Plan()
 	if err != nil {
@@ -27,13 +27,13 @@ func Tree(t *rootfs.Tree, init pins.Init) (Source, error) {
 	return Source{plan: plan, size: plan.Size, filesystem: pins.EROFS, init: init}, nil
 }
 
-// Size returns the filesystem's bytes.
+// Size returns the filesystem's size in bytes.
 func (s Source) Size() int64 { return s.size }
 
-// Filesystem returns its kind.
+// Filesystem returns the filesystem's kind.
 func (s Source) Filesystem() pins.Filesystem { return s.filesystem }
 
-// feed returns what gives the sealer its chunks, and what has to run beside it.
+// feed returns the sealer's source of chunks, and a function that must run beside it.
 func (s Source) feed(to *sealer) (feed, func(context.Context) error) {
 	if s.plan == nil {
 		return to.readChunks(s.finished, s.size), nil

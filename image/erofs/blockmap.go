@@ -4,13 +4,12 @@ package erofs
 // space (EROFS_NULL_ADDR).
 const Hole = 1<<32 - 1
 
-// BlockMapUnit is the size of a block map's entry in bytes, and what the map is
-// aligned to: one first block for each chunk, or Hole.
+// BlockMapUnit is the size of a block map's entry in bytes, and the alignment of the map. Each
+// entry is the first block of a chunk, or Hole.
 const BlockMapUnit = 4
 
-// ChunkFormat is Inode.U of a file with a block map whose chunks have
-// BlockSize << bits bytes (struct erofs_inode_chunk_info: bits in the lower
-// five bits, no chunk indexes).
+// ChunkFormat is Inode.U of a file with a block map. The file's chunks have BlockSize << bits
+// bytes (struct erofs_inode_chunk_info: bits in the lower five bits, no chunk indexes).
 func ChunkFormat(bits int) uint32 { return uint32(bits) }
 
 // AppendBlock writes one entry of a block map.

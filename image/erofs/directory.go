@@ -6,16 +6,16 @@ const (
 	MaxName = 255
 )
 
-// Dirent is an entry of a directory. The entries of a directory are sorted by
-// name, bytewise; "." and ".." stand among them.
+// Dirent is an entry of a directory. The entries are sorted by name, bytewise; "." and ".." are
+// sorted among them.
 type Dirent struct {
 	Name  string
-	Inode uint64 // its number
-	Mode  uint16 // of the inode; its type counts
+	Inode uint64 // the inode's number
+	Mode  uint16 // the inode's mode, for its type
 }
 
-// DirentsInBlock returns how many of count entries, of which name tells the
-// names, fit into one block, and how many bytes they take.
+// DirentsInBlock returns how many of count entries fit into one block, and how many bytes they
+// take. name returns the name of an entry.
 func DirentsInBlock(count int, name func(i int) string) (fit, size int) {
 	for fit < count {
 		more := direntSize + len(name(fit))

@@ -23,11 +23,11 @@ const (
 	incompatChunk = 0x4 // EROFS_FEATURE_INCOMPAT_CHUNKED_FILE
 )
 
-// Superblock is what the superblock says.
+// Superblock is the content of a superblock.
 type Superblock struct {
 	Root    uint16 // number of the root directory's inode
 	Inodes  uint64
-	Blocks  uint32 // of the whole filesystem
+	Blocks  uint32 // blocks of the whole filesystem
 	Built   Time   // also the time of every compact inode
 	Chunked bool   // whether an inode has a block map
 }

@@ -1,13 +1,13 @@
 package erofs
 
-// Layout says where an inode's data lies (i_format, bits 1 to 3).
+// Layout says where the data of an inode is (i_format, bits 1 to 3).
 type Layout uint16
 
-// The layouts that are written.
+// The layouts that this package writes.
 const (
 	Plain    Layout = 0 // in whole blocks, from block Inode.U on
-	Inline   Layout = 2 // behind the inode and its attributes, in the same block
-	BlockMap Layout = 4 // in chunks, whose blocks a map behind the inode names
+	Inline   Layout = 2 // after the inode and its attributes, in the same block
+	BlockMap Layout = 4 // in chunks; a map after the inode has their blocks
 )
 
 const (
@@ -16,7 +16,7 @@ const (
 	xattrHeader  = 12
 )
 
-// Inode is what an inode says.
+// Inode is the content of an inode.
 type Inode struct {
 	Mode     uint16 // type and permissions, as in st_mode
 	UID, GID uint32
@@ -29,14 +29,14 @@ type Inode struct {
 	U        uint32 // i_u: first block of data, device number or ChunkFormat
 }
 
-// compact tells whether the short form can hold n.
+// compact reports whether the short form can hold n.
 func (n Inode) compact(built Time) bool {
 	const most = 1<<16 - 1
 	return n.Time == built && n.UID <= most && n.GID <= most && n.Links <= most && n.Size < 1<<32
 }
 
-// HeadSize returns the bytes of the inode with its attributes; data that is
-// inline follows. built is the superblock's.
+// HeadSize returns the size in bytes of the inode with its attributes. Inline data follow it.
+// built is the superblock's.
 func (n Inode) HeadSize(built Time) int {
 	size := n.BareSize(built)
 	if len(n.Xattrs) > 0 {
@@ -45,7 +45,7 @@ func (n Inode) HeadSize(built Time) int {
 	return size
 }
 
-// BareSize returns the bytes of the inode without its attributes, which must not
+// BareSize returns the size in bytes of the inode without its attributes. That part must not
 // cross a block.
 func (n Inode) BareSize(built Time) int {
 	if n.compact(built) {

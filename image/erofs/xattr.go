@@ -7,15 +7,15 @@ import (
 	"strings"
 )
 
-// xattrUnit is what attributes are aligned to and counted in, in bytes.
+// xattrUnit is the alignment of attributes, and the unit of their sizes, in bytes.
 const xattrUnit = 4
 
 // Limits of extended attributes in bytes.
 const (
-	maxXattrName  = 255     // XATTR_NAME_MAX (include/uapi/linux/limits.h): the prefix counts
-	maxXattrNames = 1 << 16 // XATTR_LIST_MAX, each with a zero byte: more cannot be listed
+	maxXattrName  = 255     // XATTR_NAME_MAX (include/uapi/linux/limits.h): including the prefix
+	maxXattrNames = 1 << 16 // XATTR_LIST_MAX, each name with a zero byte; longer lists cannot be read
 	maxXattrValue = 1<<16 - 1
-	maxXattrs     = 1 << 17 // all of one inode: more than any file system of Linux keeps; the format has room for 1<<18
+	maxXattrs     = 1 << 17 // of one inode, more than any file system of Linux keeps; the format has room for 1<<18
 )
 
 // xattrIndex splits an attribute's name into the index of its prefix
@@ -38,15 +38,14 @@ func xattrIndex(name string) (index byte, rest string, ok bool) {
 	return 0, "", false
 }
 
-// KnowsXattr reports whether the format has a place for an attribute of that name.
+// KnowsXattr reports whether the format can hold an attribute of that name.
 func KnowsXattr(name string) bool {
 	_, _, ok := xattrIndex(name)
 	return ok
 }
 
-// EncodeXattrs writes extended attributes, full names and values, in the order
-// of their names (struct erofs_xattr_entry). An error names what the format
-// cannot hold.
+// EncodeXattrs encodes extended attributes, full names and values, in the order of their names
+// (struct erofs_xattr_entry). An error names the attribute that the format cannot hold.
 func EncodeXattrs(xattrs map[string]string) (string, error) {
 	var b []byte
 	names := 0

@@ -5,8 +5,8 @@ import (
 	"io"
 )
 
-// Data returns the data of a file. Holes, and blocks that were reserved and never
-// written, are zeros.
+// Data returns the data of a file. Holes, and reserved blocks that were never written, read as
+// zeros.
 func (f *FS) Data(i Inode) io.Reader { return &data{fs: f, inode: i} }
 
 type data struct {
@@ -36,7 +36,7 @@ func (d *data) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// blockOf finds the block of the disk that has a block of a file, or 0 for a hole.
+// blockOf returns the disk block of a file's block, or 0 for a hole.
 func (f *FS) blockOf(i Inode, logical uint64) (uint64, error) {
 	if i.flags&flagExtents != 0 {
 		return f.extentOf(i.place[:], logical)
@@ -66,7 +66,7 @@ func (f *FS) blockOf(i Inode, logical uint64) (uint64, error) {
 		}
 		return 0, nil
 	}
-	return 0, fmt.Errorf("block %d lies behind what a block map can name", logical)
+	return 0, fmt.Errorf("block %d is beyond the reach of a block map", logical)
 }
 
 // Extent trees (fs/ext4/ext4_extents.h): a header, then entries of the same size.
@@ -74,10 +74,10 @@ const (
 	extentMagic    = 0xf30a
 	extentSize     = 12
 	maxExtentDepth = 5
-	maxWritten     = 1 << 15 // blocks of an extent; with more it was never written
+	maxWritten     = 1 << 15 // blocks of an extent; a larger length marks an unwritten extent
 )
 
-// extentOf is blockOf for a file whose root of extents is node.
+// extentOf is blockOf for a file whose extent tree has the root node.
 func (f *FS) extentOf(node []byte, logical uint64) (uint64, error) {
 	for want := -1; ; want-- {
 		count, depth := int(le.Uint16(node[2:])), int(le.Uint16(node[6:]))
@@ -85,7 +85,7 @@ func (f *FS) extentOf(node []byte, logical uint64) (uint64, error) {
 			return 0, fmt.Errorf("extent tree: magic %#x, %d entries at depth %d", got, count, depth)
 		}
 		want = depth
-		var last []byte // the entry that begins at the block or before it
+		var last []byte // the last entry that begins at or before the block
 		for e := range count {
 			entry := node[extentSize*(e+1):][:extentSize]
 			if uint64(le.Uint32(entry)) > logical {
@@ -106,7 +106,7 @@ func (f *FS) extentOf(node []byte, logical uint64) (uint64, error) {
 	}
 }
 
-// extentBlock returns the block that an extent has for a block of a file.
+// extentBlock returns the disk block for a file's block in an extent.
 func extentBlock(extent []byte, logical uint64) uint64 {
 	into, length := logical-uint64(le.Uint32(extent)), uint64(le.Uint16(extent[4:]))
 	if length > maxWritten || into >= length {

@@ -1,10 +1,9 @@
 // Package ext4 reads the files of an ext2, ext3 or ext4 filesystem.
 //
-// image build uses it to look into a filesystem before a VM boots from it. The package
-// refuses features that it does not know, and changes nothing. It checks every value that
-// could make it loop, or allocate more than a block or a directory has. The format is that of
-// Linux 6.12, fs/ext4/ext4.h and Documentation/filesystems/ext4. Integers are
-// little-endian.
+// image build uses it to inspect a filesystem before a VM boots from it. The package refuses
+// features that it does not know, and changes nothing. It checks every value that could make it
+// loop, or allocate more than a block or a directory has. The format is that of Linux 6.12,
+// fs/ext4/ext4.h and Documentation/filesystems/ext4. Integers are little-endian.
 package ext4
 
 import (
@@ -23,9 +22,9 @@ const (
 	magic          = 0xef53
 )
 
-// Incompatible features (s_feature_incompat) that change nothing for a reader, or
-// that this one knows. Not among them: compressed, encrypted and inline data, a
-// journal that is to be replayed, block group descriptors all over the disk.
+// Incompatible features (s_feature_incompat) that do not matter to a reader, or that this
+// reader knows. It refuses compressed, encrypted and inline data, a journal that needs
+// recovery, and block group descriptors spread over the disk.
 const (
 	incompatFileType = 0x2
 	incompat64Bit    = 0x80
@@ -40,7 +39,7 @@ const (
 		0x20000 // names without case
 )
 
-// maxGroups bounds the block groups: as many as a usual filesystem of 128 TiB has.
+// maxGroups bounds the number of block groups: as many as a usual filesystem of 128 TiB has.
 const maxGroups = 1 << 20
 
 var le = binary.LittleEndian
@@ -99,7 +98,7 @@ func Open(r io.ReaderAt) (*FS, error) {
 	return f, f.readTables(int64(first+1)*f.blockSize, groups, descriptor)
 }
 
-// readTables reads where each block group has its inodes.
+// readTables reads the place of each block group's inodes.
 func (f *FS) readTables(at int64, groups uint64, size int64) error {
 	descriptor := make([]byte, size)
 	for range groups {
@@ -119,7 +118,7 @@ func (f *FS) readTables(at int64, groups uint64, size int64) error {
 // readBlock reads one block.
 func (f *FS) readBlock(number uint64) ([]byte, error) {
 	if number == 0 || number >= f.blocks {
-		return nil, fmt.Errorf("reading block %d: there are %d", number, f.blocks)
+		return nil, fmt.Errorf("reading block %d: got one beyond the %d of the filesystem", number, f.blocks)
 	}
 	block := make([]byte, f.blockSize)
 	if _, err := f.r.ReadAt(block, int64(number)*f.blockSize); err != nil {

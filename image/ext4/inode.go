@@ -15,11 +15,11 @@ const (
 // Inode is a file.
 type Inode struct {
 	Number      uint32
-	Mode        uint16 // as st_mode
+	Mode        uint16 // as in st_mode
 	Links       uint16
 	UID, GID    uint32
 	Size        int64
-	Seconds     int64 // of the last change of its data, since 1970
+	Seconds     int64 // last change of the data, since 1970
 	Nanoseconds uint32
 	Device      uint32 // of a device node, in the kernel's new encoding
 
@@ -42,7 +42,7 @@ func (f *FS) Inode(number uint32) (Inode, error) {
 		group = (number - 1) / f.inodesPerGroup
 	}
 	if number == 0 || number > f.inodes || int(group) >= len(f.tables) {
-		return Inode{}, fmt.Errorf("reading inode %d: there are %d", number, f.inodes)
+		return Inode{}, fmt.Errorf("reading inode %d: got one beyond the %d of the filesystem", number, f.inodes)
 	}
 	at := int64(f.tables[group])*f.blockSize + int64((number-1)%f.inodesPerGroup)*f.inodeSize
 	raw := make([]byte, f.inodeSize)
@@ -58,7 +58,7 @@ func (f *FS) Inode(number uint32) (Inode, error) {
 		flags:   le.Uint32(raw[0x20:]),
 	}
 	copy(i.place[:], raw[0x28:])
-	if len(raw) >= 0x8c && le.Uint16(raw[0x80:]) >= 0x0c { // i_extra_isize reaches behind i_mtime_extra
+	if len(raw) >= 0x8c && le.Uint16(raw[0x80:]) >= 0x0c { // i_extra_isize covers i_mtime_extra
 		extra := le.Uint32(raw[0x88:])
 		i.Seconds += int64(extra&3) << 32
 		i.Nanoseconds = extra >> 2
@@ -104,8 +104,8 @@ type Entry struct {
 // maxDirectory bounds a directory in bytes.
 const maxDirectory = 1 << 30
 
-// Entries reads a directory, without "." and "..". The nodes of a hash tree look to
-// it like blocks without names, which is what they are made for.
+// Entries reads a directory, without "." and "..". The nodes of a hash tree are made to look
+// like blocks without names, so Entries skips them.
 func (f *FS) Entries(dir Inode) ([]Entry, error) {
 	if !dir.IsDir() || dir.Size > maxDirectory || dir.Size%f.blockSize != 0 {
 		return nil, fmt.Errorf("reading inode %d: mode %o with %d bytes is no directory", dir.Number, dir.Mode, dir.Size)
@@ -123,7 +123,7 @@ func (f *FS) Entries(dir Inode) ([]Entry, error) {
 			if len(rest) >= header {
 				length, name = int(le.Uint16(rest[4:])), int(rest[6])
 			}
-			if length == 0xffff || length == 0 && f.blockSize == 1<<16 { // 64 KiB do not fit into 16 bits
+			if length == 0xffff || length == 0 && f.blockSize == 1<<16 { // 64 KiB does not fit into 16 bits
 				length = len(rest)
 			}
 			if length < header || length > len(rest) || header+name > length {

@@ -26,9 +26,9 @@ type aclEntry struct {
 	id               uint32
 }
 
-// encodeACL turns a text ACL, as tars have it (acl(5), with star's numeric ID
-// as a fourth field or a numeric name), into the attribute's value. A user or
-// group with a name and no number is refused: nobody here knows its number.
+// encodeACL encodes a text ACL of a tar (acl(5), with star's numeric ID as a fourth field or a
+// numeric name) as the attribute's value. It refuses a user or group with a name but no number,
+// because the number of a name depends on the machine.
 func encodeACL(text string) (string, error) {
 	var entries []aclEntry
 	for line := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == '\n' || r == ',' }) {

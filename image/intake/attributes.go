@@ -8,11 +8,11 @@ import (
 	"github.com/rootvouch/rootvouch/image/erofs"
 )
 
-// foreign are prefixes of extended attributes that filesystems and operating
-// systems keep for themselves. They mean nothing to a VM, and are left out.
+// foreign are prefixes of extended attributes that filesystems and operating systems keep for
+// themselves. They mean nothing to a VM, so the readers leave them out.
 var foreign = []string{"com.apple.", "btrfs.", "bcachefs.", "ceph.", "lustre.", "glusterfs.", "zfs."}
 
-// xattr takes an extended attribute into all, which is made when it is nil.
+// xattr adds an extended attribute to all, and makes the map if it is nil.
 func (r *Reader) xattr(all map[string]string, name, value string) (map[string]string, error) {
 	if r.drops(r.DropXattrs, name) {
 		return all, nil
@@ -35,12 +35,11 @@ func (r *Reader) xattr(all map[string]string, name, value string) (map[string]st
 	return all, nil
 }
 
-// gnuNames undoes what GNU tar does to names of attributes (xheader.c,
-// xattr_encode_keyword): a PAX record cannot have "=" in its name.
+// gnuNames reverses GNU tar's escapes in names of attributes (xheader.c, xattr_encode_keyword):
+// the name of a PAX record cannot contain "=".
 var gnuNames = strings.NewReplacer("%3D", "=", "%25", "%")
 
-// xattrOf turns a PAX record into an extended attribute; a name of "" says that
-// it is none.
+// xattrOf turns a PAX record into an extended attribute. If the record is not one, name is "".
 func xattrOf(record, text string) (name, value string, err error) {
 	switch {
 	case strings.HasPrefix(record, "SCHILY.xattr."):
@@ -60,8 +59,8 @@ func xattrOf(record, text string) (name, value string, err error) {
 	return "", "", nil
 }
 
-// known tells whether a PAX record is in the header already, or means nothing
-// to a VM on a read-only filesystem.
+// known reports whether the header already has a PAX record's value, or the record means
+// nothing to a VM on a read-only filesystem.
 func known(record string) bool {
 	switch record {
 	case "path", "linkpath", "size", "uid", "gid", "mtime", // in the header
@@ -70,7 +69,7 @@ func known(record string) bool {
 		"comment", "charset", "hdrcharset",
 		"SCHILY.dev", "SCHILY.ino", "SCHILY.nlink", "SCHILY.devmajor", "SCHILY.devminor", "SCHILY.realsize",
 		"SCHILY.filetype", "SCHILY.tarfiletype", "SCHILY.devminorbits", "SCHILY.offset", "SCHILY.release", "SCHILY.archtype",
-		"SCHILY.fflags",          // such as immutable, which everything is
+		"SCHILY.fflags",          // such as immutable, which every file is in a read-only filesystem
 		"GNU.dumpdir",            // names in a directory, for incremental backups
 		"LIBARCHIVE.symlinktype": // for Windows
 		return true

@@ -14,7 +14,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/filekind"
 )
 
-// Compression is how a tar is packed.
+// Compression is the compression of a tar.
 type Compression string
 
 // The compressions of tars.
@@ -26,7 +26,7 @@ const (
 	Bzip2        Compression = "bzip2"
 )
 
-// CompressionOf recognises a compression by the first bytes of a file.
+// CompressionOf recognises a compression from the first bytes of a file.
 func CompressionOf(head []byte) Compression {
 	switch filekind.Of(head) {
 	case filekind.Gzip:
@@ -41,10 +41,10 @@ func CompressionOf(head []byte) Compression {
 	return Uncompressed
 }
 
-// MaxWindow bounds what unpacking keeps in memory, in bytes.
+// MaxWindow bounds the memory of a decompressor, in bytes.
 const MaxWindow = 64 << 20
 
-// Unpack reads a compressed stream; closing it does not close r.
+// Unpack reads a compressed stream. Closing the result does not close r.
 func (c Compression) Unpack(r io.Reader) (io.ReadCloser, error) {
 	switch c {
 	case Gzip:
@@ -71,7 +71,7 @@ func (c Compression) Unpack(r io.Reader) (io.ReadCloser, error) {
 	return io.NopCloser(r), nil
 }
 
-// zstdReader explains a window that is too large.
+// zstdReader explains the error of a window that is too large.
 type zstdReader struct{ io.ReadCloser }
 
 func (z zstdReader) Read(b []byte) (int, error) {
@@ -82,8 +82,8 @@ func (z zstdReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// checkXZ refuses a dictionary that takes too much memory, by the header of the
-// first block (The .xz File Format 1.2, sections 2.1.1, 3.1 and 5.3.1).
+// checkXZ refuses a dictionary that needs too much memory. It reads the header of the first
+// block (The .xz File Format 1.2, sections 2.1.1, 3.1 and 5.3.1).
 func checkXZ(r *bufio.Reader) error {
 	const streamHeader, lzma2 = 12, 0x21
 	head, err := r.Peek(streamHeader + 64)

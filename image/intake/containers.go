@@ -11,10 +11,10 @@ import (
 	"github.com/rootvouch/rootvouch/image/rootfs"
 )
 
-// container is a format whose files are no root, but have one in them.
+// container is a format whose files contain a root but are not one.
 type container struct {
 	what string
-	step string // what to do with it
+	step string // how to get the root
 	is   func(top) bool
 }
 
@@ -50,16 +50,15 @@ var containers = []container{
 		}},
 }
 
-// CheckRoot returns an error if the files of t are those of a format that holds a
-// root, but are none themselves. A build from them would make a disk that nothing
-// boots from.
+// CheckRoot returns an error if the files of t belong to a format that contains a root. A disk
+// built from such files would not boot.
 func CheckRoot(t *rootfs.Tree) error {
 	here := top{t, map[string]bool{}}
 	for _, n := range t.Root().Children() {
 		here.names[path.Base(n.Name())] = true
 	}
 	if here.names["usr"] || here.names["etc"] || here.names["bin"] {
-		return nil // a root, whatever else lies beside
+		return nil // a root, whatever else is beside it
 	}
 	for _, c := range containers {
 		if c.is(here) {
@@ -69,7 +68,7 @@ func CheckRoot(t *rootfs.Tree) error {
 	return nil
 }
 
-// top is what lies at the top of a tree.
+// top is the content of a tree's top directory.
 type top struct {
 	tree  *rootfs.Tree
 	names map[string]bool
@@ -93,7 +92,7 @@ func (t top) hasSuffix(suffix string) bool {
 	return false
 }
 
-// text returns the beginning of a file, or nothing.
+// text returns the beginning of a file, or "" if it cannot be read.
 func (t top) text(name string) string {
 	n, err := t.tree.Follow(name)
 	if err != nil || n.Type() != erofs.TypeRegular {
@@ -111,9 +110,8 @@ func (t top) text(name string) string {
 	return string(data)
 }
 
-// isDockerArchive looks for the list of images (Docker Image Specification 1.2,
-// "Combined Image JSON + Filesystem Changeset Format"), or for the layers of the
-// format before.
+// isDockerArchive looks for the list of images (Docker Image Specification 1.2, "Combined Image
+// JSON + Filesystem Changeset Format"), or for the layers of the older format.
 func (t top) isDockerArchive() bool {
 	var images []struct {
 		Config string

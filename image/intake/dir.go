@@ -20,12 +20,11 @@ import (
 	"github.com/rootvouch/rootvouch/image/rootfs"
 )
 
-// ReadDir adds the files below a directory to the tree as they are: owners,
-// modes, times, hard links, device nodes, attributes, holes. (trusted attributes
-// are shown to root alone.) What is mounted below is part of it, but for what the
-// running kernel makes up, such as /proc: there an empty directory is added. A file that
-// changes before its data is read is an error when the filesystem is written;
-// only after that may what is returned be closed. Reading stops when ctx ends.
+// ReadDir adds the files below a directory to the tree unchanged: owners, modes, times, hard
+// links, device nodes, attributes, holes. (Only root sees trusted attributes.) Mounted file
+// systems are included, except those that the running kernel makes up, such as /proc: they
+// become empty directories. If a file changes before its data is read, writing the filesystem
+// fails. The caller may close the result only after that. Reading stops when ctx ends.
 func (r *Reader) ReadDir(ctx context.Context, dir string) (io.Closer, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -39,28 +38,27 @@ func (r *Reader) ReadDir(ctx context.Context, dir string) (io.Closer, error) {
 	return root, nil
 }
 
-// fileID tells files of one machine apart.
+// fileID identifies a file on one machine.
 type fileID struct{ device, inode uint64 }
 
 type dirWalker struct {
 	*Reader
 	base  string
 	root  *os.Root
-	seen  map[fileID]string // :: file with several names -> its first
+	seen  map[fileID]string // :: file with several names -> its first name
 	files []*dirFiles       // one for each device
-	value []byte            // room for an extended attribute
-	types map[uint64]string // :: mount -> its filesystem's type; nil until the first
+	value []byte            // buffer for an extended attribute
+	types map[uint64]string // :: mount -> its filesystem's type; nil before the first mount
 }
 
-// dirFiles is the content of the files of a directory tree that lie on one
-// device; Stored.At is a file's inode number there.
+// dirFiles is the content of a directory tree's files on one device. Stored.At is a file's
+// inode number there.
 type dirFiles struct {
 	root   *os.Root
 	device uint64
 }
 
-// walk adds what is at name, and all below it; above is the device of the directory
-// that it is in.
+// walk visits name and all below it. above is the device of the directory that contains name.
 func (w *dirWalker) walk(ctx context.Context, name string, above uint64) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -71,7 +69,7 @@ func (w *dirWalker) walk(ctx context.Context, name string, above uint64) error {
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return errors.New("no ownership from this operating system")
+		return errors.New("this operating system does not tell the ownership")
 	}
 	left := false
 	if name != "." && (info.IsDir() || stat.Dev != above) {
@@ -117,8 +115,8 @@ func (w *dirWalker) walk(ctx context.Context, name string, above uint64) error {
 	return nil
 }
 
-// alwaysAsk is the size in bytes from which on a file is asked for its holes even
-// if it has as many blocks as it needs: some may lie behind its end.
+// alwaysAsk is the size in bytes from which a file is asked for its holes even if it has as
+// many blocks as it needs, because some blocks may be beyond its end.
 const alwaysAsk = 64 << 10
 
 func (w *dirWalker) file(name string, stat *syscall.Stat_t) (f rootfs.File, err error) {
@@ -128,7 +126,7 @@ func (w *dirWalker) file(name string, stat *syscall.Stat_t) (f rootfs.File, err 
 		f.Size, f.At = stat.Size, int64(stat.Ino)
 		files := w.filesOf(stat.Dev)
 		f.Content = files
-		if stat.Size <= rootfs.MaxFile && (stat.Blocks*512 < stat.Size || stat.Size >= alwaysAsk) { // else Add refuses it
+		if stat.Size <= rootfs.MaxFile && (stat.Blocks*512 < stat.Size || stat.Size >= alwaysAsk) { // Add refuses a larger file
 			f.Content, err = files.holes(name, rootfs.Stored{At: f.At, Size: f.Size, Time: f.Time})
 		}
 	case erofs.TypeSymlink:
@@ -154,7 +152,7 @@ func (w *dirWalker) filesOf(device uint64) *dirFiles {
 	return f
 }
 
-// holes asks a file where it has data.
+// holes asks the file system where a file has data.
 func (f *dirFiles) holes(name string, s rootfs.Stored) (rootfs.Content, error) {
 	file, err := f.openSteady(name, s)
 	if err != nil {
@@ -168,13 +166,13 @@ func (f *dirFiles) holes(name string, s rootfs.Stored) (rootfs.Content, error) {
 	return rootfs.WithHoles(f, s.Size, slices.Values(data)), nil
 }
 
-// dataOf lists the parts of a file that have data. A file system that does not
-// know says that all of it has.
+// dataOf lists the parts of a file that have data. A file system without support for holes
+// reports the whole file.
 func dataOf(f *os.File, size int64) ([]rootfs.Extent, error) {
 	var data []rootfs.Extent
 	for at := int64(0); at < size; {
 		start, err := f.Seek(at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) { // nothing but a hole from at on
+		if errors.Is(err, unix.ENXIO) { // only a hole from at on
 			return data, nil
 		}
 		if err != nil {
@@ -198,7 +196,7 @@ func (f *dirFiles) Open(name string, s rootfs.Stored) (io.ReadCloser, error) {
 	return f.openSteady(name, s)
 }
 
-// openSteady opens a file and checks that it is still the one that was listed.
+// openSteady opens a file and checks that it is still the one listed.
 func (f *dirFiles) openSteady(name string, want rootfs.Stored) (*steadyFile, error) {
 	file, err := f.root.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -212,14 +210,14 @@ func (f *dirFiles) openSteady(name string, want rootfs.Stored) (*steadyFile, err
 	return s, nil
 }
 
-// steadyFile ends with an error when the file changed while it was read.
+// steadyFile ends with an error if the file changed while it was read.
 type steadyFile struct {
 	*os.File
 	device uint64
 	want   rootfs.Stored
 }
 
-// same compares the file with what was listed.
+// same compares the file with its listed state.
 func (f *steadyFile) same() error {
 	var now syscall.Stat_t
 	if err := syscall.Fstat(int(f.Fd()), &now); err != nil {
@@ -245,7 +243,7 @@ func (f *steadyFile) Read(b []byte) (int, error) {
 // xattrSizeMax is XATTR_SIZE_MAX (include/uapi/linux/limits.h) in bytes.
 const xattrSizeMax = 1 << 16
 
-// fileXattrs reads all extended attributes that a file shows.
+// fileXattrs reads all visible extended attributes of a file.
 func (w *dirWalker) fileXattrs(name string) (map[string]string, error) {
 	full := filepath.Join(w.base, name)
 	if len(full) >= unix.PathMax {

@@ -15,8 +15,8 @@ import (
 	"github.com/rootvouch/rootvouch/image/rootfs"
 )
 
-// maxFinished bounds the names that are looked at in a finished filesystem. The
-// memory for a tree of so many stays below that of a build.
+// maxFinished bounds the names that are read from a finished filesystem. The memory for a tree
+// of that size stays below that of a build.
 const maxFinished = 500_000
 
 // names counts up to maxFinished.
@@ -29,9 +29,8 @@ func (n *names) next(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// ReadExt4 adds the files of an ext2, ext3 or ext4 filesystem to the tree, but for
-// their extended attributes. So the tree can be looked at; it is not one to build
-// from.
+// ReadExt4 adds the files of an ext2, ext3 or ext4 filesystem to the tree, without their
+// extended attributes. The tree is good for inspection, but not for a build.
 func (r *Reader) ReadExt4(ctx context.Context, image io.ReaderAt) error {
 	f, err := ext4.Open(image)
 	if err != nil {
@@ -53,7 +52,7 @@ func (w *ext4Walker) walk(ctx context.Context, name string, number uint32) error
 		return err
 	}
 	if first, ok := w.seen[number]; ok {
-		return w.tree.Link(name, first) // which refuses a directory
+		return w.tree.Link(name, first) // Link refuses a directory
 	}
 	i, err := w.files.fs.Inode(number)
 	if err != nil {
@@ -110,8 +109,8 @@ func (c ext4Files) Open(_ string, s rootfs.Stored) (io.ReadCloser, error) {
 	return io.NopCloser(c.fs.Data(i)), nil
 }
 
-// ReadEROFS adds the files of an EROFS filesystem to the tree. One with compressed
-// files is refused.
+// ReadEROFS adds the files of an EROFS filesystem to the tree. It refuses a filesystem with
+// compressed files.
 func (r *Reader) ReadEROFS(ctx context.Context, image io.ReaderAt) error {
 	f, err := eroread.Open(image)
 	if errors.Is(err, eroread.ErrNotImplemented) {
@@ -136,14 +135,14 @@ func (r *Reader) ReadEROFS(ctx context.Context, image io.ReaderAt) error {
 	})
 }
 
-// erofsFiles is the content of the files of an EROFS filesystem; Stored.At is the
-// place of a file's name in names.
+// erofsFiles is the content of the files of an EROFS filesystem. Stored.At is the index of a
+// file's name in names.
 type erofsFiles struct {
 	fs    fs.FS
 	names []string
 }
 
-// file does without hard links, which a tree to be looked at needs not know.
+// file ignores hard links, because an inspected tree does not need them.
 func (c *erofsFiles) file(name string, d fs.DirEntry) (rootfs.File, error) {
 	info, err := d.Info()
 	if err != nil {
@@ -151,7 +150,7 @@ func (c *erofsFiles) file(name string, d fs.DirEntry) (rootfs.File, error) {
 	}
 	s, ok := info.Sys().(*eroread.Stat)
 	if !ok {
-		return rootfs.File{}, fmt.Errorf("no ownership in %T", info.Sys())
+		return rootfs.File{}, fmt.Errorf("%T does not tell the ownership", info.Sys())
 	}
 	f := rootfs.File{Mode: erofsMode(info.Mode()), UID: s.UID, GID: s.GID, Xattrs: s.Xattrs,
 		Time: erofs.Time{Seconds: int64(s.Mtime), Nanoseconds: s.MtimeNs}}
@@ -172,8 +171,8 @@ func (c *erofsFiles) Open(_ string, s rootfs.Stored) (io.ReadCloser, error) {
 	return c.fs.Open(c.names[s.At])
 }
 
-// erofsMode is st_mode of what go-erofs 0.3.1 shows: Go's type bits, and the other
-// bits as they are on the disk or as Go has them.
+// erofsMode is st_mode for a mode of go-erofs 0.3.1, which has Go's type bits, and the other
+// bits either as on the disk or as in Go.
 func erofsMode(m fs.FileMode) uint16 {
 	mode := uint16(m & 0o7777)
 	for bit, to := range map[fs.FileMode]uint16{fs.ModeSetuid: 0o4000, fs.ModeSetgid: 0o2000, fs.ModeSticky: 0o1000} {

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// descriptor is an OCI content descriptor (OCI Image Spec 1.1, descriptor.md);
-// members that say nothing about the root filesystem are not read.
+// descriptor is an OCI content descriptor (OCI Image Spec 1.1, descriptor.md). Members that do
+// not matter to the root filesystem are left out.
 type descriptor struct {
 	MediaType    string            `json:"mediaType"`
 	ArtifactType string            `json:"artifactType"`
@@ -19,7 +19,7 @@ type descriptor struct {
 	Platform     *ociPlatform      `json:"platform"`
 }
 
-// ociPlatform says what an image runs on (image-index.md, and config.md).
+// ociPlatform is the platform of an image (image-index.md, and config.md).
 type ociPlatform struct {
 	OS           string `json:"os"`
 	Architecture string `json:"architecture"`
@@ -37,14 +37,14 @@ func (p ociPlatform) String() string {
 	return text
 }
 
-// guest reports whether a VM on AMD's processors can run such an image. An image
-// without a platform may run there.
+// guest reports whether a VM on AMD's processors can run such an image. An image without a
+// platform passes.
 func (p ociPlatform) guest() bool {
 	return (p.OS == "linux" || p.OS == "") && (p.Architecture == "amd64" || p.Architecture == "")
 }
 
-// Media types, and Docker's of the same form (OCI Image Spec 1.1,
-// media-types.md, "Compatibility Matrix").
+// Media types, with Docker's types of the same form (OCI Image Spec 1.1, media-types.md,
+// "Compatibility Matrix").
 const (
 	mediaIndex     = "application/vnd.oci.image.index.v1+json"
 	mediaManifest  = "application/vnd.oci.image.manifest.v1+json"
@@ -56,7 +56,7 @@ const (
 	dockerForeign  = "application/vnd.docker.image.rootfs.foreign.diff.tar"
 )
 
-// isLayer tells whether a media type is that of a layer, compressed or not.
+// isLayer reports whether a media type is that of a layer, compressed or not.
 func isLayer(media string) bool {
 	for _, layer := range []string{mediaLayer, foreignLayer, dockerLayer, dockerForeign} {
 		if rest, ok := strings.CutPrefix(media, layer); ok && slices.Contains([]string{"", "+gzip", "+zstd", ".gzip", ".zstd"}, rest) {
@@ -66,12 +66,12 @@ func isLayer(media string) bool {
 	return false
 }
 
-// isIndex tells whether d is a list of images.
+// isIndex reports whether d is a list of images.
 func (d descriptor) isIndex() bool { return d.MediaType == mediaIndex || d.MediaType == dockerIndex }
 
-// isAttestation tells whether d is what BuildKit puts into an index beside each
-// image: statements about it in the form of an image, without a root filesystem
-// (BuildKit, docs/attestations/attestation-storage.md).
+// isAttestation reports whether d is an attestation manifest. BuildKit puts one into an index
+// beside each image: statements about the image in the form of an image, without a root
+// filesystem (BuildKit, docs/attestations/attestation-storage.md).
 func (d descriptor) isAttestation() bool {
 	return d.Annotations["vnd.docker.reference.type"] == "attestation-manifest"
 }
@@ -81,7 +81,7 @@ type ociImage struct {
 	descriptor
 	tag      string // "" if it has none
 	platform ociPlatform
-	artifact bool // a signature, say: it has no layers of a root filesystem
+	artifact bool // such as a signature, without layers of a root filesystem
 }
 
 func (i ociImage) String() string {
@@ -92,8 +92,7 @@ func (i ociImage) String() string {
 	return text
 }
 
-// maxDepth is how many indexes may lie within one another: a layout's own, one of
-// tags, and one of platforms.
+// maxDepth bounds the nesting of indexes: the layout's own, one of tags, and one of platforms.
 const maxDepth = 3
 
 // ociManifest is an image (OCI Image Spec 1.1, manifest.md).
@@ -155,15 +154,15 @@ func (l ociLayout) images(index []byte, tag string, depth int) ([]ociImage, erro
 				return nil, err
 			}
 			images = append(images, image)
-		default: // of a kind that is not known here, which is no error (image-index.md, "mediaType")
+		default: // an unknown kind is not an error (image-index.md, "mediaType")
 			images = append(images, ociImage{descriptor: d, tag: name, artifact: true})
 		}
 	}
 	return images, nil
 }
 
-// image says what an image is for. If the index says it, nothing else of the image
-// is read: a layout may lack the blobs of other platforms.
+// image returns an image with its platform. If the index has the platform, nothing else of the
+// image is read, because a layout may lack the blobs of other platforms.
 func (l ociLayout) image(d descriptor, tag string) (ociImage, error) {
 	image := ociImage{descriptor: d, tag: tag}
 	if d.Platform != nil {
@@ -189,7 +188,7 @@ func (l ociLayout) image(d descriptor, tag string) (ociImage, error) {
 	return image, nil
 }
 
-// choose picks the image that want names: see ReadOCI.
+// choose returns the image that want names: see ReadOCI.
 func choose(images []ociImage, want string) (ociImage, error) {
 	if slices.ContainsFunc(images, func(i ociImage) bool { return !i.artifact }) {
 		images = slices.DeleteFunc(images, func(i ociImage) bool { return i.artifact })
@@ -218,8 +217,8 @@ func choose(images []ociImage, want string) (ociImage, error) {
 	return ociImage{}, &ChoiceError{fmt.Sprintf("%d images are for %s, want 1. There are:%s", len(chosen), want, list.String())}
 }
 
-// ChoiceError says that an OCI layout does not have exactly one image of those
-// that were asked for. It lists all images.
+// ChoiceError says that an OCI layout has no image, or several images, that match the request.
+// It lists all images.
 type ChoiceError struct{ text string }
 
 func (e *ChoiceError) Error() string { return e.text }

@@ -17,20 +17,20 @@ import (
 type Reader struct {
 	Tree *rootfs.Tree
 
-	// DropXattrs and DropPAX are patterns (path.Match) of names of extended
-	// attributes and of PAX records that are left out.
+	// DropXattrs and DropPAX are patterns (path.Match) for the names of extended attributes and
+	// PAX records to leave out.
 	DropXattrs, DropPAX []string
 	// Image chooses among the images of an OCI layout: see ReadOCI.
 	Image string
 
-	used   map[string]bool // :: pattern -> it matched something
+	used   map[string]bool // :: pattern -> whether it matched
 	mounts []Mount
 }
 
-// NotKept is the error for a part of a file that the tree cannot keep and a Reader
-// can leave out.
+// NotKept is the error for a part of a file that the tree cannot keep, but that a Reader can
+// leave out.
 type NotKept struct {
-	Xattr, PAX string // its name: one of the two
+	Xattr, PAX string // its name; one of the two is set
 	Reason     string
 }
 
@@ -41,8 +41,8 @@ func (e *NotKept) Error() string {
 	return fmt.Sprintf("PAX record %q cannot be kept: %s", e.PAX, e.Reason)
 }
 
-// Check reports what a Reader was told to leave out and did not find, as such a
-// pattern is a mistake. It is called when everything was read.
+// Check returns an error for a pattern that matched nothing, because such a pattern is a
+// mistake. Call it when everything was read.
 func (r *Reader) Check() error {
 	for _, list := range []struct {
 		what     string

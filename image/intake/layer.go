@@ -9,10 +9,9 @@ import (
 	"strings"
 )
 
-// Names in layers that are no files (OCI Image Spec 1.1, layer.md, "Whiteouts").
-// Names with aufsPrefix belong to aufs, the filesystem that introduced whiteouts. Old
-// images have its directories. One of these holds the files that have several names,
-// and hard links lead there.
+// Names in layers that are not files (OCI Image Spec 1.1, layer.md, "Whiteouts"). Names with
+// aufsPrefix belong to aufs, the filesystem that introduced whiteouts. Old images have its
+// directories. One of them holds the files that have several names; hard links point there.
 const (
 	whiteout   = ".wh."
 	opaque     = ".wh..wh..opq"
@@ -20,10 +19,9 @@ const (
 	aufsLinks  = ".wh..wh.plnk"
 )
 
-// readLayer applies a layer. Whiteouts concern lower layers only, so they come
-// first. Names are resolved as in a chroot: they begin at the root, and ".." at the
-// root stays there. The layer needs no end marker: its digest was checked, so it is
-// complete.
+// readLayer applies a layer. Whiteouts apply only to lower layers, so they come first. Names
+// are resolved as in a chroot: they begin at the root, and ".." at the root stays there. The
+// layer needs no end marker: its digest was checked, so it is complete.
 func (r *Reader) readLayer(ctx context.Context, data io.ReaderAt, size int64) error {
 	err := readTar(ctx, data, size, true, func(e tarEntry) error {
 		name := path.Clean("/" + e.Name)
@@ -36,7 +34,7 @@ func (r *Reader) readLayer(ctx context.Context, data io.ReaderAt, size int64) er
 		}
 		hidden := strings.TrimPrefix(base, whiteout)
 		if hidden == "" || hidden == "." || hidden == ".." || strings.HasPrefix(hidden, whiteout) {
-			return fmt.Errorf("%q is no whiteout", e.Name)
+			return fmt.Errorf("%q is not a whiteout", e.Name)
 		}
 		return r.Tree.Remove(dir + hidden)
 	})
@@ -51,7 +49,7 @@ func (r *Reader) readLayer(ctx context.Context, data io.ReaderAt, size int64) er
 		if e.Typeflag == tar.TypeLink {
 			e.Linkname = path.Clean("/" + e.Linkname)
 		}
-		// Files that hard links of this layer lead to are kept until its end.
+		// Keep the targets of this layer's hard links until its end.
 		linked := path.Dir(e.Name) == "/"+aufsLinks && e.Typeflag == tar.TypeReg
 		if !linked && (isAufs(e.Name) || strings.HasPrefix(path.Base(e.Name), whiteout)) {
 			return nil
@@ -64,14 +62,13 @@ func (r *Reader) readLayer(ctx context.Context, data io.ReaderAt, size int64) er
 	return r.Tree.Remove(aufsLinks)
 }
 
-// isAufs tells whether a clean name is of aufs's own.
+// isAufs reports whether a clean name belongs to aufs itself.
 func isAufs(name string) bool {
 	first, _, _ := strings.Cut(strings.TrimPrefix(name, "/"), "/")
 	return strings.HasPrefix(first, aufsPrefix) && first != opaque
 }
 
-// replace adds an entry. Between layers a directory may give way to something
-// else.
+// replace adds an entry. An upper layer may replace a directory by another kind of file.
 func (r *Reader) replace(e tarEntry) error {
 	if e.Typeflag != tar.TypeDir && e.Typeflag != typeDumpDir {
 		if old, err := r.Tree.Lookup(e.Name); err == nil && old.IsDir() && old != r.Tree.Root() {

@@ -12,30 +12,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Mount is a place of a directory tree where something is mounted.
+// Mount is a mount point in a directory tree.
 type Mount struct {
 	Name string // below the root
-	Type string // of the filesystem, as the kernel names it
-	Left bool   // what is mounted was left out, as it has no files to keep
+	Type string // the filesystem's type, as the kernel names it
+	Left bool   // the mounted filesystem was left out, because it has no files to keep
 }
 
-// Mounts lists what was mounted in the directories that were read.
+// Mounts lists the mounts in the directories that were read.
 func (r *Reader) Mounts() []Mount { return r.mounts }
 
-// synthetic are filesystems whose files the running kernel makes up: they have no
-// contents that another machine could use (Linux, /proc/filesystems, "nodev").
+// synthetic are filesystems whose files the running kernel makes up. Their contents are useless
+// on another machine (Linux, /proc/filesystems, "nodev").
 var synthetic = []string{"autofs", "binder", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "cpuset", "debugfs", "devpts", "devtmpfs",
 	"efivarfs", "fusectl", "hugetlbfs", "mqueue", "nfsd", "nsfs", "proc", "pstore", "resctrl", "rpc_pipefs", "securityfs", "selinuxfs", "sysfs", "tracefs"}
 
-// volatile are directories that every boot fills anew: a tmpfs there belongs to
-// the machine that runs, not to the root.
+// volatile are directories that every boot fills. A tmpfs there belongs to the running machine,
+// not to the root.
 var volatile = []string{"dev", "run", "tmp", "var/run", "dev/shm"}
 
-// mountAt returns what is mounted at name, whose path is full, if anything is.
+// mountAt returns the mount at name, whose full path is full, if there is one.
 func (w *dirWalker) mountAt(name, full string) (Mount, bool) {
 	var stat unix.Statx_t
 	if err := unix.Statx(unix.AT_FDCWD, full, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MNT_ID, &stat); err != nil {
-		return Mount{}, false // the kernel does not say, or the path is too long
+		return Mount{}, false // the kernel does not tell, or the path is too long
 	}
 	if stat.Attributes_mask&stat.Attributes&unix.STATX_ATTR_MOUNT_ROOT == 0 || stat.Mask&unix.STATX_MNT_ID == 0 {
 		return Mount{}, false
@@ -53,7 +53,7 @@ func mountTypes() map[uint64]string {
 	types := map[uint64]string{}
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
-		return types // then no mount is known, and all of them are read
+		return types // then no mount is known, and all mounts are read
 	}
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {

@@ -18,7 +18,7 @@ import (
 	"github.com/rootvouch/rootvouch/internal/bounded"
 )
 
-// Spool unpacks a stream into something that can be read anywhere.
+// Spool unpacks a stream into a file that allows random access.
 type Spool func(r io.Reader, compression Compression) (io.ReaderAt, int64, error)
 
 // maxDocument bounds an index, a manifest or a configuration, in bytes.
@@ -29,11 +29,10 @@ const maxDocument = 4 << 20
 // must have the digest and size that its descriptor says. Reading stops when ctx
 // ends.
 //
-// A layout may hold several images. Reader.Image chooses one by its tag, by a
-// digest or by its platform (such as linux/amd64); if it is empty, the only one
-// for linux/amd64 is taken. An image for another platform is taken only if its
-// digest or its platform was asked for. ReadOCI returns a *ChoiceError if there is
-// not exactly one.
+// A layout may hold several images. Reader.Image chooses one by its tag, its digest or its
+// platform (such as linux/amd64). If it is empty, ReadOCI takes the only image for linux/amd64.
+// ReadOCI takes an image for another platform only if Reader.Image is its digest or its
+// platform. If not exactly one image matches, ReadOCI returns a *ChoiceError.
 func (r *Reader) ReadOCI(ctx context.Context, dir string, spool Spool) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -106,11 +105,11 @@ func (l ociLayout) document(d descriptor) ([]byte, error) {
 	return io.ReadAll(blob)
 }
 
-// layer applies a layer. Its compression is told by its content, as tools do that
-// unpack images: the media type is wrong now and then, the digest never.
+// layer applies a layer. It recognises the compression from the content, as common tools do,
+// because the media type is sometimes wrong. The digest protects the content.
 func (l ociLayout) layer(ctx context.Context, r *Reader, d descriptor) error {
 	if !isLayer(d.MediaType) {
-		return fmt.Errorf("mediaType is %q, want %s or that with +gzip or +zstd", d.MediaType, mediaLayer)
+		return fmt.Errorf("mediaType is %q, want %s, alone or with +gzip or +zstd", d.MediaType, mediaLayer)
 	}
 	blob, err := l.open(d)
 	if err != nil {
@@ -126,8 +125,8 @@ func (l ociLayout) layer(ctx context.Context, r *Reader, d descriptor) error {
 	if err != nil {
 		return err
 	}
-	// The blob may go on behind the compressed stream; it must be read for its
-	// digest to be checked.
+	// The blob may continue after the compressed stream. It must be read to its end to check
+	// its digest.
 	if rest, err := io.Copy(io.Discard, buffered); err != nil {
 		return err
 	} else if rest > 0 {
@@ -136,7 +135,7 @@ func (l ociLayout) layer(ctx context.Context, r *Reader, d descriptor) error {
 	return r.readLayer(ctx, data, size)
 }
 
-// open opens a blob, whose end is an error unless size and digest are right.
+// open opens a blob. Reading its end fails unless size and digest are right.
 func (l ociLayout) open(d descriptor) (*blob, error) {
 	digest, ok := strings.CutPrefix(d.Digest, "sha256:")
 	want, err := hex.DecodeString(digest)
@@ -154,13 +153,13 @@ func (l ociLayout) open(d descriptor) (*blob, error) {
 	return newBlob(f, [sha256.Size]byte(want)), nil
 }
 
-// openFile opens a regular file of the layout; nothing outside of it, and nothing
-// that somebody would have to write to.
+// openFile opens a regular file of the layout. It refuses links out of the layout, and files
+// such as pipes, which wait for a writer.
 func (l ociLayout) openFile(name string) (f *os.File, size int64, err error) {
 	f, err = l.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		if info, lstat := l.root.Lstat(name); lstat == nil && info.Mode()&os.ModeSymlink != 0 {
-			return nil, 0, fmt.Errorf("%w: a link may lead to a file inside the layout only; cp -rL makes a layout of files", err)
+			return nil, 0, fmt.Errorf("%w: a link may lead only to a file inside the layout; cp -rL makes a layout without links", err)
 		}
 		return nil, 0, err
 	}
@@ -175,7 +174,7 @@ func (l ociLayout) openFile(name string) (f *os.File, size int64, err error) {
 	return f, info.Size(), nil
 }
 
-// readFile reads a document of the layout that no descriptor names.
+// readFile reads a document of the layout that has no descriptor.
 func (l ociLayout) readFile(name string) ([]byte, error) {
 	f, size, err := l.openFile(name)
 	if err != nil {

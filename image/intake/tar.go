@@ -14,11 +14,11 @@ import (
 	"github.com/rootvouch/rootvouch/image/rootfs"
 )
 
-// TarBlock is the unit of a tar in bytes: a header, and what data is filled up to.
+// TarBlock is the unit of a tar in bytes: the size of a header, and of data with its padding.
 const TarBlock = 512
 
-// ReadTar adds the files of an uncompressed tar to the tree. Their data stays
-// in archive and is read when the filesystem is written. Reading stops when ctx ends.
+// ReadTar adds the files of an uncompressed tar to the tree. Their data stay in archive and are
+// read when the filesystem is written. Reading stops when ctx ends.
 func (r *Reader) ReadTar(ctx context.Context, archive io.ReaderAt, size int64) error {
 	if err := readTar(ctx, archive, size, false, r.addEntry); err != nil {
 		return fmt.Errorf("reading tar: %w", err)
@@ -26,15 +26,15 @@ func (r *Reader) ReadTar(ctx context.Context, archive io.ReaderAt, size int64) e
 	return nil
 }
 
-// tarEntry is a header with the way to its data.
+// tarEntry is a header with the place of its data.
 type tarEntry struct {
 	*tar.Header
 	content rootfs.Content
 	at      int64
 }
 
-// tarFiles is the content of the files of a tar that are stored as they are;
-// Stored.At is the byte where a file starts.
+// tarFiles is the content of a tar's files that are stored contiguously. Stored.At is the byte
+// where a file starts.
 type tarFiles struct{ archive io.ReaderAt }
 
 // Open implements rootfs.Content.
@@ -42,8 +42,8 @@ func (f *tarFiles) Open(_ string, s rootfs.Stored) (io.ReadCloser, error) {
 	return io.NopCloser(io.NewSectionReader(f.archive, s.At, s.Size)), nil
 }
 
-// sparseTar is the content of one file of a tar that is stored as a map and
-// fragments, skip entries after byte Stored.At: archive/tar puts it together.
+// sparseTar is the content of one file of a tar that is stored as a map and fragments.
+// archive/tar reassembles the file from the entry that is skip entries after byte Stored.At.
 type sparseTar struct {
 	*io.SectionReader // the archive
 	skip              int
@@ -60,10 +60,9 @@ func (f *sparseTar) Open(_ string, s rootfs.Stored) (io.ReadCloser, error) {
 	return io.NopCloser(archive), nil
 }
 
-// readTar calls add for each entry of an uncompressed tar. A tar that ends without
-// its two blocks of zeros was cut off and is refused, unless the caller knows that
-// it is complete. A tar that goes on after them has entries that tar would not
-// show, and is refused.
+// readTar calls add for each entry of an uncompressed tar. A tar without its two final blocks
+// of zeros is truncated, so readTar refuses it, unless complete is set. readTar also refuses
+// data after those blocks: they may be entries that tar would not show.
 func readTar(ctx context.Context, r io.ReaderAt, size int64, complete bool, add func(tarEntry) error) error {
 	section := io.NewSectionReader(r, 0, size)
 	archive := tar.NewReader(section)
@@ -78,7 +77,7 @@ func readTar(ctx context.Context, r io.ReaderAt, size int64, complete bool, add 
 		}
 		if errors.Is(err, io.EOF) {
 			if !complete && skip == 0 && at < start+2*TarBlock {
-				return fmt.Errorf("it ends at byte %d without an end-of-archive marker: is it cut off?", at)
+				return fmt.Errorf("it ends at byte %d without an end-of-archive marker: is it truncated?", at)
 			}
 			return onlyZeros(section, at)
 		}
@@ -86,7 +85,7 @@ func readTar(ctx context.Context, r io.ReaderAt, size int64, complete bool, add 
 			return fmt.Errorf("at byte %d: %w", start, err)
 		}
 		e := tarEntry{header, files, at}
-		if isSparse(header) && header.Size <= rootfs.MaxFile { // else Add refuses it
+		if isSparse(header) && header.Size <= rootfs.MaxFile { // Add refuses a larger file
 			e.at = start
 			if e.content, err = tarHoles(ctx, archive, section, header.Size, &sparseTar{io.NewSectionReader(r, 0, size), skip}); err != nil {
 				return fmt.Errorf("at byte %d: %w", start, err)
@@ -96,7 +95,7 @@ func readTar(ctx context.Context, r io.ReaderAt, size int64, complete bool, add 
 			length := header.Size
 			switch header.Typeflag {
 			case tar.TypeLink, tar.TypeSymlink, tar.TypeChar, tar.TypeBlock, tar.TypeDir, tar.TypeFifo:
-				length = 0 // whatever the header says
+				length = 0 // even if the header has another length
 			}
 			start, skip = (at+length+TarBlock-1)/TarBlock*TarBlock, 0
 		}
@@ -107,8 +106,8 @@ func readTar(ctx context.Context, r io.ReaderAt, size int64, complete bool, add 
 	return ctx.Err()
 }
 
-// tarHoles finds the holes of the entry that archive is at. archive/tar does not
-// tell, but it reads nothing of the underlying stream for a block of a hole.
+// tarHoles finds the holes of the present entry of archive. archive/tar does not report them,
+// but it reads nothing from the underlying stream for a block in a hole.
 func tarHoles(ctx context.Context, archive io.Reader, stream io.Seeker, size int64, c rootfs.Content) (rootfs.Content, error) {
 	var failed error
 	found := rootfs.WithHoles(c, size, func(yield func(rootfs.Extent) bool) {
@@ -149,7 +148,7 @@ func isSparse(h *tar.Header) bool {
 	return false
 }
 
-// onlyZeros checks what follows the end-of-archive marker.
+// onlyZeros returns an error unless only zeros follow the end-of-archive marker.
 func onlyZeros(r io.Reader, at int64) error {
 	buffer := make([]byte, 64<<10)
 	for {
@@ -189,8 +188,8 @@ func (r *Reader) addEntry(e tarEntry) error {
 	return r.Tree.Add(e.Name, f)
 }
 
-// global checks records that hold for all later entries. archive/tar does not apply
-// them, so global accepts only records without a meaning for files.
+// global checks records that apply to all later entries. archive/tar does not apply them, so
+// global accepts only records without a meaning for files.
 func (r *Reader) global(e tarEntry) error {
 	for _, record := range slices.Sorted(maps.Keys(e.PAXRecords)) {
 		if record != "comment" && !r.drops(r.DropPAX, record) {
@@ -202,7 +201,7 @@ func (r *Reader) global(e tarEntry) error {
 
 // Types of entries beside those of archive/tar (GNU tar, src/tar.h).
 const (
-	typeLabel   = 'V' // names the archive; no file
+	typeLabel   = 'V' // the archive's name, not a file
 	typeDumpDir = 'D' // a directory of an incremental backup; its data lists names
 	typeVolume  = 'M' // the rest of a file of another archive
 )
@@ -216,7 +215,7 @@ func (e tarEntry) file() (rootfs.File, error) {
 	case tar.TypeDir, typeDumpDir:
 		f.Mode |= erofs.TypeDirectory
 	case tar.TypeSymlink:
-		f.Mode = erofs.TypeSymlink | 0o777 // as Linux has all of them; some writers leave another mode there
+		f.Mode = erofs.TypeSymlink | 0o777 // as on Linux; some writers leave another mode there
 		f.Target = e.Linkname
 	case tar.TypeChar:
 		f.Mode |= erofs.TypeCharDevice
@@ -225,7 +224,7 @@ func (e tarEntry) file() (rootfs.File, error) {
 	case tar.TypeFifo:
 		f.Mode |= erofs.TypeFIFO
 	case typeVolume:
-		return rootfs.File{}, errors.New("the archive has several volumes: make one of them with tar -M -x and tar -c")
+		return rootfs.File{}, errors.New("the archive has several volumes: make one archive of them with tar -M -x and tar -c")
 	default:
 		return rootfs.File{}, fmt.Errorf("entry of type %q cannot be kept: make the tar without it", e.Typeflag)
 	}
@@ -248,8 +247,8 @@ func (e tarEntry) file() (rootfs.File, error) {
 	return f, err
 }
 
-// xattrs takes the extended attributes from the PAX records and refuses records
-// whose meaning would be lost.
+// xattrs reads the extended attributes from the PAX records. It refuses records whose meaning
+// would be lost.
 func (r *Reader) xattrs(e tarEntry) (map[string]string, error) {
 	var xattrs map[string]string // nil for nearly all files
 	for _, record := range slices.Sorted(maps.Keys(e.PAXRecords)) {
@@ -261,7 +260,7 @@ func (r *Reader) xattrs(e tarEntry) (map[string]string, error) {
 			return nil, &NotKept{PAX: record, Reason: err.Error()}
 		}
 		if name == "" {
-			return nil, &NotKept{PAX: record, Reason: "its meaning is not known"}
+			return nil, &NotKept{PAX: record, Reason: "its meaning is unknown"}
 		}
 		if xattrs, err = r.xattr(xattrs, name, value); err != nil {
 			return nil, err

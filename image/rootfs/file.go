@@ -9,38 +9,37 @@ import (
 	"github.com/rootvouch/rootvouch/image/erofs"
 )
 
-// File says what a name of a Tree stands for.
+// File is the file under a name of a Tree.
 type File struct {
 	Mode     uint16 // erofs.Inode.Mode
 	UID, GID uint32
-	Device   uint32 // of a device node: see DeviceNumber
+	Device   uint32 // only of a device node: see DeviceNumber
 	Time     erofs.Time
-	Target   string            // of a symbolic link
+	Target   string            // only of a symbolic link
 	Size     int64             // of a regular file, in bytes
 	Content  Content           // data of a regular file; nil if it is empty
 	At       int64             // Stored.At
 	Xattrs   map[string]string // full names
 }
 
-// Content is the data of regular files: one for all files of an archive, or of a
+// Content is the data of regular files. One Content serves all files of an archive or a
 // directory tree.
 type Content interface {
-	// Open returns the data of a file, whose first name in the tree is name.
+	// Open returns the data of a file. name is its first name in the tree.
 	Open(name string, s Stored) (io.ReadCloser, error)
 }
 
-// Stored tells a Content which file is meant.
+// Stored identifies a file to a Content.
 type Stored struct {
-	At   int64 // as in File; its meaning is the Content's
+	At   int64 // as in File; the Content defines its meaning
 	Size int64
 	Time erofs.Time
 }
 
-// Add gives a file a name. As in an archive, what comes later replaces what came
-// before; directories merge. Symbolic links on the way to the name are followed
-// as in a chroot: the way never leaves the tree. Refused are: a name below
-// something that is not a directory, and anything but a directory in place of one
-// that is not empty.
+// Add gives a file a name. As in an archive, a later file replaces an earlier one, and
+// directories merge. Symbolic links in the path of the name are followed as in a chroot, so
+// they never lead out of the tree. Add refuses a name below a file that is not a directory, and
+// a replacement of a directory that is not empty, except by a directory.
 func (t *Tree) Add(name string, f File) error {
 	n := &inode{mode: f.Mode, uid: f.UID, gid: f.GID, u: f.Device, time: f.Time, at: f.At}
 	switch f.Mode & erofs.TypeMask {
@@ -64,15 +63,15 @@ type Node struct {
 	name string
 }
 
-// Lookup returns the file of that name. Symbolic links on the way to it are
-// followed, but the file itself may be one.
+// Lookup returns the file of that name. It follows symbolic links in the path, but not in the
+// last part.
 func (t *Tree) Lookup(name string) (Node, error) {
 	n, err := t.lookup(name)
 	return Node{n, cleaned(name)}, err
 }
 
-// Follow returns the file that the name means when symbolic links are followed.
-// It exists, or the error says fs.ErrNotExist.
+// Follow returns the file of that name. It follows symbolic links, also in the last part. If
+// the file does not exist, the error matches fs.ErrNotExist.
 func (t *Tree) Follow(name string) (Node, error) {
 	parts, err := split(name)
 	if err != nil {
@@ -82,13 +81,13 @@ func (t *Tree) Follow(name string) (Node, error) {
 	return Node{n, cleaned(name)}, err
 }
 
-// cleaned is a name as Node has it.
+// cleaned is a name in the form of Node's names.
 func cleaned(name string) string { return path.Clean(strings.TrimLeft(name, "/")) }
 
 // Root returns the tree's root directory.
 func (t *Tree) Root() Node { return Node{t.root, "."} }
 
-// Name is the way from the root to the file by which it was found.
+// Name returns the path from the root by which the file was found.
 func (n Node) Name() string { return n.name }
 
 // IsDir reports whether the file is a directory.
@@ -97,7 +96,7 @@ func (n Node) IsDir() bool { return n.n.isDir() }
 // Type returns the file's type: one of erofs.Type….
 func (n Node) Type() uint16 { return n.n.mode & erofs.TypeMask }
 
-// Stat returns what the tree knows of the file, but for its extended attributes.
+// Stat returns all that the tree knows about the file, except its extended attributes.
 func (n Node) Stat() File {
 	f := File{Mode: n.n.mode, UID: n.n.uid, GID: n.n.gid, Time: n.n.time, At: n.n.at}
 	switch b := n.n.body.(type) {
@@ -133,7 +132,7 @@ type emptyFile struct{}
 
 func (emptyFile) Read([]byte) (int, error) { return 0, io.EOF }
 
-// Children returns what is in a directory, sorted by name.
+// Children returns the files in a directory, sorted by name.
 func (n Node) Children() []Node {
 	names := n.n.names()
 	nodes := make([]Node, len(names))
@@ -154,9 +153,8 @@ func (n Node) Walk(visit func(Node) bool) {
 	}
 }
 
-// Marked reports whether overlayfs, under which a VM mounts its root, takes the
-// file for its own and does not show it: a whiteout (device 0:0), or a file with
-// attributes of overlayfs.
+// Marked reports whether overlayfs, under which a VM mounts its root, treats the file as its
+// own and hides it: a whiteout (device 0:0), or a file with attributes of overlayfs.
 func (t *Tree) Marked(n Node) bool {
 	return n.Type() == erofs.TypeCharDevice && n.n.u == 0 || t.marked[n.n.xattrs]
 }

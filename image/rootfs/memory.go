@@ -1,12 +1,11 @@
 package rootfs
 
-// memoryPerName is what a name takes in bytes, measured: an inode and an entry of
-// its directory. The name itself comes on top, and attributes, once for all that
-// have the same.
+// memoryPerName is the measured memory of a name in bytes: an inode, and an entry of its
+// directory. The name itself is extra. So are attributes, once for all files that have the
+// same.
 const memoryPerName = 150
 
-// Memory estimates the bytes of memory that the tree takes, beyond what every
-// build takes.
+// Memory estimates the memory in bytes that the tree needs, beyond that of every build.
 func (t *Tree) Memory() int64 {
 	var total int64
 	for encoded := range t.xattrs {

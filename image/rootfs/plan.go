@@ -13,38 +13,35 @@ import (
 // BlockSize is the block size of the filesystem in bytes.
 const BlockSize = erofs.BlockSize
 
-// Plan is the layout of a filesystem: its size is known before any data is
-// read, so everything that follows it can be placed. docs/spec/image.md
-// describes it:
+// Plan is the layout of a filesystem. Its size is known before any data is read, so everything
+// after it can be placed. docs/spec/image.md describes the layout:
 //
 //	superblock
 //	inodes, each with its attributes and what is small enough to be inline
 //	blocks of directories
 //	blocks of files' data
 //
-// The inodes of a directory's files lie together, sorted by name; then those of
-// its first directory, and so on.
+// The inodes of a directory's files are stored together, sorted by name. Those of its first
+// directory follow, and so on.
 type Plan struct {
 	// Size of the filesystem in bytes, a multiple of BlockSize.
 	Size int64
 
 	root    *inode
-	built   erofs.Time // time of the newest file, so that one tree gives the same bytes
+	built   erofs.Time // time of the newest file, so that a tree always gives the same bytes
 	inodes  uint64
 	chunked bool
-	dirs    int64 // block where those of directories start
-	data    int64 // block where those of files start
+	dirs    int64 // first block of directories
+	data    int64 // first block of files' data
 }
 
-// dirent is a name in a directory. "." and ".." stand in the list as in the
-// filesystem.
+// dirent is a name in a directory. The list includes "." and "..", as in the filesystem.
 type dirent struct {
 	name string
 	n    *inode
 }
 
-// Plan lays the filesystem out. The tree is the plan's from then on, and must not
-// be used any more.
+// Plan lays the filesystem out. The plan then owns the tree, which must not be used afterwards.
 func (t *Tree) Plan() (*Plan, error) {
 	p := &Plan{root: t.root, built: t.root.time}
 	t.root = nil
@@ -88,12 +85,12 @@ func tooLarge(count int64) error {
 	return fmt.Errorf("%d blocks of %d bytes, want less than 2^32", count, BlockSize)
 }
 
-// blocks is how many blocks size bytes take.
+// blocks returns how many blocks size bytes take.
 func blocks(size int64) int64 { return (size + BlockSize - 1) / BlockSize }
 
-// place finds the first byte from at on where an inode can be, and the byte
-// behind what follows it: bare is its size, head that with its attributes, tail
-// that of its inline data or block map.
+// place finds the first possible byte for an inode from at on, and the byte after the inode's
+// data. bare is the inode's size, head its size with attributes, tail the size of its inline
+// data or block map.
 func place(at int64, bare, head, tail int, layout erofs.Layout) (start, end int64) {
 	start = (at + erofs.InodeUnit - 1) / erofs.InodeUnit * erofs.InodeUnit
 	crosses := func(from int64, size int) bool { return from%BlockSize+int64(size) > BlockSize }
@@ -126,7 +123,7 @@ func (p *Plan) sort(dir, parent *inode) {
 	}
 }
 
-// children yields the entries but "." and "..".
+// children yields the entries except "." and "..".
 func (d *directory) children() iter.Seq[dirent] {
 	return func(yield func(dirent) bool) {
 		for _, e := range d.list {
@@ -165,10 +162,10 @@ func (t filePath) String() string {
 // the visit that gives them. So if an inode's place is not after the last one, the
 // inode was visited under another name.
 func (p *Plan) walk(visit func(name filePath, n *inode) error) error {
-	last := int64(0) // place of the inode that was visited last
+	last := int64(0) // place of the last visited inode
 	once := func(name filePath, n *inode) error {
 		if n.place != 0 && n.place <= last {
-			return nil // by another of its names
+			return nil // under another of its names
 		}
 		if err := visit(name, n); err != nil {
 			return fmt.Errorf("%q: %w", name, err)
@@ -199,16 +196,15 @@ func (p *Plan) walk(visit func(name filePath, n *inode) error) error {
 	return below(nil, p.root)
 }
 
-// describe returns what the inode of n says, and the size in bytes of what
-// follows it: inline data or a block map. Before the layout is made, its U
-// means nothing.
+// describe returns the content of n's inode, and the size in bytes of its inline data or block
+// map. Before the layout is made, U has no meaning.
 func (p *Plan) describe(n *inode) (head erofs.Inode, tail int) {
 	head = erofs.Inode{
 		Mode: n.mode, UID: n.uid, GID: n.gid, Links: n.links, Size: uint64(n.size), Time: n.time,
 		Serial: uint32(n.place / erofs.InodeUnit), Xattrs: n.xattrs, Layout: erofs.Plain, U: n.u,
 	}
 	if n.size == 0 {
-		return head, 0 // U is a device number, if anything
+		return head, 0 // U is a device number or zero
 	}
 	base := p.data
 	switch n.body.(type) {

@@ -11,13 +11,13 @@ import (
 // (MAXSYMLINKS, include/linux/namei.h).
 const maxLinks = 40
 
-// step is a directory on the way to a file, with its name in the one above it.
+// step is a directory in the path of a file, with its name in the directory above.
 type step struct {
 	dir  *inode
 	name string
 }
 
-// wayTo names what is in the last directory of a way.
+// wayTo returns the path of a name in the last directory of a way.
 func wayTo(way []step, last string) string {
 	name := ""
 	for _, s := range way {
@@ -26,10 +26,9 @@ func wayTo(way []step, last string) string {
 	return path.Join(name, last)
 }
 
-// follow finds the inode at parts, through symbolic links as in a chroot: an
-// absolute target starts at the tree's root, and ".." at the root stays there. So
-// no name leads out of the tree. With create, missing directories are made like
-// New's root.
+// follow finds the inode at parts, through symbolic links as in a chroot: an absolute target
+// starts at the tree's root, and ".." at the root stays there. So no name leads out of the
+// tree. With create, missing directories are made with the properties of New's root.
 func (t *Tree) follow(parts []string, create bool) (*inode, error) {
 	var room [16]step
 	way, err := t.way(room[:0], parts, create)
@@ -39,7 +38,7 @@ func (t *Tree) follow(parts []string, create bool) (*inode, error) {
 	return way[len(way)-1].dir, nil
 }
 
-// way is follow that returns how it came there: from the root on.
+// way is follow, but returns all steps from the root on.
 func (t *Tree) way(way []step, parts []string, create bool) ([]step, error) {
 	way = append(way, step{t.root, ""})
 	links := 0

@@ -7,8 +7,7 @@ import (
 	"github.com/rootvouch/rootvouch/image/erofs"
 )
 
-// maxChunks bounds the block map of a sparse file: holes of larger files are
-// kept in larger chunks.
+// maxChunks bounds the block map of a sparse file. A larger file gets larger chunks.
 const maxChunks = 1 << 16
 
 // chunkBits is the size of a sparse file's chunks, as BlockSize << bits bytes.
@@ -20,7 +19,7 @@ func chunkBits(size int64) int {
 	return bits
 }
 
-// chunks is how many chunks a file of size bytes has.
+// chunks returns how many chunks a file of size bytes has.
 func chunks(size int64, bits int) int64 {
 	return (blocks(size) + 1<<bits - 1) >> bits
 }
@@ -46,7 +45,7 @@ func WithHoles(c Content, size int64, data iter.Seq[Extent]) Content {
 	return s
 }
 
-// blocks is how many blocks of data the file has.
+// blocks returns how many blocks of data the file has.
 func (s *sparse) blocks() int64 {
 	total := int64(0)
 	for _, e := range s.data {
@@ -55,7 +54,7 @@ func (s *sparse) blocks() int64 {
 	return total
 }
 
-// appendMap writes the block map of the file, whose data starts at block first.
+// appendMap writes the block map of the file. first is the first block of its data.
 func (s *sparse) appendMap(b []byte, size, first int64) []byte {
 	chunk := int64(BlockSize) << chunkBits(size)
 	at := int64(0)

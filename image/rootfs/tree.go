@@ -21,29 +21,29 @@ import (
 // zero byte (include/uapi/linux/limits.h).
 const MaxSymlink = 4095
 
-// maxPath keeps a small input from making a large tree: it bounds a whole name, in
-// bytes. The kernel takes a name piece by piece.
+// maxPath bounds a whole name in bytes, so that a small input cannot make a large tree. The
+// kernel reads a name part by part.
 const maxPath = 1 << 16
 
-// MaxFile bounds a file in bytes, as pins bound a disk.
+// MaxFile bounds a file in bytes, like the bound of pins on a disk.
 const MaxFile = 1 << 50
 
-// inode is one file of a Tree; hard links are several names of one inode. There
-// may be a million of them, so it is kept small.
+// inode is one file of a Tree. Hard links are several names of one inode. A tree may have a
+// million inodes, so an inode is small.
 type inode struct {
 	mode     uint16 // erofs.Inode.Mode
-	links    uint32 // names; of a directory not counted before the layout
+	links    uint32 // number of names; for a directory only set by the layout
 	uid, gid uint32
-	u        uint32 // device number of a device node; of others see Plan
+	u        uint32 // device number of a device node; for other files see Plan
 	time     erofs.Time
-	size     int64  // bytes of data, of a target, or of a directory's entries once laid out
-	xattrs   string // erofs.EncodeXattrs; files that have the same share it
+	size     int64  // bytes of data, of a target, or (after the layout) of a directory's entries
+	xattrs   string // erofs.EncodeXattrs; shared by files with equal attributes
 	body     body   // nil if there is none
-	at       int64  // where in the body's source the data is; its meaning is the source's
-	place    int64  // byte of the filesystem where the inode is, once laid out
+	at       int64  // place of the data in the body's source, which defines its meaning
+	place    int64  // offset of the inode in the filesystem, after the layout
 }
 
-// body is what a file consists of: *directory, symlink or Content.
+// body is the content of a file: *directory, symlink or Content.
 type body any
 
 type symlink string
@@ -51,20 +51,20 @@ type symlink string
 // sparse is content with holes.
 type sparse struct {
 	Content
-	data []Extent // in order, apart
+	data []Extent // in order, with gaps between them
 }
 
-// Extent is a part of a file that has data: from byte Start to before End.
+// Extent is a part of a file with data: from byte Start to before End.
 type Extent struct{ Start, End int64 }
 
 type directory struct {
 	entries map[string]*inode // :: name -> child
-	list    []dirent          // of a Plan, instead of entries
+	list    []dirent          // in a Plan, instead of entries
 }
 
 func (n *inode) isDir() bool { return n.mode&erofs.TypeMask == erofs.TypeDirectory }
 
-// entries returns the children of a directory, and nil for anything else.
+// entries returns the children of a directory, and nil for any other file.
 func (n *inode) entries() map[string]*inode {
 	if d, ok := n.body.(*directory); ok {
 		return d.entries
@@ -75,8 +75,8 @@ func (n *inode) entries() map[string]*inode {
 // Tree is a file tree under construction.
 type Tree struct {
 	root   *inode
-	xattrs map[string]string // :: encoded attributes -> the one copy of them
-	marked map[string]bool   // those of them that overlayfs takes for its own
+	xattrs map[string]string // :: encoded attributes -> the shared copy
+	marked map[string]bool   // encoded attributes that overlayfs treats as its own
 }
 
 // New returns a tree that has only a root directory: mode 0755, owner root, time 0.
@@ -111,8 +111,8 @@ func (t *Tree) encodeXattrs(n *inode, xattrs map[string]string) error {
 	return nil
 }
 
-// split cuts a name as archives have it ("./etc/passwd", "/etc/passwd", "etc/")
-// into its parts. The root has none.
+// split cuts a name of an archive ("./etc/passwd", "/etc/passwd", "etc/") into its parts. The
+// root has no parts.
 func split(name string) ([]string, error) {
 	if len(name) > maxPath {
 		return nil, fmt.Errorf("%q…: the name has %d bytes, want at most %d", name[:80], len(name), maxPath)
@@ -135,7 +135,7 @@ func split(name string) ([]string, error) {
 	return parts, nil
 }
 
-// add is Add.
+// add implements Add.
 func (t *Tree) add(name string, n *inode) error {
 	parts, err := split(name)
 	if err != nil {
@@ -169,7 +169,7 @@ func (t *Tree) add(name string, n *inode) error {
 	} else if old != nil {
 		old.links--
 	}
-	// Not a part of the whole name, which would stay with it.
+	// Cloned, because a part of the name would keep the whole name in memory.
 	dir.entries()[strings.Clone(last)] = n
 	if !n.isDir() {
 		n.links++
@@ -188,14 +188,13 @@ func (t *Tree) Link(name, target string) error {
 	}
 	if parts, err := split(name); err == nil && len(parts) > 0 {
 		if dir, err := t.directory(parts[:len(parts)-1], false); err == nil && dir.entries()[parts[len(parts)-1]] == n {
-			return nil // it has this name already
+			return nil // it already has this name
 		}
 	}
 	return t.add(name, n)
 }
 
-// Remove takes a name, and all below it, out of the tree. An absent name is no
-// error.
+// Remove removes a name, and all below it, from the tree. An absent name is not an error.
 func (t *Tree) Remove(name string) error {
 	parts, err := split(name)
 	if err != nil {
@@ -219,8 +218,7 @@ func (t *Tree) Remove(name string) error {
 	return nil
 }
 
-// Clear empties a directory, and what is none it leaves alone. An absent name is
-// no error.
+// Clear empties a directory. It leaves any other file alone. An absent name is not an error.
 func (t *Tree) Clear(name string) error {
 	parts, err := split(name)
 	if err != nil {
@@ -249,9 +247,9 @@ func (n *inode) unlink() {
 	}
 }
 
-// Exclude removes every file whose path from the root matches pattern, in the
-// syntax of path.Match; a pattern without a slash matches the last part of a
-// name anywhere. It returns how many names went.
+// Exclude removes every file whose path from the root matches pattern, in the syntax of
+// path.Match. A pattern without a slash matches the last part of any name. Exclude returns how
+// many names it removed.
 func (t *Tree) Exclude(pattern string) (int, error) {
 	pattern = strings.TrimPrefix(pattern, "/")
 	if _, err := path.Match(pattern, ""); err != nil {
@@ -280,7 +278,7 @@ func (t *Tree) Exclude(pattern string) (int, error) {
 	return count, nil
 }
 
-// check refuses what EROFS cannot hold.
+// check refuses a file that EROFS cannot hold.
 func (n *inode) check() error {
 	switch n.mode & erofs.TypeMask {
 	case erofs.TypeRegular:

@@ -14,12 +14,11 @@ import (
 	"github.com/rootvouch/rootvouch/image/rootfs"
 )
 
-// initPath is what PID 1 executes when it hands over.
+// initPath is the program that PID 1 executes at the hand-over.
 const initPath = "/sbin/init"
 
-// hidden counts the files that overlayfs, under which a VM mounts its root, takes
-// for its own: see rootfs.Tree.Marked. They are kept, and a booted VM does not
-// show them as they are.
+// hidden counts the files that overlayfs, under which a VM mounts its root, treats as its own:
+// see rootfs.Tree.Marked. The disk keeps them, but a booted VM hides or changes them.
 func hidden(r *root) ([]string, error) {
 	count, name := 0, ""
 	r.Root().Walk(func(n rootfs.Node) bool {
@@ -33,7 +32,7 @@ func hidden(r *root) ([]string, error) {
 	if count == 0 {
 		return nil, nil
 	}
-	return one(fmt.Sprintf("%d files, such as %q, say something to overlayfs, under which a VM mounts its root: there they are missing, or cannot be read", count, name))
+	return one(fmt.Sprintf("%d files, such as %q, have a meaning to overlayfs, under which a VM mounts its root: in the VM they are missing or unreadable", count, name))
 }
 
 // initProgram says why the kernel would not execute the root's init.
@@ -42,10 +41,10 @@ func initProgram(r *root) ([]string, error) {
 	n, err := r.Follow(initPath)
 	if errors.Is(err, fs.ErrNotExist) {
 		if r.has(initPath) {
-			return one(fmt.Sprintf("%s is a link to nothing (%v)%s", initPath, err, noBoot))
+			return one(fmt.Sprintf("%s is a dangling link (%v)%s", initPath, err, noBoot))
 		}
 		if dirs := r.Root().Children(); len(dirs) == 1 && dirs[0].IsDir() && r.has(path.Join(dirs[0].Name(), "etc")) {
-			return one(fmt.Sprintf("the root has no %s, and everything lies in %q: is that directory the root?", initPath, dirs[0].Name()))
+			return one(fmt.Sprintf("the root has no %s, and everything is in %q: is that directory the root?", initPath, dirs[0].Name()))
 		}
 		return one("the root has no " + initPath + ": it can be a data disk, but no VM boots from it")
 	}
@@ -59,11 +58,11 @@ func initProgram(r *root) ([]string, error) {
 	return one(fmt.Sprintf("%s %s%s", initPath, why, noBoot))
 }
 
-// maxScripts is how many interpreters of scripts may be scripts themselves
+// maxScripts bounds how many script interpreters may themselves be scripts
 // (BINPRM_MAX_RECURSION, Linux, fs/exec.c).
 const maxScripts = 4
 
-// executable says why the kernel of a VM would not execute a file, or nothing.
+// executable says why the kernel of a VM would not execute a file, or returns "".
 func (r *root) executable(n rootfs.Node, depth int) (string, error) {
 	if n.Type() != erofs.TypeRegular {
 		return "is no regular file", nil
@@ -88,7 +87,7 @@ func (r *root) executable(n rootfs.Node, depth int) (string, error) {
 		machine = elf.Machine(binary.BigEndian.Uint16(data[0x12:]))
 	}
 	if machine != elf.EM_X86_64 {
-		return fmt.Sprintf("is a program for %v, and a VM has x86-64", machine), nil
+		return fmt.Sprintf("is a program for %v, but a VM has x86-64", machine), nil
 	}
 	if interpreter := elfInterpreter(data); interpreter != "" {
 		return r.interpreted(interpreter, depth)
@@ -96,12 +95,12 @@ func (r *root) executable(n rootfs.Node, depth int) (string, error) {
 	return "", nil
 }
 
-// elfHeaderSize is that of a 64-bit ELF file, in bytes (ELF-64 Object File Format,
+// elfHeaderSize is the header size of a 64-bit ELF file, in bytes (ELF-64 Object File Format,
 // version 1.5, figure 2).
 const elfHeaderSize = 64
 
-// elfInterpreter returns the PT_INTERP of a program of which data is the
-// beginning: "" if there is none, or if it lies elsewhere.
+// elfInterpreter returns the PT_INTERP of a program that begins with data. It returns "" if
+// there is none, or if it is outside of data.
 func elfInterpreter(data []byte) string {
 	le := binary.LittleEndian
 	at, size, count := le.Uint64(data[0x20:]), uint64(le.Uint16(data[0x36:])), uint64(le.Uint16(data[0x38:]))
@@ -123,14 +122,14 @@ func elfInterpreter(data []byte) string {
 	return ""
 }
 
-// interpreted is executable for the program that a script or an ELF file names.
+// interpreted is executable for the program that interprets a script or an ELF file.
 func (r *root) interpreted(name string, depth int) (string, error) {
 	n, err := r.Follow(name)
 	if err != nil {
-		return fmt.Sprintf("needs %s, which is not there", name), nil
+		return fmt.Sprintf("needs %s, which does not exist", name), nil
 	}
 	if depth >= maxScripts {
-		return "is a script of scripts", nil
+		return "is a script whose interpreters are scripts", nil
 	}
 	why, err := r.executable(n, depth+1)
 	if why != "" {
@@ -139,7 +138,7 @@ func (r *root) interpreted(name string, depth int) (string, error) {
 	return why, err
 }
 
-// rootMode looks at the root directory itself, as a temporary directory makes it.
+// rootMode checks the mode of the root directory, which may be that of a temporary directory.
 func rootMode(r *root) ([]string, error) {
 	s := r.Root().Stat()
 	if mode := s.Mode & 0o7777; mode&0o055 != 0o055 || mode&0o700 != 0o700 {
@@ -151,11 +150,11 @@ func rootMode(r *root) ([]string, error) {
 	return nil, nil
 }
 
-// oneOwner finds a tree that was unpacked by a user, not by root.
+// oneOwner finds a tree that a user other than root unpacked.
 func oneOwner(r *root) ([]string, error) {
 	uid, count, same := uint32(0), 0, true
 	r.Root().Walk(func(n rootfs.Node) bool {
-		if n.Name() == "." || n.Name() == "lost+found" { // which mke2fs makes
+		if n.Name() == "." || n.Name() == "lost+found" { // mke2fs makes it
 			return true
 		}
 		if s := n.Stat(); count == 0 {
@@ -172,21 +171,21 @@ func oneOwner(r *root) ([]string, error) {
 	return one(fmt.Sprintf("all files belong to user %d: programs with setuid do not become root, and that user can change every file (read the tree as root, or from a tar that keeps owners)", uid))
 }
 
-// makers tells which volumes of the VM nobody could format.
+// makers reports volumes of the VM that no program in the root can format.
 func makers(r *root, filesystems []string) ([]string, error) {
 	var texts []string
 	for _, f := range filesystems {
 		name := "mkfs." + f
-		// Where PID 1 looks for it (boot/volumes).
+		// The paths where PID 1 looks for the program (boot/volumes).
 		if !r.hasAny("usr/sbin/"+name, "sbin/"+name, "usr/bin/"+name) {
-			texts = append(texts, fmt.Sprintf("there is no %s in /usr/sbin, /sbin or /usr/bin: a new volume with %s is refused, since nothing can make it", name, f))
+			texts = append(texts, fmt.Sprintf("there is no %s in /usr/sbin, /sbin or /usr/bin: a new volume with %s is refused, because nothing can make it", name, f))
 		}
 	}
 	return texts, nil
 }
 
-// resolver finds an /etc/resolv.conf that names no server. If there is none, PID 1
-// links one.
+// resolver finds an /etc/resolv.conf that names no server. If the file is missing, PID 1 makes
+// a link there.
 func resolver(r *root) ([]string, error) {
 	const name = "etc/resolv.conf"
 	text, ok, err := r.text(name)
@@ -198,5 +197,5 @@ func resolver(r *root) ([]string, error) {
 			return nil, nil
 		}
 	}
-	return one("/etc/resolv.conf names no server, and no name will be resolved: leave it out, and the VM gets one that names its network's")
+	return one("/etc/resolv.conf names no server, so no name will be resolved: leave the file out, and the VM gets one with the servers of its network")
 }

@@ -7,12 +7,12 @@ import (
 	"github.com/rootvouch/rootvouch/image/erofs"
 )
 
-// machineID looks at what systemd and D-Bus take for the machine's identity
+// machineID checks the file that systemd and D-Bus use as the machine's identity
 // (machine-id(5)).
 func machineID(r *root) ([]string, error) {
 	const name = "etc/machine-id"
 	if n, err := r.Lookup(name); err == nil && n.Type() == erofs.TypeSymlink {
-		return nil, nil // to a file of /run or /var, made at boot
+		return nil, nil // a link to a file of /run or /var, made at boot
 	}
 	text, ok, err := r.text(name)
 	text = strings.TrimSpace(text)
@@ -20,7 +20,7 @@ func machineID(r *root) ([]string, error) {
 	case err != nil:
 		return nil, err
 	case !ok && r.isSystemd():
-		return one("there is no /etc/machine-id: systemd takes each boot for the first, and may ask on the console; an empty file gives each boot an ID of its own")
+		return one("/etc/machine-id is missing: systemd takes each boot for the first, and may ask on the console; an empty file gives each boot an ID of its own")
 	case text == "uninitialized":
 		return one("/etc/machine-id says uninitialized: systemd takes each boot for the first; an empty file gives each boot an ID of its own")
 	case text != "":
@@ -29,9 +29,8 @@ func machineID(r *root) ([]string, error) {
 	return nil, nil
 }
 
-// sharedFiles are secrets and identities that each machine should make for
-// itself. In an image all VMs have the same, and everybody who has the image knows
-// it.
+// sharedFiles are secrets and identities that each machine should make for itself. If the image
+// has one, all its VMs share it, and everybody with the image knows it.
 var sharedFiles = []struct {
 	dir, pattern, what string
 }{
@@ -49,12 +48,12 @@ var sharedFiles = []struct {
 	{"etc/iscsi", "initiatorname.iscsi", "an iSCSI initiator's name"},
 	{"etc/nvme", "hostid", "an NVMe host ID"},
 	{"etc", "hostid", "a host ID"},
-	{"var/lib/cloud", "instance", "what cloud-init kept of another machine"},
+	{"var/lib/cloud", "instance", "cloud-init's state of another machine"},
 	{"var/lib/dhcp", "*.leases", "DHCP leases of another machine"},
 	{"var/lib/tpm2-tss/system/keystore", "*", "keys of another machine's TPM"},
 }
 
-// shared looks for them.
+// shared looks for sharedFiles.
 func shared(r *root) ([]string, error) {
 	var notes []string
 	for _, f := range sharedFiles {
@@ -69,7 +68,7 @@ func shared(r *root) ([]string, error) {
 	return notes, nil
 }
 
-// logins names the accounts that the console lets in: the console is the host's.
+// logins names the accounts that can log in on the console, which is the host's.
 func logins(r *root) ([]string, error) {
 	text, ok, err := r.text("etc/shadow")
 	if err != nil || !ok {
@@ -85,5 +84,5 @@ func logins(r *root) ([]string, error) {
 	if len(names) == 0 {
 		return nil, nil
 	}
-	return one(fmt.Sprintf("the console is the host's, and with a password (or an empty one) a login there opens: %s", strings.Join(names, ", ")))
+	return one(fmt.Sprintf("the console is the host's, and these accounts can log in there with a password (or an empty one): %s", strings.Join(names, ", ")))
 }

@@ -10,28 +10,28 @@ import (
 var memoryTypes = []string{"tmpfs", "ramfs", "proc", "sysfs", "devpts", "devtmpfs", "cgroup", "cgroup2", "mqueue", "hugetlbfs", "debugfs",
 	"tracefs", "securityfs", "configfs", "fusectl", "binfmt_misc", "bpf", "efivarfs", "pstore", "overlay"}
 
-// hosts says what of the host's a device or a server of a mount is, or nothing.
+// hosts says how a mount's device or server belongs to the host, or returns "".
 func hosts(what, kind string, options []string) string {
 	switch {
 	case slices.Contains(options, "bind") || slices.Contains(options, "rbind") || slices.Contains(memoryTypes, kind):
 		return ""
 	case strings.HasPrefix(what, "/dev/mapper/"), strings.HasPrefix(what, "/dev/zram"), strings.HasPrefix(what, "/dev/loop"):
-		return "" // made by programs of the root
+		return "" // programs of the root make it
 	case kind == "swap" && strings.HasPrefix(what, "/") && !strings.HasPrefix(what, "/dev/"):
 		return "" // a file
 	case kind == "swap":
-		return "memory goes to a disk of the host's, in clear"
+		return "memory goes to a disk of the host, in the clear"
 	case strings.HasPrefix(what, "/dev/"), isTagged(what):
-		return "whatever disk the host gives that name is mounted"
+		return "any disk to which the host gives that name is mounted"
 	case kind == "9p" || kind == "virtiofs":
-		return "a directory of the host's is mounted"
+		return "a directory of the host is mounted"
 	case strings.HasPrefix(kind, "nfs"), kind == "cifs", kind == "smb3", kind == "ceph", kind == "glusterfs", strings.HasPrefix(kind, "fuse.sshfs"):
-		return "a server is mounted over the host's network"
+		return "a server on the host's network is mounted"
 	}
 	return ""
 }
 
-// isTagged reports whether a device is named by something that stands on it.
+// isTagged reports whether a device is named by a label or UUID that is stored on it.
 func isTagged(what string) bool {
 	for _, tag := range []string{"LABEL=", "UUID=", "PARTUUID=", "PARTLABEL=", "ID="} {
 		if strings.HasPrefix(what, tag) {
@@ -41,7 +41,7 @@ func isTagged(what string) bool {
 	return false
 }
 
-// lines yields the fields of the lines of a table that are no comments.
+// lines yields the fields of a table's lines that are not comments.
 func (r *root) lines(name string) ([][]string, error) {
 	text, _, err := r.text(name)
 	var all [][]string
@@ -53,7 +53,7 @@ func (r *root) lines(name string) ([][]string, error) {
 	return all, err
 }
 
-// fstab names lines of fstab(5) that mount or swap to what is the host's.
+// fstab names lines of fstab(5) that mount, or swap to, something of the host.
 func fstab(r *root) ([]string, error) {
 	lines, err := r.lines("etc/fstab")
 	var notes []string
@@ -62,13 +62,13 @@ func fstab(r *root) ([]string, error) {
 			fields = append(fields, "")
 		}
 		if why := hosts(fields[0], fields[2], strings.Split(fields[3], ",")); why != "" {
-			notes = append(notes, fmt.Sprintf("/etc/fstab: %s on %s: %s, or the boot waits for one and fails", fields[0], fields[1], why))
+			notes = append(notes, fmt.Sprintf("/etc/fstab: %s on %s: %s, or the boot waits for it and fails", fields[0], fields[1], why))
 		}
 	}
 	return notes, err
 }
 
-// crypttab names lines of crypttab(5) that open a disk of the host's.
+// crypttab names lines of crypttab(5) that open a disk of the host.
 func crypttab(r *root) ([]string, error) {
 	var notes []string
 	for _, table := range []string{"etc/crypttab", "etc/veritytab", "etc/integritytab"} {
@@ -78,14 +78,14 @@ func crypttab(r *root) ([]string, error) {
 		}
 		for _, fields := range lines {
 			if len(fields) > 1 && (isTagged(fields[1]) || strings.HasPrefix(fields[1], "/dev/")) {
-				notes = append(notes, fmt.Sprintf("/%s: %s from %s: whatever disk the host gives that name is opened, or the boot waits for one and fails", table, fields[0], fields[1]))
+				notes = append(notes, fmt.Sprintf("/%s: %s from %s: any disk to which the host gives that name is opened, or the boot waits for it and fails", table, fields[0], fields[1]))
 			}
 		}
 	}
 	return notes, nil
 }
 
-// mountUnits names units that do what a line of fstab does (systemd.mount(5),
+// mountUnits names units that do the same as such a line of fstab (systemd.mount(5),
 // systemd.swap(5)).
 func mountUnits(r *root) ([]string, error) {
 	var notes []string

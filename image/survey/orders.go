@@ -12,9 +12,9 @@ import (
 // stop an agent: the program is measured, but its input is not.
 type agent struct {
 	name     string
-	takes    string   // from where
-	programs []string // names in directories of programs
-	paths    []string // others
+	takes    string   // where its input comes from
+	programs []string // names in programDirs
+	paths    []string // other paths
 }
 
 var agents = []agent{
@@ -41,8 +41,8 @@ var agents = []agent{
 	{"xe-guest-utilities", "XenStore", []string{"xe-daemon", "xe-linux-distribution"}, nil},
 	{"VirtualBox guest additions", "VirtualBox", []string{"VBoxService", "VBoxClient"}, nil},
 	{"parallels-tools", "Parallels", []string{"prltoolsd", "prl_nettool"}, nil},
-	{"lxd-agent", "a directory of the host's", []string{"lxd-agent", "lxd-agent-setup"}, []string{"usr/lib/systemd/lxd-agent-setup", "lib/systemd/lxd-agent-setup"}},
-	{"incus-agent", "a directory of the host's", []string{"incus-agent", "incus-agent-setup"}, []string{"usr/lib/systemd/incus-agent-setup", "lib/systemd/incus-agent-setup"}},
+	{"lxd-agent", "a directory of the host", []string{"lxd-agent", "lxd-agent-setup"}, []string{"usr/lib/systemd/lxd-agent-setup", "lib/systemd/lxd-agent-setup"}},
+	{"incus-agent", "a directory of the host", []string{"incus-agent", "incus-agent-setup"}, []string{"usr/lib/systemd/incus-agent-setup", "lib/systemd/incus-agent-setup"}},
 	{"lima-guestagent", "a disk and a socket", []string{"lima-guestagent", "lima-init"}, nil},
 	{"kata-agent", "vsock", []string{"kata-agent"}, nil},
 	{"oracle-cloud-agent", "metadata", []string{"oracle-cloud-agent"}, []string{"usr/libexec/oracle-cloud-agent", "snap/oracle-cloud-agent"}},
@@ -70,8 +70,8 @@ func (d agent) in(r *root) bool {
 	return r.hasAny(d.paths...)
 }
 
-// orders names the programs of the root that take orders from the host. It knows
-// the usual programs, by their paths.
+// orders names the programs in the root that take orders from the host. It knows the usual
+// programs, by their paths.
 func orders(r *root) ([]string, error) {
 	var found []string
 	for _, d := range agents {
@@ -81,29 +81,29 @@ func orders(r *root) ([]string, error) {
 	}
 	var notes []string
 	if len(found) > 0 {
-		notes = append(notes, fmt.Sprintf("the root takes orders from the machine that it runs on: %s (--exclude leaves files out)", strings.Join(found, ", ")))
+		notes = append(notes, fmt.Sprintf("programs in the root take orders from the host: %s (--exclude leaves files out)", strings.Join(found, ", ")))
 	}
 	sshd := r.hasAny("usr/sbin/sshd", "sbin/sshd")
 	generator := r.hasAny("usr/lib/systemd/system-generators/systemd-ssh-generator", "lib/systemd/system-generators/systemd-ssh-generator")
 	if sshd && generator {
-		notes = append(notes, "sshd and systemd-ssh-generator: if the host gives the VM a vsock device, sshd listens there, and takes keys from the host's credentials")
+		notes = append(notes, "sshd and systemd-ssh-generator: if the host gives the VM a vsock device, sshd listens there and accepts keys from the host's credentials")
 	}
 	return notes, nil
 }
 
-// credentialsSince is the version of systemd that takes credentials from SMBIOS
-// and fw_cfg, unless the command line has systemd.import_credentials=no.
+// credentialsSince is the first version of systemd that reads credentials from SMBIOS and
+// fw_cfg, unless the command line has systemd.import_credentials=no.
 const credentialsSince = 250
 
 func credentials(r *root) ([]string, error) {
 	if r.systemdVersion() < credentialsSince {
 		return nil, nil
 	}
-	return one("systemd takes credentials from the host: keep systemd.import_credentials=no on the measured command line, as vm run has it")
+	return one("systemd accepts credentials from the host: keep systemd.import_credentials=no on the measured command line, as in vm run")
 }
 
-// systemdVersion returns the version of the tree's systemd, by the name of its
-// private library, or 0.
+// systemdVersion returns the version of the tree's systemd, from the name of its private
+// library, or 0.
 func (r *root) systemdVersion() int {
 	version := 0
 	look := func(dir string) {

@@ -1,8 +1,8 @@
 // Package survey reports what an owner should know about a file tree before a VM
 // boots from it.
 //
-// A tree without notes may still not boot, and may still take orders from the host:
-// the package knows the usual faults only.
+// A tree without notes may still not boot, and may still take orders from the host: the package
+// knows only the usual faults.
 package survey
 
 import (
@@ -15,8 +15,8 @@ import (
 	"github.com/rootvouch/rootvouch/pins"
 )
 
-// Note is something that an owner should know. Its name is one word for its kind,
-// the same in every version.
+// Note is a fact that an owner should know. Its name is one word for its kind, the same in
+// every version.
 type Note struct{ Name, Text string }
 
 // initName is the name of notes that say why no VM boots from a root.
@@ -25,8 +25,8 @@ const initName = "init"
 // look finds notes of one kind.
 type look func(*root) ([]string, error)
 
-// Notes looks at a tree. A VM that has volumes with the filesystems named makes each with
-// a program of the tree's.
+// Notes inspects a tree. A VM makes its volumes with programs of the tree; filesystems names
+// those that it needs.
 func Notes(t *rootfs.Tree, filesystems ...string) ([]Note, error) {
 	r := &root{t}
 	var notes []Note
@@ -60,7 +60,7 @@ func Notes(t *rootfs.Tree, filesystems ...string) ([]Note, error) {
 	return notes, nil
 }
 
-// Init says whether the notes of a tree leave it an init that a VM can execute.
+// Init reports whether the tree has an init that a VM can execute, as its notes say.
 func Init(notes []Note) pins.Init {
 	for _, n := range notes {
 		if n.Name == initName {
@@ -70,7 +70,7 @@ func Init(notes []Note) pins.Init {
 	return pins.InitOK
 }
 
-// one is the result of a look that has one thing to say, or nothing.
+// one is the result of a look with one note.
 func one(text string) ([]string, error) {
 	if text == "" {
 		return nil, nil
@@ -78,24 +78,23 @@ func one(text string) ([]string, error) {
 	return []string{text}, nil
 }
 
-// root is a tree with what looks need of it.
+// root is a tree with helpers for looks.
 type root struct{ *rootfs.Tree }
 
-// has reports whether there is a file of that name; the last part may be a
-// dangling link.
+// has reports whether a file of that name exists. The last part may be a dangling link.
 func (r *root) has(name string) bool {
 	_, err := r.Lookup(name)
 	return err == nil
 }
 
-// hasAny reports whether there is a file of one of the names.
+// hasAny reports whether a file of one of the names exists.
 func (r *root) hasAny(names ...string) bool { return slices.ContainsFunc(names, r.has) }
 
-// maxText bounds what is read of a file of text, in bytes.
+// maxText bounds how much of a text file is read, in bytes.
 const maxText = 1 << 20
 
-// text returns the beginning of a file; ok is false when the name leads to no
-// regular file.
+// text returns the beginning of a file. ok is false if the name does not lead to a regular
+// file.
 func (r *root) text(name string) (text string, ok bool, err error) {
 	n, err := r.Follow(name)
 	if err != nil || n.Type() != erofs.TypeRegular {
@@ -130,7 +129,7 @@ func (r *root) matching(dir, pattern string) []string {
 	return found
 }
 
-// isSystemd reports whether systemd is the root's init, or there to be it.
+// isSystemd reports whether systemd is the root's init, or is installed as one.
 func (r *root) isSystemd() bool {
 	ok := r.hasAny("usr/lib/systemd/systemd", "lib/systemd/systemd")
 	return ok

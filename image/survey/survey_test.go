@@ -101,37 +101,37 @@ func TestNotes(t *testing.T) {
 		{"overlay attribute", map[string]rootfs.File{"o": {Mode: erofs.TypeFIFO, Xattrs: map[string]string{"trusted.overlay.opaque": "y"}}}, "hidden", `such as "o"`},
 
 		{"no init", map[string]rootfs.File{"usr/sbin/init": {}}, "init", "the root has no /sbin/init"},
-		{"dangling init", map[string]rootfs.File{"usr/lib/systemd/systemd": {}}, "init", "/sbin/init is a link to nothing"},
+		{"dangling init", map[string]rootfs.File{"usr/lib/systemd/systemd": {}}, "init", "/sbin/init is a dangling link"},
 		{"endless init", map[string]rootfs.File{"usr/sbin/init": link("init")}, "init", "more than 40 symbolic links"},
 		{"init is a directory", map[string]rootfs.File{"usr/sbin/init": {Mode: erofs.TypeDirectory | 0o755}}, "init", "is no regular file"},
 		{"init is not executable", map[string]rootfs.File{"usr/lib/systemd/systemd": regular(0o644, program(amd64, ""))}, "init", "has mode 0644 and is not executable"},
-		{"init for arm64", map[string]rootfs.File{"usr/lib/systemd/systemd": regular(0o755, program(arm64, ""))}, "init", "is a program for EM_AARCH64, and a VM has x86-64"},
+		{"init for arm64", map[string]rootfs.File{"usr/lib/systemd/systemd": regular(0o755, program(arm64, ""))}, "init", "is a program for EM_AARCH64, but a VM has x86-64"},
 		{"init for s390", map[string]rootfs.File{"usr/lib/systemd/systemd": regular(0o755, strings.Replace(program(s390<<8, ""), "\x02\x01", "\x02\x02", 1))}, "init", "is a program for EM_S390"},
 		{"init is text", map[string]rootfs.File{"usr/sbin/init": regular(0o755, "hello")}, "init", "neither an ELF program nor a script"},
 		{"init is empty", map[string]rootfs.File{"usr/sbin/init": regular(0o755, "")}, "init", "neither an ELF program nor a script"},
-		{"no dynamic linker", map[string]rootfs.File{"usr/lib64/ld.so": {}}, "init", "needs /lib64/ld.so, which is not there"},
+		{"no dynamic linker", map[string]rootfs.File{"usr/lib64/ld.so": {}}, "init", "needs /lib64/ld.so, which does not exist"},
 		{"dynamic linker for arm64", map[string]rootfs.File{"usr/lib64/ld.so": regular(0o755, program(arm64, ""))}, "init", "needs /lib64/ld.so, which is a program for EM_AARCH64"},
-		{"script without its shell", map[string]rootfs.File{"usr/sbin/init": regular(0o755, "#! /bin/bash -e\n")}, "init", "needs /bin/bash, which is not there"},
-		{"script of itself", map[string]rootfs.File{"usr/sbin/init": regular(0o755, "#!/sbin/init\n")}, "init", "is a script of scripts"},
+		{"script without its shell", map[string]rootfs.File{"usr/sbin/init": regular(0o755, "#! /bin/bash -e\n")}, "init", "needs /bin/bash, which does not exist"},
+		{"script of itself", map[string]rootfs.File{"usr/sbin/init": regular(0o755, "#!/sbin/init\n")}, "init", "is a script whose interpreters are scripts"},
 
 		{"mode 0700", map[string]rootfs.File{".": {Mode: erofs.TypeDirectory | 0o700}}, "mode", "/ has mode 0700"},
 		{"mode 0777", map[string]rootfs.File{".": {Mode: erofs.TypeDirectory | 0o777}}, "mode", "can replace what is in it"},
 		{"empty resolver", map[string]rootfs.File{"etc/resolv.conf": regular(0o644, "")}, "resolver", "names no server"},
 		{"resolver of comments", map[string]rootfs.File{"etc/resolv.conf": regular(0o644, "# nameserver x\n")}, "resolver", "names no server"},
 
-		{"no machine-id", map[string]rootfs.File{"etc/machine-id": {}}, "machine-id", "there is no /etc/machine-id"},
+		{"no machine-id", map[string]rootfs.File{"etc/machine-id": {}}, "machine-id", "/etc/machine-id is missing"},
 		{"machine-id", map[string]rootfs.File{"etc/machine-id": regular(0o444, strings.Repeat("0a", 16)+"\n")}, "machine-id", "is in the image"},
 		{"uninitialized", map[string]rootfs.File{"etc/machine-id": regular(0o444, "uninitialized\n")}, "machine-id", "says uninitialized"},
-		{"password", map[string]rootfs.File{"etc/shadow": regular(0o640, "root:$6$abc:1::::::\na:!:1::::::\nb::1::::::\n")}, "login", "opens: root, b"},
+		{"password", map[string]rootfs.File{"etc/shadow": regular(0o640, "root:$6$abc:1::::::\na:!:1::::::\nb::1::::::\n")}, "login", ": root, b"},
 		{"cloud image's fstab", map[string]rootfs.File{"etc/fstab": regular(0o644, "LABEL=cloudimg-rootfs / ext4 discard 0 1\n")}, "fstab", "LABEL=cloudimg-rootfs on /:"},
 		{"UUID", map[string]rootfs.File{"etc/fstab": regular(0o644, "UUID=1 /boot vfat\n")}, "fstab", "UUID=1 on /boot"},
-		{"PARTUUID", map[string]rootfs.File{"etc/fstab": regular(0o644, "PARTUUID=1 /boot vfat\n")}, "fstab", "whatever disk the host gives"},
-		{"PARTLABEL", map[string]rootfs.File{"etc/fstab": regular(0o644, "PARTLABEL=x /boot vfat\n")}, "fstab", "whatever disk the host gives"},
+		{"PARTUUID", map[string]rootfs.File{"etc/fstab": regular(0o644, "PARTUUID=1 /boot vfat\n")}, "fstab", "any disk to which the host gives"},
+		{"PARTLABEL", map[string]rootfs.File{"etc/fstab": regular(0o644, "PARTLABEL=x /boot vfat\n")}, "fstab", "any disk to which the host gives"},
 		{"device", map[string]rootfs.File{"etc/fstab": regular(0o644, "/dev/vdb /data ext4 nofail\n")}, "fstab", "/dev/vdb on /data"},
-		{"swap", map[string]rootfs.File{"etc/fstab": regular(0o644, "LABEL=swp none swap sw,nofail\n")}, "fstab", "memory goes to a disk of the host's"},
-		{"9p", map[string]rootfs.File{"etc/fstab": regular(0o644, "share /mnt 9p trans=virtio\n")}, "fstab", "a directory of the host's"},
-		{"virtiofs", map[string]rootfs.File{"etc/fstab": regular(0o644, "share /mnt virtiofs\n")}, "fstab", "a directory of the host's"},
-		{"NFS", map[string]rootfs.File{"etc/fstab": regular(0o644, "192.0.2.1:/x /mnt nfs4 defaults\n")}, "fstab", "over the host's network"},
+		{"swap", map[string]rootfs.File{"etc/fstab": regular(0o644, "LABEL=swp none swap sw,nofail\n")}, "fstab", "memory goes to a disk of the host"},
+		{"9p", map[string]rootfs.File{"etc/fstab": regular(0o644, "share /mnt 9p trans=virtio\n")}, "fstab", "a directory of the host"},
+		{"virtiofs", map[string]rootfs.File{"etc/fstab": regular(0o644, "share /mnt virtiofs\n")}, "fstab", "a directory of the host"},
+		{"NFS", map[string]rootfs.File{"etc/fstab": regular(0o644, "192.0.2.1:/x /mnt nfs4 defaults\n")}, "fstab", "on the host's network"},
 		{"crypttab", map[string]rootfs.File{"etc/crypttab": regular(0o600, "swap /dev/vdb /dev/urandom swap\n")}, "crypttab", "swap from /dev/vdb"},
 		{"veritytab", map[string]rootfs.File{"etc/veritytab": regular(0o600, "x PARTUUID=1 PARTUUID=2 00\n")}, "crypttab", "/etc/veritytab: x from PARTUUID=1"},
 		{"mount unit", map[string]rootfs.File{"etc/systemd/system/data.mount": regular(0o644, "[Mount]\nWhat=/dev/disk/by-label/data\nWhere=/data\nType=ext4\n")}, "units", "/etc/systemd/system/data.mount: /dev/disk/by-label/data"},
@@ -199,7 +199,7 @@ func TestOneOwner(t *testing.T) {
 // TestOneDirectory: a tar of a directory that has the root in it.
 func TestOneDirectory(t *testing.T) {
 	notes := notesOf(t, map[string]rootfs.File{"rootfs/etc/passwd": regular(0o644, ""), "rootfs/sbin/init": regular(0o755, "")})
-	if len(notes) != 1 || !strings.Contains(notes[0].Text, `everything lies in "rootfs"`) {
+	if len(notes) != 1 || !strings.Contains(notes[0].Text, `everything is in "rootfs"`) {
 		t.Errorf("got %q", notes)
 	}
 }
@@ -283,7 +283,7 @@ func TestOrders(t *testing.T) {
 		files := sound()
 		files[file] = regular(0o755, "")
 		notes := notesOf(t, files)
-		if len(notes) != 1 || notes[0].Name != "orders" || !strings.Contains(notes[0].Text, "it runs on: "+agent+" (from ") {
+		if len(notes) != 1 || notes[0].Name != "orders" || !strings.Contains(notes[0].Text, "from the host: "+agent+" (from ") {
 			t.Errorf("%s: got %q, want %s", file, notes, agent)
 		}
 		found[agent] = true
