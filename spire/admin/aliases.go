@@ -12,21 +12,21 @@ import (
 	"github.com/rootvouch/rootvouch/spire/nodeattest"
 )
 
-// alias is one way for an agent to be a VM's.
+// alias is one node alias of a VM: agents with its selectors belong to the VM.
 type alias struct {
 	id        string
 	selectors []Selector
 }
 
-// aliases has one for each root of trust, measurement, and exact value of what
-// else tells launches apart.
+// aliases returns one alias for each root of trust, each measurement, and each exact value of
+// the other fields that distinguish launches.
 //
-// The root stands beside the measurement so that a server which also accepts an
-// emulated platform gives its guests nothing that was meant for real ones; and the
-// rest so that of two VMs which were launched from the same bytes, with other
-// HOST_DATA or another ID block, each gets its own entries and no other.
+// The alias has the root of trust beside the measurement. So a server that also accepts an
+// emulated platform gives the platform's guests no identity of a real VM. The other fields
+// separate two VMs that were launched from the same bytes with different HOST_DATA or ID
+// blocks: each gets only its own entries.
 func aliases(all []refval.Values) []alias {
-	found := map[string]alias{} // :: entry ID's last part -> alias
+	found := map[string]alias{} // :: last part of the entry ID -> alias
 	for _, v := range all {
 		root, short := "root_of_trust:amd", "amd"
 		if ark, emulated := v.RootOfTrust.Emulated(); emulated {

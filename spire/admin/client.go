@@ -19,15 +19,15 @@ import (
 
 const pageSize = 500
 
-// Client administers a SPIRE server through its unix socket, whose permissions
-// are all the protection there is.
+// Client administers a SPIRE server through its unix socket. Only the socket's permissions
+// protect the server.
 type Client struct {
 	conn    *grpc.ClientConn
 	entries entryv1.EntryClient
 	agents  agentv1.AgentClient
 }
 
-// Dial prepares a client. Nothing is connected before the first call.
+// Dial prepares a client. It connects at the first call.
 func Dial(socket string) (*Client, error) {
 	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -47,7 +47,7 @@ func (c *Client) Ready(ctx context.Context) error {
 	return nil
 }
 
-// list returns the server's entries that are wanted, by their IDs.
+// list returns the server's entries whose ID wanted accepts, by their IDs.
 func (c *Client) list(ctx context.Context, wanted func(entryID string) bool) (map[string]*types.Entry, error) {
 	found := map[string]*types.Entry{}
 	for token := ""; ; {
@@ -74,7 +74,7 @@ func (c *Client) remove(ctx context.Context, id string) error {
 	return one(len(r.Results), func() *types.Status { return r.Results[0].Status })
 }
 
-// one is the outcome of a batch of one.
+// one returns the outcome of a batch with one item.
 func one(n int, first func() *types.Status) error {
 	if n != 1 {
 		return fmt.Errorf("got %d results, want 1", n)
@@ -83,8 +83,8 @@ func one(n int, first func() *types.Status) error {
 	return status.Error(codes.Code(s.GetCode()), s.GetMessage())
 }
 
-// same compares everything that gives an identity or takes one away. A field that
-// somebody set on our entry (admin, downstream, DNS names) is a difference.
+// same compares all fields that give an identity or take one away. A field that somebody else
+// set on our entry (admin, downstream, DNS names) is a difference.
 func same(have, want *types.Entry) bool {
 	return have.SpiffeId.GetTrustDomain() == want.SpiffeId.GetTrustDomain() && have.SpiffeId.GetPath() == want.SpiffeId.GetPath() &&
 		have.ParentId.GetTrustDomain() == want.ParentId.GetTrustDomain() && have.ParentId.GetPath() == want.ParentId.GetPath() &&
@@ -122,8 +122,7 @@ func protoID(id spiffeid.ID) *types.SPIFFEID {
 	return &types.SPIFFEID{TrustDomain: id.TrustDomain().Name(), Path: id.Path()}
 }
 
-// fromProto is for telling which entry was removed; IDs that do not parse stay
-// zero.
+// fromProto describes a removed entry. IDs that do not parse stay zero.
 func fromProto(e *types.Entry) Entry {
 	out := Entry{ID: e.Id, TTL: time.Duration(e.X509SvidTtl) * time.Second}
 	out.SPIFFEID, _ = spiffeid.FromString("spiffe://" + e.SpiffeId.GetTrustDomain() + e.SpiffeId.GetPath())
@@ -137,8 +136,8 @@ func fromProto(e *types.Entry) Entry {
 	return out
 }
 
-// JoinToken makes a token with which one agent can attest, once, within ttl. The
-// agent gets the identity alias beside its own, for entries to hang on.
+// JoinToken makes a token with which one agent can attest, once, within ttl. The agent gets the
+// identity alias beside its own, as a parent for entries.
 func (c *Client) JoinToken(ctx context.Context, alias spiffeid.ID, ttl time.Duration) (string, error) {
 	if ttl < time.Second {
 		return "", fmt.Errorf("making a join token: lifetime is %v, want at least 1s", ttl)

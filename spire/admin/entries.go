@@ -7,8 +7,8 @@
 //	workload ID             parent spiffe://TD/node/NAME      fetchkey, by path and SHA-256
 //	KMS ID                  parent spiffe://TD/node/owner     rootvouch-kms, by path, SHA-256 and user
 //
-// A release of a VM has the same entries below spiffe://TD/node/NAME/RELEASE, so that
-// each can come and go, or have an end, by itself.
+// A release of a VM has the same entries below spiffe://TD/node/NAME/RELEASE. So each release
+// can be added, removed or given an end by itself.
 //
 // An agent's own ID names one launch, so no entry can have it as its parent. The node
 // alias covers every agent whose selectors match.
@@ -28,35 +28,34 @@ import (
 )
 
 const (
-	// idPrefix begins the ID of each entry that this package made: only those
-	// are ever changed or removed.
+	// idPrefix begins the ID of each entry that this package makes. It changes and removes only
+	// those.
 	idPrefix      = "rootvouch."
 	vmPrefix      = idPrefix + "vm."
 	releasePrefix = idPrefix + "release."
 	kmsPrefix     = idPrefix + "kms"
 
 	maxName    = 63 // bytes of a VM's name
-	maxRelease = 24 // bytes of a release's name: an entry ID has 255 bytes at most
+	maxRelease = 24 // bytes of a release's name: an entry ID has at most 255 bytes
 
-	// owner is the last segment of OwnerPath, and so no VM's name.
+	// owner is the last segment of OwnerPath, so no VM can have this name.
 	owner = "owner"
 )
 
 const (
-	// OwnerPath is the path of the node alias that the agent on the owner's side
-	// has. No VM can be named so.
+	// OwnerPath is the path of the node alias of the agent on the owner's side. No VM can have it.
 	OwnerPath = "/node/" + owner
 
-	// KMSPath is the path of the key server's SPIFFE ID, unless it has another.
+	// KMSPath is the default path of the key server's SPIFFE ID.
 	KMSPath = "/kms"
 )
 
-// Entry is a registration entry as it is wanted.
+// Entry is a wanted registration entry.
 type Entry struct {
 	ID        string // entry ID, not a SPIFFE ID
 	SPIFFEID  spiffeid.ID
 	Parent    spiffeid.ID
-	Selectors []Selector    // at least one; all of them must fit
+	Selectors []Selector    // at least one; all must match
 	TTL       time.Duration // of X509-SVIDs; zero: the server's default
 	End       time.Time     // when the server removes the entry, to the second; zero: never
 }
@@ -71,7 +70,7 @@ func (s Selector) String() string { return s.Type + ":" + s.Value }
 // The zero Group is none, and Apply refuses it.
 type Group struct {
 	Entries []Entry
-	owns    func(entryID string) bool // whether an entry on the server is one of the group, wanted or not
+	owns    func(entryID string) bool // whether an entry on the server belongs to the group, wanted or not
 }
 
 // Executable is a workload's program as the unix attestor sees it.
@@ -109,13 +108,13 @@ func (u User) selectors() []Selector {
 	return []Selector{{"unix", fmt.Sprintf("uid:%d", u.uid)}}
 }
 
-// VM says who a VM is.
+// VM identifies a VM.
 type VM struct {
 	Name     string // names the node alias: lower-case letters, digits and hyphens
 	Values   []refval.Values
-	Workload spiffeid.ID // what fetchkey gets: the SPIFFE ID on the disk's KMS record
-	KMS      spiffeid.ID // who Workload must not be; zero: that of KMSPath
-	Fetchkey Executable  // its path is the one inside the initramfs
+	Workload spiffeid.ID // the identity of fetchkey: the SPIFFE ID on the disk's KMS record
+	KMS      spiffeid.ID // the key server's ID, which Workload must not have; zero: that of KMSPath
+	Fetchkey Executable  // with its path inside the initramfs
 	TTL      time.Duration
 	// Release is one of several sets of entries of this VM, each with a node alias
 	// of its own: spiffe://TD/node/NAME/RELEASE. Empty: the VM has one set.
@@ -131,8 +130,7 @@ func NodeID(td spiffeid.TrustDomain, name string) (spiffeid.ID, error) {
 	return spiffeid.FromSegments(td, "node", name)
 }
 
-// prefix begins the ID of each entry of the VM, or of its release. No name has a dot
-// in it.
+// prefix begins the ID of each entry of the VM, or of its release. No name contains a dot.
 func (vm VM) prefix() (string, error) {
 	if err := checkName(vm.Name); err != nil {
 		return "", err
@@ -146,8 +144,8 @@ func (vm VM) prefix() (string, error) {
 	return releasePrefix + vm.Name + "." + vm.Release + ".", nil
 }
 
-// NoEntries returns the group without any entry, whose Apply removes all that there
-// are of the VM, or of its release.
+// NoEntries returns a group without entries. Apply then removes all entries of the VM, or of
+// its release.
 func (vm VM) NoEntries() (Group, error) {
 	prefix, err := vm.prefix()
 	if err != nil {
@@ -202,12 +200,12 @@ func (vm VM) Entries(td spiffeid.TrustDomain) (Group, error) {
 	return group, nil
 }
 
-// KMS returns the entry of rootvouch-kms, a workload of the agent (or node alias)
-// parent, which user runs.
+// KMS returns the entry of rootvouch-kms, a workload that user runs below the agent (or node
+// alias) parent.
 //
-// Every user of the agent's machine reaches its Workload API, and can run a program
-// that can be read: path and SHA-256 alone would give each of them the identity to
-// which VMs entrust their evidence.
+// Every user of the agent's machine reaches its Workload API, and can run any readable program.
+// So path and SHA-256 alone would give each of them the identity that VMs trust with their
+// evidence.
 func KMS(id, parent spiffeid.ID, program Executable, user User, ttl time.Duration) (Group, error) {
 	selectors, err := program.selectors()
 	if err != nil {
@@ -216,8 +214,8 @@ func KMS(id, parent spiffeid.ID, program Executable, user User, ttl time.Duratio
 	return KMSBySelectors(id, parent, append(selectors, user.selectors()...), ttl)
 }
 
-// KMSBySelectors is KMS where other selectors than path, SHA-256 and user tell the
-// key server, such as those of its pod.
+// KMSBySelectors is KMS for a key server that other selectors identify, such as those of its
+// pod.
 func KMSBySelectors(id, parent spiffeid.ID, selectors []Selector, ttl time.Duration) (Group, error) {
 	if len(selectors) == 0 {
 		return Group{}, errors.New("the key server has no selectors")
@@ -228,7 +226,7 @@ func KMSBySelectors(id, parent spiffeid.ID, selectors []Selector, ttl time.Durat
 	if !parent.MemberOf(id.TrustDomain()) || parent == id || !isOwners(parent) {
 		return Group{}, fmt.Errorf("parent of the KMS %s is %q, want the owner's agent below /spire/agent of its trust domain, or an alias of it such as %s", id, parent, OwnerPath)
 	}
-	// SPIRE takes letters, digits, dots, hyphens and underscores.
+	// SPIRE accepts letters, digits, dots, hyphens and underscores.
 	entryID := kmsPrefix + strings.NewReplacer("_", "_u", "/", "_s").Replace(id.Path())
 	return Group{
 		Entries: []Entry{{ID: entryID, SPIFFEID: id, Parent: parent, Selectors: selectors, TTL: ttl}},
@@ -236,8 +234,8 @@ func KMSBySelectors(id, parent spiffeid.ID, selectors []Selector, ttl time.Durat
 	}, nil
 }
 
-// isReserved says that no workload can have an ID: SPIRE's own, and node aliases,
-// below which others hang.
+// isReserved reports whether no workload may have an ID. Reserved are SPIRE's own IDs, and node
+// aliases, which are parents of other entries.
 func isReserved(id spiffeid.ID) bool {
 	for _, path := range []string{"/spire", "/node"} {
 		if id.Path() == path || strings.HasPrefix(id.Path(), path+"/") {
@@ -247,13 +245,13 @@ func isReserved(id spiffeid.ID) bool {
 	return id.Path() == ""
 }
 
-// isOwners says that the owner's workloads may hang below an ID: not below the
-// alias of a VM.
+// isOwners reports whether an ID may be the parent of the owner's workloads. The alias of a VM
+// may not.
 func isOwners(parent spiffeid.ID) bool {
 	return !isReserved(parent) || parent.Path() == OwnerPath || strings.HasPrefix(parent.Path(), "/spire/agent/")
 }
 
-// checkName refuses what names no VM.
+// checkName refuses a name that no VM can have.
 func checkName(name string) error {
 	if name == "" || len(name) > maxName || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
 		return fmt.Errorf("name is %q, want 1 to %d lower-case letters, digits and hyphens", name, maxName)

@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// Action says what becomes of an entry.
+// Action says what happens to an entry.
 type Action string
 
 // The actions.
@@ -25,17 +25,17 @@ const (
 	Removed   Action = "removed"
 )
 
-// Change is what becomes of one entry. Of a removed one Entry is what the server had.
+// Change is what happens to one entry. For a removed entry, Entry is what the server had.
 type Change struct {
 	Action Action
 	Entry  Entry
 }
 
-// Plan returns what makes the server's entries those of the group, and changes
-// nothing: missing entries are created, others updated, and entries that an earlier
-// Apply made for the same group and that are wanted no more are removed, last.
-// Entries that somebody else made are left alone. A workload ID of a VM that is a
-// key server's, or the reverse, is an error.
+// Plan returns the changes that make the server's entries those of the group. It changes
+// nothing itself. Missing entries are created, and others updated. Entries that an earlier
+// Apply made for the same group and that are no longer wanted are removed, last. Entries of
+// other makers are left alone. It is an error if the workload ID of a VM is that of a key
+// server, or the reverse.
 func (c *Client) Plan(ctx context.Context, g Group) ([]Change, error) {
 	if g.owns == nil {
 		return nil, errors.New("applying entries: the group is empty")
@@ -72,9 +72,8 @@ func (g Group) changes(all map[string]*types.Entry) []Change {
 	return changes
 }
 
-// Apply carries out the Plan of the group and returns it. An
-// entry of another maker that is in the way is an error. Applied twice, it changes
-// nothing the second time.
+// Apply carries out the Plan of the group and returns it. If an entry of another maker
+// conflicts, Apply returns an error. A second Apply changes nothing.
 func (c *Client) Apply(ctx context.Context, g Group) ([]Change, error) {
 	plan, err := c.Plan(ctx, g)
 	if err != nil {
@@ -96,7 +95,7 @@ func (c *Client) carryOut(ctx context.Context, change Change) error {
 		}
 		return one(len(r.Results), func() *types.Status { return r.Results[0].Status })
 	case Updated:
-		// Without a mask every field is set, also those that we leave at zero.
+		// Without a mask every field is set, including those that we leave at zero.
 		r, err := c.entries.BatchUpdateEntry(ctx, &entryv1.BatchUpdateEntryRequest{Entries: wanted})
 		if err != nil {
 			return err
@@ -117,8 +116,8 @@ func (c *Client) ours(ctx context.Context) (map[string]*types.Entry, error) {
 	return all, nil
 }
 
-// clash refuses a SPIFFE ID that a VM and the key server would share: either could
-// then pass for the other.
+// clash refuses a SPIFFE ID that a VM and the key server would share, because each could then
+// pass for the other.
 func (g Group) clash(all map[string]*types.Entry) error {
 	for _, want := range g.Entries {
 		for id, have := range all {
@@ -133,17 +132,15 @@ func (g Group) clash(all map[string]*types.Entry) error {
 	return nil
 }
 
-// Release is one release of a VM as its entries stand on the server.
+// Release is one release of a VM, as its entries on the server describe it.
 type Release struct {
-	Name string    // of the release
-	End  time.Time // of the entry that ends last; zero: none, as one entry has no end
-	// Entries are how many there are. An Apply that was cut short leaves fewer than
-	// it wanted.
+	Name string    // the release's name
+	End  time.Time // the latest end of its entries; zero: an entry has no end
+	// Entries is the number of entries. An interrupted Apply leaves fewer than it wanted.
 	Entries int
 }
 
-// Releases returns the releases of a VM that have entries, in the order of their
-// names.
+// Releases returns the releases of a VM that have entries, sorted by name.
 func (c *Client) Releases(ctx context.Context, vm string) ([]Release, error) {
 	if err := checkName(vm); err != nil {
 		return nil, err
@@ -179,7 +176,7 @@ func releases(vm string, all map[string]*types.Entry) []Release {
 	return slices.SortedFunc(maps.Values(found), func(a, b Release) int { return strings.Compare(a.Name, b.Name) })
 }
 
-// PlanEnd returns what gives all entries of a release an end, or none where end is
+// PlanEnd returns the changes that give all entries of a release an end, or no end if end is
 // zero.
 func (c *Client) PlanEnd(ctx context.Context, vm, release string, end time.Time) ([]Change, error) {
 	all, err := c.ours(ctx)
@@ -200,7 +197,7 @@ func (c *Client) PlanEnd(ctx context.Context, vm, release string, end time.Time)
 		changes = append(changes, Change{action, e})
 	}
 	if len(changes) == 0 {
-		return nil, fmt.Errorf("there are no entries of release %q of VM %q", release, vm)
+		return nil, fmt.Errorf("release %q of VM %q has no entries", release, vm)
 	}
 	return changes, nil
 }

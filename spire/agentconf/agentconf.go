@@ -1,8 +1,7 @@
 // Package agentconf writes the configuration of a stock SPIRE agent (1.13).
 //
-// Every agent trusts its server by a root that its file names: no configuration
-// has insecure_bootstrap or the address of a bundle. Callers pass text that has
-// nothing to escape inside a string of HCL.
+// Every agent trusts its server by a root in a file: no configuration has insecure_bootstrap or
+// the address of a bundle. Callers pass text that needs no escapes inside an HCL string.
 package agentconf
 
 import (
@@ -19,15 +18,14 @@ type Agent struct {
 	DataDir     string
 	Socket      string        // of the Workload API
 	TrustBundle string        // PEM: the only root that the agent trusts for its server
-	Sync        time.Duration // how soon a new or changed entry reaches the agent: by default 5 s
+	Sync        time.Duration // the longest delay until a new or changed entry reaches the agent; SPIRE's default is 5 s
 
 	Attestor Attestor
 }
 
-// Attestor is how an agent proves to the server which node it runs on: SNP or
-// JoinToken.
+// Attestor is the method by which an agent proves its node to the server: SNP or JoinToken.
 type Attestor interface {
-	settings() string // of the block "agent"
+	settings() string // settings for the block "agent"
 	plugins() string
 }
 
@@ -35,12 +33,12 @@ type Attestor interface {
 // attests anew.
 type SNP struct {
 	Plugin     string // path of snp-agent-plugin
-	Device     string // where reports come from, in the plugin's words
-	DevicePath string // empty: where the plugin looks by itself
+	Device     string // the report device, as in the plugin's configuration
+	DevicePath string // empty: the plugin's default
 }
 
-// The agent ends when it cannot attest. Its parent process starts it again,
-// sooner than the agent would retry.
+// The agent ends if it cannot attest. Its parent process starts it again, sooner than the agent
+// would retry.
 func (SNP) settings() string { return "  retry_bootstrap   = false\n" }
 
 func (s SNP) plugins() string {
@@ -63,7 +61,7 @@ func (s SNP) plugins() string {
 
 // JoinToken is the attestor of an agent on the owner's side.
 type JoinToken struct {
-	File string // with the token; empty: the agent has attested before
+	File string // file with the token; empty: the agent has attested before
 	Keys string // directory for the agent's key
 }
 

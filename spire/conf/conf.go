@@ -1,8 +1,7 @@
 // Package conf writes configuration for stock SPIRE servers and agents.
 //
-// A file is complete: SPIRE starts with it as it is. Its comments explain each setting
-// that differs from SPIRE's default. docs/spire.md has the figures behind the
-// settings.
+// A file is complete: SPIRE starts with it unchanged. Its comments explain each setting that
+// differs from SPIRE's default. docs/spire.md has the measurements behind the settings.
 package conf
 
 import (
@@ -29,32 +28,31 @@ const (
 	DefaultSync        = 250 * time.Millisecond
 )
 
-// DefaultSelectors are those that the entries of package admin ask for.
+// DefaultSelectors are the selectors that the entries of package admin use.
 func DefaultSelectors() []string {
 	return []string{"measurement", "root_of_trust", "host_data", "id_key_digest", "author_key_digest", "family_id", "image_id"}
 }
 
-// Server is what a SPIRE server that attests rootvouch VMs is configured by. All
-// paths are absolute.
+// Server configures a SPIRE server that attests rootvouch VMs. All paths are absolute.
 type Server struct {
 	TrustDomain spiffeid.TrustDomain
 	Bind        string // "host:port", where agents reach the server
 	DataDir     string // of the server: database and keys
-	Socket      string // unix socket for administration; who can open it rules the trust domain
+	Socket      string // unix socket for administration; whoever can open it controls the trust domain
 	CADir       string // holds root.crt, upstream.crt and upstream.key of package trust
 
 	Plugin            string      // snp-server-plugin
-	PluginSHA256      pins.Digest // which SPIRE compares before it starts the plugin; zero: not compared
+	PluginSHA256      pins.Digest // SPIRE compares it before it starts the plugin; zero: no comparison
 	RefvalFiles       []string
-	RefvalDir         string // directory of reference values; this, or at least one file
+	RefvalDir         string // directory of reference values; required unless there is a file
 	CollateralDir     string
 	AgentPathTemplate string        // empty: one agent ID for each launch
-	Selectors         []string      // that agents get; none: DefaultSelectors
+	Selectors         []string      // selectors of agents; none: DefaultSelectors
 	CacheReload       time.Duration // zero: DefaultCacheReload
 }
 
-// Agent is what the SPIRE agent on the owner's side is configured by, which
-// attests by join token and gives rootvouch-kms its identity.
+// Agent configures the SPIRE agent on the owner's side. The agent attests by join token and
+// gives rootvouch-kms its identity.
 type Agent struct {
 	TrustDomain   spiffeid.TrustDomain
 	Server        string // "host:port"
@@ -131,7 +129,7 @@ func (a Agent) Config() ([]byte, error) {
 
 func render(text string, data any) []byte {
 	t := template.Must(template.New("conf").Funcs(template.FuncMap{
-		"quote": strconv.Quote, // of text that has nothing to escape: see checker.text
+		"quote": strconv.Quote, // for text without escapes: see checker.text
 		"list": func(all []string) string {
 			quoted := make([]string, len(all))
 			for i, s := range all {
@@ -147,7 +145,7 @@ func render(text string, data any) []byte {
 	return out.Bytes()
 }
 
-// checker collects what is wrong with settings.
+// checker collects the errors in settings.
 type checker struct{ errs []error }
 
 func newChecker() *checker { return &checker{} }
@@ -164,7 +162,7 @@ func (c *checker) domain(td spiffeid.TrustDomain) {
 	}
 }
 
-// text refuses what could end an HCL string, or mean something inside one.
+// text refuses characters that could end an HCL string, or have a meaning inside one.
 func (c *checker) text(what, s string) {
 	for _, r := range s {
 		if r < ' ' || r > '~' || strings.ContainsRune("\"\\$%", r) {

@@ -8,22 +8,22 @@ server {
   bind_port    = "{{ .Port }}"
   data_dir     = {{ quote .Server.DataDir }}
 
-  # Whoever can open this socket rules the trust domain.
+  # Whoever can open this socket controls the trust domain.
   socket_path = {{ quote .Server.Socket }}
 
-  # By default a server takes one attestation a second from each address, and a
-  # fleet of VMs often has one address.
+    # By default a server accepts one attestation a second from each address, but a
+    # fleet of VMs often shares one address.
   ratelimit {
     attestation = false
   }
 
-  # Each launch of a VM has an agent ID of its own, which nobody uses again.
+  # Each launch of a VM has an agent ID of its own, which is never used again.
   prune_attested_nodes_expired_for = "24h"
 
   experimental {
-    # A new agent gets the entries of its node alias only when the server's cache
-    # was reloaded: by default up to 5 s later. With events a reload reads only
-    # what has changed.
+        # A new agent gets the entries of its node alias only after the server has
+        # reloaded its cache: by default up to 5 s later. With events a reload reads
+        # only the changes.
     cache_reload_interval = "{{ .Reload }}"
     events_based_cache    = true
   }
@@ -43,8 +43,8 @@ plugins {
     }
   }
 
-  # The server's own CA changes every day. What VMs are measured with is the root
-  # above it, whose key is not on this machine.
+    # The server's own CA changes every day. VMs are measured with the root above it,
+    # whose key is not on this machine.
   UpstreamAuthority "disk" {
     plugin_data {
       cert_file_path   = {{ quote .UpstreamCert }}
@@ -63,8 +63,8 @@ plugins {
       collateral_dir = {{ quote .Server.CollateralDir }}{{ if .Server.AgentPathTemplate }}
       agent_path_template = {{ quote .Server.AgentPathTemplate }}{{ end }}
 
-      # What entries made by "rootvouch spire entries" ask for. SPIRE stores
-      # selectors one by one: all that there are cost some milliseconds.
+            # The selectors that entries of "rootvouch spire entries" use. SPIRE stores
+            # selectors one by one: to store all takes some milliseconds more.
       selectors = {{ list .Selectors }}
     }
   }

@@ -38,7 +38,7 @@ const (
 // Hello is the agent's first message.
 func Hello() []byte { return []byte(hello) }
 
-// CheckHello accepts the one Hello that there is.
+// CheckHello accepts only the one valid Hello.
 func CheckHello(payload []byte) error {
 	if !bytes.Equal(payload, []byte(hello)) {
 		return fmt.Errorf("payload of %d bytes is not %s", len(payload), hello)
@@ -55,15 +55,15 @@ func ParseChallenge(challenge []byte) (evidence.Nonce, error) {
 	return evidence.Nonce(challenge), nil
 }
 
-// DecodeConfig reads a plugin's plugin_data into v, a pointer to a struct whose
-// fields carry hcl tags. keys are all keys that there may be: any other is
-// refused, also one in other case, which HCL would take; and so is a key that comes
-// twice, of which HCL would take the last, or both.
+// DecodeConfig decodes a plugin's plugin_data into v, a pointer to a struct with hcl tags. keys
+// are all valid keys. DecodeConfig refuses any other key, also one that differs only in case,
+// which HCL would accept. It refuses a repeated key, of which HCL would take the last value, or
+// both.
 func DecodeConfig(text string, v any, keys ...string) error {
 	if len(text) > maxConfig {
 		return fmt.Errorf("decoding configuration: it has %d bytes, want at most %d", len(text), maxConfig)
 	}
-	// SPIRE prints plugin_data anew without a newline at its end; a heredoc needs it.
+	// SPIRE reformats plugin_data without a final newline, but a heredoc needs one.
 	file, err := hcl.Parse(text + "\n")
 	if err != nil {
 		return fmt.Errorf("decoding configuration: %v", err)

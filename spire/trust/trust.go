@@ -42,7 +42,7 @@ const (
 )
 
 const (
-	// backdate lets machines whose clocks are behind ours take a new certificate.
+	// backdate lets machines with slow clocks accept a new certificate.
 	backdate = time.Hour
 
 	maxFile = 64 << 10 // bytes
@@ -51,7 +51,7 @@ const (
 	blockKey         = "PRIVATE KEY"
 )
 
-// Validity says how long certificates last, from now on.
+// Validity is the lifetime of certificates, from now on.
 type Validity struct {
 	RootYears     int // 1 to 50
 	UpstreamYears int // 1 to RootYears
@@ -82,7 +82,7 @@ func Init(dir string, td spiffeid.TrustDomain, v Validity, now time.Time, rand i
 		return fmt.Errorf("making a trust root: %w", err)
 	}
 	if missing != nil {
-		defer os.Remove(dir) // which fails unless it is still empty
+		defer os.Remove(dir) // Remove fails unless dir is still empty
 	}
 	for _, name := range []string{RootCert, RootKey, UpstreamCert, UpstreamKey} {
 		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
@@ -97,7 +97,7 @@ func Init(dir string, td spiffeid.TrustDomain, v Validity, now time.Time, rand i
 	if err != nil {
 		return fmt.Errorf("making an intermediate CA: %w", err)
 	}
-	// Keys first: a certificate without its key is of no use.
+	// Keys come first, because a certificate without its key is useless.
 	var files durable.Set
 	defer files.Abort()
 	for _, f := range []struct {
@@ -115,9 +115,9 @@ func Init(dir string, td spiffeid.TrustDomain, v Validity, now time.Time, rand i
 	return files.Commit()
 }
 
-// Renew makes a new intermediate in dir, under the existing root, and replaces the
-// old one. A SPIRE server takes it the next time it makes a CA. While only one of the
-// two files is replaced, they do not match, and SPIRE keeps the CA that it has.
+// Renew makes a new intermediate in dir, under the existing root, and replaces the old one. A
+// SPIRE server uses it when it next makes a CA. While only one of the two files is replaced,
+// they do not match, and SPIRE keeps its present CA.
 func Renew(dir string, years int, now time.Time, rand io.Reader) error {
 	root, td, err := load(dir)
 	if err != nil {
@@ -130,7 +130,7 @@ func Renew(dir string, years int, now time.Time, rand io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("making an intermediate CA: %w", err)
 	}
-	// Both are whole before the first takes its place: a full disk leaves the old pair.
+	// Both files are complete before the first is replaced, so a full disk leaves the old pair.
 	files := durable.Set{Replace: true}
 	defer files.Abort()
 	if err := files.AddFile(filepath.Join(dir, UpstreamKey), upstream.keyPEM, 0o600); err != nil {
@@ -153,13 +153,13 @@ func (c *ca) certPEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: blockCertificate, Bytes: c.cert.Raw})
 }
 
-// newCA makes an ECDSA P-256 key and its certificate, signed by parent or itself.
-// Every TLS handshake of the trust domain verifies both, and on P-384 each costs a
+// newCA makes an ECDSA P-256 key and its certificate, signed by parent or by itself. Every TLS
+// handshake of the trust domain verifies both. With P-384 each verification would take a
 // millisecond, ten in an emulated VM.
 //
-// The form is that of a SPIFFE signing certificate (X509-SVID, sections 3 and 4):
-// the trust domain's ID as its only URI, keyCertSign and cRLSign, no
-// extendedKeyUsage. An intermediate never outlives its parent.
+// The form is that of a SPIFFE signing certificate (X509-SVID, sections 3 and 4): the trust
+// domain's ID as its only URI, keyCertSign and cRLSign, no extendedKeyUsage. An intermediate
+// never outlives its parent.
 func newCA(rand io.Reader, td spiffeid.TrustDomain, name string, now time.Time, years int, parent *ca) (*ca, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand)
 	if err != nil {
@@ -183,7 +183,7 @@ func newCA(rand io.Reader, td spiffeid.TrustDomain, name string, now time.Time, 
 	signer, issuer := key, template
 	if parent != nil {
 		signer, issuer = parent.key, parent.cert
-		template.MaxPathLen = 1 // SPIRE's own CA, and nothing below it
+		template.MaxPathLen = 1 // SPIRE's own CA, and no CA below it
 		if template.NotAfter.After(parent.cert.NotAfter) {
 			template.NotAfter = parent.cert.NotAfter
 		}
@@ -217,7 +217,7 @@ func load(dir string) (*ca, spiffeid.TrustDomain, error) {
 		return nil, spiffeid.TrustDomain{}, fmt.Errorf("parsing %s: %w", RootCert, err)
 	}
 	if len(cert.URIs) != 1 {
-		return nil, spiffeid.TrustDomain{}, fmt.Errorf("%s names %d URIs, want the trust domain alone", RootCert, len(cert.URIs))
+		return nil, spiffeid.TrustDomain{}, fmt.Errorf("%s names %d URIs, want only the trust domain", RootCert, len(cert.URIs))
 	}
 	td, err := spiffeid.TrustDomainFromURI(cert.URIs[0])
 	if err != nil {
@@ -251,13 +251,13 @@ func readPEM(path, kind string) ([]byte, error) {
 	return block.Bytes, nil
 }
 
-// End is when a certificate of a directory ends.
+// End is the end of a certificate's validity.
 type End struct {
-	Name string // of the file
+	Name string // the file's name
 	End  time.Time
 }
 
-// Ends reads when the intermediate and the root of a directory end.
+// Ends returns the ends of the intermediate and the root of a directory.
 func Ends(dir string) ([]End, error) {
 	var all []End
 	for _, name := range []string{UpstreamCert, RootCert} {

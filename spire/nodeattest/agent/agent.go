@@ -1,5 +1,5 @@
-// Package agent is the guest's end of the SPIRE node attestor amd_sev_snp: it answers
-// the server's nonce with a report from the AMD-SP.
+// Package agent is the guest's side of the SPIRE node attestor amd_sev_snp: it answers the
+// server's nonce with a report from the AMD-SP.
 package agent
 
 import (
@@ -19,18 +19,17 @@ import (
 	"github.com/rootvouch/rootvouch/spire/nodeattest"
 )
 
-// rawConfig is the plugin_data as it stands in agent.conf.
+// rawConfig is the plugin_data in agent.conf.
 type rawConfig struct {
-	// Device is the kind of report device, as snpdev.Open takes it. Required.
+	// Device is the kind of report device, as in snpdev.Open. Required.
 	Device string `hcl:"device"`
-	// DevicePath is where the device is when it is not at its usual place, as
-	// snpdev.OpenPath takes it.
+	// DevicePath is the device's path, as in snpdev.OpenPath, if it is not the usual one.
 	DevicePath string `hcl:"device_path"`
 }
 
-// config is a checked rawConfig. It says where the device is, but does not hold
-// it: the device may appear later than the agent, and its absence has to be an
-// error of the attestation that needs it.
+// config is a checked rawConfig. It names the device but does not open it: the device may
+// appear later than the agent, and its absence must be an error of the attestation that needs
+// it.
 type config struct{ kind, path string }
 
 func build(text string) (*config, error) {
@@ -45,13 +44,12 @@ func build(text string) (*config, error) {
 	return nil, fmt.Errorf("device is %q, want %s, %s or %s", raw.Device, snpdev.ConfigfsTSM, snpdev.SEVGuest, snpdev.VirtioPort)
 }
 
-// Plugin serves SPIRE's agent plugin protocol. Its zero value is one that has
-// not been configured.
+// Plugin serves SPIRE's agent plugin protocol. Its zero value is not configured.
 type Plugin struct {
 	nodeattestorv1.UnsafeNodeAttestorServer
 	configv1.UnsafeConfigServer
 
-	log hclog.Logger // set before anything is served
+	log hclog.Logger // set before the plugin serves
 
 	mu     sync.Mutex
 	config *config // guarded by mu; nil until configured
@@ -65,7 +63,7 @@ var (
 // SetLogger is called once, by SPIRE's plugin framework.
 func (p *Plugin) SetLogger(log hclog.Logger) { p.log = log }
 
-// Configure replaces the configuration, or leaves it as it was with an error.
+// Configure replaces the configuration. If it fails, it keeps the old one.
 func (p *Plugin) Configure(_ context.Context, request *configv1.ConfigureRequest) (*configv1.ConfigureResponse, error) {
 	c, err := build(request.GetHclConfiguration())
 	if err != nil {
@@ -80,7 +78,7 @@ func (p *Plugin) Configure(_ context.Context, request *configv1.ConfigureRequest
 	return &configv1.ConfigureResponse{}, nil
 }
 
-// Validate says what Configure would.
+// Validate returns the errors that Configure would return.
 func (p *Plugin) Validate(_ context.Context, request *configv1.ValidateRequest) (*configv1.ValidateResponse, error) {
 	if _, err := build(request.GetHclConfiguration()); err != nil {
 		return &configv1.ValidateResponse{Valid: false, Notes: []string{err.Error()}}, nil
@@ -88,8 +86,8 @@ func (p *Plugin) Validate(_ context.Context, request *configv1.ValidateRequest) 
 	return &configv1.ValidateResponse{Valid: true}, nil
 }
 
-// AidAttestation does one exchange. The device is opened first, so that its
-// absence is known before the server is asked for anything.
+// AidAttestation makes one exchange. It opens the device first, so that a missing device shows
+// before it asks the server for anything.
 func (p *Plugin) AidAttestation(stream nodeattestorv1.NodeAttestor_AidAttestationServer) error {
 	p.mu.Lock()
 	c := p.config

@@ -14,27 +14,25 @@ import (
 	"github.com/rootvouch/rootvouch/spire/nodeattest"
 )
 
-// DefaultAgentPath is unique for each launch: REPORT_ID names one run of one
-// guest.
+// DefaultAgentPath is unique for each launch, because REPORT_ID names one launch of one guest.
 const DefaultAgentPath = "/{{ .PluginName }}/{{ .ReportID }}"
 
-// emulatedSegment is the segment of paths below which agents are that an emulated root of
-// trust vouches for.
+// emulatedSegment is the path segment above agents whose root of trust is emulated.
 const emulatedSegment = "emulated"
 
-// maxAgentPath bounds what a template may grow to, in bytes (SPIFFE-ID, section
-// 2.3, bounds the whole ID by 2048).
+// maxAgentPath bounds the expansion of a template in bytes (SPIFFE-ID, section 2.3, bounds the
+// whole ID by 2048).
 const maxAgentPath = 1024
 
-// pathData is what a template can use. Every value comes from the report or the
+// pathData are the variables of a template. Every value comes from the report or the
 // configuration, in full; byte strings are lower-case hex.
 type pathData struct {
 	PluginName      string // amd_sev_snp
 	TrustDomain     string
 	Product         string // Milan, Genoa, Turin
-	ReportID        string // of one launch
+	ReportID        string // names one launch
 	Measurement     string
-	ChipID          string // zeros where the host masks it
+	ChipID          string // zeros if the host masks it
 	FamilyID        string
 	ImageID         string
 	GuestSVN        uint32
@@ -47,17 +45,16 @@ type pathData struct {
 type agentPath struct {
 	trustDomain spiffeid.TrustDomain
 	template    *template.Template
-	perLaunch   bool // the whole REPORT_ID is in it: no two launches get one path
+	perLaunch   bool // the path contains the whole REPORT_ID, so no two launches share a path
 }
 
-// tried is the REPORT_ID that a template is tried with. No template contains it by
-// accident.
+// tried is the REPORT_ID for the test of a template. No template contains it by accident.
 func tried() snp.ReportID {
 	return snp.ReportID{0x70, 0x61, 0x74, 0x68, 0xa5, 0x5a, 0xc3, 0x3c, 31: 0x99}
 }
 
-// parseAgentPath reads a template and tries it, so that one which cannot give an
-// agent ID is found when it is configured.
+// parseAgentPath parses and tests a template, so that a template that cannot give an agent ID
+// fails at configuration.
 func parseAgentPath(td spiffeid.TrustDomain, text string) (*agentPath, error) {
 	if text == "" {
 		text = DefaultAgentPath
@@ -75,18 +72,17 @@ func parseAgentPath(td spiffeid.TrustDomain, text string) (*agentPath, error) {
 	return p, nil
 }
 
-// try returns the ID of a launch in which only the measurement and the root of trust
-// are given.
+// try returns the ID for a launch that has only the given measurement and root of trust.
 func (p *agentPath) try(m snp.Measurement, root refval.RootOfTrust) (spiffeid.ID, error) {
 	return p.id(appraise.Verdict{Report: &snp.Report{ReportID: tried(), Measurement: m}, Product: snp.Genoa}, root)
 }
 
 func namesLaunch(id spiffeid.ID) bool { return strings.Contains(id.Path(), tried().String()) }
 
-// check refuses reference values that the template would mix up. If IDs do not name
-// their launch, each accepted measurement must have an ID of its own. Otherwise a VM
-// that one file accepts could become the agent of another file. IDs of different
-// roots of trust always differ: see id.
+// check refuses reference values that the template would mix up. If IDs do not name their
+// launch, each accepted measurement must have an ID of its own. Otherwise a VM that one file
+// accepts could become the agent of another file. IDs of different roots of trust always
+// differ: see id.
 func (p *agentPath) check(all []namedValues) error {
 	type guest struct {
 		measurement snp.Measurement
@@ -105,7 +101,7 @@ func (p *agentPath) check(all []namedValues) error {
 				continue
 			}
 			if other, taken := seen[id]; taken && (other.measurement != g.measurement || other.root != g.root) {
-				return fmt.Errorf("agent_path_template gives measurement %s of %s and measurement %s of %s one agent ID, %s: want {{ .ReportID }} or {{ .Measurement }} in it",
+				return fmt.Errorf("agent_path_template gives measurement %s of %s and measurement %s of %s the same agent ID, %s: want {{ .ReportID }} or {{ .Measurement }} in it",
 					other.measurement, other.file, g.measurement, g.file, id)
 			}
 			seen[id] = g
@@ -114,10 +110,10 @@ func (p *agentPath) check(all []namedValues) error {
 	return nil
 }
 
-// id names the agent of a launch that was judged, and for which root vouches.
+// id names the agent of a judged launch. root is the root of trust that vouches for it.
 //
-// The holder of an emulated ARK chooses everything in a report, REPORT_ID too. So
-// what it vouches for is kept below emulated/ARK, where nothing else comes.
+// The holder of an emulated ARK chooses everything in a report, including REPORT_ID. So the IDs
+// of its agents are below emulated/ARK, where no other agents are.
 func (p *agentPath) id(v appraise.Verdict, root refval.RootOfTrust) (spiffeid.ID, error) {
 	r := v.Report
 	var path limitedBuilder
@@ -137,25 +133,25 @@ func (p *agentPath) id(v appraise.Verdict, root refval.RootOfTrust) (spiffeid.ID
 	}); err != nil {
 		return spiffeid.ID{}, err
 	}
-	// As SPIRE's other attestors have it, the slash in front may be left out.
+	// The leading slash is optional, as in SPIRE's other attestors.
 	text := "/" + strings.TrimPrefix(path.String(), "/")
 	rest, below := strings.CutPrefix(text, "/"+nodeattest.PluginName+"/")
 	switch {
 	case !below:
 		return spiffeid.ID{}, fmt.Errorf("path is %q, want one below /%s/", text, nodeattest.PluginName)
 	case rest == emulatedSegment || strings.HasPrefix(rest, emulatedSegment+"/"):
-		return spiffeid.ID{}, fmt.Errorf("path is %q, want one that is not below /%s/%s, which is put there for emulated roots of trust", text, nodeattest.PluginName, emulatedSegment)
+		return spiffeid.ID{}, fmt.Errorf("path is %q, want one that is not below /%s/%s, which is reserved for emulated roots of trust", text, nodeattest.PluginName, emulatedSegment)
 	}
 	prefix := "/spire/agent/" + nodeattest.PluginName + "/"
 	if ark, ok := root.Emulated(); ok {
 		prefix += emulatedSegment + "/" + ark.String() + "/"
 	} else if !root.IsAMD() {
-		return spiffeid.ID{}, errors.New("there is no root of trust")
+		return spiffeid.ID{}, errors.New("root of trust is missing")
 	}
 	return spiffeid.FromPath(p.trustDomain, prefix+rest)
 }
 
-// limitedBuilder is a strings.Builder that refuses to grow without end.
+// limitedBuilder is a strings.Builder with a size limit.
 type limitedBuilder struct{ strings.Builder }
 
 func (b *limitedBuilder) Write(data []byte) (int, error) {

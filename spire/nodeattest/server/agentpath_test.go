@@ -124,7 +124,7 @@ func TestTemplateKeepsMeasurementsApart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := p.check(c.all); (err == nil) != c.ok || err != nil && !strings.Contains(err.Error(), "one agent ID") {
+		if err := p.check(c.all); (err == nil) != c.ok || err != nil && !strings.Contains(err.Error(), "the same agent ID") {
 			t.Errorf("%s: got error %v, want none: %v", c.template, err, c.ok)
 		}
 	}
@@ -140,7 +140,7 @@ func TestStableTemplateAfterReload(t *testing.T) {
 	}
 	snpdevtest.RewriteValues(t, f.refval, f.sp.Values(wanted, snp.Measurement{8}))
 	f.wantRefusal(f.genuine(f.launch), codes.Internal, "cannot be judged")
-	if _, err := f.configure(f.data(`agent_path_template = "/{{ .PluginName }}/vm1"`)); err == nil || !strings.Contains(err.Error(), "one agent ID") {
+	if _, err := f.configure(f.data(`agent_path_template = "/{{ .PluginName }}/vm1"`)); err == nil || !strings.Contains(err.Error(), "the same agent ID") {
 		t.Errorf("got error %v", err)
 	}
 }

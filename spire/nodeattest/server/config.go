@@ -15,43 +15,41 @@ import (
 )
 
 const (
-	// maxRefvalFiles bounds refval_files, and how often one piece of evidence is
-	// appraised.
+	// maxRefvalFiles bounds refval_files, and so the number of appraisals of one piece of
+	// evidence.
 	maxRefvalFiles = 64
 
-	// maxRefvalDir bounds the files of refval_dir, which are read for each
+	// maxRefvalDir bounds the number of files in refval_dir, which are read for each
 	// attestation.
 	maxRefvalDir = 1024
 )
 
-// rawConfig is the plugin_data as it stands in server.conf.
+// rawConfig is the plugin_data in server.conf.
 type rawConfig struct {
-	// RefvalFiles are files of reference values. Evidence is accepted when one
-	// of them accepts it, or Refval does. A change counts from the next
-	// attestation on.
+	// RefvalFiles are files of reference values. Evidence is accepted if one of them, or
+	// Refval, accepts it. A changed file takes effect at the next attestation.
 	RefvalFiles []string `hcl:"refval_files"`
-	// RefvalDir is a directory of such files, each with a name that ends in .json.
-	// A file that appears there, changes or goes counts from the next attestation on.
-	// The directory may be empty: then nobody is accepted by it.
+	// RefvalDir is a directory of such files, each with a name that ends in .json. A file that
+	// is added, changed or removed takes effect at the next attestation. The directory may be
+	// empty: then it accepts no evidence.
 	RefvalDir string `hcl:"refval_dir"`
-	// Refval is what could stand in such a file. There must be this, the
-	// directory, or at least one file.
+	// Refval is the content of such a file. At least one of Refval, RefvalDir and RefvalFiles
+	// is required.
 	Refval *string `hcl:"refval"`
-	// CollateralDir is a directory of certificates and CRLs, as kds.LoadDir
-	// reads it. Required: without a CRL no evidence is accepted, unless
-	// Revocation says so.
+	// CollateralDir is a directory of certificates and CRLs, as in kds.LoadDir. Required:
+	// without a CRL no evidence is accepted, unless Revocation allows it.
 	CollateralDir string `hcl:"collateral_dir"`
-	// EvidenceDir is a directory for evidence that lacks its certificate; the
-	// default is to keep none.
+	// EvidenceDir is a directory for evidence that lacks its certificate. By default such
+	// evidence is not kept.
 	EvidenceDir string `hcl:"evidence_dir"`
 	// Revocation is "required", which is the default, or "accept-unknown".
 	Revocation string `hcl:"revocation"`
-	// AgentPathTemplate is the agent's path below /spire/agent, as SPIRE's
-	// own attestors have it. The default is DefaultAgentPath.
+	// AgentPathTemplate is the template of the agent's path below /spire/agent, as in SPIRE's
+	// own attestors. The default is DefaultAgentPath.
 	AgentPathTemplate string `hcl:"agent_path_template"`
-	// Selectors are the names of those that agents get; the default is all.
-	// SPIRE stores each in its database, one by one, so that few of them make
-	// an attestation several milliseconds shorter.
+	// Selectors are the names of the selectors that agents get. The default is all. SPIRE
+	// stores each selector in its database, one by one, so a short list makes an attestation
+	// several milliseconds faster.
 	Selectors []string `hcl:"selectors"`
 }
 
@@ -65,8 +63,8 @@ type config struct {
 	notes       []string // what an operator should know about a valid configuration
 }
 
-// build is the one way from text to a configuration, for Configure and Validate
-// alike. It reads every file that the text names.
+// build is the only way from text to a configuration, for both Configure and Validate. It reads
+// every file that the text names.
 func build(core *configv1.CoreConfiguration, text string) (*config, error) {
 	var raw rawConfig
 	if err := nodeattest.DecodeConfig(text, &raw, "refval_files", "refval_dir", "refval", "collateral_dir", "evidence_dir", "revocation", "agent_path_template", "selectors"); err != nil {
@@ -92,7 +90,7 @@ func build(core *configv1.CoreConfiguration, text string) (*config, error) {
 	case n > maxRefvalFiles:
 		return nil, fmt.Errorf("refval_files has %d files, want at most %d", n, maxRefvalFiles)
 	case n == 0 && raw.Refval == nil && raw.RefvalDir == "":
-		return nil, errors.New("there are no reference values, want refval_files, refval_dir or refval")
+		return nil, errors.New("got no reference values, want refval_files, refval_dir or refval")
 	case raw.CollateralDir == "":
 		return nil, errors.New("collateral_dir is missing")
 	}
@@ -111,8 +109,7 @@ func build(core *configv1.CoreConfiguration, text string) (*config, error) {
 	return c, nil
 }
 
-// sources are where reference values come from, in the order in which they are
-// asked.
+// sources are the places of reference values, in the order in which they are asked.
 func (raw rawConfig) sources() []source {
 	var all []source
 	if raw.Refval != nil {
@@ -137,11 +134,11 @@ func revocationMode(text string) (appraise.RevocationMode, error) {
 	return 0, fmt.Errorf("revocation is %q, want required or accept-unknown", text)
 }
 
-// remarks names what is valid and yet worth a second look.
+// remarks lists settings that are valid but worth a second look.
 func (c *config) remarks(all []namedValues, revocation appraise.RevocationMode) []string {
 	var notes []string
 	if !c.path.perLaunch {
-		notes = append(notes, "agent_path_template does not have the whole REPORT_ID in it: of launches with one agent ID, each makes the agent of the one before inactive")
+		notes = append(notes, "agent_path_template does not contain the whole REPORT_ID: if launches share an agent ID, each makes the agent of the one before inactive")
 	}
 	if revocation == appraise.AcceptUnknownRevocation {
 		notes = append(notes, "revocation is accept-unknown: a certificate that AMD has revoked may be accepted")

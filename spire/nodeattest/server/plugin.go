@@ -1,5 +1,5 @@
-// Package server is the SPIRE server's end of the node attestor amd_sev_snp: it has an
-// agent's evidence appraised and gives the agent an ID and selectors.
+// Package server is the SPIRE server's side of the node attestor amd_sev_snp: it has an agent's
+// evidence appraised and gives the agent an ID and selectors.
 //
 // The package judges nothing itself, and trusts the bytes of a peer only after
 // appraise has accepted them. It refuses a peer that sends too much before it parses
@@ -27,12 +27,12 @@ import (
 )
 
 const (
-	// helloTimeout bounds how long a peer may take over its first message. SPIRE's
-	// server has it before it asks the plugin.
+	// helloTimeout bounds the wait for a peer's first message. SPIRE's server has that message
+	// before it calls the plugin.
 	helloTimeout = 5 * time.Second
 
-	// answerTimeout bounds how long a peer may take over its evidence. Linux stops
-	// asking a throttling host for a report after 60 s.
+	// answerTimeout bounds the wait for a peer's evidence. Linux stops asking a throttling host
+	// for a report after 60 s.
 	answerTimeout = 75 * time.Second
 )
 
@@ -45,11 +45,11 @@ type Plugin struct {
 	rand          io.Reader
 	helloTimeout  time.Duration
 	answerTimeout time.Duration
-	log           hclog.Logger // set before anything is served
+	log           hclog.Logger // set before the plugin serves
 	waiting       waiting
 
 	appraise func(appraise.Request) appraise.Verdict
-	memo     appraise.Memo // of the roots' signatures, over all configurations
+	memo     appraise.Memo // caches the verification of the roots' signatures, across configurations
 
 	mu     sync.Mutex
 	config *config // guarded by mu; nil until configured
@@ -60,8 +60,8 @@ var (
 	_ configv1.ConfigServer             = (*Plugin)(nil)
 )
 
-// New returns a plugin that is not configured yet. Evidence is judged at now, and
-// nonces are drawn from rand.
+// New returns a plugin that is not configured yet. It judges evidence at now, and draws nonces
+// from rand.
 func New(now func() time.Time, rand io.Reader) *Plugin {
 	return &Plugin{
 		now:           now,
@@ -77,7 +77,7 @@ func New(now func() time.Time, rand io.Reader) *Plugin {
 // SetLogger is called once, by SPIRE's plugin framework.
 func (p *Plugin) SetLogger(log hclog.Logger) { p.log = log }
 
-// Configure replaces the configuration, or leaves it as it was with an error.
+// Configure replaces the configuration. If it fails, it keeps the old one.
 func (p *Plugin) Configure(_ context.Context, request *configv1.ConfigureRequest) (*configv1.ConfigureResponse, error) {
 	c, err := build(request.GetCoreConfiguration(), request.GetHclConfiguration())
 	if err != nil {
@@ -92,7 +92,7 @@ func (p *Plugin) Configure(_ context.Context, request *configv1.ConfigureRequest
 	return &configv1.ConfigureResponse{}, nil
 }
 
-// Validate says what Configure would, with its notes.
+// Validate returns the errors that Configure would return, and the notes.
 func (p *Plugin) Validate(_ context.Context, request *configv1.ValidateRequest) (*configv1.ValidateResponse, error) {
 	c, err := build(request.GetCoreConfiguration(), request.GetHclConfiguration())
 	if err != nil {
@@ -101,8 +101,8 @@ func (p *Plugin) Validate(_ context.Context, request *configv1.ValidateRequest) 
 	return &configv1.ValidateResponse{Valid: true, Notes: c.notes}, nil
 }
 
-// Attest does one exchange, as package nodeattest describes it. The log says what was
-// wrong with the evidence. The peer learns only which checks failed.
+// Attest makes one exchange, as package nodeattest describes it. The log has the faults of the
+// evidence. The peer learns only which checks failed.
 func (p *Plugin) Attest(stream nodeattestorv1.NodeAttestor_AttestServer) error {
 	p.mu.Lock()
 	c := p.config
@@ -123,7 +123,7 @@ func (p *Plugin) Attest(stream nodeattestorv1.NodeAttestor_AttestServer) error {
 	})
 }
 
-// exchange sends a peer that greets a nonce, and returns it with the answer.
+// exchange sends a nonce to a peer that greets, and returns the nonce with the answer.
 func (p *Plugin) exchange(stream nodeattestorv1.NodeAttestor_AttestServer) (evidence.Nonce, []byte, error) {
 	ctx, leave := p.waiting.enter(stream.Context())
 	defer leave()
@@ -151,8 +151,8 @@ func (p *Plugin) exchange(stream nodeattestorv1.NodeAttestor_AttestServer) (evid
 	return nonce, second.GetChallengeResponse(), nil
 }
 
-// receive waits for a message, but not for ever. The goroutine ends with the
-// stream, which ends when Attest returns.
+// receive waits for a message, but at most for limit. The goroutine ends with the stream, which
+// ends when Attest returns.
 func receive(ctx context.Context, stream nodeattestorv1.NodeAttestor_AttestServer, limit time.Duration) (*nodeattestorv1.AttestRequest, error) {
 	type received struct {
 		request *nodeattestorv1.AttestRequest
@@ -175,15 +175,15 @@ func receive(ctx context.Context, stream nodeattestorv1.NodeAttestor_AttestServe
 	}
 }
 
-// maxLogged is how many reference values say in the log why they refuse one
-// evidence: strangers decide how often that is.
+// maxLogged bounds how many reference values log why they refuse a piece of evidence, because
+// strangers decide how often that happens.
 const maxLogged = 4
 
-// short is an error without what a peer can make long.
+// short is an error's text, cut because a peer can make it long.
 func short(err error) string { return fmt.Sprintf("%.2000s", err) }
 
-// keep puts evidence that lacks its certificate where an operator finds it who fetches
-// that.
+// keep stores evidence that lacks its certificate where an operator can find it and fetch the
+// certificate.
 func (p *Plugin) keep(c *config, answer []byte, judged judgements) {
 	report := judged[0].verdict.Report
 	if report == nil || !judged[0].verdict.LacksCertificate() {
@@ -197,7 +197,7 @@ func (p *Plugin) keep(c *config, answer []byte, judged judgements) {
 	}
 }
 
-// judge has one answer appraised.
+// judge appraises one answer.
 func (p *Plugin) judge(c *config, nonce evidence.Nonce, answer []byte) (*nodeattestorv1.AgentAttributes, error) {
 	e, err := appraise.Read(answer, evidence.Plain)
 	if err != nil {

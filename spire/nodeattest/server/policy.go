@@ -18,7 +18,7 @@ import (
 	"github.com/rootvouch/rootvouch/snp/kds"
 )
 
-// document is encoded reference values with the name of where they stand.
+// document is encoded reference values, and the name of their place.
 type document struct {
 	name string
 	data []byte
@@ -38,9 +38,8 @@ func inlineSource(name, text string) source {
 	return func() ([]document, error) { return []document{{name, []byte(text)}}, nil }
 }
 
-// dirSource reads the files of a directory whose names end in .json, in the order
-// of their names. Names that begin with a dot are files that are still being
-// written.
+// dirSource reads the files of a directory whose names end in .json, sorted by name. It skips
+// names that begin with a dot, because such files are still being written.
 func dirSource(dir string) source {
 	return func() ([]document, error) {
 		entries, err := os.ReadDir(dir)
@@ -55,7 +54,7 @@ func dirSource(dir string) source {
 			path := filepath.Join(dir, e.Name())
 			data, err := bounded.ReadFile(path, refval.MaxSize)
 			if errors.Is(err, fs.ErrNotExist) {
-				continue // taken away since the directory was read
+				continue // removed since the directory was read
 			}
 			if err != nil {
 				return nil, err
@@ -74,18 +73,18 @@ type namedValues struct {
 	values refval.Values
 }
 
-// policy is what evidence is judged by. The files are looked at for each
-// attestation, and decoded when they have changed: a value that an operator takes
-// back counts at once. A file that cannot be read or decoded refuses everybody,
-// since nobody knows what it was meant to say.
+// policy has the inputs of a judgement. For each attestation it checks the files, and decodes
+// them if they have changed. So reference values that an operator removes stop counting at
+// once. If a file cannot be read or decoded, policy refuses all evidence, because the file's
+// meaning is unknown.
 type policy struct {
 	refvals    []source
 	collateral *kds.Dir
 	revocation appraise.RevocationMode
-	check      func([]namedValues) error // what else is asked of all values together
+	check      func([]namedValues) error // a further check of all values together
 
 	mu     sync.Mutex
-	digest [sha256.Size]byte // of the files that values come from
+	digest [sha256.Size]byte // of the files from which values come
 	values []namedValues     // nil: none yet
 }
 
@@ -103,7 +102,7 @@ func (p *policy) load() ([]namedValues, appraise.Collateral, error) {
 	if err != nil {
 		return nil, appraise.Collateral{}, err
 	}
-	// AMD's own stand for a directory that has none of them. They vouch for
+	// AMD's own certificates are used for a directory that has none of them. They vouch for
 	// nothing unless the reference values name AMD.
 	all := append(slices.Clone(certificates), kds.AMDCertificates()...)
 	return values, appraise.Collateral{Certificates: all, CRLs: crls}, nil
@@ -152,14 +151,14 @@ type judgement struct {
 	verdict appraise.Verdict
 }
 
-// judgements are the verdicts on one piece of evidence: one that is trusted, or
-// one from each file, none of which is.
+// judgements are the verdicts on one piece of evidence: either one that is trusted, or one from
+// each file, none of which is trusted.
 type judgements []judgement
 
 func (j judgements) trusted() bool { return len(j) == 1 && j[0].verdict.Trusted() }
 
-// failed names the checks that failed everywhere, or, if none did, all that failed
-// somewhere.
+// failed names the checks that failed in every verdict. If there are none, it names all that
+// failed in some verdict.
 func (j judgements) failed() []string {
 	count := map[string]int{}
 	var names []string
@@ -179,8 +178,8 @@ func (j judgements) failed() []string {
 	return names
 }
 
-// judge has evidence appraised by each file until one trusts it. The request needs
-// nothing that the policy holds. An error says that it could not be judged at all.
+// judge appraises evidence with each file until one trusts it. The caller fills the request
+// except for what the policy holds. An error says that the evidence could not be judged.
 func (p *policy) judge(q appraise.Request, by func(appraise.Request) appraise.Verdict) (judgements, error) {
 	all, collateral, err := p.load()
 	if err != nil {
@@ -202,9 +201,9 @@ func (p *policy) judge(q appraise.Request, by func(appraise.Request) appraise.Ve
 	return refused, nil
 }
 
-// candidates are the values by which evidence is worth appraising: those that accept
-// its measurement. The others would refuse it, each after the same signatures. If
-// there are none, some say why it is refused.
+// candidates returns the values worth an appraisal: those that accept the measurement of the
+// evidence. The others would refuse it, each after verifying the same signatures. If no values
+// accept the measurement, it returns some that show why the evidence is refused.
 func candidates(all []namedValues, m snp.Measurement) []namedValues {
 	var fit []namedValues
 	for _, v := range all {

@@ -12,15 +12,14 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// selectors returns the values of the agent's selectors, of evidence that is
-// trusted.
+// selectors returns the values of the agent's selectors. The evidence must be trusted.
 func (j judgement) selectors() ([]string, error) {
 	return allSelectors(j.verdict.Report, j.verdict.Product, j.values.RootOfTrust, signingKeyHash(j.verdict.Signer))
 }
 
-// allSelectors is the list that docs/spire.md explains. The selectors that the
-// public attestor of this name has are here under the same names with the same
-// values; byte strings are lower-case hex, in full.
+// allSelectors returns the list that docs/spire.md explains. The selectors of the public
+// attestor of this name have the same names and values here. Byte strings are lower-case hex,
+// in full.
 func allSelectors(r *snp.Report, product snp.Product, root refval.RootOfTrust, keyHash [sha512.Size]byte) ([]string, error) {
 	var s selectorList
 	s.add("measurement", r.Measurement)
@@ -70,8 +69,8 @@ func allSelectors(r *snp.Report, product snp.Product, root refval.RootOfTrust, k
 	return s, nil
 }
 
-// checkSelectorNames refuses a name that no selector has: a misspelt one would
-// take the selector away that an entry needs.
+// checkSelectorNames refuses an unknown name: because of a misspelt one an entry would lack the
+// selector that it needs.
 func checkSelectorNames(names []string) error {
 	known, err := allSelectors(&snp.Report{}, snp.Turin, refval.AMD(), [sha512.Size]byte{})
 	if err != nil {
@@ -85,8 +84,8 @@ func checkSelectorNames(names []string) error {
 	return nil
 }
 
-// pick returns the selectors with those names, or all for no names. The name of a
-// group, such as policy, stands for all in it.
+// pick returns the selectors with those names, or all if names is empty. The name of a group,
+// such as policy, includes all its selectors.
 func pick(all, names []string) []string {
 	if len(names) == 0 {
 		return all
@@ -138,8 +137,8 @@ func (s *selectorList) firmware(name string, f snp.Firmware) {
 	s.add(name+"_major", f.Major)
 }
 
-// signingKeyHash is what the public attestor has under signing_key_hash for a
-// certificate that came from the host: SHA-512 over its PEM form.
+// signingKeyHash is the public attestor's signing_key_hash for a certificate from the host:
+// SHA-512 over its PEM form.
 func signingKeyHash(leaf *x509.Certificate) [sha512.Size]byte {
 	return sha512.Sum512(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf.Raw}))
 }

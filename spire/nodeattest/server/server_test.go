@@ -491,7 +491,7 @@ func TestNotes(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := strings.Join(notes, "\n")
-	for _, want := range []string{"NOT CONFIDENTIAL", "Milan", "accept-unknown", "one agent ID"} {
+	for _, want := range []string{"NOT CONFIDENTIAL", "Milan", "accept-unknown", "share an agent ID"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("no note with %q among %q", want, notes)
 		}

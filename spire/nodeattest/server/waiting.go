@@ -7,17 +7,16 @@ import (
 	"sync"
 )
 
-// maxWaiting bounds the exchanges that wait for their peers at once, each of which
-// takes two goroutines and a gRPC stream.
+// maxWaiting bounds the exchanges that wait for their peers at once. Each takes two goroutines
+// and a gRPC stream.
 const maxWaiting = 4096
 
-// errDisplaced is the cause for which the exchange that waited longest ends.
+// errDisplaced ends the exchange that has waited longest.
 var errDisplaced = errors.New("too many peers wait: try again")
 
-// waiting are the exchanges that wait for their peers. When there are too many the
-// oldest ends: strangers who say nothing keep nobody out, since a guest with an
-// AMD-SP answers within milliseconds, and they would have to begin max exchanges
-// in that time.
+// waiting are the exchanges that wait for their peers. If there are too many, the oldest ends.
+// So silent strangers keep nobody out: a guest with an AMD-SP answers within milliseconds, and
+// the strangers would have to begin max exchanges in that time.
 type waiting struct {
 	max int
 
@@ -25,8 +24,8 @@ type waiting struct {
 	queue list.List // of context.CancelCauseFunc, oldest first; guarded by mu
 }
 
-// enter adds an exchange. Its context ends with errDisplaced as the cause when it
-// has to give way; leave is called when it waits no more.
+// enter adds an exchange. If the exchange has to give way, its context ends with the cause
+// errDisplaced. The caller calls leave when the exchange no longer waits.
 func (w *waiting) enter(ctx context.Context) (_ context.Context, leave func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	w.mu.Lock()
@@ -38,7 +37,7 @@ func (w *waiting) enter(ctx context.Context) (_ context.Context, leave func()) {
 	}
 	return ctx, func() {
 		w.mu.Lock()
-		w.queue.Remove(place) // nothing if it is not in there
+		w.queue.Remove(place) // does nothing if it was removed
 		w.mu.Unlock()
 		cancel(nil)
 	}
