@@ -176,7 +176,7 @@ func (s Site) put(ctx context.Context, r *Release) error {
 		return err
 	}
 	defer clear(key)
-	return s.noted(Register(ctx, s.KMS, r, key))
+	return s.noted(Register(ctx, s.KMS, r, key, ""))
 }
 
 // noted tells what the key server says of a record.
@@ -189,10 +189,14 @@ func (s Site) noted(record adminapi.Record, err error) error {
 	return err
 }
 
-// Register gives a release's key to the key server.
-func Register(ctx context.Context, kms KeyServer, r *Release, key []byte) (adminapi.Record, error) {
+// Register gives a release's key to the key server. If the key server made the key, made is
+// the key's name there, and no key is sent.
+func Register(ctx context.Context, kms KeyServer, r *Release, key []byte, made string) (adminapi.Record, error) {
+	if made != "" {
+		key = nil
+	}
 	return kms.Put(ctx, adminapi.Put{
-		Header: r.Pins.Header, SPIFFEID: r.Manifest.SPIFFEID, Evidence: adminapi.EvidenceRequired, ReferenceValues: r.Refval,
+		Header: r.Pins.Header, SPIFFEID: r.Manifest.SPIFFEID, Evidence: adminapi.EvidenceRequired, ReferenceValues: r.Refval, MadeKey: made,
 	}, key)
 }
 

@@ -38,6 +38,9 @@ type Options struct {
 	// Rand is where keys, salts and UUIDs come from: the same stream and the same
 	// inputs give the same bytes.
 	Rand io.Reader
+	// Key returns the disk's key if it is made elsewhere, luks2.PassphraseSize bytes, and
+	// is asked when the disk is built. The key is wiped after use. Nil: it comes from Rand.
+	Key func(ctx context.Context) ([]byte, error)
 	// Now is the clock floor of the VM, unless vm.json has one.
 	Now time.Time
 	// Keep takes the disk's key, which is in no file of the release, when all files
@@ -228,6 +231,9 @@ func (b *builder) buildDisk(ctx context.Context) error {
 		return err
 	}
 	defer secrets.Wipe()
+	if err := b.takeKey(ctx, secrets); err != nil {
+		return err
+	}
 	root := b.vm.Root
 	size, err := parseSize(root.Size)
 	if err != nil {
@@ -248,6 +254,23 @@ func (b *builder) buildDisk(ctx context.Context) error {
 		copy(b.key[:], key)
 	})}, source, secrets, image.Options{Size: size, Workers: before + image.Waiting})
 	return err
+}
+
+// takeKey has the disk open with a key that is made elsewhere, if it is.
+func (b *builder) takeKey(ctx context.Context, secrets *image.Secrets) error {
+	if b.Key == nil {
+		return nil
+	}
+	key, err := b.Key(ctx)
+	if err != nil {
+		return fmt.Errorf("asking for the disk's key: %w", err)
+	}
+	defer clear(key)
+	if len(key) != len(secrets.Key) {
+		return fmt.Errorf("asking for the disk's key: it has %d bytes, want %d", len(key), len(secrets.Key))
+	}
+	copy(secrets.Key[:], key)
+	return nil
 }
 
 // writer takes the key in memory.

@@ -22,6 +22,7 @@ import (
 
 	"github.com/rootvouch/rootvouch/boot/bootconfig"
 	"github.com/rootvouch/rootvouch/boot/cmdline"
+	"github.com/rootvouch/rootvouch/image"
 	"github.com/rootvouch/rootvouch/initramfs"
 	"github.com/rootvouch/rootvouch/pins"
 	"github.com/rootvouch/rootvouch/test/firmwaretest"
@@ -135,6 +136,50 @@ func TestBuildTwice(t *testing.T) {
 		if !bytes.Equal(data, contents[1][name]) {
 			t.Errorf("%s differs between the builds", name)
 		}
+	}
+}
+
+// A key that is made elsewhere is the disk's, and one of another size is refused.
+func TestBuildKey(t *testing.T) {
+	dir, document := inputs(t)
+	vm, err := decode(t, dir, document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, given := bytes.Repeat([]byte{9}, 32), bytes.Repeat([]byte{9}, 32)
+	var kept []byte
+	o := Options{
+		Dir: filepath.Join(t.TempDir(), "r"), Rand: seeded(), Now: time.Date(2026, 11, 28, 0, 0, 0, 0, time.UTC),
+		Key:  func(context.Context) ([]byte, error) { return given, nil },
+		Keep: func(_ *Release, key []byte) error { kept = bytes.Clone(key); return nil },
+	}
+	r, err := Build(t.Context(), vm, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(kept, want) || !bytes.Equal(given, make([]byte, 32)) {
+		t.Errorf("kept %x, want %x; the given one is now %x, want zeros", kept, want, given)
+	}
+	f, err := os.Open(r.Path(DiskFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk, err := image.OpenDisk(f, info.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := disk.Filesystem(want, r.Pins); err != nil {
+		t.Errorf("opening the disk with the key: %v", err)
+	}
+	o.Dir = filepath.Join(t.TempDir(), "short")
+	o.Key = func(context.Context) ([]byte, error) { return make([]byte, 31), nil }
+	if _, err := Build(t.Context(), vm, o); err == nil || !strings.Contains(err.Error(), "it has 31 bytes, want 32") {
+		t.Errorf("a short key: got error %v", err)
 	}
 }
 

@@ -2,6 +2,7 @@
 package release
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -46,6 +47,7 @@ the format of vm.json.`,
 
 type buildFlags struct {
 	vm, out, key, seed string
+	keyFrom            string
 	recipients         []string
 	tempDir, cache     string
 }
@@ -57,16 +59,18 @@ func newBuildCommand() *cobra.Command {
 		Short: "Make a directory with all that a VM needs",
 		Long: `Make a directory with all that a launch of the VM needs: the encrypted disk and its
 pins, firmware, kernel behind the gate, initramfs with boot.json, reference values
-pins, firmware, kernel behind the gate, initramfs with boot.json, reference values
 with the launch digest of each shape, and a manifest with the SHA-256 of each file.
 The release's ID is the beginning of the manifest's SHA-256. The directory appears
 complete, or not at all.
 
 No file has the disk's key in the clear. --key-to says where the key goes:
-key-server  to the key server of vm.json, with these reference values; the key is
-            nowhere else
+  key-server  to the key server of vm.json, with these reference values; the key is
+              nowhere else
   age         into DIR/disk.key.age, encrypted to each --age-recipient
   -           to standard output, a pipe and not a terminal: 32 bytes
+With --key-from key-server the key server makes the key, with the randomness of its own
+machine. This machine has the key in memory while it encrypts the disk, and sends it to
+nobody. A build that fails leaves the key at the server for a week, without a record.
 
 The firmware must run no code of its host (vm.json can accept that by name). Notes say
 what is likely to be wrong with the root.
@@ -84,12 +88,14 @@ SOURCE_DATE_EPOCH, otherwise it is now. Protect a seed like the key.`,
 	flags.StringVar(&f.vm, "vm", "", "vm.json")
 	flags.StringVar(&f.out, "out-dir", "", "directory to write (the release; must not exist)")
 	flags.StringVar(&f.key, "key-to", "", "where the disk's key goes (key-server, age, or - for standard output, a pipe)")
+	flags.StringVar(&f.keyFrom, "key-from", "here", "where the disk's key is made (here, or key-server with --key-to key-server)")
 	flags.StringArrayVar(&f.recipients, "age-recipient", nil, "age recipient that can open the key, age1… (repeatable)")
 	flags.StringVar(&f.seed, "seed", "", "derive all keys, salts and UUIDs from this secret: hex or @FILE")
 	flags.StringVar(&f.tempDir, "temp-dir", "", "where a compressed or piped tar is unpacked (default: the system's)")
 	flags.StringVar(&f.cache, "cache-dir", "", "directory that keeps compressed bases, to build faster (default: none)")
 	command.Require(cmd, "vm", "out-dir", "key-to")
 	command.Choices(cmd, "key-to", "key-server", "age", "-")
+	command.Choices(cmd, "key-from", "here", "key-server")
 	command.NotEmpty(cmd, "age-recipient", "seed", "temp-dir", "cache-dir")
 	return cmd
 }
@@ -105,7 +111,11 @@ func (f *buildFlags) run(cmd *cobra.Command) error {
 		Say:  func(step string) { cli.Say(cmd, "building %s", step) },
 		Note: func(name, text string) { fmt.Fprintf(cmd.ErrOrStderr(), "note: %s: %s\n", name, text) },
 	}
-	if o.Keep, err = f.keeper(cmd, vm); err != nil {
+	made, err := f.maker(vm, &o)
+	if err != nil {
+		return err
+	}
+	if o.Keep, err = f.keeper(cmd, vm, made); err != nil {
 		return err
 	}
 	if o.Now, err = buildTime(); err != nil {
@@ -140,8 +150,37 @@ func plural(n int, thing string) string {
 	return strconv.Itoa(n) + " " + thing + "s"
 }
 
+// maker has the key server make the disk's key, if the flags say so. The name that the key
+// has there stands in made once the disk is built; it is empty if the key is made here.
+func (f *buildFlags) maker(vm release.VM, o *release.Options) (made *string, err error) {
+	made = new(string)
+	switch f.keyFrom {
+	case "here":
+		return made, nil
+	case "key-server":
+	default:
+		return nil, command.Usage(fmt.Errorf("--key-from is %q, want here or key-server", f.keyFrom))
+	}
+	if f.key != "key-server" {
+		return nil, command.Usage(fmt.Errorf("--key-from key-server goes with --key-to key-server, and --key-to is %q", f.key))
+	}
+	if f.seed != "" {
+		return nil, command.Usage(errors.New("--seed derives the disk's key, and --key-from key-server has the key server make it: give one of them"))
+	}
+	client, err := keyServer(vm)
+	if err != nil {
+		return nil, err
+	}
+	o.Key = func(ctx context.Context) ([]byte, error) {
+		answer, key, err := client.MakeKey(ctx)
+		*made = answer.ID
+		return key, err
+	}
+	return made, nil
+}
+
 // keeper returns the function that stores the key.
-func (f *buildFlags) keeper(cmd *cobra.Command, vm release.VM) (func(*release.Release, []byte) error, error) {
+func (f *buildFlags) keeper(cmd *cobra.Command, vm release.VM, made *string) (func(*release.Release, []byte) error, error) {
 	if (f.key == "age") != (len(f.recipients) > 0) {
 		return nil, command.Usage(errors.New("want both of --key-to age and --age-recipient, or none"))
 	}
@@ -159,7 +198,7 @@ func (f *buildFlags) keeper(cmd *cobra.Command, vm release.VM) (func(*release.Re
 			return nil, hint(err)
 		}
 		return func(r *release.Release, key []byte) error {
-			record, err := release.Register(cmd.Context(), client, r, key)
+			record, err := release.Register(cmd.Context(), client, r, key, *made)
 			for _, note := range record.Notes {
 				sayNote(cmd, note)
 			}

@@ -72,12 +72,21 @@ func TestRefuses(t *testing.T) {
 		}
 	}
 	f := buildFlags{key: "age"}
-	if _, err := f.keeper(New(), release.VM{}); err == nil || !strings.Contains(err.Error(), "want both of --key-to age") {
+	if _, err := f.keeper(New(), release.VM{}, new(string)); err == nil || !strings.Contains(err.Error(), "want both of --key-to age") {
 		t.Errorf("age without a recipient: got error %v", err)
 	}
 	f = buildFlags{key: "disk.key"}
-	if _, err := f.keeper(New(), release.VM{}); err == nil || !strings.Contains(err.Error(), "want key-server, age or -") {
+	if _, err := f.keeper(New(), release.VM{}, new(string)); err == nil || !strings.Contains(err.Error(), "want key-server, age or -") {
 		t.Errorf("a file: got error %v", err)
+	}
+	for want, f := range map[string]buildFlags{
+		"want here or key-server":            {keyFrom: "there", key: "key-server"},
+		"goes with --key-to key-server":      {keyFrom: "key-server", key: "age"},
+		"--seed derives the disk's key, and": {keyFrom: "key-server", key: "key-server", seed: "00"},
+	} {
+		if _, err := f.maker(release.VM{}, &release.Options{}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got error %v, want one with %q", err, want)
+		}
 	}
 }
 
