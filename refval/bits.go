@@ -2,7 +2,7 @@ package refval
 
 import "github.com/rootvouch/rootvouch/snp"
 
-// BitCheck is one bit of a report, held against what is wanted of it.
+// BitCheck is one bit of a report, compared with its wanted value.
 type BitCheck struct {
 	Name string // "guest policy debug", "platform info smt"
 	Host bool   // of PLATFORM_INFO, not of POLICY

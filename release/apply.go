@@ -26,8 +26,8 @@ type Entries struct {
 	Count   int
 }
 
-// SPIREServer is what a rollout does with the entries of a VM on a SPIRE server. Each
-// change can be made again.
+// SPIREServer is what a rollout does with the entries of a VM on a SPIRE server. Each change
+// may be repeated.
 type SPIREServer interface {
 	// Releases lists the releases of a VM that have entries.
 	Releases(ctx context.Context, vm string) ([]Entries, error)
@@ -51,7 +51,7 @@ type KeyServer interface {
 	Revive(ctx context.Context, disk pins.UUID) (adminapi.Record, error)
 }
 
-// Site is what a release is brought to.
+// Site is the place to which a release is rolled out.
 type Site struct {
 	SPIRE     SPIREServer
 	KMS       KeyServer
@@ -67,8 +67,8 @@ type Site struct {
 	Note func(text string)
 }
 
-// Step is one difference, and how it goes away. Carried out again it changes
-// nothing; cut short it is planned again.
+// Step is one difference, and the function that removes it. A repeated step changes nothing. An
+// interrupted step is planned again.
 type Step struct {
 	What string
 	do   func(context.Context) error
@@ -77,7 +77,7 @@ type Step struct {
 // ErrNoKey says that the key server lacks a disk's key, and that none was given.
 var ErrNoKey = errors.New("the key server has no record of the disk, and no key was given")
 
-// Apply carries out steps in order, and tells each before it is begun.
+// Apply carries out steps in order, and calls say before each.
 func Apply(ctx context.Context, steps []Step, say func(string)) error {
 	for _, s := range steps {
 		if say != nil {
@@ -90,7 +90,7 @@ func Apply(ctx context.Context, steps []Step, say func(string)) error {
 	return nil
 }
 
-// Target is what a release is to be.
+// Target is the wanted state of a release.
 type Target struct {
 	// End is when it ends; zero: no end.
 	End time.Time
@@ -99,8 +99,8 @@ type Target struct {
 	OldEnd *time.Time
 }
 
-// Plan returns what makes a release live. The key server comes first and the entries
-// last, so that a VM which is attested has a key to get.
+// Plan returns the steps that make a release live. The key server comes first and the entries
+// last, so that a VM that attests finds its key.
 func (s Site) Plan(ctx context.Context, r *Release, t Target) ([]Step, error) {
 	steps, err := s.planRecord(ctx, r)
 	if err != nil {

@@ -13,10 +13,10 @@ import (
 
 const digestLabel = "rootvouch volume digest v1\n"
 
-// Digest says what a closed volume holds: SHA-256 over a label, the size, and the
-// SHA-256 of header, superblock, journal and each run of tags. It reads no data,
-// because no data but that of the tags can be read. r is the whole device. Several
-// goroutines call progress, with bytes of tags.
+// Digest identifies the contents of a closed volume: SHA-256 over a label, the size, and the
+// SHA-256 of header, superblock, journal and each run of tags. It need not read the data,
+// because the tags authenticate them. r is the whole device. Several goroutines call progress,
+// with bytes of tags.
 func Digest(ctx context.Context, r io.ReaderAt, l Layout, progress func(done, size uint64)) (pins.Digest, error) {
 	h := sha256.New()
 	h.Write([]byte(digestLabel))

@@ -15,7 +15,7 @@ import (
 	"github.com/rootvouch/rootvouch/luks2"
 )
 
-// Disk is what a volume is on.
+// Disk is the device or file of a volume.
 type Disk interface {
 	io.ReaderAt
 	io.WriterAt

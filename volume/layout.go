@@ -55,7 +55,7 @@ const (
 	firstCommitID   = 0x1111111111111111            // of sequence 0, without journal_crypt
 )
 
-// Layout says where what is on a volume of a certain size. It comes from LayoutOf.
+// Layout has the places of all parts of a volume of one size. LayoutOf makes it.
 type Layout struct {
 	Size     uint64 // bytes of the whole device
 	DataSize uint64 // bytes that it offers: provided_data_sectors
@@ -129,8 +129,8 @@ const (
 	log2SectorsPerBit = 15
 )
 
-// Superblock is the only superblock that a volume of this size has: as the kernel
-// would write it, and never changes it.
+// Superblock is the only valid superblock of a volume of this size. The kernel writes the same
+// bytes and never changes them.
 func (l Layout) Superblock() []byte {
 	b := make([]byte, SuperblockSize)
 	copy(b, sbMagic)

@@ -12,9 +12,9 @@ import (
 	"github.com/rootvouch/rootvouch/luks2"
 )
 
-// Verify reads every sector of a closed volume and holds it against its tag. It returns how
-// many do not match, and the first of them. What a journal holds that was not written to
-// its place is not looked at. Several goroutines call progress, with bytes of data.
+// Verify reads every sector of a closed volume and compares it with its tag. It returns the
+// number of mismatches, and the first of them. It ignores journal entries that were not written
+// to their place. Several goroutines call progress, with bytes of data.
 func Verify(ctx context.Context, r io.ReaderAt, l Layout, volumeKey []byte, progress func(done, size uint64)) (bad, first uint64, err error) {
 	if len(volumeKey) != luks2.AuthenticatedKeySize {
 		return 0, 0, fmt.Errorf("verifying: volume key has %d bytes, want %d", len(volumeKey), luks2.AuthenticatedKeySize)
