@@ -197,7 +197,7 @@ func (s *Server) nonce(c *call) ([]byte, error) {
 // release answers keyapi.ReleasePath. The key leaves only after the ledger has made the release
 // durable.
 func (s *Server) release(c *call) ([]byte, error) {
-	free, err := take(c.ctx, s.slots, "releases")
+	free, err := take(c.ctx, s.slots)
 	if err != nil {
 		return nil, err
 	}
@@ -255,16 +255,16 @@ func (s *Server) release(c *call) ([]byte, error) {
 const slotWait = 5 * time.Second
 
 // take takes a slot, and returns the function that frees it.
-func take(ctx context.Context, slots chan struct{}, what string) (free func(), err error) {
+func take(ctx context.Context, slots chan struct{}) (free func(), err error) {
 	wait := time.NewTimer(slotWait)
 	defer wait.Stop()
 	select {
 	case slots <- struct{}{}:
 		return func() { <-slots }, nil
 	case <-wait.C:
-		return nil, refuse(keyapi.CodeBusy, "%d %s are under way", cap(slots), what)
+		return nil, refuse(keyapi.CodeBusy, "%d releases are under way", cap(slots))
 	case <-ctx.Done():
-		return nil, refuse(keyapi.CodeUnavailable, "waiting for one of %d %s to end: %v", cap(slots), what, ctx.Err())
+		return nil, refuse(keyapi.CodeUnavailable, "waiting for one of %d releases to end: %v", cap(slots), ctx.Err())
 	}
 }
 

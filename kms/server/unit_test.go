@@ -111,13 +111,13 @@ func TestRefusalsAfterTheClockWasSetBack(t *testing.T) {
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slots := make(chan struct{}, 1)
-		first, err := take(t.Context(), slots, "releases")
+		first, err := take(t.Context(), slots)
 		if err != nil {
 			t.Fatal(err)
 		}
 		second := make(chan error)
 		go func() {
-			_, err := take(t.Context(), slots, "releases")
+			_, err := take(t.Context(), slots)
 			second <- err
 		}()
 		synctest.Wait()
@@ -125,12 +125,12 @@ func TestTurns(t *testing.T) {
 		if err := <-second; err != nil {
 			t.Errorf("the second one got %v, want its turn", err)
 		}
-		if _, err := take(t.Context(), slots, "releases"); codeOf(err) != keyapi.CodeBusy {
+		if _, err := take(t.Context(), slots); codeOf(err) != keyapi.CodeBusy {
 			t.Errorf("the third one got %v, want %s", err, keyapi.CodeBusy)
 		}
 		ended, end := context.WithCancel(t.Context())
 		end()
-		if _, err := take(ended, slots, "releases"); codeOf(err) != keyapi.CodeUnavailable {
+		if _, err := take(ended, slots); codeOf(err) != keyapi.CodeUnavailable {
 			t.Errorf("one whose caller has gone got %v, want %s", err, keyapi.CodeUnavailable)
 		}
 	})

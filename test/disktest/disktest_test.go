@@ -2,6 +2,7 @@ package disktest
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,7 +28,7 @@ func TestCut(t *testing.T) {
 			args = append(args, "-c", c)
 		}
 		out, err := exec.Command(client, args...).CombinedOutput()
-		if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != -1 || bytes.Contains(out, []byte("failed")) {
+		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != -1 || bytes.Contains(out, []byte("failed")) {
 			t.Fatalf("qemu-io: %v: %s", err, out)
 		}
 	}

@@ -57,12 +57,12 @@ func TestReleasesWhileCARotates(t *testing.T) {
 			stale := r.identity()
 			before := r.authorities()
 			w.rotate()
-			r.more(3)
+			r.more()
 			if err := r.release(stale); err != nil {
 				t.Errorf("an SVID of the CA before: %v", err)
 			}
 			r.renewed(before)
-			r.more(3)
+			r.more()
 		}
 		r.end()
 	})
@@ -82,7 +82,7 @@ func TestReleasesWhileCARotates(t *testing.T) {
 			stale := r.identity()
 			before := r.authorities()
 			old := w.rotate()
-			r.more(3)
+			r.more()
 			w.authority("taint", "-authorityID", old) // SPIRE then renews every SVID of it
 			r.renewed(before)
 			stale.Bundles = r.identity().Bundles // so that it is the key server that judges
@@ -99,7 +99,7 @@ func TestReleasesWhileCARotates(t *testing.T) {
 			if end := stale.SVID.Certificates[0].NotAfter; time.Now().After(end) {
 				t.Errorf("the SVID ended at %s: this is not why it is to be refused", end)
 			}
-			r.more(3)
+			r.more()
 		}
 		r.end()
 	})
@@ -154,7 +154,7 @@ func (w *rig) releases(ttl time.Duration) *releases {
 	}
 	r.agent = w.agent(w.newLaunch(wanted), soon)
 	r.begin(2)
-	r.more(3)
+	r.more()
 	return r
 }
 
@@ -251,9 +251,10 @@ func (r *releases) identity() fetchkey.Identity {
 	return id
 }
 
-// more waits until so many more guests have their key.
-func (r *releases) more(n int) {
+// more waits until three more guests have their key.
+func (r *releases) more() {
 	r.Helper()
+	const n = 3
 	r.mu.Lock()
 	want := r.done + n
 	r.mu.Unlock()

@@ -180,7 +180,7 @@ func (f *explainFlags) compare(said *explanation, m *measurement, got launch.Sum
 				c.MadeFrom = append(c.MadeFrom, differences(accepted.Provenance, here))
 			}
 			if bytes.Equal(accepted.Digest[:], got.Bytes()) {
-				c.Accepts = append(c.Accepts, shape{int(accepted.VCPUs), accepted.CPUType})
+				c.Accepts = append(c.Accepts, shape{accepted.VCPUs, accepted.CPUType})
 			}
 		}
 		said.RefVals = append(said.RefVals, c)
