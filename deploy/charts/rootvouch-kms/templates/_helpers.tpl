@@ -1,4 +1,4 @@
-{{/* The name of every object: the release's, unless another is given. */}}
+{{/* The name of every object: nameOverride, or the release's name. */}}
 {{- define "kms.name" -}}
 {{- default .Release.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
@@ -20,7 +20,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
 {{- define "kms.image" -}}
-{{- $repository := required "image.repository: want where the image of rootvouch-kms is" .Values.image.repository -}}
+{{- $repository := required "image.repository: want the repository of the rootvouch-kms image" .Values.image.repository -}}
 {{- if .Values.image.digest -}}
 {{ $repository }}@{{ .Values.image.digest }}
 {{- else -}}
@@ -28,7 +28,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
-{{/* What each container may do: nothing but run. */}}
+{{/* Every container runs without privileges and capabilities. */}}
 {{- define "kms.containerSecurity" -}}
 allowPrivilegeEscalation: false
 capabilities:
@@ -47,7 +47,7 @@ seccompProfile:
   type: RuntimeDefault
 {{- end -}}
 
-{{/* kms.json. Members that the chart sets cannot be set by config too. */}}
+{{/* kms.json. The value config must not set a member that the chart sets. */}}
 {{- define "kms.config" -}}
 {{- $domain := required "trustDomain: want the trust domain" .Values.trustDomain -}}
 {{- $c := dict "version" 1 -}}
@@ -75,7 +75,7 @@ seccompProfile:
 {{- $_ := set $e "cert_file" "/run/etcd/tls.crt" -}}
 {{- $_ := set $e "key_file" "/run/etcd/tls.key" -}}
 {{- $_ := set $c "etcd" $e -}}
-{{- $_ := set $c "replica" (required "etcd.replica: want a name of this server's own" .Values.etcd.replica) -}}
+{{- $_ := set $c "replica" (required "etcd.replica: want a name that no other server has" .Values.etcd.replica) -}}
 {{- else -}}
 {{- $_ := set $c "store" "/var/lib/rootvouch-kms/kms.db" -}}
 {{- end -}}
