@@ -39,8 +39,8 @@ func (c Crypt) Target() Target {
 
 // Integrity is a dm-integrity target that keeps a dm-crypt target's tags, with a
 // journal (Linux, Documentation/admin-guide/device-mapper/dm-integrity.rst). The
-// kernel takes the layout from the superblock on the device: whoever loads this has
-// compared it.
+// kernel takes the layout from the superblock on the device, so the caller must compare
+// the superblock before it loads this target.
 type Integrity struct {
 	Device     string // "major:minor" of the disk
 	Offset     uint64 // bytes from the start of the disk, a multiple of SectorSize

@@ -89,7 +89,7 @@ func TestUnmeasuredKernel(t *testing.T) {
 	}
 }
 
-// The entries of a VM and a key server, for whoever registers them declaratively.
+// TestFormats prints the entries of a VM and of a key server in both declarative formats.
 func TestFormats(t *testing.T) {
 	dir := t.TempDir()
 	values, err := refval.New(refval.EmulatedARK(pins.Digest{1}), []refval.Measurement{{

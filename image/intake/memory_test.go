@@ -11,8 +11,8 @@ import (
 	"github.com/rootvouch/rootvouch/image/rootfs"
 )
 
-// TestMemory: a tree takes no more than it says, and to write it leaves little
-// behind for each name.
+// TestMemory: a tree takes at most the memory that it states. Writing the tree allocates
+// little for each name.
 func TestMemory(t *testing.T) {
 	const names = 50_000
 	data := func() []byte { // the entries are garbage afterwards

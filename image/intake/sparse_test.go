@@ -93,8 +93,8 @@ func TestSparseTar(t *testing.T) {
 	}
 }
 
-// TestReadingEnds: a tar of 2 KiB may claim terabytes of holes, and whoever reads
-// it must be able to stop.
+// TestReadingEnds: a tar of 2 KiB may claim terabytes of holes, and its reader must
+// be able to stop.
 func TestReadingEnds(t *testing.T) {
 	gnutar := needs.Tool(t, "tar")
 	dir := t.TempDir()

@@ -36,7 +36,7 @@ func TestCommitRefusesWhatAppearedMeanwhile(t *testing.T) {
 	holds(t, path, "theirs", 0o644)
 }
 
-// TestNoNameUntilCommit: whoever is killed meanwhile leaves nothing.
+// TestNoNameUntilCommit: a process that is killed before the commit leaves nothing.
 func TestNoNameUntilCommit(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "disk")

@@ -121,7 +121,7 @@ func (a *Admin) purge(by audit.Actor, r *http.Request) (any, error) {
 	return adminapi.Purged{Version: adminapi.Version, Records: n}, err
 }
 
-// rewrap seals some secrets anew. It refuses if a live server could not open them afterwards,
+// rewrap seals some secrets again. It refuses if a live server could not open them afterwards,
 // because that server could release no key.
 func (a *Admin) rewrap(by audit.Actor, r *http.Request) (any, error) {
 	if a.Lack != nil {

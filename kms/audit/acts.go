@@ -68,7 +68,7 @@ func (a AboutExport) bounded() Body {
 	return a
 }
 
-// AboutRewrap is about secrets that were sealed anew under another key-encryption key.
+// AboutRewrap is about secrets that were sealed again under another key-encryption key.
 type AboutRewrap struct {
 	nothing
 	Actor  string `json:"actor"`

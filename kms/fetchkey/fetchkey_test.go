@@ -271,8 +271,8 @@ func unused(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// TestLostReply sends the very same request again, whatever befalls it on the way,
-// and starts anew only when the server says that the nonce is none.
+// TestLostReply: fetchkey sends the same request again after every kind of failure. It asks
+// for a new nonce only when the server refuses the old one.
 func TestLostReply(t *testing.T) {
 	unavailable, stale := refuse(503, keyapi.CodeUnavailable), refuse(409, keyapi.CodeNonce)
 	lost := func(_ int64, _ keyapi.ReleaseRequest, w http.ResponseWriter) { hangUp(w) }

@@ -147,7 +147,8 @@ func tryProvider(t *testing.T, s Source) {
 
 func TestProgram(t *testing.T) { tryProvider(t, programSource(t, "well")) }
 
-// TestProgramFails: a program that fails is no changed key, and one that died is started anew.
+// TestProgramFails: a program that fails does not count as a changed key. The server
+// restarts a program that has died.
 func TestProgramFails(t *testing.T) {
 	about := About("label")
 	open := func(how string) error {

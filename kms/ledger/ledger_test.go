@@ -297,8 +297,8 @@ func TestUnknownForEver(t *testing.T) {
 	}
 }
 
-// TestPutsSideBySide: two replicas register disks that one VM could have both keys of. One
-// of them is refused, whoever comes first.
+// TestPutsSideBySide: two replicas register two disks whose keys one VM could both get.
+// Exactly one of them is refused.
 func TestPutsSideBySide(t *testing.T) {
 	for round := range 10 {
 		b := newBook(t)

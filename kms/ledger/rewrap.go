@@ -46,7 +46,7 @@ func (l *Ledger) sealing(ctx context.Context, ahead []string, build func(*moment
 	return errForgotten
 }
 
-// Rewrap seals secrets anew under the current key-encryption key, one step at a time. A step
+// Rewrap seals secrets again under the current key-encryption key, one step at a time. A step
 // covers items after the given one. Rewrap returns the number of secrets sealed and the start
 // of the next step, "" when it is done. Releases go on meanwhile. A rewrap that was interrupted
 // can begin again: it skips secrets that are sealed under the current key.

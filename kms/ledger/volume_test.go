@@ -191,8 +191,8 @@ func TestVolumeLostReply(t *testing.T) {
 	}
 }
 
-// With exclusive writers a second launch waits for the first one's close, or for the
-// operator's word; and who was freed from it can close no more.
+// With exclusive writers a second launch waits until the first launch closes the volume, or
+// the operator frees it. After that the first launch can no longer close the volume.
 func TestVolumeExclusive(t *testing.T) {
 	v := newVolumes(t, store.Exclusive)
 	first := v.mustOpen(1, keyapi.FoundNew)

@@ -114,7 +114,7 @@ func TestLack(t *testing.T) {
 	if got := a.Lack("2027"); !slices.Equal(got, []string{"b"}) {
 		t.Errorf("%q lack the key, want b", got)
 	}
-	b = open("b", "2027", "main") // it was started anew
+	b = open("b", "2027", "main") // it was restarted
 	now = now.Add(members.Interval)
 	beat(t, b, c, a)
 	if got := a.Lack("2027"); len(got) != 0 {

@@ -171,8 +171,8 @@ func TestNewcomersWaitForCallers(t *testing.T) {
 	}
 }
 
-// TestIdleCallersMakeRoom: whoever keeps connections open and asks nothing on them
-// does not keep others out, also when nobody is a stranger.
+// TestIdleCallersMakeRoom: callers that keep connections open and ask nothing on them
+// do not keep others out, even if none of them is a stranger.
 func TestIdleCallersMakeRoom(t *testing.T) {
 	l, dial, accepted := crowd(t, 2)
 	var clients, served []net.Conn

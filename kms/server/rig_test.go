@@ -115,7 +115,7 @@ func newRig(t testing.TB) *rig {
 	return r
 }
 
-// start serves; restart opens everything anew, as after a crash.
+// start serves; restart opens everything again, as after a crash.
 func (r *rig) start() {
 	r.t.Helper()
 	r.store, r.ledger = r.book.Store, r.book.Ledger

@@ -23,9 +23,9 @@
 //	replica/REPLICA           a Replica: a live server, and its clock
 //
 // Without the key-encryption key nobody can read a key or change a record, because each key is
-// sealed together with its whole record. But whoever can write the store can put back an older
-// copy of it, or delete leases. An older store alone is detected at the next start, when the
-// server compares it with the log.
+// sealed together with its whole record. But an attacker who can write the store can put back
+// an older copy of it, or delete leases. An older store alone is detected at the next start,
+// when the server compares it with the log.
 package store
 
 import (

@@ -1,6 +1,6 @@
 // Package tlogdir keeps a transparency log in a directory: C2SP's tlog-tiles, with a signed checkpoint.
 //
-// The same leaves in the same order make the same tiles, whoever writes them. Reading verifies:
+// Every writer makes the same tiles from the same leaves in the same order. Reading verifies:
 // bytes that do not hash to the checkpoint's root are an error. The formats are those of
 // https://c2sp.org/tlog-tiles and https://c2sp.org/tlog-checkpoint.
 package tlogdir

@@ -125,7 +125,7 @@ func TestGrow(t *testing.T) {
 	}
 }
 
-// TestSameBytes: whoever writes the leaves, and in how many steps, the tiles are the same.
+// TestSameBytes: two writers of the same leaves make the same tiles, in one step or in many.
 func TestSameBytes(t *testing.T) {
 	one, many := newRig(t), newRig(t)
 	one.grow(t, 600)

@@ -191,7 +191,7 @@ func TestClash(t *testing.T) {
 	}
 }
 
-// TestPlan: a group's entries that are missing, differ, stay or are wanted no more,
+// TestPlan: a group's entries that are missing, differ, stay or are no longer wanted,
 // and the entries of another release, which no plan touches.
 func TestPlan(t *testing.T) {
 	release := func(name string, end time.Time, digests ...snp.Measurement) Group {

@@ -29,8 +29,8 @@ type Attestor interface {
 	plugins() string
 }
 
-// SNP is the attestor of a VM. The agent's key stays in memory: each launch
-// attests anew.
+// SNP is the attestor of a VM. The agent's key stays in memory, so each
+// launch attests for itself.
 type SNP struct {
 	Plugin     string // path of snp-agent-plugin
 	Device     string // the report device, as in the plugin's configuration

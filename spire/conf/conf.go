@@ -38,7 +38,7 @@ type Server struct {
 	TrustDomain spiffeid.TrustDomain
 	Bind        string // "host:port", where agents reach the server
 	DataDir     string // of the server: database and keys
-	Socket      string // unix socket for administration; whoever can open it controls the trust domain
+	Socket      string // unix socket for administration; every process that can open it controls the trust domain
 	CADir       string // holds root.crt, upstream.crt and upstream.key of package trust
 
 	Plugin            string      // snp-server-plugin

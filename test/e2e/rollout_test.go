@@ -100,7 +100,7 @@ func TestTenVMs(t *testing.T) {
 
 // TestReleaseVolume: a volume outlives a release. The first launch of the first
 // release formats the volume. The second release finds the closed contents, and the
-// first release gets the volume's key no more.
+// first release no longer gets the volume's key.
 func TestReleaseVolume(t *testing.T) {
 	needs.Matrix(t)
 	c := setUp(t)

@@ -45,11 +45,11 @@ func ownRoots(conf string) string {
 // TestReleasesWhileCARotates changes the CA of a stock SPIRE server again and again while a
 // real key server releases keys to guests. Nobody is refused, and nobody gives up, because of it.
 func TestReleasesWhileCARotates(t *testing.T) {
-	// The server's CA is below the long-lived root. An SVID of a CA that signs no more is
-	// good until its end.
+	// The server's CA is below the long-lived root. An SVID of a CA that no longer signs
+	// is valid until it expires.
 	t.Run("below the long-lived root", func(t *testing.T) {
 		t.Parallel()
-		const ttl = 16 * time.Second // whoever has an SVID gets a new one in the middle of it
+		const ttl = 16 * time.Second // each workload gets a new SVID after half of it
 		w := build(t)
 		w.start(nil)
 		r := w.releases(ttl)

@@ -13,8 +13,8 @@ import (
 	"github.com/rootvouch/rootvouch/snp"
 )
 
-// pluginData is what SPIRE hands to a plugin: it parses server.conf, and prints
-// the plugin's part anew.
+// pluginData is what SPIRE hands to a plugin: SPIRE parses server.conf,
+// and prints the plugin's part again.
 func pluginData(t *testing.T, text string) string {
 	t.Helper()
 	file, err := hcl.Parse(text)
