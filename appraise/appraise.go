@@ -1,14 +1,15 @@
 // Package appraise judges evidence. It takes an attestation report with its
 // certificates, reference values, collateral and the time, and returns a verdict.
 //
-// The package is the only judge of this project: the SPIRE server's plugin, the
-// KMS and the owner's tool all call it. It is pure: no network, no files, no
-// clock. If an input is missing, the verdict is a refusal.
+// No other package judges evidence. The SPIRE server's plugin, the KMS and the owner's
+// tool all call this one. The package uses no network, no files and no clock. If an
+// input is missing, the verdict is a refusal.
 //
 // The package keeps two questions apart. Authenticity: did the AMD-SP of a genuine
-// chip, or of the named emulated platform, sign this report for this request?
-// Policy: does the report say what the owner expects? [Appraise] answers both.
-// [Authenticate] answers the first only, and its verdict is never trusted.
+// chip, or the emulated AMD-SP that the reference values name, sign this report for
+// this request? Policy: does the report say what the owner expects? [Appraise] answers
+// both questions. [Authenticate] answers only the first, so its verdict is never
+// trusted.
 package appraise
 
 import (

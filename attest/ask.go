@@ -1,5 +1,5 @@
-// Package attest asks a booted VM for evidence on the owner's behalf, and judges the
-// answer.
+// Package attest is the owner's side of attestation: it asks a booted VM for evidence, and
+// judges the answer.
 package attest
 
 import (

@@ -3,13 +3,13 @@
 //
 // The steps run one after the other, each with a time limit of its own. If a step
 // fails, panics or exceeds its limit, PID 1 prints the step and the reason on one
-// line and powers the machine off. There is no other way out, no shell, and no retry
-// with less security (docs/adr/0006-one-way-out.md). If a goroutine of a library
-// panics, PID 1 ends, and the kernel panics.
+// line and powers the machine off. There is no shell, and no retry with less security
+// (docs/adr/0006-one-way-out.md). If a panic in a library's goroutine ends PID 1, the
+// kernel panics, which ends the VM.
 //
 // Main lists the steps. The inputs of a step are its arguments, and its results are
-// variables of Main. docs/boot.md describes what each step checks, and what the booted
-// system gets.
+// variables of Main. docs/boot.md describes what each step checks, and what PID 1 passes
+// to the booted system.
 package boot
 
 import (

@@ -2,8 +2,8 @@
 // with the certificates of the key that signed it. It also binds the REPORT_DATA of
 // a report to a purpose.
 //
-// docs/spec/evidence.md describes the format. The package judges nothing. Package
-// appraise judges; guests never link appraise.
+// docs/spec/evidence.md describes the format. This package does not judge evidence:
+// package appraise does, and guests do not link package appraise.
 package evidence
 
 import (

@@ -1,7 +1,8 @@
 // Package gate makes the EFI application that is measured in the kernel's place.
 //
-// The application carries the kernel. It replaces the host's ACPI and EFI tables by
-// constants, then starts the kernel. docs/spec/gate.md describes every byte.
+// The application carries the kernel. It replaces the host's ACPI tables by tables of its
+// own, removes the host's EFI tables, and then starts the kernel. docs/spec/gate.md
+// describes every byte.
 package gate
 
 import (

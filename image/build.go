@@ -1,9 +1,8 @@
 // Package image builds and checks rootvouch disks: a root filesystem, its
 // dm-verity tree, and a LUKS2 container around both.
 //
-// docs/spec/image.md describes the disk's bytes. Building needs no privileges and no
-// loop or device-mapper device. It reads, hashes, encrypts and writes the data once,
-// on all cores.
+// docs/spec/image.md describes the disk's bytes. A build needs no privileges and no loop or
+// device-mapper device. It reads, hashes, encrypts and writes each block once, on all cores.
 //
 // A build keeps in memory a few chunks of 512 KiB, 64 KiB of digests for each GiB of the
 // disk, and 170 bytes for each file of a tree. So 256 MiB are enough for a million files.

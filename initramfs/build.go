@@ -1,11 +1,11 @@
-// Package initramfs makes the initramfs that takes a rootvouch guest from the start
-// of its kernel to its disk.
+// Package initramfs makes the initramfs of a rootvouch guest: PID 1, the programs that
+// PID 1 starts, and the kernel modules that the guest needs to open its disk.
 //
-// It has two parts, both described in docs/spec/initramfs.md. The base holds kernel
-// modules and programs, and nothing that belongs to one guest: the same inputs give
-// the same bytes on every machine. A small archive with boot.json follows the base.
-// So another disk or another key server needs only another boot.json, not another
-// base. The launch digest covers both parts.
+// An initramfs has two parts (docs/spec/initramfs.md). The base holds modules and programs,
+// and nothing that belongs to one guest. The same inputs give the same base on every
+// machine. A small archive with boot.json follows the base. So another disk or another key
+// server needs only another boot.json, not another base. The launch digest covers both
+// parts.
 package initramfs
 
 import (

@@ -1,20 +1,20 @@
 // Package luks2 writes and strictly reads LUKS2 headers of two profiles.
 //
-// The profile of a disk encrypts; dm-verity inside authenticates. The profile of a
-// volume, which a VM writes, encrypts with an authentication tag for each sector.
-// dm-integrity keeps the tags below dm-crypt.
+// The profile of a root disk only encrypts: dm-verity inside the container authenticates
+// the contents. The profile of a volume, which a VM writes, also has an authentication tag
+// for each sector. dm-integrity, below dm-crypt, stores the tags.
 //
-// The host can change a LUKS2 header. Forged headers that name a null cipher made
-// guests mount an attacker's plaintext (CVE-2025-59054, CVE-2025-58356). So this
+// The host can change a LUKS2 header. In other projects, forged headers that name a null
+// cipher made guests mount an attacker's plaintext (CVE-2025-59054, CVE-2025-58356). So this
 // package accepts only a header that it could have written itself, or that cryptsetup
 // 2.6 writes for the same parameters. Such a header has one keyslot, one segment, one
 // digest, fixed algorithms and sizes, no tokens and no requirements. Re-encoding its
 // JSON gives back every byte.
 //
 // The format is "LUKS2 On-Disk Format Specification", version 1.1.1. The profiles are
-// in docs/spec/image.md and docs/spec/volume.md. Nothing reads the bytes between the
-// parts of the header region. This package does not check them: the region's SHA-256
-// pins them.
+// in docs/spec/image.md and docs/spec/volume.md. The header region has gaps between its
+// parts. Nothing reads the bytes in the gaps, and this package does not check them. The
+// header pin, a SHA-256 of the whole region, covers them.
 package luks2
 
 import (

@@ -1,15 +1,16 @@
-// Package platform launches a VM under QEMU: confidential on AMD SEV-SNP
-// hardware, or emulated, with the same bytes, without that hardware.
+// Package platform launches a VM under QEMU: confidential on AMD SEV-SNP hardware, or
+// emulated without that hardware.
 //
-// The two platforms run the same firmware, kernel, initramfs and command line, with
-// the same launch digest. On hardware the AMD-SP measures them and signs reports. On
-// the emulated platform the software AMD-SP of package asp does both, over a virtio port.
+// Both platforms run any firmware, kernel, initramfs and command line unchanged, and the same
+// files have the same launch digest on both. On hardware the AMD-SP measures the files and
+// signs reports. On the emulated platform the software AMD-SP of package asp measures the
+// files, and signs the reports that the guest requests over a virtio port.
 // Emulated: NOT CONFIDENTIAL.
 //
-// On both platforms the AmdSev firmware compares kernel, initramfs and command line with
-// the kernel-hashes page. QEMU adds this page to an SNP launch, and this package adds it
-// to an emulated launch. If they differ, the firmware stops in a loop and prints nothing.
-// Then the runner notices that no kernel started, and ends QEMU.
+// On both platforms the AmdSev firmware compares kernel, initramfs and command line with the
+// hashes in the kernel-hashes page. QEMU adds this page to an SNP launch, and this package adds
+// it to an emulated launch. If a hash differs, the firmware stops in a loop and prints nothing.
+// Then this package notices that no kernel started, and ends QEMU.
 package platform
 
 import (

@@ -1,8 +1,9 @@
-// Package release makes a VM's next version from one file, and brings it to SPIRE and the key server.
+// Package release builds a release of a VM from its description, and registers the release with
+// the SPIRE server and the key server.
 //
-// The file vm.json describes the VM. Build makes a directory with everything that a launch
-// of the VM needs. Plan compares that directory with the SPIRE server and the key server,
-// and returns the steps that make them agree. Apply carries out the steps.
+// The file vm.json describes the VM. Build makes the release: a directory with everything that a
+// launch of the VM needs. [Site.Plan] compares the release with the SPIRE server and the key
+// server, and returns the steps that the servers lack. [Apply] carries out the steps.
 // docs/spec/release.md describes the formats of file and directory.
 package release
 

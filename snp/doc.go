@@ -2,7 +2,7 @@
 // (AMD-SP) defines for SEV-SNP guests: attestation reports, guest messages,
 // the certificate table, and the extensions of endorsement key certificates.
 //
-// The package is pure: it takes bytes and returns bytes. It does not judge reports.
+// The package uses no files, network or clock. It does not judge reports:
 // [Report.Verify] only reports whether one key signed one report. Package appraise
 // decides which key must have signed, and what the report must say.
 //
@@ -13,9 +13,9 @@
 //   - 57230: Versioned Chip Endorsement Key (VCEK) Certificate and KDS
 //     Interface Specification, revision 1.00
 //
-// Comments cite structures by name, with section and table number where one was found.
-// docs/spec/launch-digest.md says how the numbers were checked. The numbers for 56421
-// and 57230 were not checked.
+// Comments cite a structure by its name in these documents, and by section and table
+// number if the number is known. docs/spec/launch-digest.md says how the numbers of 56860
+// were checked. Nobody has checked the numbers of 56421 and 57230.
 //
 // Offsets are in hexadecimal, as in these documents. Every integer is little-endian,
 // including the components of a signature.

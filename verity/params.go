@@ -5,8 +5,8 @@
 // veritysetup 2.x. After the superblock come the levels of the tree from the root
 // down. Zero bytes pad each level to whole hash blocks.
 //
-// A Hasher takes any parameters that veritysetup supports for SHA-256 and SHA-1. The
-// package reads and writes superblocks of one profile only (see Profile).
+// A Hasher accepts all parameters that veritysetup supports for SHA-256 and SHA-1. The
+// package reads and writes only superblocks of one set of parameters (see Profile).
 package verity
 
 import (

@@ -2,10 +2,10 @@
 //
 // A volume is a LUKS2 container (package luks2, authenticated) around dm-integrity in
 // journal mode, so cryptsetup opens the volume with the key. For each sector dm-crypt
-// makes a tag: HMAC-SHA256 over the sector's number and ciphertext. dm-integrity keeps
-// the tags beside the data. Each tag is made with a secret key. So a digest over all
-// tags stands for the whole content, at 1/128 of its size. docs/spec/volume.md describes
-// the bytes.
+// makes a tag: HMAC-SHA256, with a secret key, over the sector's number and ciphertext.
+// dm-integrity keeps the tags beside the data. Nobody without the secret key can make a
+// tag for other contents, so a digest over all tags stands for all contents. The tags have
+// 1/128 of the size of the data. docs/spec/volume.md describes the bytes.
 package volume
 
 import (

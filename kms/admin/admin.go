@@ -1,8 +1,8 @@
 // Package admin lets the key server's owner register, see and withdraw records over a unix
 // socket.
 //
-// A peer may do what its role allows. No role may read a key. Before a change takes effect, the
-// change and its author are on the log.
+// A peer may do what its role allows. No role may read a registered key: the server shows only a
+// key that it makes, once. Before a change takes effect, the change and its author are on the log.
 package admin
 
 import (

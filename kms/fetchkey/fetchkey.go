@@ -1,10 +1,10 @@
 // Package fetchkey asks the key server for the key of this guest's disk.
 //
-// It is the guest's side of the two locks (docs/DESIGN.md): it gets an SVID from
-// the SPIRE agent, speaks mutual TLS with the one SPIFFE ID that the measured boot
-// configuration names, and gives evidence that binds the server's nonce, the disk,
-// the SVID's public key and an ephemeral HPKE key to which the reply is sealed. It
-// judges no evidence.
+// The package is the guest's side of the two locks (docs/DESIGN.md). It gets an SVID from
+// the SPIRE agent. It accepts only a server with the SPIFFE ID that the measured boot
+// configuration names, over mutual TLS. It sends evidence that binds the server's nonce,
+// the disk, the SVID's public key and an ephemeral HPKE key. The server seals its reply to
+// the HPKE key. The package does not judge evidence.
 package fetchkey
 
 import (

@@ -1,10 +1,11 @@
 // Package kv is the interface between the key server's store and the engine that keeps its
 // bytes.
 //
-// An engine is a map from keys to values that changes by transactions. A transaction has
-// conditions on some keys, and writes. If all conditions hold, the engine makes all writes;
-// otherwise the engine makes none. Reads and transactions are linearizable. Package kvtest
-// has the test suite that each engine passes.
+// An engine is a map from keys to values. Callers change the map by transactions. A transaction
+// has conditions on some keys, and writes. If all conditions hold, the engine makes all writes;
+// otherwise the engine makes none. Reads and transactions are linearizable. The keys of this
+// package are names of items, not keys of disks. Package kvtest has the test suite that each
+// engine passes.
 package kv
 
 import (

@@ -1,20 +1,22 @@
-// Package ledger changes the key server's store, and records every act in the same transaction.
+// Package ledger changes the key server's store, and writes a leaf for the log in the same
+// transaction.
 //
-// The ledger is the only way to change what package store reads. A change and its leaf for the
-// log are one transaction of the engine. So are a release, its lease and its leaf. Thus no part
-// exists without the others. Several servers may share one store. The conditions of each
-// transaction keep the servers apart:
+// No other package changes the items that package store reads. The ledger writes a change and
+// the leaf of the change in one transaction of the engine, and also a release with its lease and
+// its leaf. So the store always has all of these parts or none. Several servers may share one
+// store. A server's transaction takes effect only if these items are as the server read them:
 //
-//   - The epoch. Every change of a record writes the epoch. So no release that was judged
-//     before a change happens after the change, and no change misses another change.
-//   - The lease of a launch. A lease is made once.
-//   - The end of the server's own lane. The lane's leaves follow each other, and a
-//     transaction that was proposed twice happens once.
+//   - The epoch. Every change of a record writes the epoch. So a release that was judged before
+//     a change takes no effect after the change, and each change is decided on the newest
+//     records.
+//   - The lease of a launch. A lease is made once, so a launch gets a key once.
+//   - The end of the server's own lane. Each leaf of the lane follows the leaf before it, and a
+//     transaction that was proposed twice takes effect once.
 //
-// If the engine does not say whether a transaction happened, the ledger proposes the same
-// transaction, with the same token, until the outcome is known. At most one proposal
-// finds the end of the lane unchanged. If the end of the lane has the token, the
-// transaction happened.
+// If the engine does not report whether a transaction took effect, the ledger proposes the same
+// transaction, with the same token, until the outcome is known. At most one of these proposals
+// finds the end of the lane unchanged, so the transaction takes effect at most once. If the end
+// of the lane has the token, the transaction took effect.
 package ledger
 
 import (

@@ -1,12 +1,14 @@
 // Package publish moves the leaves of the key server's store into its transparency log.
 //
-// The leaves of all lanes enter the log in the order of their transactions. So the log is the
-// same whichever replica publishes it. Each replica has a copy of the log, in a directory. One
-// replica publishes: it writes the tiles, then makes one transaction that says what the log has
-// and what its copy has, then writes the checkpoint's file. The other replicas bring their
-// copies up to the log and verify that they reach the same root. Leaves stay in the store until
-// all copies have them. So a directory never knows more than the store. If it does, the store
-// is an older one.
+// The leaves of all lanes enter the log in the order of their transactions, so every replica
+// would publish the same log. Each replica has a copy of the log, in a directory. One replica
+// publishes. It writes the tiles. Then it writes the new size and root of the log, and the size
+// of its own copy, to the store, in one transaction. Then it writes the checkpoint's file. The
+// other replicas append the new leaves to their copies, and verify that the copies have the same
+// root. A leaf stays in the store until all copies have the leaf.
+//
+// So a directory's checkpoint is never newer than the store. If it is newer, somebody has put
+// back an older copy of the store, and Open returns ErrOldStore.
 package publish
 
 import (

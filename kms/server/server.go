@@ -1,9 +1,10 @@
-// Package server answers callers that ask the key server for the key of a disk.
+// Package server answers the guests that ask the key server for the key of a disk.
 //
-// Callers are workloads of one trust domain and use mutual TLS. A caller learns only a key or
-// one word (keyapi.Code). The audit log has the reason for a refusal. A peer without an SVID of
-// the trust domain cannot complete the TLS handshake. The exception is the server name for
-// commits of volumes, because a commit has a key of its own.
+// A caller is a workload of the server's trust domain and uses mutual TLS. The answer is a key,
+// or one word (keyapi.Code); only the log has the reason for a refusal. Without an SVID of the
+// trust domain a peer cannot complete the TLS handshake. There is one exception: at the server
+// name for commits of volumes the server requests no certificate, because a commit key
+// authenticates each commit.
 package server
 
 import (

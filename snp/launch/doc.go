@@ -7,8 +7,9 @@
 // hashes of kernel, initramfs and command line), and one VMSA for each vCPU.
 // docs/spec/launch-digest.md has the offset tables and the order.
 //
-// The package takes bytes and hashes, never paths. The caller hashes each input once
-// (see HashKernel). All vCPU counts and CPU types can share one Prefix.
+// The package takes bytes and hashes, never paths. The caller hashes kernel, initramfs and
+// command line once (see HashKernel). A Prefix is the part of the digest before the VMSAs, so
+// the digests for all vCPU counts and CPU types can share one Prefix.
 //
 // Documents cited in this package:
 //
@@ -20,7 +21,7 @@
 // Section and table numbers are those of these revisions;
 // docs/spec/launch-digest.md says how they were checked.
 //
-// AMD's documents do not specify the launcher's choices. The sources for these are:
+// AMD's documents leave some choices to the launcher. The sources for these choices are:
 //
 //   - OVMF: OvmfPkg/ResetVector of edk2-stable202405
 //   - QEMU: target/i386/sev.c of 10.0

@@ -11,7 +11,7 @@ const (
 func firmware() []Row {
 	const program = "A program that the host hands to the firmware does not run before the kernel"
 	const judged = "A firmware that may run code of its host, or that cannot be judged, gets no digest"
-	const hardened = "Hardening a firmware changes the path of that program and nothing else"
+	const hardened = "Hardening a firmware changes only the device path of the host's program"
 	return []Row{
 		{ID: "firmware-program-control", Input: inFirmware, Attack: "a program of the host in fw_cfg, stock firmware", Expected: "it runs before the kernel: the control, so that the next row can fail", Claim: program, Shown: "platform.TestVMHostProgram/stock"},
 		{ID: "firmware-program", Input: inFirmware, Attack: "a program of the host in fw_cfg, hardened firmware", Expected: "it does not run; the kernel starts", Claim: program, Shown: "platform.TestVMHostProgram/hardened"},
@@ -37,10 +37,10 @@ func launch() []Row {
 		{ID: "launch-kernel", Input: inLaunch, Attack: "another kernel than measured: one flipped bit", Expected: "the firmware stops without a message; the launcher ends the VM", Claim: bytes, Shown: "platform.TestVMFirmwareRefuses/one_flipped_bit_in_the_kernel"},
 		{ID: "launch-initramfs", Input: inLaunch, Attack: "one more byte on the initramfs", Expected: "the firmware stops without a message", Claim: bytes, Shown: "platform.TestVMFirmwareRefuses/one_more_byte_on_the_initramfs"},
 		{ID: "launch-command-line", Input: inLaunch, Attack: "another command line than measured", Expected: "the firmware stops without a message", Claim: bytes, Shown: "platform.TestVMFirmwareRefuses/one_more_word_on_the_command_line"},
-		{ID: "launch-line-more", Input: inLaunch, Attack: "a word more on the kernel's command line than in boot.json", Expected: "refused before the network", Claim: "The kernel has the measured command line, whole and without a word more", Shown: "boot.TestVM/more_on_the_command_line"},
-		{ID: "launch-line-cut", Input: inLaunch, Attack: "a command line that firmware or EFI stub cut", Expected: "refused before the network", Claim: "The kernel has the measured command line, whole and without a word more", Shown: "boot.TestVM/less_on_the_command_line"},
+		{ID: "launch-line-more", Input: inLaunch, Attack: "a word more on the kernel's command line than in boot.json", Expected: "refused before the network", Claim: "The kernel has exactly the measured command line", Shown: "boot.TestVM/more_on_the_command_line"},
+		{ID: "launch-line-cut", Input: inLaunch, Attack: "a command line that firmware or EFI stub cut", Expected: "refused before the network", Claim: "The kernel has exactly the measured command line", Shown: "boot.TestVM/less_on_the_command_line"},
 		{ID: "launch-chain", Input: inLaunch, Attack: "other bytes than measured, against the whole chain", Expected: "no kernel starts", Claim: bytes, Shown: "test/e2e.TestOtherBytesThanMeasured"},
-		{ID: "launch-measurement", Input: inLaunch, Attack: "a launch with another measurement, honestly reported", Expected: "no identity, no key, powered off", Claim: "Another measurement gets no identity and no key", Shown: "test/e2e.TestOtherMeasurement"},
+		{ID: "launch-measurement", Input: inLaunch, Attack: "a launch with another measurement, honestly reported", Expected: "no identity, no key, powered off", Claim: "A VM with another measurement gets no identity and no key", Shown: "test/e2e.TestOtherMeasurement"},
 		{ID: "launch-hashes", Input: inLaunch, Attack: "firmware that cannot check a kernel, with a kernel", Expected: "no digest", Claim: covers, Shown: "snp/launch.TestHashesPageRefusals"},
 		{ID: "launch-id-block", Input: inLaunch, Attack: "one changed bit in an ID block", Expected: "refused", Claim: "One changed bit in an ID block is refused", Shown: "snp/launch/idblock.TestParseRefusals"},
 		{ID: "launch-id-block-snp", Input: inLaunch, Attack: "launch with another digest than the ID block's", Expected: "the AMD-SP refuses the launch", Claim: covers, Hardware: "the AMD-SP decides"},
@@ -52,29 +52,29 @@ func launch() []Row {
 
 func tables() []Row {
 	return []Row{
-		{ID: "smbios-credentials", Input: inTables, Attack: "systemd credentials through SMBIOS", Expected: "nothing starts in the booted system", Claim: "What the host says through SMBIOS starts nothing in the booted system", Shown: "test/e2e.TestHostCredentials"},
+		{ID: "smbios-credentials", Input: inTables, Attack: "systemd credentials through SMBIOS", Expected: "nothing starts in the booted system", Claim: "Credentials that the host puts into SMBIOS start nothing in the booted system", Shown: "test/e2e.TestHostCredentials"},
 		{ID: "smbios-environment", Input: inTables, Attack: "systemd options and credentials from firmware", Expected: "systemd starts with an empty credentials directory and no EFI variables", Claim: "systemd starts with a credentials directory that is set and empty", Shown: "boot.TestInitEnvironment"},
 		{ID: "acpi-gate-control", Input: inTables, Attack: "an SSDT that writes to memory, a FADT whose register blocks are memory, and a bare kernel", Expected: "the kernel is changed: the control, so that the next row can fail", Claim: "Bytecode in the host's ACPI tables, and a FADT that names memory as a register", Shown: "gate.TestVM/both_attacks,_bare_kernel"},
 		{ID: "acpi-gate", Input: inTables, Attack: "the same, and the kernel behind the gate", Expected: "the kernel is as measured", Claim: "Bytecode in the host's ACPI tables, and a FADT that names memory as a register", Shown: "gate.TestVM/both_attacks,_gate"},
-		{ID: "acpi-gate-newer", Input: inTables, Attack: "tables of the host's, and a kernel 7.x behind the gate", Expected: "it has the gate's tables", Claim: "The gate leaves no EFI table but the four that it lists", Shown: "gate.TestVMBackports"},
+		{ID: "acpi-gate-newer", Input: inTables, Attack: "tables of the host's, and a kernel 7.x behind the gate", Expected: "it has the gate's tables", Claim: "The gate removes every EFI configuration table except the four that it lists", Shown: "gate.TestVMBackports"},
 		{ID: "acpi-machine", Input: inTables, Attack: "a machine that the gate was not made for", Expected: "refused, powered off", Claim: "The gate starts a kernel on the machine that it was made for", Shown: "gate.TestVMRefuses/another_machine"},
 		{ID: "acpi-kernel", Input: inTables, Attack: "a kernel that does not load, inside the gate's file", Expected: "refused, powered off", Claim: "The gate starts a kernel on the machine that it was made for", Shown: "gate.TestVMRefuses/a_kernel_that_does_not_load"},
 		{ID: "acpi-root-bridge", Input: inTables, Attack: "a second PCI root bridge", Expected: "refused by the gate, powered off", Claim: "The gate starts a kernel on the machine that it was made for", Shown: "gate.TestVM/a_second_root_bridge"},
-		{ID: "acpi-pid1", Input: inTables, Attack: "tables that are not the gate's, seen by PID 1", Expected: "refused: tables, before the agent starts", Claim: "PID 1 powers off when the kernel shows another ACPI or EFI table than the gate's", Shown: "boot/tables.TestCheckRefuses"},
-		{ID: "efi-tables", Input: inTables, Attack: "EFI configuration tables of the host's: SMBIOS, TPM log, unknown ones", Expected: "gone, except the four that the gate lists", Claim: "The gate leaves no EFI table but the four that it lists", Shown: "gate/program.TestProgramConfiguration"},
-		{ID: "smbios-machine-id", Input: inTables, Attack: "machine ID through the SMBIOS UUID", Expected: "PID 1 writes a random one", Claim: "The host chooses no machine ID", Shown: "boot.TestWriteMachineID"},
+		{ID: "acpi-pid1", Input: inTables, Attack: "tables that are not the gate's, seen by PID 1", Expected: "refused: tables, before the agent starts", Claim: "PID 1 powers off if the kernel shows an ACPI or EFI table that is not the gate's", Shown: "boot/tables.TestCheckRefuses"},
+		{ID: "efi-tables", Input: inTables, Attack: "EFI configuration tables of the host's: SMBIOS, TPM log, unknown ones", Expected: "gone, except the four that the gate lists", Claim: "The gate removes every EFI configuration table except the four that it lists", Shown: "gate/program.TestProgramConfiguration"},
+		{ID: "smbios-machine-id", Input: inTables, Attack: "machine ID through the SMBIOS UUID", Expected: "PID 1 writes a random one", Claim: "If the image has no machine ID, PID 1 writes a random one, so the host cannot choose it", Shown: "boot.TestWriteMachineID"},
 		{ID: "acpi-shapes", Input: inTables, Attack: "CPU counts, bridges and devices that need what tables say", Expected: "the gated kernel boots", Claim: "ACPI", Shown: "gate.TestVMMachines"},
 	}
 }
 
 func devices() []Row {
-	const crypto = "A host that hides AES-NI or RDRAND gets no boot"
+	const crypto = "If the host hides AES-NI or RDRAND, the boot ends"
 	return []Row{
 		{ID: "cpu-no-aes", Input: inDevices, Attack: "CPU without AES-NI", Expected: "refused: start", Claim: crypto, Shown: "boot.TestVM/no_AES-NI"},
 		{ID: "cpu-no-rdrand", Input: inDevices, Attack: "CPU without RDRAND", Expected: "refused: start", Claim: crypto, Shown: "boot.TestVM/no_RDRAND"},
 		{ID: "cpu-lied", Input: inDevices, Attack: "CPU flags that lack either on one of several processors", Expected: "refused", Claim: crypto, Shown: "boot.TestCheckProcessors"},
-		{ID: "late-devices", Input: inDevices, Attack: "a second disk and devices of the host's, at start and later", Expected: "the disk is gone at the hand-over, no driver binds, no module loads", Claim: "After the switch a disk of the host's is gone, a virtio device of the host's gets no driver, and no module is loaded", Shown: "boot.TestVM/good"},
-		{ID: "late-devices-newer", Input: inDevices, Attack: "the same with a kernel 7.x in several packages", Expected: "the same", Claim: "After the switch a disk of the host's is gone, a virtio device of the host's gets no driver, and no module is loaded", Shown: "boot.TestVM/good,_the_kernel_of_the_backports_in_its_packages"},
+		{ID: "late-devices", Input: inDevices, Attack: "a second disk and devices of the host's, at start and later", Expected: "the disk is gone at the hand-over, no driver binds, no module loads", Claim: "After the switch a disk that the host added is detached, a virtio device that the host adds gets no driver, and no module is loaded", Shown: "boot.TestVM/good"},
+		{ID: "late-devices-newer", Input: inDevices, Attack: "the same with a kernel 7.x in several packages", Expected: "the same", Claim: "After the switch a disk that the host added is detached, a virtio device that the host adds gets no driver, and no module is loaded", Shown: "boot.TestVM/good,_the_kernel_of_the_backports_in_its_packages"},
 		{ID: "kernel-settings", Input: inDevices, Attack: "a kernel on which a setting that hides secrets is not in force", Expected: "refused: kernel", Claim: "Each kernel setting that hides secrets is read back from /proc and /sys", Shown: "boot/kernel.TestEnforce"},
 		{ID: "exception-snp", Input: inDevices, Attack: "#VC and int 0x80 injected by the host", Expected: "handled or ignored by the guest kernel", Claim: "Memory corruption in the guest kernel", Hardware: "QEMU's TCG injects neither"},
 		{ID: "side-channel-snp", Input: inDevices, Attack: "single-stepping, ciphertext side channels, RAPL", Expected: "as the owner's policy bits require of the host", Claim: "Side channels", Hardware: "only an SNP host can be measured"},
@@ -83,7 +83,7 @@ func devices() []Row {
 
 func disk() []Row {
 	const flipped = "A flipped bit in the filesystem, the hash tree, the dm-verity superblock or the LUKS2 header ends the boot"
-	const step = "Another root hash, superblock, key or pin ends the boot at its own step"
+	const step = "A wrong root hash, superblock, key or pin ends the boot at the step that checks it"
 	const after = "After the switch, changed data, a changed tree and reads that fail end the VM"
 	const header = "A forged LUKS2 header is refused before use"
 	vm := func(id, attack, expected, claim, sub string) Row {

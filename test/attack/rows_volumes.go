@@ -3,10 +3,10 @@ package attack
 const (
 	inVolumes = "volumes"
 
-	before  = "A volume of yesterday, and a changed tag, journal, superblock or header, are refused before anything is mounted, and nothing is written to the volume"
-	sector  = "A changed sector is an error and no data"
-	two     = "Of two launches one has the volume, or the other's close is refused and on the log"
-	unclean = "A volume that was written to and not closed is refused, or opened as its record says"
+	before  = "An older state of a volume, and a changed tag, journal, superblock or header, are refused before PID 1 mounts or writes the volume"
+	sector  = "A read of a sector that does not fit its tag is an error and returns no data"
+	two     = "If two launches ask for one volume, the second waits and is refused, or takes the volume over; after a takeover the close of the first is refused and logged"
+	unclean = "A volume that was written and not closed is refused, unless its record accepts it"
 )
 
 // volumeRow returns a row of this group.
@@ -17,8 +17,8 @@ func volumeRow(id, attack, expected, claim, shown string) Row {
 // heldVolumes returns attacks of a host on a volume that no VM has open, and on the
 // launch that opens it.
 func heldVolumes() []Row {
-	const once = "Nothing is formatted because of what is on the disk"
-	const other = "Another VM's volume, two copies of one, one that was truncated or grown, and the key of a disk in a volume's place are refused"
+	const once = "PID 1 formats a volume only if the key server says that it is new"
+	const other = "PID 1 refuses another VM's volume, two copies of one volume, a volume that was truncated or grown, and the key of a disk in place of a volume's key"
 	vm := func(id, attack, expected, claim, sub string) Row {
 		return volumeRow(id, attack, expected, claim, "boot.TestVMVolumes/"+sub)
 	}
@@ -48,8 +48,8 @@ func heldVolumes() []Row {
 // the key server's disk.
 func keyedVolumes() []Row {
 	const closes = "A close counts for one launch, one generation and one digest"
-	const word = "Each word of the operator about a volume is on the log"
-	const store = "An attacker who can write the store, but lacks its KEK, cannot change what a volume must hold"
+	const word = "Each command of an operator about a volume is on the log"
+	const store = "An attacker who can write the store, but lacks its KEK, cannot change the state of a volume"
 	return []Row{
 		volumeRow("two-launches", "a second launch while one has the volume open", "it waits and is refused", two, "kms/ledger.TestVolumeExclusive"),
 		volumeRow("takeover", "the old launch closes after a new one took the volume over", "refused and logged as a fork", two, "kms/ledger.TestVolumeTakeover"),
