@@ -44,7 +44,7 @@ volumes: setup-tests build bin/guest/spire-agent ## volumes that are written, ev
 attack: setup-tests build bin/guest/spire-agent ## the attack suite, every row; writes docs/ATTACKS.md (ATTACK=REGEXP: those rows)
 	ROOTVOUCH_ATTACK='$(or $(ATTACK),.)' go test -count=1 -timeout 180m -v -run TestAttacks ./test/attack
 
-faults: setup-tests build ## key servers killed, clusters broken, all rounds; a checker decides (half an hour)
+faults: setup-tests build ## key servers killed, clusters broken, all rounds; a checker decides (20 minutes)
 	ROOTVOUCH_TEST=full ROOTVOUCH_FAULTS=all go test -count=1 -timeout 120m -v -run 'TestKill|TestRotate|TestRace|TestCluster|TestPartition|TestNoSpace' ./test/faults
 
 storm: setup-tests build ## STORM VMs (10,000) that boot at once: each gets its key once, and how long that takes
