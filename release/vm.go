@@ -3,7 +3,7 @@
 //
 // The file vm.json describes the VM. Build makes the release: a directory with everything that a
 // launch of the VM needs. [Site.Plan] compares the release with the SPIRE server and the key
-// server, and returns the steps that the servers lack. [Apply] carries out the steps.
+// server, and returns the steps that are still to do. [Apply] carries out the steps.
 // docs/spec/release.md describes the formats of file and directory.
 package release
 

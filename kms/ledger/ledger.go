@@ -1,10 +1,10 @@
 // Package ledger changes the key server's store, and writes a leaf for the log in the same
 // transaction.
 //
-// No other package changes the items that package store reads. The ledger writes a change and
-// the leaf of the change in one transaction of the engine, and also a release with its lease and
-// its leaf. So the store always has all of these parts or none. Several servers may share one
-// store. A server's transaction takes effect only if these items are as the server read them:
+// No other package changes the items that package store reads. One transaction of the engine
+// writes a change and its leaf, or a release with its lease and its leaf. So the store always has
+// all parts of a transaction or none. Several servers may share one store. A server's transaction
+// takes effect only if these items are as the server read them:
 //
 //   - The epoch. Every change of a record writes the epoch. So a release that was judged before
 //     a change takes no effect after the change, and each change is decided on the newest

@@ -7,8 +7,8 @@
 // other replicas append the new leaves to their copies, and verify that the copies have the same
 // root. A leaf stays in the store until all copies have the leaf.
 //
-// So a directory's checkpoint is never newer than the store. If it is newer, somebody has put
-// back an older copy of the store, and Open returns ErrOldStore.
+// So a directory's checkpoint is newer than the store only if somebody has put back an older copy
+// of the store. Then Open returns ErrOldStore.
 package publish
 
 import (

@@ -2,9 +2,9 @@
 //
 // A caller is a workload of the server's trust domain and uses mutual TLS. The answer is a key,
 // or one word (keyapi.Code); only the log has the reason for a refusal. Without an SVID of the
-// trust domain a peer cannot complete the TLS handshake. There is one exception: at the server
-// name for commits of volumes the server requests no certificate, because a commit key
-// authenticates each commit.
+// trust domain a peer cannot complete the TLS handshake. There is one exception: if the peer asks
+// for the TLS server name of volume commits, the server requests no certificate, because a commit
+// key authenticates each commit.
 package server
 
 import (

@@ -25,8 +25,8 @@ func firmware() []Row {
 		{ID: "firmware-stream", Input: inFirmware, Attack: "malformed LZMA section", Expected: "refused with its place; nothing beyond the bound is allocated", Claim: judged, Shown: "snp/firmware/lzma.TestDecodeRefuses"},
 		{ID: "firmware-metadata", Input: inFirmware, Attack: "hostile SEV metadata and GUIDed table", Expected: "refused with its offset", Claim: "Hostile firmware metadata is refused, with its offset", Shown: "snp/launch.TestParseFirmwareRefusals"},
 		{ID: "firmware-other-file", Input: inFirmware, Attack: "firmware file exchanged between measuring and launch", Expected: "QEMU gets the sealed bytes that were measured", Claim: "QEMU gets exactly the firmware that was measured", Shown: "platform.TestMemoryIsSealed"},
-		{ID: "firmware-rom-snp", Input: inFirmware, Attack: "option ROM of a host's device, in an SNP guest", Expected: "ignored", Claim: "What the firmware reads of the host before the kernel", Hardware: "emulated guests are not confidential, so the firmware's policy does not apply"},
-		{ID: "firmware-flash-snp", Input: inFirmware, Attack: "EFI variables in a flash device of the host's, in an SNP guest", Expected: "not used", Claim: "What the firmware reads of the host before the kernel", Hardware: "the firmware decides by the guest type"},
+		{ID: "firmware-rom-snp", Input: inFirmware, Attack: "option ROM of a host's device, in an SNP guest", Expected: "ignored", Claim: "What the firmware reads from the host before the kernel starts", Hardware: "emulated guests are not confidential, so the firmware's policy does not apply"},
+		{ID: "firmware-flash-snp", Input: inFirmware, Attack: "EFI variables in a flash device of the host's, in an SNP guest", Expected: "not used", Claim: "What the firmware reads from the host before the kernel starts", Hardware: "the firmware decides by the guest type"},
 	}
 }
 

@@ -168,7 +168,7 @@ func clocks() []Row {
 		row("clock-stopped", "the VM is stopped for longer than a step may take", "it boots: the bounds are the guest's time", "stopped_for_longer_than_a_step_may_take"),
 		row("clock-runs", "a clock that runs away", "refused at a step's bound", "clock_that_runs_away"),
 		{ID: "clock-kms", Input: inClock, Attack: "nonces of the key server kept alive by a clock", Expected: "refused: the server's own time counts", Claim: "The KMS releases no key for a stolen or relayed report or SVID", Shown: "kms/server.TestNonces"},
-		{ID: "clock-kms-log", Input: inClock, Attack: "a clock of the key server behind its log", Expected: "no release", Claim: "No key without a durable lease and its leaf for the log", Shown: "kms/server.TestClockBehindTheLog"},
+		{ID: "clock-kms-log", Input: inClock, Attack: "a clock of the key server behind its log", Expected: "no release", Claim: "The KMS sends no key before one transaction has made the lease and its leaf for the log durable", Shown: "kms/server.TestClockBehindTheLog"},
 	}
 }
 
