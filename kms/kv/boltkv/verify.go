@@ -209,7 +209,7 @@ func (v *verifier) buckets(root uint64) (items branch, s state, err error) {
 	if err != nil {
 		return items, s, err
 	}
-	var meta page
+	var about page // the bucket about the items
 	found := 0
 	err = p.each(nil, nil, func(e element) error {
 		if p.kind != kindLeaf || e.flags != isBucket || len(e.value) < bucketHeader {
@@ -229,7 +229,7 @@ func (v *verifier) buckets(root uint64) (items branch, s state, err error) {
 		case bytes.Equal(e.key, bucketItems):
 			items = child
 		case bytes.Equal(e.key, bucketMeta) && child.inline != nil:
-			meta = *child.inline
+			about = *child.inline
 		default:
 			return fmt.Errorf("bucket %q is unknown: %w", e.key, errDamaged)
 		}
@@ -242,19 +242,25 @@ func (v *verifier) buckets(root uint64) (items branch, s state, err error) {
 	case found < 2:
 		return items, s, fmt.Errorf("it has %d of the two buckets: it is not a key server's store, or it was damaged: %w", found, errDamaged)
 	}
-	var format []byte
-	err = meta.each(nil, nil, func(e element) error {
+	var format, kept []byte
+	err = about.each(nil, nil, func(e element) error {
 		switch {
 		case bytes.Equal(e.key, metaFormat):
 			format = e.value
 		case bytes.Equal(e.key, metaState):
-			s, err = decodeState(e.value)
+			kept = e.value
+		default:
+			return fmt.Errorf("bucket %q has key %q, want %q and %q: %w", bucketMeta, e.key, metaFormat, metaState, errDamaged)
 		}
-		return err
+		return nil
 	})
+	if err != nil {
+		return items, s, err
+	}
 	if string(format) != fileFormat {
 		return items, s, fmt.Errorf("format is %q, want %q", format, fileFormat)
 	}
+	s, err = decodeState(kept) // refuses a state that is absent
 	return items, s, err
 }
 

@@ -208,6 +208,21 @@ func TestLostItems(t *testing.T) {
 	}
 }
 
+// TestNoState takes the state away, under which an empty store would have nothing to compare.
+func TestNoState(t *testing.T) {
+	s := newStore(t)
+	d := closed(t, s)
+	if err := d.meta.verify(d.good); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.meta.verify(bytes.ReplaceAll(d.good, metaState, []byte("statf"))); err == nil {
+		t.Error("a store without its state is not refused")
+	}
+	if _, err := decodeState(nil); err == nil {
+		t.Error("a state that is absent is not refused")
+	}
+}
+
 // TestUsedPageIsFree lists a page as free that is in use: a transaction would overwrite it.
 func TestUsedPageIsFree(t *testing.T) {
 	s := newStore(t)
