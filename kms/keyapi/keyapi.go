@@ -104,7 +104,7 @@ const (
 	CodeMalformed   Code = "malformed"   // 400: the request has another form
 	CodeDenied      Code = "denied"      // 403: this caller gets no key of this disk with this evidence; final
 	CodeNonce       Code = "nonce"       // 409: nonce unknown, used or too old; get a new nonce and new evidence
-	CodeBusy        Code = "busy"        // 429: too many nonces outstanding for this caller; wait
+	CodeBusy        Code = "busy"        // 429: too much at once, or the record's bound for the hour is reached; wait
 	CodeHeld        Code = "held"        // 423: another launch has the volume open; wait, or ask the operator
 	CodeUnavailable Code = "unavailable" // 503: the server cannot answer now; wait
 )

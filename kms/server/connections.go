@@ -111,11 +111,11 @@ func (l *limitedListener) admit(conn net.Conn) (admitted, drop *limitedConn, wai
 // quietLocked returns the first connection of a list whose peer has been quiet too long.
 // Otherwise it returns the time until there may be one.
 func (l *limitedListener) quietLocked(conns *list.List) (*limitedConn, time.Duration) {
-	least := min(2*l.pace, headerTimeout)
+	floor := min(2*l.pace, headerTimeout)
 	wait := silence
 	for place := conns.Front(); place != nil; place = place.Next() {
 		c := place.Value.(*limitedConn)
-		left := c.patience(least)
+		left := c.patience(floor)
 		if left <= 0 && !unread(c.Conn) {
 			return c, 0
 		}
@@ -173,14 +173,14 @@ type limitedConn struct {
 	closed bool
 }
 
-// patience is how long the peer may still be quiet. It may be quiet for at least least in all.
-// The caller holds listener.mu.
-func (c *limitedConn) patience(least time.Duration) time.Duration {
+// patience is how long the peer may still be quiet. floor is a lower bound for how long it may be
+// quiet in all. The caller holds listener.mu.
+func (c *limitedConn) patience(floor time.Duration) time.Duration {
 	heard := c.heard.Load()
 	if heard == 0 {
-		return max(silence, least) - time.Since(c.since)
+		return max(silence, floor) - time.Since(c.since)
 	}
-	return max(stalled, least) - min(time.Since(c.since), time.Since(time.Unix(0, heard)))
+	return max(stalled, floor) - min(time.Since(c.since), time.Since(time.Unix(0, heard)))
 }
 
 // moveLocked moves c to the end of a list, or off all lists.

@@ -60,7 +60,7 @@ func TestPasses(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	wantLines(t, out, "test: 3 packages; no run of before", "ok  \texample.org/a/m/one\t", "/3: 2 tests, 1 skipped]\n", "/3: 1 test, 1 skipped]\n", "?   \texample.org/a/m/none\t[no test files]\n",
+	wantLines(t, out, "test: 3 packages; no earlier run", "ok  \texample.org/a/m/one\t", "/3: 2 tests, 1 skipped]\n", "/3: 1 test, 1 skipped]\n", "?   \texample.org/a/m/none\t[no test files]\n",
 		"\nskipped: 2 tests\n     1  no reason given\n     1  no such tool\n", "\nslowest:\n", "total: 3 tests in 2 packages (0 unchanged since an earlier run), 1 without tests;", "; all well\n")
 	if strings.Contains(out, "chatter") {
 		t.Errorf("the output of a test that passed is shown:\n%s", out)
