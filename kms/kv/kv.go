@@ -58,12 +58,12 @@ type Write struct {
 
 // Engine keeps items. Its methods may be called from several goroutines.
 type Engine interface {
-	// Commit makes all writes if all conditions hold. When it returns true, the writes are
-	// durable. When it returns false, it changed nothing. The exception is a transaction that a
-	// network delivered twice: false may then be the answer to the second copy. No two writes
-	// may have the same key. If the outcome is unknown, the error matches ErrUnknown. With any
-	// other error nothing was changed.
-	Commit(ctx context.Context, conditions []Cond, writes []Write) (bool, error)
+	// Commit makes all writes if all conditions hold. It then returns the transaction's
+	// revision, and the writes are durable. Otherwise it returns 0 and changed nothing. The
+	// exception is a transaction that a network delivered twice: 0 may then be the answer to
+	// the second copy. No two writes may have the same key. If the outcome is unknown, the
+	// error matches ErrUnknown. With any other error nothing was changed.
+	Commit(ctx context.Context, conditions []Cond, writes []Write) (int64, error)
 	// Get returns the items under keys, in their order, as they stand at one moment. It takes
 	// at most MaxOps keys.
 	Get(ctx context.Context, keys ...string) ([]Item, error)

@@ -48,6 +48,9 @@ type Ledger struct {
 	written     chan struct{} // of size 1: the log lacks some leaves
 
 	gate chan struct{} // held during a transaction, so that transactions take turns
+	// known holds the end of the lane and the epoch as our newest transaction left them: see
+	// expect. The gate guards it.
+	known map[string]kv.Item
 
 	pendingMu sync.Mutex // guards pending
 	pending   []*claim   // releases that wait for the next transaction
@@ -112,11 +115,12 @@ const (
 
 // moment is one proposal in preparation.
 type moment struct {
-	ctx    context.Context
-	ledger *Ledger
-	now    time.Time
-	latest time.Time   // latest time in the lane; a clock behind it was set back
-	place  audit.Place // place of its first leaf
+	ctx     context.Context
+	ledger  *Ledger
+	expects bool // read holds what we expect, and nothing was read yet
+	now     time.Time
+	latest  time.Time   // latest time in the lane; a clock behind it was set back
+	place   audit.Place // place of its first leaf
 
 	read       map[string]kv.Item // :: key -> the item at the moment or later
 	conditions []kv.Cond
@@ -174,6 +178,12 @@ func (m *moment) write(w ...kv.Write) { m.writes = append(m.writes, w...) }
 // transaction has happened or build fails. The caller holds the gate. transact reads the end of
 // the lane and the first items of ahead, at least one of them, in one round trip.
 func (l *Ledger) transact(ctx context.Context, ahead []string, build func(*moment) error, entries ...audit.Entry) error {
+	return l.transactFrom(ctx, nil, ahead, build, entries...)
+}
+
+// transactFrom is transact with a first moment that reads nothing and holds the expected items
+// instead, if there are any.
+func (l *Ledger) transactFrom(ctx context.Context, expected map[string]kv.Item, ahead []string, build func(*moment) error, entries ...audit.Entry) error {
 	token, err := l.token()
 	if err != nil {
 		return err
@@ -184,6 +194,9 @@ func (l *Ledger) transact(ctx context.Context, ahead []string, build func(*momen
 	pause := firstPause
 	for lost := 0; lost < attempts; {
 		m := &moment{ctx: ctx, ledger: l, entries: entries, read: map[string]kv.Item{}}
+		if expected != nil {
+			m.read, m.expects, expected = expected, true, nil
+		}
 		lane, item, err := m.begin(ahead)
 		if err != nil {
 			return errors.Join(err, unknown)
@@ -199,6 +212,8 @@ func (l *Ledger) transact(ctx context.Context, ahead []string, build func(*momen
 		m.place = audit.Place{Lane: l.lane, Sequence: lane.Sequence + 1}
 		reason := build(m)
 		switch {
+		case reason != nil && m.expects:
+			continue // only what was read can be a reason
 		case reason == nil && len(m.entries) == 0:
 			return nil // nothing is left to do
 		case reason != nil && unknown == nil:
@@ -237,8 +252,10 @@ func (l *Ledger) transact(ctx context.Context, ahead []string, build func(*momen
 // reads as many of the items under ahead as fit.
 func (m *moment) begin(ahead []string) (store.Lane, kv.Item, error) {
 	end := store.KeyLane(m.ledger.lane)
-	if err := m.fetch(append([]string{end}, ahead[:min(len(ahead), kv.MaxOps-1)]...)); err != nil {
-		return store.Lane{}, kv.Item{}, err
+	if !m.expects {
+		if err := m.fetch(append([]string{end}, ahead[:min(len(ahead), kv.MaxOps-1)]...)); err != nil {
+			return store.Lane{}, kv.Item{}, err
+		}
 	}
 	items, err := m.get(end)
 	if err != nil {
@@ -251,16 +268,21 @@ func (m *moment) begin(ahead []string) (store.Lane, kv.Item, error) {
 // fence writes the end of the lane again, unchanged. No proposal made before it can happen
 // after it.
 func (l *Ledger) fence(ctx context.Context, lane store.Lane, item kv.Item) error {
-	return l.once(ctx, []kv.Cond{{Key: item.Key, Mod: item.Mod}}, []kv.Write{store.SetLane(l.lane, lane)})
+	return l.once(&moment{ctx: ctx, conditions: []kv.Cond{{Key: item.Key, Mod: item.Mod}}, writes: []kv.Write{store.SetLane(l.lane, lane)}})
 }
 
 // once makes one proposal. The error is errLost if another transaction came first.
-func (l *Ledger) once(ctx context.Context, conditions []kv.Cond, writes []kv.Write) error {
-	happened, err := l.engine.Commit(ctx, conditions, writes)
-	if err == nil && !happened {
-		return errLost
+func (l *Ledger) once(m *moment) error {
+	revision, err := l.engine.Commit(m.ctx, m.conditions, m.writes)
+	if err == nil && revision == 0 {
+		err = errLost
 	}
-	return err
+	if err != nil {
+		l.known = nil
+		return err
+	}
+	l.learn(m, revision)
+	return nil
 }
 
 // wait pauses, and reports whether the pause ended before ctx did.
@@ -281,7 +303,7 @@ func (l *Ledger) propose(m *moment, head audit.Head, token store.Token) error {
 		leaves = append(leaves, leaf)
 	}
 	m.write(store.SetSegment(l.lane, m.place.Sequence, leaves), store.SetLane(l.lane, store.Lane{Head: head, Token: token, Time: m.latest}))
-	return l.once(m.ctx, m.conditions, m.writes)
+	return l.once(m)
 }
 
 func (l *Ledger) token() (store.Token, error) {

@@ -125,7 +125,7 @@ func (l *Ledger) commit(ctx context.Context, batch []*claim) {
 	for _, c := range batch {
 		c.done, c.err = true, errUnfinished
 	}
-	err := l.transact(ctx, keysOf(batch), func(m *moment) error { return l.build(m, batch) })
+	err := l.transactFrom(ctx, l.expect(batch), keysOf(batch), func(m *moment) error { return l.build(m, batch) })
 	if err != nil {
 		err = fmt.Errorf("making releases durable: %w", err)
 	}
@@ -178,6 +178,7 @@ func (l *Ledger) build(m *moment, batch []*claim) error {
 	if err != nil {
 		return err
 	}
+	m.expectRecords(batch)
 	uses, err := l.readUses(m, batch)
 	if err != nil {
 		return err
@@ -197,6 +198,9 @@ func (l *Ledger) build(m *moment, batch []*claim) error {
 		event, err := l.event(c.Claim, records[i].Mod, lease, found, m.now)
 		if err == nil && c.Record.Volume != nil {
 			err = l.openVolume(m, c, event)
+		}
+		if err != nil && m.expects {
+			return errExpected
 		}
 		if err != nil {
 			c.err = err

@@ -132,8 +132,8 @@ func (m *Members) sign(ctx context.Context) error {
 	}
 	write := store.SetReplica(m.name, store.Replica{Process: m.process, Time: m.clock().UTC().Round(0), Version: m.version, KEKs: m.keks})
 	// An unknown outcome does no harm: the next sign reads the current item.
-	happened, err := m.engine.Commit(ctx, []kv.Cond{{Key: items[0].Key, Mod: items[0].Mod}}, []kv.Write{write})
-	if happened {
+	revision, err := m.engine.Commit(ctx, []kv.Cond{{Key: items[0].Key, Mod: items[0].Mod}}, []kv.Write{write})
+	if revision != 0 {
 		m.mu.Lock()
 		m.started = true
 		m.mu.Unlock()

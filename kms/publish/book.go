@@ -109,8 +109,8 @@ func (p *Publisher) sweep(ctx context.Context, b book) error {
 		if len(writes) == 0 {
 			return nil
 		}
-		happened, err := p.store.Engine.Commit(ctx, b.conditions, writes)
-		if err != nil || !happened {
+		revision, err := p.store.Engine.Commit(ctx, b.conditions, writes)
+		if err != nil || revision == 0 {
 			return err
 		}
 	}

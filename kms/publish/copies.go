@@ -76,8 +76,8 @@ func change(ctx context.Context, s *store.Store, replica string, decide func(own
 		for _, item := range items {
 			conditions = append(conditions, kv.Cond{Key: item.Key, Mod: item.Mod})
 		}
-		happened, err := s.Engine.Commit(ctx, conditions, []kv.Write{write, {Key: store.KeyCopies}})
-		if happened || err != nil {
+		revision, err := s.Engine.Commit(ctx, conditions, []kv.Write{write, {Key: store.KeyCopies}})
+		if revision != 0 || err != nil {
 			return err
 		}
 	}

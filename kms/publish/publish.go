@@ -168,8 +168,8 @@ func (p *Publisher) adopt(ctx context.Context, b *book, there tlogdir.Tree) erro
 		return fmt.Errorf("%w: %v: copy it again from another replica", ErrLog, err)
 	}
 	b.own = store.Copy{Size: there.Size, Root: there.Root, Lanes: lanes}
-	happened, err := p.store.Engine.Commit(ctx, b.conditions, []kv.Write{store.SetCopy(p.replica, b.own)})
-	if err == nil && !happened {
+	revision, err := p.store.Engine.Commit(ctx, b.conditions, []kv.Write{store.SetCopy(p.replica, b.own)})
+	if err == nil && revision == 0 {
 		err = errMoved
 	}
 	return err
@@ -345,11 +345,11 @@ func (p *Publisher) move(ctx context.Context, b book, segments []segment, behind
 	case tree.Size == b.tree.Size && tree != b.tree:
 		return false, fmt.Errorf("%w: %d leaves of the book make root %s, and the log's is %s", ErrLog, tree.Size, tree.Root, b.tree.Root)
 	}
-	happened, err := p.store.Engine.Commit(ctx, b.conditions, writes)
+	revision, err := p.store.Engine.Commit(ctx, b.conditions, writes)
 	if err != nil {
 		return false, err // if the transaction happened, the next round finds it
 	}
-	if !happened {
+	if revision == 0 {
 		return true, nil
 	}
 	old := p.tree

@@ -239,8 +239,8 @@ func (r *restorer) change(leaf audit.Leaf, about audit.AboutChange) error {
 }
 
 func (r *restorer) commit(writes ...kv.Write) error {
-	happened, err := r.s.Engine.Commit(r.ctx, nil, writes)
-	if err == nil && !happened {
+	revision, err := r.s.Engine.Commit(r.ctx, nil, writes)
+	if err == nil && revision == 0 {
 		panic("restore: internal error: a transaction without conditions did not happen")
 	}
 	return err

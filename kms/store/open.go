@@ -93,7 +93,7 @@ func create(ctx context.Context, e kv.Engine, k *kek.Ring, rand io.Reader, origi
 		return err
 	}
 	leaf, head := audit.Encode(lane, audit.Head{}, now, audit.Entry{Event: audit.Init, About: audit.AboutInit{Origin: origin}})
-	ok, err := e.Commit(ctx, []kv.Cond{{Key: KeyMeta}}, []kv.Write{
+	revision, err := e.Commit(ctx, []kv.Cond{{Key: KeyMeta}}, []kv.Write{
 		{Key: KeyMeta, Value: encodeJSON(m)},
 		{Key: KeyEpoch},
 		{Key: KeyCopies},
@@ -102,7 +102,7 @@ func create(ctx context.Context, e kv.Engine, k *kek.Ring, rand io.Reader, origi
 		SetSegment(lane, 1, [][]byte{leaf}),
 		SetLane(lane, Lane{Head: head, Time: now.UTC().Round(0)}),
 	})
-	if err != nil || ok {
+	if err != nil || revision != 0 {
 		return err
 	}
 	made, err := readMeta(ctx, e)

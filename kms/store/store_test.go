@@ -62,8 +62,8 @@ func newStore(t testing.TB) (*Store, string) {
 
 func (s *Store) commit(t testing.TB, writes ...kv.Write) {
 	t.Helper()
-	if ok, err := s.Engine.Commit(t.Context(), nil, writes); err != nil || !ok {
-		t.Fatalf("got %t, %v", ok, err)
+	if revision, err := s.Engine.Commit(t.Context(), nil, writes); err != nil || revision == 0 {
+		t.Fatalf("got %d, %v", revision, err)
 	}
 }
 

@@ -322,13 +322,13 @@ type counting struct {
 	all, lost atomic.Int64
 }
 
-func (c *counting) Commit(ctx context.Context, conditions []kv.Cond, writes []kv.Write) (bool, error) {
-	ok, err := c.Engine.Commit(ctx, conditions, writes)
+func (c *counting) Commit(ctx context.Context, conditions []kv.Cond, writes []kv.Write) (int64, error) {
+	revision, err := c.Engine.Commit(ctx, conditions, writes)
 	c.all.Add(1)
-	if err == nil && !ok {
+	if err == nil && revision == 0 {
 		c.lost.Add(1)
 	}
-	return ok, err
+	return revision, err
 }
 
 // TestStorm boots VMs all at once. Each gets its key once, and no VM gives up.

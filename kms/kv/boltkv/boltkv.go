@@ -77,44 +77,46 @@ func (s *Store) usable() error {
 // Commit implements kv.Engine. Any failure of the disk, except a full one, breaks the store:
 // after a failed sync the kernel may have dropped written data, and a later sync would report
 // success.
-func (s *Store) Commit(_ context.Context, conditions []kv.Cond, writes []kv.Write) (bool, error) {
+func (s *Store) Commit(_ context.Context, conditions []kv.Cond, writes []kv.Write) (int64, error) {
 	if err := kv.Check(conditions, writes); err != nil {
-		return false, err
+		return 0, err
 	}
 	if err := s.usable(); err != nil {
-		return false, err
+		return 0, err
 	}
 	if err := s.inPlace(); err != nil {
-		return false, s.breaks(err)
+		return 0, s.breaks(err)
 	}
-	holds := false
+	holds, mod := false, int64(0)
 	err := s.update(func(tx *bbolt.Tx) error {
 		items := tx.Bucket(bucketItems)
 		for _, c := range conditions {
-			mod, _, err := get(items, c.Key)
+			now, _, err := get(items, c.Key)
 			if err != nil {
 				return err
 			}
-			if mod != c.Mod {
+			if now != c.Mod {
 				return errConditions
 			}
 		}
 		holds = true
-		return apply(tx, items, writes)
+		var err error
+		mod, err = apply(tx, items, writes)
+		return err
 	})
 	switch {
 	case err == nil:
-		return true, nil
+		return mod, nil
 	case errors.Is(err, errConditions):
-		return false, nil
+		return 0, nil
 	case errors.Is(err, errDamaged):
-		return false, s.breaks(err)
+		return 0, s.breaks(err)
 	case full(err):
-		return false, fmt.Errorf("store %s: %w: %v", s.path, kv.ErrFull, err)
+		return 0, fmt.Errorf("store %s: %w: %v", s.path, kv.ErrFull, err)
 	case holds:
-		return false, fmt.Errorf("%w: %w", kv.ErrUnknown, s.breaks(err))
+		return 0, fmt.Errorf("%w: %w", kv.ErrUnknown, s.breaks(err))
 	}
-	return false, s.breaks(err)
+	return 0, s.breaks(err)
 }
 
 var (
@@ -130,18 +132,18 @@ func full(err error) bool {
 	return ok && in.Op == "write" && (errors.Is(in.Err, syscall.ENOSPC) || errors.Is(in.Err, syscall.EDQUOT))
 }
 
-func apply(tx *bbolt.Tx, items *bbolt.Bucket, writes []kv.Write) error {
+func apply(tx *bbolt.Tx, items *bbolt.Bucket, writes []kv.Write) (int64, error) {
 	meta := tx.Bucket(bucketMeta)
 	s, err := decodeState(meta.Get(metaState))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	s.rev++
 	for _, w := range writes {
 		key := []byte(w.Key)
 		had := items.Get(key)
 		if _, _, err := unpack(key, had); err != nil {
-			return err
+			return 0, err
 		}
 		if had != nil {
 			s.count, s.sum = s.count-1, s.sum-sumOf(had)
@@ -155,10 +157,10 @@ func apply(tx *bbolt.Tx, items *bbolt.Bucket, writes []kv.Write) error {
 			err = items.Put(key, item)
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return meta.Put(metaState, s.encode())
+	return int64(s.rev), meta.Put(metaState, s.encode())
 }
 
 // state is the state after the newest transaction, or the sum over some items.

@@ -44,8 +44,8 @@ func TestEngine(t *testing.T) {
 
 func (s *Store) mustPut(t *testing.T, key, value string) {
 	t.Helper()
-	if ok, err := s.Commit(t.Context(), nil, []kv.Write{{Key: key, Value: []byte(value)}}); err != nil || !ok {
-		t.Fatalf("got %t, %v", ok, err)
+	if revision, err := s.Commit(t.Context(), nil, []kv.Write{{Key: key, Value: []byte(value)}}); err != nil || revision == 0 {
+		t.Fatalf("got %d, %v", revision, err)
 	}
 }
 
@@ -137,8 +137,8 @@ func TestTakenAway(t *testing.T) {
 			if err := take(s.path); err != nil {
 				t.Fatal(err)
 			}
-			if ok, err := s.Commit(t.Context(), nil, []kv.Write{{Key: "a"}}); ok || !errors.Is(err, kv.ErrBroken) {
-				t.Errorf("got %t, error %v, want ErrBroken", ok, err)
+			if revision, err := s.Commit(t.Context(), nil, []kv.Write{{Key: "a"}}); revision != 0 || !errors.Is(err, kv.ErrBroken) {
+				t.Errorf("got %d, error %v, want ErrBroken", revision, err)
 			}
 			if _, err := s.Get(t.Context(), "1"); !errors.Is(err, kv.ErrBroken) {
 				t.Errorf("Get: error is %v, want ErrBroken", err)

@@ -47,8 +47,8 @@ func (s *Store) churn(t *testing.T, r *rand.Rand, rounds int) {
 			}
 			writes[key] = kv.Write{Key: key, Value: bytes.Repeat([]byte("v"), size), Delete: r.IntN(3) == 0}
 		}
-		if ok, err := s.Commit(t.Context(), nil, slices.Collect(maps.Values(writes))); err != nil || !ok {
-			t.Fatalf("got %t, %v", ok, err)
+		if revision, err := s.Commit(t.Context(), nil, slices.Collect(maps.Values(writes))); err != nil || revision == 0 {
+			t.Fatalf("got %d, %v", revision, err)
 		}
 	}
 }
@@ -95,8 +95,8 @@ func (d damaged) harmless(t *testing.T, data []byte, what string) {
 		for i := range 20 { // which takes free pages
 			s.mustPut(t, "other", strings.Repeat("x", i*500))
 		}
-		if ok, err := s.Commit(t.Context(), nil, []kv.Write{{Key: "other", Delete: true}}); !ok || err != nil {
-			t.Fatalf("%s: got %t, %v", what, ok, err)
+		if revision, err := s.Commit(t.Context(), nil, []kv.Write{{Key: "other", Delete: true}}); revision == 0 || err != nil {
+			t.Fatalf("%s: got %d, %v", what, revision, err)
 		}
 		s.Close()
 	}

@@ -40,12 +40,12 @@ type Store struct {
 var _ kv.Engine = (*Store)(nil)
 
 // Commit implements kv.Engine.
-func (s *Store) Commit(ctx context.Context, conditions []kv.Cond, writes []kv.Write) (bool, error) {
+func (s *Store) Commit(ctx context.Context, conditions []kv.Cond, writes []kv.Write) (int64, error) {
 	if err := kv.Check(conditions, writes); err != nil {
-		return false, err
+		return 0, err
 	}
 	if err := ctx.Err(); err != nil {
-		return false, context.Cause(ctx)
+		return 0, context.Cause(ctx)
 	}
 	var compares []clientv3.Cmp
 	for _, c := range conditions {
@@ -62,10 +62,13 @@ func (s *Store) Commit(ctx context.Context, conditions []kv.Cond, writes []kv.Wr
 	ctx, cancel := context.WithTimeout(ctx, commitLimit)
 	defer cancel()
 	reply, err := s.client.Txn(ctx).If(compares...).Then(ops...).Commit()
-	if err != nil {
-		return false, outcome(err)
+	switch {
+	case err != nil:
+		return 0, outcome(err)
+	case !reply.Succeeded:
+		return 0, nil
 	}
-	return reply.Succeeded, nil
+	return reply.Header.Revision, nil
 }
 
 // refusals are the answers after which a transaction has not happened and will not. Every other

@@ -32,31 +32,31 @@ type Flaky struct {
 }
 
 // Commit implements kv.Engine.
-func (f *Flaky) Commit(ctx context.Context, conditions []kv.Cond, writes []kv.Write) (bool, error) {
+func (f *Flaky) Commit(ctx context.Context, conditions []kv.Cond, writes []kv.Write) (int64, error) {
 	f.Settle()
 	switch f.Fate() {
 	case Never:
-		return false, kv.ErrUnknown
+		return 0, kv.ErrUnknown
 	case Now:
 		if _, err := f.Engine.Commit(ctx, conditions, writes); err != nil {
-			return false, err
+			return 0, err
 		}
-		return false, kv.ErrUnknown
+		return 0, kv.ErrUnknown
 	case Twice:
 		_, err := f.Engine.Commit(ctx, conditions, writes)
-		return false, err
+		return 0, err
 	case Full:
-		return false, fmt.Errorf("%w: %w", kv.ErrUnknown, kv.ErrFull)
+		return 0, fmt.Errorf("%w: %w", kv.ErrUnknown, kv.ErrFull)
 	case FullNow:
 		if _, err := f.Engine.Commit(ctx, conditions, writes); err != nil {
-			return false, err
+			return 0, err
 		}
-		return false, fmt.Errorf("%w: %w", kv.ErrUnknown, kv.ErrFull)
+		return 0, fmt.Errorf("%w: %w", kv.ErrUnknown, kv.ErrFull)
 	case Later:
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.late = append(f.late, func() { f.Engine.Commit(context.WithoutCancel(ctx), conditions, writes) })
-		return false, kv.ErrUnknown
+		return 0, kv.ErrUnknown
 	}
 	return f.Engine.Commit(ctx, conditions, writes)
 }

@@ -29,9 +29,14 @@ func put(key, value string) kv.Write { return kv.Write{Key: key, Value: []byte(v
 
 func commit(t *testing.T, e kv.Engine, want bool, conditions []kv.Cond, writes ...kv.Write) {
 	t.Helper()
-	got, err := e.Commit(t.Context(), conditions, writes)
-	if err != nil || got != want {
-		t.Fatalf("Commit: got %t, %v, want %t", got, err, want)
+	revision, err := e.Commit(t.Context(), conditions, writes)
+	if err != nil || (revision != 0) != want {
+		t.Fatalf("Commit: got revision %d, %v, want that it happens: %t", revision, err, want)
+	}
+	for _, w := range writes {
+		if item := get(t, e, w.Key)[0]; want && !w.Delete && item.Mod != revision {
+			t.Fatalf("Commit: got revision %d, and %q has %d", revision, w.Key, item.Mod)
+		}
 	}
 }
 
@@ -226,7 +231,7 @@ func add(ctx context.Context, e kv.Engine, key string) error {
 			return err
 		}
 		n, _ := strconv.Atoi(string(items[0].Value))
-		if ok, err := e.Commit(ctx, []kv.Cond{{Key: key, Mod: items[0].Mod}}, []kv.Write{put(key, strconv.Itoa(n+1))}); ok || err != nil {
+		if revision, err := e.Commit(ctx, []kv.Cond{{Key: key, Mod: items[0].Mod}}, []kv.Write{put(key, strconv.Itoa(n+1))}); revision != 0 || err != nil {
 			return err
 		}
 	}
@@ -243,11 +248,11 @@ func testWriteSkew(t *testing.T, e kv.Engine) {
 		var wg sync.WaitGroup
 		for j, key := range []string{a, b} {
 			wg.Go(func() {
-				ok, err := e.Commit(t.Context(), conditions, []kv.Write{put(key, "x")})
+				revision, err := e.Commit(t.Context(), conditions, []kv.Write{put(key, "x")})
 				if err != nil {
 					t.Error(err)
 				}
-				won[j] = ok
+				won[j] = revision != 0
 			})
 		}
 		wg.Wait()
