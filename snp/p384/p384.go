@@ -21,16 +21,20 @@ import (
 // Size of a number on P-384, and of SHA-384, in bytes.
 const Size = 48
 
+// Bits of a scalar for each addition. Each bit more nearly doubles the table. A server holds a
+// table for each chip, and one for the base point.
 const (
-	window  = 4 // bits of a scalar for each addition
-	windows = 8 * Size / window
-	entries = 1<<window - 1 // multiples of a window; the multiple by 0 needs no entry
+	keyWindow  = 5
+	baseWindow = 8
 )
 
-// Key is a public key with its table, some 300 KiB.
-type Key struct {
-	// table has j·2^(window·i)·Q at [i][j-1], for the key's point Q.
-	table [windows][entries]*nistec.P384Point
+// Key is a public key with its table, some 420 KiB.
+type Key struct{ multiples table }
+
+// table has j·2^(window·i)·Q at [i][j-1], for a point Q. The multiple by 0 needs no entry.
+type table struct {
+	window int
+	points [][]*nistec.P384Point
 }
 
 // New makes the table of a key, in a few milliseconds.
@@ -49,23 +53,23 @@ func New(pub *ecdsa.PublicKey) (*Key, error) {
 	if len(base.Bytes()) == 1 {
 		return nil, errors.New("key is the point at infinity")
 	}
-	return table(base), nil
+	return &Key{newTable(base, keyWindow)}, nil
 }
 
 // generator returns the table of the curve's base point G. The first verification makes it.
-var generator = sync.OnceValue(func() *Key { return table(nistec.NewP384Point().SetGenerator()) })
+var generator = sync.OnceValue(func() table { return newTable(nistec.NewP384Point().SetGenerator(), baseWindow) })
 
-func table(base *nistec.P384Point) *Key {
-	k := new(Key)
-	for i := range windows {
+func newTable(base *nistec.P384Point, window int) table {
+	t := table{window, make([][]*nistec.P384Point, (8*Size+window-1)/window)}
+	for i := range t.points {
 		sum := nistec.NewP384Point()
-		for j := range entries {
+		for range 1<<window - 1 {
 			sum.Add(sum, base)
-			k.table[i][j] = nistec.NewP384Point().Set(sum)
+			t.points[i] = append(t.points[i], nistec.NewP384Point().Set(sum))
 		}
 		base = nistec.NewP384Point().Add(sum, base) // now 2^window times its former value
 	}
-	return k
+	return t
 }
 
 // Verify reports whether (r, s) is the key's signature of a message with this
@@ -84,8 +88,8 @@ func (k *Key) Verify(digest [Size]byte, r, s *big.Int) bool {
 	u2 := new(big.Int).Mul(r, w)
 	u2.Mod(u2, n)
 	sum := nistec.NewP384Point() // infinity
-	generator().add(sum, u1.FillBytes(make([]byte, Size)))
-	k.add(sum, u2.FillBytes(make([]byte, Size)))
+	generator().add(sum, u1)
+	k.multiples.add(sum, u2)
 	x, err := sum.BytesX()
 	if err != nil { // the point at infinity
 		return false
@@ -94,15 +98,15 @@ func (k *Key) Verify(digest [Size]byte, r, s *big.Int) bool {
 	return v.Mod(v, n).Cmp(r) == 0
 }
 
-// add adds scalar·Q to sum.
-func (k *Key) add(sum *nistec.P384Point, scalar []byte) {
-	for i, b := range scalar { // big-endian
-		high := 2 * (Size - 1 - i)
-		if j := b >> window; j != 0 {
-			sum.Add(sum, k.table[high+1][j-1])
+// add adds scalar·Q to sum. The scalar has at most 8·Size bits.
+func (t table) add(sum *nistec.P384Point, scalar *big.Int) {
+	for i, multiples := range t.points {
+		j := 0
+		for bit := range t.window {
+			j |= int(scalar.Bit(i*t.window+bit)) << bit
 		}
-		if j := b & (1<<window - 1); j != 0 {
-			sum.Add(sum, k.table[high][j-1])
+		if j != 0 {
+			sum.Add(sum, multiples[j-1])
 		}
 	}
 }

@@ -123,23 +123,29 @@ func TestTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range windows {
-		for j := range entries {
-			v := new(big.Int).Lsh(big.NewInt(int64(j)+1), uint(window*i))
-			v.Mod(v, n)
-			want, err := ecdsa.ParseRawPrivateKey(elliptic.P384(), v.FillBytes(make([]byte, Size)))
-			if err != nil {
-				t.Fatal(err)
+	for name, table := range map[string]table{"the key": k.multiples, "the base point": generator()} {
+		for i, multiples := range table.points {
+			if len(multiples) != 1<<table.window-1 {
+				t.Fatalf("%s: window %d has %d entries", name, i, len(multiples))
 			}
-			data, err := want.PublicKey.Bytes()
-			if err != nil {
-				t.Fatal(err)
-			}
-			for name, of := range map[string]*Key{"the key": k, "the base point": generator()} {
-				if got := of.table[i][j].Bytes(); string(got) != string(data) {
+			for j, got := range multiples {
+				v := new(big.Int).Lsh(big.NewInt(int64(j)+1), uint(table.window*i))
+				v.Mod(v, n)
+				want, err := ecdsa.ParseRawPrivateKey(elliptic.P384(), v.FillBytes(make([]byte, Size)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				data, err := want.PublicKey.Bytes()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := got.Bytes(); string(got) != string(data) {
 					t.Fatalf("%s: entry %d of window %d is %x, want %x", name, j, i, got, data)
 				}
 			}
+		}
+		if bits := table.window * len(table.points); bits < 8*Size || bits >= 8*Size+table.window {
+			t.Errorf("%s: the windows have %d bits", name, bits)
 		}
 	}
 }
