@@ -140,24 +140,24 @@ func TestEmulatedEvidenceForProduction(t *testing.T) {
 // The guest asks absent servers for a bounded time.
 func TestUnreachable(t *testing.T) {
 	c := setUp(t)
-	t.Run("KMS", func(t *testing.T) {
-		c.StopKMS()
-		defer func() {
-			if err := c.StartKMS(context.WithoutCancel(t.Context())); err != nil {
-				t.Error(err)
-			}
-		}()
-		c.boot(t, c.web).Refused("key", "connection refused")
-	})
-	t.Run("SPIRE server", func(t *testing.T) {
-		c.StopSPIREServer()
-		defer func() {
-			if err := c.StartSPIREServer(context.WithoutCancel(t.Context()), nil); err != nil {
-				t.Error(err)
-			}
-		}()
-		c.boot(t, c.web).Refused("agent", "connection refused")
-	})
+	again := context.WithoutCancel(t.Context())
+	c.StopKMS()
+	defer func() {
+		if err := c.StartKMS(again); err != nil {
+			t.Error(err)
+		}
+	}()
+	withoutKMS := c.boot(t, c.web)
+	withoutKMS.Expect("rootvouch: agent:") // it needs SPIRE's server no more
+	c.StopSPIREServer()
+	defer func() {
+		if err := c.StartSPIREServer(again, nil); err != nil {
+			t.Error(err)
+		}
+	}()
+	withoutSPIRE := c.boot(t, c.web)
+	withoutKMS.Refused("key", "connection refused")
+	withoutSPIRE.Refused("agent", "connection refused")
 }
 
 // Root in the booted system can get fresh evidence of the same launch and the same

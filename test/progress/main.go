@@ -42,12 +42,13 @@ func run(ctx context.Context, args []string, out io.Writer, history string) erro
 	}
 	flags, modules := args[:at], args[at+1:]
 	var packages []string
+	of := map[string][]string{} // :: module -> its packages
 	for _, dir := range modules {
 		listed, err := list(ctx, dir)
 		if err != nil {
 			return err
 		}
-		packages = append(packages, listed...)
+		packages, of[dir] = append(packages, listed...), listed
 	}
 	start, past := time.Now(), readTimes(history)
 	fmt.Fprintf(out, "test: %d packages; %s\n", len(packages), past.estimate(packages))
@@ -55,7 +56,7 @@ func run(ctx context.Context, args []string, out io.Writer, history string) erro
 	var failed []error
 	for _, dir := range modules {
 		before := len(all.ended)
-		err := test(ctx, dir, flags, all, out)
+		err := test(ctx, dir, flags, of[dir], all, out)
 		if err == nil && len(all.ended) == before {
 			err = errors.New("go test reported no package")
 		}
@@ -77,7 +78,11 @@ func run(ctx context.Context, args []string, out io.Writer, history string) erro
 	return nil
 }
 
-// list names the packages of a module.
+// longest ends the name of the package that takes half of the time. It starts first, and all
+// others run beside it.
+const longest = "/test/e2e"
+
+// list names the packages of a module, in the order of their start.
 func list(ctx context.Context, dir string) ([]string, error) {
 	cmd := exec.CommandContext(ctx, "go", "list", "-e", "./...")
 	cmd.Dir, cmd.Stderr = dir, os.Stderr
@@ -85,7 +90,12 @@ func list(ctx context.Context, dir string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing packages of %s: %w", dir, err)
 	}
-	return strings.Fields(string(listed)), nil
+	packages := strings.Fields(string(listed))
+	if i := slices.IndexFunc(packages, func(p string) bool { return strings.HasSuffix(p, longest) }); i > 0 {
+		first := packages[i]
+		packages = slices.Insert(slices.Delete(packages, i, i+1), 0, first)
+	}
+	return packages, nil
 }
 
 // quiet is the longest time without output. After it, the running packages are
@@ -93,8 +103,8 @@ func list(ctx context.Context, dir string) ([]string, error) {
 const quiet = time.Minute
 
 // test runs go test in a module and prints a line for each package that ends.
-func test(ctx context.Context, dir string, flags []string, all *results, out io.Writer) error {
-	cmd := exec.CommandContext(ctx, "go", slices.Concat([]string{"test", "-json"}, flags, []string{"./..."})...)
+func test(ctx context.Context, dir string, flags, packages []string, all *results, out io.Writer) error {
+	cmd := exec.CommandContext(ctx, "go", slices.Concat([]string{"test", "-json"}, flags, packages)...)
 	cmd.Dir, cmd.Stderr = dir, os.Stderr
 	// An interrupt, so that go ends its tests rather than leave them behind.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
