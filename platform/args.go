@@ -52,7 +52,7 @@ func Args(g Guest, p Parts) []string {
 	if g.Initramfs != "" {
 		add("-initrd", g.Initramfs, "-append", g.CommandLine)
 	}
-	add("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
+	add("-chardev", "stdio,id=console", "-serial", "chardev:console")
 	if p.HashesPage != "" {
 		add("-device", fmt.Sprintf("loader,file=%s,addr=%#x,force-raw=on", escape(p.HashesPage), p.HashesAddress))
 	}

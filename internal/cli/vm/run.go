@@ -146,7 +146,11 @@ func (f *runFlags) build() (platform.Guest, error) {
 	return g, nil
 }
 
+// printCommand prints a command that runs from any directory, and that Ctrl-C ends.
 func (f *runFlags) printCommand(cmd *cobra.Command, g platform.Guest) error {
+	if err := absolute(&g); err != nil {
+		return err
+	}
 	argv, m, err := platform.Command(f.qemu, g)
 	if err != nil {
 		return cli.HintBareKernel(cli.HintHostCode(err))
