@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -282,6 +283,11 @@ func (d Dir) writeBundles(n int64, leaves [][]byte) error {
 			return err
 		}
 	}
+	room := 0
+	for _, leaf := range leaves[:min(len(leaves), tileWidth)] {
+		room += 2 + len(leaf)
+	}
+	bundle = slices.Grow(bundle, room)
 	for i, leaf := range leaves {
 		bundle = binary.BigEndian.AppendUint16(bundle, uint16(len(leaf)))
 		bundle = append(bundle, leaf...)
@@ -293,7 +299,7 @@ func (d Dir) writeBundles(n int64, leaves [][]byte) error {
 		if err := d.write(tilePath("entries", (n-1)/tileWidth, w), bundle); err != nil {
 			return err
 		}
-		bundle = nil
+		bundle = bundle[:0]
 	}
 	return nil
 }
