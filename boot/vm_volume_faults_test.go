@@ -253,6 +253,8 @@ func (w *volumeRig) prepare() (want string) {
 	}
 	same := v.Generation > 0 && w.server.asClosed(w.w.path, v.Digest)
 	switch {
+	case v.Accepted: // the launch that was to have it had no key
+		return fmt.Sprintf("is accepted as it is, by the operator's word: freshness unknown since generation %d", v.Generation)
 	case v.State == store.VolumeNew:
 		if w.synced > 0 {
 			w.t.Fatalf("volume is new, and %d rows were written to it", w.synced)
@@ -362,7 +364,8 @@ func (w *volumeRig) keep() {
 
 // offer gives the next launch an older state of the volume, and then puts the right
 // state back. In every state of the key server, the older state must not be opened
-// as the one that was closed last.
+// as the one that was closed last. If the operator has accepted the volume as it is, any state
+// may be opened, and the launch must say that it does not know the freshness.
 func (w *volumeRig) offer() {
 	w.t.Helper()
 	older := w.older[w.random.IntN(len(w.older))]
@@ -389,7 +392,7 @@ func (w *volumeRig) offer() {
 	if strings.Contains(out, "is as it was closed") || strings.Contains(out, "is new") {
 		w.t.Fatalf("an older state is opened as fresh, or formatted:\n%s", out)
 	}
-	if unknown := fmt.Sprintf("freshness unknown since generation %d", v.Generation); v.State == store.VolumeClosed || w.policy.Unclean == store.UncleanRefuse {
+	if unknown := fmt.Sprintf("freshness unknown since generation %d", v.Generation); !v.Accepted && (v.State == store.VolumeClosed || w.policy.Unclean == store.UncleanRefuse) {
 		if refusal(out) == "" {
 			w.t.Fatalf("an older state is opened:\n%s", out)
 		}

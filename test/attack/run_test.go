@@ -94,7 +94,7 @@ func runTests(t *testing.T, dir string, rows []Row) map[string]string {
 			names = append(names, name)
 		}
 	}
-	cmd := exec.Command("go", "test", "-json", "-count=1", "-timeout=80m", "-run", "^("+strings.Join(names, "|")+")$", "./"+dir)
+	cmd := exec.Command("go", "test", "-json", "-count=1", "-timeout=80m", "-run", pattern(names, rows), "./"+dir)
 	cmd.Dir = needs.Repository(t)
 	cmd.Env = append(os.Environ(), "ROOTVOUCH_TEST=full", "ROOTVOUCH_VM=all", "ROOTVOUCH_ATTACK=")
 	var out, stderr bytes.Buffer
@@ -105,6 +105,21 @@ func runTests(t *testing.T, dir string, rows []Row) map[string]string {
 		t.Errorf("running the tests of %s: %v: %s", dir, runErr, strings.TrimSpace(stderr.String()))
 	}
 	return seen
+}
+
+// pattern selects the tests with these names. If the rows are of one test, it selects only the
+// subtests that show them.
+func pattern(names []string, rows []Row) string {
+	selected := "^(" + strings.Join(names, "|") + ")$"
+	var subs []string
+	for _, r := range rows {
+		_, _, sub := split(r.Shown)
+		if sub, _, _ = strings.Cut(sub, "/"); sub == "" || len(names) > 1 {
+			return selected
+		}
+		subs = append(subs, regexp.QuoteMeta(sub))
+	}
+	return selected + "/^(" + strings.Join(subs, "|") + ")$"
 }
 
 // outcomes reads the output of go test -json.

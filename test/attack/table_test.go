@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -109,5 +110,24 @@ not JSON
 	}
 	if len(got) != len(want) {
 		t.Errorf("got %v", got)
+	}
+}
+
+func TestPattern(t *testing.T) {
+	row := func(shown string) Row { return Row{Shown: shown} }
+	for want, rows := range map[string][]Row{
+		"^(TestA|TestB)$":         {row("boot.TestA/one"), row("boot.TestB")},
+		"^(TestA)$":               {row("boot.TestA/one"), row("boot.TestA")},
+		`^(TestA)$/^(one|t\.wo)$`: {row("boot.TestA/one/in"), row("boot.TestA/t.wo")},
+	} {
+		var names []string
+		for _, r := range rows {
+			if _, name, _ := split(r.Shown); !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+		if got := pattern(names, rows); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
 	}
 }
