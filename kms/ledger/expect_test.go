@@ -102,3 +102,18 @@ func TestWrongExpectation(t *testing.T) {
 		})
 	}
 }
+
+// TestRecordBeforeTheKnownEpoch: a record that changed before our newest transaction is noticed
+// too, although the epoch is the one that we know.
+func TestRecordBeforeTheKnownEpoch(t *testing.T) {
+	b := newBook(t)
+	old := put(t, b.Ledger, 1, false)
+	replaced := put(t, b.Ledger, 1, true)
+	ours := b.Replica("other", b.Engine)
+	if err := ours.Release(t.Context(), claim(replaced, 1, 1, true)); err != nil {
+		t.Fatal(err)
+	}
+	if err := ours.Release(t.Context(), claim(old, 2, 2, true)); !errors.Is(err, ledger.ErrChanged) {
+		t.Errorf("got error %v, want ErrChanged", err)
+	}
+}

@@ -4,7 +4,7 @@
 // No other package changes the items that package store reads. One transaction of the engine
 // writes a change and its leaf, or a release with its lease and its leaf. So the store always has
 // all parts of a transaction or none. Several servers may share one store. A server's transaction
-// takes effect only if these items are as the server read them:
+// takes effect only if these items are as the server read them, or as it expects them (expect.go):
 //
 //   - The epoch. Every change of a record writes the epoch. So a release that was judged before
 //     a change takes no effect after the change, and each change is decided on the newest
@@ -117,7 +117,7 @@ const (
 type moment struct {
 	ctx     context.Context
 	ledger  *Ledger
-	expects bool // read holds what we expect, and nothing was read yet
+	expects bool // read holds what we expect; nothing was read
 	now     time.Time
 	latest  time.Time   // latest time in the lane; a clock behind it was set back
 	place   audit.Place // place of its first leaf

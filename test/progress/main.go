@@ -90,12 +90,17 @@ func list(ctx context.Context, dir string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing packages of %s: %w", dir, err)
 	}
-	packages := strings.Fields(string(listed))
-	if i := slices.IndexFunc(packages, func(p string) bool { return strings.HasSuffix(p, longest) }); i > 0 {
-		first := packages[i]
-		packages = slices.Insert(slices.Delete(packages, i, i+1), 0, first)
+	return order(strings.Fields(string(listed))), nil
+}
+
+// order moves the longest package to the front.
+func order(packages []string) []string {
+	i := slices.IndexFunc(packages, func(p string) bool { return strings.HasSuffix(p, longest) })
+	if i < 0 {
+		return packages
 	}
-	return packages, nil
+	first := packages[i]
+	return slices.Insert(slices.Delete(packages, i, i+1), 0, first)
 }
 
 // quiet is the longest time without output. After it, the running packages are

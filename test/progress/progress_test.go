@@ -161,3 +161,16 @@ func TestRunning(t *testing.T) {
 		t.Errorf("%d failures, want 2: packages that have not ended", got)
 	}
 }
+
+func TestOrder(t *testing.T) {
+	for _, c := range [][2]string{
+		{"m/a m/test/e2e m/z", "m/test/e2e m/a m/z"},
+		{"m/test/e2e m/a", "m/test/e2e m/a"},
+		{"m/a m/test/e2e/b", "m/a m/test/e2e/b"},
+		{"", ""},
+	} {
+		if got := strings.Join(order(strings.Fields(c[0])), " "); got != c[1] {
+			t.Errorf("%s: got %s, want %s", c[0], got, c[1])
+		}
+	}
+}

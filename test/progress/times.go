@@ -49,7 +49,7 @@ func (t times) estimate(packages []string) string {
 		seconds += t.Packages[short(name)]
 	}
 	if seconds == 0 || t.Sum <= 0 {
-		return "no earlier run to estimate from (make test took 46 and 52 minutes on two cores, beside other work)"
+		return "no earlier run to estimate from (make test took 38 minutes on two cores, beside other work)"
 	}
 	took := time.Duration(seconds * t.Wall / t.Sum * float64(time.Second)).Round(time.Second)
 	return fmt.Sprintf("about %s if all of them changed, less for those that did not", max(took, time.Second))

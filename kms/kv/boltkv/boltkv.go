@@ -87,7 +87,7 @@ func (s *Store) Commit(_ context.Context, conditions []kv.Cond, writes []kv.Writ
 	if err := s.inPlace(); err != nil {
 		return 0, s.breaks(err)
 	}
-	holds, mod := false, int64(0)
+	holds, revision := false, int64(0)
 	err := s.update(func(tx *bbolt.Tx) error {
 		items := tx.Bucket(bucketItems)
 		for _, c := range conditions {
@@ -101,12 +101,12 @@ func (s *Store) Commit(_ context.Context, conditions []kv.Cond, writes []kv.Writ
 		}
 		holds = true
 		var err error
-		mod, err = apply(tx, items, writes)
+		revision, err = apply(tx, items, writes)
 		return err
 	})
 	switch {
 	case err == nil:
-		return mod, nil
+		return revision, nil
 	case errors.Is(err, errConditions):
 		return 0, nil
 	case errors.Is(err, errDamaged):
