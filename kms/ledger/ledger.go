@@ -52,8 +52,9 @@ type Ledger struct {
 	// expect. The gate guards it.
 	known map[string]kv.Item
 
-	pendingMu sync.Mutex // guards pending
-	pending   []*claim   // releases that wait for the next transaction
+	pendingMu sync.Mutex    // guards pending
+	pending   []*claim      // releases that wait for the next transaction
+	arrived   chan struct{} // of size 1: pending got longer
 }
 
 // New makes the ledger of the server that writes a lane. For retryWindow after a release, the
@@ -61,7 +62,7 @@ type Ledger struct {
 func New(s *store.Store, lane string, clock func() time.Time, rand io.Reader, retryWindow time.Duration) *Ledger {
 	return &Ledger{
 		Records: s, Retention: DefaultRetention, engine: s.Engine, lane: lane, clock: clock, rand: rand, retryWindow: retryWindow,
-		written: make(chan struct{}, 1), gate: make(chan struct{}, 1),
+		written: make(chan struct{}, 1), gate: make(chan struct{}, 1), arrived: make(chan struct{}, 1),
 	}
 }
 

@@ -44,6 +44,9 @@ type Claim struct {
 	// FreshUntil is when the nonce stops being fresh. A release does not happen if its
 	// transaction begins later. Zero means no end.
 	FreshUntil time.Time
+	// Others is how many other callers the server serves now. Their releases may follow within
+	// milliseconds, and then share the transaction.
+	Others int
 	// About is the body of the leaf.
 	About audit.AboutRelease
 	// Volume receives what the launch is told about a volume. It is nil if Record is of a disk.
@@ -74,14 +77,15 @@ func (l *Ledger) Release(ctx context.Context, c Claim) error {
 	if mine.token, err = l.token(); err != nil {
 		return err
 	}
-	l.pendingMu.Lock()
-	l.pending = append(l.pending, mine)
-	l.pendingMu.Unlock()
+	l.enqueue(mine)
 
 	// The wait ignores ctx, because the claim is in the queue and another caller may commit it.
 	l.gate <- struct{}{}
 	defer l.unlock()
-	for !mine.done { // another caller may have committed it
+	if !mine.done { // another caller may have committed it
+		l.gather(mine.Others)
+	}
+	for !mine.done {
 		l.commit(context.WithoutCancel(ctx), l.take())
 	}
 	return mine.err

@@ -197,8 +197,8 @@ func (s *Server) nonce(c *call) ([]byte, error) {
 }
 
 // release answers keyapi.ReleasePath. The key leaves only after the ledger has made the release
-// durable.
-func (s *Server) release(c *call) ([]byte, error) {
+// durable. busy returns how many peers the server serves, this caller included.
+func (s *Server) release(c *call, busy func() int) ([]byte, error) {
 	free, err := take(c.ctx, s.slots)
 	if err != nil {
 		return nil, err
@@ -229,7 +229,7 @@ func (s *Server) release(c *call) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	claim := ledger.Claim{Record: x.Record, Launch: launchOf(x), Fresh: fresh, FreshUntil: until,
+	claim := ledger.Claim{Record: x.Record, Launch: launchOf(x), Fresh: fresh, FreshUntil: until, Others: busy() - 1,
 		About: audit.AboutRelease{Request: c.about, Generation: x.Record.Generation}}
 	if x.Record.Evidence == store.EvidenceRequired {
 		if claim.About.Proof, err = s.proof(c.ctx, x); err != nil {
