@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/hex"
+	"strconv"
+	"strings"
 )
 
 // Exact reads a document that has one form, which its reader knows byte for byte. It takes a
@@ -53,6 +55,36 @@ func (e *Exact) Base64() []byte {
 	e.rest = e.rest[n:]
 	return out
 }
+
+// Plain reads a string of printable ASCII without escapes, up to the quotation mark that ends it.
+func (e *Exact) Plain() string {
+	n := max(bytes.IndexByte(e.rest, '"'), 0)
+	s := string(e.rest[:n])
+	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`\<>&`, r) }) {
+		e.bad = true
+		return ""
+	}
+	e.rest = e.rest[n:]
+	return s
+}
+
+// Uint reads a number in its shortest decimal form.
+func (e *Exact) Uint() uint64 {
+	n := 0
+	for n < len(e.rest) && '0' <= e.rest[n] && e.rest[n] <= '9' {
+		n++
+	}
+	v, err := strconv.ParseUint(string(e.rest[:n]), 10, 64)
+	if err != nil || strconv.FormatUint(v, 10) != string(e.rest[:n]) {
+		e.bad = true
+		return 0
+	}
+	e.rest = e.rest[n:]
+	return v
+}
+
+// Fail says that a value is not in its form.
+func (e *Exact) Fail() { e.bad = true }
 
 // End reports whether the document had the form, and nothing follows.
 func (e *Exact) End() bool { return !e.bad && len(e.rest) == 0 }

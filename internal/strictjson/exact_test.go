@@ -46,3 +46,35 @@ func TestExact(t *testing.T) {
 		}
 	}
 }
+
+func TestExactWords(t *testing.T) {
+	read := func(data string) (string, uint64, bool) {
+		e := ReadExact([]byte(data))
+		e.Text(`{"name":"`)
+		s := e.Plain()
+		e.Text(`","n":`)
+		n := e.Uint()
+		e.Text(`}`)
+		return s, n, e.End()
+	}
+	for _, c := range []struct {
+		name string
+		n    uint64
+		data string
+	}{{"a b/c~", 0, `{"name":"a b/c~","n":0}`}, {"", 1<<64 - 1, `{"name":"","n":18446744073709551615}`}} {
+		if s, n, ok := read(c.data); !ok || s != c.name || n != c.n {
+			t.Errorf("%s: got %q, %d, %t, want %q, %d", c.data, s, n, ok, c.name, c.n)
+		}
+	}
+	for _, data := range []string{`{"name":"a","n":00}`, `{"name":"a","n":-1}`, `{"name":"a","n":+1}`, `{"name":"a","n":1.0}`, `{"name":"a","n":}`,
+		`{"name":"a","n":18446744073709551616}`, `{"name":"\u0041","n":0}`, `{"name":"<","n":0}`, `{"name":"é","n":0}`, "{\"name\":\"\x7f\",\"n\":0}",
+		"{\"name\":\"\n\",\"n\":0}", `{"name":"a`} {
+		if s, n, ok := read(data); ok {
+			t.Errorf("%s: got %q, %d", data, s, n)
+		}
+	}
+	e := ReadExact(nil)
+	if e.Fail(); e.End() {
+		t.Error("a document that failed has the form")
+	}
+}

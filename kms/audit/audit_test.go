@@ -170,6 +170,7 @@ func FuzzDecode(f *testing.F) {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
+		sameLeaf(t, data)
 		leaf, err := Decode(data)
 		if err != nil {
 			return

@@ -114,29 +114,40 @@ func encode(l Leaf) ([]byte, error) {
 
 // Decode reads one leaf, in the canonical form that Encode writes.
 func Decode(data []byte) (Leaf, error) {
-	var d document
-	if err := strictjson.UnmarshalCanonical(data, &d, func() ([]byte, error) { return json.Marshal(d) }); err != nil {
-		return Leaf{}, fmt.Errorf("decoding a leaf: %v", err)
-	}
-	if d.Version != version {
-		return Leaf{}, fmt.Errorf("decoding a leaf: version is %d, want %d", d.Version, version)
-	}
-	if err := CheckLane(d.Lane); err != nil {
-		return Leaf{}, fmt.Errorf("decoding a leaf: %v", err)
-	}
-	kind, ok := kinds[d.Event]
+	l, ok := exactRelease(data)
 	if !ok {
-		return Leaf{}, fmt.Errorf("decoding a leaf: event is %q, want a known event", d.Event)
+		var err error
+		if l, err = decode(data); err != nil {
+			return Leaf{}, fmt.Errorf("decoding a leaf: %v", err)
+		}
 	}
-	about := reflect.New(kind)
-	if err := strictjson.UnmarshalCanonical(d.About, about.Interface(), func() ([]byte, error) { return json.Marshal(about.Elem().Interface()) }); err != nil {
-		return Leaf{}, fmt.Errorf("decoding a leaf about %q: %v", d.Event, err)
+	if err := CheckLane(l.Lane); err != nil {
+		return Leaf{}, fmt.Errorf("decoding a leaf: %v", err)
 	}
-	l := Leaf{Place{d.Lane, d.Sequence}, d.Previous, d.Time, Entry{d.Event, about.Elem().Interface().(Body)}}
 	if _, offset := l.Time.Zone(); offset != 0 {
 		return Leaf{}, fmt.Errorf("decoding a leaf: time is %s, want UTC", l.Time.Format(time.RFC3339))
 	}
 	return l, nil
+}
+
+// decode reads a leaf about any event.
+func decode(data []byte) (Leaf, error) {
+	var d document
+	if err := strictjson.UnmarshalCanonical(data, &d, func() ([]byte, error) { return json.Marshal(d) }); err != nil {
+		return Leaf{}, err
+	}
+	if d.Version != version {
+		return Leaf{}, fmt.Errorf("version is %d, want %d", d.Version, version)
+	}
+	kind, ok := kinds[d.Event]
+	if !ok {
+		return Leaf{}, fmt.Errorf("event is %q, want a known event", d.Event)
+	}
+	about := reflect.New(kind)
+	if err := strictjson.UnmarshalCanonical(d.About, about.Interface(), func() ([]byte, error) { return json.Marshal(about.Elem().Interface()) }); err != nil {
+		return Leaf{}, fmt.Errorf("about %q: %v", d.Event, err)
+	}
+	return Leaf{Place{d.Lane, d.Sequence}, d.Previous, d.Time, Entry{d.Event, about.Elem().Interface().(Body)}}, nil
 }
 
 // check returns an error unless the event is known and its body has the right type.
