@@ -24,14 +24,15 @@ const Size = 48
 // Bits of a scalar for each addition. Each bit more nearly doubles the table. A server holds a
 // table for each chip, and one for the base point.
 const (
-	keyWindow  = 5
-	baseWindow = 8
+	keyWindow  = 7
+	baseWindow = 9
 )
 
-// Key is a public key with its table, some 420 KiB.
+// Key is a public key with its table, some 540 KiB.
 type Key struct{ multiples table }
 
-// table has j·2^(window·i)·Q at [i][j-1], for a point Q. The multiple by 0 needs no entry.
+// table has j·2^(window·i)·Q at [i][j-1], for a point Q and j up to 2^(window-1). The multiple by 0
+// needs no entry, and that by -j is the negative of another.
 type table struct {
 	window int
 	points [][]*nistec.P384Point
@@ -60,14 +61,14 @@ func New(pub *ecdsa.PublicKey) (*Key, error) {
 var generator = sync.OnceValue(func() table { return newTable(nistec.NewP384Point().SetGenerator(), baseWindow) })
 
 func newTable(base *nistec.P384Point, window int) table {
-	t := table{window, make([][]*nistec.P384Point, (8*Size+window-1)/window)}
+	t := table{window, make([][]*nistec.P384Point, 8*Size/window+1)} // with room for a carry
 	for i := range t.points {
 		sum := nistec.NewP384Point()
-		for range 1<<window - 1 {
+		for range 1 << (window - 1) {
 			sum.Add(sum, base)
 			t.points[i] = append(t.points[i], nistec.NewP384Point().Set(sum))
 		}
-		base = nistec.NewP384Point().Add(sum, base) // now 2^window times its former value
+		base = nistec.NewP384Point().Double(sum) // now 2^window times its former value
 	}
 	return t
 }
@@ -98,15 +99,26 @@ func (k *Key) Verify(digest [Size]byte, r, s *big.Int) bool {
 	return v.Mod(v, n).Cmp(r) == 0
 }
 
-// add adds scalar·Q to sum. The scalar has at most 8·Size bits.
+// add adds scalar·Q to sum. The scalar has at most 8·Size bits. It is written with digits from
+// -2^(window-1)+1 to 2^(window-1), one for each addition.
 func (t table) add(sum *nistec.P384Point, scalar *big.Int) {
+	negative := nistec.NewP384Point()
+	carry := 0
 	for i, multiples := range t.points {
-		j := 0
+		j := carry
 		for bit := range t.window {
-			j |= int(scalar.Bit(i*t.window+bit)) << bit
+			j += int(scalar.Bit(i*t.window+bit)) << bit
 		}
-		if j != 0 {
+		carry = 0
+		if j > len(multiples) {
+			j -= 1 << t.window
+			carry = 1
+		}
+		switch {
+		case j > 0:
 			sum.Add(sum, multiples[j-1])
+		case j < 0:
+			sum.Add(sum, negative.Negate(multiples[-j-1]))
 		}
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"math/big"
 	"os"
 	"testing"
+
+	"filippo.io/nistec"
 )
 
 var n = elliptic.P384().Params().N
@@ -125,7 +127,7 @@ func TestTable(t *testing.T) {
 	}
 	for name, table := range map[string]table{"the key": k.multiples, "the base point": generator()} {
 		for i, multiples := range table.points {
-			if len(multiples) != 1<<table.window-1 {
+			if len(multiples) != 1<<(table.window-1) {
 				t.Fatalf("%s: window %d has %d entries", name, i, len(multiples))
 			}
 			for j, got := range multiples {
@@ -144,8 +146,40 @@ func TestTable(t *testing.T) {
 				}
 			}
 		}
-		if bits := table.window * len(table.points); bits < 8*Size || bits >= 8*Size+table.window {
+		if bits := table.window * len(table.points); bits <= 8*Size || bits > 8*Size+table.window {
 			t.Errorf("%s: the windows have %d bits", name, bits)
+		}
+	}
+}
+
+// TestAdd compares the sum of the digits with the library's product. Some scalars carry from each
+// digit to the next, and the greatest carries out of the last bit.
+func TestAdd(t *testing.T) {
+	_, k := newKey(t)
+	for name, table := range map[string]table{"the key": k.multiples, "the base point": generator()} {
+		max := new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 8*Size), big.NewInt(1))
+		scalars := []*big.Int{new(big.Int), n, add(n, -1), add(n, 1), max, add(max, -1)}
+		for bit := range uint(8 * Size) {
+			v := new(big.Int).Lsh(big.NewInt(1), bit)
+			scalars = append(scalars, v, add(v, -1))
+		}
+		for _, digit := range []int64{1, 1<<(table.window-1) - 1, 1 << (table.window - 1), 1<<(table.window-1) + 1, 1<<table.window - 2, 1<<table.window - 1} {
+			v := new(big.Int)
+			for range table.points {
+				v.Lsh(v, uint(table.window)).Add(v, big.NewInt(digit))
+			}
+			scalars = append(scalars, v.And(v, max))
+		}
+		for _, v := range scalars {
+			got := nistec.NewP384Point()
+			table.add(got, v)
+			want, err := nistec.NewP384Point().ScalarMult(table.points[0][0], v.FillBytes(make([]byte, Size)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Equal(want) != 1 {
+				t.Errorf("%s: %x times it is %x, want %x", name, v, got.Bytes(), want.Bytes())
+			}
 		}
 	}
 }
