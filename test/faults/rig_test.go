@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -25,6 +26,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
 	"github.com/rootvouch/rootvouch/evidence"
@@ -333,7 +335,7 @@ func (s *server) tryStart() error {
 	if err != nil {
 		return err
 	}
-	if err := s.cmd.Start(); err != nil {
+	if err := s.rig.startAsUnit(s.cmd); err != nil {
 		return err
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
@@ -342,6 +344,26 @@ func (s *server) tryStart() error {
 		return fmt.Errorf("%s does not serve: %q, %v", s.name, line, err)
 	}
 	return nil
+}
+
+// startAsUnit starts a command with the timer slack of the server's unit.
+func (w *rig) startAsUnit(cmd *exec.Cmd) error {
+	unit, err := os.ReadFile(filepath.Join(needs.Repository(w.t), "packaging/systemd/rootvouch-kms.service"))
+	must(w.t, err)
+	_, rest, found := strings.Cut(string(unit), "\nTimerSlackNSec=")
+	value, _, _ := strings.Cut(rest, "\n")
+	slack, err := time.ParseDuration(value)
+	if !found || err != nil {
+		w.t.Fatalf("unit has TimerSlackNSec=%s, want a time", value)
+	}
+	// A child has the slack of the thread that starts it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
+	must(w.t, err)
+	must(w.t, unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(slack), 0, 0, 0))
+	defer func() { must(w.t, unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(before), 0, 0, 0)) }()
+	return cmd.Start()
 }
 
 func (s *server) kill() {
