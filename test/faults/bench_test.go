@@ -2,6 +2,7 @@ package faults
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -159,9 +160,15 @@ func TestFigures(t *testing.T) {
 			keep bool
 			bar  float64
 		}{{"kept", true, 1.3}, {"new", false, 2}} {
-			each, rate, p99 := w.boots(c.keep)
-			figure(t, fmt.Sprintf("a boot on %s connections, %d records, the server's processor time", c.name, records), each.Seconds()*1000, c.bar, "ms")
-			t.Logf("bench: kms: that was %.0f boots/s, 99th percentile %.0f ms", rate, p99.Seconds()*1000)
+			var all []round
+			for range 5 { // they differ by a quarter if the machine is a guest and its host has other work
+				all = append(all, w.boots(c.keep))
+			}
+			slices.SortFunc(all, func(a, b round) int { return cmp.Compare(a.each, b.each) })
+			r := all[len(all)/2]
+			figure(t, fmt.Sprintf("a boot on %s connections, %d records, the server's processor time, median", c.name, records), r.each.Seconds()*1000, c.bar, "ms")
+			t.Logf("bench: kms: that was %.2f to %.2f ms in %d rounds; in the median %.0f boots/s, 99th percentile %.0f ms",
+				all[0].each.Seconds()*1000, all[len(all)-1].each.Seconds()*1000, len(all), r.rate, r.p99.Seconds()*1000)
 		}
 		release, sync := w.lone()
 		figure(t, fmt.Sprintf("a lone release, durable, %d records, median", records), release.Seconds()*1000, 3, "ms")
@@ -205,8 +212,15 @@ func measuring(t *testing.T) {
 	}
 }
 
-// boots makes launches ask, and returns the server's time for each.
-func (w *rig) boots(keep bool) (each time.Duration, rate float64, p99 time.Duration) {
+// round is the result of many boots.
+type round struct {
+	each time.Duration // the server's processor time for a boot
+	rate float64       // boots per second
+	p99  time.Duration // a guest's wait
+}
+
+// boots makes launches ask.
+func (w *rig) boots(keep bool) round {
 	const boots, clients = 2000, 16
 	s := w.servers[0]
 	before, start := s.processorTime(), time.Now()
@@ -230,7 +244,7 @@ func (w *rig) boots(keep bool) (each time.Duration, rate float64, p99 time.Durat
 	}
 	wg.Wait()
 	slices.Sort(took)
-	return (s.processorTime() - before) / boots, boots / time.Since(start).Seconds(), took[boots*99/100]
+	return round{(s.processorTime() - before) / boots, boots / time.Since(start).Seconds(), took[boots*99/100]}
 }
 
 // fill registers records of other VMs directly in the store, before the server
