@@ -52,9 +52,10 @@ type Ledger struct {
 	// expect. The gate guards it.
 	known map[string]kv.Item
 
-	pendingMu sync.Mutex    // guards pending
-	pending   []*claim      // releases that wait for the next transaction
-	arrived   chan struct{} // of size 1: pending got longer
+	pendingMu sync.Mutex           // guards pending and coming
+	pending   []*claim             // releases that wait for the next transaction
+	coming    map[string]time.Time // :: peer -> when its release was announced
+	changed   chan struct{}        // of size 1: pending or coming changed
 }
 
 // New makes the ledger of the server that writes a lane. For retryWindow after a release, the
@@ -62,7 +63,8 @@ type Ledger struct {
 func New(s *store.Store, lane string, clock func() time.Time, rand io.Reader, retryWindow time.Duration) *Ledger {
 	return &Ledger{
 		Records: s, Retention: DefaultRetention, engine: s.Engine, lane: lane, clock: clock, rand: rand, retryWindow: retryWindow,
-		written: make(chan struct{}, 1), gate: make(chan struct{}, 1), arrived: make(chan struct{}, 1),
+		written: make(chan struct{}, 1), gate: make(chan struct{}, 1),
+		coming: map[string]time.Time{}, changed: make(chan struct{}, 1),
 	}
 }
 

@@ -44,10 +44,7 @@ type Claim struct {
 	// FreshUntil is when the nonce stops being fresh. A release does not happen if its
 	// transaction begins later. Zero means no end.
 	FreshUntil time.Time
-	// Others is how many other callers the server serves now. Their releases may follow within
-	// milliseconds, and then share the transaction.
-	Others int
-	// About is the body of the leaf.
+	// About is the body of the leaf. Its Remote is the peer that Announce names.
 	About audit.AboutRelease
 	// Volume receives what the launch is told about a volume. It is nil if Record is of a disk.
 	Volume *store.Volume
@@ -57,8 +54,10 @@ type Claim struct {
 type claim struct {
 	Claim
 	token store.Token
-	done  bool // err is the result; guarded by the gate
-	err   error
+	// guarded by the gate
+	passed bool // an earlier transaction had no place for it
+	done   bool // err is the result
+	err    error
 }
 
 // Release makes a release durable: its lease, and its leaf for the log. The key may leave the
@@ -82,10 +81,10 @@ func (l *Ledger) Release(ctx context.Context, c Claim) error {
 	// The wait ignores ctx, because the claim is in the queue and another caller may commit it.
 	l.gate <- struct{}{}
 	defer l.unlock()
-	if !mine.done { // another caller may have committed it
-		l.gather(mine.Others)
-	}
-	for !mine.done {
+	for !mine.done { // another caller may have committed it
+		if !mine.passed {
+			l.gather()
+		}
 		l.commit(context.WithoutCancel(ctx), l.take())
 	}
 	return mine.err
@@ -106,6 +105,7 @@ func (l *Ledger) take() []*claim {
 		}
 		more := c.Record.MaxReleases > 0 && !bounded[c.Record.DiskUUID]
 		if seen[key] || taken+items > maxBatch || more && len(bounded) == maxBounded {
+			c.passed = true
 			rest = append(rest, c)
 			continue
 		}

@@ -126,13 +126,6 @@ func (l *limitedListener) quietLocked(conns *list.List) (*limitedConn, time.Dura
 	return nil, wait
 }
 
-// busy returns the number of peers in their handshake or in a request.
-func (l *limitedListener) busy() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.open - l.idle.Len()
-}
-
 func (l *limitedListener) Close() error {
 	l.closeOnce.Do(func() { close(l.closed) })
 	return l.Listener.Close()

@@ -322,35 +322,6 @@ func TestFewStrangers(t *testing.T) {
 	}
 }
 
-// TestBusy: a peer counts in its handshake and in its requests.
-func TestBusy(t *testing.T) {
-	l, dial, accepted := crowd(t, 8)
-	want := func(n int, when string) {
-		t.Helper()
-		if got := l.busy(); got != n {
-			t.Errorf("%s: the server serves %d peers, want %d", when, got, n)
-		}
-	}
-	want(0, "without peers")
-	dial()
-	one := <-accepted
-	dial()
-	two := <-accepted
-	want(2, "two strangers")
-	l.state(one, http.StateActive)
-	want(2, "a request and a stranger")
-	l.state(one, http.StateIdle)
-	want(1, "an idle peer and a stranger")
-	l.state(one, http.StateActive)
-	l.state(two, http.StateActive)
-	want(2, "two requests")
-	two.Close()
-	l.state(one, http.StateIdle)
-	want(0, "one has gone, one is idle")
-	one.Close()
-	want(0, "both have gone")
-}
-
 // TestQueueIsShort: peers that nobody accepts wait in a short queue, and others have no
 // connection that would go stale.
 func TestQueueIsShort(t *testing.T) {

@@ -193,17 +193,20 @@ func (s *Server) nonce(c *call) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.Ledger.Announce(c.about.Remote)
 	return keyapi.Encode(keyapi.NonceReply{Version: keyapi.Version, Nonce: n}), nil
 }
 
 // release answers keyapi.ReleasePath. The key leaves only after the ledger has made the release
-// durable. busy returns how many peers the server serves, this caller included.
-func (s *Server) release(c *call, busy func() int) ([]byte, error) {
+// durable.
+func (s *Server) release(c *call) ([]byte, error) {
 	free, err := take(c.ctx, s.slots)
 	if err != nil {
 		return nil, err
 	}
 	defer free()
+	s.Ledger.Announce(c.about.Remote)
+	defer s.Ledger.Retract(c.about.Remote) // in case that the request is refused
 	request, err := keyapi.Decode[keyapi.ReleaseRequest](c.body)
 	if err != nil {
 		return nil, refuse(keyapi.CodeMalformed, "%v", err)
@@ -229,7 +232,7 @@ func (s *Server) release(c *call, busy func() int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	claim := ledger.Claim{Record: x.Record, Launch: launchOf(x), Fresh: fresh, FreshUntil: until, Others: busy() - 1,
+	claim := ledger.Claim{Record: x.Record, Launch: launchOf(x), Fresh: fresh, FreshUntil: until,
 		About: audit.AboutRelease{Request: c.about, Generation: x.Record.Generation}}
 	if x.Record.Evidence == store.EvidenceRequired {
 		if claim.About.Proof, err = s.proof(c.ctx, x); err != nil {

@@ -116,7 +116,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	server := &http.Server{
-		Handler:           s.handler(limited.busy),
+		Handler:           s.handler(),
 		TLSConfig:         s.tlsConfig(),
 		Protocols:         &protocols,
 		ReadHeaderTimeout: headerTimeout,
@@ -211,12 +211,11 @@ func (v valid) GetX509SVID() (*x509svid.SVID, error) {
 	return svid, nil
 }
 
-// handler routes the requests. Every other request gets 404 or 405. busy returns how many peers
-// the server serves.
-func (s *Server) handler(busy func() int) http.Handler {
+// handler routes the requests. Every other request gets 404 or 405.
+func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+keyapi.PathNonce, s.serve("nonce", s.nonce))
-	mux.HandleFunc("POST /v1/disks/{uuid}/release", s.serve("release", func(c *call) ([]byte, error) { return s.release(c, busy) }))
+	mux.HandleFunc("POST /v1/disks/{uuid}/release", s.serve("release", s.release))
 	mux.HandleFunc("POST /v1/disks/{uuid}/commit", s.serveCommit)
 	return mux
 }
