@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// maxTables bounds the keys that have a table, of 540 KiB each.
+	// maxTables bounds the keys that have a table, of 610 KiB each.
 	maxTables = 64
 	// tableAfter is the number of trusted reports after which a key gets a table. A
 	// table takes as long to make as a few verifications.

@@ -56,7 +56,8 @@ func (e *Exact) Base64() []byte {
 	return out
 }
 
-// Plain reads a string of printable ASCII without escapes, up to the quotation mark that ends it.
+// Plain reads a string of printable ASCII that encoding/json writes without escapes, up to the
+// quotation mark that ends it.
 func (e *Exact) Plain() string {
 	n := max(bytes.IndexByte(e.rest, '"'), 0)
 	s := string(e.rest[:n])

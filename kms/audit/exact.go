@@ -66,7 +66,7 @@ func exactRelease(data []byte) (Leaf, bool) {
 	return l, e.End() && !zero
 }
 
-// exactTime reads a time as time.Time's MarshalJSON writes it.
+// exactTime reads a time in UTC, as time.Time's MarshalJSON writes it.
 func exactTime(e *strictjson.Exact) time.Time {
 	s := e.Plain()
 	t, err := time.Parse(time.RFC3339Nano, s)

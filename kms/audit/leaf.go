@@ -130,7 +130,8 @@ func Decode(data []byte) (Leaf, error) {
 	return l, nil
 }
 
-// decode reads a leaf about any event.
+// decode reads a leaf about any event. It leaves the name of the lane and the zone of the time to
+// Decode.
 func decode(data []byte) (Leaf, error) {
 	var d document
 	if err := strictjson.UnmarshalCanonical(data, &d, func() ([]byte, error) { return json.Marshal(d) }); err != nil {

@@ -28,7 +28,7 @@ const (
 	baseWindow = 9
 )
 
-// Key is a public key with its table, some 540 KiB.
+// Key is a public key with its table, some 610 KiB.
 type Key struct{ multiples table }
 
 // table has j·2^(window·i)·Q at [i][j-1], for a point Q and j up to 2^(window-1). The multiple by 0
