@@ -13,7 +13,7 @@ const (
 	// maxTables bounds the keys that have a table, of 610 KiB each.
 	maxTables = 64
 	// tableAfter is the number of trusted reports after which a key gets a table. A
-	// table takes as long to make as a few verifications.
+	// table takes as long to make as seven verifications without one.
 	tableAfter = 3
 	maxCounted = 16 << 10
 )

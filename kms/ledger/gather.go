@@ -16,11 +16,11 @@ const (
 	plenty     = 16 // more save little: each of these has a sixteenth of the cost
 )
 
-// An announcement counts for this long. A guest that needs more time for its report is not waited
-// for.
+// announced is how long an announcement counts. A guest that needs more time for its report is not
+// waited for.
 const announced = 50 * time.Millisecond
 
-// maxAnnounced bounds the announcements.
+// maxAnnounced bounds how many announcements count at once.
 const maxAnnounced = 1024
 
 // Announce says that a release to this peer is on its way: the peer has got a nonce, or its

@@ -156,7 +156,7 @@ func TestGatherOnce(t *testing.T) {
 	})
 }
 
-// TestGatherLeavesGate: what needs the gate itself is not waited for.
+// TestGatherLeavesGate: refused requests are not waited for. Their notes wait for the release.
 func TestGatherLeavesGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGathering(t)

@@ -44,7 +44,7 @@ type Claim struct {
 	// FreshUntil is when the nonce stops being fresh. A release does not happen if its
 	// transaction begins later. Zero means no end.
 	FreshUntil time.Time
-	// About is the body of the leaf. Its Remote is the peer that Announce names.
+	// About is the body of the leaf. Its Remote names the peer, as in Announce.
 	About audit.AboutRelease
 	// Volume receives what the launch is told about a volume. It is nil if Record is of a disk.
 	Volume *store.Volume

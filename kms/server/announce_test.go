@@ -13,10 +13,12 @@ import (
 	"github.com/rootvouch/rootvouch/appraise"
 	"github.com/rootvouch/rootvouch/kms/acl"
 	"github.com/rootvouch/rootvouch/kms/keyapi"
+	"github.com/rootvouch/rootvouch/pins"
 )
 
 // TestAnnounced: the ledger knows of a release from the nonce on, while it is judged, and until it
-// was made or refused. It hears nothing of a peer that gets no nonce.
+// is made or refused. It hears nothing of a peer that gets no nonce. The note of a refusal needs the
+// ledger, so the release must not be waited for by then.
 func TestAnnounced(t *testing.T) {
 	r := newRig(t)
 	handler := r.server.handler()
@@ -45,8 +47,16 @@ func TestAnnounced(t *testing.T) {
 	coming(0, "a caller without a record")
 	send(vm, keyapi.PathNonce, nonce, http.StatusOK)
 	coming(1, "a nonce")
+	refused := 0
+	r.server.Refused = func(pins.UUID, []string) {
+		refused++
+		coming(0, "a refusal that is noted")
+	}
 	send(vm, release, []byte("{}"), http.StatusBadRequest)
 	coming(0, "a refused release")
+	if refused != 1 {
+		t.Errorf("%d releases were refused, want 1", refused)
+	}
 	judged, collateral := 0, r.server.Collateral
 	r.server.Collateral = func() (appraise.Collateral, error) {
 		judged++

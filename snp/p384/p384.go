@@ -1,5 +1,4 @@
-// Package p384 verifies ECDSA signatures on P-384 in less than a third of the time, for a key that
-// signs often.
+// Package p384 verifies ECDSA signatures on P-384 in a fifth of the time, for a key that signs often.
 //
 // A chip's endorsement key signs all of the chip's reports. With tables of the multiples of
 // the key and of the curve's base point, each verification needs additions only. All values

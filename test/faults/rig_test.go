@@ -335,7 +335,7 @@ func (s *server) tryStart() error {
 	if err != nil {
 		return err
 	}
-	if err := s.rig.startAsUnit(s.cmd); err != nil {
+	if err := startAsUnit(s.cmd, needs.Repository(s.rig.t)); err != nil {
 		return err
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
@@ -347,22 +347,28 @@ func (s *server) tryStart() error {
 }
 
 // startAsUnit starts a command with the timer slack of the server's unit.
-func (w *rig) startAsUnit(cmd *exec.Cmd) error {
-	unit, err := os.ReadFile(filepath.Join(needs.Repository(w.t), "packaging/systemd/rootvouch-kms.service"))
-	must(w.t, err)
-	_, rest, found := strings.Cut(string(unit), "\nTimerSlackNSec=")
+func startAsUnit(cmd *exec.Cmd, repository string) (err error) {
+	unit, err := os.ReadFile(filepath.Join(repository, "packaging/systemd/rootvouch-kms.service"))
+	if err != nil {
+		return err
+	}
+	_, rest, _ := strings.Cut(string(unit), "\nTimerSlackNSec=")
 	value, _, _ := strings.Cut(rest, "\n")
 	slack, err := time.ParseDuration(value)
-	if !found || err != nil {
-		w.t.Fatalf("unit has TimerSlackNSec=%s, want a time", value)
+	if err != nil {
+		return fmt.Errorf("unit has TimerSlackNSec=%q, want a time", value)
 	}
 	// A child has the slack of the thread that starts it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	before, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
-	must(w.t, err)
-	must(w.t, unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(slack), 0, 0, 0))
-	defer func() { must(w.t, unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(before), 0, 0, 0)) }()
+	if err != nil {
+		return fmt.Errorf("reading the timer slack: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(slack), 0, 0, 0); err != nil {
+		return fmt.Errorf("setting the timer slack: %w", err)
+	}
+	defer func() { err = errors.Join(err, unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(before), 0, 0, 0)) }()
 	return cmd.Start()
 }
 
